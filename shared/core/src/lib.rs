@@ -1,1 +1,24 @@
-//! Work in progress.
+//! What the ECS bridge knows and decides: records, states, events, profiles and the RunTask request.
+//!
+//! Deliberately without a clock, without I/O and without a type of an AWS SDK: time and events are
+//! arguments, so that the same code runs in the functions, in the property tests and in the model checker.
+
+pub mod api;
+pub mod config;
+pub mod decide;
+pub mod event;
+pub mod id;
+pub mod launch_rate;
+pub mod profile;
+pub mod record;
+pub mod run_task;
+pub mod state;
+pub mod task;
+pub mod time;
+
+pub use decide::{Action, Alarm, Call, Decision, Input, LaunchAnswer, Rules, Timers, decide};
+pub use id::{Attempt, Deployment, ProfileName, StartedBy, SubmissionId};
+pub use record::Record;
+pub use state::State;
+pub use task::{Container, Task, task_id};
+pub use time::Timestamp;

@@ -1,0 +1,396 @@
+//! The bodies of the HTTP API: read strictly, answered in one form.
+//!
+//! No error text quotes what was sent: it may hold a secret.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::{
+    id::{ProfileName, SubmissionId},
+    profile::{Profiles, RequestError},
+    record::{ContentHash, LABEL_BYTES, Submission},
+    state::State,
+    time::Timestamp,
+};
+
+/// How many items a call may bring.
+pub const ITEMS: usize = 100;
+
+/// How long the reason of a stop may be, in bytes.
+pub const REASON_BYTES: usize = 256;
+
+/// What is wrong with one item; the others are not hurt by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ItemCode {
+    /// Its shape or a limit.
+    Invalid,
+    /// No profile of that name.
+    UnknownProfile,
+    /// An override outside the profile's allow-list.
+    OverrideNotAllowed,
+    /// The id is known with other content.
+    Conflict,
+    /// Not accepted now: send it again.
+    Unavailable,
+}
+
+/// The error of one item.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ItemError {
+    /// What kind it is.
+    pub code: ItemCode,
+    /// What was wrong, and what would be right.
+    pub message: String,
+}
+
+impl ItemError {
+    /// An error with this text.
+    pub fn new(code: ItemCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+
+    fn invalid(message: impl Into<String>) -> Self {
+        Self::new(ItemCode::Invalid, message)
+    }
+}
+
+/// The answer for one item, in the place of the item.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ItemAnswer {
+    /// Its place in the call, from 0.
+    pub index: usize,
+    /// Its id, where it is a valid one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub submission_id: Option<SubmissionId>,
+    /// Where the submission stands.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<State>,
+    /// Its task, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub task_arn: Option<String>,
+    /// What was wrong with the item.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<ItemError>,
+}
+
+/// Why a body cannot be read at all.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    /// 400.
+    #[error("the body is not JSON in UTF-8 (line {line}, column {column})")]
+    NotJson {
+        /// Where reading stopped.
+        line: usize,
+        /// Where reading stopped.
+        column: usize,
+    },
+    /// 422.
+    #[error("{0}")]
+    Envelope(String),
+}
+
+/// One item of `POST /v1/submissions`, as far as it could be read.
+#[derive(Debug)]
+pub struct SubmissionItem {
+    /// Its id, where it is a valid one.
+    pub submission_id: Option<SubmissionId>,
+    /// The submission, ready to be recorded.
+    pub submission: Result<Submission, ItemError>,
+}
+
+/// Reads the body of `POST /v1/submissions`: 1 to [`ITEMS`] items, each valid or with its own error.
+///
+/// # Errors
+/// Where the body as a whole is not what it should be.
+pub fn submissions(body: &[u8], profiles: &Profiles) -> Result<Vec<SubmissionItem>, BodyError> {
+    let mut envelope = envelope(body, &["submissions"])?;
+    let items = items(&mut envelope, "submissions")?;
+    Ok(items.into_iter().map(|item| submission_item(item, profiles)).collect())
+}
+
+/// The body of `POST /v1/stops`.
+#[derive(Debug)]
+pub struct Stops {
+    /// The ids, each valid or with its own error.
+    pub submission_ids: Vec<Result<SubmissionId, ItemError>>,
+    /// Why they are to be stopped.
+    pub reason: String,
+}
+
+/// Reads the body of `POST /v1/stops`.
+///
+/// # Errors
+/// Where the body as a whole is not what it should be.
+pub fn stops(body: &[u8]) -> Result<Stops, BodyError> {
+    let mut envelope = envelope(body, &["submission_ids", "reason"])?;
+    let reason = match envelope.remove("reason") {
+        Some(Value::String(reason)) if (1..=REASON_BYTES).contains(&reason.len()) => reason,
+        _ => return Err(BodyError::Envelope(format!("reason must be a string of 1 to {REASON_BYTES} bytes"))),
+    };
+    let ids = items(&mut envelope, "submission_ids")?;
+    Ok(Stops { submission_ids: ids.into_iter().map(submission_id).collect(), reason })
+}
+
+fn envelope(body: &[u8], members: &[&str]) -> Result<Map<String, Value>, BodyError> {
+    let body: Value = serde_json::from_slice(body)
+        .map_err(|error| BodyError::NotJson { line: error.line(), column: error.column() })?;
+    let Value::Object(envelope) = body else {
+        return Err(BodyError::Envelope(format!("the body must be an object with {}", members.join(" and "))));
+    };
+    if envelope.keys().any(|member| !members.contains(&member.as_str())) {
+        return Err(BodyError::Envelope(format!("the body has members besides {}", members.join(" and "))));
+    }
+    Ok(envelope)
+}
+
+fn items(envelope: &mut Map<String, Value>, member: &str) -> Result<Vec<Value>, BodyError> {
+    let Some(Value::Array(items)) = envelope.remove(member) else {
+        return Err(BodyError::Envelope(format!("{member} must be a list of 1 to {ITEMS} items")));
+    };
+    if (1..=ITEMS).contains(&items.len()) {
+        Ok(items)
+    } else {
+        Err(BodyError::Envelope(format!("{member} has {} items; 1 to {ITEMS} are taken a call", items.len())))
+    }
+}
+
+fn submission_id(value: Value) -> Result<SubmissionId, ItemError> {
+    let Value::String(id) = value else { return Err(ItemError::invalid("submission_id must be a string")) };
+    id.try_into().map_err(|error: crate::id::InvalidName| ItemError::invalid(error.to_string()))
+}
+
+fn submission_item(item: Value, profiles: &Profiles) -> SubmissionItem {
+    let Value::Object(mut members) = item else {
+        return SubmissionItem {
+            submission_id: None,
+            submission: Err(ItemError::invalid("a submission must be an object")),
+        };
+    };
+    let id = match members.remove("submission_id") {
+        Some(id) => submission_id(id),
+        None => Err(ItemError::invalid("submission_id is needed")),
+    };
+    SubmissionItem { submission_id: id.clone().ok(), submission: id.and_then(|id| submission(id, members, profiles)) }
+}
+
+fn submission(
+    submission_id: SubmissionId,
+    mut members: Map<String, Value>,
+    profiles: &Profiles,
+) -> Result<Submission, ItemError> {
+    let command = command(members.remove("command"))?;
+    let profile_name = profile_name(members.remove("profile"))?;
+    let overrides = match members.remove("overrides") {
+        None => Map::new(),
+        Some(Value::Object(overrides)) => overrides,
+        Some(_) => return Err(ItemError::invalid("overrides must be an object of RunTask's parameters")),
+    };
+    let launch_deadline = launch_deadline(members.remove("launch_deadline"))?;
+    let labels = labels(members.remove("labels"))?;
+    if !members.is_empty() {
+        return Err(ItemError::invalid(
+            "unknown members; known are submission_id, command, profile, overrides, launch_deadline and labels",
+        ));
+    }
+    let Some(profile) = profiles.get(&profile_name) else {
+        let known: Vec<_> = profiles.names().map(ProfileName::as_str).collect();
+        return Err(ItemError::new(ItemCode::UnknownProfile, format!("no such profile; known: {}", known.join(", "))));
+    };
+    let names_own_command = overrides
+        .get("overrides")
+        .and_then(|value| value.get("containerOverrides"))
+        .and_then(Value::as_array)
+        .is_some_and(|entries| {
+            entries.iter().any(|entry| entry.get("command").is_some() && entry["name"] == *profile.container_name)
+        });
+    if names_own_command {
+        return Err(ItemError::invalid("the command stands in command, not in overrides"));
+    }
+    let (request, cluster) = profile.request(&command, &overrides).map_err(|error| {
+        let code = match &error {
+            RequestError::NotAllowed(_) => ItemCode::OverrideNotAllowed,
+            RequestError::Malformed(_) | RequestError::TooLong(_) => ItemCode::Invalid,
+        };
+        ItemError::new(code, error.to_string())
+    })?;
+    Ok(Submission {
+        content_hash: ContentHash::of(&command, &Value::Object(overrides), &profile_name),
+        container_name: profile.container_name.clone(),
+        policy: profile.policy.clone(),
+        profile: profile_name,
+        submission_id,
+        cluster,
+        request,
+        labels,
+        launch_deadline,
+    })
+}
+
+fn command(value: Option<Value>) -> Result<Vec<String>, ItemError> {
+    let command: Option<Vec<String>> = value.and_then(|value| serde_json::from_value(value).ok());
+    match command {
+        Some(command) if command.is_empty() => Err(ItemError::invalid("command must have at least one string")),
+        Some(command) if command.iter().any(|word| word.contains('\0')) => {
+            Err(ItemError::invalid("command must not contain NUL characters"))
+        }
+        Some(command) => Ok(command),
+        None => Err(ItemError::invalid("command is needed: a list of strings")),
+    }
+}
+
+fn profile_name(value: Option<Value>) -> Result<ProfileName, ItemError> {
+    match value {
+        None => Ok(ProfileName::default_profile()),
+        Some(Value::String(name)) => {
+            name.try_into().map_err(|error: crate::id::InvalidName| ItemError::invalid(error.to_string()))
+        }
+        Some(_) => Err(ItemError::invalid("profile must be a string")),
+    }
+}
+
+fn launch_deadline(value: Option<Value>) -> Result<Option<Timestamp>, ItemError> {
+    // Milliseconds of the years 2001 to 5138: seconds, sent by mistake, are earlier.
+    const MILLISECONDS: std::ops::Range<u64> = 1_000_000_000_000..100_000_000_000_000;
+    match value {
+        None => Ok(None),
+        Some(value) => match value.as_u64().filter(|ms| MILLISECONDS.contains(ms)) {
+            Some(ms) => Ok(Some(Timestamp::from_millis(ms))),
+            None => Err(ItemError::invalid("launch_deadline must be a whole number of milliseconds since 1970")),
+        },
+    }
+}
+
+fn labels(value: Option<Value>) -> Result<BTreeMap<String, String>, ItemError> {
+    let Some(value) = value else { return Ok(BTreeMap::new()) };
+    let labels: BTreeMap<String, String> =
+        serde_json::from_value(value).map_err(|_| ItemError::invalid("labels must be an object of strings"))?;
+    let bytes: usize = labels.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if labels.keys().any(String::is_empty) {
+        return Err(ItemError::invalid("a label needs a name"));
+    }
+    if bytes > LABEL_BYTES {
+        return Err(ItemError::invalid(format!("labels are {bytes} bytes in all; at most {LABEL_BYTES} are kept")));
+    }
+    Ok(labels)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn profiles() -> Profiles {
+        let text = json!({"default": {"run_task": {"taskDefinition": "etl"}, "container_name": "main",
+                                      "allow_overrides": ["overrides.cpu", "overrides.containerOverrides"]}});
+        Profiles::parse(&text.to_string(), "nightly").unwrap()
+    }
+
+    fn item(item: Value) -> Result<Submission, ItemError> {
+        let body = json!({"submissions": [item]}).to_string();
+        submissions(body.as_bytes(), &profiles()).unwrap().remove(0).submission
+    }
+
+    fn error(value: Value) -> (ItemCode, String) {
+        let error = item(value).unwrap_err();
+        (error.code, error.message)
+    }
+
+    #[test]
+    fn the_least_submission_is_an_id_and_a_command() {
+        let submission = item(json!({"submission_id": "a", "command": ["true"]})).unwrap();
+        assert_eq!(submission.profile.as_str(), "default");
+        assert_eq!(submission.cluster, "nightly");
+    }
+
+    #[test]
+    fn deadline_and_labels_are_not_content() {
+        let plain = item(json!({"submission_id": "a", "command": ["true"]})).unwrap();
+        let labelled = item(json!({"submission_id": "a", "command": ["true"], "overrides": {}, "profile": "default",
+                                   "launch_deadline": 1_800_000_000_000_u64, "labels": {"dag_id": "etl"}}));
+        assert_eq!(plain.content_hash, labelled.unwrap().content_hash);
+    }
+
+    #[test]
+    fn each_bad_item_says_what_would_be_right() {
+        use ItemCode::*;
+        for (value, code, text) in [
+            (json!(7), Invalid, "must be an object"),
+            (json!({"command": ["true"]}), Invalid, "submission_id is needed"),
+            (json!({"submission_id": "x".repeat(61), "command": ["true"]}), Invalid, "1 to 60 characters"),
+            (json!({"submission_id": "a"}), Invalid, "command is needed: a list of strings"),
+            (json!({"submission_id": "a", "command": "true"}), Invalid, "a list of strings"),
+            (json!({"submission_id": "a", "command": []}), Invalid, "at least one string"),
+            (json!({"submission_id": "a", "command": ["a\u{0}b"]}), Invalid, "NUL"),
+            (json!({"submission_id": "a", "command": ["true"], "profile": "big"}), UnknownProfile, "known: default"),
+            (
+                json!({"submission_id": "a", "command": ["true"], "overrides": {"overrides": {"memory": "1"}}}),
+                OverrideNotAllowed,
+                "overrides.memory",
+            ),
+            (
+                json!({"submission_id": "a", "command": ["true"], "overrides": {"overrides": {"cpu": 1}}}),
+                Invalid,
+                "overrides.cpu: must be a string",
+            ),
+            (
+                json!({"submission_id": "a", "command": ["true"], "overrides": {"overrides": {"containerOverrides": [{"name": "main", "command": ["x"]}]}}}),
+                Invalid,
+                "stands in command",
+            ),
+            (json!({"submission_id": "a", "command": ["true"], "overrides": []}), Invalid, "an object of RunTask"),
+            (json!({"submission_id": "a", "command": ["x".repeat(9000)]}), Invalid, "8192"),
+            (
+                json!({"submission_id": "a", "command": ["true"], "launch_deadline": 1_800_000_000}),
+                Invalid,
+                "milliseconds",
+            ),
+            (
+                json!({"submission_id": "a", "command": ["true"], "labels": {"k": "v".repeat(200)}}),
+                Invalid,
+                "201 bytes",
+            ),
+            (json!({"submission_id": "a", "command": ["true"], "comand": []}), Invalid, "unknown members"),
+        ] {
+            let (seen, message) = error(value.clone());
+            assert_eq!(seen, code, "{value}: {message}");
+            assert!(message.contains(text), "{message} does not contain {text}");
+        }
+    }
+
+    #[test]
+    fn a_valid_id_is_echoed_though_the_rest_is_bad() {
+        let body =
+            json!({"submissions": [{"submission_id": "a"}, {"submission_id": "a b", "command": ["true"]}]}).to_string();
+        let items = submissions(body.as_bytes(), &profiles()).unwrap();
+        assert_eq!(items[0].submission_id.as_ref().map(SubmissionId::as_str), Some("a"));
+        assert!(items[1].submission_id.is_none() && items[1].submission.is_err());
+    }
+
+    #[test]
+    fn a_bad_body_is_told_from_a_bad_envelope() {
+        let read = |body: &[u8]| submissions(body, &profiles()).unwrap_err();
+        assert!(matches!(read(b"{"), BodyError::NotJson { .. }));
+        assert!(matches!(read(b"{\"submissions\": [\"\xff\"]}"), BodyError::NotJson { .. }));
+        assert!(matches!(read(b"[]"), BodyError::Envelope(_)));
+        assert!(matches!(read(b"{\"submissions\": []}"), BodyError::Envelope(_)));
+        assert!(matches!(read(b"{\"submissions\": [{}], \"more\": 1}"), BodyError::Envelope(_)));
+        let many = json!({"submissions": vec![json!({}); 101]}).to_string();
+        assert_eq!(
+            read(many.as_bytes()),
+            BodyError::Envelope("submissions has 101 items; 1 to 100 are taken a call".into())
+        );
+    }
+
+    #[test]
+    fn stops_need_ids_and_a_reason() {
+        let read = stops(br#"{"submission_ids": ["a", "b c", 7], "reason": "cleared"}"#).unwrap();
+        assert_eq!(read.reason, "cleared");
+        let valid: Vec<_> = read.submission_ids.iter().map(Result::is_ok).collect();
+        assert_eq!(valid, [true, false, false]);
+        assert!(matches!(stops(br#"{"submission_ids": ["a"]}"#), Err(BodyError::Envelope(_))));
+        assert!(matches!(stops(br#"{"submission_ids": [], "reason": "x"}"#), Err(BodyError::Envelope(_))));
+    }
+}

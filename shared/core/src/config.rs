@@ -1,0 +1,152 @@
+//! What the functions are told by their environment: read once, at start, and complained of all at once.
+
+use std::{fmt, str::FromStr, time::Duration};
+
+use crate::{
+    decide::{Rules, Timers},
+    id::Deployment,
+    launch_rate::LaunchRate,
+};
+
+/// All that is wrong with the environment.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct ConfigError(pub Vec<String>);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the function's environment is not right: {}", self.0.join("; "))
+    }
+}
+
+/// What every function needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `ECS_BRIDGE_TABLE`: the table's name.
+    pub table: String,
+    /// `ECS_BRIDGE_DEPLOYMENT`, `ECS_BRIDGE_RETENTION_DAYS` (30), `ECS_BRIDGE_TIMER_SCALE` (1; for tests).
+    pub rules: Rules,
+    /// `ECS_BRIDGE_LAUNCH_RATE` (20 a second) and `ECS_BRIDGE_LAUNCH_BURST` (100).
+    pub launch_rate: LaunchRate,
+}
+
+/// A source of variables that notes what is wrong with them.
+pub struct Environment<F> {
+    get: F,
+    problems: Vec<String>,
+}
+
+impl<F: Fn(&str) -> Option<String>> Environment<F> {
+    /// An environment in which `get` looks a variable up.
+    pub fn new(get: F) -> Self {
+        Self { get, problems: Vec::new() }
+    }
+
+    /// A variable that may be left out; an empty one counts as left out.
+    pub fn optional(&self, name: &str) -> Option<String> {
+        (self.get)(name).filter(|value| !value.is_empty())
+    }
+
+    /// A variable that is needed; noted where it is missing.
+    pub fn needed(&mut self, name: &str) -> String {
+        self.optional(name).unwrap_or_else(|| {
+            self.note(format!("{name} is not set"));
+            String::new()
+        })
+    }
+
+    /// Notes a problem.
+    pub fn note(&mut self, problem: impl Into<String>) {
+        self.problems.push(problem.into());
+    }
+
+    fn number<T: FromStr + Copy>(&mut self, name: &str, default: T, fits: impl Fn(T) -> bool, right: &str) -> T {
+        match self.optional(name).map(|value| value.parse::<T>().ok().filter(|&number| fits(number))) {
+            None => default,
+            Some(Some(number)) => number,
+            Some(None) => {
+                self.note(format!("{name} must be {right}"));
+                default
+            }
+        }
+    }
+
+    /// What every function needs to know.
+    pub fn config(&mut self) -> Config {
+        let table = self.needed("ECS_BRIDGE_TABLE");
+        let deployment = self.needed("ECS_BRIDGE_DEPLOYMENT").parse::<Deployment>();
+        let days = self.number(
+            "ECS_BRIDGE_RETENTION_DAYS",
+            30,
+            |days: u64| (1..=3650).contains(&days),
+            "a number of days from 1 to 3650",
+        );
+        let scale = self.number(
+            "ECS_BRIDGE_TIMER_SCALE",
+            1.0,
+            |scale: f64| (1.0..=10_000.0).contains(&scale),
+            "a number from 1 to 10000",
+        );
+        let launch_rate = LaunchRate {
+            per_second: self.number(
+                "ECS_BRIDGE_LAUNCH_RATE",
+                20.0,
+                |rate: f64| (0.1..=10_000.0).contains(&rate),
+                "a number a second from 0.1 to 10000",
+            ),
+            burst: self.number(
+                "ECS_BRIDGE_LAUNCH_BURST",
+                100,
+                |burst: u32| (1..=100_000).contains(&burst),
+                "a whole number from 1 to 100000",
+            ),
+        };
+        let deployment = deployment.unwrap_or_else(|error| {
+            self.note(format!("ECS_BRIDGE_DEPLOYMENT: {error}"));
+            Deployment::unnamed()
+        });
+        let retention = Duration::from_secs(days * 24 * 3600);
+        Config { table, rules: Rules { deployment, retention, timers: Timers::default().scaled(scale) }, launch_rate }
+    }
+
+    /// `value`, unless anything was noted.
+    ///
+    /// # Errors
+    /// All that was noted.
+    pub fn finish<T>(self, value: T) -> Result<T, ConfigError> {
+        if self.problems.is_empty() { Ok(value) } else { Err(ConfigError(self.problems)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(vars: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let vars: std::collections::HashMap<_, _> =
+            vars.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let mut environment = Environment::new(|name: &str| vars.get(name).cloned());
+        let config = environment.config();
+        environment.finish(config)
+    }
+
+    #[test]
+    fn table_and_deployment_are_enough() {
+        let config = read(&[("ECS_BRIDGE_TABLE", "t"), ("ECS_BRIDGE_DEPLOYMENT", "prod")]).unwrap();
+        assert_eq!((config.launch_rate.burst, config.rules.timers), (100, Timers::default()));
+        assert_eq!(config.rules.retention, Duration::from_secs(30 * 86_400));
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_said_at_once() {
+        let error = read(&[
+            ("ECS_BRIDGE_DEPLOYMENT", "a/b"),
+            ("ECS_BRIDGE_LAUNCH_RATE", "fast"),
+            ("ECS_BRIDGE_LAUNCH_BURST", "0"),
+            ("ECS_BRIDGE_RETENTION_DAYS", "0"),
+            ("ECS_BRIDGE_TIMER_SCALE", "0.5"),
+        ])
+        .unwrap_err();
+        assert_eq!(error.0.len(), 6, "{error}");
+        assert!(error.to_string().contains("ECS_BRIDGE_TABLE is not set"));
+    }
+}

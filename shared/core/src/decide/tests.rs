@@ -1,0 +1,612 @@
+//! Each promise of a single decision, as one fact.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::{
+    id::ProfileName,
+    profile::Policy,
+    record::{ContentHash, Submission},
+    run_task::FrozenRequest,
+    task::{
+        Container,
+        tests::{container, task},
+    },
+};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+pub(crate) fn now() -> Timestamp {
+    Timestamp::from_millis(1_800_000_000_000)
+}
+
+pub(crate) fn rules() -> Rules {
+    Rules {
+        deployment: "prod".parse().unwrap(),
+        retention: Duration::from_secs(30 * 86_400),
+        timers: Timers::default(),
+    }
+}
+
+pub(crate) fn submission(id: &str) -> Submission {
+    let profile = ProfileName::default_profile();
+    Submission {
+        submission_id: id.parse().unwrap(),
+        content_hash: ContentHash::of(&["true".to_owned()], &serde_json::json!({}), &profile),
+        profile,
+        container_name: "main".to_owned(),
+        cluster: "nightly".to_owned(),
+        policy: Policy::default(),
+        request: FrozenRequest::freeze(&serde_json::Map::new()),
+        labels: BTreeMap::new(),
+        launch_deadline: None,
+    }
+}
+
+/// One submission, its clock, and what was last decided.
+struct Life {
+    record: Record,
+    now: Timestamp,
+    action: Option<Action>,
+    alarm: Option<Alarm>,
+    wrote: bool,
+}
+
+impl Life {
+    fn queued() -> Self {
+        Self::of(Record::queued(submission("a"), now(), &rules()))
+    }
+
+    /// With its first call claimed.
+    fn launching() -> (Self, Call) {
+        Self::launching_with(Policy::default())
+    }
+
+    fn launching_with(policy: Policy) -> (Self, Call) {
+        let (record, call) = Record::launching(Submission { policy, ..submission("a") }, now(), &rules());
+        (Self::of(record), call.unwrap())
+    }
+
+    /// With a task known from RunTask's answer.
+    fn launched(policy: Policy) -> Self {
+        let (mut life, call) = Self::launching_with(policy);
+        life.learn(Input::Launch(call, live_task()));
+        life
+    }
+
+    fn of(record: Record) -> Self {
+        Self { record, now: now(), action: None, alarm: None, wrote: true }
+    }
+
+    fn learn(&mut self, input: Input) -> State {
+        let Decision { record, action, alarm } = decide(&self.record, &input, self.now, &rules());
+        self.wrote = record.is_some();
+        if let Some(record) = record {
+            assert_eq!(record.rev, self.record.rev + 1);
+            assert!(record.state == self.record.state || self.record.state.successors().contains(&record.state));
+            self.record = record;
+        }
+        (self.action, self.alarm) = (action, alarm);
+        self.record.state
+    }
+
+    fn see(&mut self, task: Task) -> State {
+        self.learn(Input::Seen(task))
+    }
+
+    fn wait(&mut self, time: Duration) -> &mut Self {
+        self.now = self.now.plus(time);
+        self
+    }
+
+    /// Waits until the record is due, and lets the timer strike.
+    fn due(&mut self) -> State {
+        self.now = self.now.max(self.record.check_at.unwrap());
+        self.learn(Input::Due)
+    }
+
+    fn call(&self) -> Call {
+        match self.action {
+            Some(Action::RunTask(call)) => call,
+            ref other => panic!("{other:?} is no RunTask"),
+        }
+    }
+
+    fn stops(&self) -> bool {
+        matches!(self.action, Some(Action::Stop { .. }))
+    }
+}
+
+fn live_task() -> LaunchAnswer {
+    LaunchAnswer::Task { arn: task("PENDING").arn, live: true }
+}
+
+fn unanswered() -> LaunchAnswer {
+    LaunchAnswer::Unanswered("timeout".to_owned())
+}
+
+fn refused() -> LaunchAnswer {
+    LaunchAnswer::RefusedForNow("RESOURCE:CPU".to_owned())
+}
+
+fn at(version: u64, last_status: &str, containers: Vec<Container>) -> Task {
+    Task { version, containers, ..task(last_status) }
+}
+
+fn running(version: u64) -> Task {
+    at(version, "RUNNING", vec![container("RUNNING", None)])
+}
+
+fn exited(version: u64, code: i32) -> Task {
+    at(version, "DEPROVISIONING", vec![container("STOPPED", Some(code))])
+}
+
+fn stopped(version: u64, stop_code: &str, containers: Vec<Container>) -> Task {
+    Task {
+        stop_code: Some(stop_code.to_owned()),
+        desired_status: "STOPPED".to_owned(),
+        ..at(version, "STOPPED", containers)
+    }
+}
+
+fn never_started(version: u64) -> Task {
+    let reason = Some("CannotPullContainerError: no such image".to_owned());
+    stopped(version, "TaskFailedToStart", vec![Container { reason, ..container("STOPPED", None) }])
+}
+
+fn policy(relaunch_on: &[&str]) -> Policy {
+    Policy { relaunch_on: relaunch_on.iter().map(ToString::to_string).collect(), ..Policy::default() }
+}
+
+// The launch.
+
+#[test]
+fn a_life_without_faults() {
+    let (mut life, call) = Life::launching();
+    assert_eq!(life.learn(Input::Launch(call, live_task())), State::Launched);
+    assert_eq!(life.see(running(3)), State::Running);
+    assert_eq!(life.see(exited(4, 0)), State::Succeeded);
+    assert_eq!((life.record.exit_code, life.record.feed.as_deref()), (Some(0), Some("prod")));
+    assert!(life.record.check_at.is_none() && life.record.due.is_none() && life.record.request.is_none());
+    assert_eq!(life.see(stopped(5, "EssentialContainerExited", vec![container("STOPPED", Some(0))])), State::Succeeded);
+    assert_eq!(life.record.stop_code.as_deref(), Some("EssentialContainerExited"));
+}
+
+#[test]
+fn an_event_may_come_before_run_tasks_answer() {
+    let (mut life, call) = Life::launching();
+    assert_eq!(life.see(running(3)), State::Running);
+    assert_eq!(life.learn(Input::Launch(call, live_task())), State::Running);
+    assert!(!life.wrote, "the answer brings nothing new");
+    assert_eq!(life.see(exited(4, 7)), State::Failed);
+    assert_eq!(life.learn(Input::Launch(call, live_task())), State::Failed);
+    assert!(!life.wrote && life.action.is_none());
+}
+
+#[test]
+fn a_refusal_for_now_goes_back_to_queued_and_uses_no_attempt() {
+    let (mut life, call) = Life::launching();
+    assert_eq!(life.learn(Input::Launch(call, refused())), State::Queued);
+    assert_eq!(
+        (life.record.attempt, life.record.unanswered_since, life.record.launch_calls),
+        (Attempt::FIRST, None, 0)
+    );
+    let first = life.record.check_at.unwrap().since(life.now);
+    assert_eq!(life.due(), State::Launching);
+    life.learn(Input::Launch(life.call(), refused()));
+    assert!(life.record.check_at.unwrap().since(life.now) > first, "the next wait is longer");
+    assert_eq!(life.due(), State::Launching);
+    assert_eq!(life.learn(Input::Launch(life.call(), live_task())), State::Launched);
+    assert_eq!(life.record.reason, None);
+}
+
+#[test]
+fn a_refusal_for_good_rejects_with_its_reason() {
+    let (mut life, call) = Life::launching();
+    let reason = "access denied: ecs:RunTask".to_owned();
+    assert_eq!(life.learn(Input::Launch(call, LaunchAnswer::RefusedForGood(reason.clone()))), State::Rejected);
+    assert_eq!(life.record.reason, Some(reason));
+}
+
+#[test]
+fn an_unanswered_call_changes_no_state_and_is_repeated_with_the_same_attempt() {
+    let (mut life, call) = Life::launching();
+    assert_eq!(life.learn(Input::Launch(call, unanswered())), State::Launching);
+    assert_eq!(life.due(), State::Launching);
+    let repeat = life.call();
+    assert_eq!((repeat.attempt, repeat.since, repeat.nth), (call.attempt, call.since, 2));
+    assert!(repeat.claimed_at > call.claimed_at);
+}
+
+#[test]
+fn a_refused_repeat_proves_nothing() {
+    let (mut life, call) = Life::launching();
+    life.learn(Input::Launch(call, unanswered()));
+    life.due();
+    let repeat = life.call();
+    assert_eq!(life.learn(Input::Launch(repeat, refused())), State::Launching);
+    assert_eq!(life.learn(Input::Launch(repeat, LaunchAnswer::RefusedForGood("no".into()))), State::Launching);
+}
+
+#[test]
+fn the_first_calls_refusal_is_void_once_a_repeat_was_claimed() {
+    let (mut life, call) = Life::launching();
+    life.due();
+    assert_eq!(life.learn(Input::Launch(call, refused())), State::Launching);
+    assert!(!life.wrote);
+}
+
+#[test]
+fn an_unanswered_launch_is_repeated_for_50_minutes_then_looked_up_twice_then_lost() {
+    let (mut life, call) = Life::launching();
+    let mut last_call = call;
+    while let Some(Action::RunTask(call)) = {
+        life.due();
+        life.action.clone()
+    } {
+        last_call = call;
+        assert!(call.claimed_at < call.since.plus(50 * MINUTE));
+        life.learn(Input::Launch(call, unanswered()));
+    }
+    let mut lookups = vec![];
+    while life.record.state == State::Launching {
+        if life.action == Some(Action::LookUp(Attempt::FIRST)) {
+            lookups.push(life.now);
+            if life.learn(Input::NotFound(Attempt::FIRST, life.now)) == State::Lost {
+                break;
+            }
+        }
+        life.due();
+    }
+    assert_eq!(lookups.len(), 2);
+    assert!(lookups[0] >= last_call.claimed_at.plus(5 * MINUTE) && lookups[1] >= lookups[0].plus(5 * MINUTE));
+    assert_eq!(life.record.state, State::Lost);
+}
+
+#[test]
+fn a_lookup_too_soon_after_a_call_does_not_count() {
+    let (mut life, call) = Life::launching();
+    life.learn(Input::Stop("no longer needed".into()));
+    life.wait(MINUTE);
+    life.learn(Input::NotFound(call.attempt, life.now));
+    assert_eq!((life.record.state, life.record.lookups), (State::Launching, 0));
+}
+
+#[test]
+fn an_unanswered_launch_never_expires() {
+    let record = Submission { launch_deadline: Some(now().plus(MINUTE)), ..submission("a") };
+    let (record, call) = Record::launching(record, now(), &rules());
+    let mut life = Life::of(record);
+    life.learn(Input::Launch(call.unwrap(), unanswered()));
+    life.wait(2 * MINUTE);
+    while life.record.state == State::Launching {
+        life.due();
+        assert!(!matches!(life.action, Some(Action::RunTask(_))), "no call after the deadline");
+        if let Some(Action::LookUp(attempt)) = life.action {
+            life.learn(Input::NotFound(attempt, life.now));
+        }
+    }
+    assert_eq!(life.record.state, State::Lost);
+}
+
+#[test]
+fn what_waits_past_its_deadline_expires_and_says_what_it_waited_for() {
+    let record = Submission { launch_deadline: Some(now().plus(MINUTE)), ..submission("a") };
+    let (record, call) = Record::launching(record, now(), &rules());
+    let mut life = Life::of(record);
+    life.learn(Input::Launch(call.unwrap(), refused()));
+    life.wait(2 * MINUTE);
+    assert_eq!(life.due(), State::Expired);
+    assert_eq!(life.record.reason.as_deref(), Some("the launch deadline passed; before that: RESOURCE:CPU"));
+}
+
+#[test]
+fn a_claim_is_a_lease_so_that_a_second_reconcile_does_nothing() {
+    let mut life = Life::queued();
+    assert_eq!(life.due(), State::Launching);
+    life.learn(Input::Due);
+    assert!(!life.wrote && life.action.is_none());
+    assert!(life.record.check_at.unwrap() >= life.now.plus(2 * MINUTE), "longer than a function runs");
+}
+
+// Events.
+
+#[test]
+fn an_older_version_after_a_newer_one_is_let_go_without_a_write() {
+    let mut life = Life::launched(Policy::default());
+    life.see(running(5));
+    life.see(at(4, "PENDING", vec![]));
+    assert!(!life.wrote);
+    life.see(running(5));
+    assert!(!life.wrote, "nor does a duplicate cost a write");
+}
+
+#[test]
+fn an_event_of_an_earlier_attempt_does_not_touch_the_next() {
+    let mut life = Life::launched(Policy::default());
+    life.see(never_started(3));
+    assert_eq!((life.record.state, life.record.attempt.get()), (State::Queued, 2));
+    life.see(exited(9, 0));
+    assert!(!life.wrote);
+}
+
+#[test]
+fn a_new_attempt_forgets_the_version_and_all_that_was_seen() {
+    let mut life = Life::launched(Policy::default());
+    life.see(never_started(30));
+    let record = &life.record;
+    assert_eq!(
+        (record.ecs_version, &record.task_arn, &record.stop_code, &record.last_status),
+        (None, &None, &None, &None)
+    );
+    assert_eq!(record.attempts, ["TaskFailedToStart: CannotPullContainerError: no such image"]);
+    life.due();
+    let next = Task { attempt: life.record.attempt, arn: "arn:aws:ecs:r:1:task/nightly/next".into(), ..running(2) };
+    assert_eq!(life.see(next), State::Running);
+}
+
+#[test]
+fn stopped_with_no_exit_code_is_failed() {
+    for containers in [vec![container("STOPPED", None)], vec![]] {
+        let mut life = Life::launched(Policy::default());
+        assert_eq!(life.see(stopped(3, "EssentialContainerExited", containers)), State::Failed);
+        assert_eq!(life.record.exit_code, None);
+    }
+}
+
+#[test]
+fn failed_to_start_with_exit_code_0_has_succeeded() {
+    let mut life = Life::launched(Policy::default());
+    assert_eq!(life.see(stopped(3, "TaskFailedToStart", vec![container("STOPPED", Some(0))])), State::Succeeded);
+}
+
+#[test]
+fn failed_to_start_without_evidence_is_never_launched_again() {
+    let mut life = Life::launched(Policy::default());
+    assert_eq!(life.see(stopped(3, "TaskFailedToStart", vec![container("STOPPED", None)])), State::Failed);
+    let mut life = Life::launched(Policy::default());
+    life.see(running(2));
+    assert_eq!(life.see(never_started(3)), State::Failed, "it was seen RUNNING");
+}
+
+#[test]
+fn attempts_are_used_up() {
+    let mut life = Life::launched(Policy::default());
+    for _ in 1..3 {
+        assert_eq!(life.see(Task { attempt: life.record.attempt, ..never_started(3) }), State::Queued);
+        life.due();
+        life.learn(Input::Launch(life.call(), live_task()));
+    }
+    assert_eq!(life.see(Task { attempt: life.record.attempt, ..never_started(3) }), State::Failed);
+    assert_eq!((life.record.attempts.len(), life.record.attempt.get()), (2, 3));
+}
+
+#[test]
+fn a_spot_notice_ends_nothing() {
+    let mut life = Life::launched(Policy::default());
+    let notice = Task { stop_code: Some("SpotInterruption".into()), desired_status: "STOPPED".into(), ..running(3) };
+    assert_eq!(life.see(notice), State::Running);
+    assert_eq!(life.see(exited(4, 0)), State::Succeeded);
+}
+
+#[test]
+fn a_spot_interruption_is_relaunched_where_asked_and_only_once_its_task_is_stopped() {
+    let mut life = Life::launched(policy(&["SpotInterruption"]));
+    life.see(running(2));
+    assert!(life.record.request.is_some(), "the request is still needed");
+    let ends = Task { stop_code: Some("SpotInterruption".into()), ..exited(3, 143) };
+    assert_eq!(life.see(ends), State::Running);
+    assert_eq!(life.see(stopped(4, "SpotInterruption", vec![container("STOPPED", Some(143))])), State::Queued);
+    assert_eq!((life.record.ran_before, life.record.exit_code), (true, None));
+    assert_eq!(life.record.attempts, ["SpotInterruption with exit code 143"]);
+}
+
+#[test]
+fn without_relaunch_on_an_interruption_is_failed_with_its_code() {
+    let mut life = Life::launched(Policy::default());
+    life.see(running(2));
+    assert!(life.record.request.is_none(), "nothing can be launched again");
+    let ends = Task { stop_code: Some("SpotInterruption".into()), ..exited(3, 143) };
+    assert_eq!(life.see(ends), State::Failed);
+    assert_eq!(life.record.exit_code, Some(143));
+}
+
+#[test]
+fn what_would_expire_after_it_may_have_run_has_failed() {
+    let mut life = Life::launched(policy(&["InfrastructureHealth"]));
+    life.record.launch_deadline = Some(life.now);
+    life.see(stopped(3, "InfrastructureHealth", vec![]));
+    life.wait(MINUTE);
+    assert_eq!(life.due(), State::Failed);
+    assert!(
+        life.record.reason.as_ref().unwrap().starts_with("InfrastructureHealth, and container main has no exit code")
+    );
+}
+
+#[test]
+fn task_stopped_waits_for_the_tasks_own_end() {
+    let mut life = Life::launched(Policy { complete_on: CompleteOn::TaskStopped, ..Policy::default() });
+    assert_eq!(life.see(exited(3, 1)), State::Launched);
+    assert_eq!(life.see(running(4)), State::Running);
+    assert_eq!(life.see(stopped(5, "EssentialContainerExited", vec![container("STOPPED", Some(0))])), State::Succeeded);
+    let mut life = Life::launched(Policy { complete_on: CompleteOn::TaskStopped, ..Policy::default() });
+    assert_eq!(life.see(never_started(3)), State::Failed, "a restarted container's last reason is no evidence");
+}
+
+#[test]
+fn a_terminal_state_is_final_and_an_exit_code_is_never_added() {
+    let mut life = Life::launched(Policy::default());
+    life.see(stopped(3, "EssentialContainerExited", vec![]));
+    assert_eq!(life.see(stopped(4, "UserInitiated", vec![container("STOPPED", Some(0))])), State::Failed);
+    assert_eq!((life.record.exit_code, life.record.stop_code.as_deref()), (None, Some("EssentialContainerExited")));
+}
+
+#[test]
+fn an_event_of_another_cluster_is_let_go() {
+    let mut life = Life::launched(Policy::default());
+    life.see(Task { cluster_arn: "arn:aws:ecs:eu-west-1:123456789012:cluster/other".into(), ..exited(3, 0) });
+    assert!(!life.wrote);
+}
+
+// What should not be.
+
+#[test]
+fn a_second_task_of_one_attempt_is_an_alarm_and_is_stopped() {
+    let mut life = Life::launched(Policy::default());
+    life.see(Task { arn: "arn:aws:ecs:eu-west-1:123456789012:task/nightly/other".into(), ..running(9) });
+    assert!(!life.wrote && life.stops());
+    assert_eq!(life.alarm, Some(Alarm::SecondTask));
+}
+
+#[test]
+fn a_live_task_of_what_is_over_without_it_is_stopped() {
+    let mut life = Life::queued();
+    life.learn(Input::Stop("not needed".into()));
+    life.see(running(1));
+    assert_eq!((life.stops(), life.alarm), (true, Some(Alarm::OrphanTask)));
+    life.see(stopped(2, "UserInitiated", vec![container("STOPPED", Some(143))]));
+    assert_eq!((life.stops(), life.record.state, life.record.exit_code), (false, State::Cancelled, None));
+}
+
+#[test]
+fn an_old_event_of_a_stopped_task_raises_no_alarm() {
+    let mut life = Life::launched(Policy::default());
+    life.learn(Input::Stop("not needed".into()));
+    assert_eq!(life.see(exited(5, 143)), State::Cancelled);
+    life.see(running(3));
+    assert_eq!((life.wrote, life.stops(), life.alarm), (false, false, None));
+}
+
+// Stops and timeouts.
+
+#[test]
+fn queued_is_cancelled_at_once() {
+    let mut life = Life::queued();
+    assert_eq!(life.learn(Input::Stop("cleared".into())), State::Cancelled);
+    assert_eq!(life.record.reason.as_deref(), Some("cleared"));
+}
+
+#[test]
+fn a_stop_while_launching_stops_the_task_once_it_is_known() {
+    let (mut life, call) = Life::launching();
+    assert_eq!(life.learn(Input::Stop("cleared".into())), State::Launching);
+    assert!(life.action.is_none());
+    assert_eq!(life.learn(Input::Launch(call, live_task())), State::Launched);
+    assert!(life.stops());
+    assert_eq!(life.see(exited(3, 143)), State::Cancelled);
+}
+
+#[test]
+fn a_stopped_launch_is_not_repeated_and_a_refused_one_is_cancelled() {
+    let (mut life, call) = Life::launching();
+    life.learn(Input::Stop("cleared".into()));
+    assert!(life.record.check_at.unwrap() <= life.now.plus(Duration::from_secs(30)));
+    life.due();
+    assert_eq!(life.action, Some(Action::LookUp(Attempt::FIRST)));
+    assert_eq!(life.learn(Input::Launch(call, refused())), State::Cancelled);
+}
+
+#[test]
+fn a_stop_is_repeated_every_30_seconds_until_it_is_over() {
+    let mut life = Life::launched(Policy::default());
+    life.learn(Input::Stop("cleared".into()));
+    for _ in 0..3 {
+        life.due();
+        assert!(life.stops());
+        assert_eq!(life.record.check_at, Some(life.now.plus(Duration::from_secs(30))));
+    }
+    assert_eq!(life.see(exited(3, 0)), State::Succeeded, "it was quicker");
+}
+
+#[test]
+fn a_stop_sent_is_evidence_of_nothing() {
+    let mut life = Life::launched(Policy::default());
+    life.learn(Input::Stop("cleared".into()));
+    assert_eq!(life.see(never_started(3)), State::Cancelled);
+}
+
+#[test]
+fn timeouts_stop_and_then_fail_unless_it_exits_0() {
+    for code in [0, 143] {
+        let mut life = Life::launched(Policy { run_timeout: Some(60), ..Policy::default() });
+        life.see(running(2));
+        assert!(life.record.check_at.unwrap() <= life.record.started_at.unwrap().plus(MINUTE));
+        life.due();
+        assert!(life.stops());
+        assert_eq!(life.see(exited(3, code)), if code == 0 { State::Succeeded } else { State::Failed });
+    }
+    let mut life = Life::launched(Policy { launch_timeout: Some(60), ..Policy::default() });
+    life.due();
+    assert!(life.stops());
+    assert_eq!(life.see(stopped(3, "UserInitiated", vec![])), State::Failed);
+    assert!(life.record.reason.unwrap().contains("launch_timeout"));
+}
+
+// Repairs.
+
+#[test]
+fn what_nothing_was_heard_of_is_described() {
+    let mut life = Life::launched(Policy::default());
+    life.due();
+    assert_eq!(life.now, now().plus(10 * MINUTE));
+    assert!(matches!(life.action, Some(Action::Describe { .. })));
+    assert_eq!(life.see(stopped(8, "EssentialContainerExited", vec![container("STOPPED", Some(4))])), State::Failed);
+    assert_eq!(life.record.exit_code, Some(4));
+}
+
+#[test]
+fn missing_twice_five_minutes_apart_is_lost_after_a_stop() {
+    let mut life = Life::launched(Policy::default());
+    let arn = life.record.task_arn.clone().unwrap();
+    let missing = |life: &mut Life, stop_sent| {
+        let at = life.now;
+        life.learn(Input::Missing { task_arn: arn.clone(), at, stop_sent })
+    };
+    life.wait(9 * MINUTE);
+    missing(&mut life, false);
+    assert_eq!(life.record.missing_count, 0, "RunTask is eventually consistent");
+    life.due();
+    missing(&mut life, false);
+    missing(&mut life, false);
+    assert_eq!(life.record.missing_count, 1, "too close");
+    life.due();
+    assert_eq!(life.now, now().plus(15 * MINUTE));
+    missing(&mut life, false);
+    assert!(life.stops());
+    assert_eq!(missing(&mut life, true), State::Lost);
+}
+
+#[test]
+fn hearing_of_it_between_starts_the_count_anew() {
+    let mut life = Life::launched(Policy::default());
+    let arn = life.record.task_arn.clone().unwrap();
+    life.wait(10 * MINUTE);
+    life.learn(Input::Missing { task_arn: arn, at: life.now, stop_sent: false });
+    life.see(running(2));
+    assert_eq!((life.record.missing_count, life.record.missing_at), (0, None));
+}
+
+#[test]
+fn a_description_at_the_known_version_only_fills_in() {
+    let mut life = Life::launched(Policy::default());
+    life.see(running(2));
+    life.see(Task { stop_code: Some("SpotInterruption".into()), ..exited(2, 9) });
+    assert_eq!((life.record.state, life.record.stop_code.as_deref()), (State::Running, Some("SpotInterruption")));
+}
+
+#[test]
+fn a_task_that_run_task_shows_as_stopped_is_looked_at_at_once() {
+    let (mut life, call) = Life::launching();
+    life.learn(Input::Launch(call, LaunchAnswer::Task { arn: task("STOPPED").arn, live: false }));
+    assert_eq!((life.record.state, life.record.check_at), (State::Launched, Some(life.now)));
+}
+
+#[test]
+fn a_row_that_is_not_terminal_outlives_its_retention() {
+    let mut life = Life::launched(Policy::default());
+    life.see(running(2));
+    let first = life.record.expires_at;
+    life.wait(Duration::from_secs(20 * 86_400));
+    life.due();
+    assert!(life.record.expires_at > first);
+}

@@ -1,0 +1,231 @@
+//! Names that exist only valid, and the two that are derived from them: `startedBy` and the client token.
+
+use std::fmt;
+
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// Why a text is not the name it should be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what} must be 1 to {max} characters of A-Z, a-z, 0-9, _ and -")]
+pub struct InvalidName {
+    what: &'static str,
+    max: usize,
+}
+
+fn check(what: &'static str, max: usize, text: &str) -> Result<(), InvalidName> {
+    let valid = (1..=max).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+    if valid { Ok(()) } else { Err(InvalidName { what, max }) }
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $max:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            /// The name, as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = InvalidName;
+
+            fn try_from(text: String) -> Result<Self, InvalidName> {
+                check($what, $max, &text).map(|()| Self(text))
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = InvalidName;
+
+            fn from_str(text: &str) -> Result<Self, InvalidName> {
+                Self::try_from(text.to_owned())
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> Self {
+                name.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+name!(
+    /// What the caller calls a submission: 1 to 60 characters. The idempotency key, and the table's key.
+    SubmissionId,
+    "submission_id",
+    60
+);
+name!(
+    /// One installed stack: 1 to 32 characters. It prefixes `startedBy`, so that stacks can share a cluster.
+    Deployment,
+    "the deployment's name",
+    32
+);
+name!(
+    /// A named launch configuration of the deployment: 1 to 64 characters.
+    ProfileName,
+    "the profile's name",
+    64
+);
+
+impl Deployment {
+    /// Stands in where a configuration is wrong, and will be refused.
+    pub(crate) fn unnamed() -> Self {
+        Self("unnamed".to_owned())
+    }
+}
+
+impl ProfileName {
+    /// The profile of a submission that names none.
+    pub fn default_profile() -> Self {
+        Self("default".to_owned())
+    }
+}
+
+/// The count of tries to get one submission's container started: 1 to 99.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u8", into = "u8")]
+pub struct Attempt(u8);
+
+impl Attempt {
+    /// The first one.
+    pub const FIRST: Self = Self(1);
+    /// The last one that `startedBy` has room for.
+    pub const LAST: Self = Self(99);
+
+    /// The one after this; nothing after the last.
+    pub fn next(self) -> Option<Self> {
+        (self < Self::LAST).then_some(Self(self.0 + 1))
+    }
+
+    /// As a number.
+    pub const fn get(self) -> u8 {
+        self.0
+    }
+}
+
+impl TryFrom<u8> for Attempt {
+    type Error = &'static str;
+
+    fn try_from(number: u8) -> Result<Self, Self::Error> {
+        if (1..=99).contains(&number) { Ok(Self(number)) } else { Err("an attempt is a number from 1 to 99") }
+    }
+}
+
+impl From<Attempt> for u8 {
+    fn from(attempt: Attempt) -> Self {
+        attempt.0
+    }
+}
+
+impl fmt::Display for Attempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// `startedBy` of a task: `<deployment>/<submission_id>/<attempt>`, at most 96 of ECS's 128 characters.
+///
+/// Derived and never stored, so that any step can be repeated after a crash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StartedBy {
+    /// Whose task it is.
+    pub deployment: Deployment,
+    /// The submission that it runs.
+    pub submission_id: SubmissionId,
+    /// Which of its attempts.
+    pub attempt: Attempt,
+}
+
+impl StartedBy {
+    /// Reads what [`Display`](fmt::Display) writes; nothing for the `startedBy` of anybody else.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split('/');
+        let (deployment, submission_id, attempt) = (parts.next()?, parts.next()?, parts.next()?);
+        // "01" and "+1" would parse as 1 too, but are not what we write.
+        if parts.next().is_some() || !attempt.starts_with(|first: char| ('1'..='9').contains(&first)) {
+            return None;
+        }
+        Some(Self {
+            deployment: deployment.parse().ok()?,
+            submission_id: submission_id.parse().ok()?,
+            attempt: attempt.parse::<u8>().ok()?.try_into().ok()?,
+        })
+    }
+
+    /// RunTask's `clientToken`: base64url(SHA-256(startedBy)), 43 characters of the 64 allowed.
+    pub fn client_token(&self) -> String {
+        BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(self.to_string()))
+    }
+}
+
+impl fmt::Display for StartedBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.deployment, self.submission_id, self.attempt)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn started_by() -> StartedBy {
+        StartedBy::parse("prod/etl-2026_11/3").unwrap()
+    }
+
+    #[test]
+    fn started_by_reads_back_as_written() {
+        assert_eq!(started_by().to_string(), "prod/etl-2026_11/3");
+        assert_eq!(started_by().attempt.get(), 3);
+    }
+
+    #[test]
+    fn a_foreign_started_by_is_nothing() {
+        for text in [
+            "",
+            "ecs-svc/123",
+            "prod/x",
+            "prod/x/0",
+            "prod/x/100",
+            "prod/x/01",
+            "prod/x/+1",
+            "prod/x/1/2",
+            "prod//1",
+            "pröd/x/1",
+        ] {
+            assert_eq!(StartedBy::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_client_token_is_the_digest_of_started_by() {
+        let token = started_by().client_token();
+        assert_eq!(token.len(), 43);
+        assert_eq!(token, BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest("prod/etl-2026_11/3")));
+    }
+
+    #[test]
+    fn an_id_of_61_characters_says_what_would_be_right() {
+        let error = "x".repeat(61).parse::<SubmissionId>().unwrap_err();
+        assert_eq!(error.to_string(), "submission_id must be 1 to 60 characters of A-Z, a-z, 0-9, _ and -");
+        assert!("x".repeat(60).parse::<SubmissionId>().is_ok());
+        for text in ["", "a b", "a/b", "a\0b", "ä"] {
+            assert!(text.parse::<SubmissionId>().is_err(), "{text:?}");
+        }
+    }
+}

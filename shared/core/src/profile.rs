@@ -1,0 +1,408 @@
+//! Profiles: the named launch configurations of a deployment.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::{
+    id::{Attempt, ProfileName},
+    run_task::{self, FrozenRequest, OVERRIDES_CHARACTERS},
+};
+
+/// What may be tried again, and what counts as the end; frozen into each record at acceptance.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Policy {
+    /// How many attempts a submission has in all.
+    pub max_attempts: Attempt,
+    /// The stop codes after which a container that may have run is run again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub relaunch_on: Vec<String>,
+    /// When the end is known.
+    #[serde(default, skip_serializing_if = "CompleteOn::is_default")]
+    pub complete_on: CompleteOn,
+    /// Seconds from launched to running; longer is stopped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub launch_timeout: Option<u32>,
+    /// Seconds from running to the end; longer is stopped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_timeout: Option<u32>,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            max_attempts: Attempt::FIRST.next().and_then(Attempt::next).unwrap_or(Attempt::FIRST),
+            relaunch_on: Vec::new(),
+            complete_on: CompleteOn::ContainerExit,
+            launch_timeout: None,
+            run_timeout: None,
+        }
+    }
+}
+
+impl Policy {
+    /// Whether nothing in it differs from the default, so that the row need not hold it.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What ends a submission.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CompleteOn {
+    /// The named container's exit, though its task is not STOPPED yet.
+    #[default]
+    ContainerExit,
+    /// The whole task's end: for containers with a restart policy, whose exit may not be their last.
+    TaskStopped,
+}
+
+impl CompleteOn {
+    /// Whether it is the default.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Stop codes that `relaunch_on` may name: ends that ECS or the host brought about, not the command or its caller.
+const RELAUNCHABLE: [&str; 5] =
+    ["SpotInterruption", "TerminationNotice", "InfrastructureHealth", "TaskFailedToStart", "ServiceSchedulerInitiated"];
+
+const FIELDS: [&str; 8] = [
+    "run_task",
+    "container_name",
+    "allow_overrides",
+    "max_attempts",
+    "relaunch_on",
+    "complete_on",
+    "launch_timeout",
+    "run_timeout",
+];
+
+/// A named launch configuration.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    /// RunTask's parameters, `cluster` included.
+    run_task: Map<String, Value>,
+    allow_overrides: Vec<String>,
+    /// The container that is to run the command.
+    pub container_name: String,
+    /// The cluster, by name or ARN.
+    pub cluster: String,
+    /// What may be tried again, and what counts as the end.
+    pub policy: Policy,
+}
+
+/// Why a submission does not fit its profile. The texts are for the caller and quote none of its values.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// A parameter outside the allow-list.
+    #[error("the profile does not let a submission override {}", .0.join(", "))]
+    NotAllowed(Vec<String>),
+    /// No RunTask request.
+    #[error("overrides: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Malformed(Vec<run_task::Problem>),
+    /// ECS would refuse it.
+    #[error(
+        "command and overrides are {0} characters of JSON with the profile's; ECS takes at most {OVERRIDES_CHARACTERS}"
+    )]
+    TooLong(usize),
+}
+
+impl Profile {
+    /// The request that runs `command` under this profile, with `overrides` merged over it.
+    ///
+    /// # Errors
+    /// Where `overrides` sets what it may not, is malformed, or makes the request too long for ECS.
+    pub fn request(
+        &self,
+        command: &[String],
+        overrides: &Map<String, Value>,
+    ) -> Result<(FrozenRequest, String), RequestError> {
+        let problems = run_task::check(overrides);
+        if !problems.is_empty() {
+            return Err(RequestError::Malformed(problems));
+        }
+        let refused = run_task::not_allowed(overrides, &self.allow_overrides);
+        if !refused.is_empty() {
+            return Err(RequestError::NotAllowed(refused));
+        }
+        let mut parameters = self.run_task.clone();
+        run_task::merge(&mut parameters, overrides);
+        run_task::set_command(&mut parameters, &self.container_name, command);
+        let characters = run_task::overrides_characters(&parameters);
+        if characters > OVERRIDES_CHARACTERS {
+            return Err(RequestError::TooLong(characters));
+        }
+        let cluster = parameters.get("cluster").and_then(Value::as_str).unwrap_or(&self.cluster).to_owned();
+        Ok((FrozenRequest::freeze(&parameters), cluster))
+    }
+
+    /// The task definition that it runs.
+    pub fn task_definition(&self) -> &str {
+        self.run_task.get("taskDefinition").and_then(Value::as_str).unwrap_or_default()
+    }
+}
+
+/// All profiles of a deployment.
+#[derive(Clone, Debug)]
+pub struct Profiles(BTreeMap<ProfileName, Profile>);
+
+impl Profiles {
+    /// Reads a JSON object of profiles; those that name no cluster run on `cluster`.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them, together.
+    pub fn parse(text: &str, cluster: &str) -> Result<Self, Vec<String>> {
+        let all: Map<String, Value> =
+            serde_json::from_str(text).map_err(|error| vec![format!("not a JSON object: {error}")])?;
+        let mut problems = Vec::new();
+        if all.is_empty() {
+            problems.push("at least one profile is needed".to_owned());
+        }
+        let mut profiles = BTreeMap::new();
+        for (name, value) in all {
+            let mut reader = Reader { profile: &name, problems: &mut problems };
+            let profile = reader.profile(value, cluster);
+            match ProfileName::try_from(name.clone()) {
+                Ok(name) => drop(profiles.insert(name, profile)),
+                Err(error) => problems.push(format!("{name:?}: {error}")),
+            }
+        }
+        if problems.is_empty() { Ok(Self(profiles)) } else { Err(problems) }
+    }
+
+    /// The profile called `name`.
+    pub fn get(&self, name: &ProfileName) -> Option<&Profile> {
+        self.0.get(name)
+    }
+
+    /// Their names, in order.
+    pub fn names(&self) -> impl Iterator<Item = &ProfileName> {
+        self.0.keys()
+    }
+
+    /// All of them, in order of their names.
+    pub fn iter(&self) -> impl Iterator<Item = (&ProfileName, &Profile)> {
+        self.0.iter()
+    }
+}
+
+/// Reads one profile, and notes all that is wrong with it.
+struct Reader<'a> {
+    profile: &'a str,
+    problems: &'a mut Vec<String>,
+}
+
+impl Reader<'_> {
+    fn note(&mut self, field: &str, problem: impl std::fmt::Display) {
+        self.problems.push(format!("{}.{field}: {problem}", self.profile));
+    }
+
+    fn profile(&mut self, value: Value, cluster: &str) -> Profile {
+        let Value::Object(mut fields) = value else {
+            self.problems.push(format!("{}: must be an object", self.profile));
+            return Profile {
+                run_task: Map::new(),
+                allow_overrides: Vec::new(),
+                container_name: String::new(),
+                cluster: String::new(),
+                policy: Policy::default(),
+            };
+        };
+        for unknown in fields.keys().filter(|field| !FIELDS.contains(&field.as_str())) {
+            self.problems.push(format!(
+                "{}.{unknown}: is no field of a profile; known: {}",
+                self.profile,
+                FIELDS.join(", ")
+            ));
+        }
+        let run_task = self.run_task(fields.remove("run_task"), cluster);
+        let cluster = run_task.get("cluster").and_then(Value::as_str).unwrap_or_default().to_owned();
+        Profile {
+            container_name: self.container_name(fields.remove("container_name")),
+            allow_overrides: self.allow_overrides(fields.remove("allow_overrides")),
+            policy: Policy {
+                max_attempts: self.max_attempts(fields.remove("max_attempts")),
+                relaunch_on: self.relaunch_on(fields.remove("relaunch_on")),
+                complete_on: self.complete_on(fields.remove("complete_on")),
+                launch_timeout: self.seconds("launch_timeout", fields.remove("launch_timeout")),
+                run_timeout: self.seconds("run_timeout", fields.remove("run_timeout")),
+            },
+            cluster,
+            run_task,
+        }
+    }
+
+    fn run_task(&mut self, value: Option<Value>, cluster: &str) -> Map<String, Value> {
+        let Some(Value::Object(mut run_task)) = value else {
+            self.note("run_task", "is needed: an object of RunTask's parameters");
+            return Map::new();
+        };
+        for problem in run_task::check(&run_task) {
+            self.note("run_task", problem);
+        }
+        if run_task.get("taskDefinition").and_then(Value::as_str).is_none_or(str::is_empty) {
+            self.note("run_task.taskDefinition", "is needed: family, family:revision, or ARN");
+        }
+        run_task.entry("cluster").or_insert_with(|| cluster.into());
+        run_task
+    }
+
+    fn container_name(&mut self, value: Option<Value>) -> String {
+        match value {
+            Some(Value::String(name)) if (1..=255).contains(&name.len()) => name,
+            _ => {
+                self.note(
+                    "container_name",
+                    "is needed: the name, in the task definition, of the container that runs the command",
+                );
+                String::new()
+            }
+        }
+    }
+
+    fn texts(&mut self, field: &str, value: Option<Value>) -> Vec<String> {
+        match value.map(serde_json::from_value::<Vec<String>>) {
+            None => Vec::new(),
+            Some(Ok(texts)) => texts,
+            Some(Err(_)) => {
+                self.note(field, "must be a list of strings");
+                Vec::new()
+            }
+        }
+    }
+
+    fn allow_overrides(&mut self, value: Option<Value>) -> Vec<String> {
+        let allowed = self.texts("allow_overrides", value);
+        for entry in &allowed {
+            if entry != "*" && !run_task::is_parameter(entry) {
+                self.note(
+                    "allow_overrides",
+                    format_args!(
+                        "{entry:?} is no parameter of RunTask; right would be, for example, \"overrides.cpu\""
+                    ),
+                );
+            } else if run_task::OURS.contains(&entry.as_str()) {
+                self.note("allow_overrides", format_args!("{entry:?} is set by the bridge"));
+            }
+        }
+        allowed
+    }
+
+    fn max_attempts(&mut self, value: Option<Value>) -> Attempt {
+        match value.map(serde_json::from_value) {
+            None => Policy::default().max_attempts,
+            Some(Ok(attempts)) => attempts,
+            Some(Err(_)) => {
+                self.note("max_attempts", "must be a whole number from 1 to 99");
+                Attempt::FIRST
+            }
+        }
+    }
+
+    fn relaunch_on(&mut self, value: Option<Value>) -> Vec<String> {
+        let codes = self.texts("relaunch_on", value);
+        for code in codes.iter().filter(|code| !RELAUNCHABLE.contains(&code.as_str())) {
+            self.note(
+                "relaunch_on",
+                format_args!("{code:?} is no stop code to relaunch on; known: {}", RELAUNCHABLE.join(", ")),
+            );
+        }
+        codes
+    }
+
+    fn complete_on(&mut self, value: Option<Value>) -> CompleteOn {
+        match value.map(serde_json::from_value) {
+            None => CompleteOn::default(),
+            Some(Ok(complete_on)) => complete_on,
+            Some(Err(_)) => {
+                self.note("complete_on", "must be \"container_exit\" or \"task_stopped\"");
+                CompleteOn::default()
+            }
+        }
+    }
+
+    fn seconds(&mut self, field: &str, value: Option<Value>) -> Option<u32> {
+        match value.map(serde_json::from_value::<u32>) {
+            None => None,
+            Some(Ok(seconds)) if seconds > 0 => Some(seconds),
+            Some(_) => {
+                self.note(field, "must be a whole number of seconds, at least 1");
+                None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn parse(profiles: Value) -> Result<Profiles, Vec<String>> {
+        Profiles::parse(&profiles.to_string(), "nightly")
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_said_at_once() {
+        let problems = parse(json!({
+            "a b": {"run_task": {"taskDefinition": "x"}, "container_name": "main"},
+            "etl": {"run_task": {"taskDefinition": "x", "count": 3, "clientToken": "t", "subnets": []},
+                    "container_name": "", "max_attempts": 0, "relaunch_on": ["EssentialContainerExited"],
+                    "complete_on": "exit", "run_timeout": -1, "allow_overrides": ["overrides.cpus"], "retries": 1},
+            "empty": 7,
+        }))
+        .unwrap_err();
+        for expected in [
+            "\"a b\": the profile's name must be",
+            "etl.run_task: count: is set by the bridge",
+            "etl.run_task: clientToken: is set by the bridge",
+            "etl.run_task: subnets: is no parameter of RunTask",
+            "etl.container_name: is needed",
+            "etl.max_attempts: must be a whole number from 1 to 99",
+            "etl.relaunch_on: \"EssentialContainerExited\" is no stop code to relaunch on",
+            "etl.complete_on: must be",
+            "etl.run_timeout: must be a whole number of seconds",
+            "etl.allow_overrides: \"overrides.cpus\" is no parameter of RunTask",
+            "etl.retries: is no field of a profile",
+            "empty: must be an object",
+        ] {
+            assert!(problems.iter().any(|problem| problem.starts_with(expected)), "{expected} is not in {problems:#?}");
+        }
+    }
+
+    fn profile(allow: &[&str]) -> Profile {
+        let profiles = parse(json!({"default": {
+            "run_task": {"taskDefinition": "etl", "launchType": "FARGATE"}, "container_name": "main", "allow_overrides": allow}}));
+        profiles.unwrap().get(&ProfileName::default_profile()).unwrap().clone()
+    }
+
+    fn request(allow: &[&str], overrides: Value) -> Result<(FrozenRequest, String), RequestError> {
+        profile(allow).request(&["true".to_owned()], overrides.as_object().unwrap())
+    }
+
+    #[test]
+    fn the_cluster_of_the_deployment_is_the_default() {
+        assert_eq!(request(&[], json!({})).unwrap().1, "nightly");
+        assert_eq!(request(&["cluster"], json!({"cluster": "other"})).unwrap().1, "other");
+    }
+
+    #[test]
+    fn what_the_profile_does_not_open_is_refused_by_name() {
+        let error = request(&["overrides.cpu"], json!({"overrides": {"cpu": "512", "memory": "1024"}})).unwrap_err();
+        assert_eq!(error.to_string(), "the profile does not let a submission override overrides.memory");
+    }
+
+    #[test]
+    fn one_character_more_than_ecs_takes_is_refused_with_the_numbers() {
+        let length = |n: usize| profile(&[]).request(&["x".repeat(n)], &Map::new());
+        let frame = r#"{"containerOverrides":[{"command":[""],"name":"main"}]}"#.len();
+        assert!(length(OVERRIDES_CHARACTERS - frame).is_ok());
+        let error = length(OVERRIDES_CHARACTERS - frame + 1).unwrap_err();
+        assert_eq!(error, RequestError::TooLong(8193));
+        assert!(error.to_string().contains("8193") && error.to_string().contains("8192"), "{error}");
+    }
+}

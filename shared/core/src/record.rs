@@ -1,0 +1,526 @@
+//! The record of a submission: one row of the table, attribute by attribute.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::{
+    decide::{Call, Rules, claim},
+    id::{Attempt, ProfileName, StartedBy, SubmissionId},
+    profile::{CompleteOn, Policy},
+    run_task::FrozenRequest,
+    state::State,
+    time::Timestamp,
+};
+
+/// The layout that this code writes. Functions of two versions run side by side for a while: a write names
+/// only the attributes that it changes, so that one which it does not know survives.
+pub const SCHEMA: u8 = 1;
+
+/// How many partitions the `due` index is spread over.
+pub const DUE_SHARDS: u8 = 4;
+
+/// The size in bytes that the texts of a record are cut for, DynamoDB's unit of writing. It holds for clusters and
+/// containers with names of usual length.
+pub const RECORD_BYTES: usize = 1024;
+
+/// How many bytes the labels of a submission may take, keys and values together.
+pub const LABEL_BYTES: usize = 200;
+
+const SHORTEST_TEXT: usize = 16;
+
+/// A submission as the table holds it. An attribute that is not set is absent there.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Record {
+    /// The key, chosen by the caller.
+    pub submission_id: SubmissionId,
+    /// The layout of the row.
+    pub schema: u8,
+    /// Raised by every write; what a write is conditional on.
+    pub rev: u64,
+    /// Where the submission stands.
+    pub state: State,
+    /// The current attempt.
+    pub attempt: Attempt,
+    /// The profile that was asked for; none if only a stop is known of this id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<ProfileName>,
+    /// The container that runs the command; empty if only a stop is known of this id.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub container_name: String,
+    /// The cluster, by name or ARN; empty if only a stop is known of this id.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub cluster: String,
+    /// The policy of the profile as it was at acceptance; absent where it is the default one.
+    #[serde(default, skip_serializing_if = "Policy::is_default")]
+    pub policy: Policy,
+    /// The RunTask request, frozen at acceptance; gone once it cannot be needed any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<FrozenRequest>,
+    /// SHA-256 of command, overrides and profile name; none if only a stop is known of this id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_hash: Option<ContentHash>,
+    /// The caller's own words about it, at most [`LABEL_BYTES`] in all.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// After this moment it is not launched any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub launch_deadline: Option<Timestamp>,
+
+    /// The task of the current attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task_arn: Option<String>,
+    /// The version of the task that was last seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ecs_version: Option<u64>,
+    /// The task's `lastStatus`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_status: Option<String>,
+    /// The task's `desiredStatus`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub desired_status: Option<String>,
+    /// The named container's exit code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// The task's `stopCode`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_code: Option<String>,
+    /// The task's `stoppedReason`, cut.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped_reason: Option<String>,
+    /// Our own words on why it is where it is, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// How each attempt before this one ended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attempts: Vec<String>,
+
+    /// When the first RunTask of this attempt was claimed, while nothing has answered it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unanswered_since: Option<Timestamp>,
+    /// How many RunTask calls were claimed since then.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub launch_calls: u32,
+    /// When the last of them was claimed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_call_at: Option<Timestamp>,
+    /// How many refusals for now this attempt met.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub refusals: u32,
+    /// How many counted lookups by `startedBy` found nothing.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub lookups: u32,
+    /// When the last of them began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub looked_up_at: Option<Timestamp>,
+    /// How many counted times in a row ECS called the task MISSING.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub missing_count: u32,
+    /// When the last of them was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing_at: Option<Timestamp>,
+    /// The current attempt's task or container was seen RUNNING.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub seen_running: bool,
+    /// The container of an earlier attempt may have started.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub ran_before: bool,
+    /// Why it is to be stopped, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_requested: Option<Stop>,
+
+    /// When it was accepted.
+    pub created_at: Timestamp,
+    /// When ECS was first known to have a task for the current attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub launched_at: Option<Timestamp>,
+    /// When the task started, by ECS; else when it was first seen RUNNING.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+    /// When the named container ended, as near as ECS tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container_exited_at: Option<Timestamp>,
+    /// When the task was torn down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped_at: Option<Timestamp>,
+    /// When this row was last written.
+    pub updated_at: Timestamp,
+    /// In seconds: when DynamoDB may remove the row, and the id may be used again.
+    pub expires_at: u64,
+
+    /// Partition of the `due` index; absent once terminal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub due: Option<String>,
+    /// The time by which something should have been heard; absent once terminal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check_at: Option<Timestamp>,
+    /// Partition of the `feed` index; set by the terminal write.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub feed: Option<String>,
+    /// When it became terminal; set by that write.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed_at: Option<Timestamp>,
+}
+
+/// That a submission is to be stopped, and for what.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Stop {
+    /// Who or what asked.
+    pub cause: StopCause,
+    /// The words that came with it.
+    pub reason: String,
+}
+
+/// Who or what asked for a stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopCause {
+    /// The caller.
+    User,
+    /// It was launched, and not running in time.
+    LaunchTimeout,
+    /// It ran for too long.
+    RunTimeout,
+}
+
+/// SHA-256 over what makes two submissions the same work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ContentHash(#[serde(with = "serde_bytes")] [u8; 32]);
+
+impl ContentHash {
+    /// Of command, overrides and profile; deadline and labels do not count. Objects hash alike in any order of keys.
+    pub fn of(command: &[String], overrides: &Value, profile: &ProfileName) -> Self {
+        let command = Value::from(command.to_vec());
+        let mut digest = Sha256::new();
+        for part in [&command, overrides, &Value::from(profile.as_str())] {
+            digest.update(canonical(part));
+            digest.update([0]);
+        }
+        Self(digest.finalize().into())
+    }
+}
+
+fn canonical(value: &Value) -> String {
+    match value {
+        Value::Object(members) => {
+            let sorted: BTreeMap<_, _> = members.iter().collect();
+            let members =
+                sorted.into_iter().map(|(key, value)| format!("{}:{}", Value::from(key.as_str()), canonical(value)));
+            format!("{{{}}}", members.collect::<Vec<_>>().join(","))
+        }
+        Value::Array(items) => format!("[{}]", items.iter().map(canonical).collect::<Vec<_>>().join(",")),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.to_string(),
+    }
+}
+
+/// What a new submission brings, checked and merged with its profile.
+#[derive(Clone, Debug)]
+pub struct Submission {
+    /// Its id.
+    pub submission_id: SubmissionId,
+    /// The profile's name.
+    pub profile: ProfileName,
+    /// The container that is to run the command.
+    pub container_name: String,
+    /// The cluster, by name or ARN.
+    pub cluster: String,
+    /// The profile's policy.
+    pub policy: Policy,
+    /// The merged RunTask request.
+    pub request: FrozenRequest,
+    /// What it is compared by.
+    pub content_hash: ContentHash,
+    /// The caller's labels.
+    pub labels: BTreeMap<String, String>,
+    /// The caller's deadline.
+    pub launch_deadline: Option<Timestamp>,
+}
+
+impl Record {
+    /// The record of a new submission, `queued` and due at once.
+    pub fn queued(submission: Submission, now: Timestamp, rules: &Rules) -> Self {
+        let mut record = Self {
+            profile: Some(submission.profile),
+            container_name: submission.container_name,
+            cluster: submission.cluster,
+            policy: submission.policy,
+            request: Some(submission.request),
+            content_hash: Some(submission.content_hash),
+            labels: submission.labels,
+            launch_deadline: submission.launch_deadline,
+            due: Some(shard(&submission.submission_id)),
+            check_at: Some(now),
+            ..Self::blank(submission.submission_id, now, rules)
+        };
+        if record.is_past_deadline(now) {
+            record.end(State::Expired, "the launch deadline had passed when it was submitted", now, rules);
+        }
+        record
+    }
+
+    /// The record of a new submission, with its first RunTask call claimed by the same write; no call where its
+    /// deadline has passed.
+    pub fn launching(submission: Submission, now: Timestamp, rules: &Rules) -> (Self, Option<Call>) {
+        let mut record = Self::queued(submission, now, rules);
+        let call = (record.state == State::Queued).then(|| claim(&mut record, now, rules));
+        (record, call)
+    }
+
+    /// What a stop for an unknown id leaves: a submission that it overtook finds it, and never launches.
+    pub fn tombstone(submission_id: SubmissionId, reason: &str, now: Timestamp, rules: &Rules) -> Self {
+        let mut record = Self::blank(submission_id, now, rules);
+        record.stop_requested = Some(Stop { cause: StopCause::User, reason: reason.to_owned() });
+        record.end(State::Cancelled, reason, now, rules);
+        record.fit();
+        record
+    }
+
+    fn blank(submission_id: SubmissionId, now: Timestamp, rules: &Rules) -> Self {
+        Self {
+            submission_id,
+            schema: SCHEMA,
+            rev: 1,
+            state: State::Queued,
+            attempt: Attempt::FIRST,
+            profile: None,
+            container_name: String::new(),
+            cluster: String::new(),
+            policy: Policy::default(),
+            request: None,
+            content_hash: None,
+            labels: BTreeMap::new(),
+            launch_deadline: None,
+            task_arn: None,
+            ecs_version: None,
+            last_status: None,
+            desired_status: None,
+            exit_code: None,
+            stop_code: None,
+            stopped_reason: None,
+            reason: None,
+            attempts: Vec::new(),
+            unanswered_since: None,
+            launch_calls: 0,
+            last_call_at: None,
+            refusals: 0,
+            lookups: 0,
+            looked_up_at: None,
+            missing_count: 0,
+            missing_at: None,
+            seen_running: false,
+            ran_before: false,
+            stop_requested: None,
+            created_at: now,
+            launched_at: None,
+            started_at: None,
+            container_exited_at: None,
+            stopped_at: None,
+            updated_at: now,
+            expires_at: now.plus(rules.retention).seconds(),
+            due: None,
+            check_at: None,
+            feed: None,
+            changed_at: None,
+        }
+    }
+
+    /// Whether `other` asks for the same work. A bare stop answers any content.
+    pub fn is_same_work(&self, other: &ContentHash) -> bool {
+        self.content_hash.as_ref().is_none_or(|own| own == other)
+    }
+
+    /// Whether it may not be launched any more.
+    pub fn is_past_deadline(&self, now: Timestamp) -> bool {
+        self.launch_deadline.is_some_and(|deadline| now > deadline)
+    }
+
+    /// `startedBy` of the current attempt's task.
+    pub fn started_by(&self, rules: &Rules) -> StartedBy {
+        StartedBy {
+            deployment: rules.deployment.clone(),
+            submission_id: self.submission_id.clone(),
+            attempt: self.attempt,
+        }
+    }
+
+    /// Makes it terminal: off the timer, on the feed, its request forgotten.
+    pub(crate) fn end(&mut self, state: State, reason: impl Into<String>, now: Timestamp, rules: &Rules) {
+        debug_assert!(state.is_terminal() && self.state.successors().contains(&state), "{} to {state}", self.state);
+        let reason = reason.into();
+        self.state = state;
+        self.reason = (!reason.is_empty()).then_some(reason);
+        self.request = None;
+        self.due = None;
+        self.check_at = None;
+        self.feed = Some(rules.deployment.to_string());
+        self.changed_at = Some(now);
+        self.expires_at = now.plus(rules.retention).seconds();
+        self.forget_the_launch();
+        (self.missing_count, self.missing_at, self.refusals) = (0, None, 0);
+    }
+
+    /// Clears what only matters while a RunTask call is unanswered.
+    pub(crate) fn forget_the_launch(&mut self) {
+        self.unanswered_since = None;
+        self.last_call_at = None;
+        self.looked_up_at = None;
+        (self.launch_calls, self.lookups) = (0, 0);
+    }
+
+    /// Whether what was seen can still lead to another attempt, so that the request must be kept.
+    pub(crate) fn may_relaunch(&self) -> bool {
+        self.attempt < self.policy.max_attempts
+            && self.stop_requested.is_none()
+            && !(self.seen_running && self.policy.relaunch_on.is_empty())
+    }
+
+    /// Lets it live on for the whole retention once half of it is gone: a row that is not terminal must not be
+    /// removed by age.
+    pub(crate) fn keep_alive(&mut self, now: Timestamp, retention: Duration) {
+        if self.expires_at < now.plus(retention / 2).seconds() {
+            self.expires_at = now.plus(retention).seconds();
+        }
+    }
+
+    /// Cuts its texts, the longest first, until the row without its request fits into [`RECORD_BYTES`].
+    pub(crate) fn fit(&mut self) {
+        let mut excess = self.bytes().saturating_sub(RECORD_BYTES - 1);
+        while excess > 0 {
+            let texts = self.attempts.iter_mut().chain(&mut self.reason).chain(&mut self.stopped_reason);
+            let texts = texts.chain(self.stop_requested.as_mut().map(|stop| &mut stop.reason));
+            let Some(longest) = texts.max_by_key(|text| text.len()).filter(|text| text.len() > SHORTEST_TEXT) else {
+                return;
+            };
+            let before = longest.len();
+            cut(longest, before.saturating_sub(excess).max(before / 2).max(SHORTEST_TEXT));
+            excess = excess.saturating_sub(before - longest.len());
+        }
+    }
+
+    /// The size of its row in bytes, without the request, as DynamoDB counts: names and values in UTF-8, a number two
+    /// digits a byte and one more, a container 3 and one more an entry.
+    pub fn bytes(&self) -> usize {
+        let bare = Self { request: None, content_hash: None, ..self.clone() };
+        let hash = self.content_hash.map_or(0, |hash| "content_hash".len() + hash.0.len());
+        hash + match serde_json::to_value(bare) {
+            Ok(Value::Object(members)) => {
+                members.iter().map(|(name, value)| name.len() + bytes_of(value)).sum::<usize>()
+            }
+            Ok(_) | Err(_) => 0,
+        }
+    }
+
+    /// The record as the API shows it: without the request, and without what only the bridge needs.
+    pub fn public(&self) -> Value {
+        const PRIVATE: [&str; 7] = ["request", "content_hash", "rev", "due", "check_at", "feed", "changed_at"];
+        let bare = Self { request: None, content_hash: None, ..self.clone() };
+        let mut shown = serde_json::to_value(bare).unwrap_or_default();
+        if let Some(members) = shown.as_object_mut() {
+            members.retain(|name, _| !PRIVATE.contains(&name.as_str()));
+        }
+        shown
+    }
+}
+
+/// The partition of the `due` index that a submission falls into.
+pub fn shard(submission_id: &SubmissionId) -> String {
+    (jitter(submission_id, 0) % u64::from(DUE_SHARDS)).to_string()
+}
+
+/// A number that looks random and is the same for the same submission and count.
+pub(crate) fn jitter(submission_id: &SubmissionId, count: u32) -> u64 {
+    let digest = Sha256::new().chain_update(submission_id.as_str()).chain_update(count.to_be_bytes()).finalize();
+    digest.iter().take(8).fold(0, |number, &byte| number << 8 | u64::from(byte))
+}
+
+/// Cuts a text to at most `bytes`, at a character's border, with an ellipsis where something went.
+pub(crate) fn cut(text: &mut String, bytes: usize) {
+    const ELLIPSIS: &str = "…";
+    if text.len() > bytes {
+        let end = bytes.saturating_sub(ELLIPSIS.len());
+        text.truncate((0..=end).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0));
+        text.push_str(ELLIPSIS);
+    }
+}
+
+fn bytes_of(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) => 1,
+        Value::Number(number) => number.to_string().len().div_ceil(2) + 1,
+        Value::String(text) => text.len(),
+        Value::Array(items) => 3 + items.iter().map(|item| 1 + bytes_of(item)).sum::<usize>(),
+        Value::Object(members) => {
+            3 + members.iter().map(|(name, value)| 1 + name.len() + bytes_of(value)).sum::<usize>()
+        }
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::tests::{now, rules, submission};
+
+    #[test]
+    fn the_same_work_hashes_alike_in_any_order_of_keys() {
+        let profile = ProfileName::default_profile();
+        let hash = |command: &[&str], overrides: &str| {
+            let command: Vec<_> = command.iter().map(ToString::to_string).collect();
+            ContentHash::of(&command, &serde_json::from_str(overrides).unwrap(), &profile)
+        };
+        assert_eq!(hash(&["a"], r#"{"x":1,"y":{"b":2,"a":[1]}}"#), hash(&["a"], r#"{"y":{"a":[1],"b":2},"x":1}"#));
+        assert_ne!(hash(&["a"], "{}"), hash(&["a", ""], "{}"));
+        assert_ne!(hash(&["a", "b"], "{}"), hash(&["ab"], "{}"));
+        assert_ne!(hash(&["a"], r#"{"x":[1,2]}"#), hash(&["a"], r#"{"x":[2,1]}"#));
+    }
+
+    #[test]
+    fn texts_are_cut_until_the_row_fits() {
+        let mut record = Record::queued(submission("cut"), now(), &rules());
+        record.reason = Some("ä".repeat(2000));
+        record.attempts = vec!["x".repeat(500); 5];
+        record.stopped_reason = Some("why ".repeat(300));
+        record.fit();
+        assert!(record.bytes() < RECORD_BYTES, "{}", record.bytes());
+        assert!(record.reason.unwrap().ends_with('…'));
+        assert_eq!(record.attempts.len(), 5);
+    }
+
+    #[test]
+    fn a_submission_whose_deadline_has_passed_is_recorded_as_expired_and_claims_no_call() {
+        let late =
+            Submission { launch_deadline: Some(Timestamp::from_millis(now().millis() - 1)), ..submission("late") };
+        let (record, call) = Record::launching(late, now(), &rules());
+        assert_eq!((record.state, call.is_none(), record.request.is_none()), (State::Expired, true, true));
+        assert!(record.feed.is_some() && record.check_at.is_none());
+    }
+
+    #[test]
+    fn the_public_record_has_no_request_and_no_bookkeeping() {
+        let shown = Record::queued(submission("shown"), now(), &rules()).public();
+        let members: Vec<_> = shown.as_object().unwrap().keys().map(String::as_str).collect();
+        assert!(members.contains(&"state"), "{members:?}");
+        for hidden in ["request", "content_hash", "rev", "due", "check_at", "feed", "changed_at"] {
+            assert!(!members.contains(&hidden), "{hidden}");
+        }
+    }
+
+    #[test]
+    fn a_bare_stop_answers_any_content() {
+        let stop = Record::tombstone("x".parse().unwrap(), "not needed", now(), &rules());
+        assert!(stop.is_same_work(&submission("x").content_hash));
+        assert_eq!((stop.state, stop.reason.as_deref()), (State::Cancelled, Some("not needed")));
+    }
+}
