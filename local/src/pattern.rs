@@ -322,8 +322,12 @@ impl Text {
             },
         };
         match operator {
-            "prefix" => ignoring_case()?.map_or_else(|| text().map(Self::Prefix), |text| Ok(Self::PrefixIgnoreCase(text))),
-            "suffix" => ignoring_case()?.map_or_else(|| text().map(Self::Suffix), |text| Ok(Self::SuffixIgnoreCase(text))),
+            "prefix" => {
+                ignoring_case()?.map_or_else(|| text().map(Self::Prefix), |text| Ok(Self::PrefixIgnoreCase(text)))
+            }
+            "suffix" => {
+                ignoring_case()?.map_or_else(|| text().map(Self::Suffix), |text| Ok(Self::SuffixIgnoreCase(text)))
+            }
             "equals-ignore-case" => text().map(|text| Self::EqualsIgnoreCase(text.to_lowercase())),
             "wildcard" => text().and_then(|text| glob(&text).ok_or_else(bad)).map(Self::Wildcard),
             _ => Err(PatternError::UnknownOperator { field: field.to_owned(), operator: operator.to_owned() }),
@@ -363,10 +367,11 @@ fn glob_matches(glob: &[Glob], value: &str) -> bool {
     let mut reached = vec![false; glob.len() + 1];
     let skip_stars = |reached: &mut Vec<bool>| {
         for (at, part) in glob.iter().enumerate() {
-            if *part == Glob::Star && reached.get(at) == Some(&true) {
-                if let Some(next) = reached.get_mut(at + 1) {
-                    *next = true;
-                }
+            if *part == Glob::Star
+                && reached.get(at) == Some(&true)
+                && let Some(next) = reached.get_mut(at + 1)
+            {
+                *next = true;
             }
         }
     };
@@ -431,8 +436,14 @@ mod tests {
     #[test]
     fn one_object_of_an_array_has_to_match_all() {
         let pattern = json!({"containers": {"name": ["main"], "exitCode": [{"anything-but": 0}]}});
-        assert!(!matches(pattern.clone(), json!({"containers": [{"name": "main", "exitCode": 0}, {"name": "x", "exitCode": 1}]})));
-        assert!(matches(pattern, json!({"containers": [{"name": "x", "exitCode": 0}, {"name": "main", "exitCode": 1}]})));
+        assert!(!matches(
+            pattern.clone(),
+            json!({"containers": [{"name": "main", "exitCode": 0}, {"name": "x", "exitCode": 1}]})
+        ));
+        assert!(matches(
+            pattern,
+            json!({"containers": [{"name": "x", "exitCode": 0}, {"name": "main", "exitCode": 1}]})
+        ));
     }
 
     #[test]

@@ -64,14 +64,14 @@ impl Template {
         let root = documents.first().ok_or_else(|| unusable("the top", "it is empty"))?;
         let resources = at(root, "Resources")?;
 
-        let table = at(at(resources, "Table")?, "Properties")?;
-        let Value::Object(mut table) = resolve(table, parameters, "Resources.Table.Properties")? else {
-            return Err(unusable("Resources.Table.Properties", "it is no mapping"));
-        };
-        let time_to_live = table
-            .remove("TimeToLiveSpecification")
-            .ok_or_else(|| unusable("Resources.Table.Properties", "TimeToLiveSpecification is missing"))?;
-        table.retain(|member, _| CREATE_TABLE.contains(&member.as_str()));
+        let properties = at(at(resources, "Table")?, "Properties")?;
+        let mut table = Map::new();
+        for member in CREATE_TABLE {
+            if let Some(value) = properties.as_mapping_get(member) {
+                table.insert(member.to_owned(), resolve(value, parameters, member)?);
+            }
+        }
+        let time_to_live = resolve(at(properties, TIME_TO_LIVE)?, parameters, TIME_TO_LIVE)?;
 
         let mut pattern = resources;
         for key in PATTERN {
@@ -82,7 +82,8 @@ impl Template {
 
         let mut functions = BTreeMap::new();
         for resource in resources.as_mapping().into_iter().flat_map(|resources| resources.values()) {
-            let Some(binary) = path(resource, &["Metadata", "BuildProperties", "Binary"]).and_then(|name| name.as_str())
+            let Some(binary) =
+                path(resource, &["Metadata", "BuildProperties", "Binary"]).and_then(|name| name.as_str())
             else {
                 continue;
             };
@@ -99,6 +100,7 @@ impl Template {
 /// The time limit of a function that sets none, in seconds.
 const LAMBDA_TIMEOUT: u64 = 3;
 const PATTERN: [&str; 6] = ["TaskStateFunction", "Properties", "Events", "TaskStateChange", "Properties", "Pattern"];
+const TIME_TO_LIVE: &str = "TimeToLiveSpecification";
 /// The members of a table's properties that CreateTable has too, and that matter on one machine.
 const CREATE_TABLE: [&str; 5] =
     ["AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes", "LocalSecondaryIndexes", "BillingMode"];
@@ -118,7 +120,8 @@ fn path<'y, 'input>(node: &'y Yaml<'input>, keys: &[&str]) -> Option<&'y Yaml<'i
 /// YAML as JSON, with `Ref` and `Fn::Sub` of parameters replaced, in their long and their short form.
 fn resolve(node: &Yaml, parameters: &BTreeMap<&str, &str>, place: &str) -> Result<Value, TemplateError> {
     let parameter = |name: &str| {
-        let value = parameters.get(name).ok_or_else(|| unusable(place, "only the template's parameters can be referred to"));
+        let value =
+            parameters.get(name).ok_or_else(|| unusable(place, "only the template's parameters can be referred to"));
         value.map(|value| (*value).to_owned())
     };
     let substitute = |text: &str| {
@@ -202,7 +205,8 @@ mod tests {
 
     #[test]
     fn short_and_long_references_are_resolved_alike() {
-        let text = "a: !Sub '${Deployment}/'\nb: {'Fn::Sub': '${Deployment}/'}\nc: !Ref ClusterArn\nd: {Ref: ClusterArn}";
+        let text =
+            "a: !Sub '${Deployment}/'\nb: {'Fn::Sub': '${Deployment}/'}\nc: !Ref ClusterArn\nd: {Ref: ClusterArn}";
         let documents = Yaml::load_from_str(text).unwrap();
         let resolved = resolve(&documents[0], &parameters(), "test").unwrap();
         assert_eq!(resolved["a"], "dev/");

@@ -1,0 +1,343 @@
+//! A small Lambda: functions with several processes each, invoked through a queue. It keeps Lambda's promises about
+//! what is answered, retried and given up, and replaces processes that die or take too long. It deliberately lacks
+//! scaling (a function has as many processes as it was given; calls wait for one), freezing, versions and permissions.
+
+mod invoke;
+mod queue;
+mod sandbox;
+mod url;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::body::Bytes;
+use serde_json::{Value, json};
+use thiserror::Error;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::chance::Chance;
+use crate::clock::Scale;
+use crate::http::lock;
+use queue::Queue;
+
+pub use invoke::router as invoke_router;
+pub use url::router as url_router;
+
+/// The largest payload of a synchronous invocation, and of its answer.
+pub const MAX_PAYLOAD: usize = 6 * 1024 * 1024;
+/// The largest payload of an asynchronous invocation.
+pub const MAX_EVENT: usize = 1024 * 1024;
+
+/// How long Lambda waits before it tries an asynchronous invocation for the second and the third time.
+const RETRIES: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(120)];
+/// An asynchronous invocation is given up when it is older.
+const MAX_AGE: Duration = Duration::from_secs(6 * 60 * 60);
+/// How many given-up events are kept to be looked at.
+const ABANDONED_KEPT: usize = 1_000;
+
+/// How one function is run.
+#[derive(Clone, Debug)]
+pub struct FunctionSettings {
+    /// Its name.
+    pub name: String,
+    /// The program, a client of Lambda's Runtime API.
+    pub executable: PathBuf,
+    /// All of its environment, but for what Lambda adds.
+    pub environment: Vec<(String, String)>,
+    /// An invocation that takes longer is ended with its process.
+    pub timeout: Duration,
+    /// The number of processes.
+    pub processes: usize,
+}
+
+/// Where and when functions are run.
+#[derive(Clone, Debug)]
+pub struct LambdaSettings {
+    /// The region, for ARNs.
+    pub region: String,
+    /// The account, for ARNs.
+    pub account: String,
+    /// What Lambda's own delays (retries) are divided by.
+    pub scale: Scale,
+    /// Processes write here, a file each, if given; else to this program's standard error.
+    pub log_dir: Option<PathBuf>,
+    /// Makes request ids.
+    pub chance: Chance,
+}
+
+/// Why Lambda did not come up.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// A function's first process ended before it asked for work.
+    #[error("function {function} does not start: {cause}")]
+    Init {
+        /// Its name.
+        function: String,
+        /// What was seen.
+        cause: String,
+    },
+}
+
+/// The running functions; dropping it ends them.
+#[derive(Debug)]
+pub struct Lambda {
+    functions: BTreeMap<String, Arc<Function>>,
+    settings: LambdaSettings,
+    requests: AtomicU64,
+    abandoned: Mutex<VecDeque<Value>>,
+    /// Keeps the processes alive.
+    _slots: JoinSet<()>,
+}
+
+#[derive(Debug)]
+struct Function {
+    settings: FunctionSettings,
+    arn: String,
+    queue: Queue<Invocation>,
+    tally: Tally,
+    startup: watch::Sender<Startup>,
+    /// Running processes by pid.
+    processes: Mutex<BTreeMap<u32, Arc<sandbox::Process>>>,
+}
+
+/// What became of a function's invocations.
+#[derive(Debug, Default)]
+struct Tally {
+    invocations: AtomicU64,
+    errors: AtomicU64,
+    timeouts: AtomicU64,
+    exits: AtomicU64,
+    retries: AtomicU64,
+    abandoned: AtomicU64,
+    /// Asynchronous invocations that were accepted and have not ended.
+    events_pending: AtomicU64,
+}
+
+#[derive(Clone, Debug)]
+enum Startup {
+    Starting,
+    Ready,
+    Failed(String),
+}
+
+#[derive(Debug)]
+struct Invocation {
+    request_id: String,
+    payload: Bytes,
+    answer: oneshot::Sender<Outcome>,
+}
+
+/// How an invocation ended.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// The function answered.
+    Answer(Bytes),
+    /// The function failed, or its process did: the error as JSON.
+    FunctionError(Bytes),
+}
+
+impl Outcome {
+    fn error(kind: &str, message: &str) -> Self {
+        Self::FunctionError(json!({"errorType": kind, "errorMessage": message}).to_string().into())
+    }
+}
+
+/// No function has that name.
+#[derive(Debug, Error)]
+#[error("function not found: {0}")]
+pub struct UnknownFunction(String);
+
+impl Lambda {
+    /// Starts all processes of all functions; [`Lambda::ready`] tells when they are up.
+    #[must_use]
+    pub fn start(settings: LambdaSettings, functions: Vec<FunctionSettings>) -> Self {
+        let mut slots = JoinSet::new();
+        let functions = functions.into_iter().map(|function| {
+            let arn = format!("arn:aws:lambda:{}:{}:function:{}", settings.region, settings.account, function.name);
+            let function = Arc::new(Function {
+                arn,
+                queue: Queue::default(),
+                tally: Tally::default(),
+                startup: watch::Sender::new(Startup::Starting),
+                processes: Mutex::default(),
+                settings: function,
+            });
+            for slot in 0..function.settings.processes {
+                slots.spawn(sandbox::keep_one_running(Arc::clone(&function), slot, settings.log_dir.clone()));
+            }
+            (function.settings.name.clone(), function)
+        });
+        let functions = functions.collect();
+        Self { functions, settings, requests: AtomicU64::new(0), abandoned: Mutex::default(), _slots: slots }
+    }
+
+    /// Waits until every function has a process that asked for work.
+    ///
+    /// # Errors
+    /// Where a function's process ended instead.
+    pub async fn ready(&self) -> Result<(), StartError> {
+        for (name, function) in &self.functions {
+            let mut startup = function.startup.subscribe();
+            let seen = startup.wait_for(|startup| !matches!(startup, Startup::Starting)).await.map(|seen| seen.clone());
+            if let Ok(Startup::Failed(cause)) = seen {
+                return Err(StartError::Init { function: name.clone(), cause });
+            }
+        }
+        Ok(())
+    }
+
+    /// Invokes a function and waits for its end.
+    ///
+    /// # Errors
+    /// Where there is no such function.
+    pub async fn invoke(&self, name: &str, payload: Bytes) -> Result<(String, Outcome), UnknownFunction> {
+        let function = self.function(name)?;
+        let request_id = self.request_id();
+        let outcome = function.invoke(request_id.clone(), payload).await;
+        Ok((request_id, outcome))
+    }
+
+    /// Accepts an asynchronous invocation: it is tried up to three times, then given up.
+    ///
+    /// # Errors
+    /// Where there is no such function.
+    pub fn invoke_event(self: &Arc<Self>, name: &str, payload: Bytes) -> Result<String, UnknownFunction> {
+        let function = Arc::clone(self.function(name)?);
+        let request_id = self.request_id();
+        let (lambda, id) = (Arc::clone(self), request_id.clone());
+        function.tally.events_pending.fetch_add(1, Ordering::Relaxed);
+        tokio::spawn(async move {
+            lambda.carry_through(&function, id, payload).await;
+            function.tally.events_pending.fetch_sub(1, Ordering::Relaxed);
+        });
+        Ok(request_id)
+    }
+
+    async fn carry_through(&self, function: &Function, request_id: String, payload: Bytes) {
+        let accepted = Instant::now();
+        let mut delays = RETRIES.into_iter();
+        loop {
+            let Outcome::FunctionError(error) = function.invoke(request_id.clone(), payload.clone()).await else {
+                return;
+            };
+            match delays.next().map(|delay| self.settings.scale.shorten(delay)) {
+                Some(delay) if accepted.elapsed() + delay < self.settings.scale.shorten(MAX_AGE) => {
+                    function.tally.retries.fetch_add(1, Ordering::Relaxed);
+                    tokio::time::sleep(delay).await;
+                }
+                _ => return self.abandon(function, &request_id, &payload, &error),
+            }
+        }
+    }
+
+    fn abandon(&self, function: &Function, request_id: &str, payload: &Bytes, error: &Bytes) {
+        function.tally.abandoned.fetch_add(1, Ordering::Relaxed);
+        let parse = |bytes: &Bytes| serde_json::from_slice::<Value>(bytes).unwrap_or_default();
+        let name = &function.settings.name;
+        eprintln!("ecs-bridge local: gave up an event for {name} ({request_id}): {}", String::from_utf8_lossy(error));
+        let mut abandoned = lock(&self.abandoned);
+        if abandoned.len() == ABANDONED_KEPT {
+            abandoned.pop_front();
+        }
+        abandoned.push_back(
+            json!({"function": name, "request_id": request_id, "event": parse(payload), "error": parse(error)}),
+        );
+    }
+
+    fn function(&self, name: &str) -> Result<&Arc<Function>, UnknownFunction> {
+        self.functions.get(short_name(name)).ok_or_else(|| UnknownFunction(name.to_owned()))
+    }
+
+    fn request_id(&self) -> String {
+        self.settings.chance.uuid("request", &self.requests.fetch_add(1, Ordering::Relaxed).to_string())
+    }
+
+    /// The processes that run now.
+    #[must_use]
+    pub fn processes(&self) -> Value {
+        let all = self.functions.values().flat_map(|function| {
+            let processes = lock(&function.processes);
+            let rows = processes.iter().map(|(pid, process)| {
+                json!({"function": function.settings.name, "pid": pid, "state": process.state(),
+                       "invocations": process.invocations()})
+            });
+            rows.collect::<Vec<_>>()
+        });
+        json!({"processes": all.collect::<Vec<_>>()})
+    }
+
+    /// Kills a process of a function with SIGKILL; false if it is none.
+    #[must_use]
+    pub fn kill(&self, pid: u32) -> bool {
+        self.functions.values().any(|function| {
+            // Held while the signal is sent, so that the pid cannot be another's already.
+            let processes = lock(&function.processes);
+            processes.contains_key(&pid) && crate::process::kill_group(pid)
+        })
+    }
+
+    /// Counts of what became of invocations, by function.
+    #[must_use]
+    pub fn tallies(&self) -> Value {
+        let rows = self.functions.iter().map(|(name, function)| {
+            let tally = &function.tally;
+            let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+            let row = json!({
+                "invocations": get(&tally.invocations), "errors": get(&tally.errors),
+                "timeouts": get(&tally.timeouts), "exits": get(&tally.exits), "retries": get(&tally.retries),
+                "abandoned": get(&tally.abandoned), "events_pending": get(&tally.events_pending),
+                "waiting": function.queue.len(),
+            });
+            (name.clone(), row)
+        });
+        json!({"functions": rows.collect::<serde_json::Map<_, _>>()})
+    }
+
+    /// The last events that were given up.
+    #[must_use]
+    pub fn abandoned(&self) -> Value {
+        json!({"abandoned": lock(&self.abandoned).iter().cloned().collect::<Vec<_>>()})
+    }
+}
+
+impl Function {
+    async fn invoke(&self, request_id: String, payload: Bytes) -> Outcome {
+        self.tally.invocations.fetch_add(1, Ordering::Relaxed);
+        let (answer, outcome) = oneshot::channel();
+        self.queue.push(Invocation { request_id, payload, answer });
+        let outcome = outcome.await.unwrap_or_else(|_| Outcome::error("Runtime.Unknown", "the local stack is ending"));
+        if matches!(outcome, Outcome::FunctionError(_)) {
+            self.tally.errors.fetch_add(1, Ordering::Relaxed);
+        }
+        outcome
+    }
+}
+
+/// The function's name in any form that Lambda takes: name, name:qualifier, partial or full ARN.
+fn short_name(name: &str) -> &str {
+    let name = name.rsplit_once("function:").map_or(name, |(_, name)| name);
+    name.split(':').next().unwrap_or(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_function_is_found_by_every_form_of_its_name() {
+        for name in [
+            "submit",
+            "submit:$LATEST",
+            "123456789012:function:submit",
+            "arn:aws:lambda:us-east-1:123456789012:function:submit",
+            "arn:aws:lambda:us-east-1:123456789012:function:submit:7",
+        ] {
+            assert_eq!(short_name(name), "submit", "{name}");
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! One process of a function: its Runtime API on an address of its own, its time limit, its end and its successor.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::http::{Response, StatusCode};
+use axum::routing::{get, post};
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::{Function, Invocation, MAX_PAYLOAD, Outcome, Startup};
+use crate::clock::Millis;
+use crate::http::{self, lock};
+
+/// How long the successor of a process waits that never asked for work; doubled each time up to the second.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// What a running process is at.
+#[derive(Debug)]
+pub(super) struct Process {
+    function: Arc<Function>,
+    work: Mutex<Work>,
+    /// When the present invocation's time is up.
+    deadline: watch::Sender<Option<Instant>>,
+    invocations: AtomicU64,
+}
+
+#[derive(Debug)]
+enum Work {
+    Starting { init_error: Option<Bytes> },
+    Idle,
+    Busy { invocation: Invocation, until: Millis },
+    Ended,
+}
+
+impl Process {
+    pub(super) fn state(&self) -> &'static str {
+        match *lock(&self.work) {
+            Work::Starting { .. } => "starting",
+            Work::Idle => "idle",
+            Work::Busy { .. } => "busy",
+            Work::Ended => "ended",
+        }
+    }
+
+    pub(super) fn invocations(&self) -> u64 {
+        self.invocations.load(Ordering::Relaxed)
+    }
+
+    /// Ends the present invocation if it is that one.
+    fn finish(&self, request_id: &str, outcome: Outcome) -> bool {
+        let mut work = lock(&self.work);
+        match std::mem::replace(&mut *work, Work::Idle) {
+            Work::Busy { invocation, .. } if invocation.request_id == request_id => {
+                self.deadline.send_replace(None);
+                // The caller may have gone away.
+                let _ = invocation.answer.send(outcome);
+                true
+            }
+            other => {
+                *work = other;
+                false
+            }
+        }
+    }
+}
+
+/// How a process ended.
+enum End {
+    /// By itself, or killed from outside.
+    Exit(String),
+    TimedOut,
+}
+
+/// Runs a process, and another whenever it ended.
+pub(super) async fn keep_one_running(function: Arc<Function>, slot: usize, log_dir: Option<PathBuf>) {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let problem = match run_one(&function, slot, log_dir.as_ref()).await {
+            Ok(None) => {
+                pause = FIRST_PAUSE;
+                continue;
+            }
+            Ok(Some(problem)) => problem,
+            Err(error) => {
+                json!({"errorType": "Runtime.InvalidEntrypoint", "errorMessage": error.to_string()}).to_string()
+            }
+        };
+        // As in Lambda, a failed start costs one waiting invocation, so that none waits for ever.
+        function.startup.send_if_modified(|startup| {
+            let first = matches!(startup, Startup::Starting);
+            if first {
+                *startup = Startup::Failed(problem.clone());
+            }
+            first
+        });
+        if let Some(invocation) = function.queue.try_pop() {
+            let _ = invocation.answer.send(Outcome::FunctionError(problem.into()));
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Runs one process to its end; tells its problem if it never asked for work.
+async fn run_one(function: &Arc<Function>, slot: usize, log_dir: Option<&PathBuf>) -> io::Result<Option<String>> {
+    let listener = http::listen(0).await?;
+    let address = listener.local_addr()?.to_string();
+    let mut child = command(function, slot, log_dir, &address)?.spawn()?;
+    let pid = child.id().ok_or_else(|| io::Error::other("the process has no id"))?;
+    let process = Arc::new(Process {
+        function: Arc::clone(function),
+        work: Mutex::new(Work::Starting { init_error: None }),
+        deadline: watch::Sender::new(None),
+        invocations: AtomicU64::new(0),
+    });
+    lock(&function.processes).insert(pid, Arc::clone(&process));
+    let runtime_api = http::serve(listener, router(Arc::clone(&process)))?;
+
+    let mut deadline = process.deadline.subscribe();
+    let end = loop {
+        let until = *deadline.borrow_and_update();
+        tokio::select! {
+            biased;
+            status = child.wait() => break End::Exit(status?.to_string()),
+            () = sleep_until(until) => break End::TimedOut,
+            _ = deadline.changed() => {}
+        }
+    };
+    // Out of the list before its pid can be another's: no one kills by it then.
+    if matches!(end, End::TimedOut) {
+        crate::process::kill_group(pid);
+    }
+    lock(&function.processes).remove(&pid);
+    if matches!(end, End::TimedOut) {
+        child.wait().await?;
+    }
+    drop(runtime_api);
+
+    let tally = &function.tally;
+    match std::mem::replace(&mut *lock(&process.work), Work::Ended) {
+        Work::Starting { init_error } => {
+            tally.exits.fetch_add(1, Ordering::Relaxed);
+            let problem = init_error.map_or_else(
+                || match end {
+                    End::Exit(status) => json!({"errorType": "Runtime.ExitError",
+                        "errorMessage": format!("the process ended before it asked for work: {status}")})
+                    .to_string(),
+                    End::TimedOut => json!({"errorType": "Sandbox.Timedout"}).to_string(),
+                },
+                |error| String::from_utf8_lossy(&error).into_owned(),
+            );
+            return Ok(Some(problem));
+        }
+        Work::Busy { invocation, .. } => {
+            let id = &invocation.request_id;
+            let outcome = match end {
+                End::Exit(status) => {
+                    tally.exits.fetch_add(1, Ordering::Relaxed);
+                    let message = format!("RequestId: {id} Error: Runtime exited with error: {status}");
+                    Outcome::error("Runtime.ExitError", &message)
+                }
+                End::TimedOut => {
+                    tally.timeouts.fetch_add(1, Ordering::Relaxed);
+                    let seconds = function.settings.timeout.as_secs_f64();
+                    let message = format!("RequestId: {id} Error: Task timed out after {seconds:.2} seconds");
+                    Outcome::error("Sandbox.Timedout", &message)
+                }
+            };
+            let _ = invocation.answer.send(outcome);
+        }
+        Work::Idle | Work::Ended => {
+            tally.exits.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    Ok(None)
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn command(
+    function: &Function,
+    slot: usize,
+    log_dir: Option<&PathBuf>,
+    address: &str,
+) -> io::Result<tokio::process::Command> {
+    let name = &function.settings.name;
+    let (stdout, stderr) = match log_dir {
+        Some(dir) => {
+            let file = OpenOptions::new().create(true).append(true).open(dir.join(format!("{name}-{slot}.log")))?;
+            (Stdio::from(file.try_clone()?), Stdio::from(file))
+        }
+        None => (Stdio::from(io::stderr()), Stdio::inherit()),
+    };
+    let mut command = tokio::process::Command::new(&function.settings.executable);
+    command
+        .env_clear()
+        .envs(function.settings.environment.iter().map(|(name, value)| (name, value)))
+        .env("AWS_LAMBDA_RUNTIME_API", address)
+        .env("AWS_LAMBDA_FUNCTION_NAME", name)
+        .env("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
+        .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128")
+        .env("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand")
+        .env("AWS_LAMBDA_LOG_GROUP_NAME", format!("/aws/lambda/{name}"))
+        .env("AWS_LAMBDA_LOG_STREAM_NAME", format!("local/{slot}"))
+        .env("_HANDLER", "bootstrap")
+        .stdin(Stdio::null())
+        .stdout(stdout)
+        .stderr(stderr)
+        // A group of its own: Ctrl-C at the terminal is for this program, which then ends the functions in order.
+        .process_group(0)
+        .kill_on_drop(true);
+    Ok(command)
+}
+
+/// The Runtime API as one process sees it.
+fn router(process: Arc<Process>) -> Router {
+    let base = "/2018-06-01/runtime";
+    Router::new()
+        .route(&format!("{base}/invocation/next"), get(next))
+        .route(&format!("{base}/invocation/{{id}}/response"), post(response))
+        .route(&format!("{base}/invocation/{{id}}/error"), post(error))
+        .route(&format!("{base}/init/error"), post(init_error))
+        // One byte more than is allowed is read, so that it can be refused in Lambda's words.
+        .layer(DefaultBodyLimit::max(4 * MAX_PAYLOAD))
+        .with_state(process)
+}
+
+async fn next(State(process): State<Arc<Process>>) -> Response<Body> {
+    let function = &process.function;
+    {
+        let mut work = lock(&process.work);
+        if matches!(*work, Work::Starting { .. }) {
+            *work = Work::Idle;
+            function.startup.send_replace(Startup::Ready);
+        }
+        // Its connection broke before the process had it: the same once more.
+        if let Work::Busy { invocation, until } = &*work {
+            return event(function, invocation, *until);
+        }
+    }
+    let invocation = function.queue.pop().await;
+    // No await from here on: either the process has it, or it is back in the queue.
+    let mut work = lock(&process.work);
+    if !matches!(*work, Work::Idle) {
+        function.queue.push_front(invocation);
+        return refuse(StatusCode::FORBIDDEN, "InvalidStateTransition");
+    }
+    let timeout = function.settings.timeout;
+    let until = Millis(Millis::now().0.saturating_add(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)));
+    let answer = event(function, &invocation, until);
+    *work = Work::Busy { invocation, until };
+    process.deadline.send_replace(Some(Instant::now() + timeout));
+    process.invocations.fetch_add(1, Ordering::Relaxed);
+    answer
+}
+
+fn event(function: &Function, invocation: &Invocation, until: Millis) -> Response<Body> {
+    let mut answer = http::bytes(StatusCode::OK, "application/json", invocation.payload.clone());
+    http::set_header(&mut answer, "lambda-runtime-aws-request-id", &invocation.request_id);
+    http::set_header(&mut answer, "lambda-runtime-deadline-ms", &until.0.to_string());
+    http::set_header(&mut answer, "lambda-runtime-invoked-function-arn", &function.arn);
+    let root = invocation.request_id.replace('-', "");
+    let (time, rest) = root.split_at_checked(8).unwrap_or((&root, ""));
+    let trace = format!("Root=1-{time}-{};Sampled=0", rest.get(..24).unwrap_or(rest));
+    http::set_header(&mut answer, "lambda-runtime-trace-id", &trace);
+    answer
+}
+
+async fn response(State(process): State<Arc<Process>>, Path(id): Path<String>, body: Bytes) -> Response<Body> {
+    if body.len() > MAX_PAYLOAD {
+        let message = format!("Response payload size exceeded maximum allowed payload size ({MAX_PAYLOAD} bytes).");
+        process.finish(&id, Outcome::error("Function.ResponseSizeTooLarge", &message));
+        return refuse(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge");
+    }
+    accepted(process.finish(&id, Outcome::Answer(body)))
+}
+
+async fn error(State(process): State<Arc<Process>>, Path(id): Path<String>, body: Bytes) -> Response<Body> {
+    accepted(process.finish(&id, Outcome::FunctionError(body)))
+}
+
+async fn init_error(State(process): State<Arc<Process>>, body: Bytes) -> Response<Body> {
+    let mut work = lock(&process.work);
+    let starting = matches!(*work, Work::Starting { .. });
+    if starting {
+        *work = Work::Starting { init_error: Some(body) };
+    }
+    accepted(starting)
+}
+
+fn accepted(known: bool) -> Response<Body> {
+    if known {
+        http::json(StatusCode::ACCEPTED, &json!({"status": "OK"}))
+    } else {
+        refuse(StatusCode::BAD_REQUEST, "InvalidRequestID")
+    }
+}
+
+fn refuse(status: StatusCode, kind: &str) -> Response<Body> {
+    http::json(status, &json!({"errorType": kind, "errorMessage": kind}))
+}

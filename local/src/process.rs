@@ -1,0 +1,87 @@
+//! Processes and the end of them: groups are killed whole, and a watchdog ends what is left when this program died
+//! without the chance to do so itself.
+
+use std::io;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+/// A variable in the environment of everything that one local stack starts, by which the watchdog knows it.
+pub const RUN_VARIABLE: &str = "ECS_BRIDGE_LOCAL_RUN";
+
+/// Kills a process group with SIGKILL; false if there is none.
+pub fn kill_group(leader: u32) -> bool {
+    signal_group(leader, Signal::SIGKILL)
+}
+
+/// Asks a process group to end.
+pub fn terminate_group(leader: u32) -> bool {
+    signal_group(leader, Signal::SIGTERM)
+}
+
+fn signal_group(leader: u32, signal: Signal) -> bool {
+    // Group 0 would be our own.
+    i32::try_from(leader).is_ok_and(|leader| leader > 1 && killpg(Pid::from_raw(leader), signal).is_ok())
+}
+
+/// Starts the watchdog: `program` with these arguments is to call [`watch`] with the run's name. It ends what the run
+/// left behind as soon as the returned child's standard input closes, so also when this program is killed.
+///
+/// # Errors
+/// Where it cannot be started.
+pub fn start_watchdog(program: &Path, arguments: &[&str]) -> io::Result<std::process::Child> {
+    use std::os::unix::process::CommandExt;
+    Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        // Ctrl-C at the terminal is not for the watchdog.
+        .process_group(0)
+        .spawn()
+}
+
+/// The watchdog itself: waits for the end of standard input, then kills every process of that run, with its group.
+pub fn watch(run: &str) {
+    let _ = io::copy(&mut io::stdin(), &mut io::sink());
+    let marker = format!("{RUN_VARIABLE}={run}");
+    // A process may have been starting others meanwhile: until a look finds none.
+    while kill_marked(&marker) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn kill_marked(marker: &str) -> bool {
+    let me = std::process::id();
+    let Ok(entries) = std::fs::read_dir("/proc") else { return false };
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    let mut found = false;
+    for pid in pids.filter(|pid| *pid != me) {
+        let Ok(environment) = std::fs::read(format!("/proc/{pid}/environ")) else { continue };
+        if !environment.split(|byte| *byte == 0).any(|variable| variable == marker.as_bytes()) {
+            continue;
+        }
+        let Ok(raw) = i32::try_from(pid) else { continue };
+        let group = nix::unistd::getpgid(Some(Pid::from_raw(raw)));
+        if let Ok(group) = group
+            && group != nix::unistd::getpgrp()
+        {
+            let _ = killpg(group, Signal::SIGKILL);
+        }
+        found |= nix::sys::signal::kill(Pid::from_raw(raw), Signal::SIGKILL) != Err(Errno::ESRCH);
+    }
+    found
+}
+
+/// As many open files as this user may have: each running container takes one.
+pub fn raise_file_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+    {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}

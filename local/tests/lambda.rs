@@ -1,0 +1,208 @@
+//! The local Lambda, against a function that speaks through the real runtime client.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::body::Bytes;
+use ecs_bridge_local::chance::Chance;
+use ecs_bridge_local::clock::Scale;
+use ecs_bridge_local::lambda::{FunctionSettings, Lambda, LambdaSettings, Outcome};
+use serde_json::{Value, json};
+
+fn probe() -> PathBuf {
+    let mut path = std::env::current_exe().unwrap();
+    path.pop();
+    path.pop();
+    path.join("examples/probe_function")
+}
+
+async fn lambda(processes: usize, timeout: Duration) -> Arc<Lambda> {
+    let lambda = start(processes, timeout, Vec::new());
+    lambda.ready().await.unwrap();
+    lambda
+}
+
+fn start(processes: usize, timeout: Duration, environment: Vec<(String, String)>) -> Arc<Lambda> {
+    let settings = LambdaSettings {
+        region: "us-east-1".into(),
+        account: "123456789012".into(),
+        scale: Scale(6_000.0),
+        log_dir: None,
+        chance: Chance::new(1),
+    };
+    let function = FunctionSettings { name: "probe".into(), executable: probe(), environment, timeout, processes };
+    Arc::new(Lambda::start(settings, vec![function]))
+}
+
+const LONG: Duration = Duration::from_secs(600);
+
+async fn invoke(lambda: &Lambda, payload: Value) -> Result<Value, Value> {
+    match lambda.invoke("probe", payload.to_string().into()).await.unwrap().1 {
+        Outcome::Answer(bytes) => Ok(serde_json::from_slice(&bytes).unwrap()),
+        Outcome::FunctionError(bytes) => Err(serde_json::from_slice(&bytes).unwrap()),
+    }
+}
+
+fn tally(lambda: &Lambda, of: &str) -> u64 {
+    lambda.tallies()["functions"]["probe"][of].as_u64().unwrap()
+}
+
+/// Waits until no asynchronous invocation is under way.
+async fn settle(lambda: &Lambda) {
+    while tally(lambda, "events_pending") > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_function_answers_and_knows_its_arn() {
+    let lambda = lambda(1, LONG).await;
+    let answer = invoke(&lambda, json!({"a": 1})).await.unwrap();
+    assert_eq!(answer["echo"], json!({"a": 1}));
+    assert_eq!(answer["arn"], "arn:aws:lambda:us-east-1:123456789012:function:probe");
+}
+
+#[tokio::test]
+async fn an_error_of_the_function_is_its_own_words() {
+    let lambda = lambda(1, LONG).await;
+    let error = invoke(&lambda, json!({"do": "fail"})).await.unwrap_err();
+    assert_eq!(error["errorMessage"], "asked to fail");
+}
+
+#[tokio::test]
+async fn a_process_that_dies_fails_its_invocation_and_is_replaced() {
+    let lambda = lambda(1, LONG).await;
+    let before = invoke(&lambda, json!({})).await.unwrap()["pid"].clone();
+    let error = invoke(&lambda, json!({"do": "exit"})).await.unwrap_err();
+    assert_eq!(error["errorType"], "Runtime.ExitError");
+    let after = invoke(&lambda, json!({})).await.unwrap()["pid"].clone();
+    assert_ne!(before, after);
+}
+
+#[tokio::test]
+async fn a_process_over_its_time_is_killed_and_replaced() {
+    let lambda = lambda(1, Duration::from_secs(1)).await;
+    let error = invoke(&lambda, json!({"do": "sleep"})).await.unwrap_err();
+    assert_eq!(error["errorType"], "Sandbox.Timedout");
+    assert!(invoke(&lambda, json!({})).await.is_ok());
+    assert_eq!(tally(&lambda, "timeouts"), 1);
+}
+
+#[tokio::test]
+async fn an_answer_over_six_megabytes_is_an_error() {
+    let lambda = lambda(1, LONG).await;
+    let error = invoke(&lambda, json!({"do": "large"})).await.unwrap_err();
+    assert_eq!(error["errorType"], "Function.ResponseSizeTooLarge");
+    assert!(invoke(&lambda, json!({})).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_function_that_does_not_start_is_told_and_its_invocations_fail() {
+    let lambda = start(1, LONG, vec![("PROBE_DIES_AT_START".into(), "1".into())]);
+    assert!(lambda.ready().await.is_err());
+    let error = invoke(&lambda, json!({})).await.unwrap_err();
+    assert_eq!(error["errorType"], "Runtime.ExitError");
+}
+
+#[tokio::test]
+async fn an_event_is_tried_three_times_then_given_up() {
+    let lambda = lambda(1, LONG).await;
+    let file = Scratch::new("given-up");
+    let event = json!({"do": "append", "path": file.0, "failures": 9});
+    lambda.invoke_event("probe", event.to_string().into()).unwrap();
+    settle(&lambda).await;
+    assert_eq!(file.lines(), 3);
+    assert_eq!(lambda.abandoned()["abandoned"][0]["event"], event);
+}
+
+#[tokio::test]
+async fn an_event_that_succeeds_at_last_is_done_once_more_only() {
+    let lambda = lambda(1, LONG).await;
+    let file = Scratch::new("at-last");
+    let event = json!({"do": "append", "path": file.0, "failures": 1});
+    lambda.invoke_event("probe", event.to_string().into()).unwrap();
+    settle(&lambda).await;
+    assert_eq!((file.lines(), tally(&lambda, "retries"), tally(&lambda, "abandoned")), (2, 1, 0));
+}
+
+/// The rate at which processes die is the machine's: as fast as they come back.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_thousand_calls_by_twenty_callers_are_all_answered_while_processes_are_killed() {
+    let lambda = lambda(4, LONG).await;
+    let ended = Arc::new(AtomicBool::new(false));
+    let killer = tokio::spawn({
+        let (lambda, ended) = (Arc::clone(&lambda), Arc::clone(&ended));
+        async move {
+            let mut killed = 0;
+            while !ended.load(Ordering::Relaxed) {
+                let processes = lambda.processes();
+                let pids = processes["processes"].as_array().unwrap().iter();
+                let busy =
+                    pids.filter(|process| process["state"] != "starting").filter_map(|process| process["pid"].as_u64());
+                if let Some(pid) = busy.max() {
+                    killed += usize::from(lambda.kill(u32::try_from(pid).unwrap()));
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            killed
+        }
+    });
+    let (answered, failed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let callers: Vec<_> = (0..20)
+        .map(|caller| {
+            let (lambda, answered, failed) = (Arc::clone(&lambda), Arc::clone(&answered), Arc::clone(&failed));
+            tokio::spawn(async move {
+                for call in 0..100 {
+                    let sent = json!({"caller": caller, "call": call});
+                    match invoke(&lambda, sent.clone()).await {
+                        Ok(answer) => {
+                            assert_eq!(answer["echo"], sent);
+                            answered.fetch_add(1, Ordering::Relaxed);
+                        }
+                        Err(error) => {
+                            assert_eq!(error["errorType"], "Runtime.ExitError", "{error}");
+                            failed.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                    let event = Bytes::from(json!({"caller": caller, "event": call}).to_string());
+                    lambda.invoke_event("probe", event).unwrap();
+                }
+            })
+        })
+        .collect();
+    for caller in callers {
+        caller.await.unwrap();
+    }
+    ended.store(true, Ordering::Relaxed);
+    let killed = killer.await.unwrap();
+    settle(&lambda).await;
+    assert_eq!(answered.load(Ordering::Relaxed) + failed.load(Ordering::Relaxed), 2_000);
+    assert!(killed > 0, "no process was killed");
+    assert!(failed.load(Ordering::Relaxed) <= killed, "more calls failed than processes died");
+    assert_eq!(tally(&lambda, "waiting"), 0);
+    assert!(invoke(&lambda, json!({})).await.is_ok());
+}
+
+/// A file that goes with its test.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("ecs-bridge-{}-{name}", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        Self(path)
+    }
+
+    fn lines(&self) -> usize {
+        std::fs::read_to_string(&self.0).unwrap_or_default().lines().count()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
