@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     decide::{Call, Rules, claim},
     id::{Attempt, ProfileName, StartedBy, SubmissionId},
-    profile::{CompleteOn, Policy},
+    profile::Policy,
     run_task::FrozenRequest,
     state::State,
     time::Timestamp,
