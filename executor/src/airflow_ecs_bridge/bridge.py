@@ -1,0 +1,111 @@
+"""The executor's threads and clients, wired together."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from airflow_ecs_bridge import tasklog
+from airflow_ecs_bridge.adoption import submission_id_of
+from airflow_ecs_bridge.aws import Aws
+from airflow_ecs_bridge.client import BridgeClient, BridgeError, Cause
+from airflow_ecs_bridge.stopper import Stopper
+from airflow_ecs_bridge.submitter import Submitter
+from airflow_ecs_bridge.table import Table
+from airflow_ecs_bridge.threads import bounded
+from airflow_ecs_bridge.watcher import Watcher
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_ecs_bridge.config import Settings
+    from airflow_ecs_bridge.outcome import Outcome
+
+log = logging.getLogger(__name__)
+
+
+class Unhealthy(Exception):
+    """The bridge cannot work; the message says what is wrong and where."""
+
+
+class Bridge:
+    """Everything of a started executor that is not Airflow's. Making one does no I/O and starts nothing."""
+
+    def __init__(self, settings: Settings, report: Callable[[Outcome], None]) -> None:
+        self._settings = settings
+        self._aws = Aws(settings)
+        self._client = BridgeClient(settings.submit_url, self._aws, settings.request_timeout)
+        self.watcher = Watcher(self._table, settings, report)
+        self.submitter = Submitter(self._client, settings, report, self.watcher.settle)
+        self.stopper = Stopper(self._client)
+        self._services = [self.watcher.service, self.stopper.service, *self.submitter.services]
+
+    def start(self) -> None:
+        """Begin the threads."""
+        for service in self._services:
+            service.start()
+
+    def stop(self) -> None:
+        """Tell the threads to end; they are daemons, so nobody waits for them."""
+        for service in self._services:
+            service.stop()
+
+    def beat(self) -> None:
+        """Note a heartbeat of the scheduler, and start what died."""
+        for service in self._services:
+            service.revive()
+        self.watcher.beat()
+
+    def check_health(self) -> None:
+        """Ask bridge and table whether they can work; raise Unhealthy if not, after `startup_timeout` at the latest."""
+        settings = self._settings
+        try:
+            bounded(self._ask, settings.startup_timeout, "ecs-bridge-health")
+        except TimeoutError as error:
+            raise Unhealthy(
+                f"the ECS bridge {settings.submit_url} is not healthy: {error} (check submit_url and the way to it)"
+            ) from None
+        log.info("The ECS bridge is healthy")
+
+    def _ask(self) -> None:
+        try:
+            self._client.health()
+        except BridgeError as error:
+            hint = {
+                Cause.CREDENTIALS: "check the credentials of aws_conn_id, and that they may lambda:InvokeFunctionUrl "
+                "and lambda:InvokeFunction on the submit function",
+                Cause.ADDRESS: "check submit_url",
+            }.get(error.cause, "see the submit function's log")
+            raise Unhealthy(f"the ECS bridge is not healthy: {error} ({hint})") from error
+        settings = self._settings
+        try:
+            table = self._table()
+            # What the watcher does later: a Query on the index, a BatchGetItem on the table.
+            table.changes(2**53)
+            table.records(["health-check"])
+        except Exception as error:
+            raise Unhealthy(
+                f"the ECS bridge's table {settings.table!r} cannot be read: {error} (check table and region_name, and "
+                "that the credentials may dynamodb:Query its index feed and dynamodb:BatchGetItem)"
+            ) from error
+
+    def _table(self) -> Table:
+        self._aws.forget()
+        return Table(self._aws.dynamodb(), self._settings.table, self._settings.deployment)
+
+
+def task_log(settings: Settings, external_executor_id: str | None) -> list[str]:
+    """Return what the bridge knows of a running task, or why that is not known; never raises, takes seconds at most."""
+    submission_id = submission_id_of(external_executor_id)
+    if submission_id is None:
+        return []
+
+    def ask() -> list[str]:
+        aws = Aws(settings)
+        client = BridgeClient(settings.submit_url, aws, tasklog.TIMEOUT)
+        return tasklog.describe(client.show(submission_id), settings, aws.region())
+
+    try:
+        return bounded(ask, tasklog.TIMEOUT, "ecs-bridge-log")
+    except Exception as error:
+        return [f"ECS bridge: submission {submission_id} could not be looked up: {error}"]

@@ -1,0 +1,162 @@
+"""The bridge's HTTP API: signed requests, and answers told apart by what can be done about them."""
+
+from __future__ import annotations
+
+import enum
+import json
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.exceptions import BotoCoreError, HTTPClientError
+from botocore.httpsession import URLLib3Session
+
+from airflow_ecs_bridge.aws import CONNECT_TIMEOUT, Aws, CredentialsMissing
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+BATCH_SIZE = 100
+"""Submissions, or stops, that one call takes at most."""
+
+
+class Cause(enum.Enum):
+    """Why a whole call failed, as far as it matters for what to do next."""
+
+    CREDENTIALS = "credentials"
+    """None found, or refused (401, 403): a person must act, so say so, and try again."""
+    ADDRESS = "address"
+    """Something answered that is not the bridge (404, 405, not JSON)."""
+    REQUEST = "request"
+    """The bridge refused this very request (400, 413, 415, 422): repeating it whole is of no use."""
+    TROUBLE = "trouble"
+    """It was not reached, was too slow, or asked to wait (429, 5xx): try again."""
+
+
+class BridgeError(Exception):
+    """A call that was not answered with 200."""
+
+    def __init__(self, cause: Cause, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.cause = cause
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the bridge says about one item of a call."""
+
+    state: str | None
+    error_code: str | None
+    error_message: str | None
+
+
+class BridgeClient:
+    """Calls the submit function. Safe to share between threads; holds keep-alive connections."""
+
+    def __init__(self, url: str, aws: Aws, timeout: float) -> None:
+        self._url = url
+        self._aws = aws
+        self._timeout = timeout
+        self._lock = threading.Lock()
+        self._http: URLLib3Session | None = None
+
+    def submit(self, submissions: Sequence[dict[str, Any]]) -> list[Answer]:
+        """Submit up to `BATCH_SIZE`; the answers are in their order."""
+        body = {"submissions": list(submissions)}
+        return self._answers(self._call("POST", "/v1/submissions", body), len(submissions))
+
+    def stop(self, submission_ids: Sequence[str], reason: str) -> list[Answer]:
+        """Ask for a stop of up to `BATCH_SIZE`; the answers are in their order."""
+        body = {"submission_ids": list(submission_ids), "reason": reason}
+        return self._answers(self._call("POST", "/v1/stops", body), len(submission_ids))
+
+    def show(self, submission_id: str) -> dict[str, Any]:
+        """Return the record of a submission."""
+        return self._call("GET", "/v1/submissions/" + quote(submission_id, safe=""))
+
+    def health(self) -> dict[str, Any]:
+        """Return what the bridge says of itself; an unhealthy one is a BridgeError."""
+        return self._call("GET", "/v1/health")
+
+    def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        data = None if body is None else json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+        headers = {} if data is None else {"Content-Type": "application/json"}
+        request = AWSRequest(method, self._url + path, headers=headers, data=data)
+        try:
+            # Lambda function URLs with AuthType AWS_IAM are signed for the service "lambda":
+            # https://docs.aws.amazon.com/lambda/latest/dg/urls-auth.html
+            SigV4Auth(self._aws.credentials(), "lambda", self._aws.region()).add_auth(request)
+            response = self._session().send(request.prepare())
+            status, content = response.status_code, response.content
+        except CredentialsMissing as error:
+            self._aws.forget()
+            raise BridgeError(Cause.CREDENTIALS, str(error)) from error
+        except HTTPClientError as error:
+            # Not the error's own text: it may quote what was sent.
+            raise BridgeError(Cause.TROUBLE, f"{method} {self._url}{path}: {type(error).__name__}") from error
+        except BotoCoreError as error:
+            self._aws.forget()
+            raise BridgeError(Cause.CREDENTIALS, str(error)) from error
+        return self._read(status, content, f"{method} {self._url}{path}")
+
+    def _session(self) -> URLLib3Session:
+        with self._lock:
+            if self._http is None:
+                self._http = URLLib3Session(
+                    verify=self._aws.verify(),
+                    timeout=(CONNECT_TIMEOUT, self._timeout),
+                    max_pool_connections=8,
+                )
+            return self._http
+
+    def _read(self, status: int, content: bytes, call: str) -> dict[str, Any]:
+        try:
+            answer = json.loads(content)
+        except ValueError:
+            answer = None
+        if status == 200 and isinstance(answer, dict):
+            return answer
+        if status in (401, 403):
+            self._aws.forget()
+            cause = Cause.CREDENTIALS
+        elif status in (400, 413, 415, 422):
+            cause = Cause.REQUEST
+        elif status in (200, 404, 405) or 300 <= status < 400:
+            cause = Cause.ADDRESS
+        else:
+            cause = Cause.TROUBLE
+        raise BridgeError(cause, f"{call}: {status}{_told(answer)}", status)
+
+    @staticmethod
+    def _answers(answer: dict[str, Any], expected: int) -> list[Answer]:
+        items = answer.get("submissions")
+        if not isinstance(items, list) or len(items) != expected:
+            raise BridgeError(Cause.ADDRESS, "the answer does not hold one item for each that was sent", 200)
+        return [_item(item) for item in items]
+
+
+def _item(item: Any) -> Answer:
+    if not isinstance(item, dict):
+        return Answer(None, None, None)
+    error = item.get("error")
+    if not isinstance(error, dict):
+        return Answer(_text(item.get("state")), None, None)
+    return Answer(_text(item.get("state")), _text(error.get("code")) or "unknown", _text(error.get("message")))
+
+
+def _told(answer: Any) -> str:
+    """Return the bridge's own words about an error, which by its contract never repeat the input."""
+    error = answer.get("error") if isinstance(answer, dict) else None
+    if isinstance(error, dict):
+        return f" {error.get('code')}: {error.get('message')}"
+    # Lambda's own refusals are {"Message": "Forbidden"}.
+    message = (answer.get("Message") or answer.get("message")) if isinstance(answer, dict) else None
+    return f" {message}" if isinstance(message, str) else ""
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None

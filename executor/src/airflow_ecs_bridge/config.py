@@ -1,0 +1,179 @@
+"""The section ``[ecs_bridge_executor]``, read once and whole: every error in it is told at the same time."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from airflow_ecs_bridge.provider import OPTIONS, SECTION
+
+# What the bridge takes for a name of a deployment, and of a profile.
+NAME = re.compile(r"[A-Za-z0-9_-]{1,32}")
+PROFILE_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+DEFAULT_PROFILE = "default"
+
+_FUNCTION_URL_HOST = re.compile(r"[^.]+\.lambda-url\.([a-z0-9-]+)\.on\.aws(\.cn)?")
+_TRUE = {"true", "t", "1", "yes", "on"}
+_FALSE = {"false", "f", "0", "no", "off"}
+
+
+class ConfigError(ValueError):
+    """Options that cannot be used; the message names each of them."""
+
+
+class AirflowConf(Protocol):
+    """What is used of Airflow's ``conf`` and of the team-aware ``BaseExecutor.conf``, which has no ``getfloat``."""
+
+    def get(self, section: str, key: str, **kwargs: Any) -> str | None:
+        """Return the option's text."""
+
+
+@dataclass(frozen=True)
+class QueueProfiles:
+    """Which profile a queue picks; see the option ``queue_profiles``."""
+
+    mode: str
+    mapping: dict[str, str]
+
+    @classmethod
+    def parse(cls, text: str) -> QueueProfiles:
+        """Read the option's text."""
+        text = text.strip()
+        if text in ("match", "strict", "ignore"):
+            return cls(text, {})
+        try:
+            mapping = json.loads(text)
+        except ValueError:
+            mapping = None
+        if not isinstance(mapping, dict) or not all(
+            isinstance(v, str) and PROFILE_NAME.fullmatch(v) for v in mapping.values()
+        ):
+            raise ValueError("must be match, strict, ignore, or a JSON object of queue names to profile names")
+        return cls("map", mapping)
+
+    def profile(self, queue: str | None) -> str | None:
+        """Return the profile to ask for, or None for the bridge's default."""
+        if not queue or self.mode == "ignore":
+            return None
+        if self.mode == "map":
+            return self.mapping.get(queue)
+        if queue == DEFAULT_PROFILE or (self.mode == "match" and not PROFILE_NAME.fullmatch(queue)):
+            return None
+        return queue
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options, parsed. Times are seconds."""
+
+    submit_url: str
+    table: str
+    deployment: str
+    aws_conn_id: str | None
+    region_name: str | None
+    check_health_on_startup: bool
+    queue_profiles: QueueProfiles
+    poll_interval: float
+    lookup_interval: float
+    launch_margin: float
+    request_timeout: float
+    startup_timeout: float
+    adoption_timeout: float
+    end_timeout: float
+    awslogs_group: str | None
+    awslogs_stream_prefix: str | None
+    awslogs_region: str | None
+
+    @classmethod
+    def from_conf(cls, conf: AirflowConf) -> Settings:
+        """Read all options; raise ConfigError with all that is wrong with them."""
+        reader = _Reader(conf)
+        settings = cls(
+            submit_url=reader.url("submit_url"),
+            table=reader.required("table"),
+            deployment=reader.name("deployment"),
+            aws_conn_id=reader.text("aws_conn_id"),
+            region_name=reader.text("region_name"),
+            check_health_on_startup=reader.boolean("check_health_on_startup"),
+            queue_profiles=reader.queue_profiles("queue_profiles"),
+            poll_interval=reader.seconds("poll_interval", least=0.1),
+            lookup_interval=reader.seconds("lookup_interval", least=1),
+            launch_margin=reader.seconds("launch_margin"),
+            request_timeout=reader.seconds("request_timeout", least=0.1),
+            startup_timeout=reader.seconds("startup_timeout", least=0.1),
+            adoption_timeout=reader.seconds("adoption_timeout"),
+            end_timeout=reader.seconds("end_timeout"),
+            awslogs_group=reader.text("awslogs_group"),
+            awslogs_stream_prefix=reader.text("awslogs_stream_prefix"),
+            awslogs_region=reader.text("awslogs_region"),
+        )
+        if reader.errors:
+            raise ConfigError(f"[{SECTION}] cannot be used: " + "; ".join(reader.errors))
+        return settings
+
+    @property
+    def url_region(self) -> str | None:
+        """The Region that a Lambda function URL names."""
+        host = _FUNCTION_URL_HOST.fullmatch(urlsplit(self.submit_url).hostname or "")
+        return host.group(1) if host else None
+
+
+class _Reader:
+    """Reads options one by one and keeps what was wrong; each method returns a harmless value after an error."""
+
+    def __init__(self, conf: AirflowConf) -> None:
+        self.conf = conf
+        self.errors: list[str] = []
+
+    def text(self, option: str) -> str | None:
+        # The fallback matters where the package is on the path without being installed: no entry point, no defaults.
+        value = self.conf.get(SECTION, option, fallback=OPTIONS[option]["default"])
+        return str(value).strip() or None if value is not None else None
+
+    def required(self, option: str) -> str:
+        value = self.text(option)
+        if value is None:
+            self.errors.append(f"{option} is not set")
+        return value or ""
+
+    def name(self, option: str) -> str:
+        value = self.required(option)
+        if value and not NAME.fullmatch(value):
+            self.errors.append(f"{option} must be 1 to 32 letters, digits, '_' or '-', not {value!r}")
+        return value
+
+    def url(self, option: str) -> str:
+        value = self.required(option).rstrip("/")
+        if value:
+            parts = urlsplit(value)
+            if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+                self.errors.append(f"{option} must be an http or https URL, not {value!r}")
+        return value
+
+    def boolean(self, option: str) -> bool:
+        value = (self.text(option) or "").lower()
+        if value not in _TRUE | _FALSE:
+            self.errors.append(f"{option} must be True or False, not {value!r}")
+        return value in _TRUE
+
+    def seconds(self, option: str, least: float = 0) -> float:
+        value = self.text(option)
+        try:
+            number = float(value or "")
+        except ValueError:
+            number = math.nan
+        if not (math.isfinite(number) and number >= least):
+            self.errors.append(f"{option} must be a number of seconds, at least {least:g}, not {value!r}")
+            return least
+        return number
+
+    def queue_profiles(self, option: str) -> QueueProfiles:
+        try:
+            return QueueProfiles.parse(self.required(option))
+        except ValueError as error:
+            self.errors.append(f"{option} {error}")
+            return QueueProfiles("ignore", {})

@@ -1,0 +1,425 @@
+"""The executor: all that runs in the scheduler's thread, which does no network I/O.
+
+A heartbeat puts new work into the submitter's queue and takes results from another; it costs what changed since the
+last one, whatever is in flight. The threads touch nothing of BaseExecutor, and nothing they meet is raised here.
+
+Submission ids. Airflow commits a fresh ``external_executor_id`` together with the state QUEUED (3.2.2 and later, where
+every configured executor wants that); the bridge's submission gets the same id, so after a crash the task instance
+itself says what to ask for. Elsewhere the executor writes ahead: it makes the id, gives it to Airflow as a RUNNING
+event, which is how executors set that column, and hands the job over at the next heartbeat, when it is committed.
+
+One TaskInstanceKey has several submissions one after the other: a deferred task that resumes is queued again with the
+same try number. So `_current` says which one counts, and the end of any other is dropped.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+import uuid
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from airflow.configuration import conf as global_conf
+from airflow.executors.base_executor import BaseExecutor
+from airflow.executors.executor_loader import ExecutorLoader
+from airflow.utils.state import TaskInstanceState
+
+from airflow_ecs_bridge import adoption
+from airflow_ecs_bridge.adoption import Orphan, Plan
+from airflow_ecs_bridge.bridge import Bridge, task_log
+from airflow_ecs_bridge.config import ConfigError, Settings
+from airflow_ecs_bridge.job import Job
+from airflow_ecs_bridge.outcome import Outcome, Verdict, outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from concurrent.futures import Future
+    from typing import TypeAlias
+
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.models.taskinstancekey import TaskInstanceKey
+
+    from airflow_ecs_bridge.table import Record
+
+    Key: TypeAlias = Any  # a TaskInstanceKey or, from 3.3 on, a CallbackKey
+
+AIRFLOW_3 = hasattr(BaseExecutor, "jwt_generator")
+try:
+    from airflow.models.callback import CallbackKey  # noqa: F401
+except ImportError:
+    CALLBACKS = False  # before 3.3
+else:
+    CALLBACKS = True
+
+HEARTBEAT_LOST = "failed by Airflow, its heartbeat was missing"
+
+_LOOKUP_AGAIN = 5.0
+"""Seconds between two tries to read the records of adopted task instances."""
+
+
+class EcsBridgeExecutor(BaseExecutor):
+    """Runs every task instance as a container on Amazon ECS, through the ECS bridge."""
+
+    supports_multi_team = True
+    supports_callbacks = CALLBACKS
+    pre_assigns_external_executor_id = True
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not hasattr(self, "conf"):  # before 3.1 there are no teams, and no conf of theirs
+            self.conf = global_conf
+        # Nothing begins here: every command and the API server make instances that are never started.
+        self._bridge: Bridge | None = None
+        self._ids_are_assigned = False
+        self._current: dict[Key, str] = {}
+        self._keys: dict[str, Key] = {}
+        self._results: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+        # Jobs whose id is written ahead: in this heartbeat, and in the one before.
+        self._announced: list[Job] = []
+        self._committed: list[Job] = []
+        # Adopted task instances whose records could not be read in time.
+        self._orphans: dict[str, Orphan] = {}
+        self._orphan_lookup: Future[dict[str, Record]] | None = None
+        self._next_orphan_lookup = 0.0
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The options, read at the first use."""
+        return Settings.from_conf(self.conf)
+
+    # Life
+
+    def start(self) -> None:
+        """Check the options and the bridge's health, and begin the threads; raise if the bridge cannot work."""
+        bridge = Bridge(self.settings, self._results.put)
+        if self.settings.check_health_on_startup:
+            bridge.check_health()
+        self._ids_are_assigned = self._airflow_assigns_ids()
+        bridge.start()
+        self._bridge = bridge
+        self.log.info("Running tasks on the ECS bridge %s", self.settings.submit_url)
+
+    def end(self) -> None:
+        """Wait, `end_timeout` seconds at most, until what was handed over is with the bridge. Containers go on."""
+        bridge, self._bridge = self._bridge, None
+        if bridge is None:
+            return
+        if left := bridge.submitter.flush(self.settings.end_timeout):
+            self.log.warning("%d submissions did not reach the ECS bridge; the next scheduler adopts them", left)
+        bridge.stop()
+
+    def terminate(self) -> None:
+        """Stop at once. Containers go on: the next scheduler adopts them."""
+        bridge, self._bridge = self._bridge, None
+        if bridge is not None:
+            bridge.stop()
+
+    def sync(self) -> None:
+        """Pass on what was written ahead, and take the results; called at every heartbeat."""
+        if self._bridge is None:
+            return
+        try:
+            self._bridge.beat()
+            self._hand_over(self._committed)
+            self._committed, self._announced = self._announced, []
+            if self._orphans:
+                self._settle_orphans()
+            while True:
+                self._ended(self._results.get_nowait())
+        except queue.Empty:
+            pass
+        except Exception:
+            # An exception out of a heartbeat ends the scheduler.
+            self.log.exception("The ECS bridge's executor failed in a heartbeat")
+
+    # New work
+
+    if not hasattr(BaseExecutor, "_process_workloads"):  # Airflow 3.0
+
+        def queue_workload(self, workload: Any, session: Any) -> None:
+            """Take a workload."""
+            self.queued_tasks[workload.ti.key] = workload
+
+    def _process_workloads(self, workload_items: Sequence[Any]) -> None:
+        """Take workloads out of Airflow's queues and hand them on (Airflow 3)."""
+        ready = []
+        for workload in workload_items:
+            try:
+                ready += self._jobs(workload)
+            except Exception:
+                # Airflow's own handling of tasks stuck in queued takes it up again.
+                self.log.exception("A workload could not be taken")
+        self._hand_over(ready)
+
+    def _jobs(self, workload: Any) -> list[Job]:
+        """Take a workload; return its job, but where its id has to be committed first."""
+        if hasattr(workload, "callback"):
+            key, id = workload.key, str(workload.callback.id)
+            self.queued_callbacks.pop(key, None)
+            # A callback is queued once, and its id is its own for life: there is nothing to write ahead.
+            self._track(key, id)
+            return [Job(id, {"callback_id": id}, workload=workload)]
+        ti = workload.ti
+        self.queued_tasks.pop(ti.key, None)
+        assigned = ti.external_executor_id if self._ids_are_assigned else None
+        job = Job(
+            assigned or str(uuid.uuid4()),
+            _subject(ti),
+            queue=ti.queue,
+            executor_config=ti.executor_config,
+            workload=workload,
+        )
+        if not assigned:
+            self._announce(ti.key, job)
+            return []
+        self._track(ti.key, assigned)
+        return [job]
+
+    def execute_async(
+        self, key: TaskInstanceKey, command: list[str], queue: str | None = None, executor_config: Any = None
+    ) -> None:
+        """Take a command (Airflow 2)."""
+        job = Job(
+            str(uuid.uuid4()),
+            _subject(key),
+            queue=queue,
+            executor_config=executor_config,
+            command=command,
+            lifetime=global_conf.getfloat("scheduler", "task_queued_timeout"),
+        )
+        self._announce(key, job)
+
+    def _announce(self, key: Key, job: Job) -> None:
+        """Write the id ahead: Airflow commits it with this heartbeat's events, and the job goes out at the next one."""
+        self._track(key, job.submission_id)
+        self.running_state(key, job.submission_id)
+        self._announced.append(job)
+
+    def _hand_over(self, jobs: list[Job]) -> None:
+        if not jobs or self._bridge is None:
+            return
+        # What was revoked since it was announced is not current any more.
+        jobs = [job for job in jobs if job.submission_id in self._keys]
+        self._bridge.watcher.watch([job.submission_id for job in jobs])
+        for job in jobs:
+            self._bridge.submitter.put(job)
+
+    def _track(self, key: Key, submission_id: str) -> None:
+        self._keys.pop(self._current.get(key, ""), None)
+        self._current[key] = submission_id
+        self._keys[submission_id] = key
+        self.running.add(key)
+
+    def _airflow_assigns_ids(self) -> bool:
+        """Tell whether the id of every workload is fresh and committed.
+
+        With several executors that do not all ask for it, Airflow (3.3.2) leaves an earlier run's id in place for
+        some ways of naming an executor; ``dag.test`` (without a job) assigns none at all.
+        """
+        if not hasattr(BaseExecutor, "pre_assigns_external_executor_id") or self.job_id is None:
+            return False
+        classes = [ExecutorLoader.import_executor_cls(name)[0] for name in ExecutorLoader.get_executor_names()]
+        return all(each.pre_assigns_external_executor_id for each in classes)
+
+    # The end of work
+
+    def _ended(self, result: Outcome) -> None:
+        key = self._keys.get(result.submission_id)
+        if key is None or self._current.get(key) != result.submission_id:
+            return
+        self._untrack(key)
+        if key in self.queued_tasks:
+            # A deferred task's earlier run, and it is queued again: no event, or Airflow fails the one that waits.
+            # Its slot is free all the same, and may be the one that is waited for.
+            self.running.discard(key)
+        elif result.verdict is Verdict.SUCCEEDED:
+            self.success(key)
+        elif result.verdict is Verdict.FAILED:
+            self.log.warning("%s failed: %s", key, result.info)
+            self.log_task_event(event="ecs bridge: failed", extra=result.info or "", ti_key=key)
+            self.fail(key, result.info)
+        else:
+            self.log.warning("%s was not launched, Airflow will queue it again: %s", key, result.info)
+            self.log_task_event(event="ecs bridge: not launched", extra=result.info or "", ti_key=key)
+            self.running.discard(key)
+
+    def _untrack(self, key: Key) -> str | None:
+        submission_id = self._current.pop(key, None)
+        if submission_id is not None:
+            self._keys.pop(submission_id, None)
+            self._orphans.pop(submission_id, None)
+        return submission_id
+
+    def change_state(self, key: Key, state: Any, info: Any = None, remove_running: bool = True) -> None:
+        """Change the state of a task. The scheduler itself calls it with FAILED when a heartbeat is missing."""
+        if state == TaskInstanceState.FAILED:
+            # Our own failures are untracked by now, so this stops only what somebody else fails.
+            self._stop(key, HEARTBEAT_LOST)
+        super().change_state(key, state, info, remove_running)
+
+    def revoke_task(self, *, ti: TaskInstance) -> None:
+        """Stop a task instance that is stuck in queued, and forget it."""
+        self.queued_tasks.pop(ti.key, None)
+        self.running.discard(ti.key)
+        self._stop(ti.key, adoption.REVOKED, adoption.submission_id_of(ti.external_executor_id))
+
+    def cleanup_stuck_queued_tasks(self, tis: list[TaskInstance]) -> list[str]:
+        """Stop and fail task instances that are stuck in queued (Airflow 2.10 before 2.10.5)."""
+        for ti in tis:
+            self.revoke_task(ti=ti)
+            self.fail(ti.key)
+        return [repr(ti) for ti in tis]
+
+    def _stop(self, key: Key, reason: str, otherwise: str | None = None) -> None:
+        submission_id = self._untrack(key) or otherwise
+        if submission_id is None or self._bridge is None:
+            return
+        self._bridge.submitter.revoke(submission_id)
+        self._bridge.watcher.forget(submission_id)
+        # Also if it was never sent: the bridge then refuses to launch what may still be on its way.
+        self._bridge.stopper.stop(submission_id, reason)
+
+    # Adoption
+
+    def try_adopt_task_instances(self, tis: Sequence[TaskInstance]) -> Sequence[TaskInstance]:
+        """Take over the task instances of a scheduler that died; return those that Airflow must reset."""
+        if self._bridge is None or not tis:
+            return tis
+        try:
+            orphans = [(ti, self._orphan(ti)) for ti in tis]
+            ids = [orphan.submission_id for _, orphan in orphans if orphan.submission_id]
+            # Watched from before the read: an end is either in what is read or in the feed after it.
+            self._bridge.watcher.watch(ids)
+            records = self._read(ids)
+        except Exception:
+            self.log.exception("Task instances could not be adopted")
+            return tis
+        refused = [ti for ti, orphan in orphans if not self._adopt(ti, orphan, records)]
+        for id in ids:
+            if id not in self._keys:
+                self._bridge.watcher.forget(id)
+        self.log.info("Adopted %d of %d task instances", len(tis) - len(refused), len(tis))
+        return refused
+
+    def _orphan(self, ti: TaskInstance) -> Orphan:
+        queued = ti.state == TaskInstanceState.QUEUED
+        stale_id_possible = queued and not self._ids_are_assigned and ti.queued_dttm is not None
+        return Orphan(
+            key=ti.key,
+            submission_id=adoption.submission_id_of(ti.external_executor_id),
+            queued=queued,
+            queued_ms=int(ti.queued_dttm.timestamp() * 1000) if stale_id_possible else None,
+        )
+
+    def _read(self, ids: list[str]) -> dict[str, Record] | None:
+        """Read records, waiting for `adoption_timeout` at most; None if they cannot be read now."""
+        if not ids or self._bridge is None:
+            return {}
+        answer = self._bridge.watcher.lookup(ids)
+        try:
+            return answer.result(self.settings.adoption_timeout)
+        except Exception as error:
+            answer.cancel()
+            self.log.warning(
+                "The ECS bridge's table could not be read, adopting %d task instances on trust: %s",
+                len(ids),
+                str(error) or type(error).__name__,
+            )
+            return None
+
+    def _adopt(self, ti: TaskInstance, orphan: Orphan, records: dict[str, Record] | None) -> bool:
+        try:
+            if records is None and orphan.submission_id:
+                orphan.job = self._rebuild(ti, orphan.submission_id) if orphan.queued else None
+                self._track(orphan.key, orphan.submission_id)
+                self._orphans[orphan.submission_id] = orphan
+                return True
+            record = (records or {}).get(orphan.submission_id or "")
+            plan = adoption.judge(orphan, record)
+            if plan in (Plan.SUBMIT, Plan.SUBMIT_ANEW):
+                orphan.job = self._rebuild(ti, orphan.submission_id or str(uuid.uuid4()))
+            return self._carry_out(plan, orphan, record)
+        except Exception:
+            self.log.exception("Task instance %s could not be adopted", orphan.key)
+            return False
+
+    def _carry_out(self, plan: Plan, orphan: Orphan, record: Record | None) -> bool:
+        """Do as planned; False if the task instance is not ours to keep."""
+        if plan is Plan.SUBMIT and orphan.job:
+            self._track(orphan.key, orphan.job.submission_id)
+            self._hand_over([orphan.job])
+        elif plan is Plan.SUBMIT_ANEW and orphan.job:
+            orphan.job.submission_id = str(uuid.uuid4())
+            self._announce(orphan.key, orphan.job)
+        elif plan is Plan.WATCH and orphan.submission_id:
+            self._track(orphan.key, orphan.submission_id)
+        elif plan is Plan.REPORT and record:
+            self._track(orphan.key, record.submission_id)
+            self._results.put(outcome(record))
+        elif plan is Plan.LEAVE:
+            self._untrack(orphan.key)
+            self.running.discard(orphan.key)
+        else:
+            return False
+        return True
+
+    def _settle_orphans(self) -> None:
+        """Go on with adopted task instances whose records could not be read at the time."""
+        if self._orphan_lookup is None:
+            if time.monotonic() >= self._next_orphan_lookup and self._bridge:
+                self._orphan_lookup = self._bridge.watcher.lookup(list(self._orphans))
+            return
+        if not self._orphan_lookup.done():
+            return
+        answer, self._orphan_lookup = self._orphan_lookup, None
+        self._next_orphan_lookup = time.monotonic() + _LOOKUP_AGAIN
+        if answer.exception() is not None:
+            return
+        records = answer.result()
+        for submission_id, orphan in list(self._orphans.items()):
+            del self._orphans[submission_id]
+            record = records.get(submission_id)
+            if not self._carry_out(adoption.judge(orphan, record), orphan, record):
+                # Airflow thinks it runs, and we know nothing of it: its missing heartbeat will tell.
+                self._untrack(orphan.key)
+                self.running.discard(orphan.key)
+
+    def _rebuild(self, ti: TaskInstance, submission_id: str) -> Job:
+        """Make the job of a task instance as the scheduler would."""
+        common = {"queue": ti.queue, "executor_config": ti.executor_config}
+        if AIRFLOW_3:
+            from airflow.executors import workloads
+
+            workload = workloads.ExecuteTask.make(ti, generator=self.jwt_generator)
+            return Job(submission_id, _subject(ti), workload=workload, **common)
+        return Job(
+            submission_id,
+            _subject(ti),
+            command=ti.command_as_list(local=True, pool=ti.pool),
+            lifetime=global_conf.getfloat("scheduler", "task_queued_timeout"),
+            queued_at=ti.queued_dttm.timestamp() if ti.queued_dttm else time.time(),
+            **common,
+        )
+
+    # The log view
+
+    def get_task_log(self, ti: TaskInstance, try_number: int) -> tuple[list[str], list[str]]:
+        """Say what the bridge knows of a running task; called in the API server, on an instance never started."""
+        try:
+            return task_log(self.settings, ti.external_executor_id), []
+        except ConfigError as error:
+            return [str(error)], []
+
+
+def _subject(ti: Any) -> dict[str, str]:
+    """Return what a submission's labels say of a task instance or its key."""
+    subject = {
+        "dag_id": ti.dag_id,
+        "task_id": ti.task_id,
+        "run_id": ti.run_id,
+        "try_number": str(ti.try_number),
+    }
+    if ti.map_index >= 0:
+        subject["map_index"] = str(ti.map_index)
+    return subject

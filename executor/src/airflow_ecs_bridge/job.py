@@ -1,0 +1,186 @@
+"""From an Airflow workload to a submission of the bridge.
+
+Building one costs a JSON dump and some checks, so it is done in the submitter's threads; the scheduler's thread only
+makes the `Job`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from airflow_ecs_bridge.config import PROFILE_NAME
+
+OVERRIDES_LIMIT = 8192
+"""Characters of JSON that RunTask's overrides may have, the command in them included."""
+
+LABELS_LIMIT = 200
+"""Bytes that the keys and values of a submission's labels may have together."""
+
+# RunTask's parameters, as botocore's model of ECS names them, but for those that are the bridge's own.
+_RUN_TASK = frozenset(
+    {
+        "capacityProviderStrategy",
+        "cluster",
+        "enableECSManagedTags",
+        "enableExecuteCommand",
+        "group",
+        "launchType",
+        "networkConfiguration",
+        "overrides",
+        "placementConstraints",
+        "placementStrategy",
+        "platformVersion",
+        "propagateTags",
+        "referenceId",
+        "tags",
+        "taskDefinition",
+        "volumeConfigurations",
+    }
+)
+_OURS = frozenset({"count", "startedBy", "clientToken"})
+
+
+class Unsubmittable(Exception):
+    """This job can never be submitted as it is; the message is for its task's event log."""
+
+
+@dataclass
+class Job:
+    """One submission to make. `subject` is what the labels name: dag_id, task_id and so on."""
+
+    submission_id: str
+    subject: dict[str, str]
+    queue: str | None = None
+    executor_config: Any = None
+    workload: Any = None
+    """Airflow 3: the workload, whose JSON is the command's argument."""
+    command: list[str] | None = None
+    """Airflow 2: the command itself."""
+    lifetime: float = 0.0
+    """Airflow 2: seconds after `queued_at` until Airflow takes the task for stuck. Airflow 3's token says it itself."""
+    queued_at: float = field(default_factory=time.time)
+    failures: int = 0
+    """Calls and answers in a row that asked to try again."""
+    body: dict[str, Any] | None = None
+    """The submission, once built; a repeat must be the same to the letter."""
+    guessed_profile: str | None = None
+    """The profile, where only the queue's name speaks for it."""
+
+    def launch_deadline(self, margin: float) -> int | None:
+        """Return the epoch milliseconds after which a launch is of no use: the worker's token would be refused."""
+        if self.workload is None:
+            return int((self.queued_at + self.lifetime - margin) * 1000)
+        expiry = token_expiry(self.workload.token)
+        return None if expiry is None else int((expiry - margin) * 1000)
+
+    def build(self, profile: str | None, margin: float) -> dict[str, Any]:
+        """Return the item for ``POST /v1/submissions``."""
+        chosen, overrides = read_executor_config(self.executor_config)
+        self.guessed_profile = None if chosen else profile
+        body: dict[str, Any] = {
+            "submission_id": self.submission_id,
+            "command": self._command(),
+            "labels": labels(self.subject),
+        }
+        if overrides:
+            body["overrides"] = overrides
+        if chosen or profile:
+            body["profile"] = chosen or profile
+        deadline = self.launch_deadline(margin)
+        if deadline is not None:
+            body["launch_deadline"] = deadline
+        _check_size(body["command"], overrides)
+        self.body = body
+        return body
+
+    def _command(self) -> list[str]:
+        if self.workload is None:
+            return list(self.command or [])
+        module = "airflow.sdk.execution_time.execute_workload"
+        return ["python", "-m", module, "--json-string", self.workload.model_dump_json()]
+
+
+def token_expiry(token: str) -> float | None:
+    """Return the epoch seconds at which a workload's JWT expires, unverified; None if it does not say."""
+    try:
+        claims = token.split(".")[1]
+        expiry = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))["exp"]
+        return float(expiry)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, binascii.Error):
+        return None
+
+
+def read_executor_config(config: Any) -> tuple[str | None, dict[str, Any]]:
+    """Return the profile and the RunTask parameters that a task's ``executor_config`` asks for; never changes it.
+
+    Beside ``profile`` it holds RunTask's own parameters, as AwsEcsExecutor takes them:
+    ``{"profile": "large", "overrides": {"containerOverrides": [{"name": "airflow", "environment": [..]}]}}``.
+    """
+    if not config:
+        return None, {}
+    if not isinstance(config, dict):
+        raise Unsubmittable(f"executor_config must be a dict, not {type(config).__name__}")
+    overrides = {key: value for key, value in config.items() if key != "profile"}
+    if reserved := sorted(_OURS & overrides.keys()):
+        raise Unsubmittable(f"executor_config may not set {', '.join(reserved)}: the bridge does")
+    if unknown := sorted(str(key) for key in overrides if key not in _RUN_TASK):
+        raise Unsubmittable(
+            f"executor_config has what is neither profile nor a parameter of RunTask: {', '.join(unknown)}"
+        )
+    profile = config.get("profile")
+    if profile is not None and not (isinstance(profile, str) and PROFILE_NAME.fullmatch(profile)):
+        raise Unsubmittable("executor_config['profile'] is not a profile's name")
+    for container in _containers(overrides):
+        if "command" in container:
+            raise Unsubmittable("executor_config may not set a container's command: Airflow does")
+    try:
+        # A copy, and proof that it can be sent.
+        return profile, json.loads(json.dumps(overrides, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise Unsubmittable(f"executor_config is not JSON: {error}") from None
+
+
+def _containers(overrides: dict[str, Any]) -> list[dict[str, Any]]:
+    task = overrides.get("overrides")
+    if task is None:
+        return []
+    if not isinstance(task, dict):
+        raise Unsubmittable("executor_config['overrides'] must be a dict")
+    containers = task.get("containerOverrides", [])
+    if not isinstance(containers, list) or not all(isinstance(each, dict) and "name" in each for each in containers):
+        raise Unsubmittable("executor_config's containerOverrides must be a list of dicts with a name each")
+    return containers
+
+
+def _check_size(command: list[str], overrides: dict[str, Any]) -> None:
+    # What the profile adds is only known to the bridge, which checks the whole; this spares the round trip.
+    task = overrides.get("overrides", {})
+    size = len(json.dumps({**task, "command": command}, ensure_ascii=False, separators=(",", ":")))
+    if size > OVERRIDES_LIMIT:
+        raise Unsubmittable(
+            f"the command and the overrides have {size} characters of JSON, and ECS takes {OVERRIDES_LIMIT} at most; "
+            "long identifiers, executor_config and tracing context add to it"
+        )
+
+
+def labels(subject: dict[str, str]) -> dict[str, str]:
+    """Return the subject cut to `LABELS_LIMIT` bytes: long values give way to short ones, evenly."""
+    room = LABELS_LIMIT - sum(len(key.encode()) for key in subject)
+    result: dict[str, str] = {}
+    shortest_first = sorted(subject, key=lambda key: len(subject[key].encode()))
+    for place, key in enumerate(shortest_first):
+        result[key] = _cut(subject[key], room // (len(subject) - place))
+        room -= len(result[key].encode())
+    return {key: result[key] for key in subject}
+
+
+def _cut(text: str, most: int) -> str:
+    encoded = text.encode()
+    if len(encoded) <= most:
+        return text
+    return encoded[: max(most - 3, 0)].decode(errors="ignore") + "…"

@@ -1,0 +1,57 @@
+"""What the end of a submission means for its task instance."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from airflow_ecs_bridge.table import Record
+
+
+class Verdict(enum.Enum):
+    """What the executor tells Airflow."""
+
+    SUCCEEDED = enum.auto()
+    FAILED = enum.auto()
+    RELEASED = enum.auto()
+    """Nothing: it never started and never will. Airflow's own handling of tasks stuck in queued takes it up again
+    without costing a try, where a failure would."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one submission ended, on its way from a background thread to the scheduler's."""
+
+    submission_id: str
+    verdict: Verdict
+    info: str | None = None
+
+
+def outcome(record: Record) -> Outcome:
+    """Judge a record in a terminal state."""
+    if record.state == "succeeded":
+        return Outcome(record.submission_id, Verdict.SUCCEEDED)
+    if record.state == "expired":
+        return Outcome(record.submission_id, Verdict.RELEASED, explain(record))
+    return Outcome(record.submission_id, Verdict.FAILED, explain(record))
+
+
+def explain(record: Record) -> str:
+    """Put into one line for people how a submission ended, and where to look further."""
+    facts = [f"the ECS bridge says {record.state}"]
+    if record.exit_code is not None:
+        facts.append(f"exit code {record.exit_code}{_signal(record.exit_code)}")
+    if record.stop_code:
+        facts.append(f"stop code {record.stop_code}")
+    facts += [text for text in dict.fromkeys((record.reason, record.stopped_reason)) if text]
+    facts.append(f"submission {record.submission_id}")
+    if record.task_arn:
+        facts.append(record.task_arn)
+    return ", ".join(facts)
+
+
+def _signal(exit_code: int) -> str:
+    # A shell's convention, which container runtimes follow: 128 + the signal's number.
+    return {137: " (killed, often for want of memory)", 143: " (terminated)"}.get(exit_code, "")
