@@ -31,6 +31,8 @@ pub struct Bucket {
 pub struct Taken {
     /// How many were there, of those wanted.
     pub tokens: u32,
+    /// The bucket that this was reckoned from: as known, but no fuller than full.
+    pub assumed: Bucket,
     /// The bucket afterwards.
     pub bucket: Bucket,
     /// When the next token will be there.
@@ -62,7 +64,12 @@ impl Bucket {
         let tokens = held.min(wanted);
         let bucket = Self { empty_at: empty_at + (micros_each * f64::from(tokens)) as u64 };
         let next_at = bucket.empty_at + micros_each as u64;
-        Taken { tokens, bucket, next_in: Duration::from_micros(next_at.saturating_sub(now)) }
+        Taken {
+            tokens,
+            assumed: Self { empty_at },
+            bucket,
+            next_in: Duration::from_micros(next_at.saturating_sub(now)),
+        }
     }
 }
 

@@ -307,6 +307,22 @@ impl FrozenRequest {
     }
 }
 
+/// `message` of an ECS error, without any longer text that the body of the request gave as command or environment:
+/// such a message may quote what it refuses.
+pub fn redact(message: &str, body: &str) -> String {
+    const SHORTEST: usize = 6;
+    let request: Value = serde_json::from_str(body).unwrap_or_default();
+    let containers = request.pointer("/overrides/containerOverrides").and_then(Value::as_array).into_iter().flatten();
+    let secrets = containers.flat_map(|container| {
+        let list = |name| container.get(name).and_then(Value::as_array).into_iter().flatten();
+        let values = list("environment").filter_map(|variable| variable.get("value"));
+        list("command").chain(values).filter_map(Value::as_str)
+    });
+    secrets
+        .filter(|secret| secret.len() >= SHORTEST)
+        .fold(message.to_owned(), |message, secret| message.replace(secret, "[redacted]"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -318,11 +334,11 @@ mod tests {
     fn shape_of(model: &Value, shape: &Shape, path: &str) {
         match (model, shape) {
             (Value::Object(model), Object(members)) => {
-                let ours: Vec<_> = members.iter().map(|(name, _)| (*name).to_owned()).collect();
+                let mut ours: Vec<_> = members.iter().map(|(name, _)| (*name).to_owned()).collect();
                 let mut theirs: Vec<_> = model.keys().cloned().collect();
-                let mut sorted = ours.clone();
-                (sorted.sort(), theirs.sort());
-                assert_eq!(sorted, theirs, "{path}");
+                ours.sort();
+                theirs.sort();
+                assert_eq!(ours, theirs, "{path}");
                 members.iter().for_each(|(name, shape)| shape_of(&model[*name], shape, &join(path, name)));
             }
             (Value::Array(model), List(item)) => shape_of(&model[0], item, path),
@@ -431,6 +447,17 @@ mod tests {
             body,
             json!({"startedBy": "prod/a/2", "clientToken": token, "cluster": "nightly", "taskDefinition": "etl:7"})
         );
+    }
+
+    #[test]
+    fn an_error_does_not_quote_command_or_environment() {
+        let body = json!({"overrides": {"containerOverrides": [
+            {"name": "main", "command": ["run", "--token=hunter2"], "environment": [{"name": "KEY", "value": "s3cr3t-value"}]}]}});
+        assert_eq!(
+            redact("cannot run --token=hunter2 with s3cr3t-value in main", &body.to_string()),
+            "cannot run [redacted] with [redacted] in main"
+        );
+        assert_eq!(redact("as it is", "not json"), "as it is");
     }
 
     #[test]

@@ -1,0 +1,232 @@
+//! The loop that every function runs: decide, write if unchanged, act, and learn from the act.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use ecs_bridge_core::{
+    Action, Alarm, Call, Input, LaunchAnswer, Record, Rules, StartedBy, Timestamp, decide, decide::AfterStop, task_id,
+};
+
+use crate::{
+    ecs::{Described, Ecs, EcsError, RunTaskAnswer},
+    table::{Table, TableError},
+};
+
+/// The clock.
+pub fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// A record after a decision, and what is to be done.
+#[derive(Debug)]
+pub struct Settled {
+    /// As it now stands in the table.
+    pub record: Record,
+    /// What is to be done next; none if the record went while it was being decided.
+    pub action: Option<Action>,
+}
+
+/// Table, ECS and rules of a deployment.
+#[derive(Debug)]
+pub struct Bridge {
+    /// Its table.
+    pub table: Table,
+    /// Its ECS.
+    pub ecs: Ecs,
+    /// What its decisions rest on.
+    pub rules: Rules,
+}
+
+impl Bridge {
+    /// Decides on `input` and writes the result; anew with what another left, as long as another was quicker.
+    ///
+    /// The action is for the caller to do, and only then: it is void if this fails.
+    ///
+    /// # Errors
+    /// Where the table does not answer. The write may have happened; the record is due again at its `check_at`.
+    pub async fn decide(&self, mut record: Record, input: &Input) -> Result<Settled, TableError> {
+        loop {
+            let decision = decide(&record, input, now(), &self.rules);
+            let Some(next) = decision.record else {
+                alarm(&record, decision.alarm);
+                return Ok(Settled { record, action: decision.action });
+            };
+            match self.table.update(&record, &next).await? {
+                Ok(()) => {
+                    transition(&record, &next);
+                    alarm(&next, decision.alarm);
+                    return Ok(Settled { record: next, action: decision.action });
+                }
+                Err(Some(current)) => record = *current,
+                // Removed by its time to live in between.
+                Err(None) => return Ok(Settled { record, action: None }),
+            }
+        }
+    }
+
+    /// Decides on `input`, acts, decides on what came of it, and so on until there is nothing left to do.
+    ///
+    /// # Errors
+    /// Where the table does not answer; see [`decide`](Self::decide).
+    pub async fn settle(&self, record: Record, input: Input) -> Result<Record, TableError> {
+        let settled = self.decide(record, &input).await?;
+        self.carry_out(settled).await
+    }
+
+    /// Does what was decided, and what follows from it.
+    ///
+    /// # Errors
+    /// Where the table does not answer; see [`decide`](Self::decide).
+    pub async fn carry_out(&self, mut settled: Settled) -> Result<Record, TableError> {
+        while let Some(action) = settled.action.take() {
+            for input in self.act(&settled.record, action).await {
+                settled = self.decide(settled.record, &input).await?;
+            }
+        }
+        Ok(settled.record)
+    }
+
+    /// Does one thing, and tells what was learnt by it. What fails here is done again when the record is due.
+    async fn act(&self, record: &Record, action: Action) -> Vec<Input> {
+        let result = match action {
+            Action::RunTask(call) => return self.run_task(record, call).await,
+            Action::LookUp(_) => self.look_up(record).await,
+            Action::Describe { task_arn } => self.describe(record, task_arn).await,
+            Action::Stop { task_arn, cluster, reason, then } => {
+                self.stop(record, task_arn, &cluster, &reason, then).await
+            }
+        };
+        result.unwrap_or_else(|error| {
+            tracing::warn!(submission_id = %record.submission_id, %error, "a call to ECS failed; it is repeated when due");
+            Vec::new()
+        })
+    }
+
+    async fn run_task(&self, record: &Record, call: Call) -> Vec<Input> {
+        if now().since(call.claimed_at) > self.rules.timers.send_within {
+            let late = "not sent: its claim was too old";
+            return vec![Input::Launch(call, LaunchAnswer::Unanswered(late.to_owned()))];
+        }
+        let started_by = record.started_by(&self.rules);
+        match self.ecs.run_task(record, &started_by).await {
+            RunTaskAnswer::Answer(answer) => {
+                log_answer(record, &answer);
+                vec![Input::Launch(call, answer)]
+            }
+            RunTaskAnswer::Conflict(task_arns) => self.adopt(record, call, &started_by, task_arns).await,
+        }
+    }
+
+    /// The token was used before, with other parameters. Whose tasks are those?
+    async fn adopt(&self, record: &Record, call: Call, started_by: &StartedBy, task_arns: Vec<String>) -> Vec<Input> {
+        match self.ecs.describe(&record.cluster, &task_arns).await {
+            Ok(described) => {
+                let ours = seen(described, started_by);
+                if !ours.is_empty() {
+                    return ours;
+                }
+                tracing::error!(submission_id = %record.submission_id, "RunTask conflicts with a task that is not known");
+            }
+            Err(error) => {
+                tracing::warn!(submission_id = %record.submission_id, %error, "a conflict could not be looked at")
+            }
+        }
+        vec![Input::Launch(call, LaunchAnswer::Unanswered("ConflictException".to_owned()))]
+    }
+
+    async fn look_up(&self, record: &Record) -> Result<Vec<Input>, EcsError> {
+        let began_at = now();
+        let started_by = record.started_by(&self.rules);
+        let task_arns = self.ecs.list(&record.cluster, &started_by).await?;
+        if task_arns.is_empty() {
+            return Ok(vec![Input::NotFound(record.attempt, began_at)]);
+        }
+        Ok(seen(self.ecs.describe(&record.cluster, &task_arns).await?, &started_by))
+    }
+
+    async fn describe(&self, record: &Record, task_arn: String) -> Result<Vec<Input>, EcsError> {
+        let at = now();
+        let described = self.ecs.describe(&record.cluster, std::slice::from_ref(&task_arn)).await?;
+        Ok(described.into_iter().map(|described| learnt(described, at)).collect())
+    }
+
+    async fn stop(
+        &self,
+        record: &Record,
+        task_arn: String,
+        cluster: &str,
+        reason: &str,
+        then: AfterStop,
+    ) -> Result<Vec<Input>, EcsError> {
+        let stopped = self.ecs.stop(cluster, &task_arn, reason).await;
+        match (stopped, then) {
+            (Ok(()), AfterStop::Nothing) => Ok(Vec::new()),
+            (Err(error), AfterStop::Nothing) => Err(error),
+            (Ok(()), AfterStop::Describe) => self.describe(record, task_arn).await,
+            // What cannot be stopped may be over.
+            (Err(error), AfterStop::Describe) => {
+                tracing::warn!(submission_id = %record.submission_id, %error, "a task could not be stopped");
+                self.describe(record, task_arn).await
+            }
+            // A task that ECS calls MISSING is not expected to be found for a stop either: it was asked.
+            (_, AfterStop::GiveUp(at)) => Ok(vec![Input::Missing { task_arn, at, stop_sent: true }]),
+        }
+    }
+}
+
+/// What a description, begun at `at`, tells.
+pub(crate) fn learnt(described: Described, at: Timestamp) -> Input {
+    match described {
+        Described::Task(_, task) => Input::Seen(task),
+        Described::Missing(task_arn) => Input::Missing { task_arn, at, stop_sent: false },
+    }
+}
+
+/// The tasks of one attempt among those described.
+fn seen(described: Vec<Described>, started_by: &StartedBy) -> Vec<Input> {
+    let ours = described.into_iter().filter_map(|described| match described {
+        Described::Task(of, task) if of == *started_by => Some(Input::Seen(task)),
+        Described::Task(..) | Described::Missing(_) => None,
+    });
+    ours.collect()
+}
+
+fn log_answer(record: &Record, answer: &LaunchAnswer) {
+    let (submission_id, attempt) = (&record.submission_id, record.attempt.get());
+    match answer {
+        LaunchAnswer::Task { .. } => {}
+        LaunchAnswer::RefusedForNow(reason) => {
+            tracing::warn!(%submission_id, attempt, reason, "RunTask was refused for now")
+        }
+        LaunchAnswer::RefusedForGood(reason) => {
+            tracing::warn!(%submission_id, attempt, reason, "RunTask was refused for good")
+        }
+        LaunchAnswer::Unanswered(reason) => tracing::warn!(%submission_id, attempt, reason, "RunTask was not answered"),
+    }
+}
+
+fn transition(from: &Record, to: &Record) {
+    if from.state != to.state {
+        tracing::info!(
+            submission_id = %to.submission_id,
+            attempt = to.attempt.get(),
+            from = %from.state,
+            to = %to.state,
+            task = to.task_arn.as_deref().map(task_id),
+            exit_code = to.exit_code,
+            stop_code = to.stop_code,
+            "transition"
+        );
+    }
+}
+
+fn alarm(record: &Record, alarm: Option<Alarm>) {
+    let submission_id = &record.submission_id;
+    match alarm {
+        None => {}
+        Some(Alarm::OrphanTask) => {
+            tracing::error!(%submission_id, state = %record.state, "a task lives for a submission that has ended; it is stopped")
+        }
+        Some(Alarm::SecondTask) => tracing::error!(%submission_id, "a second task of one attempt; it is stopped"),
+    }
+}

@@ -1,0 +1,323 @@
+//! ECS: RunTask and what its answer is worth, DescribeTasks, ListTasks, StopTask.
+
+use std::io;
+
+use aws_sdk_ecs::{
+    Client,
+    config::retry::RetryConfig,
+    error::{ProvideErrorMetadata, SdkError},
+    operation::run_task::{RunTaskError, RunTaskOutput},
+    primitives::DateTime,
+    types::{self, DesiredStatus},
+};
+use ecs_bridge_core::{Container, LaunchAnswer, StartedBy, Task, Timestamp, record::Record, run_task};
+
+/// DescribeTasks' limit on the tasks of a call.
+pub const DESCRIBED: usize = 100;
+
+/// Why a call to ECS other than RunTask failed. It is repeated when the record is due again.
+#[derive(Debug, thiserror::Error)]
+#[error("{operation}: {reason}")]
+pub struct EcsError {
+    operation: &'static str,
+    reason: String,
+}
+
+impl EcsError {
+    fn call<E: ProvideErrorMetadata, R>(operation: &'static str) -> impl Fn(SdkError<E, R>) -> Self {
+        move |error| Self { operation, reason: words(&error) }
+    }
+}
+
+/// What DescribeTasks, or a search by `startedBy`, told of one task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Described {
+    /// It is this, and was started as that.
+    Task(StartedBy, Task),
+    /// ECS knows the ARN and cannot describe it.
+    Missing(String),
+}
+
+/// What came of a RunTask call.
+#[derive(Debug)]
+pub enum RunTaskAnswer {
+    /// An answer, or none.
+    Answer(LaunchAnswer),
+    /// The token was used with other parameters: by these tasks.
+    Conflict(Vec<String>),
+}
+
+/// ECS in the deployment's region.
+#[derive(Clone, Debug)]
+pub struct Ecs {
+    client: Client,
+}
+
+impl Ecs {
+    /// ECS by this client.
+    pub const fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    /// Calls RunTask once with the record's frozen request.
+    ///
+    /// The request goes out as the JSON that was frozen, not through the SDK's types: parameters that ECS takes and
+    /// this SDK does not know yet get there, and nothing is built twice. Signing, endpoint and errors are the SDK's.
+    /// Its retries are off: what a refusal proves depends on whether it answers the first call.
+    pub async fn run_task(&self, record: &Record, started_by: &StartedBy) -> RunTaskAnswer {
+        let body =
+            record.request.as_ref().map_or(Err(io::ErrorKind::NotFound.into()), |request| request.body(started_by));
+        let body = match body {
+            Ok(body) => body,
+            Err(error) => {
+                return RunTaskAnswer::Answer(LaunchAnswer::RefusedForGood(format!(
+                    "the stored request cannot be read: {error}"
+                )));
+            }
+        };
+        let sent = body.clone();
+        let result = self
+            .client
+            .run_task()
+            .customize()
+            .config_override(aws_sdk_ecs::Config::builder().retry_config(RetryConfig::disabled()))
+            .mutate_request(move |request| {
+                request.headers_mut().insert("content-length", sent.len().to_string());
+                *request.body_mut() = sent.as_str().into();
+            })
+            .send()
+            .await;
+        match result {
+            Ok(output) => RunTaskAnswer::Answer(answer(&output, &body)),
+            Err(error) => refusal(&error, &body),
+        }
+    }
+
+    /// Describes up to [`DESCRIBED`] tasks of a cluster. Tasks without a `startedBy` of ours are left out.
+    ///
+    /// # Errors
+    /// Where ECS does not answer.
+    pub async fn describe(&self, cluster: &str, task_arns: &[String]) -> Result<Vec<Described>, EcsError> {
+        let request = self.client.describe_tasks().cluster(cluster).set_tasks(Some(task_arns.to_vec()));
+        let answer = request.send().await.map_err(EcsError::call("DescribeTasks"))?;
+        let tasks = answer.tasks().iter().filter_map(described);
+        let missing = answer.failures().iter().filter(|failure| failure.reason() == Some("MISSING"));
+        Ok(tasks.chain(missing.filter_map(|failure| Some(Described::Missing(failure.arn()?.to_owned())))).collect())
+    }
+
+    /// The ARNs of the tasks that were started by `started_by`: those that run, else those that have stopped.
+    ///
+    /// # Errors
+    /// Where ECS does not answer.
+    pub async fn list(&self, cluster: &str, started_by: &StartedBy) -> Result<Vec<String>, EcsError> {
+        for status in [DesiredStatus::Running, DesiredStatus::Stopped] {
+            let request =
+                self.client.list_tasks().cluster(cluster).started_by(started_by.to_string()).desired_status(status);
+            let answer = request.send().await.map_err(EcsError::call("ListTasks"))?;
+            if !answer.task_arns().is_empty() {
+                return Ok(answer.task_arns().to_vec());
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    /// Asks ECS to stop a task: SIGTERM, and SIGKILL after the container's stop timeout.
+    ///
+    /// # Errors
+    /// Where ECS does not answer, or does not know the task.
+    pub async fn stop(&self, cluster: &str, task_arn: &str, reason: &str) -> Result<(), EcsError> {
+        let request = self.client.stop_task().cluster(cluster).task(task_arn).reason(cut(reason));
+        request.send().await.map(drop).map_err(EcsError::call("StopTask"))
+    }
+
+    /// Whether the cluster is there and active.
+    ///
+    /// # Errors
+    /// Where ECS does not answer.
+    pub async fn is_active(&self, cluster: &str) -> Result<bool, EcsError> {
+        let answer = self
+            .client
+            .describe_clusters()
+            .clusters(cluster)
+            .send()
+            .await
+            .map_err(EcsError::call("DescribeClusters"))?;
+        Ok(answer.clusters().iter().any(|cluster| cluster.status() == Some("ACTIVE")))
+    }
+
+    /// The container called `name` of a task definition; nothing where it has none of that name.
+    ///
+    /// # Errors
+    /// Where ECS does not answer, or does not know the task definition.
+    pub async fn container_definition(
+        &self,
+        task_definition: &str,
+        name: &str,
+    ) -> Result<Option<types::ContainerDefinition>, EcsError> {
+        let request = self.client.describe_task_definition().task_definition(task_definition);
+        let answer = request.send().await.map_err(EcsError::call("DescribeTaskDefinition"))?;
+        let containers = answer.task_definition().map(types::TaskDefinition::container_definitions).unwrap_or_default();
+        Ok(containers.iter().find(|container| container.name() == Some(name)).cloned())
+    }
+}
+
+/// StopTask's reason is at most 255 characters long.
+fn cut(reason: &str) -> String {
+    reason.chars().take(255).collect()
+}
+
+/// Code and message of an error; nothing of the request.
+fn words<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> String {
+    match (error.code(), error.message()) {
+        (Some(code), Some(message)) => format!("{code}: {message}"),
+        (Some(code), None) => code.to_owned(),
+        (None, _) => match error {
+            SdkError::ConstructionFailure(_) => "no request could be made".to_owned(),
+            SdkError::TimeoutError(_) => "no answer in time".to_owned(),
+            SdkError::DispatchFailure(_) => "the connection broke".to_owned(),
+            _ => "the answer was not understood".to_owned(),
+        },
+    }
+}
+
+/// RunTask's HTTP 200, which is an answer only if it holds a task or a failure.
+fn answer(output: &RunTaskOutput, body: &str) -> LaunchAnswer {
+    if let Some(task) = output.tasks().first()
+        && let Some(arn) = task.task_arn()
+    {
+        let live = task.last_status() != Some("STOPPED") && task.desired_status() != Some("STOPPED");
+        return LaunchAnswer::Task { arn: arn.to_owned(), live };
+    }
+    // None of ECS's reasons here is for good: hosts come, quotas are freed. The launch deadline ends the wait.
+    match output.failures().first() {
+        Some(failure) => {
+            let parts = [failure.reason(), failure.detail()];
+            let reason = parts.into_iter().flatten().collect::<Vec<_>>().join(": ");
+            LaunchAnswer::RefusedForNow(run_task::redact(&reason, body))
+        }
+        None => LaunchAnswer::Unanswered("RunTask answered with neither a task nor a failure".to_owned()),
+    }
+}
+
+/// What an error of RunTask is worth.
+fn refusal(error: &SdkError<RunTaskError>, body: &str) -> RunTaskAnswer {
+    let reason = run_task::redact(&words(error), body);
+    let answer = match error {
+        // It never left.
+        SdkError::ConstructionFailure(_) => LaunchAnswer::RefusedForNow(reason),
+        SdkError::ServiceError(context) => {
+            if let RunTaskError::ConflictException(conflict) = context.err() {
+                return RunTaskAnswer::Conflict(conflict.resource_ids().to_vec());
+            }
+            if context.raw().status().is_server_error() {
+                LaunchAnswer::Unanswered(reason)
+            } else {
+                match worth(error.code().unwrap_or_default(), error.message().unwrap_or_default()) {
+                    Worth::Unanswered => LaunchAnswer::Unanswered(reason),
+                    Worth::ForNow => LaunchAnswer::RefusedForNow(reason),
+                    Worth::ForGood => LaunchAnswer::RefusedForGood(reason),
+                }
+            }
+        }
+        // A timeout, a broken connection, an answer cut short.
+        _ => LaunchAnswer::Unanswered(reason),
+    };
+    RunTaskAnswer::Answer(answer)
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Worth {
+    Unanswered,
+    ForNow,
+    ForGood,
+}
+
+/// What a refusal with this code and message is worth. Its message counts where ECS puts two things under one code.
+fn worth(code: &str, message: &str) -> Worth {
+    let message = message.to_ascii_lowercase();
+    match code {
+        "ServerException" => Worth::Unanswered,
+        // "Rate exceeded" comes as an invalid parameter too.
+        "InvalidParameterException" if message.contains("rate exceeded") || message.contains("throttl") => {
+            Worth::ForNow
+        }
+        // Quotas (tasks in PROVISIONING, vCPUs) come as ClientException, and are freed again; a task definition is not.
+        "ClientException" if message.contains("taskdefinition") || message.contains("task definition") => {
+            Worth::ForGood
+        }
+        "AccessDeniedException"
+        | "ClusterNotFoundException"
+        | "InvalidParameterException"
+        | "PlatformUnknownException"
+        | "PlatformTaskDefinitionIncompatibilityException"
+        | "UnsupportedFeatureException"
+        | "BlockedException"
+        | "SerializationException"
+        | "ValidationException" => Worth::ForGood,
+        // ThrottlingException, LimitExceededException, credentials about to be renewed, and whatever is new.
+        _ => Worth::ForNow,
+    }
+}
+
+/// A described task, if it is one of ours.
+fn described(task: &types::Task) -> Option<Described> {
+    let started_by = StartedBy::parse(task.started_by()?)?;
+    let task = Task {
+        arn: task.task_arn()?.to_owned(),
+        cluster_arn: task.cluster_arn().unwrap_or_default().to_owned(),
+        attempt: started_by.attempt,
+        version: u64::try_from(task.version()).ok()?,
+        last_status: task.last_status().unwrap_or_default().to_owned(),
+        desired_status: task.desired_status().unwrap_or_default().to_owned(),
+        stop_code: task.stop_code().map(|code| code.as_str().to_owned()),
+        stopped_reason: task.stopped_reason().map(ToOwned::to_owned),
+        containers: task.containers().iter().map(container).collect(),
+        started_at: task.started_at().and_then(moment),
+        execution_stopped_at: task.execution_stopped_at().and_then(moment),
+        stopped_at: task.stopped_at().and_then(moment),
+        at: None,
+    };
+    Some(Described::Task(started_by, task))
+}
+
+fn container(container: &types::Container) -> Container {
+    Container {
+        name: container.name().unwrap_or_default().to_owned(),
+        last_status: container.last_status().unwrap_or_default().to_owned(),
+        exit_code: container.exit_code(),
+        reason: container.reason().map(ToOwned::to_owned),
+    }
+}
+
+fn moment(at: &DateTime) -> Option<Timestamp> {
+    u64::try_from(at.to_millis().ok()?).ok().map(Timestamp::from_millis)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_refusal_is_worth_what_it_proves() {
+        use Worth::{ForGood, ForNow, Unanswered};
+        for (code, message, expected) in [
+            ("ServerException", "internal", Unanswered),
+            ("ThrottlingException", "Rate exceeded", ForNow),
+            ("InvalidParameterException", "Rate exceeded", ForNow),
+            ("InvalidParameterException", "The request was throttled", ForNow),
+            ("InvalidParameterException", "No Container Instances were found", ForGood),
+            ("ClientException", "You've reached the limit on the number of tasks you can provision", ForNow),
+            ("ClientException", "You've reached the limit on the number of vCPUs", ForNow),
+            ("ClientException", "TaskDefinition not found.", ForGood),
+            ("ClientException", "TaskDefinition is inactive", ForGood),
+            ("LimitExceededException", "", ForNow),
+            ("AccessDeniedException", "not authorized to perform: ecs:RunTask", ForGood),
+            ("ClusterNotFoundException", "Cluster not found.", ForGood),
+            ("BlockedException", "Your account is currently blocked.", ForGood),
+            ("ExpiredTokenException", "", ForNow),
+            ("SomethingNew", "", ForNow),
+        ] {
+            assert_eq!(worth(code, message), expected, "{code}: {message}");
+        }
+    }
+}
