@@ -14,6 +14,7 @@ same try number. So `_current` says which one counts, and the end of any other i
 
 from __future__ import annotations
 
+import logging
 import queue
 import time
 import uuid
@@ -51,6 +52,8 @@ except ImportError:
     CALLBACKS = False  # before 3.3
 else:
     CALLBACKS = True
+
+log = logging.getLogger(__name__)
 
 HEARTBEAT_LOST = "failed by Airflow, its heartbeat was missing"
 
@@ -98,7 +101,7 @@ class EcsBridgeExecutor(BaseExecutor):
         self._ids_are_assigned = self._airflow_assigns_ids()
         bridge.start()
         self._bridge = bridge
-        self.log.info("Running tasks on the ECS bridge %s", self.settings.submit_url)
+        log.info("Running tasks on the ECS bridge %s", self.settings.submit_url)
 
     def end(self) -> None:
         """Wait, `end_timeout` seconds at most, until what was handed over is with the bridge. Containers go on."""
@@ -106,7 +109,7 @@ class EcsBridgeExecutor(BaseExecutor):
         if bridge is None:
             return
         if left := bridge.submitter.flush(self.settings.end_timeout):
-            self.log.warning("%d submissions did not reach the ECS bridge; the next scheduler adopts them", left)
+            log.warning("%d submissions did not reach the ECS bridge; the next scheduler adopts them", left)
         bridge.stop()
 
     def terminate(self) -> None:
@@ -131,7 +134,7 @@ class EcsBridgeExecutor(BaseExecutor):
             pass
         except Exception:
             # An exception out of a heartbeat ends the scheduler.
-            self.log.exception("The ECS bridge's executor failed in a heartbeat")
+            log.exception("The ECS bridge's executor failed in a heartbeat")
 
     # New work
 
@@ -149,7 +152,7 @@ class EcsBridgeExecutor(BaseExecutor):
                 ready += self._jobs(workload)
             except Exception:
                 # Airflow's own handling of tasks stuck in queued takes it up again.
-                self.log.exception("A workload could not be taken")
+                log.exception("A workload could not be taken")
         self._hand_over(ready)
 
     def _jobs(self, workload: Any) -> list[Job]:
@@ -236,11 +239,11 @@ class EcsBridgeExecutor(BaseExecutor):
         elif result.verdict is Verdict.SUCCEEDED:
             self.success(key)
         elif result.verdict is Verdict.FAILED:
-            self.log.warning("%s failed: %s", key, result.info)
+            log.warning("%s failed: %s", key, result.info)
             self.log_task_event(event="ecs bridge: failed", extra=result.info or "", ti_key=key)
             self.fail(key, result.info)
         else:
-            self.log.warning("%s was not launched, Airflow will queue it again: %s", key, result.info)
+            log.warning("%s was not launched, Airflow will queue it again: %s", key, result.info)
             self.log_task_event(event="ecs bridge: not launched", extra=result.info or "", ti_key=key)
             self.running.discard(key)
 
@@ -293,13 +296,13 @@ class EcsBridgeExecutor(BaseExecutor):
             self._bridge.watcher.watch(ids)
             records = self._read(ids)
         except Exception:
-            self.log.exception("Task instances could not be adopted")
+            log.exception("Task instances could not be adopted")
             return tis
         refused = [ti for ti, orphan in orphans if not self._adopt(ti, orphan, records)]
         for id in ids:
             if id not in self._keys:
                 self._bridge.watcher.forget(id)
-        self.log.info("Adopted %d of %d task instances", len(tis) - len(refused), len(tis))
+        log.info("Adopted %d of %d task instances", len(tis) - len(refused), len(tis))
         return refused
 
     def _orphan(self, ti: TaskInstance) -> Orphan:
@@ -321,7 +324,7 @@ class EcsBridgeExecutor(BaseExecutor):
             return answer.result(self.settings.adoption_timeout)
         except Exception as error:
             answer.cancel()
-            self.log.warning(
+            log.warning(
                 "The ECS bridge's table could not be read, adopting %d task instances on trust: %s",
                 len(ids),
                 str(error) or type(error).__name__,
@@ -341,7 +344,7 @@ class EcsBridgeExecutor(BaseExecutor):
                 orphan.job = self._rebuild(ti, orphan.submission_id or str(uuid.uuid4()))
             return self._carry_out(plan, orphan, record)
         except Exception:
-            self.log.exception("Task instance %s could not be adopted", orphan.key)
+            log.exception("Task instance %s could not be adopted", orphan.key)
             return False
 
     def _carry_out(self, plan: Plan, orphan: Orphan, record: Record | None) -> bool:
