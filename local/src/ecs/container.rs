@@ -1,0 +1,263 @@
+//! A container as a local process of its own group, or, where forking is too dear, as a timer that ends as the
+//! process would.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::clock::Scale;
+use crate::process;
+
+/// SIGKILL and SIGTERM as ECS reports them.
+const KILLED: i32 = 128 + 9;
+const TERMINATED: i32 = 128 + 15;
+
+/// What a container runs, and how it is to end.
+#[derive(Clone, Debug)]
+pub(super) struct Spec {
+    pub(super) argv: Vec<String>,
+    pub(super) environment: Vec<(String, String)>,
+    pub(super) directory: Option<PathBuf>,
+    /// From SIGTERM to SIGKILL.
+    pub(super) stop_timeout: Duration,
+    pub(super) restart: Option<Restart>,
+    /// Where its output goes.
+    pub(super) log: Option<PathBuf>,
+    /// Whether commands that do nothing but end are imitated.
+    pub(super) simulate: Option<Scale>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Restart {
+    pub(super) ignored: Vec<i32>,
+    /// It must have run so long.
+    pub(super) after: Duration,
+}
+
+/// What is wanted of a task's containers; it only ever rises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Stop {
+    No,
+    Terminate,
+    Kill,
+}
+
+/// A container that was started.
+pub(super) struct Running {
+    spec: Spec,
+    body: Body,
+    started: Instant,
+}
+
+enum Body {
+    Process(Child),
+    Imitation { end: Instant, code: i32 },
+}
+
+impl Running {
+    /// Starts the command.
+    pub(super) fn start(spec: Spec) -> io::Result<Self> {
+        let started = Instant::now();
+        if let Some((lasts, code)) = spec.simulate.and_then(|scale| imitate(&spec.argv, scale)) {
+            return Ok(Self { spec, body: Body::Imitation { end: started + lasts, code }, started });
+        }
+        let child = spawn(&spec)?;
+        Ok(Self { spec, body: Body::Process(child), started })
+    }
+
+    /// Waits for the end, started again as its policy says; the exit code as ECS reports it. `restarted` is called for
+    /// every start but the first.
+    pub(super) async fn run(mut self, mut stop: watch::Receiver<Stop>, restarted: Arc<dyn Fn() + Send + Sync>) -> i32 {
+        loop {
+            let code = match &mut self.body {
+                Body::Process(child) => wait(child, &mut stop, self.spec.stop_timeout).await,
+                Body::Imitation { end, code } => imitated(*end, *code, &mut stop).await,
+            };
+            let again = self.spec.restart.as_ref().is_some_and(|policy| {
+                !policy.ignored.contains(&code) && self.started.elapsed() >= policy.after && *stop.borrow() == Stop::No
+            });
+            if !again {
+                return code;
+            }
+            match Self::start(self.spec.clone()) {
+                Ok(next) => self = next,
+                Err(_) => return code,
+            }
+            restarted();
+        }
+    }
+}
+
+fn spawn(spec: &Spec) -> io::Result<Child> {
+    let (program, arguments) =
+        spec.argv.split_first().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no command"))?;
+    let (stdout, stderr) = match &spec.log {
+        Some(path) => {
+            let file = OpenOptions::new().create(true).append(true).open(path)?;
+            (Stdio::from(file.try_clone()?), Stdio::from(file))
+        }
+        None => (Stdio::null(), Stdio::null()),
+    };
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .env_clear()
+        .envs(spec.environment.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::null())
+        .stdout(stdout)
+        .stderr(stderr)
+        .process_group(0)
+        .kill_on_drop(true);
+    if let Some(directory) = &spec.directory {
+        command.current_dir(directory);
+    }
+    command.spawn()
+}
+
+async fn wait(child: &mut Child, stop: &mut watch::Receiver<Stop>, stop_timeout: Duration) -> i32 {
+    let leader = child.id();
+    let signal = |send: fn(u32) -> bool| leader.is_some_and(send);
+    let mut kill_at: Option<Instant> = None;
+    let mut heard = Stop::No;
+    let status = loop {
+        let overdue = async {
+            match kill_at {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            status = child.wait() => break status,
+            () = overdue => {
+                signal(process::kill_group);
+                kill_at = None;
+            }
+            wanted = next_wish(stop, heard) => {
+                heard = wanted;
+                if wanted == Stop::Terminate {
+                    signal(process::terminate_group);
+                    kill_at = Some(Instant::now() + stop_timeout);
+                } else {
+                    signal(process::kill_group);
+                }
+            }
+        }
+    };
+    // A container ends with its first process: nothing of its group stays. The kernel hands out pids in turn, so that
+    // this one is nobody else's yet.
+    signal(process::kill_group);
+    status.map_or(1, exit_code)
+}
+
+/// The next wish beyond what was heard; never, once the wisher is gone.
+async fn next_wish(stop: &mut watch::Receiver<Stop>, heard: Stop) -> Stop {
+    match stop.wait_for(|wanted| *wanted > heard).await.map(|wanted| *wanted) {
+        Ok(wanted) => wanted,
+        Err(_) => std::future::pending().await,
+    }
+}
+
+async fn imitated(end: Instant, code: i32, stop: &mut watch::Receiver<Stop>) -> i32 {
+    tokio::select! {
+        biased;
+        () = tokio::time::sleep_until(end) => code,
+        wanted = next_wish(stop, Stop::No) => if wanted == Stop::Terminate { TERMINATED } else { KILLED },
+    }
+}
+
+/// `true`, `false`, `sh -c 'exit N'` and `sleep S`: how long they last and what they end with.
+fn imitate(argv: &[String], scale: Scale) -> Option<(Duration, i32)> {
+    let words: Vec<_> = argv.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["true"] => Some((Duration::ZERO, 0)),
+        ["false"] => Some((Duration::ZERO, 1)),
+        ["sh", "-c", script] => {
+            let code: u8 = script.strip_prefix("exit ")?.trim().parse().ok()?;
+            Some((Duration::ZERO, i32::from(code)))
+        }
+        ["sleep", seconds] => {
+            let lasts = Duration::try_from_secs_f64(seconds.parse().ok()?).ok()?;
+            Some((scale.shorten(lasts), 0))
+        }
+        _ => None,
+    }
+}
+
+fn exit_code(status: ExitStatus) -> i32 {
+    status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(argv: &[&str], simulate: bool) -> Spec {
+        Spec {
+            argv: argv.iter().map(|word| (*word).to_owned()).collect(),
+            environment: vec![("PATH".into(), std::env::var("PATH").unwrap())],
+            directory: None,
+            stop_timeout: Duration::from_millis(100),
+            restart: None,
+            log: None,
+            simulate: simulate.then_some(Scale(1.0)),
+        }
+    }
+
+    async fn run(spec: Spec, wish: Stop) -> i32 {
+        let (_keep, stop) = watch::channel(wish);
+        Running::start(spec).unwrap().run(stop, Arc::new(|| ())).await
+    }
+
+    #[tokio::test]
+    async fn a_command_ends_with_its_own_code_imitated_or_not() {
+        for simulate in [false, true] {
+            assert_eq!(run(spec(&["true"], simulate), Stop::No).await, 0);
+            assert_eq!(run(spec(&["sh", "-c", "exit 7"], simulate), Stop::No).await, 7);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_signal_is_128_and_its_number() {
+        assert_eq!(run(spec(&["sh", "-c", "kill -9 $$"], false), Stop::No).await, 137);
+        for simulate in [false, true] {
+            assert_eq!(run(spec(&["sleep", "3600"], simulate), Stop::Terminate).await, 143);
+            assert_eq!(run(spec(&["sleep", "3600"], simulate), Stop::Kill).await, 137);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_ignores_sigterm_is_killed_after_the_stop_timeout() {
+        let stubborn = spec(&["sh", "-c", "trap '' TERM; while :; do sleep 3600; done"], false);
+        let (wishes, stop) = watch::channel(Stop::No);
+        let running = tokio::spawn(Running::start(stubborn).unwrap().run(stop, Arc::new(|| ())));
+        wishes.send_replace(Stop::Terminate);
+        // Killed by SIGTERM itself if that came before the trap was set.
+        assert!([137, 143].contains(&running.await.unwrap()));
+    }
+
+    #[tokio::test]
+    async fn a_command_that_does_not_exist_does_not_start() {
+        assert!(Running::start(spec(&["/no/such/program"], false)).is_err());
+        assert!(Running::start(spec(&[], false)).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_policy_starts_it_again_until_an_ignored_code() {
+        let file = std::env::temp_dir().join(format!("ecs-bridge-restart-{}", std::process::id()));
+        let script = format!("echo x >> {0}; test $(wc -l < {0}) -lt 3", file.display());
+        let mut spec = spec(&["sh", "-c", &script], false);
+        spec.restart = Some(Restart { ignored: vec![1], after: Duration::ZERO });
+        assert_eq!(run(spec, Stop::No).await, 1);
+        assert_eq!(std::fs::read_to_string(&file).unwrap().lines().count(), 3);
+        std::fs::remove_file(&file).unwrap();
+    }
+}

@@ -1,0 +1,189 @@
+//! What tests ask of the stand-in beyond ECS's own API, all under `/_local/`, and the containers' metadata endpoint.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::{Response, StatusCode};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::life::{HOST_REASON, SPOT_REASON};
+use super::task::{Order, Task};
+use super::{Ecs, Shapes};
+use crate::http::{self, lock};
+
+/// Something to happen to the next calls of an operation.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Rule {
+    #[serde(default = "run_task")]
+    operation: String,
+    /// Only for this submission, where the call has a startedBy.
+    #[serde(default)]
+    submission_id: Option<String>,
+    /// For how many calls.
+    #[serde(default = "once")]
+    times: u32,
+    #[serde(flatten)]
+    then: Then,
+}
+
+/// What is to happen.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Then {
+    /// The task behaves so.
+    Shapes(String),
+    /// The call is refused, and nothing happens.
+    Error { code: String, message: String },
+    /// RunTask answers with this in `failures`.
+    Failure(String),
+    /// The call happens, and says so or not.
+    Answer(Answer),
+}
+
+/// How a call that happened is answered.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Answer {
+    /// With a 500.
+    ServerError,
+    /// Not at all: the connection is closed.
+    None,
+}
+
+fn run_task() -> String {
+    "RunTask".into()
+}
+
+fn once() -> u32 {
+    1
+}
+
+/// The first rule that is for this call; one use of it is gone.
+pub(super) fn take_rule(rules: &mut Vec<Rule>, operation: &str, started_by: &str) -> Option<Then> {
+    let submission = started_by.split('/').nth(1);
+    let at = rules.iter().position(|rule| {
+        rule.operation == operation && (rule.submission_id.is_none() || rule.submission_id.as_deref() == submission)
+    })?;
+    let rule = rules.get_mut(at)?;
+    let then = rule.then.clone();
+    rule.times = rule.times.saturating_sub(1);
+    if rule.times == 0 {
+        rules.remove(at);
+    }
+    Some(then)
+}
+
+pub(super) fn routes() -> Router<Arc<Ecs>> {
+    Router::new()
+        .route("/_local/calls", get(calls))
+        .route("/_local/tasks", get(tasks))
+        .route("/_local/tasks/{id}/{action}", post(act))
+        .route("/_local/faults", get(async |ecs: State<Arc<Ecs>>| http::json(StatusCode::OK, &ecs.faults.counts())))
+        .route("/_local/rules", post(add_rule).delete(drop_rules))
+        .route("/_local/events", post(put_event).get(recent_events))
+        .route("/v4/{task}/{container}", get(container_metadata))
+        .route("/v4/{task}/{container}/task", get(task_metadata))
+}
+
+async fn calls(State(ecs): State<Arc<Ecs>>) -> Response<Body> {
+    http::json(StatusCode::OK, &json!({"calls": lock(&ecs.state).calls}))
+}
+
+async fn tasks(State(ecs): State<Arc<Ecs>>) -> Response<Body> {
+    let state = lock(&ecs.state);
+    let rows = state.order.iter().filter_map(|id| state.tasks.get(id)).map(|task| row(&ecs, task));
+    http::json(StatusCode::OK, &json!({"tasks": rows.collect::<Vec<_>>()}))
+}
+
+fn row(ecs: &Ecs, task: &Task) -> Value {
+    let started_by = task.request.started_by.as_deref();
+    let mut parts = started_by.unwrap_or_default().splitn(3, '/').skip(1);
+    let submission_id = parts.next();
+    let attempt: Option<u32> = parts.next().and_then(|attempt| attempt.parse().ok());
+    json!({
+        "task_arn": task.arn(&ecs.settings.place), "cluster_arn": ecs.settings.place.cluster_arn(),
+        "started_by": started_by, "submission_id": submission_id, "attempt": attempt,
+        "start_count": task.start_count, "exit_code": task.told_exit_code(), "last_status": task.status.as_str(),
+        "process_exit_code": task.process_exit_code, "stop_code": task.stop_code,
+        "exited_at_ms": task.times.execution_stopped.map(|at| at.0),
+    })
+}
+
+async fn act(State(ecs): State<Arc<Ecs>>, Path((id, action)): Path<(String, String)>) -> Response<Body> {
+    if !lock(&ecs.state).tasks.contains_key(&id) {
+        return http::json(StatusCode::NOT_FOUND, &json!({"error": "no such task"}));
+    }
+    match action.as_str() {
+        "spot-notice" => ecs.order(&id, Order::Live, "SpotInterruption", SPOT_REASON),
+        "termination-notice" => ecs.order(&id, Order::Live, "TerminationNotice", SPOT_REASON),
+        "spot-interruption" => ecs.order(&id, Order::Stop, "SpotInterruption", SPOT_REASON),
+        "infrastructure-health" => ecs.order(&id, Order::LoseHost, "InfrastructureHealth", HOST_REASON),
+        "tell" => {
+            ecs.tell(&id);
+        }
+        "forget" => {
+            if let Some(task) = lock(&ecs.state).tasks.get_mut(&id) {
+                task.forgotten = true;
+            }
+        }
+        _ => return http::json(StatusCode::NOT_FOUND, &json!({"error": "no such action"})),
+    }
+    http::json(StatusCode::OK, &json!({}))
+}
+
+async fn add_rule(State(ecs): State<Arc<Ecs>>, Json(rule): Json<Rule>) -> Response<Body> {
+    if let Then::Shapes(words) = &rule.then
+        && let Err(error) = words.parse::<Shapes>()
+    {
+        return http::json(StatusCode::BAD_REQUEST, &json!({"error": error.to_string()}));
+    }
+    lock(&ecs.state).rules.push(rule);
+    http::json(StatusCode::OK, &json!({}))
+}
+
+async fn drop_rules(State(ecs): State<Arc<Ecs>>) -> Response<Body> {
+    lock(&ecs.state).rules.clear();
+    http::json(StatusCode::OK, &json!({}))
+}
+
+async fn put_event(State(ecs): State<Arc<Ecs>>, Json(event): Json<Value>) -> Response<Body> {
+    let identity = event.to_string();
+    let matched = ecs.bus.put(event, &identity);
+    http::json(StatusCode::OK, &json!({"matched": matched}))
+}
+
+async fn recent_events(State(ecs): State<Arc<Ecs>>) -> Response<Body> {
+    http::json(StatusCode::OK, &json!({"events": ecs.bus.recent()}))
+}
+
+async fn container_metadata(
+    State(ecs): State<Arc<Ecs>>,
+    Path((task, container)): Path<(String, String)>,
+) -> Response<Body> {
+    metadata(&ecs, &task, |task, arn| {
+        let found = task.containers.iter().find(|other| other.name == container)?;
+        Some(json!({"Name": found.name, "Image": found.image, "DockerId": task.id,
+                    "Labels": {"com.amazonaws.ecs.task-arn": arn, "com.amazonaws.ecs.container-name": found.name}}))
+    })
+}
+
+async fn task_metadata(State(ecs): State<Arc<Ecs>>, Path((task, _)): Path<(String, String)>) -> Response<Body> {
+    let cluster = ecs.settings.place.cluster_arn();
+    metadata(&ecs, &task, |task, arn| {
+        Some(json!({"Cluster": cluster, "TaskARN": arn, "Family": task.definition.family,
+                    "Revision": task.definition.revision.to_string(), "DesiredStatus": task.desired_status(),
+                    "KnownStatus": task.status.as_str(), "LaunchType": task.request.launch_type}))
+    })
+}
+
+fn metadata(ecs: &Ecs, id: &str, show: impl Fn(&Task, String) -> Option<Value>) -> Response<Body> {
+    let state = lock(&ecs.state);
+    match state.tasks.get(id).and_then(|task| show(task, task.arn(&ecs.settings.place))) {
+        Some(shown) => http::json(StatusCode::OK, &shown),
+        None => http::json(StatusCode::NOT_FOUND, &json!({})),
+    }
+}

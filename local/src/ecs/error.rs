@@ -1,0 +1,39 @@
+//! Errors as ECS's JSON protocol writes them.
+
+use axum::body::Body;
+use axum::http::{Response, StatusCode};
+use serde_json::json;
+
+use crate::http;
+
+/// An error answer.
+#[derive(Clone, Debug)]
+pub(super) struct ApiError {
+    pub(super) status: StatusCode,
+    pub(super) code: String,
+    pub(super) message: String,
+    /// Only in a ConflictException.
+    pub(super) resource_ids: Vec<String>,
+}
+
+impl ApiError {
+    pub(super) fn new(code: &str, message: impl Into<String>) -> Self {
+        let status =
+            if code == "ServerException" { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::BAD_REQUEST };
+        Self { status, code: code.to_owned(), message: message.into(), resource_ids: Vec::new() }
+    }
+
+    pub(super) fn invalid(message: impl Into<String>) -> Self {
+        Self::new("InvalidParameterException", message)
+    }
+
+    pub(super) fn response(&self) -> Response<Body> {
+        let mut body = json!({"__type": self.code, "message": self.message});
+        if let (false, Some(fields)) = (self.resource_ids.is_empty(), body.as_object_mut()) {
+            fields.insert("resourceIds".into(), json!(self.resource_ids));
+        }
+        let mut response = http::bytes(self.status, super::CONTENT_TYPE, body.to_string().into());
+        http::set_header(&mut response, "x-amzn-errortype", &self.code);
+        response
+    }
+}

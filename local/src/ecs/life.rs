@@ -1,0 +1,336 @@
+//! The life of one task, from PROVISIONING to STOPPED: its containers started, watched and ended, each step told.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+
+use super::container::{Restart, Running, Spec, Stop};
+use super::shape::Shape;
+use super::task::{Order, Status, Task};
+use super::{Ecs, definition};
+use crate::clock::Millis;
+use crate::http::lock;
+
+/// ECS's stop timeout where a definition sets none.
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Lives a task that was just created.
+pub(super) async fn live(ecs: Arc<Ecs>, id: String) {
+    let Some((mut orders, shapes)) =
+        lock(&ecs.state).tasks.get(&id).map(|task| (task.orders.subscribe(), task.shapes.clone()))
+    else {
+        return;
+    };
+    ecs.tell(&id);
+    let began = start(&ecs, &id, &mut orders, &shapes).await;
+    if let Some((exits, stop)) = began {
+        run(&ecs, &id, &mut orders, exits, &stop, &shapes).await;
+    }
+    tear_down(&ecs, &id).await;
+}
+
+/// Container and exit code, in the order of their ends.
+type Exits = mpsc::UnboundedReceiver<(usize, i32)>;
+
+/// From PROVISIONING to running containers; `None` where it never comes to that.
+async fn start(
+    ecs: &Arc<Ecs>,
+    id: &str,
+    orders: &mut watch::Receiver<Order>,
+    shapes: &super::Shapes,
+) -> Option<(Exits, watch::Sender<Stop>)> {
+    let undisturbed = pause(ecs.settings.provisioning, orders).await;
+    if undisturbed {
+        ecs.change(id, |task| {
+            task.status = Status::Pending;
+            task.times.connected = Some(Millis::now());
+            task.times.pull_started = Some(Millis::now());
+        });
+    }
+    if !undisturbed || !pause(ecs.settings.pull, orders).await {
+        return None;
+    }
+    if let Some((container, whole)) = refusal(shapes) {
+        ecs.change(id, |task| fail_to_start(task, task.named_container(), container, whole));
+        return None;
+    }
+    ecs.change(id, |task| {
+        task.status = Status::Activating;
+        task.times.pull_stopped = Some(Millis::now());
+    });
+
+    let specs = lock(&ecs.state).tasks.get(id).map(|task| specs(ecs, task))?;
+    let stop = watch::Sender::new(Stop::No);
+    let (ended, mut exits) = mpsc::unbounded_channel();
+    for (at, spec) in specs.into_iter().enumerate() {
+        match Running::start(spec) {
+            Ok(running) => {
+                count_start(ecs, id, at);
+                let again: Arc<dyn Fn() + Send + Sync> = {
+                    let (ecs, id) = (Arc::clone(ecs), id.to_owned());
+                    Arc::new(move || count_start(&ecs, &id, at))
+                };
+                let (ended, stop) = (ended.clone(), stop.subscribe());
+                tokio::spawn(async move {
+                    let code = running.run(stop, again).await;
+                    // The task's life may be over before its containers are: then nobody asks.
+                    let _ = ended.send((at, code));
+                });
+            }
+            Err(error) => {
+                let reason = format!("CannotStartContainerError: Error response from daemon: {error}");
+                drop(ended);
+                stop.send_replace(Stop::Kill);
+                let mut killed = Vec::new();
+                while let Some(exit) = exits.recv().await {
+                    killed.push(exit);
+                }
+                ecs.change(id, |task| {
+                    for (at, code) in killed {
+                        end_container(task, at, code);
+                    }
+                    fail_to_start(task, at, Some(&reason), "Task failed to start");
+                });
+                return None;
+            }
+        }
+    }
+    Some((exits, stop))
+}
+
+/// Waits; false if the task was told to end meanwhile.
+async fn pause(time: Duration, orders: &mut watch::Receiver<Order>) -> bool {
+    tokio::select! {
+        biased;
+        _ = orders.wait_for(|order| *order > Order::Live) => false,
+        () = tokio::time::sleep(time) => true,
+    }
+}
+
+/// The container's reason, and the task's, of a start that was asked to fail.
+fn refusal(shapes: &super::Shapes) -> Option<(Option<&'static str>, &'static str)> {
+    let whole = "Task failed to start";
+    if shapes.has(Shape::CannotPull) {
+        Some((Some("CannotPullContainerError: pull image manifest has been retried 1 time(s): not found"), whole))
+    } else if shapes.has(Shape::CannotCreate) {
+        Some((Some("CannotCreateContainerError: invalid mount config"), whole))
+    } else if shapes.has(Shape::ResourceInit) {
+        Some((
+            None,
+            "ResourceInitializationError: unable to pull secrets or registry auth: execution resource retrieval failed",
+        ))
+    } else {
+        None
+    }
+}
+
+fn fail_to_start(task: &mut Task, container: usize, reason: Option<&str>, whole: &str) {
+    task.begin_to_stop("TaskFailedToStart", whole);
+    task.status = Status::Deprovisioning;
+    if let Some(container) = task.containers.get_mut(container) {
+        container.reason = reason.map(str::to_owned);
+    }
+    for container in &mut task.containers {
+        container.status = "STOPPED";
+    }
+}
+
+fn count_start(ecs: &Ecs, id: &str, at: usize) {
+    if let Some(task) = lock(&ecs.state).tasks.get_mut(id)
+        && at == task.named_container()
+    {
+        task.start_count += 1;
+    }
+}
+
+/// What each container runs: the definition, and the request over it.
+fn specs(ecs: &Ecs, task: &Task) -> Vec<Spec> {
+    let settings = &ecs.settings;
+    let spec = |container: &definition::ContainerDefinition| {
+        let overridden =
+            task.request.overrides.containers.iter().find(|other| other.name.as_ref() == Some(&container.name));
+        let command = overridden.and_then(|other| other.command.as_ref()).unwrap_or(&container.command);
+        let mut environment = settings.environment.clone();
+        let metadata = format!("{}/v4/{}/{}", ecs.url, task.id, container.name);
+        environment.push(("ECS_CONTAINER_METADATA_URI_V4".into(), metadata));
+        environment.push(("AWS_EXECUTION_ENV".into(), "AWS_ECS_FARGATE".into()));
+        environment.push(("AWS_REGION".into(), settings.place.region.clone()));
+        let over = overridden.map(|other| other.environment.as_slice()).unwrap_or_default();
+        environment.extend(
+            container.environment.iter().chain(over).map(|variable| (variable.name.clone(), variable.value.clone())),
+        );
+        let stop_timeout = container.stop_timeout.map_or(STOP_TIMEOUT, Duration::from_secs);
+        let restart = container.restart_policy.as_ref().filter(|policy| policy.enabled);
+        Spec {
+            argv: container.entry_point.iter().chain(command).cloned().collect(),
+            environment,
+            directory: container.working_directory.clone(),
+            stop_timeout: settings.scale.shorten(stop_timeout),
+            restart: restart.map(|policy| Restart {
+                ignored: policy.ignored_exit_codes.clone(),
+                after: settings.scale.shorten(Duration::from_secs(policy.restart_attempt_period)),
+            }),
+            log: settings.log_dir.as_ref().map(|dir| dir.join(format!("{}-{}.log", task.id, container.name))),
+            simulate: settings.simulate.then_some(settings.scale),
+        }
+    };
+    task.definition.containers.iter().map(spec).collect()
+}
+
+/// From RUNNING until the last container ended.
+async fn run(
+    ecs: &Arc<Ecs>,
+    id: &str,
+    orders: &mut watch::Receiver<Order>,
+    mut exits: Exits,
+    stop: &watch::Sender<Stop>,
+    shapes: &super::Shapes,
+) {
+    let all_up = |task: &mut Task| {
+        for container in &mut task.containers {
+            container.status = "RUNNING";
+            container.was_started = true;
+        }
+    };
+    let mut left = lock(&ecs.state).tasks.get(id).map_or(0, |task| task.containers.len());
+    if shapes.has(Shape::FailedToStartAfterExit) {
+        // Never said to run: its sidecars did not start.
+        ecs.update(id, all_up);
+    } else {
+        ecs.change(id, |task| {
+            all_up(task);
+            task.status = Status::Running;
+            task.times.started = Some(Millis::now());
+        });
+    }
+    if shapes.has(Shape::SpotInterruption) {
+        ecs.order(id, Order::Stop, "SpotInterruption", SPOT_REASON);
+    } else if shapes.has(Shape::SpotNotice) {
+        ecs.order(id, Order::Live, "SpotInterruption", SPOT_REASON);
+    } else if shapes.has(Shape::TerminationNotice) {
+        ecs.order(id, Order::Live, "TerminationNotice", SPOT_REASON);
+    } else if shapes.has(Shape::InfrastructureHealth) {
+        ecs.order(id, Order::LoseHost, "InfrastructureHealth", HOST_REASON);
+    }
+
+    let mut heard = Order::Live;
+    while left > 0 {
+        tokio::select! {
+            biased;
+            order = next_order(orders, heard) => {
+                heard = order;
+                raise(stop, if order == Order::LoseHost { Stop::Kill } else { Stop::Terminate });
+            }
+            exit = exits.recv() => {
+                let Some((at, code)) = exit else { return };
+                left -= 1;
+                if heard == Order::LoseHost {
+                    continue;
+                }
+                let ends = note_exit(ecs, id, at, code, left, shapes);
+                if ends {
+                    raise(stop, Stop::Terminate);
+                }
+            }
+        }
+    }
+}
+
+/// Spot's words.
+pub(super) const SPOT_REASON: &str = "Your Spot Task was interrupted.";
+/// A lost host's.
+pub(super) const HOST_REASON: &str = "Task stopped due to an unhealthy underlying host.";
+
+fn raise(stop: &watch::Sender<Stop>, to: Stop) {
+    stop.send_if_modified(|present| {
+        let more = to > *present;
+        if more {
+            *present = to;
+        }
+        more
+    });
+}
+
+async fn next_order(orders: &mut watch::Receiver<Order>, heard: Order) -> Order {
+    match orders.wait_for(|order| *order > heard).await.map(|order| *order) {
+        Ok(order) => order,
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// Tells a container's exit; true if the others have to end too.
+fn note_exit(ecs: &Arc<Ecs>, id: &str, at: usize, code: i32, left: usize, shapes: &super::Shapes) -> bool {
+    let mut ends = false;
+    ecs.change(id, |task| {
+        end_container(task, at, code);
+        let essential = task.definition.containers.get(at).is_some_and(|container| container.essential);
+        ends = essential || left == 0;
+        if !ends {
+            return;
+        }
+        // Where the first event of an exit finds the task differs in real life.
+        let status = if left == 0 {
+            let choices = [Status::Running, Status::Deactivating, Status::Deprovisioning];
+            ecs.settings.chance.pick(choices, "status at exit", id)
+        } else {
+            ecs.settings.chance.pick([Status::Running, Status::Deactivating], "status at exit", id)
+        };
+        task.status = task.status.max(status);
+        if shapes.has(Shape::FailedToStartAfterExit) {
+            task.status = Status::Deprovisioning;
+            task.begin_to_stop("TaskFailedToStart", "Task failed to start");
+        } else {
+            task.begin_to_stop("EssentialContainerExited", "Essential container in task exited");
+        }
+    });
+    ends
+}
+
+fn end_container(task: &mut Task, at: usize, code: i32) {
+    if at == task.named_container() {
+        task.process_exit_code = Some(code);
+    }
+    let hidden = task.shapes.has(Shape::NoExitCode);
+    if let Some(container) = task.containers.get_mut(at) {
+        container.status = "STOPPED";
+        container.was_started = true;
+        container.exit_code = (!hidden).then_some(code);
+    }
+}
+
+/// From the last container's end to STOPPED.
+async fn tear_down(ecs: &Arc<Ecs>, id: &str) {
+    ecs.change_if(id, |task| {
+        let now = Millis::now();
+        let early =
+            task.times.started.filter(|_| task.shapes.has(Shape::ClockSkew)).map(|started| started.before(1_500));
+        task.times.execution_stopped = early.or(Some(now));
+        let news = task.status < Status::Deprovisioning;
+        task.status = Status::Deprovisioning;
+        news
+    });
+    tokio::time::sleep(ecs.settings.teardown).await;
+    {
+        let mut state = lock(&ecs.state);
+        state.live = state.live.saturating_sub(1);
+    }
+    ecs.change(id, |task| {
+        task.status = Status::Stopped;
+        task.times.stopped = Some(Millis::now());
+        task.stopped = Some(tokio::time::Instant::now());
+        task.forgotten |= task.shapes.has(Shape::Forgotten);
+        for container in &mut task.containers {
+            container.status = "STOPPED";
+        }
+    });
+}
+
+impl Ecs {
+    /// Changes a task without telling anyone.
+    fn update(&self, id: &str, change: impl FnOnce(&mut Task)) {
+        if let Some(task) = lock(&self.state).tasks.get_mut(id) {
+            change(task);
+        }
+    }
+}

@@ -1,0 +1,660 @@
+//! The stand-in for ECS: one cluster, ECS's JSON protocol, each container a process of this machine. What it knows
+//! of a task is kept until the end of the run, what it tells is what ECS would still know.
+
+mod container;
+mod control;
+mod definition;
+mod error;
+mod life;
+mod run_task;
+mod shape;
+mod task;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, State as Shared};
+use axum::http::{HeaderMap, Response, StatusCode};
+use axum::routing::post;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::chance::Chance;
+use crate::clock::{Millis, Scale};
+use crate::events::Bus;
+use crate::faults::Faults;
+use crate::http::{self, NoAnswer, lock};
+use control::{Rule, Then};
+use definition::TaskDefinition;
+use error::ApiError;
+use run_task::Request;
+use task::{Order, Reader, Status, Task};
+
+pub use definition::{DefinitionError, TaskDefinitions};
+pub use shape::{SHAPE_TAG, SHAPE_VARIABLE, Shape, Shapes, UnknownShape};
+pub use task::Place;
+
+const CONTENT_TYPE: &str = "application/x-amz-json-1.1";
+const TARGET: &str = "AmazonEC2ContainerServiceV20141113.";
+/// ECS tells of a stopped task for an hour, and keeps a client token no longer than that hour, or a day in all.
+const MEMORY: Duration = Duration::from_secs(60 * 60);
+const TOKEN_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How the stand-in behaves.
+#[derive(Clone, Debug)]
+pub struct EcsSettings {
+    /// Its place in the world of ARNs.
+    pub place: Place,
+    /// What can be run.
+    pub definitions: TaskDefinitions,
+    /// What ECS's own times are divided by.
+    pub scale: Scale,
+    /// From creation to PENDING.
+    pub provisioning: Duration,
+    /// From PENDING to the start of the containers.
+    pub pull: Duration,
+    /// From the end of the containers to STOPPED.
+    pub teardown: Duration,
+    /// A task that is younger is unknown to DescribeTasks and ListTasks.
+    pub consistency_lag: Duration,
+    /// Each call takes so long.
+    pub api_latency: Duration,
+    /// RunTask calls a second that are let through, and how many at once.
+    pub throttle: Option<Throttle>,
+    /// Tasks that fit in the cluster.
+    pub capacity: Option<usize>,
+    /// Share of tasks that do not start.
+    pub fail_start: f64,
+    /// Share of calls that happen without saying so.
+    pub api_error: f64,
+    /// Trivial commands are imitated.
+    pub simulate: bool,
+    /// Variables that every container gets.
+    pub environment: Vec<(String, String)>,
+    /// Where containers write.
+    pub log_dir: Option<PathBuf>,
+    /// What decides.
+    pub chance: Chance,
+}
+
+/// A token bucket's size and rate.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Throttle {
+    /// A second.
+    pub rate: f64,
+    /// At once.
+    pub burst: f64,
+}
+
+/// The stand-in.
+#[derive(Debug)]
+pub struct Ecs {
+    settings: EcsSettings,
+    bus: Arc<Bus>,
+    faults: Arc<Faults>,
+    /// Where this is served, for the containers' metadata endpoint.
+    url: String,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    tasks: HashMap<String, Task>,
+    /// Ids in the order of creation.
+    order: Vec<String>,
+    /// How many are not STOPPED.
+    live: usize,
+    by_started_by: HashMap<String, Vec<String>>,
+    tokens: HashMap<String, Token>,
+    calls: BTreeMap<String, u64>,
+    /// How often a call with the very same content was made.
+    repeats: HashMap<u64, u32>,
+    bucket: Option<Bucket>,
+    rules: Vec<Rule>,
+}
+
+/// A client token and what it stands for.
+#[derive(Debug)]
+struct Token {
+    /// Of the request.
+    hash: u64,
+    created: Instant,
+    tasks: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Bucket {
+    tokens: f64,
+    filled: Instant,
+}
+
+/// What became of a call besides its result.
+enum Reply {
+    Result(Result<Value, ApiError>),
+    NoAnswer,
+}
+
+#[derive(Deserialize)]
+struct OfCluster {
+    #[serde(default)]
+    cluster: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct NamesDefinition {
+    #[serde(default)]
+    task_definition: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct DescribeTasks {
+    #[serde(default)]
+    tasks: Vec<String>,
+    #[serde(default)]
+    include: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ListTasks {
+    #[serde(default)]
+    container_instance: Option<String>,
+    #[serde(default)]
+    desired_status: Option<String>,
+    #[serde(default)]
+    family: Option<String>,
+    #[serde(default)]
+    launch_type: Option<String>,
+    #[serde(default)]
+    max_results: Option<i64>,
+    #[serde(default)]
+    next_token: Option<String>,
+    #[serde(default)]
+    service_name: Option<String>,
+    #[serde(default)]
+    started_by: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct StopTask {
+    #[serde(default)]
+    task: Option<String>,
+    #[serde(default)]
+    reason: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct DescribeClusters {
+    #[serde(default)]
+    clusters: Vec<String>,
+}
+
+/// A member of the wrong type is refused as the protocol refuses it.
+fn parse<T: DeserializeOwned>(body: &Value) -> Result<T, ApiError> {
+    T::deserialize(body).map_err(|error| ApiError::new("SerializationException", error.to_string()))
+}
+
+/// ECS's API, and `/_local/…`
+pub fn router(ecs: Arc<Ecs>) -> Router {
+    Router::new()
+        .route("/", post(call))
+        .merge(control::routes())
+        .layer(DefaultBodyLimit::max(16 * 1024 * 1024))
+        .with_state(ecs)
+}
+
+async fn call(Shared(ecs): Shared<Arc<Ecs>>, headers: HeaderMap, body: Bytes) -> Response<Body> {
+    let target = headers.get("x-amz-target").and_then(|target| target.to_str().ok()).unwrap_or_default();
+    let Some(operation) = target.strip_prefix(TARGET) else {
+        return ApiError::new("UnknownOperationException", "no such operation").response();
+    };
+    let nth = ecs.count(operation, &body);
+    let latency = ecs.settings.api_latency;
+    // The effect comes in the middle, so that its events may overtake the answer.
+    tokio::time::sleep(latency / 2).await;
+    let reply = ecs.answer(operation, &body, nth);
+    tokio::time::sleep(latency / 2).await;
+    let mut response = match reply {
+        Reply::Result(Ok(result)) => http::bytes(StatusCode::OK, CONTENT_TYPE, result.to_string().into()),
+        Reply::Result(Err(error)) => error.response(),
+        Reply::NoAnswer => {
+            let mut response = http::bytes(StatusCode::OK, CONTENT_TYPE, Bytes::new());
+            response.extensions_mut().insert(NoAnswer);
+            return response;
+        }
+    };
+    let request_id = ecs.settings.chance.uuid("call", &format!("{operation}/{nth}/{}", hash_of(&body)));
+    http::set_header(&mut response, "x-amzn-requestid", &request_id);
+    response
+}
+
+/// The same for the same bytes in every run.
+fn hash_of(bytes: &[u8]) -> u64 {
+    Chance::new(0).number("body", &String::from_utf8_lossy(bytes))
+}
+
+impl Ecs {
+    /// A cluster without tasks.
+    #[must_use]
+    pub fn new(settings: EcsSettings, bus: Arc<Bus>, faults: Arc<Faults>, url: String) -> Self {
+        Self { settings, bus, faults, url, state: Mutex::default() }
+    }
+
+    /// Counts the call; tells how often one with this very content came before.
+    fn count(&self, operation: &str, body: &[u8]) -> u32 {
+        let mut state = lock(&self.state);
+        *state.calls.entry(operation.to_owned()).or_default() += 1;
+        let repeats = state.repeats.entry(hash_of(body) ^ hash_of(operation.as_bytes())).or_default();
+        *repeats += 1;
+        *repeats
+    }
+
+    fn answer(self: &Arc<Self>, operation: &str, body: &[u8], nth: u32) -> Reply {
+        let Ok(body) = serde_json::from_slice::<Value>(body) else {
+            return Reply::Result(Err(ApiError::new("SerializationException", "the body is not JSON")));
+        };
+        if operation == "RunTask" && !self.within_rate() {
+            self.faults.throttled.count();
+            return Reply::Result(Err(ApiError::new("ThrottlingException", "Rate exceeded")));
+        }
+        let started_by = body.get("startedBy").and_then(Value::as_str).unwrap_or_default();
+        let rule = control::take_rule(&mut lock(&self.state).rules, operation, started_by);
+        if let Some(Then::Error { code, message }) = &rule {
+            self.faults.refused_by_rule.count();
+            return Reply::Result(Err(ApiError::new(code, message.clone())));
+        }
+        let result = self.dispatch(operation, &body, rule.as_ref());
+        let identity = format!("{operation}/{nth}/{}", hash_of(body.to_string().as_bytes()));
+        let asked = match rule {
+            Some(Then::Answer(answer)) => Some(answer),
+            _ if self.settings.chance.happens(self.settings.api_error, "api error", &identity) => {
+                let answers = [control::Answer::ServerError, control::Answer::None];
+                Some(self.settings.chance.pick(answers, "api answer", &identity))
+            }
+            _ => None,
+        };
+        match asked {
+            None => Reply::Result(result),
+            Some(control::Answer::ServerError) => {
+                self.faults.server_errors.count();
+                Reply::Result(Err(ApiError::new("ServerException", "Service Unavailable. Please try again later.")))
+            }
+            Some(control::Answer::None) => {
+                self.faults.unanswered.count();
+                Reply::NoAnswer
+            }
+        }
+    }
+
+    fn within_rate(&self) -> bool {
+        let Some(Throttle { rate, burst }) = self.settings.throttle else { return true };
+        let mut state = lock(&self.state);
+        let now = Instant::now();
+        let bucket = state.bucket.get_or_insert(Bucket { tokens: burst, filled: now });
+        bucket.tokens = burst.min(bucket.tokens + rate * (now - bucket.filled).as_secs_f64());
+        bucket.filled = now;
+        let passes = bucket.tokens >= 1.0;
+        if passes {
+            bucket.tokens -= 1.0;
+        }
+        passes
+    }
+
+    fn dispatch(self: &Arc<Self>, operation: &str, body: &Value, rule: Option<&Then>) -> Result<Value, ApiError> {
+        match operation {
+            "DescribeClusters" => return self.describe_clusters(&parse(body)?),
+            "DescribeTaskDefinition" => return self.describe_task_definition(&parse(body)?),
+            _ => {}
+        }
+        let OfCluster { cluster } = parse(body)?;
+        if !self.is_this_cluster(cluster.as_deref().unwrap_or("default")) {
+            return Err(ApiError::new("ClusterNotFoundException", "Cluster not found."));
+        }
+        match operation {
+            "RunTask" => self.run_task(body, rule),
+            "DescribeTasks" => self.describe_tasks(&parse(body)?),
+            "ListTasks" => self.list_tasks(&parse(body)?),
+            "StopTask" => self.stop_task(parse(body)?),
+            _ => Err(ApiError::new("UnknownOperationException", "the local stack does not have this operation")),
+        }
+    }
+
+    fn is_this_cluster(&self, name: &str) -> bool {
+        name == self.settings.place.cluster || name == self.settings.place.cluster_arn()
+    }
+
+    fn run_task(self: &Arc<Self>, body: &Value, rule: Option<&Then>) -> Result<Value, ApiError> {
+        let NamesDefinition { task_definition } = parse(body)?;
+        let name = task_definition.ok_or_else(|| ApiError::invalid("TaskDefinition can not be blank."))?;
+        let definitions = &self.settings.definitions;
+        let definition = definitions.find(&name).ok_or_else(|| ApiError::invalid("TaskDefinition not found."))?;
+        let request = Arc::new(Request::parse(body, definition)?);
+
+        let mut state = lock(&self.state);
+        let hash = hash_of(body.to_string().as_bytes());
+        if let Some(earlier) = self.earlier(&state, &request, hash)? {
+            return Ok(json!({"tasks": earlier, "failures": []}));
+        }
+        let full = self.settings.capacity.is_some_and(|capacity| state.live + request.count > capacity);
+        let failure = match rule {
+            Some(Then::Failure(reason)) => Some(reason.clone()),
+            _ if full => Some(self.shortage(&request)),
+            _ => None,
+        };
+        if let Some(reason) = failure {
+            self.faults.out_of_capacity.count();
+            return Ok(json!({"tasks": [], "failures": [{"reason": reason}]}));
+        }
+
+        let mut shapes = request.shapes.clone();
+        if let Some(Then::Shapes(more)) = rule {
+            shapes.extend(&more.parse().map_err(|error| ApiError::invalid(format!("{error}")))?);
+        }
+        let mut ids = Vec::new();
+        let mut shown = Vec::new();
+        for _ in 0..request.count {
+            let (id, task) = self.create(&mut state, definition, &request, &shapes);
+            shown.push(task);
+            ids.push(id);
+        }
+        if let Some(token) = request.client_token.clone() {
+            state.tokens.insert(token, Token { hash, created: Instant::now(), tasks: ids.clone() });
+        }
+        drop(state);
+        for id in ids {
+            tokio::spawn(life::live(Arc::clone(self), id));
+        }
+        Ok(json!({"tasks": shown, "failures": []}))
+    }
+
+    /// The words in which ECS says that it has no room.
+    fn shortage(&self, request: &Request) -> String {
+        let reasons = [
+            "RESOURCE:MEMORY",
+            "RESOURCE:CPU",
+            "RESOURCE:ENI",
+            "Capacity is unavailable at this time. Please try again later or in a different availability zone",
+        ];
+        self.settings.chance.pick(reasons, "shortage", request.identity()).to_owned()
+    }
+
+    /// The tasks that this client token has started already.
+    fn earlier(&self, state: &State, request: &Request, hash: u64) -> Result<Option<Vec<Value>>, ApiError> {
+        let Some(token) = request.client_token.as_ref().and_then(|token| state.tokens.get(token)) else {
+            return Ok(None);
+        };
+        let scale = self.settings.scale;
+        let tasks: Vec<_> = token.tasks.iter().filter_map(|id| state.tasks.get(id)).collect();
+        let over = tasks.iter().all(|task| task.stopped.is_some_and(|at| at.elapsed() > scale.shorten(MEMORY)));
+        if over || token.created.elapsed() > scale.shorten(TOKEN_LIFE) {
+            return Ok(None);
+        }
+        if token.hash != hash {
+            let mut error =
+                ApiError::new("ConflictException", "The clientToken was used before with other parameters.");
+            error.resource_ids = tasks.iter().map(|task| task.arn(&self.settings.place)).collect();
+            return Err(error);
+        }
+        let shown = tasks.into_iter().map(|task| match task.status {
+            Status::Stopped => task.describe_briefly(&self.settings.place),
+            _ => self.show(task, true),
+        });
+        Ok(Some(shown.collect()))
+    }
+
+    fn create(
+        &self,
+        state: &mut State,
+        definition: &Arc<TaskDefinition>,
+        request: &Arc<Request>,
+        shapes: &Shapes,
+    ) -> (String, Value) {
+        let same = request.started_by.as_ref().and_then(|by| state.by_started_by.get(by)).map_or(0, Vec::len);
+        let mut identity = format!("{}#{same}", request.identity());
+        if request.identity().is_empty() {
+            identity = format!("#{}", state.order.len());
+        }
+        let id = self.settings.chance.hex("task", &identity);
+        let mut shapes = shapes.clone();
+        if self.settings.chance.happens(self.settings.fail_start, "fail start", &identity) {
+            self.faults.failed_starts.count();
+            let how = [Shape::CannotPull, Shape::CannotCreate, Shape::ResourceInit];
+            shapes.add(self.settings.chance.pick(how, "how to fail", &identity));
+        }
+        let orders = watch::Sender::new(Order::Live);
+        let task = Task::new(id.clone(), Arc::clone(definition), Arc::clone(request), shapes, orders);
+        let shown = self.show(&task, true);
+        if let Some(by) = &request.started_by {
+            state.by_started_by.entry(by.clone()).or_default().push(id.clone());
+        }
+        state.live += 1;
+        state.order.push(id.clone());
+        state.tasks.insert(id.clone(), task);
+        (id, shown)
+    }
+
+    fn show(&self, task: &Task, with_tags: bool) -> Value {
+        let mut shown = task.describe(&self.settings.place, &self.settings.chance, Reader::Api);
+        if !with_tags {
+            shown.insert("tags".into(), json!([]));
+        }
+        Value::Object(shown)
+    }
+
+    /// What ECS would know of.
+    fn known<'state>(&self, state: &'state State, id: &str) -> Option<&'state Task> {
+        let task = state.tasks.get(id)?;
+        let too_old = task.stopped.is_some_and(|at| at.elapsed() > self.settings.scale.shorten(MEMORY));
+        let too_young = task.times.created_at.elapsed() < self.settings.consistency_lag;
+        (!too_old && !too_young && !task.forgotten).then_some(task)
+    }
+
+    fn describe_tasks(&self, input: &DescribeTasks) -> Result<Value, ApiError> {
+        if input.tasks.is_empty() {
+            return Err(ApiError::invalid("Tasks cannot be empty."));
+        }
+        if input.tasks.len() > 100 {
+            return Err(ApiError::invalid("Tasks cannot be more than 100."));
+        }
+        let with_tags = input.include.iter().any(|what| what == "TAGS");
+        let state = lock(&self.state);
+        let (mut tasks, mut failures) = (Vec::new(), Vec::new());
+        for reference in &input.tasks {
+            match self.known(&state, task_id(reference)) {
+                Some(task) => tasks.push(self.show(task, with_tags)),
+                None => {
+                    let arn = if reference.starts_with("arn:") {
+                        reference.clone()
+                    } else {
+                        let place = &self.settings.place;
+                        place.arn(&format!("task/{}/{reference}", place.cluster))
+                    };
+                    failures.push(json!({"arn": arn, "reason": "MISSING"}));
+                }
+            }
+        }
+        Ok(json!({"tasks": tasks, "failures": failures}))
+    }
+
+    fn list_tasks(&self, input: &ListTasks) -> Result<Value, ApiError> {
+        let most = input.max_results.unwrap_or(100);
+        let most = usize::try_from(most).ok().filter(|most| (1..=100).contains(most));
+        let most = most.ok_or_else(|| ApiError::invalid("maxResults must be between 1 and 100."))?;
+        let after: usize = match &input.next_token {
+            Some(token) => token.parse().map_err(|_| ApiError::invalid("Invalid token."))?,
+            None => 0,
+        };
+        let desired = input.desired_status.as_deref().unwrap_or("RUNNING");
+        if !matches!(desired, "RUNNING" | "PENDING" | "STOPPED") {
+            return Err(ApiError::invalid("desiredStatus must be one of RUNNING, PENDING, STOPPED."));
+        }
+        if let Some(by) = &input.started_by {
+            let others = [&input.family, &input.service_name, &input.container_instance, &input.launch_type];
+            if by.is_empty() || others.into_iter().any(Option::is_some) {
+                return Err(ApiError::invalid("startedBy, where it is given, must be the only filter."));
+            }
+        }
+        let state = lock(&self.state);
+        let none = Vec::new();
+        let ids = match &input.started_by {
+            Some(by) => state.by_started_by.get(by).unwrap_or(&none),
+            None => &state.order,
+        };
+        let wanted = |task: &&Task| {
+            task.desired_status() == desired
+                && input.family.as_ref().is_none_or(|family| *family == task.definition.family)
+                && input.launch_type.as_ref().is_none_or(|kind| *kind == task.request.launch_type)
+                // No task here belongs to a service or an instance.
+                && input.service_name.is_none()
+                && input.container_instance.is_none()
+        };
+        let mut found = ids.iter().enumerate().skip(after).filter_map(|(at, id)| {
+            self.known(&state, id).filter(wanted).map(|task| (at, task.arn(&self.settings.place)))
+        });
+        let page: Vec<_> = found.by_ref().take(most).collect();
+        let mut output = json!({"taskArns": page.iter().map(|(_, arn)| arn).collect::<Vec<_>>()});
+        if let (Some((last, _)), Some(_), Some(fields)) = (page.last(), found.next(), output.as_object_mut()) {
+            fields.insert("nextToken".into(), (last + 1).to_string().into());
+        }
+        Ok(output)
+    }
+
+    fn stop_task(self: &Arc<Self>, input: StopTask) -> Result<Value, ApiError> {
+        let reference = input.task.ok_or_else(|| ApiError::invalid("Task can not be blank."))?;
+        let id = task_id(&reference);
+        if self.known(&lock(&self.state), id).is_none() {
+            return Err(ApiError::invalid("The referenced task was not found."));
+        }
+        let reason = input.reason.unwrap_or_else(|| "Task stopped by user".to_owned());
+        self.order(id, Order::Stop, "UserInitiated", &reason);
+        let state = lock(&self.state);
+        let task = state.tasks.get(id).map(|task| self.show(task, false));
+        Ok(json!({"task": task}))
+    }
+
+    fn describe_clusters(&self, input: &DescribeClusters) -> Result<Value, ApiError> {
+        let (mut clusters, mut failures) = (Vec::new(), Vec::new());
+        let default = ["default".to_owned()];
+        let names = if input.clusters.is_empty() { default.as_slice() } else { input.clusters.as_slice() };
+        if names.len() > 100 {
+            return Err(ApiError::invalid("Clusters cannot be more than 100."));
+        }
+        let place = &self.settings.place;
+        for name in names {
+            if self.is_this_cluster(name) {
+                let state = lock(&self.state);
+                let count =
+                    |wanted: fn(Status) -> bool| state.tasks.values().filter(|task| wanted(task.status)).count();
+                clusters.push(json!({
+                    "clusterArn": place.cluster_arn(), "clusterName": place.cluster, "status": "ACTIVE",
+                    "runningTasksCount": count(|status| status == Status::Running),
+                    "pendingTasksCount": count(|status| status < Status::Running),
+                    "activeServicesCount": 0, "registeredContainerInstancesCount": 0,
+                    "capacityProviders": ["FARGATE", "FARGATE_SPOT"], "defaultCapacityProviderStrategy": [],
+                    "settings": [], "statistics": [], "tags": [],
+                }));
+            } else {
+                let arn = if name.starts_with("arn:") { name.clone() } else { place.arn(&format!("cluster/{name}")) };
+                failures.push(json!({"arn": arn, "reason": "MISSING"}));
+            }
+        }
+        Ok(json!({"clusters": clusters, "failures": failures}))
+    }
+
+    fn describe_task_definition(&self, input: &NamesDefinition) -> Result<Value, ApiError> {
+        let name = input.task_definition.as_deref().unwrap_or_default();
+        let definition = self.settings.definitions.find(name);
+        let definition =
+            definition.ok_or_else(|| ApiError::new("ClientException", "Unable to describe task definition."))?;
+        let arn = self.settings.place.definition_arn(definition);
+        Ok(json!({"taskDefinition": definition.describe(&arn), "tags": []}))
+    }
+
+    /// Changes a task, and puts the event of it on the bus.
+    fn change(self: &Arc<Self>, id: &str, change: impl FnOnce(&mut Task)) {
+        self.change_if(id, |task| {
+            change(task);
+            true
+        });
+    }
+
+    /// The same, if there was anything to change.
+    fn change_if(self: &Arc<Self>, id: &str, change: impl FnOnce(&mut Task) -> bool) {
+        let event = {
+            let mut state = lock(&self.state);
+            let Some(task) = state.tasks.get_mut(id) else { return };
+            if !change(task) {
+                return;
+            }
+            task.version += 1;
+            self.event(task)
+        };
+        self.announce(event);
+    }
+
+    /// Puts a task's present state on the bus, once more or for the first time.
+    fn tell(self: &Arc<Self>, id: &str) -> bool {
+        let event = lock(&self.state).tasks.get(id).and_then(|task| self.event(task));
+        let told = event.is_some();
+        self.announce(event);
+        told
+    }
+
+    fn announce(self: &Arc<Self>, event: Option<(Value, String)>) {
+        if let Some((event, identity)) = event {
+            self.bus.put(event, &identity);
+        }
+    }
+
+    /// The Task State Change of a task's present state, and the identity of it for the seed.
+    fn event(&self, task: &Task) -> Option<(Value, String)> {
+        let silent = task.shapes.has(Shape::NoEvents)
+            || (task.shapes.has(Shape::Forgotten) && task.stopping)
+            || (task.shapes.has(Shape::SkipStates) && task.version > 1 && task.status != Status::Stopped);
+        if silent {
+            return None;
+        }
+        let place = &self.settings.place;
+        let chance = &self.settings.chance;
+        let identity = format!("{}/v{}", task.id, task.version);
+        let when = if task.shapes.has(Shape::EventTime) { "event_time" } else { "time" };
+        let event = json!({
+            "version": "0", "id": chance.uuid("event", &identity), "detail-type": "ECS Task State Change",
+            "source": "aws.ecs", "account": place.account, when: Millis::now().iso(), "region": place.region,
+            "resources": [task.arn(place)],
+            "detail": task.describe(place, chance, Reader::Event),
+        });
+        Some((event, identity))
+    }
+
+    /// Tells a task's life to end, and says so at once; a task that is ending already goes on with that.
+    fn order(self: &Arc<Self>, id: &str, order: Order, code: &'static str, reason: &str) {
+        self.change_if(id, |task| {
+            let news = !task.stopping;
+            task.begin_to_stop(code, reason);
+            news
+        });
+        if let Some(task) = lock(&self.state).tasks.get(id) {
+            task.orders.send_if_modified(|present| {
+                let more = order > *present;
+                if more {
+                    *present = order;
+                }
+                more
+            });
+        }
+    }
+}
+
+/// The last part of an ARN, or an id as it is.
+fn task_id(reference: &str) -> &str {
+    reference.rsplit('/').next().unwrap_or(reference)
+}

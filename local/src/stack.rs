@@ -1,0 +1,426 @@
+//! The whole stack: put together, run until it is asked to end, and taken down with all that it started.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::json;
+use thiserror::Error;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+
+use crate::chance::Chance;
+use crate::clock::{Millis, Scale};
+use crate::dynamodb::{self, DynamoDbError};
+use crate::ecs::{self, DefinitionError, Ecs, EcsSettings, Place, TaskDefinitions};
+use crate::events::{Bus, Delivery};
+use crate::faults::Faults;
+use crate::http::{self, Server};
+use crate::lambda::{self, FunctionSettings, Lambda, LambdaSettings, StartError};
+use crate::options::Options;
+use crate::process::{self, RUN_VARIABLE};
+use crate::template::{self, Template, TemplateError};
+
+const REGION: &str = "us-east-1";
+const ACCOUNT: &str = "123456789012";
+/// The functions, by the names of their binaries, and what each is for.
+const SUBMIT: &str = "submit";
+const TASK_STATE: &str = "task-state";
+const RECONCILE: &str = "reconcile";
+const DEFAULT_PROFILES: &str = include_str!("profiles.json");
+/// The arguments with which `ecs-bridge` is the watchdog of a run, whose name follows.
+pub const WATCHDOG: [&str; 2] = ["local", "watchdog"];
+
+/// Why a stack did not come up.
+#[derive(Debug, Error)]
+pub enum LocalError {
+    /// A file that was named cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A port cannot be listened on.
+    #[error("cannot listen on port {port}")]
+    Port {
+        /// 0 for any.
+        port: u16,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A function's binary is missing.
+    #[error("no function at {}: build it, or name its folder with --functions-dir", .0.display())]
+    NoFunction(PathBuf),
+    /// The template is of no use.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// The template has no such function.
+    #[error("the template has no function whose binary is {0}")]
+    NotInTemplate(&'static str),
+    /// The task definitions are of no use.
+    #[error("{}", path.display())]
+    Definitions {
+        /// Where they are.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: DefinitionError,
+    },
+    /// DynamoDB did not come up.
+    #[error(transparent)]
+    DynamoDb(#[from] DynamoDbError),
+    /// A function did not come up.
+    #[error(transparent)]
+    Lambda(#[from] StartError),
+    /// The machine refuses something.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Addresses and names of a running stack, as the ready file has them.
+#[derive(Clone, Debug, Serialize)]
+pub struct Ready {
+    /// `<submit_url>/v1/submissions` is the API.
+    pub submit_url: String,
+    /// Where functions are invoked.
+    pub lambda_url: String,
+    /// DynamoDB's endpoint.
+    pub dynamodb_url: String,
+    /// ECS's endpoint.
+    pub ecs_url: String,
+    /// The table's name.
+    pub table: String,
+    /// The cluster's ARN.
+    pub cluster: String,
+    /// The region.
+    pub region: String,
+    /// The deployment's name.
+    pub deployment: String,
+}
+
+/// A running stack; dropping it ends it.
+#[derive(Debug)]
+pub struct Stack {
+    ready: Ready,
+    environment: Vec<(String, String)>,
+    _servers: Vec<Server>,
+    _tasks: JoinSet<()>,
+    /// Ended by the drop of its last owner.
+    _lambda: Arc<Lambda>,
+}
+
+/// Runs a stack until SIGINT, SIGTERM or, unless told otherwise, the end of the parent.
+///
+/// # Errors
+/// Where it does not come up.
+pub fn run(options: &Options) -> Result<(), LocalError> {
+    process::raise_file_limit();
+    let run = Chance::new(Millis::now().0).uuid("run", &std::process::id().to_string());
+    let program = std::env::current_exe()?;
+    let mut watchdog = process::start_watchdog(&program, &[&WATCHDOG[..], &[run.as_str()]].concat())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(async {
+        // Before anything is started: a signal that comes meanwhile ends it in order, too.
+        let end = Ending::new(!options.outlive_parent)?;
+        tokio::select! {
+            result = serve(options, &run) => result,
+            () = end.wait() => Ok(()),
+        }
+    });
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    // The watchdog sees its input close and ends what is left, grandchildren included.
+    drop(watchdog.stdin.take());
+    watchdog.wait()?;
+    result
+}
+
+async fn serve(options: &Options, run: &str) -> Result<(), LocalError> {
+    let stack = Stack::start(options, run).await?;
+    println!("{}", stack.banner(options.ready_file.as_deref()));
+    std::future::pending().await
+}
+
+/// The ways in which a run is asked to end.
+struct Ending {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+    watch_parent: bool,
+}
+
+impl Ending {
+    fn new(watch_parent: bool) -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+            watch_parent,
+        })
+    }
+
+    async fn wait(mut self) {
+        let parent = nix::unistd::getppid();
+        let orphaned = async {
+            let mut look = tokio::time::interval(Duration::from_millis(250));
+            while !self.watch_parent || nix::unistd::getppid() == parent {
+                look.tick().await;
+            }
+        };
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.hangup.recv() => {}
+            () = orphaned => {}
+        }
+    }
+}
+
+impl Stack {
+    /// Starts all parts and waits until they answer. `run` names this run to the watchdog.
+    ///
+    /// # Errors
+    /// Where a part does not come up; what was started until then is ended.
+    pub async fn start(options: &Options, run: &str) -> Result<Self, LocalError> {
+        let place = Place { region: REGION.into(), account: ACCOUNT.into(), cluster: options.cluster.clone() };
+        let cluster = place.cluster_arn();
+        let template = read_template(options, &cluster)?;
+        if let Some(dir) = &options.log_dir {
+            std::fs::create_dir_all(dir).map_err(|source| LocalError::File { path: dir.clone(), source })?;
+        }
+        let [submit, lambda_api, dynamodb_api, ecs_api] = listeners(options.port_base).await?;
+        let url = |listener: &tokio::net::TcpListener| io::Result::Ok(format!("http://{}", listener.local_addr()?));
+        let ready = Ready {
+            submit_url: url(&submit)?,
+            lambda_url: url(&lambda_api)?,
+            dynamodb_url: url(&dynamodb_api)?,
+            ecs_url: url(&ecs_api)?,
+            table: format!("ecs-bridge-{}", options.deployment),
+            cluster,
+            region: REGION.into(),
+            deployment: options.deployment.clone(),
+        };
+        let mut tasks = JoinSet::new();
+        let mut servers = Vec::new();
+
+        let database = dynamodb::database(&template, &ready.table)?;
+        tasks.spawn(dynamodb::serve(dynamodb_api, database));
+
+        let chance = Chance::new(options.seed);
+        let faults = Arc::new(Faults::default());
+        let delivery =
+            Delivery { duplicate: options.duplicate, drop: options.drop, delay_ms: options.delay_ms.0.clone(), chance };
+        let bus = Arc::new(Bus::new(template.pattern.clone(), delivery, Arc::clone(&faults)));
+        let settings = ecs_settings(options, place, chance, run)?;
+        let ecs = Arc::new(Ecs::new(settings, Arc::clone(&bus), faults, ready.ecs_url.clone()));
+        servers.push(http::serve(ecs_api, ecs::router(ecs))?);
+
+        let environment = function_environment(options, &ready)?;
+        let lambda = start_lambda(options, &template, &environment, chance, run)?;
+        servers.push(http::serve(lambda_api, lambda::invoke_router(Arc::clone(&lambda)))?);
+        servers.push(http::serve(submit, lambda::url_router(Arc::clone(&lambda), SUBMIT.into()))?);
+        lambda.ready().await?;
+        if !options.no_functions {
+            bus.set_target(Arc::clone(&lambda), TASK_STATE);
+            if options.reconcile_every > 0.0 {
+                tasks.spawn(reconcile(Arc::clone(&lambda), Duration::from_secs_f64(options.reconcile_every), chance));
+            }
+        }
+
+        let stack = Self { ready, environment, _servers: servers, _tasks: tasks, _lambda: lambda };
+        if let Some(path) = &options.env_file {
+            let lines = stack.environment.iter().map(|(name, value)| format!("{name}={value}\n"));
+            write_whole(path, &lines.collect::<String>())?;
+        }
+        if let Some(path) = &options.ready_file {
+            write_whole(path, &json!(stack.ready).to_string())?;
+        }
+        Ok(stack)
+    }
+
+    /// Where everything is.
+    #[must_use]
+    pub fn ready(&self) -> &Ready {
+        &self.ready
+    }
+
+    fn banner(&self, ready_file: Option<&Path>) -> String {
+        let Ready { submit_url, lambda_url, dynamodb_url, ecs_url, table, cluster, .. } = &self.ready;
+        let how = match ready_file {
+            Some(file) => format!("--ready-file {}", file.display()),
+            None => format!("--url {submit_url} --dynamodb-url {dynamodb_url} --table {table}"),
+        };
+        format!(
+            "\
+The ECS bridge is up on this machine.
+
+  submissions  {submit_url}/v1/submissions
+  functions    {lambda_url}
+  table        {table} at {dynamodb_url}
+  cluster      {cluster} at {ecs_url}
+
+  ecs-bridge submit {how} --wait -- echo hello
+
+Ctrl-C ends it, and all that it started."
+        )
+    }
+}
+
+fn read(path: &Path) -> Result<String, LocalError> {
+    std::fs::read_to_string(path).map_err(|source| LocalError::File { path: path.to_owned(), source })
+}
+
+/// Who waits for the file sees all of it or nothing.
+fn write_whole(path: &Path, text: &str) -> Result<(), LocalError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{}.tmp", std::process::id()));
+    let unfinished = PathBuf::from(name);
+    let written = std::fs::write(&unfinished, text).and_then(|()| std::fs::rename(&unfinished, path));
+    written.map_err(|source| LocalError::File { path: path.to_owned(), source })
+}
+
+fn read_template(options: &Options, cluster: &str) -> Result<Template, LocalError> {
+    let parameters = BTreeMap::from([("Deployment", options.deployment.as_str()), ("ClusterArn", cluster)]);
+    Ok(match &options.template {
+        Some(path) => Template::parse(&read(path)?, &parameters)?,
+        None => Template::parse(template::BUILT_IN, &parameters)?,
+    })
+}
+
+async fn listeners(base: Option<u16>) -> Result<[tokio::net::TcpListener; 4], LocalError> {
+    let listen = async |offset: u16| {
+        let port = base.map_or(0, |base| base.saturating_add(offset));
+        http::listen(port).await.map_err(|source| LocalError::Port { port, source })
+    };
+    Ok([listen(0).await?, listen(1).await?, listen(2).await?, listen(3).await?])
+}
+
+fn ecs_settings(options: &Options, place: Place, chance: Chance, run: &str) -> Result<EcsSettings, LocalError> {
+    let text = options.task_definitions.as_deref().map(read).transpose()?;
+    let definitions = TaskDefinitions::parse(text.as_deref()).map_err(|source| LocalError::Definitions {
+        path: options.task_definitions.clone().unwrap_or_default(),
+        source,
+    })?;
+    let scale = Scale(options.time_scale);
+    let delay = |seconds: f64| scale.shorten(Duration::from_secs_f64(seconds));
+    let mut environment = inherited(&["PATH", "HOME"]);
+    environment.push((RUN_VARIABLE.into(), run.into()));
+    environment.extend(options.container_env.iter().cloned());
+    Ok(EcsSettings {
+        place,
+        definitions,
+        scale,
+        provisioning: delay(options.provision_s),
+        pull: delay(options.pull_s),
+        teardown: delay(options.teardown_s),
+        consistency_lag: Duration::from_millis(options.consistency_lag_ms),
+        api_latency: Duration::from_millis(options.api_latency_ms),
+        throttle: options.throttle,
+        capacity: options.capacity,
+        fail_start: options.fail_start,
+        api_error: options.api_error,
+        simulate: options.simulate,
+        environment,
+        log_dir: options.log_dir.clone(),
+        chance,
+    })
+}
+
+fn inherited(names: &[&str]) -> Vec<(String, String)> {
+    names.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect()
+}
+
+/// What a function needs to know, wherever it runs.
+fn function_environment(options: &Options, ready: &Ready) -> Result<Vec<(String, String)>, LocalError> {
+    let mut environment: Vec<(String, String)> = [
+        ("AWS_REGION", ready.region.as_str()),
+        ("AWS_ACCESS_KEY_ID", "local"),
+        ("AWS_SECRET_ACCESS_KEY", "local"),
+        ("AWS_ENDPOINT_URL_DYNAMODB", &ready.dynamodb_url),
+        ("AWS_ENDPOINT_URL_ECS", &ready.ecs_url),
+        ("AWS_ENDPOINT_URL_LAMBDA", &ready.lambda_url),
+        ("ECS_BRIDGE_DEPLOYMENT", &ready.deployment),
+        ("ECS_BRIDGE_TABLE", &ready.table),
+        ("ECS_BRIDGE_CLUSTER", &ready.cluster),
+        ("ECS_BRIDGE_TIMER_SCALE", &options.timer_scale.to_string()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into();
+    environment.push(match &options.profiles {
+        // Functions run in folders of their own.
+        Some(path) => {
+            let whole = path.canonicalize().map_err(|source| LocalError::File { path: path.clone(), source })?;
+            ("ECS_BRIDGE_PROFILES_FILE".into(), whole.display().to_string())
+        }
+        None => {
+            let compact = DEFAULT_PROFILES.lines().map(str::trim).collect::<String>();
+            ("ECS_BRIDGE_PROFILES".into(), compact)
+        }
+    });
+    if options.reconcile_every > 0.0 {
+        environment.push(("ECS_BRIDGE_RECONCILE_FUNCTION".into(), RECONCILE.into()));
+    }
+    environment.extend(options.function_env.iter().cloned());
+    Ok(environment)
+}
+
+fn start_lambda(
+    options: &Options,
+    template: &Template,
+    environment: &[(String, String)],
+    chance: Chance,
+    run: &str,
+) -> Result<Arc<Lambda>, LocalError> {
+    let mut functions = Vec::new();
+    let names: &[_] = if options.no_functions { &[] } else { &[SUBMIT, TASK_STATE, RECONCILE] };
+    for name in names {
+        let folder = match &options.functions_dir {
+            Some(folder) => folder.clone(),
+            None => std::env::current_exe()?.parent().map(Path::to_owned).unwrap_or_default(),
+        };
+        let executable = folder.join(name);
+        if !executable.is_file() {
+            return Err(LocalError::NoFunction(executable));
+        }
+        let timeout = template.functions.get(*name).ok_or(LocalError::NotInTemplate(name))?.timeout;
+        let mut environment = environment.to_vec();
+        environment.extend(inherited(&["PATH", "HOME", "RUST_LOG", "RUST_BACKTRACE"]));
+        environment.push((RUN_VARIABLE.into(), run.into()));
+        functions.push(FunctionSettings {
+            name: (*name).to_owned(),
+            executable,
+            environment,
+            timeout,
+            processes: options.processes.max(1),
+        });
+    }
+    let settings = LambdaSettings {
+        region: REGION.into(),
+        account: ACCOUNT.into(),
+        scale: Scale(options.time_scale),
+        log_dir: options.log_dir.clone(),
+        chance,
+    };
+    Ok(Arc::new(Lambda::start(settings, functions)))
+}
+
+/// The stand-in for EventBridge's schedule.
+async fn reconcile(lambda: Arc<Lambda>, every: Duration, chance: Chance) {
+    let mut ticks = tokio::time::interval(every);
+    ticks.tick().await;
+    for number in 0_u64.. {
+        ticks.tick().await;
+        let event = json!({
+            "version": "0", "id": chance.uuid("schedule", &number.to_string()), "detail-type": "Scheduled Event",
+            "source": "aws.events", "account": ACCOUNT, "time": Millis::now().iso(), "region": REGION,
+            "resources": [format!("arn:aws:events:{REGION}:{ACCOUNT}:rule/reconcile")], "detail": {},
+        });
+        // It is there: the stack was started with it.
+        let _ = lambda.invoke_event(RECONCILE, event.to_string().into());
+    }
+}
