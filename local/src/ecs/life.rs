@@ -290,6 +290,7 @@ fn note_exit(ecs: &Arc<Ecs>, id: &str, at: usize, code: i32, left: usize, shapes
 fn end_container(task: &mut Task, at: usize, code: i32) {
     if at == task.named_container() {
         task.process_exit_code = Some(code);
+        task.process_exited = Some(Millis::now());
     }
     let hidden = task.shapes.has(Shape::NoExitCode);
     if let Some(container) = task.containers.get_mut(at) {

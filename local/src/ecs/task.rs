@@ -95,6 +95,8 @@ pub(super) struct Task {
     pub(super) start_count: u32,
     /// Seen by us, whatever ECS tells.
     pub(super) process_exit_code: Option<i32>,
+    /// When the asked-for command ended, by our clock.
+    pub(super) process_exited: Option<Millis>,
     pub(super) stopped: Option<Instant>,
     pub(super) forgotten: bool,
     pub(super) orders: watch::Sender<Order>,
@@ -173,6 +175,7 @@ impl Task {
             times,
             start_count: 0,
             process_exit_code: None,
+            process_exited: None,
             stopped: None,
             forgotten: false,
             orders,
