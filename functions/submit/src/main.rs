@@ -1,2 +1,66 @@
-//! Work in progress.
-fn main() {}
+//! The submit function: the HTTP API, on a Lambda function URL.
+
+mod handler;
+mod health;
+mod http;
+mod stops;
+mod submissions;
+mod wake;
+
+use std::error::Error;
+
+use aws_lambda_events::lambda_function_urls::LambdaFunctionUrlRequest;
+use ecs_bridge_aws::{Bridge, Clients};
+use ecs_bridge_core::{config::Environment, profile::Profiles};
+use lambda_runtime::{LambdaEvent, service_fn};
+
+use crate::{handler::App, wake::Wake};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), lambda_runtime::Error> {
+    lambda_runtime::tracing::init_default_subscriber();
+    let mut environment = Environment::new(|name: &str| std::env::var(name).ok());
+    let config = environment.config();
+    let cluster = environment.needed("ECS_BRIDGE_CLUSTER");
+    let reconcile = environment.optional("ECS_BRIDGE_RECONCILE_FUNCTION");
+    let profiles = read_profiles(&mut environment, &cluster);
+    let config = environment.finish(config)?;
+
+    let clients = Clients::from_environment().await;
+    let app = App {
+        wake: reconcile.map(|function| Wake::new(&clients.config, function)),
+        bridge: Bridge::new(&clients, config),
+        profiles: profiles?,
+        cluster,
+    };
+    let handler = async |event: LambdaEvent<LambdaFunctionUrlRequest>| {
+        Ok::<_, lambda_runtime::Error>(app.handle(event.payload, &event.context.request_id).await)
+    };
+    lambda_runtime::run(service_fn(handler)).await
+}
+
+/// The profiles, from `ECS_BRIDGE_PROFILES`, or from the file that `ECS_BRIDGE_PROFILES_FILE` names.
+fn read_profiles<F>(environment: &mut Environment<F>, cluster: &str) -> Result<Profiles, Box<dyn Error + Send + Sync>>
+where
+    F: Fn(&str) -> Option<String>,
+{
+    let text = match (environment.optional("ECS_BRIDGE_PROFILES"), environment.optional("ECS_BRIDGE_PROFILES_FILE")) {
+        (Some(text), None) => text,
+        (None, Some(file)) => match std::fs::read_to_string(&file) {
+            Ok(text) => text,
+            Err(error) => {
+                environment.note(format!("ECS_BRIDGE_PROFILES_FILE: {file}: {error}"));
+                return Err(error.into());
+            }
+        },
+        (None, None) | (Some(_), Some(_)) => {
+            let problem = "one of ECS_BRIDGE_PROFILES and ECS_BRIDGE_PROFILES_FILE is needed, and not both";
+            environment.note(problem);
+            return Err(problem.into());
+        }
+    };
+    Profiles::parse(&text, cluster).map_err(|problems| {
+        problems.iter().for_each(|problem| environment.note(format!("profiles: {problem}")));
+        problems.join("; ").into()
+    })
+}

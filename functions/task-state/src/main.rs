@@ -1,2 +1,22 @@
-//! Work in progress.
-fn main() {}
+//! The task-state function: ECS's Task State Change events, from EventBridge, into the records.
+
+mod handler;
+
+use ecs_bridge_aws::{Bridge, Clients};
+use ecs_bridge_core::config::Environment;
+use lambda_runtime::{LambdaEvent, service_fn};
+use serde_json::value::RawValue;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), lambda_runtime::Error> {
+    lambda_runtime::tracing::init_default_subscriber();
+    let mut environment = Environment::new(|name: &str| std::env::var(name).ok());
+    let config = environment.config();
+    let config = environment.finish(config)?;
+
+    let bridge = Bridge::new(&Clients::from_environment().await, config);
+    let handler = async |event: LambdaEvent<Box<RawValue>>| {
+        handler::handle(&bridge, event.payload.get()).await.map_err(lambda_runtime::Error::from)
+    };
+    lambda_runtime::run(service_fn(handler)).await
+}

@@ -3,10 +3,12 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ecs_bridge_core::{
-    Action, Alarm, Call, Input, LaunchAnswer, Record, Rules, StartedBy, Timestamp, decide, decide::AfterStop, task_id,
+    Action, Alarm, Call, Input, LaunchAnswer, Record, Rules, StartedBy, Task, Timestamp, config::Config, decide,
+    decide::AfterStop, launch_rate::LaunchRate, task_id,
 };
 
 use crate::{
+    clients::Clients,
     ecs::{Described, Ecs, EcsError, RunTaskAnswer},
     table::{Table, TableError},
 };
@@ -35,9 +37,36 @@ pub struct Bridge {
     pub ecs: Ecs,
     /// What its decisions rest on.
     pub rules: Rules,
+    /// How fast it may call RunTask.
+    pub launch_rate: LaunchRate,
 }
 
 impl Bridge {
+    /// The deployment that a function's environment tells of.
+    pub fn new(clients: &Clients, config: Config) -> Self {
+        Self {
+            table: Table::new(clients.dynamodb.clone(), config.table),
+            ecs: Ecs::new(clients.ecs.clone()),
+            rules: config.rules,
+            launch_rate: config.launch_rate,
+        }
+    }
+
+    /// Up to `wanted` launch tokens; none where the table does not give them, as what is not launched stays queued.
+    pub async fn launch_tokens(&self, wanted: usize) -> usize {
+        let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
+        if wanted == 0 {
+            return 0;
+        }
+        match self.table.take_launch_tokens(wanted, now(), self.launch_rate).await {
+            Ok(taken) => taken.tokens as usize,
+            Err(error) => {
+                tracing::warn!(%error, "no launch tokens now; what is to be launched stays queued");
+                0
+            }
+        }
+    }
+
     /// Decides on `input` and writes the result; anew with what another left, as long as another was quicker.
     ///
     /// The action is for the caller to do, and only then: it is void if this fails.
@@ -147,7 +176,7 @@ impl Bridge {
     async fn describe(&self, record: &Record, task_arn: String) -> Result<Vec<Input>, EcsError> {
         let at = now();
         let described = self.ecs.describe(&record.cluster, std::slice::from_ref(&task_arn)).await?;
-        Ok(described.into_iter().map(|described| learnt(described, at)).collect())
+        Ok(described.into_iter().map(|described| learnt(record, described, at)).collect())
     }
 
     async fn stop(
@@ -174,10 +203,11 @@ impl Bridge {
     }
 }
 
-/// What a description, begun at `at`, tells.
-pub(crate) fn learnt(described: Described, at: Timestamp) -> Input {
+/// What a description of the record's own task, begun at `at`, tells. ECS leaves `startedBy` out now and then.
+pub fn learnt(record: &Record, described: Described, at: Timestamp) -> Input {
     match described {
-        Described::Task(_, task) => Input::Seen(task),
+        Described::Task(Some(_), task) => Input::Seen(*task),
+        Described::Task(None, task) => Input::Seen(Task { attempt: record.attempt, ..*task }),
         Described::Missing(task_arn) => Input::Missing { task_arn, at, stop_sent: false },
     }
 }
@@ -185,7 +215,7 @@ pub(crate) fn learnt(described: Described, at: Timestamp) -> Input {
 /// The tasks of one attempt among those described.
 fn seen(described: Vec<Described>, started_by: &StartedBy) -> Vec<Input> {
     let ours = described.into_iter().filter_map(|described| match described {
-        Described::Task(of, task) if of == *started_by => Some(Input::Seen(task)),
+        Described::Task(of, task) if of.as_ref() == Some(started_by) => Some(Input::Seen(*task)),
         Described::Task(..) | Described::Missing(_) => None,
     });
     ours.collect()

@@ -10,7 +10,7 @@ use aws_sdk_ecs::{
     primitives::DateTime,
     types::{self, DesiredStatus},
 };
-use ecs_bridge_core::{Container, LaunchAnswer, StartedBy, Task, Timestamp, record::Record, run_task};
+use ecs_bridge_core::{Attempt, Container, LaunchAnswer, StartedBy, Task, Timestamp, record::Record, run_task};
 
 /// DescribeTasks' limit on the tasks of a call.
 pub const DESCRIBED: usize = 100;
@@ -32,8 +32,8 @@ impl EcsError {
 /// What DescribeTasks, or a search by `startedBy`, told of one task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Described {
-    /// It is this, and was started as that.
-    Task(StartedBy, Task),
+    /// It is this; and was started as that, if ECS says so.
+    Task(Option<StartedBy>, Box<Task>),
     /// ECS knows the ARN and cannot describe it.
     Missing(String),
 }
@@ -93,7 +93,7 @@ impl Ecs {
         }
     }
 
-    /// Describes up to [`DESCRIBED`] tasks of a cluster. Tasks without a `startedBy` of ours are left out.
+    /// Describes up to [`DESCRIBED`] tasks of a cluster.
     ///
     /// # Errors
     /// Where ECS does not answer.
@@ -259,13 +259,13 @@ fn worth(code: &str, message: &str) -> Worth {
     }
 }
 
-/// A described task, if it is one of ours.
+/// A described task, with the first attempt where it does not say which.
 fn described(task: &types::Task) -> Option<Described> {
-    let started_by = StartedBy::parse(task.started_by()?)?;
+    let started_by = task.started_by().and_then(StartedBy::parse);
     let task = Task {
         arn: task.task_arn()?.to_owned(),
         cluster_arn: task.cluster_arn().unwrap_or_default().to_owned(),
-        attempt: started_by.attempt,
+        attempt: started_by.as_ref().map_or(Attempt::FIRST, |started_by| started_by.attempt),
         version: u64::try_from(task.version()).ok()?,
         last_status: task.last_status().unwrap_or_default().to_owned(),
         desired_status: task.desired_status().unwrap_or_default().to_owned(),
@@ -277,7 +277,7 @@ fn described(task: &types::Task) -> Option<Described> {
         stopped_at: task.stopped_at().and_then(moment),
         at: None,
     };
-    Some(Described::Task(started_by, task))
+    Some(Described::Task(started_by, Box::new(task)))
 }
 
 fn container(container: &types::Container) -> Container {

@@ -8,7 +8,7 @@ mod clients;
 mod ecs;
 mod table;
 
-pub use bridge::{Bridge, Settled, now};
+pub use bridge::{Bridge, Settled, learnt, now};
 pub use clients::Clients;
-pub use ecs::{Described, Ecs, EcsError};
+pub use ecs::{DESCRIBED, Described, Ecs, EcsError};
 pub use table::{Created, DueRecord, Table, TableError};

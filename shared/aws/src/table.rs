@@ -11,7 +11,7 @@ use aws_sdk_dynamodb::{
 use ecs_bridge_core::{
     Record, SubmissionId, Timestamp,
     launch_rate::{self, Bucket, LaunchRate, Taken},
-    record::DUE_SHARDS,
+    record::{DUE_SHARDS, QUEUE},
 };
 use serde_dynamo::aws_sdk_dynamodb_1::{from_item, to_item};
 
@@ -211,30 +211,42 @@ impl Table {
         }
     }
 
-    /// What is due by `horizon`, the longest due first within each of the index's partitions; at most `limit` of each.
+    /// Up to `limit` of what waits for a launch and is due by `horizon`, the longest due first.
+    ///
+    /// # Errors
+    /// Where DynamoDB does not answer.
+    pub async fn queued(&self, horizon: Timestamp, limit: i32) -> Result<Vec<DueRecord>, TableError> {
+        self.due_in(QUEUE.to_owned(), horizon, limit).await
+    }
+
+    /// Everything else that is due by `horizon`, the longest due first; at most `limit` of each partition.
     ///
     /// # Errors
     /// Where DynamoDB does not answer.
     pub async fn due(&self, horizon: Timestamp, limit: i32) -> Result<Vec<DueRecord>, TableError> {
         let mut due = Vec::new();
         for shard in 0..DUE_SHARDS {
-            let answer = self
-                .client
-                .query()
-                .table_name(&self.name)
-                .index_name("due")
-                .key_condition_expression("#due = :due AND check_at <= :horizon")
-                .expression_attribute_names("#due", "due")
-                .expression_attribute_values(":due", AttributeValue::S(shard.to_string()))
-                .expression_attribute_values(":horizon", AttributeValue::N(horizon.millis().to_string()))
-                .limit(limit)
-                .send()
-                .await
-                .map_err(TableError::call("Query"))?;
-            due.extend(answer.items().iter().filter_map(due_record));
+            due.append(&mut self.due_in(shard.to_string(), horizon, limit).await?);
         }
         due.sort_by_key(|record| record.check_at);
         Ok(due)
+    }
+
+    async fn due_in(&self, partition: String, horizon: Timestamp, limit: i32) -> Result<Vec<DueRecord>, TableError> {
+        let answer = self
+            .client
+            .query()
+            .table_name(&self.name)
+            .index_name("due")
+            .key_condition_expression("#due = :due AND check_at <= :horizon")
+            .expression_attribute_names("#due", "due")
+            .expression_attribute_values(":due", AttributeValue::S(partition))
+            .expression_attribute_values(":horizon", AttributeValue::N(horizon.millis().to_string()))
+            .limit(limit)
+            .send()
+            .await
+            .map_err(TableError::call("Query"))?;
+        Ok(answer.items().iter().filter_map(due_record).collect())
     }
 
     /// Takes up to `wanted` launch tokens from the deployment's bucket.

@@ -242,7 +242,7 @@ pub(crate) fn claim(record: &mut Record, now: Timestamp, rules: &Rules) -> Call 
     record.state = State::Launching;
     record.launch_calls += 1;
     record.last_call_at = Some(now);
-    record.check_at = Some(now.plus(rules.timers.lease));
+    record.set_check_at(now.plus(rules.timers.lease));
     Call { attempt: record.attempt, since, nth: record.launch_calls, claimed_at: now }
 }
 
@@ -275,7 +275,7 @@ impl Step<'_> {
     /// Moves the timer, but never further than a wanted stop allows.
     fn check_in(&mut self, wait: Duration) {
         let wait = if self.record.stop_requested.is_some() { wait.min(self.timers().stop_every) } else { wait };
-        self.record.check_at = Some(self.now.plus(wait));
+        self.record.set_check_at(self.now.plus(wait));
     }
 
     /// Moves the timer closer, if it is not close enough.
@@ -328,7 +328,7 @@ impl Step<'_> {
         }
         let counts_from = self.lookup_counts_from();
         if self.now < counts_from && !stopping {
-            self.record.check_at = Some(counts_from);
+            self.record.set_check_at(counts_from);
             return None;
         }
         self.check_in(timers.lookup_after);

@@ -3,8 +3,6 @@
 //! ECS meters launches per account and region, and answers too many with throttles. The bucket is one row of the
 //! table, taken from by conditional writes, so that any number of processes stay below the rate together.
 
-use std::time::Duration;
-
 use crate::time::Timestamp;
 
 /// The key of the bucket's row. No submission can have it: `#` is in no id.
@@ -35,8 +33,6 @@ pub struct Taken {
     pub assumed: Bucket,
     /// The bucket afterwards.
     pub bucket: Bucket,
-    /// When the next token will be there.
-    pub next_in: Duration,
 }
 
 impl Bucket {
@@ -63,13 +59,7 @@ impl Bucket {
         let held = (now.saturating_sub(empty_at) as f64 / micros_each + 1e-9) as u32;
         let tokens = held.min(wanted);
         let bucket = Self { empty_at: empty_at + (micros_each * f64::from(tokens)) as u64 };
-        let next_at = bucket.empty_at + micros_each as u64;
-        Taken {
-            tokens,
-            assumed: Self { empty_at },
-            bucket,
-            next_in: Duration::from_micros(next_at.saturating_sub(now)),
-        }
+        Taken { tokens, assumed: Self { empty_at }, bucket }
     }
 }
 

@@ -19,8 +19,12 @@ use crate::{
 /// only the attributes that it changes, so that one which it does not know survives.
 pub const SCHEMA: u8 = 1;
 
-/// How many partitions the `due` index is spread over.
+/// How many partitions of the `due` index the timers are spread over: `0`, `1`, …
 pub const DUE_SHARDS: u8 = 4;
+
+/// The partition of the `due` index for what is `queued`: apart from the timers, so that however much waits for the
+/// launch rate, no stop and no check waits behind it.
+pub const QUEUE: &str = "queued";
 
 /// The size in bytes that the texts of a record are cut for, DynamoDB's unit of writing. It holds for clusters and
 /// containers with names of usual length.
@@ -251,7 +255,7 @@ impl Record {
             content_hash: Some(submission.content_hash),
             labels: submission.labels,
             launch_deadline: submission.launch_deadline,
-            due: Some(shard(&submission.submission_id)),
+            due: Some(QUEUE.to_owned()),
             check_at: Some(now),
             ..Self::blank(submission.submission_id, now, rules)
         };
@@ -370,6 +374,12 @@ impl Record {
         (self.launch_calls, self.lookups) = (0, 0);
     }
 
+    /// Sets the timer.
+    pub(crate) fn set_check_at(&mut self, check_at: Timestamp) {
+        self.check_at = Some(check_at);
+        self.due = Some(if self.state == State::Queued { QUEUE.to_owned() } else { shard(&self.submission_id) });
+    }
+
     /// Whether what was seen can still lead to another attempt, so that the request must be kept.
     pub(crate) fn may_relaunch(&self) -> bool {
         self.attempt < self.policy.max_attempts
@@ -425,8 +435,8 @@ impl Record {
     }
 }
 
-/// The partition of the `due` index that a submission falls into.
-pub fn shard(submission_id: &SubmissionId) -> String {
+/// The partition of the `due` index for the timer of a submission that is not queued.
+fn shard(submission_id: &SubmissionId) -> String {
     (jitter(submission_id, 0) % u64::from(DUE_SHARDS)).to_string()
 }
 

@@ -201,6 +201,18 @@ fn a_refusal_for_now_goes_back_to_queued_and_uses_no_attempt() {
 }
 
 #[test]
+fn what_waits_for_a_launch_waits_apart_from_the_timers() {
+    let mut life = Life::queued();
+    assert_eq!(life.record.due.as_deref(), Some("queued"));
+    life.due();
+    assert_ne!(life.record.due.as_deref(), Some("queued"));
+    life.learn(Input::Launch(life.call(), refused()));
+    assert_eq!(life.record.due.as_deref(), Some("queued"));
+    life.see(running(2));
+    assert_ne!(life.record.due.as_deref(), Some("queued"));
+}
+
+#[test]
 fn a_refusal_for_good_rejects_with_its_reason() {
     let (mut life, call) = Life::launching();
     let reason = "access denied: ecs:RunTask".to_owned();

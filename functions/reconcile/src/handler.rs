@@ -1,0 +1,234 @@
+//! One run: all that is due, claimed one by one, until nothing is, or the time is up.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant, SystemTime},
+};
+
+use ecs_bridge_aws::{Bridge, DESCRIBED, Described, DueRecord, Settled, TableError, learnt, now};
+use ecs_bridge_core::{
+    Action, Input, Record, State, SubmissionId, Timestamp, decide, launch_rate::LaunchRate, task_id,
+};
+use futures_util::{StreamExt, stream};
+use serde::Serialize;
+
+/// How long a run goes on finding work; the schedule starts another every minute.
+const RUN: Duration = Duration::from_secs(55);
+
+/// What is left for the last calls before Lambda ends the process.
+const MARGIN: Duration = Duration::from_secs(20);
+
+/// How far ahead a run looks, and waits, for what will be due: a refusal is tried again within seconds.
+const LOOK_AHEAD: Duration = Duration::from_secs(15);
+
+/// The wait where launch tokens are missing, or a round came to nothing: tokens gather meanwhile.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// How many rounds in a row may come to nothing before a run ends.
+const ROUNDS_FOR_NOTHING: u32 = 3;
+
+/// How many records a round takes from each partition of the index.
+const ROUND: i32 = 100;
+
+/// How many records are worked on side by side.
+const SIDE_BY_SIDE: usize = 32;
+
+/// What a run did; also its answer.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Records that were due, claimed by this run.
+    pub claimed: usize,
+    /// RunTask calls.
+    pub launches: usize,
+    /// Tasks that DescribeTasks was asked for.
+    pub described: usize,
+    /// Lookups of unanswered launches.
+    pub looked_up: usize,
+    /// StopTask calls.
+    pub stops: usize,
+    /// What ended, or went on, by what this run learnt and no event had told.
+    pub repaired: usize,
+    /// Records that could not be worked on now; they stay due.
+    pub errors: usize,
+    /// Whether something that is due was left for the next run.
+    pub unfinished: bool,
+}
+
+/// The function's state between runs.
+#[derive(Debug)]
+pub struct Reconcile {
+    /// Table, ECS and rules.
+    pub bridge: Bridge,
+}
+
+impl Reconcile {
+    /// Works on what is due until nothing is, or `deadline` is near.
+    ///
+    /// # Errors
+    /// Where the index cannot be read at all. What was claimed until then is due again when its lease is over.
+    pub async fn run(&self, deadline: SystemTime) -> Result<Report, TableError> {
+        let left = deadline.duration_since(SystemTime::now()).unwrap_or_default().saturating_sub(MARGIN);
+        let until = Instant::now() + left.min(RUN);
+        let mut report = Report::default();
+        let mut rounds_for_nothing = 0;
+        while rounds_for_nothing < ROUNDS_FOR_NOTHING {
+            let horizon = now().plus(LOOK_AHEAD);
+            let due = self.bridge.table.due(horizon, ROUND).await?;
+            let queued = self.bridge.table.queued(horizon, ROUND).await?;
+            let Some(first) = due.iter().chain(&queued).map(|record| record.check_at).min() else { break };
+            let wait = first.since(now());
+            if Instant::now() + wait.max(PAUSE) >= until {
+                report.unfinished = true;
+                break;
+            }
+            tokio::time::sleep(wait).await;
+            let claimed = report.claimed;
+            let out_of_tokens = self.round(due, queued, &mut report).await?;
+            // Without progress, the index still shows what another claimed, or holds a row that cannot be read.
+            rounds_for_nothing = if report.claimed > claimed || out_of_tokens { 0 } else { rounds_for_nothing + 1 };
+            if out_of_tokens || rounds_for_nothing > 0 {
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+        tracing::info!(?report, "reconciled");
+        Ok(report)
+    }
+
+    /// Works once on what is due by now. Answers whether launch tokens were missing.
+    async fn round(
+        &self,
+        due: Vec<DueRecord>,
+        queued: Vec<DueRecord>,
+        report: &mut Report,
+    ) -> Result<bool, TableError> {
+        let by_now = now();
+        let ids = |due: Vec<DueRecord>| -> Vec<SubmissionId> {
+            due.into_iter().filter(|record| record.check_at <= by_now).map(|record| record.submission_id).collect()
+        };
+        let timers = self.bridge.table.get_all(&ids(due)).await?;
+        let (mut repeats, mut claims): (Vec<_>, Vec<_>) =
+            timers.into_iter().partition(|record| self.would_launch(record, by_now));
+        let mut queued = ids(queued);
+        let wanted = repeats.len() + queued.len();
+        let tokens = self.bridge.launch_tokens(wanted).await;
+        repeats.truncate(tokens);
+        // What has a token is read, and no more: however long the queue is, a round costs what it launches.
+        queued.truncate(tokens - repeats.len());
+        claims.append(&mut repeats);
+        claims.append(&mut self.bridge.table.get_all(&queued).await?);
+
+        let claims = claims.into_iter().map(|record| self.claim(record));
+        let mut to_describe = Vec::new();
+        for outcome in stream::iter(claims).buffer_unordered(SIDE_BY_SIDE).collect::<Vec<_>>().await {
+            match outcome {
+                Ok(Claimed::ToDescribe(record, task_arn)) => to_describe.push((record, task_arn)),
+                Ok(Claimed::Done { before, after, action }) => report.count(before, &after, action.as_ref()),
+                Ok(Claimed::ByAnother) => {}
+                Err(error) => report.failed(&error),
+            }
+        }
+        self.describe(to_describe, report).await;
+        Ok(tokens < wanted)
+    }
+
+    fn would_launch(&self, record: &Record, at: Timestamp) -> bool {
+        matches!(decide(record, &Input::Due, at, &self.bridge.rules).action, Some(Action::RunTask(_)))
+    }
+
+    /// Claims one record and does what is due; all but a description, which is done for many together.
+    async fn claim(&self, record: Record) -> Result<Claimed, TableError> {
+        let before = record.clone();
+        let Settled { record, action } = self.bridge.decide(record, &Input::Due).await?;
+        if record.rev == before.rev {
+            return Ok(Claimed::ByAnother);
+        }
+        if let Some(Action::Describe { task_arn }) = action {
+            return Ok(Claimed::ToDescribe(Box::new(record), task_arn));
+        }
+        let after = self.bridge.carry_out(Settled { record, action: action.clone() }).await?;
+        Ok(Claimed::Done { before: before.state, after: Box::new(after), action })
+    }
+
+    /// Describes the tasks of claimed records, in as few calls as there are clusters and hundreds.
+    async fn describe(&self, claimed: Vec<(Box<Record>, String)>, report: &mut Report) {
+        let mut by_cluster: BTreeMap<String, Vec<(Box<Record>, String)>> = BTreeMap::new();
+        for (record, task_arn) in claimed {
+            by_cluster.entry(record.cluster.clone()).or_default().push((record, task_arn));
+        }
+        for (cluster, claimed) in by_cluster {
+            for hundred in claimed.chunks(DESCRIBED) {
+                self.describe_hundred(&cluster, hundred, report).await;
+            }
+        }
+    }
+
+    async fn describe_hundred(&self, cluster: &str, claimed: &[(Box<Record>, String)], report: &mut Report) {
+        let at = now();
+        let task_arns: Vec<_> = claimed.iter().map(|(_, task_arn)| task_arn.clone()).collect();
+        report.claimed += claimed.len();
+        report.described += claimed.len();
+        let described = match self.bridge.ecs.describe(cluster, &task_arns).await {
+            Ok(described) => described,
+            Err(error) => {
+                tracing::warn!(%error, "tasks could not be described; they are again when due");
+                report.errors += claimed.len();
+                return;
+            }
+        };
+        let records: BTreeMap<&str, &Record> =
+            claimed.iter().map(|(record, task_arn)| (task_id(task_arn), &**record)).collect();
+        let settles = described.into_iter().filter_map(|described| {
+            let id = match &described {
+                Described::Task(_, task) => task.id(),
+                Described::Missing(task_arn) => task_id(task_arn),
+            };
+            let record = Record::clone(records.get(id)?);
+            let before = record.state;
+            let input = learnt(&record, described, at);
+            Some(async move { self.bridge.settle(record, input).await.map(|after| (before, after)) })
+        });
+        for outcome in stream::iter(settles).buffer_unordered(SIDE_BY_SIDE).collect::<Vec<_>>().await {
+            match outcome {
+                Ok((before, after)) => report.repaired += usize::from(before != after.state),
+                Err(error) => report.failed(&error),
+            }
+        }
+    }
+}
+
+/// What came of claiming a record.
+enum Claimed {
+    /// Another was quicker, or it was not due after all.
+    ByAnother,
+    /// Its task is to be described.
+    ToDescribe(Box<Record>, String),
+    /// All that was due is done.
+    Done {
+        /// Its state before.
+        before: State,
+        /// As it is now.
+        after: Box<Record>,
+        /// The first thing that was done.
+        action: Option<Action>,
+    },
+}
+
+impl Report {
+    fn count(&mut self, before: State, after: &Record, action: Option<&Action>) {
+        self.claimed += 1;
+        match action {
+            Some(Action::RunTask(_)) => self.launches += 1,
+            Some(Action::LookUp(_)) => {
+                self.looked_up += 1;
+                self.repaired += usize::from(after.state != before);
+            }
+            Some(Action::Stop { .. }) => self.stops += 1,
+            Some(Action::Describe { .. }) | None => {}
+        }
+    }
+
+    fn failed(&mut self, error: &TableError) {
+        tracing::error!(%error, "a record could not be worked on; it stays due");
+        self.errors += 1;
+    }
+}

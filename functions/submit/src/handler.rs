@@ -1,0 +1,92 @@
+//! Which path does what.
+
+use aws_lambda_events::lambda_function_urls::{LambdaFunctionUrlRequest, LambdaFunctionUrlResponse};
+use ecs_bridge_aws::Bridge;
+use ecs_bridge_core::{SubmissionId, api::BodyError, profile::Profiles};
+
+use crate::{
+    http::{Refusal, json_answer, json_body},
+    wake::Wake,
+};
+
+/// What the function holds between invocations.
+#[derive(Debug)]
+pub struct App {
+    /// Table, ECS and rules.
+    pub bridge: Bridge,
+    /// The deployment's profiles.
+    pub profiles: Profiles,
+    /// The cluster of profiles that name none.
+    pub cluster: String,
+    /// Reconcile, if it is to be woken.
+    pub wake: Option<Wake>,
+}
+
+impl App {
+    /// Answers one request; every error is an answer too.
+    pub async fn handle(&self, request: LambdaFunctionUrlRequest, request_id: &str) -> LambdaFunctionUrlResponse {
+        self.route(&request, request_id).await.unwrap_or_else(|refusal| refusal.answer(request_id))
+    }
+
+    async fn route(
+        &self,
+        request: &LambdaFunctionUrlRequest,
+        request_id: &str,
+    ) -> Result<LambdaFunctionUrlResponse, Refusal> {
+        let method = request.request_context.http.method.as_deref().unwrap_or_default();
+        let path = request.raw_path.as_deref().unwrap_or_default();
+        match path {
+            "/v1/submissions" => {
+                takes("POST", method)?;
+                self.submit(&json_body(request)?).await
+            }
+            "/v1/stops" => {
+                takes("POST", method)?;
+                self.stop(&json_body(request)?).await
+            }
+            "/v1/health" => {
+                takes("GET", method)?;
+                Ok(self.health(request_id).await)
+            }
+            _ => {
+                let Some(id) = path.strip_prefix("/v1/submissions/") else { return Err(not_found()) };
+                takes("GET", method)?;
+                self.show(id).await
+            }
+        }
+    }
+
+    async fn show(&self, id: &str) -> Result<LambdaFunctionUrlResponse, Refusal> {
+        let id: SubmissionId = id.parse().map_err(|error| Refusal::new(404, "not_found", format!("{error}")))?;
+        match self.bridge.table.get(&id).await {
+            Ok(Some(record)) => Ok(json_answer(200, &record.public())),
+            Ok(None) => Err(Refusal::new(404, "not_found", "no submission has this id, or its record has expired")),
+            Err(error) => {
+                tracing::error!(submission_id = %id, %error, "a record could not be read");
+                Err(Refusal::unavailable())
+            }
+        }
+    }
+}
+
+fn takes(allowed: &'static str, method: &str) -> Result<(), Refusal> {
+    if method == allowed {
+        return Ok(());
+    }
+    let refusal = Refusal::new(405, "method_not_allowed", format!("this path takes {allowed}"));
+    Err(Refusal { allow: Some(allowed), ..refusal })
+}
+
+fn not_found() -> Refusal {
+    let known = "POST /v1/submissions, GET /v1/submissions/{id}, POST /v1/stops, GET /v1/health";
+    Refusal::new(404, "not_found", format!("no such path; there are {known}"))
+}
+
+impl From<BodyError> for Refusal {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::NotJson { .. } => Self::new(400, "bad_request", error.to_string()),
+            BodyError::Envelope(message) => Self::new(422, "unprocessable", message),
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! `POST /v1/stops`.
+
+use aws_lambda_events::lambda_function_urls::LambdaFunctionUrlResponse;
+use ecs_bridge_aws::{Created, TableError, now};
+use ecs_bridge_core::{
+    Input, Record, SubmissionId,
+    api::{self, ItemAnswer, ItemError},
+};
+use futures_util::{StreamExt, stream};
+use serde_json::json;
+
+use crate::{
+    handler::App,
+    http::{Refusal, json_answer},
+    submissions::unavailable,
+};
+
+/// How many stops are worked on side by side.
+const SIDE_BY_SIDE: usize = 16;
+
+impl App {
+    /// Answers `POST /v1/stops`.
+    pub async fn stop(&self, body: &[u8]) -> Result<LambdaFunctionUrlResponse, Refusal> {
+        let stops = api::stops(body)?;
+        let answers = stream::iter(stops.submission_ids.into_iter().enumerate())
+            .map(|(index, id)| self.stop_item(index, id, &stops.reason))
+            .buffered(SIDE_BY_SIDE)
+            .collect::<Vec<_>>()
+            .await;
+        Ok(json_answer(200, &json!({"submissions": answers})))
+    }
+
+    async fn stop_item(&self, index: usize, id: Result<SubmissionId, ItemError>, reason: &str) -> ItemAnswer {
+        let blank = ItemAnswer { index, submission_id: None, state: None, task_arn: None, error: None };
+        let id = match id {
+            Ok(id) => id,
+            Err(error) => return ItemAnswer { error: Some(error), ..blank },
+        };
+        let blank = ItemAnswer { submission_id: Some(id.clone()), ..blank };
+        match self.stop_one(&id, reason).await {
+            Ok(record) => ItemAnswer { state: Some(record.state), task_arn: record.task_arn, ..blank },
+            Err(error) => ItemAnswer { error: Some(unavailable(&id, &error)), ..blank },
+        }
+    }
+
+    /// Stops a submission. An unknown one leaves a cancelled record, so that what it overtook never launches.
+    async fn stop_one(&self, id: &SubmissionId, reason: &str) -> Result<Record, TableError> {
+        let record = match self.bridge.table.get(id).await? {
+            Some(record) => record,
+            None => {
+                let tombstone = Record::tombstone(id.clone(), reason, now(), &self.bridge.rules);
+                match self.bridge.table.create(&tombstone).await? {
+                    Created::New => return Ok(tombstone),
+                    Created::Known(record) => *record,
+                }
+            }
+        };
+        self.bridge.settle(record, Input::Stop(reason.to_owned())).await
+    }
+}
