@@ -26,7 +26,9 @@ class Fault:
     """How one call goes wrong."""
 
     status: int = 500
-    body: Any = field(default_factory=lambda: {"error": {"code": "internal", "message": "told to fail"}, "request_id": "r"})
+    body: Any = field(
+        default_factory=lambda: {"error": {"code": "internal", "message": "told to fail"}, "request_id": "r"}
+    )
     carried_out: bool = False
     """The call happened, and only its answer is lost."""
     hang_up: bool = False
@@ -59,7 +61,9 @@ class FakeBridge:
         with self.changed:
             assert self.changed.wait_for(predicate, timeout), "the bridge did not come to that state"
 
-    def finish(self, submission_id: str, state: str = "succeeded", *, changed_at: int | None = None, **more: Any) -> None:
+    def finish(
+        self, submission_id: str, state: str = "succeeded", *, changed_at: int | None = None, **more: Any
+    ) -> None:
         """End a submission."""
         with self.changed:
             record = self.records[submission_id]
@@ -87,14 +91,20 @@ class FakeBridge:
                 self.batches.append(body["submissions"])
                 if not 1 <= len(body["submissions"]) <= 100:
                     return 422, error("envelope", "1 to 100 items")
-                return 200, {"submissions": [{"index": i, **self._submit(s)} for i, s in enumerate(body["submissions"])]}
+                return 200, {
+                    "submissions": [{"index": i, **self._submit(s)} for i, s in enumerate(body["submissions"])]
+                }
             if (method, path) == ("POST", "/v1/stops"):
                 return 200, {"submissions": [self._stop(id, body["reason"]) for id in body["submission_ids"]]}
             if method == "GET" and path == "/v1/health":
                 return (503, self.unhealthy) if self.unhealthy else (200, {"status": "ok"})
             if method == "GET" and path.startswith("/v1/submissions/"):
                 record = self.records.get(path.rsplit("/", 1)[-1])
-                return (200, {k: v for k, v in record.items() if k != "content"}) if record else (404, error("not_found", "no such submission"))
+                return (
+                    (200, {k: v for k, v in record.items() if k != "content"})
+                    if record
+                    else (404, error("not_found", "no such submission"))
+                )
             return 404, error("not_found", "no such path")
 
     def _submit(self, item: dict[str, Any]) -> dict[str, Any]:
@@ -113,13 +123,21 @@ class FakeBridge:
             return {**answer, "error": {"code": "invalid", "message": "labels are too long"}}
         if item.get("profile", "default") not in PROFILES:
             return {**answer, "error": {"code": "unknown_profile", "message": "no such profile"}}
-        record = {"submission_id": id, "state": "launched", "created_at": now_ms(), "content": content, "labels": labels}
+        record = {
+            "submission_id": id,
+            "state": "launched",
+            "created_at": now_ms(),
+            "content": content,
+            "labels": labels,
+        }
         self.records[id] = record
         if item.get("launch_deadline", now_ms()) < now_ms():
             self.finish(id, "expired", reason="the launch deadline has passed")
         else:
             self.starts[id] += 1
-            record.update(task_arn=f"arn:aws:ecs:eu-central-1:123456789012:task/c/{len(self.records):032x}", container_name="main")
+            record.update(
+                task_arn=f"arn:aws:ecs:eu-central-1:123456789012:task/c/{len(self.records):032x}", container_name="main"
+            )
         return {**answer, "state": record["state"]}
 
     def _stop(self, id: str, reason: str) -> dict[str, Any]:

@@ -35,7 +35,7 @@ class Bridge:
         self._settings = settings
         self._aws = Aws(settings)
         self._client = BridgeClient(settings.submit_url, self._aws, settings.request_timeout)
-        self.watcher = Watcher(self._table, settings, report)
+        self.watcher = Watcher(self._table, self._aws.forget, settings, report)
         self.submitter = Submitter(self._client, settings, report, self.watcher.settle)
         self.stopper = Stopper(self._client)
         self._services = [self.watcher.service, self.stopper.service, *self.submitter.services]
@@ -90,7 +90,6 @@ class Bridge:
             ) from error
 
     def _table(self) -> Table:
-        self._aws.forget()
         return Table(self._aws.dynamodb(), self._settings.table, self._settings.deployment)
 
 

@@ -57,7 +57,7 @@ log = logging.getLogger(__name__)
 
 HEARTBEAT_LOST = "failed by Airflow, its heartbeat was missing"
 
-_LOOKUP_AGAIN = 5.0
+_LOOKUP_AGAIN = 2.0
 """Seconds between two tries to read the records of adopted task instances."""
 
 

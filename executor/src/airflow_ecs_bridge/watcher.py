@@ -71,15 +71,18 @@ class Watcher:
     def __init__(
         self,
         connect: Callable[[], Table],
+        disconnect: Callable[[], None],
         settings: Settings,
         report: Callable[[Outcome], None],
     ) -> None:
         """Make one.
 
         :param connect: makes the table's reader; called again after an error
+        :param disconnect: called after an error, lest `connect` takes the same credentials again
         :param report: takes how a submission ended
         """
         self._connect = connect
+        self._disconnect = disconnect
         self._settings = settings
         self._report = report
         self._wishes: queue.SimpleQueue[_Watch | _Forget | _Settle | Lookup] = queue.SimpleQueue()
@@ -138,7 +141,7 @@ class Watcher:
             self._next_poll = self._rhythm.next_poll(time.monotonic(), self._settings.poll_interval)
         except Exception as error:
             self._failures += 1
-            self._table = None
+            self._hang_up()
             self._next_poll = time.monotonic() + backoff(self._failures)
             log.warning("reading the ECS bridge's table failed and will be repeated: %s", error)
         if self._next_page:
@@ -182,7 +185,7 @@ class Watcher:
                 open_ids = open_ids[BATCH_SIZE:] + unread
             question.future.set_result(found)
         except Exception as error:
-            self._table = None
+            self._hang_up()
             question.future.set_exception(error)
 
     def _poll(self) -> None:
@@ -257,6 +260,10 @@ class Watcher:
         if self._table is None:
             self._table = self._connect()
         return self._table
+
+    def _hang_up(self) -> None:
+        self._table = None
+        self._disconnect()
 
 
 @dataclass(frozen=True)

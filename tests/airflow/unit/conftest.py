@@ -6,6 +6,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # Before the first import of airflow, which reads its configuration then.
 os.environ.update(
@@ -21,11 +22,13 @@ os.environ.update(
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 
-
 from collections.abc import Callable, Iterator
 
 import pytest
 from fake_bridge import DEPLOYMENT, TABLE, FakeBridge, Server
+
+if TYPE_CHECKING:
+    from airflow_ecs_bridge.executor import EcsBridgeExecutor
 
 OPTIONS = {
     "TABLE": TABLE,
@@ -39,8 +42,8 @@ OPTIONS = {
 
 
 @pytest.fixture
-def bridge() -> Iterator[FakeBridge]:
-    yield FakeBridge()
+def bridge() -> FakeBridge:
+    return FakeBridge()
 
 
 @pytest.fixture
@@ -68,7 +71,7 @@ def options(configure: Callable[..., None], url: str, monkeypatch: pytest.Monkey
 
 
 @pytest.fixture
-def start(options: None) -> Iterator[Callable[..., "EcsBridgeExecutor"]]:
+def start(options: None) -> Iterator[Callable[..., EcsBridgeExecutor]]:
     """Start executors; all are ended."""
     from airflow_ecs_bridge.executor import EcsBridgeExecutor
 
@@ -87,6 +90,6 @@ def start(options: None) -> Iterator[Callable[..., "EcsBridgeExecutor"]]:
 
 
 @pytest.fixture
-def executor(start: Callable[..., "EcsBridgeExecutor"]) -> "EcsBridgeExecutor":
+def executor(start: Callable[..., EcsBridgeExecutor]) -> EcsBridgeExecutor:
     """A started executor on the fake bridge."""
     return start()

@@ -1,0 +1,110 @@
+"""From workloads to submissions."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+from airflow_ecs_bridge.job import LABELS_LIMIT, Job, Unsubmittable, labels, read_executor_config, token_expiry
+
+CONFIG = {
+    "profile": "large",
+    "overrides": {
+        "cpu": "2048",
+        "containerOverrides": [{"name": "main", "environment": [{"name": "STAGE", "value": "prod"}]}],
+    },
+    "tags": [{"key": "team", "value": "data"}],
+}
+
+
+def job(**fields: object) -> Job:
+    return Job("an-id", {"dag_id": "orders"}, command=["true"], lifetime=600, **fields)
+
+
+def size(result: dict[str, str]) -> int:
+    return sum(len(key.encode()) + len(value.encode()) for key, value in result.items())
+
+
+def test_executor_config_is_a_profile_and_run_task_parameters():
+    body = job(executor_config=CONFIG).build(None, 60)
+    assert body["profile"] == "large"
+    assert body["overrides"] == {"overrides": CONFIG["overrides"], "tags": CONFIG["tags"]}
+
+
+def test_executor_config_is_never_changed():
+    config = copy.deepcopy(CONFIG)
+    body = job(executor_config=config).build("other", 60)
+    body["overrides"]["overrides"]["containerOverrides"][0]["environment"].append("changed")
+    assert config == CONFIG
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ("large", "must be a dict, not str"),
+        ({"count": 2}, "may not set count"),
+        ({"clientToken": "x", "startedBy": "me"}, "may not set clientToken, startedBy"),
+        ({"pod_override": 1}, "neither profile nor a parameter of RunTask: pod_override"),
+        ({"profile": "no such name"}, "not a profile's name"),
+        ({"overrides": {"containerOverrides": [{"cpu": 1}]}}, "a name each"),
+        ({"overrides": {"containerOverrides": {}}}, "a list of dicts"),
+        (
+            {"overrides": {"containerOverrides": [{"name": "main", "command": ["x"]}]}},
+            "may not set a container's command",
+        ),
+        ({"overrides": []}, "must be a dict"),
+        ({"tags": [object()]}, "is not JSON"),
+        ({"tags": [float("nan")]}, "is not JSON"),
+    ],
+    ids=str,
+)
+def test_executor_config_is_checked_and_the_error_says_what_is_wrong(config, words):
+    with pytest.raises(Unsubmittable, match=words):
+        read_executor_config(config)
+
+
+@pytest.mark.parametrize("config", [None, {}])
+def test_no_executor_config_asks_for_nothing(config):
+    body = job(executor_config=config).build(None, 60)
+    assert "profile" not in body
+    assert "overrides" not in body
+
+
+def test_what_ecs_would_refuse_for_its_size_fails_with_the_numbers():
+    long = Job("an-id", {"dag_id": "orders"}, command=["x" * 9000], lifetime=600)
+    with pytest.raises(Unsubmittable, match=r"have 90\d\d characters of JSON, and ECS takes 8192 at most"):
+        long.build(None, 60)
+
+
+def test_short_labels_are_whole():
+    subject = {"dag_id": "orders", "task_id": "extract", "run_id": "manual__1", "try_number": "1"}
+    assert labels(subject) == subject
+
+
+@pytest.mark.parametrize("text", ["x" * 250, "ü" * 250, "数" * 250], ids=["ascii", "two bytes", "three bytes"])
+def test_long_labels_are_cut_to_the_bridge_s_limit_and_short_ones_stay(text):
+    result = labels({"dag_id": text, "task_id": text, "run_id": "manual__1", "try_number": "12", "map_index": "3"})
+    assert LABELS_LIMIT - 12 < size(result) <= LABELS_LIMIT
+    assert (result["run_id"], result["try_number"], result["map_index"]) == ("manual__1", "12", "3")
+    assert result["dag_id"].endswith("…")
+    assert text.startswith(result["dag_id"][:-1])
+
+
+def test_a_token_s_expiry_is_read_without_its_key():
+    import jwt
+
+    assert token_expiry(jwt.encode({"exp": 1700000000}, "k" * 32, algorithm="HS256")) == 1700000000
+
+
+@pytest.mark.parametrize("token", ["", "a.b", "a.b.c", "a.e30.c", None])
+def test_a_token_that_says_no_expiry_sets_no_deadline(token):
+    assert token_expiry(token) is None
+
+
+def test_a_command_of_airflow_2_has_until_airflow_takes_it_for_stuck():
+    assert job(queued_at=1000.0).build(None, 60)["launch_deadline"] == (1000 + 600 - 60) * 1000
+
+
+def test_a_submission_is_json():
+    json.dumps(job(executor_config=CONFIG).build(None, 60))

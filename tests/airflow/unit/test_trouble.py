@@ -1,0 +1,327 @@
+"""What the executor does while the bridge, the table or the credentials are in trouble."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from typing import Any
+
+import pytest
+from airflow.utils.state import TaskInstanceState
+from fake_bridge import FakeBridge
+from test_executor import event, launched, task_events
+from workloads import beat_until, run, task
+
+SUCCESS, FAILED = TaskInstanceState.SUCCESS, TaskInstanceState.FAILED
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"status": 500},
+        {"status": 503},
+        {"status": 429},
+        {"status": 404},
+        {"status": 200, "body": b"<html>a proxy's page</html>"},
+        {"status": 200, "body": {"submissions": []}},
+        {"hang_up": True},
+        {"hang_up": True, "carried_out": True},
+        {"status": 502, "carried_out": True},
+    ],
+    ids=str,
+)
+def test_a_failed_call_is_repeated_with_the_same_id_and_content(executor, bridge, fault):
+    bridge.fail("/v1/submissions", **fault)
+    run(executor, item := task(executor))
+    bridge.wait_until(lambda: bridge.calls["/v1/submissions"] == 2)
+    launched(bridge, item)
+    sent = [batch[0] for batch in bridge.batches]
+    assert all(body == sent[0] for body in sent)
+    assert bridge.starts[item.ti.external_executor_id] == 1
+
+
+def test_a_call_that_is_never_answered_is_given_up_and_repeated(configure, start, bridge):
+    configure(request_timeout="0.3")
+    executor = start()
+    gate = threading.Event()
+    bridge.fail("/v1/submissions", gate=gate)
+    run(executor, item := task(executor))
+    launched(bridge, item)
+    gate.set()
+    assert bridge.starts[item.ti.external_executor_id] == 1
+
+
+@pytest.mark.parametrize("code", ["invalid", "unknown_profile", "override_not_allowed"])
+def test_a_final_item_error_fails_the_task_with_its_reason(executor, bridge, code):
+    item, other = task(executor), task(executor, "other")
+    bridge.item_errors[item.ti.external_executor_id].append({"code": code, "message": "the reason for people"})
+    run(executor, item, other)
+    beat_until(executor, lambda: event(executor, item))
+    assert event(executor, item)[0] == FAILED
+    assert task_events(executor) == [f"not submitted to the ECS bridge: {code}: the reason for people"]
+    launched(bridge, other)
+
+
+@pytest.mark.parametrize("code", ["unavailable", "a_code_of_tomorrow"])
+def test_an_item_that_is_not_accepted_now_is_sent_again(executor, bridge, code):
+    item = task(executor)
+    bridge.item_errors[item.ti.external_executor_id].append({"code": code, "message": "later"})
+    run(executor, item)
+    launched(bridge, item)
+
+
+def test_a_conflict_is_watched_not_failed(executor, bridge):
+    item = task(executor)
+    id = item.ti.external_executor_id
+    bridge.call("POST", "/v1/submissions", {"submissions": [{"submission_id": id, "command": ["another token"]}]})
+    run(executor, item)
+    bridge.wait_until(lambda: bridge.calls["/v1/submissions"] == 1)
+    bridge.finish(id)
+    beat_until(executor, lambda: event(executor, item))
+    assert event(executor, item)[0] == SUCCESS
+
+
+def test_a_conflict_with_what_ended_long_ago_is_reported(executor, bridge):
+    item = task(executor)
+    id = item.ti.external_executor_id
+    bridge.call("POST", "/v1/submissions", {"submissions": [{"submission_id": id, "command": ["another token"]}]})
+    bridge.finish(id, "failed", exit_code=3, changed_at=1)
+    run(executor, item)
+    beat_until(executor, lambda: event(executor, item))
+    assert "exit code 3" in event(executor, item)[1]
+
+
+@pytest.mark.parametrize("status", [400, 413, 415, 422])
+def test_one_task_that_spoils_a_batch_fails_alone(executor, bridge, status, monkeypatch):
+    items = [task(executor, f"t{n}") for n in range(7)]
+    bad = items[3].ti.external_executor_id
+    call = FakeBridge.call
+
+    def refuse(self: FakeBridge, method: str, path: str, body: Any) -> tuple[int, Any]:
+        if path == "/v1/submissions" and bad in [each["submission_id"] for each in body["submissions"]]:
+            return status, {"error": {"code": "refused", "message": "cannot take this"}, "request_id": "r"}
+        return call(self, method, path, body)
+
+    monkeypatch.setattr(FakeBridge, "call", refuse)
+    run(executor, *items)
+    launched(bridge, *items[:3], *items[4:])
+    beat_until(executor, lambda: event(executor, items[3]))
+    assert f"{status} refused: cannot take this" in event(executor, items[3])[1]
+    assert len(executor.event_buffer) == 1
+
+
+def test_a_task_that_never_reached_the_bridge_in_time_is_left_to_airflow(configure, start, bridge, monkeypatch):
+    configure(launch_margin="599")  # of the token's 600 seconds
+    executor = start()
+    bridge.fail("/v1/submissions", times=1000, status=503)
+    run(executor, item := task(executor))
+    beat_until(executor, lambda: not executor.running)
+    assert event(executor, item) is None
+    assert "never got it" in task_events(executor)[0]
+
+
+def test_a_call_that_timed_out_but_was_accepted_is_found_in_the_table(configure, start, bridge):
+    configure(launch_margin="599")
+    executor = start()
+    bridge.fail("/v1/submissions", carried_out=True, status=504)
+    bridge.fail("/v1/submissions", times=1000, status=503)
+    run(executor, item := task(executor))
+    launched(bridge, item)
+    bridge.finish(item.ti.external_executor_id)
+    beat_until(executor, lambda: event(executor, item))
+    assert event(executor, item)[0] == SUCCESS
+
+
+def test_refused_credentials_are_a_clear_line_in_the_log_and_a_retry(executor, bridge, caplog):
+    bridge.fail("/v1/submissions", status=403, body={"Message": "Forbidden"})
+    run(executor, item := task(executor))
+    launched(bridge, item)
+    assert "403 Forbidden" in caplog.text
+    assert "lambda:InvokeFunctionUrl" in caplog.text
+
+
+def test_credentials_that_are_missing_for_a_while_are_a_clear_line_and_a_retry(
+    configure, start, bridge, caplog, monkeypatch
+):
+    configure(check_health_on_startup="False")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+    executor = start()
+    run(executor, item := task(executor))
+    beat_until(executor, lambda: "no AWS credentials found" in caplog.text)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    launched(bridge, item)
+    bridge.finish(item.ti.external_executor_id)
+    beat_until(executor, lambda: event(executor, item))
+    assert event(executor, item)[0] == SUCCESS
+
+
+@pytest.mark.parametrize(
+    "code", ["ProvisionedThroughputExceededException", "ExpiredTokenException", "InternalServerError"]
+)
+def test_a_table_that_cannot_be_read_for_a_while_loses_nothing(executor, bridge, code):
+    run(executor, item := task(executor))
+    launched(bridge, item)
+    bridge.fail("Query", times=3, status=400, body={"__type": f"x#{code}", "message": "not now"})
+    bridge.finish(item.ti.external_executor_id)
+    beat_until(executor, lambda: event(executor, item))
+    assert event(executor, item)[0] == SUCCESS
+
+
+def test_what_the_feed_never_shows_is_found_by_its_id(configure, start, bridge):
+    configure(lookup_interval="1")
+    executor = start()
+    run(executor, item := task(executor))
+    launched(bridge, item)
+    bridge.finish(item.ti.external_executor_id)
+    bridge.hide_from_feed(item.ti.external_executor_id)
+    beat_until(executor, lambda: event(executor, item))
+    assert event(executor, item)[0] == SUCCESS
+
+
+def test_a_failure_is_reported_though_why_cannot_be_read(executor, bridge):
+    run(executor, item := task(executor))
+    launched(bridge, item)
+    bridge.fail("BatchGetItem", times=5, status=400, body={"__type": "x#AccessDeniedException", "message": "no"})
+    bridge.finish(item.ti.external_executor_id, "failed", exit_code=9, reason="told by the feed")
+    beat_until(executor, lambda: event(executor, item))
+    assert "exit code 9" in event(executor, item)[1]
+    assert "told by the feed" in event(executor, item)[1]
+
+
+def test_a_stop_is_repeated_until_the_bridge_has_taken_it(executor, bridge):
+    run(executor, item := task(executor))
+    launched(bridge, item)
+    bridge.fail("/v1/stops", times=2, status=503)
+    executor.change_state(item.ti.key, FAILED)
+    bridge.wait_until(lambda: bridge.stops)
+    assert bridge.calls["/v1/stops"] == 3
+
+
+def test_the_token_is_in_no_log_line(executor, bridge, caplog):
+    caplog.set_level("DEBUG")
+    item = task(executor)
+    bridge.fail("/v1/submissions", status=500)
+    bridge.item_errors[item.ti.external_executor_id].append({"code": "invalid", "message": "no"})
+    run(executor, item)
+    beat_until(executor, lambda: event(executor, item))
+    assert len(item.token) > 100
+    assert item.token not in caplog.text
+    assert item.token.split(".")[2] not in caplog.text
+
+
+# Health at the start
+
+
+@pytest.mark.parametrize(
+    ("trouble", "words"),
+    [
+        (
+            {"/v1/health": {"status": 403, "body": {"Message": "Forbidden"}}},
+            ["403 Forbidden", "lambda:InvokeFunctionUrl"],
+        ),
+        ({"/v1/health": {"status": 404, "body": b"no"}}, ["404", "check submit_url"]),
+        (
+            {
+                "/v1/health": {
+                    "status": 503,
+                    "body": {"error": {"code": "unhealthy", "message": "cluster prod is INACTIVE"}},
+                }
+            },
+            ["cluster prod is INACTIVE"],
+        ),
+        (
+            {"Query": {"status": 400, "body": {"__type": "x#ResourceNotFoundException", "message": "no such table"}}},
+            ["table 'bridge'", "no such table", "check table and region_name"],
+        ),
+        (
+            {
+                "BatchGetItem": {
+                    "status": 400,
+                    "body": {"__type": "x#AccessDeniedException", "message": "not authorized"},
+                }
+            },
+            ["not authorized", "dynamodb:BatchGetItem"],
+        ),
+    ],
+    ids=["permission", "url", "cluster", "table", "table permission"],
+)
+def test_the_scheduler_does_not_start_on_a_sick_bridge_and_says_why(start, bridge, trouble, words):
+    from airflow_ecs_bridge.bridge import Unhealthy
+
+    for operation, fault in trouble.items():
+        bridge.fail(operation, times=9, **fault)
+    with pytest.raises(Unhealthy) as failure:
+        start()
+    for word in words:
+        assert word in str(failure.value)
+
+
+def test_the_health_check_is_bounded(configure, start, bridge):
+    from airflow_ecs_bridge.bridge import Unhealthy
+
+    configure(startup_timeout="0.3")
+    gate = threading.Event()
+    bridge.fail("/v1/health", gate=gate)
+    with pytest.raises(Unhealthy, match=r"no answer within 0\.3 s"):
+        start()
+    gate.set()
+
+
+def test_a_host_that_does_not_exist_is_named(configure, start):
+    from airflow_ecs_bridge.bridge import Unhealthy
+
+    configure(submit_url="http://127.0.0.1:1")
+    with pytest.raises(Unhealthy, match=r"http://127\.0\.0\.1:1/v1/health"):
+        start()
+
+
+def test_without_the_check_a_scheduler_starts_whatever_the_bridge_says(configure, start, bridge):
+    configure(check_health_on_startup="False")
+    bridge.unhealthy = {"error": {"code": "unhealthy", "message": "no"}}
+    start()
+    assert bridge.calls["/v1/health"] == 0
+
+
+# The log view
+
+
+def test_the_log_view_of_a_running_task_says_where_it_runs(options, configure, bridge):
+    from types import SimpleNamespace
+
+    from airflow_ecs_bridge.executor import EcsBridgeExecutor
+
+    configure(awslogs_group="/ecs/airflow", awslogs_stream_prefix="worker")
+    id = str(uuid.uuid4())
+    bridge.call("POST", "/v1/submissions", {"submissions": [{"submission_id": id, "command": ["true"]}]})
+    lines, logs = EcsBridgeExecutor().get_task_log(SimpleNamespace(external_executor_id=id), 1)
+    assert logs == []
+    assert lines[0] == f"ECS bridge: submission {id} is launched"
+    arn = bridge.records[id]["task_arn"]
+    assert lines[1] == f"ECS task: {arn}"
+    assert lines[2].startswith(
+        "CloudWatch: https://eu-central-1.console.aws.amazon.com/cloudwatch/home?region=eu-central-1"
+    )
+    assert lines[2].endswith(f"/log-group/$252Fecs$252Fairflow/log-events/worker$252Fmain$252F{arn.rsplit('/', 1)[1]}")
+
+
+@pytest.mark.parametrize("fault", [{"status": 500}, {"hang_up": True}, {"status": 404}])
+def test_the_log_view_never_raises(options, bridge, fault):
+    from types import SimpleNamespace
+
+    from airflow_ecs_bridge.executor import EcsBridgeExecutor
+
+    bridge.fail("/v1/submissions/abc", **fault)
+    lines, _ = EcsBridgeExecutor().get_task_log(SimpleNamespace(external_executor_id="abc"), 1)
+    assert "abc could not be looked up" in lines[0]
+
+
+def test_the_log_view_of_an_unconfigured_executor_says_so(monkeypatch):
+    from types import SimpleNamespace
+
+    from airflow_ecs_bridge.executor import EcsBridgeExecutor
+
+    lines, _ = EcsBridgeExecutor().get_task_log(SimpleNamespace(external_executor_id="abc"), 1)
+    assert "submit_url is not set" in lines[0]

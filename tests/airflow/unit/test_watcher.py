@@ -1,0 +1,158 @@
+"""When the feed is read, how far back, and that DynamoDB itself understands the reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import boto3
+import pytest
+from airflow_ecs_bridge.table import Table
+from airflow_ecs_bridge.watcher import LEAD, Rhythm
+from fake_bridge import DEPLOYMENT, TABLE
+from moto.server import ThreadedMotoServer
+from test_executor import event, launched
+from workloads import beat_until, run, task
+
+
+def beats(*times: float) -> Rhythm:
+    rhythm = Rhythm()
+    for time in times:
+        rhythm = rhythm.beat(time)
+    return rhythm
+
+
+def test_a_poll_comes_just_before_a_regular_heartbeat():
+    rhythm = beats(10.0, 11.0, 12.0)
+    assert rhythm.next_poll(11.85, 1.0) == pytest.approx(13.0 - LEAD)
+    assert rhythm.next_poll(12.5, 1.0) == pytest.approx(14.0 - LEAD)
+
+
+def test_a_busy_scheduler_does_not_make_polls_more_frequent():
+    assert beats(10.0, 10.01, 10.02).next_poll(10.02, 1.0) == pytest.approx(11.02)
+
+
+def test_a_slow_scheduler_is_not_polled_for_more_often_than_it_beats():
+    rhythm = beats(0.0, 2.0, 4.0)
+    assert rhythm.next_poll(4.0 - LEAD, 1.0) == pytest.approx(6.0 - LEAD)
+
+
+def test_without_a_rhythm_it_is_the_interval():
+    assert Rhythm().next_poll(5.0, 1.0) == 6.0
+    assert beats(0.0, 60.0).next_poll(60.0, 1.0) == 61.0
+
+
+def test_an_entry_that_the_index_shows_late_is_still_seen(executor, bridge, monkeypatch):
+    monkeypatch.setattr("airflow_ecs_bridge.watcher.LONG_OVERLAP_EVERY", 0.5)
+    late, early = task(executor, "late"), task(executor, "early")
+    run(executor, late, early)
+    launched(bridge, late, early)
+    bridge.finish(early.ti.external_executor_id)
+    beat_until(executor, lambda: event(executor, early))
+    bridge.finish(
+        late.ti.external_executor_id, changed_at=bridge.records[early.ti.external_executor_id]["changed_at"] - 60_000
+    )
+    beat_until(executor, lambda: event(executor, late))
+
+
+def test_a_writer_s_clock_that_is_an_hour_ahead_hides_nothing(executor, bridge):
+    ahead, right = task(executor, "ahead"), task(executor, "right")
+    run(executor, ahead, right)
+    launched(bridge, ahead, right)
+    bridge.finish(
+        ahead.ti.external_executor_id,
+        changed_at=bridge.records[ahead.ti.external_executor_id]["created_at"] + 3_600_000,
+    )
+    beat_until(executor, lambda: event(executor, ahead))
+    bridge.finish(right.ti.external_executor_id)
+    beat_until(executor, lambda: event(executor, right))
+
+
+def test_a_feed_of_several_pages_is_read_to_its_end(start, bridge):
+    executor = start(parallelism=3000)
+    items = [task(executor, f"t{n}") for n in range(2500)]
+    run(executor, *items)
+    launched(bridge, *items)
+    with bridge.changed:
+        for item in items:
+            bridge.finish(item.ti.external_executor_id)
+    beat_until(executor, lambda: len(executor.event_buffer) == 2500)
+    assert not executor.running
+
+
+def test_what_the_watcher_remembers_is_what_is_in_flight(executor, bridge):
+    watcher = executor._bridge.watcher
+    for n in range(3):
+        items = [task(executor, f"t{n}-{m}") for m in range(100)]
+        run(executor, *items)
+        launched(bridge, *items)
+        for item in items:
+            bridge.finish(item.ti.external_executor_id)
+        beat_until(executor, lambda: not executor.running)
+    assert not watcher._in_flight
+    assert not watcher._unsettled
+    assert not executor._current
+    assert not executor._keys
+    assert not executor._bridge.submitter._pending
+
+
+@pytest.fixture(scope="module")
+def dynamodb() -> Iterator[Any]:
+    """DynamoDB as others emulate it, with the bridge's table."""
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    client = boto3.client(
+        "dynamodb",
+        endpoint_url=f"http://{host}:{port}",
+        region_name="eu-central-1",
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+    )
+    client.create_table(
+        TableName=TABLE,
+        BillingMode="PAY_PER_REQUEST",
+        AttributeDefinitions=[
+            {"AttributeName": "submission_id", "AttributeType": "S"},
+            {"AttributeName": "feed", "AttributeType": "S"},
+            {"AttributeName": "changed_at", "AttributeType": "N"},
+        ],
+        KeySchema=[{"AttributeName": "submission_id", "KeyType": "HASH"}],
+        GlobalSecondaryIndexes=[
+            {
+                "IndexName": "feed",
+                "KeySchema": [
+                    {"AttributeName": "feed", "KeyType": "HASH"},
+                    {"AttributeName": "changed_at", "KeyType": "RANGE"},
+                ],
+                "Projection": {"ProjectionType": "INCLUDE", "NonKeyAttributes": ["state", "exit_code", "reason"]},
+            }
+        ],
+    )
+    yield client
+    server.stop()
+
+
+def put(dynamodb: Any, submission_id: str, **attributes: str | int) -> None:
+    row = {"submission_id": submission_id, **attributes}
+    item = {name: {"N": str(value)} if isinstance(value, int) else {"S": value} for name, value in row.items()}
+    dynamodb.put_item(TableName=TABLE, Item=item)
+
+
+def test_dynamodb_understands_the_reads(dynamodb):
+    put(dynamodb, "a", state="succeeded", exit_code=0, feed=DEPLOYMENT, changed_at=100, created_at=50)
+    put(dynamodb, "b", state="failed", exit_code=137, stop_code="X", feed=DEPLOYMENT, changed_at=200, created_at=60)
+    put(dynamodb, "c", state="running", created_at=70)
+    put(dynamodb, "d", state="failed", feed="another", changed_at=200, created_at=60)
+    table = Table(dynamodb, TABLE, DEPLOYMENT)
+    records, more = table.changes(0)
+    assert [(r.submission_id, r.state, r.exit_code, r.changed_at) for r in records] == [
+        ("a", "succeeded", 0, 100),
+        ("b", "failed", 137, 200),
+    ]
+    assert more is None
+    assert [r.submission_id for r in table.changes(101)[0]] == ["b"]
+    found, unread = table.records(["b", "c", "nowhere", "b"])
+    assert unread == []
+    assert found.keys() == {"b", "c"}
+    assert (found["b"].stop_code, found["b"].ended, found["c"].ended, found["c"].created_at) == ("X", True, False, 70)
