@@ -6,9 +6,7 @@ use std::{
 };
 
 use ecs_bridge_aws::{Bridge, DESCRIBED, Described, DueRecord, Settled, TableError, learnt, now};
-use ecs_bridge_core::{
-    Action, Input, Record, State, SubmissionId, Timestamp, decide, launch_rate::LaunchRate, task_id,
-};
+use ecs_bridge_core::{Action, Input, Record, State, SubmissionId, Timestamp, decide, task_id};
 use futures_util::{StreamExt, stream};
 use serde::Serialize;
 
