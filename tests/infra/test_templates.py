@@ -1,0 +1,178 @@
+"""What linters, the SAM transform and moto's CloudFormation say of the templates."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from conftest import ACCOUNT, EVERY_OPTION, PARAMETERS, REGION, ROOT, Stack, packaged, template
+
+TEMPLATES = ["template.yaml", "infra/example.yaml", "infra/key.yaml"]
+
+# moto 5.2 has no CloudFormation for these: nothing here shows that AWS takes them as they are written.
+BEYOND_MOTO = {
+    "AWS::CloudWatch::Alarm",
+    "AWS::EC2::SubnetRouteTableAssociation",
+    "AWS::Lambda::EventInvokeConfig",
+    "AWS::Lambda::Url",
+    "AWS::SQS::QueuePolicy",
+    "AWS::Scheduler::Schedule",
+    "AWS::KMS::Alias",
+}
+
+
+def run(*command: str) -> None:
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def tool(name: str) -> str:
+    return str(Path(sys.executable).with_name(name))
+
+
+def test_sam_accepts_the_template() -> None:
+    run(tool("sam"), "validate", "--lint", "--template-file", "template.yaml")
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_cfn_lint_has_nothing_to_say(name: str) -> None:
+    run(tool("cfn-lint"), name)
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_checkov_has_nothing_to_say_but_what_is_justified(name: str) -> None:
+    checkov = ROOT / ".venv-checkov/bin/checkov"
+    run(str(checkov), "--framework", "cloudformation", "--skip-download", "--compact", "--quiet", "--file", name)
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_every_suppression_says_why(name: str) -> None:
+    for logical_id, resource in template(name)["Resources"].items():
+        for skip in resource.get("Metadata", {}).get("checkov", {}).get("skip", []):
+            assert len(skip["comment"].split()) > 4, f"{logical_id}: {skip}"
+
+
+@pytest.mark.filterwarnings("ignore:Tried to parse")
+@pytest.mark.parametrize(
+    ("body", "parameters"),
+    [
+        pytest.param(packaged(), PARAMETERS, id="bridge-defaults"),
+        pytest.param(packaged(), EVERY_OPTION, id="bridge-every-option"),
+        pytest.param(template("infra/example.yaml"), {}, id="example"),
+        pytest.param(template("infra/key.yaml"), {}, id="key"),
+    ],
+)
+def test_cloudformation_creates_all_that_moto_knows(aws: None, body: dict[str, Any], parameters: dict[str, str]) -> None:
+    stack = Stack(body, parameters)
+    assert stack.status == "CREATE_COMPLETE"
+    conditions = {"HasVpc": bool(parameters.get("SubnetIds")), "HasKey": bool(parameters.get("KmsKeyArn"))}
+    expected = {
+        logical_id
+        for logical_id, resource in body["Resources"].items()
+        if resource["Type"] not in BEYOND_MOTO and conditions.get(resource.get("Condition"), True)
+    }
+    assert stack.ids.keys() >= expected
+
+
+@pytest.mark.filterwarnings("ignore:Tried to parse")
+def test_the_table_is_as_the_functions_read_it(aws: None) -> None:
+    stack = Stack(packaged(), PARAMETERS)
+    client = boto3.client("dynamodb")
+    table = client.describe_table(TableName=stack.ids["Table"])["Table"]
+    keys = {index["IndexName"]: [key["AttributeName"] for key in index["KeySchema"]] for index in table["GlobalSecondaryIndexes"]}
+    assert [key["AttributeName"] for key in table["KeySchema"]] == ["submission_id"]
+    assert keys == {"feed": ["feed", "changed_at"], "due": ["due", "check_at"]}
+    properties = packaged()["Resources"]["Table"]["Properties"]
+    assert properties["TimeToLiveSpecification"] == {"AttributeName": "expires_at", "Enabled": True}
+    assert properties["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"] is True
+
+
+@pytest.mark.filterwarnings("ignore:Tried to parse")
+@pytest.mark.parametrize(
+    ("parameters", "variable", "absent"),
+    [
+        (PARAMETERS, "ECS_BRIDGE_PROFILES", "ECS_BRIDGE_PROFILES_FILE"),
+        (EVERY_OPTION, "ECS_BRIDGE_PROFILES_FILE", "ECS_BRIDGE_PROFILES"),
+    ],
+)
+def test_submit_gets_its_profiles_from_one_place(aws: None, parameters: dict[str, str], variable: str, absent: str) -> None:
+    Stack(packaged(), parameters)
+    function = boto3.client("lambda").get_function_configuration(FunctionName="prod-submit")
+    assert variable in function["Environment"]["Variables"]
+    assert absent not in function["Environment"]["Variables"]
+
+
+def test_no_run_outlives_the_lease_of_a_launch() -> None:
+    resources = template()["Resources"]
+    assert resources["SubmitFunction"]["Properties"]["Timeout"] <= 120
+    assert resources["ReconcileFunction"]["Properties"]["Timeout"] <= 120
+
+
+def test_everything_asynchronous_ends_in_a_dead_letter_queue() -> None:
+    resources = packaged()["Resources"]
+    events, reconcile = ({"Fn::GetAtt": [name, "Arn"]} for name in ("EventDeadLetters", "ReconcileDeadLetters"))
+    (rule,) = resources["TaskStateFunctionTaskStateChange"]["Properties"]["Targets"]
+    assert rule["DeadLetterConfig"]["Arn"] == events
+    assert rule["RetryPolicy"] == {"MaximumEventAgeInSeconds": 86400, "MaximumRetryAttempts": 185}
+    schedule = resources["ReconcileFunctionEveryMinute"]["Properties"]["Target"]
+    assert schedule["DeadLetterConfig"]["Arn"] == reconcile
+    for function, queue in (("TaskState", events), ("Reconcile", reconcile)):
+        invocations = resources[f"{function}FunctionEventInvokeConfig"]["Properties"]
+        assert invocations["DestinationConfig"]["OnFailure"]["Destination"] == queue
+
+
+def test_the_url_asks_for_signed_requests() -> None:
+    assert packaged()["Resources"]["SubmitFunctionUrl"]["Properties"]["AuthType"] == "AWS_IAM"
+    permissions = [r for r in packaged()["Resources"].values() if r["Type"] == "AWS::Lambda::Permission"]
+    assert [p["Properties"]["Principal"] for p in permissions] == ["events.amazonaws.com"]
+
+
+def metrics_of(body: dict[str, Any]) -> set[str]:
+    """The bridge's own metrics that alarms and dashboard look at."""
+    resources = body["Resources"]
+    alarms = [r["Properties"] for r in resources.values() if r["Type"] == "AWS::CloudWatch::Alarm"]
+    named = {alarm["MetricName"] for alarm in alarms if alarm.get("Namespace") == "EcsBridge"}
+    dashboard = resources["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"]
+    named |= set(re.findall(r'"EcsBridge", "(\w+)"', dashboard))
+    return named | set(re.findall(r'MetricName=\\"(\w+)\\"', dashboard))
+
+
+def test_the_dashboard_is_json() -> None:
+    assert json.loads(template()["Resources"]["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"])["widgets"]
+
+
+def test_each_metric_that_is_looked_at_is_described() -> None:
+    operating = (ROOT / "docs/operating.md").read_text()
+    described = set(re.findall(r"^\| `(\w+)` \|", operating, re.MULTILINE))
+    assert metrics_of(packaged()) <= described
+
+
+def test_each_alarm_has_a_chapter_in_the_runbook() -> None:
+    operating = (ROOT / "docs/operating.md").read_text()
+    alarms = [r["Properties"] for r in template()["Resources"].values() if r["Type"] == "AWS::CloudWatch::Alarm"]
+    names = {alarm["AlarmName"]["Fn::Sub"].removeprefix("${Deployment}-") for alarm in alarms}
+    assert names == set(re.findall(r"^### ([a-z-]+)$", operating, re.MULTILINE))
+
+
+@pytest.mark.filterwarnings("ignore:Tried to parse")
+def test_the_example_hands_over_parameters_that_sam_can_read(aws: None, tmp_path: Path) -> None:
+    from samcli.cli.types import CfnParameterOverridesType
+
+    stack = Stack(template("infra/example.yaml"), {})
+    file = tmp_path / "parameters.yaml"
+    file.write_text(stack.outputs["Parameters"])
+    parameters = CfnParameterOverridesType().convert(f"file://{file}", None, None)
+    assert parameters.keys() <= template()["Parameters"].keys()
+    assert parameters["ClusterArn"] == f"arn:aws:ecs:{REGION}:{ACCOUNT}:cluster/ecs-bridge-example"
+    profile = json.loads(parameters["Profiles"])["default"]
+    assert profile["container_name"] == "main"
+    subnets = profile["run_task"]["networkConfiguration"]["awsvpcConfiguration"]["subnets"]
+    assert subnets == [stack.ids["SubnetA"], stack.ids["SubnetB"]]
+
+
