@@ -1,0 +1,115 @@
+"""Which events reach task-state: the pattern in template.yaml against EventBridge's rules as localstack-core has them."""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+import types
+from typing import Any
+
+import pytest
+from conftest import ACCOUNT, PARAMETERS, REGION, ROOT, template
+
+# The engine runs alone but for one exception class, whose module would pull in all of LocalStack.
+api = types.ModuleType("localstack.aws.api.events")
+api.InvalidEventPatternException = type("InvalidEventPatternException", (Exception,), {})  # type: ignore[attr-defined]
+sys.modules["localstack.aws.api.events"] = api
+from localstack.services.events.event_rule_engine import EventPatternCompiler, EventRuleEngine  # noqa: E402
+
+EVENTS = sorted((ROOT / "tests/fixtures/events").glob("*.json"))
+FOREIGN_CLUSTER = f"arn:aws:ecs:{REGION}:{ACCOUNT}:cluster/jobs-2"
+
+
+def resolved(node: Any) -> Any:
+    """The pattern with its references to parameters replaced. Other intrinsics are not expected in it."""
+    match node:
+        case {"Ref": name}:
+            return PARAMETERS[name]
+        case {"Fn::Sub": str(text)}:
+            return text.replace("${Deployment}", PARAMETERS["Deployment"])
+        case dict():
+            return {key: resolved(value) for key, value in node.items()}
+        case list():
+            return [resolved(value) for value in node]
+        case _:
+            return node
+
+
+PATTERN = resolved(
+    template()["Resources"]["TaskStateFunction"]["Properties"]["Events"]["TaskStateChange"]["Properties"]["Pattern"]
+)
+
+
+def passes(event: dict[str, Any]) -> bool:
+    compiled = EventPatternCompiler().compile_event_pattern(json.dumps(PATTERN))
+    return EventRuleEngine().evaluate_pattern_on_event(compiled, event)
+
+
+def event(last_status: str = "STOPPED", containers: list[dict[str, Any]] | None = None, **detail: Any) -> dict[str, Any]:
+    return {
+        "source": "aws.ecs",
+        "detail-type": "ECS Task State Change",
+        "detail": {
+            "clusterArn": PARAMETERS["ClusterArn"],
+            "startedBy": "prod/etl-2026-01-01/1",
+            "lastStatus": last_status,
+            "containers": containers if containers is not None else [{"name": "main", "lastStatus": last_status}],
+        }
+        | detail,
+    }
+
+
+def without(member: str) -> dict[str, Any]:
+    bare = event()
+    del bare["detail"][member]
+    return bare
+
+
+@pytest.mark.parametrize("status", ["RUNNING", "STOPPED"])
+def test_a_task_that_runs_or_has_stopped_passes(status: str) -> None:
+    assert passes(event(status))
+
+
+@pytest.mark.parametrize("status", ["RUNNING", "DEACTIVATING", "STOPPING", "DEPROVISIONING"])
+@pytest.mark.parametrize("code", [0, 1, 137])
+def test_an_exit_code_passes_before_its_task_has_stopped(status: str, code: int) -> None:
+    sidecar = {"name": "proxy", "lastStatus": "RUNNING"}
+    assert passes(event(status, [sidecar, {"name": "main", "lastStatus": "STOPPED", "exitCode": code}]))
+    assert passes(event(status, [{"name": "main", "lastStatus": "STOPPED", "exitCode": code}, sidecar]))
+
+
+def test_a_stopped_task_without_containers_passes() -> None:
+    assert passes(event("STOPPED", []))
+
+
+@pytest.mark.parametrize("status", ["PROVISIONING", "PENDING", "ACTIVATING", "DEACTIVATING", "DEPROVISIONING"])
+def test_a_state_in_between_that_tells_no_exit_code_is_held_back(status: str) -> None:
+    assert not passes(event(status))
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        pytest.param(event(clusterArn=FOREIGN_CLUSTER), id="a cluster whose name begins the same"),
+        pytest.param(event(startedBy="prod-2/etl/1"), id="a deployment whose name begins the same"),
+        pytest.param(event(startedBy="prod"), id="no submission in startedBy"),
+        pytest.param(event(startedBy="ecs-svc/1234567890123456789"), id="a task of a service"),
+        pytest.param(without("startedBy"), id="a task that somebody started by hand"),
+        pytest.param(event() | {"source": "aws.batch"}, id="another service"),
+        pytest.param(event() | {"source": "my.app"}, id="an event that somebody made up"),
+        pytest.param(event() | {"detail-type": "ECS Service Action"}, id="another detail type"),
+        pytest.param(event() | {"detail-type": "ECS Container Instance State Change"}, id="a container instance"),
+    ],
+)
+def test_a_foreign_event_is_held_back(foreign: dict[str, Any]) -> None:
+    assert not passes(foreign)
+
+
+@pytest.mark.parametrize("path", EVENTS, ids=lambda path: path.stem)
+def test_a_captured_event_passes_once_it_is_ours_and_not_before(path: Any) -> None:
+    captured = json.loads(path.read_text())
+    assert not passes(captured)
+    ours = copy.deepcopy(captured)
+    ours["detail"] |= {"clusterArn": PARAMETERS["ClusterArn"], "startedBy": "prod/captured/1"}
+    assert passes(ours)
