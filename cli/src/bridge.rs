@@ -1,0 +1,416 @@
+//! A bridge as a caller sees it: where it is, its HTTP API, and its table.
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::ProvideCredentials;
+use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes};
+use aws_sigv4::http_request::{PayloadChecksumKind, SignableBody, SignableRequest, SigningSettings, sign};
+use aws_sigv4::sign::v4;
+use aws_smithy_http_client::{Connector, tls};
+use aws_smithy_runtime_api::client::http::HttpConnector;
+use aws_smithy_types::body::SdkBody;
+use aws_smithy_types::byte_stream::ByteStream;
+use clap::Args;
+use serde::Deserialize;
+use serde_json::{Map, Number, Value};
+use thiserror::Error;
+
+/// How long a call may take: as long as the function behind it, and a little more.
+const CALL_TIMEOUT: Duration = Duration::from_secs(90);
+/// The partitions of the table's `due` index.
+const DUE: [&str; 4] = ["0", "1", "2", "3"];
+/// What one BatchGetItem takes.
+const BATCH: usize = 100;
+
+/// Where the bridge is. Each may also come from the ready file of a local stack, or from the environment.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Where the bridge is")]
+pub struct Where {
+    /// What `ecs-bridge local --ready-file` wrote [env: ECS_BRIDGE_READY_FILE]
+    #[arg(long, value_name = "FILE")]
+    ready_file: Option<PathBuf>,
+    /// The URL of the submit function [env: ECS_BRIDGE_URL]
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// The table's name [env: ECS_BRIDGE_TABLE]
+    #[arg(long, value_name = "NAME")]
+    table: Option<String>,
+    /// The deployment's name [env: ECS_BRIDGE_DEPLOYMENT]
+    #[arg(long, value_name = "NAME")]
+    deployment: Option<String>,
+    /// DynamoDB's endpoint, where it is not AWS's own [env: AWS_ENDPOINT_URL_DYNAMODB]
+    #[arg(long, value_name = "URL")]
+    dynamodb_url: Option<String>,
+    /// The region [default: from the URL, else from the AWS configuration]
+    #[arg(long, value_name = "REGION")]
+    region: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct ReadyFile {
+    submit_url: Option<String>,
+    dynamodb_url: Option<String>,
+    table: Option<String>,
+    deployment: Option<String>,
+    region: Option<String>,
+}
+
+/// A bridge that can be called.
+#[derive(Debug)]
+pub struct Bridge {
+    url: Option<String>,
+    table: Option<String>,
+    deployment: Option<String>,
+    config: SdkConfig,
+    connector: Connector,
+}
+
+/// Why a bridge could not be asked, or what it answered instead.
+#[derive(Debug, Error)]
+pub enum BridgeError {
+    /// Something is not known that is needed.
+    #[error("the {what} is not known: give {flag}, set {variable}, or name a local stack's --ready-file")]
+    Unknown {
+        /// What.
+        what: &'static str,
+        /// The flag that gives it.
+        flag: &'static str,
+        /// The variable that does.
+        variable: &'static str,
+    },
+    /// The ready file cannot be used.
+    #[error("the ready file {}", path.display())]
+    ReadyFile {
+        /// Where it is.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// No credentials.
+    #[error("no AWS credentials to sign the call with")]
+    Credentials(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The call did not come through.
+    #[error("cannot reach {url}")]
+    Unreachable {
+        /// Whom.
+        url: String,
+        /// Why not.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The call took too long.
+    #[error("no answer from {0} in time")]
+    TimedOut(String),
+    /// The bridge refused the call.
+    #[error("{message} ({status}, {code}{})", request_id.as_ref().map(|id| format!(", request {id}")).unwrap_or_default())]
+    Refused {
+        /// HTTP's.
+        status: u16,
+        /// The bridge's.
+        code: String,
+        /// In the bridge's words.
+        message: String,
+        /// To look for in its log.
+        request_id: Option<String>,
+    },
+    /// The answer is not what the API promises.
+    #[error("the answer of {0} is not understood")]
+    NotUnderstood(String),
+    /// DynamoDB refused.
+    #[error("the table {table} cannot be read")]
+    Table {
+        /// Its name.
+        table: String,
+        /// Why.
+        #[source]
+        source: Box<aws_sdk_dynamodb::Error>,
+    },
+}
+
+impl BridgeError {
+    /// Whether it may come right by itself.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::TimedOut(_) => true,
+            Self::Refused { status, .. } => *status >= 500 || *status == 429,
+            _ => false,
+        }
+    }
+
+    /// Whether the bridge knows nothing of what was asked for.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Refused { status: 404, .. })
+    }
+}
+
+/// One row of the table, or a record as the API shows it.
+pub type Record = Map<String, Value>;
+
+/// Something of the bridge that went wrong, and how.
+type Boxed = Box<dyn std::error::Error + Send + Sync>;
+
+impl Where {
+    /// Finds out where the bridge is. What a flag says goes before the ready file, that before the environment.
+    pub async fn find(&self) -> Result<Bridge, BridgeError> {
+        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let path = self.ready_file.clone().or_else(|| variable("ECS_BRIDGE_READY_FILE").map(PathBuf::from));
+        let ready = match path {
+            None => ReadyFile::default(),
+            Some(path) => {
+                let text = std::fs::read_to_string(&path);
+                let parsed = text.and_then(|text| serde_json::from_str(&text).map_err(Into::into));
+                parsed.map_err(|source| BridgeError::ReadyFile { path, source })?
+            }
+        };
+        let first = |flag: &Option<String>, ready: Option<String>, name: &str| {
+            flag.clone().or(ready).or_else(|| variable(name))
+        };
+        let url = first(&self.url, ready.submit_url, "ECS_BRIDGE_URL");
+        let dynamodb_url = first(&self.dynamodb_url, ready.dynamodb_url, "AWS_ENDPOINT_URL_DYNAMODB");
+        let of_url = url.as_deref().and_then(region_of);
+        let region = self.region.clone().or(ready.region).or(of_url);
+
+        let mut config = aws_config::defaults(BehaviorVersion::latest());
+        if let Some(region) = region {
+            config = config.region(Region::new(region));
+        }
+        // A stack on this machine takes any signature: no credentials need to be had for it.
+        if [&url, &dynamodb_url].into_iter().flatten().any(|url| is_local(url)) {
+            config = config.credentials_provider(Credentials::for_tests());
+        }
+        if let Some(endpoint) = dynamodb_url {
+            config = config.endpoint_url(endpoint);
+        }
+        Ok(Bridge {
+            url: url.map(|url| url.trim_end_matches('/').to_owned()),
+            table: first(&self.table, ready.table, "ECS_BRIDGE_TABLE"),
+            deployment: first(&self.deployment, ready.deployment, "ECS_BRIDGE_DEPLOYMENT"),
+            config: config.load().await,
+            connector: Connector::builder()
+                .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc))
+                .build(),
+        })
+    }
+}
+
+/// `https://ID.lambda-url.REGION.on.aws`
+fn region_of(url: &str) -> Option<String> {
+    let (_, rest) = url.split_once(".lambda-url.")?;
+    rest.split('.').next().map(str::to_owned)
+}
+
+fn is_local(url: &str) -> bool {
+    let host = url.strip_prefix("http://").unwrap_or_default();
+    ["127.0.0.1", "localhost", "[::1]"]
+        .iter()
+        .any(|local| host.strip_prefix(local).is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '/'])))
+}
+
+impl Bridge {
+    /// Calls the API; the JSON of its answer.
+    pub async fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value, BridgeError> {
+        let unknown = BridgeError::Unknown { what: "bridge's URL", flag: "--url", variable: "ECS_BRIDGE_URL" };
+        let url = format!("{}{path}", self.url.as_ref().ok_or(unknown)?);
+        let unreachable = |source: Boxed| BridgeError::Unreachable { url: url.clone(), source };
+        let body = body.map(Value::to_string).unwrap_or_default();
+        let request = self.signed(method, &url, body).await?;
+        let answer = async {
+            let answer = self.connector.call(request).await.map_err(|error| unreachable(error.into()))?;
+            let status = answer.status().as_u16();
+            let body =
+                ByteStream::new(answer.into_body()).collect().await.map_err(|error| unreachable(error.into()))?;
+            Ok((status, body.into_bytes()))
+        };
+        let answer = tokio::time::timeout(CALL_TIMEOUT, answer).await;
+        let (status, body) = answer.map_err(|_| BridgeError::TimedOut(url.clone()))??;
+        let parsed = serde_json::from_slice::<Value>(&body);
+        if status == 200 {
+            return parsed.map_err(|_| BridgeError::NotUnderstood(url));
+        }
+        Err(refusal(status, parsed.unwrap_or_default()))
+    }
+
+    async fn signed(
+        &self,
+        method: &str,
+        url: &str,
+        body: String,
+    ) -> Result<aws_smithy_runtime_api::http::Request, BridgeError> {
+        let unreachable = |source: Boxed| BridgeError::Unreachable { url: url.to_owned(), source };
+        let provider = self.config.credentials_provider();
+        let provider = provider.ok_or_else(|| BridgeError::Credentials("none is configured".into()))?;
+        let credentials = provider.provide_credentials().await;
+        let identity = credentials.map_err(|error| BridgeError::Credentials(error.into()))?.into();
+        let unknown = BridgeError::Unknown { what: "region", flag: "--region", variable: "AWS_REGION" };
+        let region = self.config.region().ok_or(unknown)?;
+        let mut settings = SigningSettings::default();
+        settings.payload_checksum_kind = PayloadChecksumKind::XAmzSha256;
+        let parameters = v4::SigningParams::builder()
+            .identity(&identity)
+            .region(region.as_ref())
+            .name("lambda")
+            .time(SystemTime::now())
+            .settings(settings)
+            .build()
+            .map_err(|error| unreachable(error.into()))?
+            .into();
+        let headers = [("content-type", "application/json")];
+        let signable = SignableRequest::new(method, url, headers.into_iter(), SignableBody::Bytes(body.as_bytes()));
+        let signed =
+            signable.and_then(|request| sign(request, &parameters)).map_err(|error| unreachable(error.into()))?;
+        let mut request = http::Request::builder().method(method).uri(url);
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        let mut request = request.body(SdkBody::from(body)).map_err(|error| unreachable(error.into()))?;
+        signed.into_parts().0.apply_to_request_http1x(&mut request);
+        request.try_into().map_err(|error: aws_smithy_runtime_api::http::HttpError| unreachable(error.into()))
+    }
+
+    /// A submission's record, by the API.
+    pub async fn record(&self, id: &str) -> Result<Record, BridgeError> {
+        let path = format!("/v1/submissions/{id}");
+        match self.call("GET", &path, None).await? {
+            Value::Object(record) => Ok(record),
+            _ => Err(BridgeError::NotUnderstood(path)),
+        }
+    }
+
+    fn table(&self) -> Result<Table, BridgeError> {
+        let unknown = BridgeError::Unknown { what: "table's name", flag: "--table", variable: "ECS_BRIDGE_TABLE" };
+        let name = self.table.clone().ok_or(unknown)?;
+        Ok(Table { name, client: aws_sdk_dynamodb::Client::new(&self.config) })
+    }
+
+    /// The records of all submissions that have not ended.
+    pub async fn in_flight(&self) -> Result<Vec<Record>, BridgeError> {
+        let table = self.table()?;
+        let mut ids = Vec::new();
+        for shard in DUE {
+            ids.extend(table.ids_of("due", shard, usize::MAX).await?);
+        }
+        let mut records = table.records(&ids).await?;
+        // The index lags behind: what ended meanwhile is in it still.
+        records.retain(|record| record.contains_key("due"));
+        Ok(records)
+    }
+
+    /// The records of the submissions that ended last, the newest first.
+    pub async fn ended(&self, most: usize) -> Result<Vec<Record>, BridgeError> {
+        let unknown =
+            BridgeError::Unknown { what: "deployment", flag: "--deployment", variable: "ECS_BRIDGE_DEPLOYMENT" };
+        let deployment = self.deployment.as_ref().ok_or(unknown)?;
+        let table = self.table()?;
+        let ids = table.ids_of("feed", deployment, most).await?;
+        let mut records = table.records(&ids).await?;
+        let changed = |record: &Record| record.get("changed_at").and_then(Value::as_u64);
+        records.sort_by_key(|record| std::cmp::Reverse(changed(record)));
+        Ok(records)
+    }
+}
+
+/// The refusal of a call, whoever it came from: the bridge, or Lambda before it.
+fn refusal(status: u16, body: Value) -> BridgeError {
+    let text = |at: &str| body.pointer(at).and_then(Value::as_str).map(str::to_owned);
+    let message = text("/error/message").or_else(|| text("/Message")).or_else(|| text("/message"));
+    BridgeError::Refused {
+        status,
+        code: text("/error/code").unwrap_or_else(|| "no code".into()),
+        message: message.unwrap_or_else(|| "the call was refused".into()),
+        request_id: text("/request_id"),
+    }
+}
+
+struct Table {
+    name: String,
+    client: aws_sdk_dynamodb::Client,
+}
+
+impl Table {
+    /// The keys of one partition of an index, the latest first.
+    async fn ids_of(&self, index: &str, partition: &str, most: usize) -> Result<Vec<String>, BridgeError> {
+        let query = self
+            .client
+            .query()
+            .table_name(&self.name)
+            .index_name(index)
+            .key_condition_expression("#partition = :partition")
+            .expression_attribute_names("#partition", index)
+            .expression_attribute_values(":partition", AttributeValue::S(partition.to_owned()))
+            .scan_index_forward(false);
+        let mut pages = query.into_paginator().items().send();
+        let mut ids = Vec::new();
+        while ids.len() < most {
+            let Some(item) = pages.next().await else { break };
+            let item = item.map_err(|error| self.error(error))?;
+            ids.extend(item.get("submission_id").and_then(|id| id.as_s().ok()).cloned());
+        }
+        Ok(ids)
+    }
+
+    async fn records(&self, ids: &[String]) -> Result<Vec<Record>, BridgeError> {
+        let mut records = Vec::new();
+        for batch in ids.chunks(BATCH) {
+            let key = |id: &String| [("submission_id".to_owned(), AttributeValue::S(id.clone()))].into();
+            let keys = KeysAndAttributes::builder().set_keys(Some(batch.iter().map(key).collect())).build();
+            let mut left = Some([(self.name.clone(), keys.map_err(|error| self.error(error))?)].into());
+            while let Some(keys) = left.filter(|left: &std::collections::HashMap<_, _>| !left.is_empty()) {
+                let answer = self.client.batch_get_item().set_request_items(Some(keys)).send().await;
+                let answer = answer.map_err(|error| self.error(error))?;
+                let items = answer.responses.into_iter().flatten().flat_map(|(_, items)| items);
+                records.extend(items.map(|item| item.into_iter().map(|(name, value)| (name, json(value))).collect()));
+                left = answer.unprocessed_keys;
+            }
+        }
+        Ok(records)
+    }
+
+    fn error(&self, error: impl Into<aws_sdk_dynamodb::Error>) -> BridgeError {
+        BridgeError::Table { table: self.name.clone(), source: Box::new(error.into()) }
+    }
+}
+
+/// An attribute as JSON; bytes are left out, no record shows them.
+fn json(value: AttributeValue) -> Value {
+    match value {
+        AttributeValue::S(text) => text.into(),
+        AttributeValue::N(number) => number.parse::<Number>().map_or(Value::Null, Value::Number),
+        AttributeValue::Bool(truth) => truth.into(),
+        AttributeValue::L(items) => items.into_iter().map(json).collect(),
+        AttributeValue::M(fields) => {
+            Value::Object(fields.into_iter().map(|(name, value)| (name, json(value))).collect())
+        }
+        AttributeValue::Ss(texts) => texts.into(),
+        _ => Value::Null,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_region_of_a_function_url_is_in_it() {
+        assert_eq!(region_of("https://abc.lambda-url.eu-central-1.on.aws/").as_deref(), Some("eu-central-1"));
+        assert_eq!(region_of("http://127.0.0.1:8080"), None);
+    }
+
+    #[test]
+    fn only_plain_loopback_addresses_are_local() {
+        assert!(is_local("http://127.0.0.1:8080/x") && is_local("http://localhost") && is_local("http://[::1]:1"));
+        assert!(
+            !is_local("https://127.0.0.1") && !is_local("http://127.0.0.1.example.org") && !is_local("http://10.0.0.1")
+        );
+    }
+
+    #[test]
+    fn a_refusal_keeps_the_bridges_words() {
+        let body = serde_json::json!({"error": {"code": "too_large", "message": "too much"}, "request_id": "r"});
+        assert_eq!(refusal(413, body).to_string(), "too much (413, too_large, request r)");
+        assert_eq!(refusal(403, serde_json::json!({"Message": "Forbidden"})).to_string(), "Forbidden (403, no code)");
+    }
+}

@@ -1,0 +1,104 @@
+//! What is written to the terminal: errors on one line, tables, times.
+
+use std::error::Error;
+
+use serde_json::Value;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::bridge::Record;
+
+/// The error, and what caused it, on one line of standard error.
+pub fn report(error: &dyn Error) {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        // Some errors repeat their cause in their own words.
+        if !line.ends_with(&text) {
+            line.push_str(": ");
+            line.push_str(&text);
+        }
+        cause = error.source();
+    }
+    eprintln!("ecs-bridge: {line}");
+}
+
+/// A field of a record as text, `-` where it is absent.
+pub fn text(record: &Record, name: &str) -> String {
+    match record.get(name) {
+        None | Some(Value::Null) => "-".into(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    }
+}
+
+/// A time of a record, in epoch milliseconds.
+pub fn millis(record: &Record, name: &str) -> Option<i64> {
+    record.get(name).and_then(Value::as_i64)
+}
+
+/// Epoch milliseconds in ISO 8601.
+pub fn iso(millis: i64) -> String {
+    let date = OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000).ok();
+    date.and_then(|date| date.format(&Rfc3339).ok()).unwrap_or_else(|| millis.to_string())
+}
+
+/// `0.4s`, `12s`, `5m03s`, `2h07m`, `3d04h`
+pub fn duration(millis: i64) -> String {
+    let seconds = millis.max(0) / 1_000;
+    match seconds {
+        0..10 => format!("{}.{}s", seconds, millis.max(0) % 1_000 / 100),
+        10..60 => format!("{seconds}s"),
+        60..3_600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
+        3_600..86_400 => format!("{}h{:02}m", seconds / 3_600, seconds % 3_600 / 60),
+        _ => format!("{}d{:02}h", seconds / 86_400, seconds % 86_400 / 3_600),
+    }
+}
+
+/// Rows under their headings, each column as wide as it must be.
+pub fn table<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -> String {
+    let mut widths = headings.map(str::len);
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |cells: [&str; N]| {
+        let padded = cells.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
+        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
+    };
+    let rows = rows.iter().map(|row| line(row.each_ref().map(String::as_str)));
+    std::iter::once(line(headings)).chain(rows).collect()
+}
+
+/// The part of a task's ARN that differs from task to task.
+pub fn task_id(record: &Record) -> String {
+    let arn = text(record, "task_arn");
+    arn.rsplit('/').next().unwrap_or(&arn).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_as_exact_as_one_reads_them() {
+        for (millis, text) in [
+            (-5, "0.0s"),
+            (430, "0.4s"),
+            (12_900, "12s"),
+            (303_000, "5m03s"),
+            (7_620_000, "2h07m"),
+            (273_600_000, "3d04h"),
+        ] {
+            assert_eq!(duration(millis), text);
+        }
+    }
+
+    #[test]
+    fn a_table_is_aligned() {
+        let rows = [["a".to_owned(), "succeeded".to_owned()], ["long-id".to_owned(), "-".to_owned()]];
+        assert_eq!(table(["ID", "STATE"], &rows), "ID       STATE\na        succeeded\nlong-id  -\n");
+    }
+}

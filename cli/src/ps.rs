@@ -1,0 +1,71 @@
+//! `ecs-bridge ps`
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use crate::bridge::{Record, Where};
+use crate::output::{self, duration, millis, text};
+use crate::show::ShowError;
+
+/// List the submissions that have not ended
+#[derive(Args)]
+pub struct Ps {
+    /// Also those that ended last
+    #[arg(long)]
+    all: bool,
+    /// How many of these at most
+    #[arg(long, value_name = "N", default_value_t = 100, requires = "all")]
+    last: usize,
+    /// Write the records as a JSON array
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    bridge: Where,
+}
+
+/// What the table holds and no one else is shown.
+const INNER: [&str; 6] = ["request", "content_hash", "rev", "feed", "due", "policy"];
+
+impl Ps {
+    pub fn run(self) -> Result<(), ShowError> {
+        tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+            let bridge = self.bridge.find().await?;
+            let mut records = bridge.in_flight().await?;
+            records.sort_by_key(|record| millis(record, "created_at"));
+            if self.all {
+                records.extend(bridge.ended(self.last).await?);
+            }
+            if self.json {
+                for record in &mut records {
+                    record.retain(|name, _| !INNER.contains(&name.as_str()));
+                }
+                println!("{}", json!(records));
+            } else {
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                let now = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
+                let rows: Vec<_> = records.iter().map(|record| row(record, now)).collect();
+                print!("{}", output::table(HEADINGS, &rows));
+            }
+            Ok(())
+        })
+    }
+}
+
+const HEADINGS: [&str; 8] = ["SUBMISSION", "STATE", "EXIT", "ATTEMPT", "ECS STATUS", "AGE", "TASK", "REASON"];
+
+fn row(record: &Record, now: i64) -> [String; 8] {
+    let age = millis(record, "created_at").map_or_else(|| "-".into(), |created| duration(now - created));
+    let reason = ["reason", "stopped_reason"].into_iter().find_map(|name| record.get(name).and_then(Value::as_str));
+    [
+        text(record, "submission_id"),
+        text(record, "state"),
+        text(record, "exit_code"),
+        text(record, "attempt"),
+        text(record, "last_status"),
+        age,
+        output::task_id(record),
+        reason.unwrap_or("-").to_owned(),
+    ]
+}

@@ -1,0 +1,228 @@
+//! `ecs-bridge submit`
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serde_json::{Map, Value, json};
+use thiserror::Error;
+
+use crate::bridge::{Bridge, BridgeError, Record, Where};
+use crate::output;
+
+/// What `submit --wait` ends with where the command has no exit code.
+const NO_EXIT_CODE: u8 = 125;
+/// What it ends with where the submission could not be made or followed.
+const NOT_SUBMITTED: u8 = 126;
+/// How long the bridge may be out of reach while a submission is followed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Submit a command, and follow it to its end if asked to
+#[derive(Args)]
+#[command(after_help = "\
+With --wait the process ends with the command's exit code; with 125 where there is none (the submission was rejected, \
+expired, cancelled or lost, or failed without one), and with 126 where it could not be made or followed. \
+A submission goes on when following it is interrupted: see `ecs-bridge show` and `ecs-bridge stop`.")]
+pub struct Submit {
+    /// The profile to launch it by
+    #[arg(long, value_name = "NAME")]
+    profile: Option<String>,
+    /// The submission's id: the same id and command again is the same submission [default: a new one]
+    #[arg(long, value_name = "ID")]
+    id: Option<String>,
+    /// A word of your own about it
+    #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
+    label: Vec<(String, String)>,
+    /// RunTask parameters over the profile's, as far as it allows them
+    #[arg(long, value_name = "JSON", value_parser = object)]
+    overrides: Option<Map<String, Value>>,
+    /// Launch it within so many seconds, or not at all
+    #[arg(long, value_name = "SECONDS")]
+    launch_within: Option<u64>,
+    /// Follow it to its end
+    #[arg(long)]
+    wait: bool,
+    /// Write JSON: the answer, and with --wait the record after each change, one a line
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    bridge: Where,
+    /// The command
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+#[derive(Debug, Error)]
+enum SubmitError {
+    #[error(transparent)]
+    Bridge(#[from] BridgeError),
+    #[error("{message} ({code})")]
+    Item { code: String, message: String },
+    #[error("the answer has no submission in it")]
+    NoItem,
+}
+
+fn label(text: &str) -> Result<(String, String), &'static str> {
+    let (key, value) = text.split_once('=').ok_or("KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+fn object(text: &str) -> Result<Map<String, Value>, String> {
+    serde_json::from_str(text).map_err(|error| error.to_string())
+}
+
+impl Submit {
+    pub fn run(self) -> ExitCode {
+        let failure = if self.wait { NOT_SUBMITTED } else { 1 };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let code = match runtime {
+            Ok(runtime) => runtime.block_on(self.submit()).unwrap_or_else(|error| {
+                output::report(&error);
+                failure
+            }),
+            Err(error) => {
+                output::report(&error);
+                failure
+            }
+        };
+        ExitCode::from(code)
+    }
+
+    async fn submit(&self) -> Result<u8, SubmitError> {
+        let began = Instant::now();
+        let bridge = self.bridge.find().await?;
+        let id = self.id.clone().unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
+        let body = json!({"submissions": [self.item(&id)]});
+        let answer = bridge.call("POST", "/v1/submissions", Some(&body)).await?;
+        let item = answer.pointer("/submissions/0").and_then(Value::as_object).ok_or(SubmitError::NoItem)?;
+        if let Some(error) = item.get("error").and_then(Value::as_object) {
+            let (code, message) = (output::text(error, "code"), output::text(error, "message"));
+            return Err(SubmitError::Item { code, message });
+        }
+        if !self.wait {
+            if self.json {
+                println!("{}", Value::Object(item.clone()));
+            } else {
+                println!("{id} {}", output::text(item, "state"));
+            }
+            return Ok(0);
+        }
+        if !self.json {
+            println!("{id}");
+        }
+        let record = self.follow(&bridge, &id, began).await?;
+        Ok(exit_code(&record))
+    }
+
+    fn item(&self, id: &str) -> Value {
+        let mut item = json!({"submission_id": id, "command": self.command});
+        let mut set = |name: &str, value: Value| item.as_object_mut().map(|item| item.insert(name.to_owned(), value));
+        if let Some(profile) = &self.profile {
+            set("profile", profile.clone().into());
+        }
+        if let Some(overrides) = &self.overrides {
+            set("overrides", Value::Object(overrides.clone()));
+        }
+        if !self.label.is_empty() {
+            set("labels", self.label.iter().map(|(key, value)| (key.clone(), Value::from(value.clone()))).collect());
+        }
+        if let Some(seconds) = self.launch_within {
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+            let deadline = now.as_millis() + u128::from(seconds) * 1_000;
+            set("launch_deadline", u64::try_from(deadline).unwrap_or(u64::MAX).into());
+        }
+        item
+    }
+
+    /// Tells each change until the submission has ended; its last record.
+    async fn follow(&self, bridge: &Bridge, id: &str, began: Instant) -> Result<Record, SubmitError> {
+        let mut told = String::new();
+        let mut heard = Instant::now();
+        loop {
+            let record = match bridge.record(id).await {
+                Ok(record) => record,
+                Err(error) if error.may_pass() && heard.elapsed() < PATIENCE => {
+                    output::report(&error);
+                    tokio::time::sleep(Duration::from_secs(2)).await;
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            heard = Instant::now();
+            let line = describe(&record);
+            if line != told {
+                if self.json {
+                    println!("{}", Value::Object(record.clone()));
+                } else {
+                    println!("{:>7.1}s  {line}", began.elapsed().as_secs_f64());
+                }
+                told = line;
+            }
+            if has_ended(&record) {
+                return Ok(record);
+            }
+            // Quick at first, for a command that is over at once; later no more than a person would look.
+            let pause = (began.elapsed() / 20).clamp(Duration::from_millis(100), Duration::from_secs(2));
+            tokio::time::sleep(pause).await;
+        }
+    }
+}
+
+/// A submission that has ended is in the feed of ended ones, and has these states.
+fn has_ended(record: &Record) -> bool {
+    let state = output::text(record, "state");
+    matches!(state.as_str(), "succeeded" | "failed" | "rejected" | "expired" | "cancelled" | "lost")
+}
+
+fn describe(record: &Record) -> String {
+    let mut line = output::text(record, "state");
+    let attempt = output::text(record, "attempt");
+    if attempt != "1" && attempt != "-" {
+        line.push_str(&format!(", attempt {attempt}"));
+    }
+    for (name, words) in [("task_arn", "task "), ("exit_code", "exit code "), ("stop_code", ""), ("reason", "")] {
+        if record.contains_key(name) {
+            let text = if name == "task_arn" { output::task_id(record) } else { output::text(record, name) };
+            line.push_str(&format!(", {words}{text}"));
+        }
+    }
+    line
+}
+
+/// The command's exit code as a process can end with it.
+fn exit_code(record: &Record) -> u8 {
+    let Some(code) = record.get("exit_code").and_then(Value::as_i64) else { return NO_EXIT_CODE };
+    // Only eight bits come through; what is not 0 must not become it.
+    match u8::try_from(code & 0xff).unwrap_or(1) {
+        0 if code != 0 => 1,
+        code => code,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(value: Value) -> Record {
+        value.as_object().unwrap().clone()
+    }
+
+    #[test]
+    fn the_exit_code_is_the_commands_or_the_documented_one() {
+        for (fields, code) in [
+            (json!({"exit_code": 0}), 0),
+            (json!({"exit_code": 137}), 137),
+            (json!({"exit_code": 256}), 1),
+            (json!({"exit_code": -1}), 255),
+            (json!({"state": "lost"}), NO_EXIT_CODE),
+        ] {
+            assert_eq!(exit_code(&record(fields.clone())), code, "{fields}");
+        }
+    }
+
+    #[test]
+    fn a_line_says_what_is_known() {
+        let fields = json!({"state": "failed", "attempt": 2, "task_arn": "arn:x:task/c/abc", "exit_code": 7});
+        assert_eq!(describe(&record(fields)), "failed, attempt 2, task abc, exit code 7");
+    }
+}
