@@ -1,0 +1,259 @@
+//! ECS: the life of a task, and how long anybody remembers it.
+
+use ecs_bridge_core::{Attempt, Container, Task};
+
+use crate::scenario::{CONTAINER, Scenario};
+
+/// For how many ticks after a task's end ECS describes it, and keeps its token. It is an hour in earnest.
+pub(crate) const REMEMBERED: u8 = 5;
+
+/// For how many ticks a task may stay as it is before it goes on.
+const LINGERS: u8 = 2;
+
+/// A task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct EcsTask {
+    /// Its place among the tasks of its submission.
+    pub(crate) id: u8,
+    pub(crate) attempt: Attempt,
+    /// Which client token it was launched with, of those used for its attempt: always the one, if all is right.
+    pub(crate) token: u32,
+    pub(crate) version: u8,
+    pub(crate) status: Status,
+    /// Its `desiredStatus` is STOPPED.
+    pub(crate) to_stop: bool,
+    pub(crate) stop_code: Option<StopCode>,
+    /// Its container was started.
+    pub(crate) ran: bool,
+    /// StopTask was called for it while it lived.
+    pub(crate) stop_asked: bool,
+    pub(crate) launched_at: u8,
+    /// When it became what it is.
+    pub(crate) since: u8,
+    /// The newest version of it that a function has dealt with.
+    pub(crate) heard: u8,
+}
+
+/// How far a task has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Status {
+    Provisioning,
+    Running,
+    /// The container has exited, the task is being torn down.
+    Exited(i32),
+    Stopped(End),
+}
+
+/// What is known of a container once its task is STOPPED.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum End {
+    Exit(i32),
+    /// It never started, and ECS says so.
+    NeverStarted,
+    /// Nothing: the host went away, or it was stopped early.
+    Unknown,
+}
+
+/// `stopCode`, as far as it makes a difference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum StopCode {
+    TaskFailedToStart,
+    EssentialContainerExited,
+    UserInitiated,
+    SpotInterruption,
+}
+
+impl StopCode {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::TaskFailedToStart => "TaskFailedToStart",
+            Self::EssentialContainerExited => "EssentialContainerExited",
+            Self::UserInitiated => "UserInitiated",
+            Self::SpotInterruption => "SpotInterruption",
+        }
+    }
+}
+
+/// What may happen to a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Change {
+    /// Its container starts.
+    Starts,
+    /// Its container cannot be started, and ECS tells why.
+    FailsToStart,
+    /// Its container exits with this code.
+    Exits(i32),
+    /// A container with a restart policy starts once more.
+    Restarts,
+    /// It is STOPPED, with its container's exit code if there is one.
+    Stops,
+    /// ECS wants its capacity back.
+    SpotNotice,
+}
+
+impl EcsTask {
+    pub(crate) fn new(id: u8, attempt: Attempt, token: u32, now: u8) -> Self {
+        Self {
+            id,
+            attempt,
+            token,
+            version: 1,
+            status: Status::Provisioning,
+            to_stop: false,
+            stop_code: None,
+            ran: false,
+            stop_asked: false,
+            launched_at: now,
+            since: now,
+            heard: 0,
+        }
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        matches!(self.status, Status::Stopped(_))
+    }
+
+    /// Its container runs, or is still to run.
+    pub(crate) fn is_live(&self) -> bool {
+        matches!(self.status, Status::Provisioning | Status::Running)
+    }
+
+    /// Time may not pass before it goes on.
+    pub(crate) fn is_overdue(&self, now: u8) -> bool {
+        let lingers = match self.status {
+            Status::Provisioning | Status::Running if !self.to_stop => LINGERS,
+            Status::Provisioning | Status::Running | Status::Exited(_) => 1,
+            Status::Stopped(_) => return false,
+        };
+        now >= self.since + lingers
+    }
+
+    /// ECS still describes it, and answers its token with it.
+    pub(crate) fn is_remembered(&self, now: u8) -> bool {
+        !self.is_stopped() || now < self.since + REMEMBERED
+    }
+
+    /// The exit code of its container.
+    pub(crate) fn exit_code(&self) -> Option<i32> {
+        match self.status {
+            Status::Exited(code) | Status::Stopped(End::Exit(code)) => Some(code),
+            Status::Provisioning | Status::Running | Status::Stopped(End::NeverStarted | End::Unknown) => None,
+        }
+    }
+
+    /// What may happen to it next.
+    pub(crate) fn changes(&self, scenario: &Scenario) -> Vec<Change> {
+        let mut changes = Vec::new();
+        match self.status {
+            Status::Provisioning if self.to_stop => changes.push(Change::Stops),
+            Status::Provisioning => changes.extend([Change::Starts, Change::FailsToStart]),
+            Status::Running => {
+                changes.extend([Change::Exits(0), Change::Exits(1), Change::Stops]);
+                if scenario.spot && !self.to_stop {
+                    changes.push(Change::SpotNotice);
+                }
+            }
+            Status::Exited(_) => {
+                changes.push(Change::Stops);
+                if scenario.restarts && self.version < 5 && !self.to_stop {
+                    changes.push(Change::Restarts);
+                }
+            }
+            Status::Stopped(_) => {}
+        }
+        changes
+    }
+
+    /// Makes it happen.
+    pub(crate) fn change(&mut self, change: Change, now: u8) {
+        self.version += 1;
+        match change {
+            Change::Starts | Change::Restarts => {
+                self.status = Status::Running;
+                self.ran = true;
+            }
+            Change::FailsToStart => {
+                // Of the versions on the way, no event is sent.
+                self.version += 3;
+                self.stop_as(StopCode::TaskFailedToStart);
+                self.status = Status::Stopped(End::NeverStarted);
+            }
+            Change::Exits(code) => {
+                self.stop_as(StopCode::EssentialContainerExited);
+                self.status = Status::Exited(code);
+            }
+            Change::Stops => {
+                let end = match self.status {
+                    Status::Exited(code) => End::Exit(code),
+                    Status::Provisioning | Status::Running | Status::Stopped(_) => End::Unknown,
+                };
+                // The worst that ECS can call a container that ran: without evidence this must not count.
+                self.stop_as(StopCode::TaskFailedToStart);
+                self.status = Status::Stopped(end);
+            }
+            Change::SpotNotice => {
+                self.stop_as(StopCode::SpotInterruption);
+                return;
+            }
+        }
+        self.since = now;
+    }
+
+    /// StopTask.
+    pub(crate) fn stop(&mut self) {
+        if self.is_live() && !self.stop_asked {
+            self.stop_asked = true;
+            self.version += 1;
+            self.stop_as(StopCode::UserInitiated);
+        }
+    }
+
+    fn stop_as(&mut self, code: StopCode) {
+        self.to_stop = true;
+        self.stop_code.get_or_insert(code);
+    }
+
+    /// Whether the rule of EventBridge lets an event of this through.
+    pub(crate) fn is_told(&self) -> bool {
+        match self.status {
+            Status::Provisioning => false,
+            Status::Running | Status::Exited(_) | Status::Stopped(_) => true,
+        }
+    }
+
+    pub(crate) fn arn(&self, scenario: &Scenario) -> String {
+        format!("{}/{}", scenario.task_arns(), self.id)
+    }
+
+    /// As ECS tells of it.
+    pub(crate) fn describe(&self, scenario: &Scenario) -> Task {
+        let (last_status, container) = match self.status {
+            Status::Provisioning => ("PROVISIONING", "PENDING"),
+            Status::Running => ("RUNNING", "RUNNING"),
+            Status::Exited(_) => ("DEPROVISIONING", "STOPPED"),
+            Status::Stopped(_) => ("STOPPED", "STOPPED"),
+        };
+        let never_started = self.status == Status::Stopped(End::NeverStarted);
+        let reason = never_started.then(|| "CannotPullContainerError: no such image".to_owned());
+        Task {
+            arn: self.arn(scenario),
+            cluster_arn: scenario.cluster(),
+            attempt: self.attempt,
+            version: self.version.into(),
+            last_status: last_status.to_owned(),
+            desired_status: if self.to_stop { "STOPPED" } else { "RUNNING" }.to_owned(),
+            stop_code: self.stop_code.map(|code| code.as_str().to_owned()),
+            stopped_reason: None,
+            containers: vec![Container {
+                name: CONTAINER.to_owned(),
+                last_status: container.to_owned(),
+                exit_code: self.exit_code(),
+                reason,
+            }],
+            started_at: None,
+            execution_stopped_at: None,
+            stopped_at: self.is_stopped().then(|| Scenario::at(self.since)),
+            at: Some(Scenario::at(self.since)),
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Values that are shared by many states, and are hashed once.
+
+use std::{
+    fmt,
+    hash::{DefaultHasher, Hash, Hasher},
+    ops::Deref,
+    sync::Arc,
+};
+
+use ecs_bridge_core::{Record, Timestamp};
+
+use crate::scenario::Scenario;
+
+/// The same for equal values, in every state and every run.
+pub(crate) fn fingerprint<T: Hash>(value: &T) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// A shared value with its fingerprint, which stands for it in comparisons, as it does in the checker's own.
+pub(crate) struct Hashed<T>(Arc<(T, u64)>);
+
+impl<T: Hash> Hashed<T> {
+    pub(crate) fn new(value: T) -> Self {
+        let hash = fingerprint(&value);
+        Self(Arc::new((value, hash)))
+    }
+}
+
+impl Hashed<Record> {
+    /// A row of the table. Two rows count as the same where nothing can tell them apart from here on.
+    pub(crate) fn row(record: Record) -> Self {
+        let hash = fingerprint(&behaviour(&record));
+        Self(Arc::new((record, hash)))
+    }
+}
+
+/// What the decisions and promises still depend on. Every attribute is named, so that a new one has to be put on one
+/// side or the other.
+fn behaviour(record: &Record) -> impl Hash + use<> {
+    let Record {
+        state,
+        attempt,
+        request,
+        task_arn,
+        ecs_version,
+        exit_code,
+        stop_code,
+        stopped_reason,
+        unanswered_since,
+        launch_calls,
+        last_call_at,
+        refusals,
+        lookups,
+        looked_up_at,
+        missing_count,
+        missing_at,
+        seen_running,
+        ran_before,
+        stop_requested,
+        launched_at,
+        started_at,
+        container_exited_at,
+        stopped_at,
+        check_at,
+        changed_at,
+        content_hash,
+        // The same for a whole life.
+        submission_id: _,
+        schema: _,
+        profile: _,
+        container_name: _,
+        cluster: _,
+        policy: _,
+        labels: _,
+        launch_deadline: _,
+        created_at: _,
+        due: _,
+        feed: _,
+        // Texts for people, and what is only shown to them.
+        last_status: _,
+        desired_status: _,
+        reason: _,
+        attempts: _,
+        // It only rises: whether it still is what somebody read is noted with the reader.
+        rev: _,
+        updated_at: _,
+        expires_at: _,
+    } = record;
+    let launch = (*unanswered_since, *launch_calls, *last_call_at, *refusals, *lookups, *looked_up_at);
+    let task = (task_arn.clone(), *ecs_version, *exit_code, stop_code.clone(), stopped_reason.is_some());
+    let seen = (*missing_count, *missing_at, *seen_running, *ran_before, stop_requested.as_ref().map(|stop| stop.cause as u8));
+    let times = (*launched_at, *started_at, container_exited_at.is_some(), stopped_at.is_some());
+    // Time passes in whole ticks: when exactly between two of them something is due makes no difference.
+    let timer = (check_at.map(|at| Scenario::tick_from(at)), changed_at.map(Timestamp::millis));
+    (*state, *attempt, request.is_some(), content_hash.is_some(), launch, task, seen, times, timer)
+}
+
+impl<T> Clone for Hashed<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T> Deref for Hashed<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0.0
+    }
+}
+
+impl<T> Hash for Hashed<T> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.1.hash(state);
+    }
+}
+
+impl<T> PartialEq for Hashed<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.1 == other.0.1
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Hashed<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.0.fmt(f)
+    }
+}

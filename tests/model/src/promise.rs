@@ -1,0 +1,89 @@
+//! What must hold in every state.
+
+use stateright::Property;
+
+use crate::{Scenario, World};
+
+/// The name of the property that whatever reconcile may finish is over in the end.
+pub const SETTLED: &str = "with nothing left to happen, every submission is over";
+
+/// What must never happen. It is noticed by the step that does it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Promise {
+    /// An attempt has at most one task.
+    OneTask,
+    /// No container starts once one of an attempt before may have, but for `relaunch_on`, and then only after its end.
+    NeverAgain,
+    /// No container runs that no record tells of.
+    Recorded,
+    /// A terminal state, its exit code and its place in the feed never change.
+    Final,
+    /// Each write raises `rev` by one and goes to a state that may follow.
+    Successors,
+    /// The exit code is the container's, and 0 is the only success.
+    ExitCode,
+    /// What was rejected or expired has never run, and does not run.
+    NeverStarted,
+    /// No RunTask is claimed after a stop was answered.
+    StopIsFinal,
+    /// The end of the container ends its attempt as soon as a function hears of it.
+    EndIsHeard,
+    /// A container that lives although its submission ended is stopped by whoever sees it.
+    NothingLeft,
+    /// What is not over is on the timer, soon if a stop is wanted; what is over is not.
+    Timer,
+    /// The request is there as long as a RunTask may be claimed, and gone at the end.
+    Request,
+    /// task-state and stops make no ECS call but StopTask.
+    OnlyStops,
+}
+
+impl Promise {
+    /// Its property's name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::OneTask => "an attempt has at most one task",
+            Self::NeverAgain => "nothing is launched again after it may have started",
+            Self::Recorded => "nothing runs without a record",
+            Self::Final => "an end is final",
+            Self::Successors => "states follow each other as the table of changes has it",
+            Self::ExitCode => "the exit code is the container's",
+            Self::NeverStarted => "what is rejected or expired has never run",
+            Self::StopIsFinal => "nothing is launched after a stop",
+            Self::EndIsHeard => "an end that is told is taken",
+            Self::NothingLeft => "no container is left behind",
+            Self::Timer => "what is not over is on the timer",
+            Self::Request => "the request is kept as long as it is needed",
+            Self::OnlyStops => "task-state and stops only call StopTask",
+        }
+    }
+}
+
+pub(crate) fn properties() -> Vec<Property<Scenario>> {
+    macro_rules! never_broken {
+        ($($promise:ident),*) => {
+            vec![$(Property::always(Promise::$promise.name(), |_, world: &World| {
+                world.broken != Some(Promise::$promise)
+            })),*]
+        };
+    }
+    let mut properties = never_broken![
+        OneTask,
+        NeverAgain,
+        Recorded,
+        Final,
+        Successors,
+        ExitCode,
+        NeverStarted,
+        StopIsFinal,
+        EndIsHeard,
+        NothingLeft,
+        Timer,
+        Request,
+        OnlyStops
+    ];
+    properties.push(Property::always(SETTLED, |scenario: &Scenario, world: &World| {
+        !world.is_quiet(scenario) || world.is_over()
+    }));
+    properties
+}

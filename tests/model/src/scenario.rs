@@ -1,0 +1,156 @@
+//! What is being checked: how many submissions, under which policy, with how many faults.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use ecs_bridge_core::{
+    ProfileName, Rules, Timers, Timestamp,
+    profile::{CompleteOn, Policy},
+    record::{ContentHash, Submission},
+    run_task::FrozenRequest,
+};
+use serde_json::{Map, json};
+
+use crate::mutation::Mutation;
+
+pub(crate) const CONTAINER: &str = "main";
+
+const TICK_MS: u64 = 1000;
+
+/// The moment of the first tick; any will do.
+const EPOCH_MS: u64 = 1_800_000_000_000;
+
+/// A world to be walked through.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// How many submissions there are.
+    pub submissions: usize,
+    /// How many faults may happen, of any kinds and at any points.
+    pub faults: u8,
+    /// The policy of their profile.
+    pub policy: Policy,
+    /// After this tick they are not launched any more.
+    pub launch_deadline: Option<u8>,
+    /// ECS may want its capacity back.
+    pub spot: bool,
+    /// Containers may be started again by a restart policy.
+    pub restarts: bool,
+    /// The caller may change its mind.
+    pub stops: bool,
+    /// The bug that was put in.
+    pub mutation: Option<Mutation>,
+    /// The tick by which all must be over; none if it is not.
+    pub horizon: u8,
+}
+
+impl Scenario {
+    /// Two attempts, under the default policy.
+    pub fn new(submissions: usize, faults: u8) -> Self {
+        Self {
+            submissions,
+            faults,
+            policy: Policy { max_attempts: 2.try_into().unwrap_or(Policy::default().max_attempts), ..Policy::default() },
+            launch_deadline: None,
+            spot: false,
+            restarts: false,
+            stops: true,
+            mutation: None,
+            horizon: 60,
+        }
+    }
+
+    /// With a launch deadline at this tick.
+    #[must_use]
+    pub fn with_deadline(self, tick: u8) -> Self {
+        Self { launch_deadline: Some(tick), ..self }
+    }
+
+    /// On Spot, and relaunched after an interruption.
+    #[must_use]
+    pub fn on_spot(self) -> Self {
+        let relaunch_on = vec!["SpotInterruption".to_owned()];
+        Self { spot: true, policy: Policy { relaunch_on, ..self.policy }, ..self }
+    }
+
+    /// With containers that ECS may restart, so that only the task's end counts.
+    #[must_use]
+    pub fn with_restarts(self) -> Self {
+        Self { restarts: true, policy: Policy { complete_on: CompleteOn::TaskStopped, ..self.policy }, ..self }
+    }
+
+    /// With `launch_timeout` and `run_timeout` of a tick.
+    #[must_use]
+    pub fn with_timeouts(self) -> Self {
+        Self { policy: Policy { launch_timeout: Some(1), run_timeout: Some(1), ..self.policy }, ..self }
+    }
+
+    /// With a bug.
+    #[must_use]
+    pub fn with(self, mutation: Mutation) -> Self {
+        Self { mutation: Some(mutation), ..self }
+    }
+
+    pub(crate) fn has(&self, mutation: Mutation) -> bool {
+        self.mutation == Some(mutation)
+    }
+
+    /// The protocol's times, in ticks.
+    ///
+    /// As in earnest: a claim outlives its call (`send_within` < `lease`); the last repeat is sent before ECS can have
+    /// forgotten the token (`repeat_for` + `send_within` < what ECS remembers); a task is looked up only when ListTasks
+    /// must know of it (`send_within` < `lookup_after`); a task is asked for before ECS forgets it (`check_every` <
+    /// what ECS remembers).
+    pub(crate) fn rules() -> Rules {
+        let ticks = |count: u64| Duration::from_millis(count * TICK_MS);
+        Rules {
+            // A name that is valid.
+            deployment: "prod".parse().unwrap_or_else(|_| unreachable!()),
+            retention: Duration::from_secs(30 * 86_400),
+            timers: Timers {
+                send_within: ticks(1),
+                lease: ticks(2),
+                repeat_for: ticks(4),
+                lookup_after: ticks(2),
+                first_check: ticks(2),
+                check_every: ticks(3),
+                missing_after: ticks(2),
+                missing_apart: ticks(1),
+                stop_every: ticks(1),
+                backoff: ticks(1),
+                backoff_most: ticks(2),
+            },
+        }
+    }
+
+    pub(crate) fn at(tick: u8) -> Timestamp {
+        Timestamp::from_millis(EPOCH_MS + u64::from(tick) * TICK_MS)
+    }
+
+    /// The first tick at which `at` has come.
+    pub(crate) fn tick_from(at: Timestamp) -> u64 {
+        at.millis().saturating_sub(EPOCH_MS).div_ceil(TICK_MS)
+    }
+
+    pub(crate) fn cluster(&self) -> String {
+        "arn:aws:ecs:eu-west-1:123456789012:cluster/nightly".to_owned()
+    }
+
+    pub(crate) fn task_arns(&self) -> &'static str {
+        "arn:aws:ecs:eu-west-1:123456789012:task/nightly"
+    }
+
+    /// What the caller sends. All submissions are alike, so that it makes no difference which is which.
+    pub(crate) fn submission(&self) -> Submission {
+        let profile = ProfileName::default_profile();
+        Submission {
+            submission_id: "nightly-1".parse().unwrap_or_else(|_| unreachable!()),
+            content_hash: ContentHash::of(&["true".to_owned()], &json!({}), &profile),
+            profile,
+            container_name: CONTAINER.to_owned(),
+            cluster: "nightly".to_owned(),
+            policy: self.policy.clone(),
+            request: FrozenRequest::freeze(&Map::new()),
+            labels: BTreeMap::new(),
+            launch_deadline: self.launch_deadline.map(Self::at),
+        }
+    }
+}

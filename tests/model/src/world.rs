@@ -1,0 +1,692 @@
+//! A state of the world, and what may happen in it.
+
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+};
+
+use ecs_bridge_core::{
+    Action, Call, Input, LaunchAnswer, Record, State, Task,
+    decide::AfterStop,
+    task_id,
+};
+use stateright::{Model, Property};
+
+use crate::{
+    Mutation, Promise, Scenario,
+    ecs::{Change, EcsTask},
+    hashed::{Hashed, fingerprint},
+    promise,
+    scenario::CONTAINER,
+};
+
+/// Everything, at one moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct World {
+    /// The tick that it is.
+    pub now: u8,
+    /// How many faults may still happen.
+    pub faults: u8,
+    /// The submissions, each with all that concerns it alone.
+    pub lanes: Vec<Lane>,
+    /// What the last step broke.
+    pub broken: Option<Promise>,
+}
+
+/// Submissions are alike: which of them is which makes no difference.
+impl Hash for World {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let mut lanes: Vec<_> = self.lanes.iter().map(fingerprint).collect();
+        lanes.sort_unstable();
+        (self.now, self.faults, self.broken, lanes).hash(state);
+    }
+}
+
+/// One submission: its caller, its row, its tasks, their events, and the functions at work on it.
+///
+/// A function that handles several is one here for each: that they stop together is one of the orders in which each
+/// may stop.
+#[derive(Clone, Debug, Default, PartialEq, Hash)]
+pub struct Lane {
+    submitted: bool,
+    /// A stop was asked for, and answered.
+    stopped: bool,
+    row: Option<Hashed<Record>>,
+    tasks: Vec<EcsTask>,
+    /// On their way, in no order.
+    events: Vec<Event>,
+    /// In no order.
+    processes: Vec<Process>,
+}
+
+/// An event on its way: the task as it then was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Event {
+    task: EcsTask,
+    /// It may come at any time, or never; else it comes within the tick.
+    late: bool,
+}
+
+/// A function at work.
+#[derive(Clone, Debug, PartialEq, Hash)]
+struct Process {
+    /// It goes on at any time, or never: slow, frozen, dead. Else it goes on within the tick.
+    paused: bool,
+    next: Next,
+}
+
+/// What a function is about to do.
+#[derive(Clone, Debug, PartialEq, Hash)]
+enum Next {
+    /// It has read and decided; the row was not written since.
+    Write { input: Hashed<Input>, next: Hashed<Record>, action: Option<Hashed<Action>> },
+    /// It has read, and the row was written since: its own write will fail.
+    WriteTooLate(Hashed<Input>),
+    Act(Hashed<Action>),
+    /// It knows what came of it, and nobody else does.
+    Learn(Vec<Hashed<Input>>),
+}
+
+/// Something that may happen. `stalls`: the function reads and decides, and its write comes later or never.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "the fields are places in the lists of the state before")]
+pub enum Step {
+    /// Time passes.
+    Tick,
+    /// The caller submits; there is a launch token or not.
+    Submit { lane: usize, token: bool },
+    /// The caller wants it stopped.
+    Stop { lane: usize, stalls: bool },
+    /// reconcile comes to a record that is due.
+    Reconcile { lane: usize, stalls: bool },
+    /// An event reaches task-state, and may do so once more.
+    Deliver { lane: usize, event: usize, again: bool, stalls: bool },
+    /// An event is delayed, or lost.
+    Delay { lane: usize, event: usize },
+    /// Something happens to a task.
+    Task { lane: usize, task: usize, change: Change },
+    /// A function calls ECS.
+    Act { lane: usize, process: usize, outcome: Outcome },
+    /// A function deals with the answer.
+    Learn { lane: usize, process: usize, stalls: bool },
+    /// A function writes what it has decided a while ago.
+    Write { lane: usize, process: usize },
+    /// A function becomes slow, or dies.
+    Pause { lane: usize, process: usize },
+}
+
+/// How a call to ECS goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// As it should.
+    Answered,
+    /// Refused.
+    Refused {
+        /// And always will be.
+        for_good: bool,
+    },
+    /// The answer does not come.
+    Unanswered {
+        /// But the call did.
+        arrived: bool,
+    },
+    /// ECS does not know yet of what was launched a moment ago.
+    Stale,
+}
+
+impl World {
+    /// Whether nothing more has to happen: what may still come was late, and may as well never come.
+    pub(crate) fn is_quiet(&self, scenario: &Scenario) -> bool {
+        self.broken.is_none()
+            && self.lanes.iter().all(|lane| !lane.is_busy(self.now))
+            && (self.now >= scenario.horizon || !self.lanes.iter().any(|lane| lane.is_pending(self.now)))
+    }
+
+    /// Whether every submission that was accepted has ended.
+    pub(crate) fn is_over(&self) -> bool {
+        self.lanes.iter().all(|lane| lane.row.as_ref().is_none_or(|row| row.state.is_terminal()))
+    }
+}
+
+impl fmt::Display for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.row {
+            None => f.write_str("no record")?,
+            Some(row) => {
+                let check_in = row.check_at.map(Scenario::tick_from);
+                write!(f, "{} #{} rev {} due {check_in:?}", row.state, row.attempt, row.rev)?;
+            }
+        }
+        for task in &self.tasks {
+            write!(f, "; task {} #{} v{} {:?}", task.id, task.attempt, task.version, task.status)?;
+        }
+        write!(f, "; {} events, {} at work", self.events.len(), self.processes.len())
+    }
+}
+
+impl Lane {
+    /// Something must happen in it before time passes.
+    fn is_busy(&self, now: u8) -> bool {
+        self.processes.iter().any(|process| !process.paused)
+            || self.events.iter().any(|event| !event.late)
+            || self.tasks.iter().any(|task| task.is_overdue(now))
+    }
+
+    fn is_due(&self, now: u8) -> bool {
+        self.row.as_ref().and_then(|row| row.check_at).is_some_and(|check_at| check_at <= Scenario::at(now))
+    }
+
+    /// Time makes a difference to it.
+    fn is_pending(&self, now: u8) -> bool {
+        let late = self.processes.iter().any(|process| process.paused) || self.events.iter().any(|event| event.late);
+        self.row.as_ref().is_some_and(|row| !row.state.is_terminal())
+            || self.tasks.iter().any(|task| !task.is_stopped() || late && task.is_remembered(now))
+    }
+
+    fn task_of(&mut self, arn: &str) -> Option<&mut EcsTask> {
+        let id: usize = task_id(arn).parse().ok()?;
+        self.tasks.get_mut(id)
+    }
+}
+
+impl Model for Scenario {
+    type State = World;
+    type Action = Step;
+
+    fn init_states(&self) -> Vec<World> {
+        vec![World { now: 0, faults: self.faults, lanes: vec![Lane::default(); self.submissions], broken: None }]
+    }
+
+    fn actions(&self, world: &World, steps: &mut Vec<Step>) {
+        if world.broken.is_some() {
+            return;
+        }
+        let faulty = world.faults > 0;
+        let stalls: &[bool] = if faulty { &[false, true] } else { &[false] };
+        for (lane, this) in world.lanes.iter().enumerate() {
+            if world.now == 0 {
+                steps.extend([true, false].map(|token| Step::Submit { lane, token }));
+            }
+            if self.stops && !this.stopped {
+                steps.extend(stalls.iter().map(|&stalls| Step::Stop { lane, stalls }));
+            }
+            if this.is_due(world.now) {
+                steps.extend(stalls.iter().map(|&stalls| Step::Reconcile { lane, stalls }));
+            }
+            for (event, Event { late, .. }) in this.events.iter().enumerate() {
+                for &stalls in stalls {
+                    steps.push(Step::Deliver { lane, event, again: false, stalls });
+                }
+                if faulty {
+                    steps.push(Step::Deliver { lane, event, again: true, stalls: false });
+                }
+                if faulty && !late {
+                    steps.push(Step::Delay { lane, event });
+                }
+            }
+            for (task, it) in this.tasks.iter().enumerate() {
+                steps.extend(it.changes(self).into_iter().map(|change| Step::Task { lane, task, change }));
+            }
+            for (process, it) in this.processes.iter().enumerate() {
+                match &it.next {
+                    Next::Write { .. } | Next::WriteTooLate(_) => steps.push(Step::Write { lane, process }),
+                    Next::Learn(_) => {
+                        steps.extend(stalls.iter().map(|&stalls| Step::Learn { lane, process, stalls }));
+                    }
+                    Next::Act(action) => {
+                        let outcomes = self.outcomes(action, this, world);
+                        steps.extend(outcomes.into_iter().map(|outcome| Step::Act { lane, process, outcome }));
+                    }
+                }
+                if faulty && !it.paused {
+                    steps.push(Step::Pause { lane, process });
+                }
+            }
+        }
+        let waits_for_reconcile = world.lanes.iter().any(|lane| lane.is_due(world.now));
+        if !world.lanes.iter().any(|lane| lane.is_busy(world.now))
+            && world.lanes.iter().any(|lane| lane.is_pending(world.now))
+            && world.now < self.horizon
+            && (faulty || !waits_for_reconcile)
+        {
+            steps.push(Step::Tick);
+        }
+    }
+
+    fn next_state(&self, world: &World, step: Step) -> Option<World> {
+        let mut world = world.clone();
+        match step {
+            Step::Tick => {
+                if world.lanes.iter().any(|lane| lane.is_due(world.now)) {
+                    world.faults -= 1;
+                }
+                world.now += 1;
+            }
+            Step::Submit { lane, .. }
+            | Step::Stop { lane, .. }
+            | Step::Reconcile { lane, .. }
+            | Step::Deliver { lane, .. }
+            | Step::Delay { lane, .. }
+            | Step::Task { lane, .. }
+            | Step::Act { lane, .. }
+            | Step::Learn { lane, .. }
+            | Step::Write { lane, .. }
+            | Step::Pause { lane, .. } => {
+                let World { now, faults, lanes, broken } = &mut world;
+                let mut turn = Turn { scenario: self, now: *now, faults, lane: lanes.get_mut(lane)?, broken };
+                turn.take(step)?;
+                let Lane { events, processes, .. } = turn.lane;
+                events.sort_unstable();
+                processes.sort_by_cached_key(fingerprint);
+            }
+        }
+        Some(world)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        promise::properties()
+    }
+}
+
+impl Scenario {
+    fn outcomes(&self, action: &Action, lane: &Lane, world: &World) -> Vec<Outcome> {
+        let mut outcomes = vec![Outcome::Answered];
+        if world.faults == 0 {
+            return outcomes;
+        }
+        match action {
+            Action::RunTask(call) if self.is_sent(*call, world.now) => {
+                outcomes.extend([true, false].map(|for_good| Outcome::Refused { for_good }));
+                outcomes.push(Outcome::Unanswered { arrived: true });
+                if lane.token_answers(self.token(*call), *call, world.now).is_none() {
+                    outcomes.push(Outcome::Unanswered { arrived: false });
+                }
+            }
+            Action::LookUp(_) if lane.tasks.iter().any(|task| world.now <= task.launched_at) => {
+                outcomes.push(Outcome::Stale);
+            }
+            Action::Describe { .. } if lane.tasks.iter().any(|task| world.now <= task.launched_at + 1) => {
+                outcomes.push(Outcome::Stale);
+            }
+            Action::RunTask(_) | Action::LookUp(_) | Action::Describe { .. } | Action::Stop { .. } => {}
+        }
+        outcomes
+    }
+
+    fn is_sent(&self, call: Call, now: u8) -> bool {
+        Self::at(now).since(call.claimed_at) <= Self::rules().timers.send_within || self.has(Mutation::SentLate)
+    }
+
+    fn token(&self, call: Call) -> u32 {
+        if self.has(Mutation::NewToken) { call.nth } else { 1 }
+    }
+}
+
+impl Lane {
+    /// The task that ECS answers a client token with.
+    fn token_answers(&self, token: u32, call: Call, now: u8) -> Option<&EcsTask> {
+        self.tasks.iter().find(|task| task.attempt == call.attempt && task.token == token && task.is_remembered(now))
+    }
+}
+
+/// One submission's turn.
+struct Turn<'a> {
+    scenario: &'a Scenario,
+    now: u8,
+    faults: &'a mut u8,
+    lane: &'a mut Lane,
+    broken: &'a mut Option<Promise>,
+}
+
+impl Turn<'_> {
+    /// Nothing if it changes nothing, or cannot be.
+    fn take(&mut self, step: Step) -> Option<()> {
+        match step {
+            Step::Tick => return None,
+            Step::Submit { token, .. } => return self.submit(token),
+            Step::Stop { stalls, .. } => {
+                let stop = Hashed::new(Input::Stop("no longer needed".to_owned()));
+                return self.settle(&stop, stalls, Caller::OnlyStops);
+            }
+            Step::Reconcile { stalls, .. } => return self.settle(&Hashed::new(Input::Due), stalls, Caller::Any),
+            Step::Deliver { event, again, stalls, .. } => {
+                let Event { task, .. } = self.lane.events.remove(event);
+                if again {
+                    self.fault();
+                    self.lane.events.push(Event { task, late: true });
+                }
+                let seen = Hashed::new(Input::Seen(task.describe(self.scenario)));
+                return self.settle(&seen, stalls, Caller::OnlyStops);
+            }
+            Step::Delay { event, .. } => {
+                self.fault();
+                self.lane.events.get_mut(event)?.late = true;
+            }
+            Step::Task { task, change, .. } => self.change(task, change)?,
+            Step::Act { process, outcome, .. } => {
+                let Process { next: Next::Act(action), .. } = self.lane.processes.remove(process) else { return None };
+                if outcome != Outcome::Answered {
+                    self.fault();
+                }
+                let learnt = self.act(&action, outcome);
+                if !learnt.is_empty() {
+                    self.go_on(Next::Learn(learnt.into_iter().map(Hashed::new).collect()));
+                }
+            }
+            Step::Learn { process, stalls, .. } => {
+                let Process { next: Next::Learn(mut inputs), .. } = self.lane.processes.remove(process) else {
+                    return None;
+                };
+                let input = inputs.remove(0);
+                if !inputs.is_empty() {
+                    self.go_on(Next::Learn(inputs));
+                }
+                return self.settle(&input, stalls, Caller::Any);
+            }
+            Step::Write { process, .. } => match self.lane.processes.remove(process).next {
+                Next::Write { input, next, action } => {
+                    let before = self.lane.row.clone()?;
+                    self.commit(&before, next, action.as_deref());
+                    self.dealt_with(&before, &input, action);
+                }
+                Next::WriteTooLate(input) => return self.settle(&input, false, Caller::Any),
+                Next::Act(_) | Next::Learn(_) => return None,
+            },
+            Step::Pause { process, .. } => {
+                self.fault();
+                self.lane.processes.get_mut(process)?.paused = true;
+            }
+        }
+        Some(())
+    }
+
+    fn fault(&mut self) {
+        // A step that needs a fault is only there while one is left.
+        *self.faults -= 1;
+    }
+
+    fn breaks(&mut self, promise: Promise, is_broken: bool) {
+        if is_broken {
+            self.broken.get_or_insert(promise);
+        }
+    }
+
+    fn go_on(&mut self, next: Next) {
+        self.lane.processes.push(Process { paused: false, next });
+    }
+
+    // The caller, and submit.
+
+    fn submit(&mut self, token: bool) -> Option<()> {
+        let again = std::mem::replace(&mut self.lane.submitted, true);
+        if self.lane.row.is_some() {
+            // It is answered with what is there.
+            return (!again).then_some(());
+        }
+        if again {
+            (*self.faults > 0).then(|| self.fault())?;
+        }
+        let (now, rules) = (Scenario::at(self.now), Scenario::rules());
+        let submission = self.scenario.submission();
+        if !token {
+            self.create(Record::queued(submission, now, &rules));
+            return Some(());
+        }
+        let (record, call) = Record::launching(submission, now, &rules);
+        self.breaks(Promise::StopIsFinal, call.is_some() && self.lane.stopped);
+        if !self.scenario.has(Mutation::RunTaskBeforeRecord) {
+            self.create(record);
+        }
+        if let Some(call) = call {
+            self.go_on(Next::Act(Hashed::new(Action::RunTask(call))));
+        }
+        Some(())
+    }
+
+    /// The conditional put: the one that finds no row.
+    fn create(&mut self, record: Record) {
+        self.check_row(&record);
+        self.lane.row = Some(Hashed::row(record));
+    }
+
+    // The loop of every function: read, decide, write if unchanged, act.
+
+    /// Reads the row and decides on `input`. The write comes at once, as another's before it would only make this one
+    /// read and decide anew; or, where it `stalls`, at any time.
+    fn settle(&mut self, input: &Hashed<Input>, stalls: bool, caller: Caller) -> Option<()> {
+        let now = Scenario::at(self.now);
+        let Some(row) = self.lane.row.clone() else {
+            return self.settle_unknown(input, stalls);
+        };
+        let decision = self.scenario.decide(&row, input, now);
+        if caller == Caller::OnlyStops {
+            self.breaks(Promise::OnlyStops, !matches!(decision.action, None | Some(Action::Stop { .. })));
+        }
+        let action = decision.action.map(Hashed::new);
+        match decision.record {
+            Some(next) if stalls => {
+                self.fault();
+                let next = Next::Write { input: input.clone(), next: Hashed::row(next), action };
+                self.lane.processes.push(Process { paused: true, next });
+            }
+            None if stalls => return None,
+            Some(next) => {
+                self.commit(&row, Hashed::row(next), action.as_deref());
+                self.dealt_with(&row, input, action);
+            }
+            None => self.dealt_with(&row, input, action),
+        }
+        Some(())
+    }
+
+    /// Without a row: a stop leaves one, nothing else does.
+    fn settle_unknown(&mut self, input: &Input, stalls: bool) -> Option<()> {
+        let (now, rules) = (Scenario::at(self.now), Scenario::rules());
+        match input {
+            _ if stalls => return None,
+            Input::Stop(reason) => {
+                if !self.scenario.has(Mutation::StopForgotten) {
+                    let id = self.scenario.submission().submission_id;
+                    self.create(Record::tombstone(id, reason, now, &rules));
+                }
+                self.lane.stopped = true;
+            }
+            Input::Launch(call, _) if self.scenario.has(Mutation::RunTaskBeforeRecord) => {
+                self.create(Record::launching(self.scenario.submission(), call.claimed_at, &rules).0);
+                return self.settle(&Hashed::new(input.clone()), false, Caller::Any);
+            }
+            Input::Due | Input::Launch(..) | Input::NotFound(..) | Input::Seen(_) | Input::Missing { .. } => {}
+        }
+        Some(())
+    }
+
+    fn commit(&mut self, before: &Record, next: Hashed<Record>, action: Option<&Action>) {
+        self.check_row(&next);
+        self.breaks(Promise::StopIsFinal, self.lane.stopped && matches!(action, Some(Action::RunTask(_))));
+        let follows = before.state == next.state || before.state.successors().contains(&next.state);
+        let ends = |record: &Record| (record.state, record.exit_code, record.feed.clone(), record.changed_at);
+        self.breaks(Promise::Final, before.state.is_terminal() && ends(before) != ends(&next));
+        self.breaks(Promise::Successors, !follows || next.rev != before.rev + 1);
+        self.lane.row = Some(next);
+        if !self.scenario.has(Mutation::NoVersionCheck) {
+            for process in &mut self.lane.processes {
+                if let Next::Write { input, .. } = &process.next {
+                    process.next = Next::WriteTooLate(input.clone());
+                }
+            }
+        }
+    }
+
+    /// `input` has had its effect on what was `before`; what follows is to be done.
+    fn dealt_with(&mut self, before: &Record, input: &Input, action: Option<Hashed<Action>>) {
+        match input {
+            Input::Stop(_) => self.lane.stopped = true,
+            Input::Seen(task) => self.check_seen(before, task, action.as_deref()),
+            Input::Due | Input::Launch(..) | Input::NotFound(..) | Input::Missing { .. } => {}
+        }
+        if let Some(action) = action {
+            self.go_on(Next::Act(action));
+        }
+    }
+
+    // ECS.
+
+    /// Calls ECS, and tells what is learnt by it.
+    fn act(&mut self, action: &Action, outcome: Outcome) -> Vec<Input> {
+        let now = Scenario::at(self.now);
+        match action {
+            Action::RunTask(call) => vec![Input::Launch(*call, self.run_task(*call, outcome))],
+            Action::LookUp(attempt) => {
+                let found = self.lane.tasks.iter().filter(|task| task.attempt == *attempt);
+                let found = found.filter(|task| task.is_remembered(self.now) && outcome != Outcome::Stale);
+                let seen: Vec<_> = found.map(|task| Input::Seen(task.describe(self.scenario))).collect();
+                if seen.is_empty() { vec![Input::NotFound(*attempt, now)] } else { seen }
+            }
+            Action::Describe { task_arn } => self.describe(task_arn, outcome),
+            Action::Stop { task_arn, then, .. } => {
+                if let Some(task) = self.lane.task_of(task_arn) {
+                    task.stop();
+                }
+                match *then {
+                    AfterStop::Nothing => vec![],
+                    AfterStop::Describe => self.describe(task_arn, outcome),
+                    AfterStop::GiveUp(at) => vec![Input::Missing { task_arn: task_arn.clone(), at, stop_sent: true }],
+                }
+            }
+        }
+    }
+
+    fn describe(&mut self, task_arn: &str, outcome: Outcome) -> Vec<Input> {
+        let (now, scenario) = (self.now, self.scenario);
+        let known = self.lane.task_of(task_arn).filter(|task| task.is_remembered(now) && outcome != Outcome::Stale);
+        vec![match known {
+            Some(task) => Input::Seen(task.describe(scenario)),
+            None => {
+                Input::Missing { task_arn: task_arn.to_owned(), at: Scenario::at(now), stop_sent: false }
+            }
+        }]
+    }
+
+    fn run_task(&mut self, call: Call, outcome: Outcome) -> LaunchAnswer {
+        let arrives = match outcome {
+            Outcome::Answered | Outcome::Unanswered { arrived: true } | Outcome::Stale => true,
+            Outcome::Refused { .. } | Outcome::Unanswered { arrived: false } => false,
+        };
+        if !self.scenario.is_sent(call, self.now) {
+            return LaunchAnswer::Unanswered("not sent".to_owned());
+        }
+        let token = self.scenario.token(call);
+        if arrives && self.lane.token_answers(token, call, self.now).is_none() {
+            let id = self.lane.tasks.len().try_into().unwrap_or(u8::MAX);
+            self.breaks(Promise::OneTask, self.lane.tasks.iter().any(|task| task.attempt == call.attempt));
+            self.lane.tasks.push(EcsTask::new(id, call.attempt, token, self.now));
+        }
+        let task = self.lane.token_answers(token, call, self.now);
+        match (outcome, task) {
+            (Outcome::Answered | Outcome::Stale, Some(task)) => {
+                LaunchAnswer::Task { arn: task.arn(self.scenario), live: task.is_live() && !task.to_stop }
+            }
+            (Outcome::Refused { for_good: true }, _) => LaunchAnswer::RefusedForGood("access denied".to_owned()),
+            (Outcome::Refused { for_good: false }, _) => LaunchAnswer::RefusedForNow("throttled".to_owned()),
+            (Outcome::Answered | Outcome::Stale | Outcome::Unanswered { .. }, _) => {
+                LaunchAnswer::Unanswered("timeout".to_owned())
+            }
+        }
+    }
+
+    fn change(&mut self, task: usize, change: Change) -> Option<()> {
+        let others = self.lane.tasks.iter().enumerate().filter(|(other, _)| *other != task).map(|(_, other)| other);
+        let ran: Vec<_> = others.filter(|other| other.ran).copied().collect();
+        let it = self.lane.tasks.get_mut(task)?;
+        let before = *it;
+        it.change(change, self.now);
+        let after = *it;
+        if after.is_told() {
+            self.lane.events.push(Event { task: after, late: false });
+        }
+        if change == Change::Starts {
+            let relaunches = !self.scenario.policy.relaunch_on.is_empty();
+            self.breaks(Promise::OneTask, ran.iter().any(|other| other.attempt == after.attempt));
+            self.breaks(Promise::NeverAgain, ran.iter().any(|other| !relaunches || !other.is_stopped()));
+            self.breaks(Promise::Recorded, self.lane.row.is_none());
+            let ended = |row: &Record| matches!(row.state, State::Rejected | State::Expired);
+            self.breaks(Promise::NeverStarted, self.lane.row.as_deref().is_some_and(ended));
+        }
+        if before.is_live() && !after.is_live() && !before.to_stop && before.ran {
+            let abandoned = self.lane.row.as_deref().is_some_and(|row| {
+                ended_without(row) && row.changed_at.is_some_and(|ended| ended < Scenario::at(self.now))
+            });
+            let nobody_saw = !self.lane.processes.is_empty() || self.lane.events.len() > 1;
+            self.breaks(Promise::NothingLeft, abandoned && !nobody_saw);
+        }
+        Some(())
+    }
+
+    // What must hold.
+
+    fn check_row(&mut self, row: &Record) {
+        let over = row.state.is_terminal();
+        let on_timer = row.check_at.is_some() && row.due.is_some();
+        let on_feed = row.feed.is_some() && row.changed_at.is_some();
+        let soon = row.updated_at.plus(Scenario::rules().timers.stop_every);
+        let stop_is_late = row.stop_requested.is_some() && row.check_at.is_some_and(|check_at| check_at > soon);
+        self.breaks(Promise::Timer, over == on_timer || over != on_feed || stop_is_late);
+
+        let launches = matches!(row.state, State::Queued | State::Launching);
+        self.breaks(Promise::Request, if over { row.request.is_some() } else { launches && row.request.is_none() });
+
+        let exits = match row.exit_code {
+            None => row.state == State::Succeeded,
+            Some(code) => {
+                let arn = row.task_arn.as_deref().unwrap_or_default();
+                let told = self.lane.task_of(arn).filter(|task| task.attempt == row.attempt);
+                let told = told.and_then(|task| task.exit_code());
+                told != Some(code) || over && (row.state == State::Succeeded) != (code == 0)
+            }
+        };
+        self.breaks(Promise::ExitCode, exits);
+
+        let never_started = matches!(row.state, State::Rejected | State::Expired);
+        self.breaks(Promise::NeverStarted, never_started && self.lane.tasks.iter().any(|task| task.ran || task.is_live()));
+
+        // What ends without its container's end, while it is known to live, has had its task stopped.
+        let alive = row.task_arn.as_deref().and_then(|arn| self.lane.task_of(arn)).is_some_and(|task| task.is_live() && !task.to_stop);
+        let ends = ended_without(row) && self.lane.row.as_ref().is_some_and(|row| !row.state.is_terminal());
+        self.breaks(Promise::NothingLeft, ends && alive);
+    }
+
+    fn check_seen(&mut self, before: &Record, seen: &Task, action: Option<&Action>) {
+        let Some(task) = self.lane.task_of(&seen.arn) else { return };
+        let news = seen.version > task.heard.into();
+        if !news {
+            return;
+        }
+        task.heard = u8::try_from(seen.version).unwrap_or(u8::MAX);
+        let its_own = before.attempt == seen.attempt
+            && before.task_arn.as_deref().is_none_or(|arn| task_id(arn) == task_id(&seen.arn));
+        if !its_own {
+            return;
+        }
+        let name = CONTAINER;
+        if ended_without(before) {
+            let alive = seen.is_live(name) && before.exit_code.is_none() && before.stopped_at.is_none();
+            return self.breaks(Promise::NothingLeft, alive && !matches!(action, Some(Action::Stop { .. })));
+        }
+        let ended = seen.is_stopped() || (!self.scenario.restarts && seen.exit_code(name).is_some());
+        let waits_for_relaunch = self.scenario.spot && !seen.is_stopped() && seen.exit_code(name) != Some(0);
+        let taken = self.lane.row.as_ref().is_some_and(|row| row.state.is_terminal() || row.attempt > seen.attempt);
+        self.breaks(Promise::EndIsHeard, ended && !taken && !waits_for_relaunch);
+    }
+}
+
+/// What ended without the end of its container.
+fn ended_without(row: &Record) -> bool {
+    matches!(row.state, State::Lost | State::Cancelled | State::Expired | State::Rejected)
+}
+
+/// Which calls a function may make.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Caller {
+    Any,
+    OnlyStops,
+}
