@@ -5,7 +5,11 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use ecs_bridge_aws::{Bridge, DESCRIBED, Described, DueRecord, Settled, TableError, learnt, now};
+use ecs_bridge_aws::{
+    Bridge, DESCRIBED, Described, DueRecord, Settled, TableError,
+    eyes::{self, OVERDUE},
+    learnt, now,
+};
 use ecs_bridge_core::{Action, Input, Record, State, SubmissionId, Timestamp, decide, task_id};
 use futures_util::{StreamExt, stream};
 use serde::Serialize;
@@ -46,6 +50,8 @@ pub struct Report {
     pub stops: usize,
     /// What ended, or went on, by what this run learnt and no event had told.
     pub repaired: usize,
+    /// The most timers that were met more than five minutes late; the launch queue is not counted.
+    pub overdue: usize,
     /// Records that could not be worked on now; they stay due.
     pub errors: usize,
     /// Whether something that is due was left for the next run.
@@ -74,6 +80,8 @@ impl Reconcile {
             let due = self.bridge.table.due(horizon, ROUND).await?;
             let queued = self.bridge.table.queued(horizon, ROUND).await?;
             let Some(first) = due.iter().chain(&queued).map(|record| record.check_at).min() else { break };
+            let long_ago = |record: &&DueRecord| now().since(record.check_at) > OVERDUE;
+            report.overdue = report.overdue.max(due.iter().filter(long_ago).count());
             let wait = first.since(now());
             if Instant::now() + wait.max(PAUSE) >= until {
                 report.unfinished = true;
@@ -88,6 +96,7 @@ impl Reconcile {
                 tokio::time::sleep(PAUSE).await;
             }
         }
+        eyes::reconciled(report.repaired, report.overdue);
         tracing::info!(?report, "reconciled");
         Ok(report)
     }

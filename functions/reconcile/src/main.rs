@@ -2,7 +2,7 @@
 
 mod handler;
 
-use ecs_bridge_aws::{Bridge, Clients};
+use ecs_bridge_aws::{Bridge, Clients, eyes::Metrics};
 use ecs_bridge_core::config::Environment;
 use lambda_runtime::{LambdaEvent, service_fn};
 use serde::de::IgnoredAny;
@@ -16,9 +16,12 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     let config = environment.config();
     let config = environment.finish(config)?;
 
+    let metrics = Metrics::new(&config.rules.deployment);
     let reconcile = Reconcile { bridge: Bridge::new(&Clients::from_environment().await, config) };
     let handler = async |event: LambdaEvent<IgnoredAny>| {
-        reconcile.run(event.context.deadline()).await.map_err(lambda_runtime::Error::from)
+        let report = reconcile.run(event.context.deadline()).await;
+        metrics.flush();
+        report.map_err(lambda_runtime::Error::from)
     };
     lambda_runtime::run(service_fn(handler)).await
 }

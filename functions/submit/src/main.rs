@@ -10,7 +10,7 @@ mod wake;
 use std::error::Error;
 
 use aws_lambda_events::lambda_function_urls::LambdaFunctionUrlRequest;
-use ecs_bridge_aws::{Bridge, Clients};
+use ecs_bridge_aws::{Bridge, Clients, eyes::Metrics};
 use ecs_bridge_core::{config::Environment, profile::Profiles};
 use lambda_runtime::{LambdaEvent, service_fn};
 
@@ -26,6 +26,7 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     let profiles = read_profiles(&mut environment, &cluster);
     let config = environment.finish(config)?;
 
+    let metrics = Metrics::new(&config.rules.deployment);
     let clients = Clients::from_environment().await;
     let app = App {
         wake: reconcile.map(|function| Wake::new(&clients.config, function)),
@@ -34,7 +35,9 @@ async fn main() -> Result<(), lambda_runtime::Error> {
         cluster,
     };
     let handler = async |event: LambdaEvent<LambdaFunctionUrlRequest>| {
-        Ok::<_, lambda_runtime::Error>(app.handle(event.payload, &event.context.request_id).await)
+        let answer = app.handle(event.payload, &event.context.request_id).await;
+        metrics.flush();
+        Ok::<_, lambda_runtime::Error>(answer)
     };
     lambda_runtime::run(service_fn(handler)).await
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use aws_lambda_events::lambda_function_urls::LambdaFunctionUrlResponse;
-use ecs_bridge_aws::{Created, Settled, TableError, now};
+use ecs_bridge_aws::{Created, Settled, TableError, eyes, now};
 use ecs_bridge_core::{
     Action, Record, State, SubmissionId,
     api::{self, ItemAnswer, ItemCode, ItemError, SubmissionItem},
@@ -104,7 +104,7 @@ impl App {
                 Ok(Outcome::Known(*known))
             }
             Created::New => {
-                tracing::info!(submission_id = %record.submission_id, to = %record.state, "accepted");
+                eyes::accepted(&record);
                 let settled = Settled { record: record.clone(), action: call.map(Action::RunTask) };
                 let launched = self.bridge.carry_out(settled).await;
                 Ok(Outcome::New(launched.unwrap_or_else(|error| {

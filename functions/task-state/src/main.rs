@@ -2,7 +2,7 @@
 
 mod handler;
 
-use ecs_bridge_aws::{Bridge, Clients};
+use ecs_bridge_aws::{Bridge, Clients, eyes::Metrics};
 use ecs_bridge_core::config::Environment;
 use lambda_runtime::{LambdaEvent, service_fn};
 use serde_json::value::RawValue;
@@ -14,9 +14,12 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     let config = environment.config();
     let config = environment.finish(config)?;
 
+    let metrics = Metrics::new(&config.rules.deployment);
     let bridge = Bridge::new(&Clients::from_environment().await, config);
     let handler = async |event: LambdaEvent<Box<RawValue>>| {
-        handler::handle(&bridge, event.payload.get()).await.map_err(lambda_runtime::Error::from)
+        let result = handler::handle(&bridge, event.payload.get()).await;
+        metrics.flush();
+        result.map_err(lambda_runtime::Error::from)
     };
     lambda_runtime::run(service_fn(handler)).await
 }

@@ -3,13 +3,14 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ecs_bridge_core::{
-    Action, Alarm, Call, Input, LaunchAnswer, Record, Rules, StartedBy, Task, Timestamp, config::Config, decide,
-    decide::AfterStop, launch_rate::LaunchRate, task_id,
+    Action, Call, Input, LaunchAnswer, Record, Rules, StartedBy, Task, Timestamp, config::Config, decide,
+    decide::AfterStop, launch_rate::LaunchRate,
 };
 
 use crate::{
     clients::Clients,
     ecs::{Described, Ecs, EcsError, RunTaskAnswer},
+    eyes,
     table::{Table, TableError},
 };
 
@@ -77,13 +78,13 @@ impl Bridge {
         loop {
             let decision = decide(&record, input, now(), &self.rules);
             let Some(next) = decision.record else {
-                alarm(&record, decision.alarm);
+                eyes::raised(&record, decision.alarm);
                 return Ok(Settled { record, action: decision.action });
             };
             match self.table.update(&record, &next).await? {
                 Ok(()) => {
-                    transition(&record, &next);
-                    alarm(&next, decision.alarm);
+                    eyes::written(&record, &next, now());
+                    eyes::raised(&next, decision.alarm);
                     return Ok(Settled { record: next, action: decision.action });
                 }
                 Err(Some(current)) => record = *current,
@@ -139,7 +140,7 @@ impl Bridge {
         let started_by = record.started_by(&self.rules);
         match self.ecs.run_task(record, &started_by).await {
             RunTaskAnswer::Answer(answer) => {
-                log_answer(record, &answer);
+                eyes::answered(record, &answer);
                 vec![Input::Launch(call, answer)]
             }
             RunTaskAnswer::Conflict(task_arns) => self.adopt(record, call, &started_by, task_arns).await,
@@ -219,44 +220,4 @@ fn seen(described: Vec<Described>, started_by: &StartedBy) -> Vec<Input> {
         Described::Task(..) | Described::Missing(_) => None,
     });
     ours.collect()
-}
-
-fn log_answer(record: &Record, answer: &LaunchAnswer) {
-    let (submission_id, attempt) = (&record.submission_id, record.attempt.get());
-    match answer {
-        LaunchAnswer::Task { .. } => {}
-        LaunchAnswer::RefusedForNow(reason) => {
-            tracing::warn!(%submission_id, attempt, reason, "RunTask was refused for now")
-        }
-        LaunchAnswer::RefusedForGood(reason) => {
-            tracing::warn!(%submission_id, attempt, reason, "RunTask was refused for good")
-        }
-        LaunchAnswer::Unanswered(reason) => tracing::warn!(%submission_id, attempt, reason, "RunTask was not answered"),
-    }
-}
-
-fn transition(from: &Record, to: &Record) {
-    if from.state != to.state {
-        tracing::info!(
-            submission_id = %to.submission_id,
-            attempt = to.attempt.get(),
-            from = %from.state,
-            to = %to.state,
-            task = to.task_arn.as_deref().map(task_id),
-            exit_code = to.exit_code,
-            stop_code = to.stop_code,
-            "transition"
-        );
-    }
-}
-
-fn alarm(record: &Record, alarm: Option<Alarm>) {
-    let submission_id = &record.submission_id;
-    match alarm {
-        None => {}
-        Some(Alarm::OrphanTask) => {
-            tracing::error!(%submission_id, state = %record.state, "a task lives for a submission that has ended; it is stopped")
-        }
-        Some(Alarm::SecondTask) => tracing::error!(%submission_id, "a second task of one attempt; it is stopped"),
-    }
 }

@@ -6,6 +6,7 @@
 mod bridge;
 mod clients;
 mod ecs;
+pub mod eyes;
 mod table;
 
 pub use bridge::{Bridge, Settled, learnt, now};
