@@ -1,0 +1,102 @@
+"""Whether a role may make a call: moto's policy engine for actions and resources, conditions evaluated here.
+
+moto ignores most conditions, and takes a condition that fails for a refusal. So each statement is shown to it without
+its condition, and counts only where the condition holds too. All statements of the template allow; none denies.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from moto.iam.access_control import IAMPolicy, PermissionResult
+
+Statement = dict[str, Any]
+Context = dict[str, str | list[str]]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One thing that IAM is asked about."""
+
+    role: str
+    action: str
+    resource: str
+    context: Context = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.role}: {self.action} on {self.resource} with {self.context}"
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+
+def permits(statements: Iterable[Statement], call: Call) -> bool:
+    """Whether one of these statements allows the call."""
+    return any(_matches(statement, call) and _holds(statement, call.context) for statement in statements)
+
+
+def _matches(statement: Statement, call: Call) -> bool:
+    assert statement["Effect"] == "Allow", statement
+    bare = {member: value for member, value in statement.items() if member != "Condition"}
+    policy = IAMPolicy(json.dumps({"Version": "2012-10-17", "Statement": [bare]}))
+    return policy.is_action_permitted(call.action, call.resource) == PermissionResult.PERMITTED
+
+
+def _holds(statement: Statement, context: Context) -> bool:
+    return all(
+        _compare(operator, expected if isinstance(expected, list) else [expected], context.get(key))
+        for operator, keys in statement.get("Condition", {}).items()
+        for key, expected in keys.items()
+    )
+
+
+def _compare(operator: str, expected: list[str], actual: str | list[str] | None) -> bool:
+    values = [actual] if isinstance(actual, str) else actual
+    match operator:
+        case "StringEquals" | "Bool":
+            return values is not None and any(value in expected for value in values)
+        case "StringEqualsIfExists":
+            return values is None or any(value in expected for value in values)
+        case "ForAllValues:StringEquals":
+            return all(value in expected for value in values or [])
+        case "ArnEquals":
+            return values is not None and any(_arn_like(pattern, value) for pattern in expected for value in values)
+        case "Null":
+            return (values is None) == (expected == ["true"])
+    raise NotImplementedError(operator)
+
+
+def _arn_like(pattern: str, arn: str) -> bool:
+    """ArnEquals and ArnLike are the same: wildcards within each of the six parts."""
+    parts = zip(pattern.split(":", 5), arn.split(":", 5), strict=True)
+    return all(re.fullmatch(re.escape(part).replace(r"\*", ".*").replace(r"\?", "."), of) for part, of in parts)
+
+
+def without_statement(statements: list[Statement]) -> Iterator[tuple[str, list[Statement]]]:
+    """The policy with each of its statements taken away in turn."""
+    for i, statement in enumerate(statements):
+        yield statement["Sid"], statements[:i] + statements[i + 1 :]
+
+
+def without_action(statements: list[Statement]) -> Iterator[tuple[str, list[Statement]]]:
+    """The policy with each single action taken away in turn."""
+    for i, statement in enumerate(statements):
+        actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
+        for action in actions:
+            rest = [other for other in actions if other != action]
+            changed = [statement | {"Action": rest}] if rest else []
+            yield f"{statement['Sid']}/{action}", statements[:i] + changed + statements[i + 1 :]
+
+
+def without_condition(statements: list[Statement]) -> Iterator[tuple[str, list[Statement]]]:
+    """The policy with each single condition key dropped in turn."""
+    for i, statement in enumerate(statements):
+        for operator, keys in statement.get("Condition", {}).items():
+            for key in keys:
+                conditions = {o: dict(k) for o, k in statement["Condition"].items()}
+                del conditions[operator][key]
+                yield f"{statement['Sid']}/{key}", statements[:i] + [statement | {"Condition": conditions}] + statements[i + 1 :]

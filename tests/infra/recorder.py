@@ -1,0 +1,183 @@
+"""A proxy between the functions and the local stack, and what IAM would be asked about each call that it saw.
+
+The functions are started through scripts that put `http://PROXY/FUNCTION/SERVICE/UPSTREAM` where the local stack put
+`http://UPSTREAM`, so that the proxy knows who calls what. The binaries are the real ones.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from conftest import ACCOUNT, REGION
+from policies import Call
+
+SERVICES = ("dynamodb", "ecs", "lambda")
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A request that was answered, and the answer."""
+
+    caller: str
+    service: str
+    operation: str
+    request: dict[str, Any]
+    status: int
+    answer: dict[str, Any]
+
+
+class Recorder:
+    """The proxy. It serves until it is closed."""
+
+    def __init__(self) -> None:
+        self.exchanges: list[Exchange] = []
+        self._lock = threading.Lock()
+        recorder = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                recorder._pass_on(self)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def seen(self, caller: str, operation: str) -> bool:
+        """Whether this caller made such a call."""
+        with self._lock:
+            return any((e.caller, e.operation) == (caller, operation) for e in self.exchanges)
+
+    def address(self, caller: str, service: str, upstream: str) -> str:
+        """Where `caller` is to send what it would send to `upstream`."""
+        return f"http://127.0.0.1:{self._server.server_port}/{caller}/{service}/{upstream}"
+
+    def wrap(self, binaries: Path, folder: Path, functions: tuple[str, ...]) -> None:
+        """Puts scripts into `folder` that start the functions with the proxy between."""
+        for function in functions:
+            lines = ["#!/bin/sh"]
+            for service in SERVICES:
+                variable = f"AWS_ENDPOINT_URL_{service.upper()}"
+                lines.append(f'export {variable}="{self.address(function, service, "")}${{{variable}#http://}}"')
+            lines.append(f'exec "{binaries / function}"')
+            script = folder / function
+            script.write_text("\n".join(lines) + "\n")
+            script.chmod(0o755)
+
+    def _pass_on(self, handler: BaseHTTPRequestHandler) -> None:
+        _, caller, service, upstream, path = handler.path.split("/", 4)
+        body = handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
+        headers = {name: value for name, value in handler.headers.items() if name.lower() not in ("host", "connection")}
+        connection = http.client.HTTPConnection(upstream, timeout=60)
+        try:
+            connection.request("POST", "/" + path, body, headers)
+            response = connection.getresponse()
+            status, answer = response.status, response.read()
+        except (OSError, http.client.HTTPException):
+            # The stand-in breaks connections off on purpose: so does this one.
+            handler.close_connection = True
+            return
+        finally:
+            connection.close()
+        operation = handler.headers["X-Amz-Target"].split(".")[-1] if service != "lambda" else unquote(path)
+        exchange = Exchange(caller, service, operation, json.loads(body or b"{}"), status, _json(answer))
+        with self._lock:
+            self.exchanges.append(exchange)
+        handler.send_response(status)
+        for name, value in response.getheaders():
+            if name.lower() not in ("connection", "transfer-encoding", "content-length"):
+                handler.send_header(name, value)
+        handler.send_header("Content-Length", str(len(answer)))
+        handler.end_headers()
+        handler.wfile.write(answer)
+
+
+def _json(text: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def arn(service: str, resource: str) -> str:
+    return f"arn:aws:{service}:{REGION}:{ACCOUNT}:{resource}"
+
+
+def asked(exchange: Exchange, table: str, deployment: str, roles: dict[str, list[str]]) -> Iterator[Call]:
+    """What IAM would be asked about a call. `roles` are those of each task definition."""
+    request, who = exchange.request, exchange.caller
+    match exchange.service:
+        case "dynamodb":
+            yield from _dynamodb(exchange, table)
+        case "lambda":
+            name = re.fullmatch(r"2015-03-31/functions/([^/]+)/invocations", exchange.operation)
+            assert name, exchange.operation
+            yield Call(who, "lambda:InvokeFunction", arn("lambda", f"function:{deployment}-{name[1]}"))
+        case "ecs":
+            cluster = request.get("cluster", "")
+            held: dict[str, str | list[str]] = {"ecs:cluster": cluster}
+            action = f"ecs:{exchange.operation}"
+            match exchange.operation:
+                case "RunTask":
+                    yield from _run_task(exchange, held, roles)
+                case "StopTask":
+                    yield Call(who, action, request["task"], held)
+                case "DescribeTasks":
+                    yield from (Call(who, action, task, held) for task in request["tasks"])
+                case "ListTasks":
+                    yield Call(who, action, "*", held)
+                case "DescribeClusters":
+                    yield from (Call(who, action, cluster) for cluster in request["clusters"])
+                case "DescribeTaskDefinition":
+                    yield Call(who, action, "*")
+                case other:
+                    raise NotImplementedError(other)
+
+
+def _dynamodb(exchange: Exchange, table: str) -> Iterator[Call]:
+    request = exchange.request
+    tables = request["RequestItems"] if exchange.operation == "BatchGetItem" else {request["TableName"]: request}
+    for options in tables.values():
+        names = options.get("ExpressionAttributeNames", {})
+        projected = [names.get(name, name) for name in options.get("ProjectionExpression", "").split(", ") if name]
+        context: dict[str, str | list[str]] = {"dynamodb:Select": "SPECIFIC_ATTRIBUTES" if projected else "ALL_ATTRIBUTES"}
+        if projected:
+            context["dynamodb:Attributes"] = projected
+        resource = arn("dynamodb", f"table/{table}")
+        if "IndexName" in request:
+            resource += f"/index/{request['IndexName']}"
+        yield Call(exchange.caller, f"dynamodb:{exchange.operation}", resource, context)
+
+
+def _run_task(exchange: Exchange, held: dict[str, str | list[str]], roles: dict[str, list[str]]) -> Iterator[Call]:
+    request, who = exchange.request, exchange.caller
+    family = request["taskDefinition"].split("/")[-1].split(":")[0]
+    # Without a revision, ECS asks about the one that it picked.
+    yield Call(who, "ecs:RunTask", arn("ecs", f"task-definition/{family}:1"), held)
+    overrides = request.get("overrides", {})
+    passed = [overrides[member] for member in ("taskRoleArn", "executionRoleArn") if member in overrides]
+    for role in roles[family] + passed:
+        yield Call(who, "iam:PassRole", role, {"iam:PassedToService": "ecs-tasks.amazonaws.com"})
+    if request.get("tags"):
+        for task in exchange.answer.get("tasks", []):
+            yield Call(who, "ecs:TagResource", task["taskArn"], {"ecs:CreateAction": "RunTask"})
