@@ -184,7 +184,13 @@ impl Lambda {
         for (name, function) in &self.functions {
             let mut startup = function.startup.subscribe();
             let seen = startup.wait_for(|startup| !matches!(startup, Startup::Starting)).await.map(|seen| seen.clone());
-            if let Ok(Startup::Failed(cause)) = seen {
+            if let Ok(Startup::Failed(problem)) = seen {
+                let message = serde_json::from_str::<Value>(&problem).ok();
+                let message = message.as_ref().and_then(|problem| problem.get("errorMessage")?.as_str());
+                let mut cause = message.unwrap_or(&problem).to_owned();
+                if let Some(dir) = &self.settings.log_dir {
+                    cause.push_str(&format!("; see {}", dir.join(format!("{name}-*.log")).display()));
+                }
                 return Err(StartError::Init { function: name.clone(), cause });
             }
         }
