@@ -1,0 +1,326 @@
+"""A run of the local stack under faults, and the account of every submission at its end.
+
+    python tests/chaos/run.py --seed 1 --submissions 300
+
+The seed decides what is submitted, stopped and repeated, which calls and events go wrong and when a process is killed;
+only how processes and threads interleave is left to the machine. Exits with 1, and keeps all it wrote, if any submission
+was lost, doubled or recorded wrongly.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import shutil
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from audit import audit  # noqa: E402
+from local_stack import LocalStack, Record, until  # noqa: E402
+from plan import PROFILES, Planned, plan  # noqa: E402
+
+# The protocol's minutes become seconds: a check after 10 s, every 20 s then, a lease of 3 s, unanswered launches repeated
+# for 50 s. A claimed RunTask is sent within 1 s or not at all, so 4 s lie between the last one and a lookup that counts.
+TIMER_SCALE = 60
+# ECS is quicker too, but by less: it remembers a task, and the token that started it, for 6 minutes. So a token
+# outlives the repeats of an unanswered launch, and a stopped task is described long after its check.
+TIME_SCALE = 10
+CALLERS = 4
+BATCH = 40
+
+
+@dataclass
+class Faults:
+    """What goes wrong, and how often; shares are of events, tasks or calls."""
+
+    duplicate: float = 0.3
+    drop: float = 0.15
+    delay_ms: str = "0..3000"
+    fail_start: float = 0.12
+    api_error: float = 0.06
+    consistency_lag_ms: int = 300
+    # Seconds between two kills, at least and at most.
+    kill_every: tuple[float, float] = (0.05, 0.6)
+    # Shares of a caller's batches that are sent again though they were answered, and with other content.
+    repeat: float = 0.2
+    conflict: float = 0.1
+
+
+@dataclass
+class Run:
+    """One run: its threads share this."""
+
+    seed: int
+    submissions: int
+    rate: float
+    faults: Faults = field(default_factory=Faults)
+
+    def __post_init__(self) -> None:
+        self.planned = {planned.submission_id: planned for planned in plan(self.seed, self.submissions)}
+        self.counts: Counter[str] = Counter()
+        self.counting = threading.Lock()
+        self.over = threading.Event()
+        self.sent_at: dict[str, float] = {}
+        self.first_seen: dict[str, Record] = {}
+        self.problems: list[str] = []
+        self.errors: list[BaseException] = []
+
+    def flags(self) -> dict[str, object]:
+        faults = self.faults
+        return {
+            "simulate": True,
+            "timer-scale": TIMER_SCALE,
+            "time-scale": TIME_SCALE,
+            "reconcile-every": 2,
+            "teardown-s": 0.5 * TIME_SCALE,
+            "seed": self.seed,
+            "duplicate": faults.duplicate,
+            "drop": faults.drop,
+            "delay-ms": faults.delay_ms,
+            "fail-start": faults.fail_start,
+            "api-error": faults.api_error,
+            "api-latency-ms": 10,
+            "consistency-lag-ms": faults.consistency_lag_ms,
+            # Less than the bridge believes to have.
+            "throttle": f"{0.7 * self.rate}/{self.rate / 2}",
+            "capacity": int(self.rate),
+        }
+
+    def count(self, what: str, number: int = 1) -> None:
+        with self.counting:
+            self.counts[what] += number
+
+    def go(self, folder: Path) -> list[str]:
+        """All of it; answers with what is wrong."""
+        launch_rate = {"ECS_BRIDGE_LAUNCH_RATE": self.rate, "ECS_BRIDGE_LAUNCH_BURST": int(2 * self.rate)}
+        with LocalStack(folder, self.flags(), profiles=PROFILES, function_env=launch_rate) as self.stack:
+            work = list(self.planned.values())
+            parts = [self.thread(self.call, work[caller::CALLERS], caller) for caller in range(CALLERS)]
+            stopper = self.thread(self.stop)
+            others = [self.thread(self.kill), self.thread(self.watch)]
+            try:
+                for part in [*parts, stopper]:
+                    part.join()
+                self.raise_errors()
+                until("every submission is on the feed", self.all_seen, seconds=180 + 10 * self.submissions / self.rate)
+            except AssertionError as error:
+                missing = [planned for id, planned in self.planned.items() if id not in self.first_seen]
+                rows = {row["submission_id"]: row for row in self.stack.rows()}
+                self.problems += [str(error)]
+                self.problems += [f"not ended: {planned}: {rows.get(planned.submission_id)}" for planned in missing[:20]]
+            finally:
+                self.over.set()
+                for part in others:
+                    part.join()
+            self.raise_errors()
+            return self.problems or self.settle()
+
+    def thread(self, work: Callable[..., None], *arguments: object) -> threading.Thread:
+        def run() -> None:
+            try:
+                work(*arguments)
+            except BaseException as error:
+                self.errors.append(error)
+                self.over.set()
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        return thread
+
+    def raise_errors(self) -> None:
+        if self.errors:
+            raise self.errors[0]
+
+    def all_seen(self) -> bool:
+        self.raise_errors()
+        return len(self.first_seen) == len(self.planned)
+
+    # Callers: they repeat whatever got no answer, and now and then what got one.
+
+    def call(self, work: list[Planned], caller: int) -> None:
+        chance = random.Random(f"caller/{self.seed}/{caller}")
+        while work and not self.over.is_set():
+            size = chance.randint(1, BATCH)
+            batch, work = work[:size], work[size:]
+            now = time.time()
+            items = [planned.item(int(now * 1000)) for planned in batch]
+            self.sent_at |= {planned.submission_id: now for planned in batch}
+            self.send(items)
+            if chance.random() < self.faults.repeat:
+                self.count("answered submissions sent again", len(items))
+                self.send(items)
+            if chance.random() < self.faults.conflict:
+                self.send_other_content(items[0])
+
+    def send(self, items: list[dict[str, Any]]) -> None:
+        """Sends until each item has its state."""
+        while items and not self.over.is_set():
+            answers = self.answered(lambda: self.stack.submit(*items))
+            if answers is None:
+                self.count("unanswered submissions sent again", len(items))
+                continue
+            for item, answer in zip(items, answers, strict=True):
+                error = answer.get("error", {}).get("code", "unavailable")
+                if "state" not in answer and error != "unavailable":
+                    self.problems.append(f"{item['submission_id']} was not accepted: {answer}")
+            items = [item for item, answer in zip(items, answers, strict=True) if "error" in answer]
+
+    def send_other_content(self, item: dict[str, Any]) -> None:
+        self.count("known ids sent with other content")
+        while not self.over.is_set():
+            answers = self.answered(lambda: self.stack.submit({**item, "command": ["echo", "something else"]}))
+            if answers and answers[0].get("error", {}).get("code") != "unavailable":
+                planned, answer = self.planned[item["submission_id"]], answers[0]
+                # What a stop for an unknown id left answers any content.
+                fits = answer.get("state") == "cancelled" if planned.stop_after is not None else False
+                if answer.get("error", {}).get("code") != "conflict" and not fits:
+                    self.problems.append(f"{item['submission_id']} was taken with other content: {answer}")
+                return
+
+    def answered(self, ask: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]] | None:
+        try:
+            return ask()
+        except (urllib.error.URLError, ConnectionError, TimeoutError) as error:
+            code = error.code if isinstance(error, urllib.error.HTTPError) else None
+            if code is not None and code < 500:
+                raise
+            self.over.wait(0.1)
+            return None
+
+    def stop(self) -> None:
+        """Sends each stop in its time, those for submissions that come later included."""
+        waiting = {id: planned.stop_after for id, planned in self.planned.items() if planned.stop_after is not None}
+        while waiting and not self.over.is_set():
+            now = time.time()
+            due = [id for id, after in waiting.items() if after < 0 or now - self.sent_at.get(id, now) >= after][:50]
+            answers = self.answered(lambda: self.stack.stop(*due)) if due else None
+            for answer in answers or []:
+                if "state" in answer:
+                    del waiting[answer["submission_id"]]
+                    self.count("stops")
+            self.over.wait(0.1)
+
+    # Kills.
+
+    def kill(self) -> None:
+        chance = random.Random(f"kill/{self.seed}")
+        while not self.over.wait(chance.uniform(*self.faults.kill_every)):
+            function = chance.choice(["submit", "task-state", "reconcile"])
+            processes = [process for process in self.stack.processes() if process["function"] == function]
+            busy = [process for process in processes if process["state"] == "busy"]
+            victim = chance.choice(busy or processes or [None])
+            if victim and self.stack.kill(victim["pid"]):
+                self.count(f"killed {function}, {'at work' if busy else 'idle'}")
+
+    # The feed, as an executor reads it.
+
+    def watch(self) -> None:
+        since = 0
+        while True:
+            last = self.over.is_set()
+            for record in self.feed(since):
+                id, end = record["submission_id"], {key: record.get(key) for key in ("state", "exit_code", "changed_at")}
+                if self.first_seen.setdefault(id, end) != end:
+                    self.problems.append(f"{id} changed after its end: {self.first_seen[id]}, then {end}")
+                since = max(since, int(record["changed_at"]))
+            if last:
+                return
+            self.over.wait(0.5)
+
+    def feed(self, since: int) -> list[Record]:
+        query = {
+            "IndexName": "feed",
+            "KeyConditionExpression": "feed = :feed AND changed_at >= :since",
+            "ExpressionAttributeValues": {":feed": self.stack.ready["deployment"], ":since": max(0, since - 10_000)},
+        }
+        records, page = [], self.stack.table.query(**query)
+        while True:
+            records += page["Items"]
+            if "LastEvaluatedKey" not in page:
+                return records
+            page = self.stack.table.query(**query, ExclusiveStartKey=page["LastEvaluatedKey"])
+
+    # The end.
+
+    def settle(self) -> list[str]:
+        """Waits for the last events, then accounts for everything."""
+        stack = self.stack
+
+        def is_quiet() -> bool:
+            pending = stack.invocations()["task-state"]["events_pending"]
+            return pending == 0 and all(task["last_status"] == "STOPPED" for task in stack.tasks())
+
+        try:
+            until("no task is left and every event is delivered", is_quiet, seconds=60, every=0.5)
+        except AssertionError as error:
+            self.problems.append(str(error))
+        self.counts["tasks"] = len(stack.tasks())
+        self.counts |= {f"local: {fault}": number for fault, number in stack.faults().items()}
+        for function, tally in stack.invocations().items():
+            for what in ("invocations", "errors", "retries", "abandoned"):
+                self.counts[f"{function}: {what}"] = tally[what]
+        transitions, alarms = read_logs(stack.logs())
+        self.counts |= {f"alarm: {alarm}": number for alarm, number in alarms.items()}
+        return self.problems + audit(self.planned, stack.rows(), stack.tasks(), self.first_seen, transitions, alarms)
+
+    def summary(self, seconds: float) -> str:
+        states = Counter(end["state"] for end in self.first_seen.values())
+        lines = [f"seed {self.seed}: {self.submissions} submissions in {seconds:.0f} s"]
+        lines.append("  states: " + ", ".join(f"{number} {state}" for state, number in states.most_common()))
+        lines += [f"  {what}: {number}" for what, number in sorted(self.counts.items()) if number]
+        return "\n".join(lines)
+
+
+def read_logs(files: list[Path]) -> tuple[dict[str, list[tuple[str, str]]], Counter[str]]:
+    """Every state change that the functions logged, by submission, and how often each error was."""
+    transitions: dict[str, list[tuple[str, str]]] = {}
+    alarms: Counter[str] = Counter()
+    for file in files:
+        for line in file.read_text().splitlines():
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                # Cut short by a kill.
+                continue
+            fields = entry.get("fields", {})
+            if fields.get("message") == "transition":
+                transitions.setdefault(fields["submission_id"], []).append((fields["from"], fields["to"]))
+            elif entry.get("level") == "ERROR":
+                alarms[fields.get("message", "?")] += 1
+    return transitions, alarms
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--submissions", type=int, default=300)
+    parser.add_argument("--rate", type=float, default=40, help="launches a second that the bridge believes to have")
+    arguments = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="ecs-bridge-chaos-"))
+    run = Run(arguments.seed, arguments.submissions, arguments.rate)
+    began = time.monotonic()
+    problems = run.go(folder)
+    print(run.summary(time.monotonic() - began))
+    if problems:
+        print(*problems[:50], sep="\n")
+        print(f"{len(problems)} problems; logs in {folder}")
+        print(f"again: make chaos SEED={arguments.seed} N={arguments.submissions}")
+        return 1
+    print("Every submission is accounted for.")
+    shutil.rmtree(folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

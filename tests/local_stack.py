@@ -1,0 +1,209 @@
+"""The local stack as a process of its own, and what a test asks of it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import boto3
+from botocore.config import Config
+
+ROOT = Path(__file__).resolve().parents[1]
+PROGRAM = ROOT / "target" / "debug" / "ecs-bridge"
+TERMINAL = {"succeeded", "failed", "rejected", "expired", "cancelled", "lost"}
+LAUNCH_RATE_ROW = "#launch-rate"
+
+T = TypeVar("T")
+Record = dict[str, Any]
+
+
+def call(method: str, url: str, body: object | None = None, timeout: float = 90) -> Any:
+    """One HTTP request with JSON on both sides; an answer that is no 2xx raises `HTTPError`."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"content-type": "application/json"}, method=method)
+    with urllib.request.urlopen(request, timeout=timeout) as answer:
+        return json.loads(answer.read() or b"null")
+
+
+def until(what: str, look: Callable[[], T | None], seconds: float = 60, every: float = 0.05) -> T:
+    """The first truthy answer of `look`."""
+    end = time.monotonic() + seconds
+    while not (seen := look()):
+        assert time.monotonic() < end, f"not within {seconds:.0f} s: {what}"
+        time.sleep(every)
+    return seen
+
+
+class LocalStack:
+    """A stack with a folder for all that it writes; a context manager, so that it always ends."""
+
+    def __init__(
+        self,
+        folder: Path,
+        flags: Mapping[str, object] = {},
+        *,
+        profiles: object | None = None,
+        task_definitions: object | None = None,
+        function_env: Mapping[str, object] = {},
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.log_dir = folder / "logs"
+        self.ready_file = folder / "ready.json"
+        self.command = [str(PROGRAM), "local", "--ready-file", str(self.ready_file), "--log-dir", str(self.log_dir)]
+        for name, content in (("profiles", profiles), ("task-definitions", task_definitions)):
+            if content is not None:
+                file = folder / f"{name}.json"
+                file.write_text(json.dumps(content))
+                self.command += [f"--{name}", str(file)]
+        for flag, value in flags.items():
+            self.command += [f"--{flag}"] if value is True else [f"--{flag}", str(value)]
+        # The functions log as in Lambda, a JSON object a line.
+        for variable, value in {"AWS_LAMBDA_LOG_FORMAT": "JSON", **function_env}.items():
+            self.command += ["--function-env", f"{variable}={value}"]
+        self.output = (folder / "local.log").open("wb")
+
+    def __enter__(self) -> Self:
+        self.process = subprocess.Popen(self.command, stdout=self.output, stderr=subprocess.STDOUT)
+
+        def is_up() -> bool:
+            assert self.process.poll() is None, Path(self.output.name).read_text()
+            return self.ready_file.exists()
+
+        try:
+            until("the local stack is up", is_up)
+        except BaseException:
+            self.__exit__()
+            raise
+        self.ready = json.loads(self.ready_file.read_text())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        self.process.wait()
+        self.output.close()
+
+    # The API.
+
+    def submit(self, *items: Mapping[str, Any]) -> list[dict[str, Any]]:
+        return call("POST", f"{self.ready['submit_url']}/v1/submissions", {"submissions": items})["submissions"]
+
+    def stop(self, *ids: str, reason: str = "no longer wanted") -> list[dict[str, Any]]:
+        body = {"submission_ids": ids, "reason": reason}
+        return call("POST", f"{self.ready['submit_url']}/v1/stops", body)["submissions"]
+
+    def show(self, submission_id: str) -> Record:
+        return call("GET", f"{self.ready['submit_url']}/v1/submissions/{submission_id}")
+
+    # The functions.
+
+    def invoke(self, function: str, payload: object = None) -> Any:
+        """A synchronous invocation; `FunctionError` where the function failed, or its process died."""
+        url = f"{self.ready['lambda_url']}/2015-03-31/functions/{function}/invocations"
+        request = urllib.request.Request(url, json.dumps(payload or {}).encode())
+        with urllib.request.urlopen(request, timeout=150) as answer:
+            if answer.headers.get("x-amz-function-error"):
+                raise FunctionError(answer.read().decode())
+            return json.load(answer)
+
+    def processes(self) -> list[dict[str, Any]]:
+        return call("GET", f"{self.ready['lambda_url']}/_local/processes")["processes"]
+
+    def kill(self, pid: int) -> bool:
+        """SIGKILL for a function's process; false where it has ended by itself."""
+        try:
+            return call("DELETE", f"{self.ready['lambda_url']}/_local/processes/{pid}")["killed"]
+        except urllib.error.HTTPError as error:
+            assert error.code == 404
+            return False
+
+    def invocations(self) -> dict[str, dict[str, int]]:
+        return call("GET", f"{self.ready['lambda_url']}/_local/invocations")["functions"]
+
+    def logs(self) -> list[Path]:
+        """The files that the functions write."""
+        return [path for name in ("submit", "task-state", "reconcile") for path in self.log_dir.glob(f"{name}-*.log")]
+
+    # ECS.
+
+    def tasks(self, submission_id: str | None = None) -> list[dict[str, Any]]:
+        """All tasks of the run, or those of one submission, the first first."""
+        tasks = call("GET", f"{self.ready['ecs_url']}/_local/tasks")["tasks"]
+        return [task for task in tasks if submission_id is None or task["submission_id"] == submission_id]
+
+    def calls(self) -> dict[str, int]:
+        return call("GET", f"{self.ready['ecs_url']}/_local/calls")["calls"]
+
+    def faults(self) -> dict[str, int]:
+        return call("GET", f"{self.ready['ecs_url']}/_local/faults")
+
+    def rule(self, **rule: object) -> None:
+        """What is to happen to the next calls; see `ecs-bridge local --help`."""
+        call("POST", f"{self.ready['ecs_url']}/_local/rules", rule)
+
+    def drop_rules(self) -> None:
+        call("DELETE", f"{self.ready['ecs_url']}/_local/rules")
+
+    def act(self, task: Mapping[str, Any], action: str) -> None:
+        task_id = task["task_arn"].rsplit("/", 1)[1]
+        call("POST", f"{self.ready['ecs_url']}/_local/tasks/{task_id}/{action}", {})
+
+    def events(self) -> list[dict[str, Any]]:
+        return call("GET", f"{self.ready['ecs_url']}/_local/events")["events"]
+
+    # The table.
+
+    @cached_property
+    def table(self) -> Any:
+        resource = boto3.resource(
+            "dynamodb",
+            endpoint_url=self.ready["dynamodb_url"],
+            region_name=self.ready["region"],
+            aws_access_key_id="local",
+            aws_secret_access_key="local",
+            config=Config(retries={"total_max_attempts": 3}),
+        )
+        return resource.Table(self.ready["table"])
+
+    def rows(self) -> list[Record]:
+        """All rows but that of the launch rate."""
+        rows, page = [], self.table.scan(ConsistentRead=True)
+        while True:
+            rows += page["Items"]
+            if "LastEvaluatedKey" not in page:
+                return [row for row in rows if row["submission_id"] != LAUNCH_RATE_ROW]
+            page = self.table.scan(ConsistentRead=True, ExclusiveStartKey=page["LastEvaluatedKey"])
+
+    def row(self, submission_id: str) -> Record:
+        return self.table.get_item(Key={"submission_id": submission_id}, ConsistentRead=True)["Item"]
+
+    def until_state(self, submission_id: str, *states: str, seconds: float = 60) -> Record:
+        """The row once it is in one of these states."""
+        row: Record = {}
+
+        def look() -> Record | None:
+            nonlocal row
+            row = self.row(submission_id)
+            if row["state"] in states:
+                return row
+            assert row["state"] not in TERMINAL, f"{submission_id} is {row['state']}, not {states}: {row.get('reason')}"
+            return None
+
+        try:
+            return until(f"{submission_id} is {' or '.join(states)}", look, seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; it is {row}") from None
+
+    def until_ended(self, submission_id: str, seconds: float = 60) -> Record:
+        """The row once it is terminal."""
+        return self.until_state(submission_id, *TERMINAL, seconds=seconds)
+
+
+class FunctionError(Exception):
+    """The function failed, or its process died."""
