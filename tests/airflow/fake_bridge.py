@@ -19,6 +19,7 @@ from typing import Any
 TABLE = "bridge"
 DEPLOYMENT = "test"
 PROFILES = ("default", "large")
+PAGE = 5000  # rows of the feed in an answer; DynamoDB cuts at 1 MB
 
 
 @dataclass
@@ -160,7 +161,7 @@ class FakeBridge:
                 if start := body.get("ExclusiveStartKey"):
                     after = (int(start["changed_at"]["N"]), start["submission_id"]["S"])
                     rows = [r for r in rows if (r["changed_at"], r["submission_id"]) > after]
-                page = rows[:1000]
+                page = rows[:PAGE]
                 columns = ("submission_id", "feed", "changed_at", "state", "exit_code", "reason")
                 answer: dict[str, Any] = {"Items": [wire(row, columns) for row in page], "Count": len(page)}
                 if len(rows) > len(page):
@@ -249,6 +250,8 @@ class Handler(BaseHTTPRequestHandler):
                 bridge.signatures.clear()
             elif command == "clear":
                 bridge.records.clear()
+            elif command.startswith("latency?ms="):
+                bridge.latency = float(command.partition("=")[2]) / 1000
             elif command == "finish":
                 for id, record in bridge.records.items():
                     if record["state"] == "launched":

@@ -13,7 +13,7 @@ import math
 import queue
 import time
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_ecs_bridge.outcome import Outcome, Verdict, outcome
@@ -274,11 +274,8 @@ class Rhythm:
     period: float | None = None
 
     def beat(self, now: float) -> Rhythm:
-        """Note a heartbeat; the period is a moving average."""
-        if self.last is None:
-            return replace(self, last=now)
-        gap = now - self.last
-        return Rhythm(now, gap if self.period is None else 0.7 * self.period + 0.3 * gap)
+        """Note a heartbeat; the gap to the one before is what to expect of the next."""
+        return Rhythm(now, None if self.last is None else now - self.last)
 
     def next_poll(self, now: float, interval: float) -> float:
         """Return when to poll after a poll at `now`.

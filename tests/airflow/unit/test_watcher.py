@@ -68,7 +68,8 @@ def test_a_writer_s_clock_that_is_an_hour_ahead_hides_nothing(executor, bridge):
     beat_until(executor, lambda: event(executor, right))
 
 
-def test_a_feed_of_several_pages_is_read_to_its_end(start, bridge):
+def test_a_feed_of_several_pages_is_read_to_its_end(start, bridge, monkeypatch):
+    monkeypatch.setattr("fake_bridge.PAGE", 1000)
     executor = start(parallelism=3000)
     items = [task(executor, f"t{n}") for n in range(2500)]
     run(executor, *items)
