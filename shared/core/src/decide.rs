@@ -548,6 +548,10 @@ impl Step<'_> {
         }
         let newer = known.is_none_or(|known| task.version > known);
         if self.record.state.is_terminal() {
+            // The record of a stop that came first knows no cluster, and a task is stopped in its own.
+            if self.record.cluster.is_empty() {
+                self.record.cluster.clone_from(&task.cluster_arn);
+            }
             let action = (newer && live).then(|| self.orphan(&task.arn)).flatten();
             self.fill_in(task);
             return action;

@@ -481,6 +481,15 @@ fn a_live_task_of_what_is_over_without_it_is_stopped() {
 }
 
 #[test]
+fn a_task_of_a_submission_that_only_a_stop_is_known_of_is_stopped_in_its_own_cluster() {
+    let mut life = Life::of(Record::tombstone("a".parse().unwrap(), "not needed", now(), &rules()));
+    let task = running(1);
+    let own = task.cluster_arn.clone();
+    life.see(task);
+    assert!(matches!(&life.action, Some(Action::Stop { cluster, .. }) if *cluster == own));
+}
+
+#[test]
 fn an_old_event_of_a_stopped_task_raises_no_alarm() {
     let mut life = Life::launched(Policy::default());
     life.learn(Input::Stop("not needed".into()));
