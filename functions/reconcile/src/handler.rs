@@ -26,6 +26,9 @@ const LOOK_AHEAD: Duration = Duration::from_secs(15);
 /// The wait where launch tokens are missing, or a round came to nothing: tokens gather meanwhile.
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// How many times timers are worked on within the time that a stop may take to be repeated.
+const GATHERINGS: u32 = 6;
+
 /// How many rounds in a row may come to nothing before a run ends.
 const ROUNDS_FOR_NOTHING: u32 = 3;
 
@@ -75,6 +78,7 @@ impl Reconcile {
         let until = Instant::now() + left.min(RUN);
         let mut report = Report::default();
         let mut rounds_for_nothing = 0;
+        let mut earliest = Instant::now();
         while rounds_for_nothing < ROUNDS_FOR_NOTHING {
             let horizon = now().plus(LOOK_AHEAD);
             let due = self.bridge.table.due(horizon, ROUND).await?;
@@ -82,12 +86,17 @@ impl Reconcile {
             let Some(first) = due.iter().chain(&queued).map(|record| record.check_at).min() else { break };
             let long_ago = |record: &&DueRecord| now().since(record.check_at) > OVERDUE;
             report.overdue = report.overdue.max(due.iter().filter(long_ago).count());
-            let wait = first.since(now());
-            if Instant::now() + wait.max(PAUSE) >= until {
+
+            // Timers gather for a while, so that a round describes many at once; a launch does not wait for them.
+            let gathered = if queued.is_empty() { earliest } else { Instant::now() };
+            let at = gathered.max(Instant::now() + first.since(now()));
+            if at + PAUSE >= until {
                 report.unfinished = true;
                 break;
             }
-            tokio::time::sleep(wait).await;
+            tokio::time::sleep_until(at.into()).await;
+            earliest = at + self.bridge.rules.timers.stop_every / GATHERINGS;
+
             let claimed = report.claimed;
             let out_of_tokens = self.round(due, queued, &mut report).await?;
             // Without progress, the index still shows what another claimed, or holds a row that cannot be read.

@@ -1,6 +1,9 @@
 //! The loop that every function runs: decide, write if unchanged, act, and learn from the act.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    collections::VecDeque,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use ecs_bridge_core::{
     Action, Call, Input, LaunchAnswer, Record, Rules, StartedBy, Task, Timestamp, config::Config, decide,
@@ -107,13 +110,16 @@ impl Bridge {
     ///
     /// # Errors
     /// Where the table does not answer; see [`decide`](Self::decide).
-    pub async fn carry_out(&self, mut settled: Settled) -> Result<Record, TableError> {
-        while let Some(action) = settled.action.take() {
-            for input in self.act(&settled.record, action).await {
-                settled = self.decide(settled.record, &input).await?;
+    pub async fn carry_out(&self, Settled { mut record, action }: Settled) -> Result<Record, TableError> {
+        let mut actions = VecDeque::from_iter(action);
+        while let Some(action) = actions.pop_front() {
+            for input in self.act(&record, action).await {
+                let settled = self.decide(record, &input).await?;
+                record = settled.record;
+                actions.extend(settled.action);
             }
         }
-        Ok(settled.record)
+        Ok(record)
     }
 
     /// Does one thing, and tells what was learnt by it. What fails here is done again when the record is due.

@@ -209,14 +209,14 @@ fn refusal(error: &SdkError<RunTaskError>, body: &str) -> RunTaskAnswer {
             if let RunTaskError::ConflictException(conflict) = context.err() {
                 return RunTaskAnswer::Conflict(conflict.resource_ids().to_vec());
             }
-            if context.raw().status().is_server_error() {
-                LaunchAnswer::Unanswered(reason)
-            } else {
-                match worth(error.code().unwrap_or_default(), error.message().unwrap_or_default()) {
+            // An error without a code is not ECS's, but of something on the way, which may have passed the call on.
+            match error.code().filter(|_| !context.raw().status().is_server_error()) {
+                None => LaunchAnswer::Unanswered(reason),
+                Some(code) => match worth(code, error.message().unwrap_or_default()) {
                     Worth::Unanswered => LaunchAnswer::Unanswered(reason),
                     Worth::ForNow => LaunchAnswer::RefusedForNow(reason),
                     Worth::ForGood => LaunchAnswer::RefusedForGood(reason),
-                }
+                },
             }
         }
         // A timeout, a broken connection, an answer cut short.
