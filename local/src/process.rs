@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
 /// A variable in the environment of everything that one local stack starts, by which the watchdog knows it.
@@ -26,6 +27,13 @@ pub fn terminate_group(leader: u32) -> bool {
 fn signal_group(leader: u32, signal: Signal) -> bool {
     // Group 0 would be our own.
     i32::try_from(leader).is_ok_and(|leader| leader > 1 && killpg(Pid::from_raw(leader), signal).is_ok())
+}
+
+/// Whether a child of this program has ended, though nobody has asked for its status yet.
+pub fn has_ended(child: u32) -> bool {
+    let Ok(child) = i32::try_from(child) else { return true };
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    !matches!(waitid(Id::Pid(Pid::from_raw(child)), flags), Ok(WaitStatus::StillAlive))
 }
 
 /// Starts the watchdog: `program` with these arguments is to call [`watch`] with the run's name. It ends what the run

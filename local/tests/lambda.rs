@@ -143,7 +143,7 @@ async fn two_thousand_calls_by_twenty_callers_are_all_answered_while_processes_a
                 let busy =
                     pids.filter(|process| process["state"] != "starting").filter_map(|process| process["pid"].as_u64());
                 if let Some(pid) = busy.max() {
-                    killed += usize::from(lambda.kill(u32::try_from(pid).unwrap()));
+                    killed += usize::from(lambda.kill(u32::try_from(pid).unwrap()).await);
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }

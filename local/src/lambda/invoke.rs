@@ -81,7 +81,7 @@ async fn invoke(
 }
 
 async fn kill(State(lambda): State<Arc<Lambda>>, Path(pid): Path<u32>) -> Response<Body> {
-    let status = if lambda.kill(pid) { StatusCode::OK } else { StatusCode::NOT_FOUND };
+    let status = if lambda.kill(pid).await { StatusCode::OK } else { StatusCode::NOT_FOUND };
     http::json(status, &json!({"killed": status == StatusCode::OK}))
 }
 

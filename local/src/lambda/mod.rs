@@ -277,14 +277,17 @@ impl Lambda {
         json!({"processes": all.collect::<Vec<_>>()})
     }
 
-    /// Kills a process of a function with SIGKILL; false if it is none.
-    #[must_use]
-    pub fn kill(&self, pid: u32) -> bool {
-        self.functions.values().any(|function| {
+    /// Kills a process of a function with SIGKILL, and waits until it is dead; false if it is none.
+    pub async fn kill(&self, pid: u32) -> bool {
+        let killed = self.functions.values().any(|function| {
             // Held while the signal is sent, so that the pid cannot be another's already.
             let processes = lock(&function.processes);
             processes.contains_key(&pid) && crate::process::kill_group(pid)
-        })
+        });
+        while killed && !crate::process::has_ended(pid) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        killed
     }
 
     /// Counts of what became of invocations, by function.

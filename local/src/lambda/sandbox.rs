@@ -28,6 +28,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// What a running process is at.
 #[derive(Debug)]
 pub(super) struct Process {
+    pid: u32,
     function: Arc<Function>,
     work: Mutex<Work>,
     /// When the present invocation's time is up.
@@ -119,6 +120,7 @@ async fn run_one(function: &Arc<Function>, slot: usize, log_dir: Option<&PathBuf
     let mut child = command(function, slot, log_dir, &address)?.spawn()?;
     let pid = child.id().ok_or_else(|| io::Error::other("the process has no id"))?;
     let process = Arc::new(Process {
+        pid,
         function: Arc::clone(function),
         work: Mutex::new(Work::Starting { init_error: None }),
         deadline: watch::Sender::new(None),
@@ -255,9 +257,10 @@ async fn next(State(process): State<Arc<Process>>) -> Response<Body> {
         }
     }
     let invocation = function.queue.pop().await;
-    // No await from here on: either the process has it, or it is back in the queue.
+    // No await from here on: either the process has it, or it is back in the queue. One that died while it waited has
+    // nothing to do with what came after.
     let mut work = lock(&process.work);
-    if !matches!(*work, Work::Idle) {
+    if !matches!(*work, Work::Idle) || crate::process::has_ended(process.pid) {
         function.queue.push_front(invocation);
         return refuse(StatusCode::FORBIDDEN, "InvalidStateTransition");
     }

@@ -1,0 +1,186 @@
+"""The stack as a whole: how it comes up, what it tells, and that nothing of it stays."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import urllib.error
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import PROGRAM, ROOT, Stack, run_task, wait_until
+
+ENDINGS = [signal.SIGINT, signal.SIGTERM, signal.SIGKILL]
+
+
+def run_name(stack: Stack) -> str:
+    """What all processes of a run have in their environment, as one of its functions shows."""
+    pid = stack.get("lambda", "/_local/processes")["processes"][0]["pid"]
+    variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    return next(variable for variable in variables if variable.startswith(b"ECS_BRIDGE_LOCAL_RUN=")).decode()
+
+
+def processes_of(run: str) -> list[str]:
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            variables = (folder / "environ").read_bytes().split(b"\0")
+            line = (folder / "cmdline").read_bytes()
+        except (FileNotFoundError, PermissionError, ProcessLookupError):
+            continue
+        # A watchdog has the run's name in its command line.
+        if run.encode() in variables or run.split("=")[1].encode() in line.split(b"\0"):
+            found.append(f"{folder.name} {line!r}")
+    return found
+
+
+@pytest.mark.parametrize("ending", ENDINGS, ids=lambda ending: ending.name)
+def test_nothing_is_left_of_a_run_however_it_ends(start: Callable[..., Stack], ending: signal.Signals) -> None:
+    stack = start("--time-scale", "100")
+    # A container whose child has left its group, and keeps nothing of its environment but the PATH.
+    script = "setsid sleep 86400 & env -i PATH=$PATH sleep 86400 & sleep 86400"
+    task = run_task(stack.client("ecs"), "left", ["sh", "-c", script])["tasks"][0]["taskArn"]
+    wait_until(lambda: stack.task(task)["last_status"] == "RUNNING", "the container's start")
+    run = run_name(stack)
+    assert len(processes_of(run)) > 12
+    stack.process.send_signal(ending)
+    wait_until(lambda: processes_of(run) == [], "the end of all processes")
+    assert stack.process.wait(10) == (-signal.SIGKILL if ending == signal.SIGKILL else 0)
+
+
+def test_it_ends_with_its_parent(tmp_path: Path) -> None:
+    ready = tmp_path / "ready.json"
+    parent = f"""
+import subprocess, time, pathlib
+child = subprocess.Popen([{str(PROGRAM)!r}, "local", "--no-functions", "--ready-file", {str(ready)!r}])
+while not pathlib.Path({str(ready)!r}).exists():
+    time.sleep(0.02)
+print(child.pid, flush=True)
+"""
+    answer = subprocess.run([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True, check=True)
+    pid = int(answer.stdout.split()[-1])
+
+    def is_over() -> bool:
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+
+    wait_until(is_over, "the end of the local stack")
+
+
+def test_the_ready_file_names_all_that_a_caller_needs(start: Callable[..., Stack]) -> None:
+    ready = start("--no-functions", "--deployment", "dev", "--cluster", "jobs").ready
+    assert set(ready) == {
+        "submit_url", "lambda_url", "dynamodb_url", "ecs_url", "table", "cluster", "region", "deployment"
+    }  # fmt: skip
+    assert ready["deployment"] == "dev"
+    assert ready["cluster"] == "arn:aws:ecs:us-east-1:123456789012:cluster/jobs"
+
+
+def test_the_environment_file_is_what_a_function_needs(start: Callable[..., Stack], tmp_path: Path) -> None:
+    file = tmp_path / "env"
+    ready = start("--no-functions", "--env-file", str(file), "--timer-scale", "5").ready
+    variables = dict(line.split("=", 1) for line in file.read_text().splitlines())
+    assert variables["AWS_ENDPOINT_URL_DYNAMODB"] == ready["dynamodb_url"]
+    assert variables["AWS_ENDPOINT_URL_ECS"] == ready["ecs_url"]
+    assert variables["ECS_BRIDGE_TABLE"] == ready["table"]
+    assert variables["ECS_BRIDGE_TIMER_SCALE"] == "5"
+
+
+def test_the_table_is_the_templates(start: Callable[..., Stack]) -> None:
+    stack = start("--no-functions")
+    dynamodb = stack.client("dynamodb")
+    table = dynamodb.describe_table(TableName=stack.ready["table"])["Table"]
+    assert [key["AttributeName"] for key in table["KeySchema"]] == ["submission_id"]
+    assert {index["IndexName"] for index in table["GlobalSecondaryIndexes"]} == {"feed", "due"}
+    expiry = dynamodb.describe_time_to_live(TableName=stack.ready["table"])["TimeToLiveDescription"]
+    assert expiry == {"TimeToLiveStatus": "ENABLED", "AttributeName": "expires_at"}
+
+
+def test_a_function_that_cannot_start_is_told_of_at_once(tmp_path: Path) -> None:
+    command = [PROGRAM, "local", "--function-env", "ECS_BRIDGE_LAUNCH_RATE=fast", "--log-dir", tmp_path]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert answer.returncode == 1
+    assert "does not start" in answer.stderr
+    assert str(tmp_path) in answer.stderr
+
+
+def test_containers_get_path_and_what_they_are_given_and_nothing_else(start: Callable[..., Stack]) -> None:
+    stack = start("--no-functions", "--time-scale", "100", "--container-env", "GIVEN=all")
+    overrides = {
+        "containerOverrides": [
+            {"name": "main", "command": ["env"], "environment": [{"name": "ASKED", "value": "one"}]}
+        ]
+    }
+    task = run_task(stack.client("ecs"), "env", [], overrides=overrides)["tasks"][0]["taskArn"]
+    wait_until(lambda: stack.task(task)["last_status"] == "STOPPED", "the task's end")
+    log = stack.ready_file.parent / "logs" / f"{task.rsplit('/', 1)[1]}-main.log"
+    variables = dict(line.split("=", 1) for line in log.read_text().splitlines())
+    assert (variables["GIVEN"], variables["ASKED"], variables["PATH"]) == ("all", "one", os.environ["PATH"])
+    assert not [name for name in variables if name.startswith("AWS_") and name not in {"AWS_REGION", "AWS_EXECUTION_ENV"}]
+    assert variables["ECS_CONTAINER_METADATA_URI_V4"].startswith(stack.ready["ecs_url"])
+
+
+def test_functions_are_invoked_as_the_sdks_do(start: Callable[..., Stack]) -> None:
+    stack = start()
+    client = stack.client("lambda")
+    answer = client.invoke(FunctionName="reconcile", Payload=b"{}")
+    assert (answer["StatusCode"], "FunctionError" in answer) == (200, False)
+    arn = "arn:aws:lambda:us-east-1:123456789012:function:reconcile"
+    assert client.invoke(FunctionName=arn, InvocationType="Event", Payload=b"{}")["StatusCode"] == 202
+    wait_until(
+        lambda: stack.get("lambda", "/_local/invocations")["functions"]["reconcile"]["events_pending"] == 0, "the event"
+    )
+    with pytest.raises(client.exceptions.ResourceNotFoundException):
+        client.invoke(FunctionName="nobody", Payload=b"{}")
+    with pytest.raises(client.exceptions.InvalidRequestContentException):
+        client.invoke(FunctionName="reconcile", Payload=b"{")
+
+
+def test_a_killed_process_is_replaced(start: Callable[..., Stack]) -> None:
+    stack = start("--processes", "1")
+
+    def pids() -> list[int]:
+        processes = stack.get("lambda", "/_local/processes")["processes"]
+        return [process["pid"] for process in processes if process["function"] == "submit"]
+
+    before = pids()
+    assert stack.ask("DELETE", "lambda", f"/_local/processes/{before[0]}")["killed"]
+    assert stack.get("submit", "/v1/health")
+    assert pids() != before
+    with pytest.raises(urllib.error.HTTPError):
+        stack.ask("DELETE", "lambda", f"/_local/processes/{os.getpid()}")
+
+
+def test_unusable_flags_are_refused_with_a_reason() -> None:
+    for flags, reason in [
+        (["--drop", "2"], "from 0 to 1"),
+        (["--delay-ms", "5..1"], "the smaller first"),
+        (["--throttle", "0"], "above 0"),
+        (["--profiles", "/no/such/file"], "/no/such/file"),
+        (["--functions-dir", str(ROOT / "docs")], "build it"),
+    ]:
+        answer = subprocess.run([PROGRAM, "local", *flags], capture_output=True, text=True, timeout=30, check=False)
+        assert answer.returncode != 0
+        assert reason in answer.stderr, answer.stderr
+
+
+def test_events_are_lost_doubled_and_late_as_asked(start: Callable[..., Stack]) -> None:
+    flags = ["--duplicate", "0.5", "--drop", "0.2", "--delay-ms", "1..50", "--time-scale", "100", "--simulate"]
+    counts: list[dict[str, Any]] = []
+    for _ in range(2):
+        stack = start(*flags, "--seed", "7")
+        ecs = stack.client("ecs")
+        for number in range(50):
+            run_task(ecs, str(number), ["true"])
+        rows = lambda: stack.get("ecs", "/_local/tasks")["tasks"]  # noqa: E731
+        wait_until(lambda: all(row["last_status"] == "STOPPED" for row in rows()), "the tasks' ends")
+        counts.append(stack.get("ecs", "/_local/faults"))
+    assert counts[0]["duplicated"] > 0
+    assert counts[0]["dropped"] > 0
+    assert counts[0] == counts[1], "the same seed, the same faults"
