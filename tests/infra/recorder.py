@@ -84,7 +84,9 @@ class Recorder:
             script.chmod(0o755)
 
     def _pass_on(self, handler: BaseHTTPRequestHandler) -> None:
-        _, caller, service, upstream, path = handler.path.split("/", 4)
+        # boto3 leaves out the slash after an endpoint with a path.
+        _, caller, service, upstream, path = f"{handler.path}/".split("/", 4)
+        path = path.removesuffix("/")
         body = handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
         headers = {name: value for name, value in handler.headers.items() if name.lower() not in ("host", "connection")}
         connection = http.client.HTTPConnection(upstream, timeout=60)
