@@ -1,6 +1,6 @@
 //! The table: records by key, the `due` index, and the launch rate's bucket.
 
-use std::{collections::HashMap, sync::Mutex};
+use std::{collections::HashMap, sync::Mutex, time::Duration};
 
 use aws_sdk_dynamodb::{
     Client,
@@ -19,6 +19,12 @@ type Item = HashMap<String, AttributeValue>;
 
 /// DynamoDB's limit on the keys of a BatchGetItem.
 const BATCH: usize = 100;
+
+/// The first wait before keys that DynamoDB left unprocessed are asked for again, doubled each time.
+const UNPROCESSED: Duration = Duration::from_millis(50);
+
+/// The longest such wait.
+const UNPROCESSED_MOST: Duration = Duration::from_secs(2);
 
 /// How often a launch token is asked for again when another process was quicker.
 const BUCKET_TRIES: u32 = 5;
@@ -122,6 +128,7 @@ impl Table {
         let mut records = Vec::with_capacity(submission_ids.len());
         for ids in submission_ids.chunks(BATCH) {
             let keys = ids.iter().map(|id| Item::from([(KEY.to_owned(), key(id))])).collect();
+            let mut wait = UNPROCESSED;
             let mut wanted = KeysAndAttributes::builder().set_keys(Some(keys)).consistent_read(true).build().ok();
             while let Some(keys) = wanted.take() {
                 let request = self.client.batch_get_item().request_items(&self.name, keys);
@@ -133,6 +140,11 @@ impl Table {
                     }
                 }
                 wanted = answer.unprocessed_keys.as_mut().and_then(|tables| tables.remove(&self.name));
+                if wanted.is_some() {
+                    // It throttles, and an answer that is not whole is no error that the SDK would wait after.
+                    tokio::time::sleep(wait).await;
+                    wait = UNPROCESSED_MOST.min(wait * 2);
+                }
             }
         }
         Ok(records)
