@@ -1,0 +1,332 @@
+//! What each answer of RunTask makes of a record, with the real client and ECS at the wire.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code")]
+
+mod support;
+
+use std::time::Duration;
+
+use ecs_bridge_aws::{Bridge, Clients, Ecs};
+use ecs_bridge_core::{Input, Record, State};
+use serde_json::{Value, json};
+use support::{CLUSTER, Deployment, Reply, TASK, Wire, clients, config, error, item, task};
+
+fn ok(body: Value) -> Reply {
+    Reply::Answer(200, body.to_string())
+}
+
+fn failure(reason: &str) -> Reply {
+    ok(json!({"tasks": [], "failures": [{"arn": "arn:aws:ecs:us-east-1:123456789012:container-instance/x",
+                                         "reason": reason}]}))
+}
+
+/// The record after one RunTask call that was answered so, which took exactly one request.
+async fn after(reply: Reply) -> Record {
+    let deployment = Deployment::answering(reply).await;
+    let record = deployment.launched(item("a")).await;
+    assert_eq!(deployment.ecs.operations(), ["RunTask"]);
+    assert_eq!(record, deployment.record("a").await);
+    record
+}
+
+async fn is_queued_again(reply: Reply, reason: &str) {
+    let record = after(reply.clone()).await;
+    assert_eq!(record.state, State::Queued, "{reply:?}");
+    assert_eq!((record.attempt.get(), record.refusals, record.launch_calls), (1, 1, 0), "{reply:?}");
+    assert!(record.request.is_some() && record.due.as_deref() == Some("queued"), "{reply:?}");
+    assert!(record.reason.as_deref().unwrap().contains(reason), "{record:?} does not say {reason}");
+}
+
+async fn is_rejected(reply: Reply, reason: &str) {
+    let record = after(reply.clone()).await;
+    assert_eq!(record.state, State::Rejected, "{reply:?}");
+    assert!(record.request.is_none() && record.check_at.is_none() && record.feed.is_some(), "{reply:?}");
+    assert!(record.reason.as_deref().unwrap().contains(reason), "{record:?} does not say {reason}");
+}
+
+async fn is_unanswered(reply: Reply) {
+    let record = after(reply.clone()).await;
+    assert_eq!(record.state, State::Launching, "{reply:?}");
+    assert!(record.unanswered_since.is_some() && record.launch_calls == 1, "{reply:?}");
+    assert!(record.request.is_some() && record.check_at.is_some(), "{reply:?}");
+    assert_eq!((record.task_arn, record.reason), (None, None), "{reply:?}");
+}
+
+#[tokio::test]
+async fn a_task_makes_it_launched_with_its_arn() {
+    let record = after(ok(task(json!({})))).await;
+    assert_eq!((record.state, record.task_arn.as_deref()), (State::Launched, Some(TASK)));
+    assert_eq!((record.unanswered_since, record.launch_calls), (None, 0));
+    assert_eq!(record.ecs_version, None, "the answer contributes the ARN alone");
+}
+
+#[tokio::test]
+async fn every_reason_in_failures_is_a_refusal_for_now() {
+    for reason in [
+        "RESOURCE:CPU",
+        "RESOURCE:MEMORY",
+        "RESOURCE:ENI",
+        "AGENT",
+        "ATTRIBUTE",
+        "Capacity is unavailable at this time. Please try again later or in a different availability zone",
+        "A REASON OF TOMORROW",
+    ] {
+        is_queued_again(failure(reason), reason).await;
+    }
+}
+
+#[tokio::test]
+async fn throttling_and_quotas_are_refusals_for_now_under_whichever_name_they_come() {
+    for (code, message) in [
+        ("ThrottlingException", "Rate exceeded"),
+        ("InvalidParameterException", "Rate exceeded"),
+        ("InvalidParameterException", "The request was throttled, try later"),
+        ("LimitExceededException", "The limit for the resource was exceeded"),
+        ("ClientException", "You've reached the limit on the number of tasks you can provision"),
+        ("ClientException", "You've reached the limit on the number of vCPUs you can run concurrently"),
+        ("ExpiredTokenException", "The security token included in the request is expired"),
+        ("AnExceptionOfTomorrow", "who knows"),
+    ] {
+        is_queued_again(error(400, code, message), message).await;
+    }
+}
+
+#[tokio::test]
+async fn what_ecs_will_never_take_is_rejected_in_its_own_words() {
+    for (code, message) in [
+        ("AccessDeniedException", "User is not authorized to perform: iam:PassRole"),
+        ("ClusterNotFoundException", "Cluster not found."),
+        ("InvalidParameterException", "No Fargate configuration exists for given values."),
+        ("PlatformUnknownException", "The specified platform version does not exist."),
+        ("PlatformTaskDefinitionIncompatibilityException", "The platform does not support a needed attribute."),
+        ("UnsupportedFeatureException", "The specified task isn't supported in this Region."),
+        ("BlockedException", "Your account is currently blocked."),
+        ("ClientException", "TaskDefinition is inactive"),
+        ("ClientException", "TaskDefinition not found."),
+    ] {
+        is_rejected(error(400, code, message), message).await;
+    }
+}
+
+#[tokio::test]
+async fn what_may_have_happened_is_no_answer_and_is_sent_once() {
+    for reply in [
+        error(500, "ServerException", "Service Unavailable. Please try again later."),
+        error(400, "ServerException", "Service Unavailable. Please try again later."),
+        error(503, "ThrottlingException", "Rate exceeded"),
+        Reply::Answer(502, "<html><body>Bad Gateway</body></html>".to_owned()),
+        // Not ECS, but something on the way, that may have passed the request on.
+        Reply::Answer(408, "<html><body>Request Timeout</body></html>".to_owned()),
+        Reply::Answer(400, String::new()),
+        Reply::Answer(200, "{\"tasks\": [{\"taskArn\"".to_owned()),
+        Reply::Answer(200, String::new()),
+        ok(json!({})),
+        ok(json!({"tasks": [], "failures": []})),
+        Reply::CutShort,
+        Reply::Closed,
+    ] {
+        is_unanswered(reply).await;
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_does_not_come_in_time_is_none() {
+    let mut deployment = Deployment::answering(Reply::Never).await;
+    let hasty = deployment.bridge_with_attempts_of(Duration::from_millis(200));
+    deployment.bridge = hasty;
+    let record = deployment.launched(item("a")).await;
+    assert_eq!((record.state, record.launch_calls), (State::Launching, 1));
+    assert_eq!(deployment.ecs.operations(), ["RunTask"]);
+}
+
+impl Deployment {
+    /// The same with less patience for ECS.
+    fn bridge_with_attempts_of(&self, patience: Duration) -> Bridge {
+        let timeouts = aws_config::timeout::TimeoutConfig::builder().operation_attempt_timeout(patience).build();
+        let ecs = clients(&self.ecs.url).ecs.config().to_builder().timeout_config(timeouts).build();
+        let clients = Clients { ecs: aws_sdk_ecs::Client::from_conf(ecs), ..clients(&self.table.url) };
+        Bridge::new(&clients, config())
+    }
+}
+
+#[tokio::test]
+async fn nobody_listening_is_no_answer() {
+    let ecs = Wire::start(|_, _| Reply::Closed).await;
+    let url = ecs.url.clone();
+    drop(ecs);
+    let mut deployment = Deployment::answering(Reply::Never).await;
+    deployment.bridge.ecs = Ecs::new(clients(&url).ecs);
+    let record = deployment.launched(item("a")).await;
+    assert_eq!((record.state, record.launch_calls), (State::Launching, 1));
+}
+
+#[tokio::test]
+async fn the_wire_carries_the_frozen_request_and_its_two_derived_names() {
+    let deployment = Deployment::answering(ok(task(json!({})))).await;
+    deployment
+        .launched(json!({
+            "submission_id": "etl-2026_11", "command": ["python", "-c", "print('ä')"],
+            "overrides": {"tags": [{"key": "team", "value": "data"}],
+                          "overrides": {"containerOverrides": [{"name": "main", "environment": [{"name": "K", "value": "v"}]}]}},
+        }))
+        .await;
+    let seen = deployment.ecs.seen().remove(0);
+    assert_eq!(
+        seen.body(),
+        json!({
+            "startedBy": "test/etl-2026_11/1",
+            // base64url(SHA-256("test/etl-2026_11/1"))
+            "clientToken": "CvIVipTay0UHQIrWhjeYI77wHCJNr9ac3ioyleJwj3U",
+            "taskDefinition": "etl:7",
+            "launchType": "FARGATE",
+            "cluster": CLUSTER,
+            "tags": [{"key": "team", "value": "data"}],
+            "overrides": {"containerOverrides": [{"name": "main", "command": ["python", "-c", "print('ä')"],
+                                                  "environment": [{"name": "K", "value": "v"}]}]},
+        })
+    );
+    assert_eq!(seen.header("x-amz-target"), "AmazonEC2ContainerServiceV20141113.RunTask");
+    assert_eq!(seen.header("content-type"), "application/x-amz-json-1.1");
+    assert_eq!(seen.header("content-length"), seen.text.len().to_string());
+    assert!(seen.header("authorization").starts_with("AWS4-HMAC-SHA256 Credential=key/"), "{:?}", seen.headers);
+}
+
+#[tokio::test]
+async fn a_repeat_sends_the_same_bytes_and_finds_the_first_ones_task() {
+    let deployment = Deployment::new(|_, nth| match nth {
+        0 => Reply::Closed,
+        _ => ok(task(json!({"lastStatus": "RUNNING"}))),
+    })
+    .await;
+    let record = deployment.launched(item("a")).await;
+    assert_eq!(record.state, State::Launching);
+    let record = deployment.bridge.settle(record, Input::Due).await.unwrap();
+    assert_eq!((record.state, record.task_arn.as_deref()), (State::Launched, Some(TASK)));
+    let seen = deployment.ecs.seen();
+    assert_eq!((seen.len(), &seen[0].text), (2, &seen[1].text));
+}
+
+#[tokio::test]
+async fn a_repeat_that_is_answered_with_little_more_than_a_stopped_arn_is_looked_at_at_once() {
+    let brief = json!({"taskArn": TASK, "clusterArn": CLUSTER, "lastStatus": "STOPPED", "desiredStatus": "STOPPED"});
+    let stopped = task(json!({"lastStatus": "STOPPED", "desiredStatus": "STOPPED", "version": 7,
+                              "stopCode": "EssentialContainerExited",
+                              "containers": [{"name": "main", "lastStatus": "STOPPED", "exitCode": 3}]}));
+    let deployment = Deployment::new(move |seen, nth| match (seen.operation.as_str(), nth) {
+        ("RunTask", 0) => error(500, "ServerException", "try again"),
+        ("RunTask", _) => ok(json!({"tasks": [brief], "failures": []})),
+        _ => ok(stopped.clone()),
+    })
+    .await;
+    let record = deployment.launched(item("a")).await;
+    let record = deployment.bridge.settle(record, Input::Due).await.unwrap();
+    assert_eq!(record.state, State::Launched);
+    let record = deployment.bridge.settle(record, Input::Due).await.unwrap();
+    assert_eq!((record.state, record.exit_code), (State::Failed, Some(3)));
+    assert_eq!(deployment.ecs.operations(), ["RunTask", "RunTask", "DescribeTasks"]);
+}
+
+#[tokio::test]
+async fn a_refused_repeat_says_nothing_about_the_call_before_it() {
+    for refusal in [
+        error(400, "AccessDeniedException", "not authorized"),
+        error(400, "ThrottlingException", "Rate exceeded"),
+        failure("RESOURCE:CPU"),
+    ] {
+        let refusal_again = refusal.clone();
+        let deployment = Deployment::new(move |_, nth| if nth == 0 { Reply::Closed } else { refusal.clone() }).await;
+        let record = deployment.launched(item("a")).await;
+        let since = record.unanswered_since;
+        let record = deployment.bridge.settle(record, Input::Due).await.unwrap();
+        assert_eq!((record.state, record.launch_calls), (State::Launching, 2), "{refusal_again:?}");
+        assert_eq!(record.unanswered_since, since);
+    }
+}
+
+fn conflict() -> Reply {
+    let body = json!({"__type": "ConflictException", "message": "used before", "resourceIds": [TASK]});
+    Reply::Answer(400, body.to_string())
+}
+
+async fn after_conflict(described: Reply) -> (Record, Vec<String>) {
+    let deployment = Deployment::new(move |seen, _| match seen.operation.as_str() {
+        "RunTask" => conflict(),
+        _ => described.clone(),
+    })
+    .await;
+    let record = deployment.launched(item("a")).await;
+    (record, deployment.ecs.operations())
+}
+
+#[tokio::test]
+async fn a_conflict_with_our_own_task_adopts_it() {
+    let ours = json!({"startedBy": "test/a/1", "lastStatus": "RUNNING", "version": 4,
+                      "containers": [{"name": "main", "lastStatus": "RUNNING"}]});
+    let (record, operations) = after_conflict(ok(task(ours))).await;
+    assert_eq!((record.state, record.task_arn.as_deref()), (State::Running, Some(TASK)));
+    assert_eq!(record.ecs_version, Some(4));
+    assert_eq!(operations, ["RunTask", "DescribeTasks"]);
+}
+
+#[tokio::test]
+async fn a_conflict_with_a_task_of_others_is_no_answer() {
+    for started_by in [json!("test/b/1"), json!("test/a/2"), json!("other/a/1"), json!("ecs-svc/1"), json!(null)] {
+        let foreign = json!({"startedBy": started_by, "lastStatus": "RUNNING"});
+        let (record, _) = after_conflict(ok(task(foreign))).await;
+        assert_eq!((record.state, record.launch_calls), (State::Launching, 1), "{started_by}");
+        assert_eq!(record.task_arn, None, "{started_by}");
+    }
+}
+
+#[tokio::test]
+async fn a_conflict_with_a_task_that_ecs_no_longer_describes_is_no_answer() {
+    let missing = json!({"tasks": [], "failures": [{"arn": TASK, "reason": "MISSING"}]});
+    let (record, _) = after_conflict(ok(missing)).await;
+    assert_eq!((record.state, record.launch_calls), (State::Launching, 1));
+    let (record, _) = after_conflict(error(400, "AccessDeniedException", "not authorized")).await;
+    assert_eq!((record.state, record.launch_calls), (State::Launching, 1));
+}
+
+#[tokio::test]
+async fn ecs_words_that_quote_command_or_environment_are_redacted() {
+    let quoting = "Container.command: ['--password', 'hunter2-hunter2'] and env DB=postgres://u:p@h are not valid";
+    for reply in [error(400, "InvalidParameterException", quoting), failure(quoting)] {
+        let deployment = Deployment::answering(reply).await;
+        let record = deployment
+            .launched(json!({
+                "submission_id": "a", "command": ["run", "--password", "hunter2-hunter2"],
+                "overrides": {"overrides": {"containerOverrides": [
+                    {"name": "main", "environment": [{"name": "DB", "value": "postgres://u:p@h"}]}]}},
+            }))
+            .await;
+        let reason = record.reason.unwrap();
+        assert!(reason.contains("are not valid"), "{reason}");
+        assert!(!reason.contains("hunter2") && !reason.contains("postgres://"), "{reason}");
+    }
+}
+
+#[tokio::test]
+async fn a_claim_that_is_too_old_is_not_sent() {
+    let deployment = Deployment::answering(ok(task(json!({})))).await;
+    let (record, call) = deployment.claimed(item("a")).await;
+    let old = ecs_bridge_core::Call {
+        claimed_at: ecs_bridge_core::Timestamp::from_millis(call.claimed_at.millis() - 61_000),
+        ..call
+    };
+    let settled = ecs_bridge_aws::Settled { record, action: Some(ecs_bridge_core::Action::RunTask(old)) };
+    let record = deployment.bridge.carry_out(settled).await.unwrap();
+    assert_eq!(record.state, State::Launching);
+    assert!(deployment.ecs.operations().is_empty());
+}
+
+#[tokio::test]
+async fn the_other_calls_are_repeated_by_the_sdk() {
+    let deployment = Deployment::new(|_, nth| match nth {
+        0 => error(500, "ServerException", "try again"),
+        1 => error(400, "ThrottlingException", "Rate exceeded"),
+        _ => ok(task(json!({}))),
+    })
+    .await;
+    let described = deployment.bridge.ecs.describe(CLUSTER, &[TASK.to_owned()]).await.unwrap();
+    assert_eq!((described.len(), deployment.ecs.operations().len()), (1, 3));
+}

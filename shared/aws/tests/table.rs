@@ -1,0 +1,286 @@
+//! The table at the wire: lost races, answers that are not whole, rows that cannot be read, launch tokens.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code")]
+
+mod support;
+
+use std::{collections::BTreeSet, time::Duration};
+
+use ecs_bridge_aws::{Bridge, Created, TableError, now};
+use ecs_bridge_core::{
+    Attempt, Container, Input, Record, State, SubmissionId, Task, Timestamp, event::Event, launch_rate::LaunchRate,
+};
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+use support::{CLUSTER, Deployment, Reply, TABLE, TASK, Wire, clients, item, submission_id, task};
+
+async fn deployment() -> Deployment {
+    Deployment::answering(Reply::Answer(200, task(json!({})).to_string())).await
+}
+
+fn seen(version: u64, last_status: &str) -> Input {
+    let container = Container { name: "main".to_owned(), last_status: last_status.to_owned(), ..Container::default() };
+    Input::Seen(Task {
+        arn: TASK.to_owned(),
+        cluster_arn: CLUSTER.to_owned(),
+        attempt: Attempt::FIRST,
+        version,
+        last_status: last_status.to_owned(),
+        desired_status: "RUNNING".to_owned(),
+        stop_code: None,
+        stopped_reason: None,
+        containers: vec![container],
+        started_at: None,
+        execution_stopped_at: None,
+        stopped_at: None,
+        at: None,
+    })
+}
+
+#[tokio::test]
+async fn a_record_reads_back_as_it_was_written() {
+    let deployment = deployment().await;
+    let (record, _) = deployment.claimed(item("a")).await;
+    assert_eq!(deployment.record("a").await, record);
+}
+
+#[tokio::test]
+async fn of_fifty_that_create_a_record_one_does() {
+    let deployment = deployment().await;
+    let (first, _) = deployment.claimed(item("other")).await;
+    let record = Record { submission_id: submission_id("a"), ..first };
+    let created = join_all((0..50).map(|_| deployment.bridge.table.create(&record))).await;
+    let new = created.iter().filter(|created| matches!(created, Ok(Created::New))).count();
+    let known = created.iter().filter(|created| matches!(created, Ok(Created::Known(known)) if **known == record));
+    assert_eq!((new, known.count()), (1, 49));
+}
+
+#[tokio::test]
+async fn a_lost_race_is_decided_anew_with_what_the_other_left() {
+    let deployment = deployment().await;
+    let stale = deployment.launched(item("a")).await;
+    let other = deployment.another_process();
+    other.settle(stale.clone(), Input::Stop("enough".to_owned())).await.ok();
+    deployment.table.take();
+
+    let record = deployment.bridge.settle(stale, seen(3, "RUNNING")).await.unwrap();
+    assert_eq!(deployment.table.take(), ["UpdateItem", "UpdateItem"], "the conflict carries the row: no read");
+    assert_eq!((record.state, record.ecs_version), (State::Running, Some(3)));
+    assert_eq!(record.stop_requested.as_ref().unwrap().reason, "enough");
+    assert_eq!(record, deployment.record("a").await);
+}
+
+#[tokio::test]
+async fn a_lost_race_that_leaves_nothing_to_do_writes_nothing() {
+    let deployment = deployment().await;
+    let stale = deployment.launched(item("a")).await;
+    deployment.bridge.settle(stale.clone(), seen(5, "RUNNING")).await.unwrap();
+    let before = deployment.record("a").await;
+    deployment.bridge.settle(stale, seen(4, "PENDING")).await.unwrap();
+    assert_eq!(deployment.record("a").await, before);
+}
+
+#[tokio::test]
+async fn of_many_events_at_once_the_newest_is_kept_and_each_write_counts() {
+    let deployment = deployment().await;
+    let stale = deployment.launched(item("a")).await;
+    let versions = [9, 2, 12, 7, 5, 11, 3, 8, 10, 4, 6];
+    deployment.table.take();
+    let settled =
+        join_all(versions.map(|version| deployment.bridge.settle(stale.clone(), seen(version, "RUNNING"))).into_iter())
+            .await;
+    assert!(settled.iter().all(Result::is_ok));
+    let record = deployment.record("a").await;
+    assert_eq!(record.ecs_version, Some(12));
+    assert!((stale.rev + 1..=stale.rev + 11).contains(&record.rev), "{} after {}", record.rev, stale.rev);
+}
+
+#[tokio::test]
+async fn a_record_that_its_time_to_live_removed_is_let_go() {
+    let deployment = deployment().await;
+    let stale = deployment.launched(item("a")).await;
+    let client = clients(&deployment.table.url).dynamodb;
+    let key = aws_sdk_dynamodb::types::AttributeValue::S("a".to_owned());
+    client.delete_item().table_name(TABLE).key("submission_id", key).send().await.unwrap();
+    deployment.bridge.settle(stale, seen(3, "RUNNING")).await.unwrap();
+    assert!(deployment.bridge.table.get(&submission_id("a")).await.unwrap().is_none(), "an event creates no record");
+}
+
+#[tokio::test]
+async fn an_attribute_of_a_newer_version_survives_a_write() {
+    let deployment = deployment().await;
+    let record = deployment.launched(item("a")).await;
+    put(&deployment, &record, json!({"invented": {"S": "tomorrow"}})).await;
+    let record = deployment.record("a").await;
+    deployment.bridge.settle(record, seen(3, "RUNNING")).await.unwrap();
+    let row = raw(&deployment, "a").await;
+    assert_eq!(row["invented"].as_s().unwrap(), "tomorrow");
+    assert_eq!(row["state"].as_s().unwrap(), "running");
+}
+
+#[tokio::test]
+async fn what_a_batch_leaves_unprocessed_is_asked_for_again() {
+    let ids: Vec<SubmissionId> = (0..7).map(|n| submission_id(&format!("s{n}"))).collect();
+    let unprocessed = |ids: &[SubmissionId]| {
+        let keys: Vec<_> = ids.iter().map(|id| json!({"submission_id": {"S": id.as_str()}})).collect();
+        json!({"Responses": {}, "UnprocessedKeys": {TABLE: {"Keys": keys, "ConsistentRead": true}}})
+    };
+    let (all, rest) = (unprocessed(&ids), unprocessed(&ids[3..]));
+    let table = Wire::dynamodb(move |seen, nth| match (seen.operation.as_str(), nth) {
+        ("BatchGetItem", 0) => Reply::Answer(200, all.to_string()),
+        ("BatchGetItem", 1) => Reply::Answer(200, rest.to_string()),
+        _ => Reply::PassOn,
+    })
+    .await;
+    let deployment = Deployment::with(table, Wire::start(|_, _| Reply::Closed).await);
+    for id in &ids {
+        deployment.claimed(item(id.as_str())).await;
+    }
+    deployment.table.take();
+    let records = deployment.bridge.table.get_all(&ids).await.unwrap();
+    // The second answer said that it had dealt with the first three, and had not found them.
+    let found: BTreeSet<_> = records.into_iter().map(|record| record.submission_id).collect();
+    assert_eq!(found, ids[3..].iter().cloned().collect());
+    assert_eq!(deployment.table.operations(), ["BatchGetItem"; 3]);
+}
+
+#[tokio::test]
+async fn a_batch_is_cut_into_hundreds() {
+    let deployment = deployment().await;
+    let ids: Vec<SubmissionId> = (0..250).map(|n| submission_id(&format!("s{n}"))).collect();
+    let (first, _) = deployment.claimed(item("s0")).await;
+    for id in &ids[1..] {
+        let record = Record { submission_id: id.clone(), ..first.clone() };
+        assert!(matches!(deployment.bridge.table.create(&record).await, Ok(Created::New)));
+    }
+    deployment.table.take();
+    assert_eq!(deployment.bridge.table.get_all(&ids).await.unwrap().len(), 250);
+    assert_eq!(deployment.table.operations(), ["BatchGetItem"; 3]);
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_read_holds_up_no_other() {
+    let deployment = deployment().await;
+    let record = deployment.launched(item("good")).await;
+    let bad = Record { submission_id: submission_id("bad"), ..record };
+    put(&deployment, &bad, json!({"state": {"S": "resting"}})).await;
+    let ids = [submission_id("bad"), submission_id("good")];
+    let records = deployment.bridge.table.get_all(&ids).await.unwrap();
+    assert_eq!(records.len(), 1);
+    assert_eq!(records[0].submission_id, ids[1]);
+    let error = deployment.bridge.table.get(&ids[0]).await.unwrap_err();
+    assert_eq!(error.to_string(), "the row of bad is no record of a submission");
+}
+
+#[tokio::test]
+async fn the_table_is_asked_again_when_it_throttles_and_the_error_names_no_item() {
+    let table = Wire::dynamodb(|seen, nth| match (seen.operation.as_str(), nth) {
+        ("PutItem", _) | ("GetItem", 0..2) => support::error(
+            400,
+            "com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException",
+            "The level of configured provisioned throughput for the table was exceeded",
+        ),
+        _ => Reply::PassOn,
+    })
+    .await;
+    let deployment = Deployment::with(table, Wire::start(|_, _| Reply::Closed).await);
+    assert!(deployment.bridge.table.get(&submission_id("a")).await.unwrap().is_none());
+    assert_eq!(deployment.table.take(), ["GetItem"; 3]);
+
+    let elsewhere = self::deployment().await;
+    let (record, _) = elsewhere.claimed(json!({"submission_id": "a", "command": ["echo", "hunter2-hunter2"]})).await;
+    let error = deployment.bridge.table.create(&record).await.unwrap_err();
+    assert!(matches!(error, TableError::Call { operation: "PutItem", .. }));
+    assert!(error.to_string().contains("ProvisionedThroughputExceededException"), "{error}");
+    assert_eq!(deployment.table.take(), ["PutItem"; 4]);
+}
+
+#[tokio::test]
+async fn launch_tokens_shared_by_several_processes_never_exceed_rate_and_burst() {
+    const RATE: LaunchRate = LaunchRate { per_second: 20.0, burst: 100 };
+    const FROM: u64 = 1_700_000_000_000;
+    let deployment = deployment().await;
+    let processes: Vec<Bridge> = (0..6).map(|_| deployment.another_process()).collect();
+    let mut given = 0;
+    for ms in (0..20_000).step_by(400) {
+        // All at once, with clocks that differ by up to 50 ms, each wanting more than its share.
+        let takes = processes.iter().zip(0_u32..).map(|(process, n)| {
+            let at = Timestamp::from_millis(FROM + ms + u64::from(n) * 10);
+            process.table.take_launch_tokens(1 + n * 7, at, RATE)
+        });
+        // One that others were quicker than five times gets none, and says so.
+        given += join_all(takes).await.into_iter().flatten().map(|taken| taken.tokens).sum::<u32>();
+        let allowed = 100.0 + 20.0 * (ms as f64 + 50.0) / 1000.0;
+        assert!(f64::from(given) <= allowed, "{given} after {ms} ms");
+    }
+    assert!(given >= 100 + 20 * 19, "{given}: what is there is given");
+}
+
+#[tokio::test]
+async fn without_the_table_there_are_no_tokens() {
+    let table = Wire::dynamodb(|_, _| support::error(500, "InternalServerError", "")).await;
+    let deployment = Deployment::with(table, Wire::start(|_, _| Reply::Closed).await);
+    assert_eq!(deployment.bridge.launch_tokens(5).await, 0);
+    assert_eq!(deployment.bridge.launch_tokens(0).await, 0);
+}
+
+#[tokio::test]
+async fn due_records_come_from_every_partition_and_the_queue_apart() {
+    let deployment = deployment().await;
+    for n in 0..40 {
+        deployment.launched(item(&format!("s{n}"))).await;
+    }
+    let (record, _) = deployment.claimed(item("waiting")).await;
+    let refused = ecs_bridge_core::LaunchAnswer::RefusedForNow("AGENT".to_owned());
+    let call = ecs_bridge_core::Call {
+        attempt: Attempt::FIRST,
+        since: record.unanswered_since.unwrap(),
+        nth: 1,
+        claimed_at: now(),
+    };
+    deployment.bridge.settle(record, Input::Launch(call, refused)).await.unwrap();
+
+    let horizon = now().plus(Duration::from_secs(3600));
+    let due = deployment.bridge.table.due(horizon, 100).await.unwrap();
+    assert_eq!(due.len(), 40);
+    assert!(due.is_sorted_by_key(|record| record.check_at));
+    let queued = deployment.bridge.table.queued(horizon, 100).await.unwrap();
+    assert_eq!(queued.len(), 1);
+    assert_eq!(queued[0].submission_id.as_str(), "waiting");
+    assert!(deployment.bridge.table.due(now(), 100).await.unwrap().is_empty(), "none is due yet");
+}
+
+#[tokio::test]
+async fn a_captured_event_read_as_ours_ends_its_record() {
+    let mut event: Value =
+        serde_json::from_str(include_str!("../../../tests/fixtures/events/fargate_exit1.json")).unwrap();
+    event["detail"]["startedBy"] = "test/a/1".into();
+    event["detail"]["clusterArn"] = CLUSTER.into();
+    let deployment = deployment().await;
+    let (record, _) = deployment.claimed(item("a")).await;
+    let parsed = ecs_bridge_core::event::parse(&event.to_string(), &deployment.bridge.rules.deployment);
+    let Ok(Event::Ours(id, task)) = parsed else { unreachable!("{parsed:?}") };
+    assert_eq!(id.as_str(), "a");
+    let record = deployment.bridge.settle(record, Input::Seen(*task)).await.unwrap();
+    assert_eq!((record.state, record.exit_code), (State::Failed, Some(1)));
+    assert_eq!(record.stop_code.as_deref(), Some("EssentialContainerExited"));
+}
+
+async fn put(deployment: &Deployment, record: &Record, more: Value) {
+    let mut row: Row = serde_dynamo::aws_sdk_dynamodb_1::to_item(record).unwrap();
+    for (name, value) in more.as_object().unwrap() {
+        let text = value["S"].as_str().unwrap().to_owned();
+        row.insert(name.clone(), aws_sdk_dynamodb::types::AttributeValue::S(text));
+    }
+    let client = clients(&deployment.table.url).dynamodb;
+    client.put_item().table_name(TABLE).set_item(Some(row)).send().await.unwrap();
+}
+
+type Row = std::collections::HashMap<String, aws_sdk_dynamodb::types::AttributeValue>;
+
+async fn raw(deployment: &Deployment, id: &str) -> Row {
+    let client = clients(&deployment.table.url).dynamodb;
+    let key = aws_sdk_dynamodb::types::AttributeValue::S(id.to_owned());
+    let request = client.get_item().table_name(TABLE).key("submission_id", key).consistent_read(true);
+    request.send().await.unwrap().item.unwrap()
+}
