@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable
 
 import pytest
-from conftest import Stack, wait_until
+from callers import run_program
+from local_stack import LocalStack, until
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
-def stack(start: Callable[..., Stack]) -> Stack:
-    return start("--time-scale", "20")
+def cli(start: Callable[..., LocalStack]) -> Cli:
+    stack = start(time_scale=20)
+    return lambda *arguments: run_program(*arguments, ECS_BRIDGE_READY_FILE=stack.ready_file)
 
 
-def test_waiting_ends_with_the_commands_exit_code(stack: Stack) -> None:
-    answer = stack.cli("submit", "--wait", "--id", "seven", "--", "sh", "-c", "exit 7")
+def test_waiting_ends_with_the_commands_exit_code(cli: Cli) -> None:
+    answer = cli("submit", "--wait", "--id", "seven", "--", "sh", "-c", "exit 7")
     assert answer.returncode == 7, answer.stderr
     first, *changes = answer.stdout.splitlines()
     assert first == "seven"
@@ -23,56 +28,58 @@ def test_waiting_ends_with_the_commands_exit_code(stack: Stack) -> None:
     assert "exit code 7" in changes[-1]
 
 
-def test_success_ends_with_zero(stack: Stack) -> None:
-    assert stack.cli("submit", "--wait", "--", "true").returncode == 0
+def test_success_ends_with_zero(cli: Cli) -> None:
+    assert cli("submit", "--wait", "--", "true").returncode == 0
 
 
-def test_what_has_no_exit_code_ends_with_125(stack: Stack) -> None:
-    answer = stack.cli("submit", "--wait", "--launch-within", "0", "--id", "late", "--", "true")
+def test_what_has_no_exit_code_ends_with_125(cli: Cli) -> None:
+    answer = cli("submit", "--wait", "--launch-within", "0", "--id", "late", "--", "true")
     assert answer.returncode == 125, answer.stdout + answer.stderr
 
 
-def test_what_is_not_taken_ends_with_126_and_the_bridges_words(stack: Stack) -> None:
-    answer = stack.cli("submit", "--wait", "--profile", "nobody", "--", "true")
+def test_what_is_not_taken_ends_with_126_and_the_bridges_words(cli: Cli) -> None:
+    answer = cli("submit", "--wait", "--profile", "nobody", "--", "true")
     assert answer.returncode == 126
     assert "unknown_profile" in answer.stderr
 
 
-def test_a_conflict_is_told(stack: Stack) -> None:
-    assert stack.cli("submit", "--wait", "--id", "twice", "--", "true").returncode == 0
-    answer = stack.cli("submit", "--id", "twice", "--", "false")
+def test_a_conflict_is_told(cli: Cli) -> None:
+    assert cli("submit", "--wait", "--id", "twice", "--", "true").returncode == 0
+    answer = cli("submit", "--id", "twice", "--", "false")
     assert (answer.returncode, "conflict" in answer.stderr) == (1, True)
 
 
-def test_json_is_one_record_a_line(stack: Stack) -> None:
-    answer = stack.cli("submit", "--wait", "--json", "--id", "json", "--label", "a=b", "--", "true")
+def test_json_is_one_record_a_line(cli: Cli) -> None:
+    answer = cli("submit", "--wait", "--json", "--id", "json", "--label", "a=b", "--", "true")
     records = [json.loads(line) for line in answer.stdout.splitlines()]
     assert records[-1]["state"] == "succeeded"
     assert records[-1]["labels"] == {"a": "b"}
 
 
-def test_show_tells_all_and_says_when_there_is_nothing(stack: Stack) -> None:
-    stack.cli("submit", "--wait", "--id", "shown", "--", "sh", "-c", "exit 3")
-    shown = stack.cli("show", "shown")
+def test_show_tells_all_and_says_when_there_is_nothing(cli: Cli) -> None:
+    cli("submit", "--wait", "--id", "shown", "--", "sh", "-c", "exit 3")
+    shown = cli("show", "shown")
     assert "exit_code" in shown.stdout
-    assert json.loads(stack.cli("show", "--json", "shown").stdout)["exit_code"] == 3
-    answer = stack.cli("show", "nobody")
+    assert json.loads(cli("show", "--json", "shown").stdout)["exit_code"] == 3
+    answer = cli("show", "nobody")
     assert (answer.returncode, answer.stderr) == (1, "ecs-bridge: no submission nobody\n")
 
 
-def test_ps_lists_what_is_in_flight_and_stop_ends_it(stack: Stack) -> None:
-    stack.cli("submit", "--id", "long", "--", "sleep", "600")
-    listed = json.loads(stack.cli("ps", "--json").stdout)
+def test_ps_lists_what_is_in_flight_and_stop_ends_it(cli: Cli) -> None:
+    cli("submit", "--id", "long", "--", "sleep", "600")
+    listed = json.loads(cli("ps", "--json").stdout)
     assert [record["submission_id"] for record in listed] == ["long"]
-    assert "long" in stack.cli("ps").stdout
-    assert stack.cli("stop", "long", "--reason", "enough").returncode == 0
-    wait_until(lambda: json.loads(stack.cli("ps", "--json").stdout) == [], "the end of it")
-    ended = json.loads(stack.cli("ps", "--all", "--json").stdout)
+    assert "long" in cli("ps").stdout
+    assert cli("stop", "long", "--reason", "enough").returncode == 0
+    until("nothing is in flight", lambda: json.loads(cli("ps", "--json").stdout) == [])
+    ended = json.loads(cli("ps", "--all", "--json").stdout)
     state = {record["submission_id"]: record["state"] for record in ended}["long"]
     assert state == "cancelled"
 
 
-def test_a_bridge_that_nobody_named_is_asked_for(stack: Stack) -> None:
-    answer = Stack(stack.process, stack.ready_file.parent / "none.json", {}).cli("show", "x")
+def test_a_bridge_that_nobody_named_is_asked_for() -> None:
+    answer = run_program("show", "x")
     assert answer.returncode == 1
-    assert "none.json" in answer.stderr
+    assert "--url" in answer.stderr
+    answer = run_program("show", "x", ECS_BRIDGE_READY_FILE="/no/such/file")
+    assert "/no/such/file" in answer.stderr

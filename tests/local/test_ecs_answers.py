@@ -1,6 +1,6 @@
 """Every answer of the stand-in for ECS against botocore's model of ECS.
 
-The answers of calls through boto3 are checked as they come in (conftest.check_answer): a test that calls an operation
+The answers of calls through boto3 are checked as they come in (callers.check_answer): a test that calls an operation
 has checked its answer's shape.
 """
 
@@ -13,7 +13,8 @@ from typing import Any
 import botocore.session
 import pytest
 from botocore.exceptions import ClientError
-from conftest import ROOT, Stack, run_task, wait_until
+from callers import client, has_stopped, run_task
+from local_stack import ROOT, LocalStack, until
 from shapes import problems
 
 MODEL = botocore.session.get_session().get_service_model("ecs")
@@ -22,31 +23,33 @@ COMMON = {"ThrottlingException", "SerializationException"}
 
 
 @pytest.fixture(scope="module")
-def stack(start: Callable[..., Stack]) -> Stack:
-    return start("--no-functions", "--time-scale", "20")
+def stack(start: Callable[..., LocalStack]) -> LocalStack:
+    return start(no_functions=True, time_scale=20)
 
 
 @pytest.fixture(scope="module")
-def ecs(stack: Stack) -> Any:
-    return stack.client("ecs")
+def ecs(stack: LocalStack) -> Any:
+    return client(stack, "ecs")
 
 
-def ended(stack: Stack, answer: Any) -> str:
+def ended(stack: LocalStack, answer: Any) -> str:
     """Waits for the end of the task that was started."""
     arn: str = answer["tasks"][0]["taskArn"]
-    wait_until(lambda: stack.task(arn)["last_status"] == "STOPPED", "the task's end")
+    until("the task ends", lambda: has_stopped(stack, arn))
     return arn
 
 
-@pytest.mark.parametrize("command", [["true"], ["sh", "-c", "exit 7"], ["/no/such/program"], ["sh", "-c", "kill -9 $$"]])
-def test_a_task_is_described_at_its_beginning_and_its_end(stack: Stack, ecs: Any, command: list[str]) -> None:
+@pytest.mark.parametrize(
+    "command", [["true"], ["sh", "-c", "exit 7"], ["/no/such/program"], ["sh", "-c", "kill -9 $$"]]
+)
+def test_a_task_is_described_at_its_beginning_and_its_end(stack: LocalStack, ecs: Any, command: list[str]) -> None:
     answer = run_task(ecs, "described", command)
     ecs.describe_tasks(cluster="local", tasks=[answer["tasks"][0]["taskArn"]], include=["TAGS"])
     arn = ended(stack, answer)
     assert ecs.describe_tasks(cluster="local", tasks=[arn])["tasks"][0]["lastStatus"] == "STOPPED"
 
 
-def test_a_repeated_token_is_answered_in_the_same_shape(stack: Stack, ecs: Any) -> None:
+def test_a_repeated_token_is_answered_in_the_same_shape(stack: LocalStack, ecs: Any) -> None:
     first = run_task(ecs, "token", ["true"], clientToken="token")
     ended(stack, first)
     again = run_task(ecs, "token", ["true"], clientToken="token")
@@ -60,12 +63,10 @@ def test_another_request_with_the_same_token_is_a_conflict_that_names_the_task(e
     assert raised.value.response["resourceIds"] == [first["tasks"][0]["taskArn"]]
 
 
-def test_a_task_with_sidecars_and_capacity_provider_has_the_same_shape(stack: Stack, ecs: Any) -> None:
+def test_a_task_with_sidecars_and_capacity_provider_has_the_same_shape(stack: LocalStack, ecs: Any) -> None:
     strategy = [{"capacityProvider": "FARGATE_SPOT", "weight": 1}]
     request: dict[str, Any] = {"capacityProviderStrategy": strategy, "taskDefinition": "demo-sidecar", "count": 2}
-    answer = ecs.run_task(
-        cluster="local", networkConfiguration={"awsvpcConfiguration": {"subnets": ["s"]}}, **request
-    )
+    answer = ecs.run_task(cluster="local", networkConfiguration={"awsvpcConfiguration": {"subnets": ["s"]}}, **request)
     assert len(answer["tasks"]) == 2
     described = ecs.describe_tasks(cluster="local", tasks=[ended(stack, answer)])["tasks"][0]
     assert described["capacityProviderName"] == "FARGATE_SPOT"
@@ -77,7 +78,7 @@ def test_what_is_unknown_is_missing(ecs: Any) -> None:
     assert [failure["reason"] for failure in answer["failures"]] == ["MISSING"]
 
 
-def test_tasks_are_listed_and_stopped(stack: Stack, ecs: Any) -> None:
+def test_tasks_are_listed_and_stopped(stack: LocalStack, ecs: Any) -> None:
     answer = run_task(ecs, "stopped", ["sleep", "600"])
     assert ecs.list_tasks(cluster="local", startedBy="local/stopped/1")["taskArns"] == [answer["tasks"][0]["taskArn"]]
     ecs.stop_task(cluster="local", task=answer["tasks"][0]["taskArn"], reason="enough")
@@ -96,8 +97,8 @@ def test_the_cluster_and_the_definitions_are_described(ecs: Any) -> None:
         assert "main" in [container["name"] for container in containers]
 
 
-def test_want_of_capacity_is_a_failure_in_an_answer_of_the_usual_shape(stack: Stack, ecs: Any) -> None:
-    stack.ask("POST", "ecs", "/_local/rules", {"failure": "RESOURCE:MEMORY"})
+def test_want_of_capacity_is_a_failure_in_an_answer_of_the_usual_shape(stack: LocalStack, ecs: Any) -> None:
+    stack.rule(failure="RESOURCE:MEMORY")
     answer = run_task(ecs, "full", ["true"])
     assert (answer["tasks"], answer["failures"][0]["reason"]) == ([], "RESOURCE:MEMORY")
 
@@ -121,8 +122,8 @@ def test_a_refusal_is_one_that_the_model_lists(ecs: Any, operation: str, code: s
     assert code in COMMON | {shape.name for shape in MODEL.operation_model(operation).error_shapes}
 
 
-def test_too_many_calls_are_throttled(start: Callable[..., Stack]) -> None:
-    ecs = start("--no-functions", "--throttle", "0.001/1").client("ecs")
+def test_too_many_calls_are_throttled(start: Callable[..., LocalStack]) -> None:
+    ecs = client(start(no_functions=True, throttle="0.001/1"), "ecs")
     run_task(ecs, "first", ["true"])
     with pytest.raises(ClientError) as raised:
         run_task(ecs, "second", ["true"])
@@ -135,9 +136,9 @@ def captured() -> list[dict[str, Any]]:
     return [json.loads(file.read_text()) for file in files]
 
 
-def test_events_are_tasks_with_times_as_texts(stack: Stack, ecs: Any) -> None:
+def test_events_are_tasks_with_times_as_texts(stack: LocalStack, ecs: Any) -> None:
     ended(stack, run_task(ecs, "events", ["true"]))
-    events = stack.get("ecs", "/_local/events")["events"]
+    events = stack.events()
     mine = [event for event in events if event["detail"].get("startedBy") == "local/events/1"]
     assert mine[0]["detail"]["lastStatus"] == "PROVISIONING"
     assert mine[-1]["detail"]["lastStatus"] == "STOPPED"
@@ -147,10 +148,10 @@ def test_events_are_tasks_with_times_as_texts(stack: Stack, ecs: Any) -> None:
         assert problems(MODEL.shape_for("Task"), event["detail"], times=str) == []
 
 
-def test_events_have_the_members_of_a_real_one(stack: Stack, ecs: Any) -> None:
+def test_events_have_the_members_of_a_real_one(stack: LocalStack, ecs: Any) -> None:
     real = [event for event in captured() if event.get("detail", {}).get("lastStatus") == "STOPPED"]
     ended(stack, run_task(ecs, "members", ["sh", "-c", "exit 1"]))
-    events = stack.get("ecs", "/_local/events")["events"]
+    events = stack.events()
     ours = [event for event in events if event["detail"].get("startedBy") == "local/members/1"][-1]
     envelopes = [set(event) for event in real if "time" in event]
     assert all(envelope <= set(ours) | {"version"} for envelope in envelopes)

@@ -8,7 +8,7 @@ import sys
 import types
 from typing import Any
 
-from conftest import PROGRAM
+from local_stack import PROGRAM
 
 # The engine runs alone but for one exception class, whose module would pull in all of LocalStack.
 api = types.ModuleType("localstack.aws.api.events")
@@ -67,7 +67,9 @@ EVENTS: list[dict[str, Any]] = [
     event(lastStatus="RUNNING", desiredStatus="STOPPED", stopCode="SpotInterruption", version=4),
     event(lastStatus="STOPPED", desiredStatus="STOPPED", stopCode="UserInitiated", version=5),
     event(startedBy="prod/a/1", lastStatus="PENDING", containers=[{"name": "main"}]),
-    event(startedBy="PROD/A/1", lastStatus="DEPROVISIONING", containers=[{"name": "x"}, {"name": "main", "exitCode": 0}]),
+    event(
+        startedBy="PROD/A/1", lastStatus="DEPROVISIONING", containers=[{"name": "x"}, {"name": "main", "exitCode": 0}]
+    ),
     event(startedBy="production/b/2", version=2, containers=[{"name": "main", "exitCode": 137}]),
     event(startedBy="prod/x/y/1", lastStatus="STOPPED", containers=[]),
     event(nothing=None, address="10.0.3.61", attachments=[{"details": [{"name": "a"}, {"name": "subnetId"}]}]),
@@ -106,7 +108,9 @@ def test_both_engines_agree_on_every_pattern_and_event() -> None:
     answers = ours(pairs)
     expected = [theirs(pattern, event) for pattern, event in pairs]
     differing = [
-        (pattern, event, answer) for (pattern, event), answer, other in zip(pairs, answers, expected) if answer != other
+        (pattern, event, answer)
+        for (pattern, event), answer, other in zip(pairs, answers, expected, strict=True)
+        if answer != other
     ]
     assert differing == []
     # The table is of use only where patterns both pass and hold back.
@@ -114,7 +118,7 @@ def test_both_engines_agree_on_every_pattern_and_event() -> None:
 
 
 def test_both_engines_refuse_the_same_patterns() -> None:
-    for pattern, answer in zip(INVALID, ours([(pattern, {}) for pattern in INVALID])):
+    for pattern, answer in zip(INVALID, ours([(pattern, {}) for pattern in INVALID]), strict=True):
         assert isinstance(answer, dict), pattern
         try:
             theirs(pattern, {})

@@ -6,20 +6,19 @@ import os
 import signal
 import subprocess
 import sys
-import urllib.error
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from conftest import PROGRAM, ROOT, Stack, run_task, wait_until
+from callers import client, has_stopped, run_program, run_task, task
+from local_stack import PROGRAM, ROOT, LocalStack, call, until
 
 ENDINGS = [signal.SIGINT, signal.SIGTERM, signal.SIGKILL]
 
 
-def run_name(stack: Stack) -> str:
+def run_name(stack: LocalStack) -> str:
     """What all processes of a run have in their environment, as one of its functions shows."""
-    pid = stack.get("lambda", "/_local/processes")["processes"][0]["pid"]
+    pid = stack.processes()[0]["pid"]
     variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     return next(variable for variable in variables if variable.startswith(b"ECS_BRIDGE_LOCAL_RUN=")).decode()
 
@@ -39,17 +38,17 @@ def processes_of(run: str) -> list[str]:
 
 
 @pytest.mark.parametrize("ending", ENDINGS, ids=lambda ending: ending.name)
-def test_nothing_is_left_of_a_run_however_it_ends(start: Callable[..., Stack], ending: signal.Signals) -> None:
-    stack = start("--time-scale", "100")
+def test_nothing_is_left_of_a_run_however_it_ends(start: Callable[..., LocalStack], ending: signal.Signals) -> None:
+    stack = start(time_scale=100)
     # A container whose child has left its group, and keeps nothing of its environment but the PATH.
     script = "setsid sleep 86400 & env -i PATH=$PATH sleep 86400 & sleep 86400"
-    task = run_task(stack.client("ecs"), "left", ["sh", "-c", script])["tasks"][0]["taskArn"]
-    wait_until(lambda: stack.task(task)["last_status"] == "RUNNING", "the container's start")
+    arn = run_task(client(stack, "ecs"), "left", ["sh", "-c", script])["tasks"][0]["taskArn"]
+    until("the container runs", lambda: task(stack, arn)["last_status"] == "RUNNING")
     run = run_name(stack)
     assert len(processes_of(run)) > 12
     stack.process.send_signal(ending)
-    wait_until(lambda: processes_of(run) == [], "the end of all processes")
-    assert stack.process.wait(10) == (-signal.SIGKILL if ending == signal.SIGKILL else 0)
+    until("all processes have ended", lambda: processes_of(run) == [])
+    assert stack.process.wait() == (-signal.SIGKILL if ending == signal.SIGKILL else 0)
 
 
 def test_it_ends_with_its_parent(tmp_path: Path) -> None:
@@ -70,11 +69,11 @@ print(child.pid, flush=True)
         except (FileNotFoundError, ProcessLookupError):
             return True
 
-    wait_until(is_over, "the end of the local stack")
+    until("the local stack has ended", is_over)
 
 
-def test_the_ready_file_names_all_that_a_caller_needs(start: Callable[..., Stack]) -> None:
-    ready = start("--no-functions", "--deployment", "dev", "--cluster", "jobs").ready
+def test_the_ready_file_names_all_that_a_caller_needs(start: Callable[..., LocalStack]) -> None:
+    ready = start(no_functions=True, deployment="dev", cluster="jobs").ready
     assert set(ready) == {
         "submit_url", "lambda_url", "dynamodb_url", "ecs_url", "table", "cluster", "region", "deployment"
     }  # fmt: skip
@@ -82,9 +81,9 @@ def test_the_ready_file_names_all_that_a_caller_needs(start: Callable[..., Stack
     assert ready["cluster"] == "arn:aws:ecs:us-east-1:123456789012:cluster/jobs"
 
 
-def test_the_environment_file_is_what_a_function_needs(start: Callable[..., Stack], tmp_path: Path) -> None:
+def test_the_environment_file_is_what_a_function_needs(start: Callable[..., LocalStack], tmp_path: Path) -> None:
     file = tmp_path / "env"
-    ready = start("--no-functions", "--env-file", str(file), "--timer-scale", "5").ready
+    ready = start(no_functions=True, env_file=file, timer_scale=5).ready
     variables = dict(line.split("=", 1) for line in file.read_text().splitlines())
     assert variables["AWS_ENDPOINT_URL_DYNAMODB"] == ready["dynamodb_url"]
     assert variables["AWS_ENDPOINT_URL_ECS"] == ready["ecs_url"]
@@ -92,9 +91,9 @@ def test_the_environment_file_is_what_a_function_needs(start: Callable[..., Stac
     assert variables["ECS_BRIDGE_TIMER_SCALE"] == "5"
 
 
-def test_the_table_is_the_templates(start: Callable[..., Stack]) -> None:
-    stack = start("--no-functions")
-    dynamodb = stack.client("dynamodb")
+def test_the_table_is_the_templates(start: Callable[..., LocalStack]) -> None:
+    stack = start(no_functions=True)
+    dynamodb = client(stack, "dynamodb")
     table = dynamodb.describe_table(TableName=stack.ready["table"])["Table"]
     assert [key["AttributeName"] for key in table["KeySchema"]] == ["submission_id"]
     assert {index["IndexName"] for index in table["GlobalSecondaryIndexes"]} == {"feed", "due"}
@@ -103,58 +102,51 @@ def test_the_table_is_the_templates(start: Callable[..., Stack]) -> None:
 
 
 def test_a_function_that_cannot_start_is_told_of_at_once(tmp_path: Path) -> None:
-    command = [PROGRAM, "local", "--function-env", "ECS_BRIDGE_LAUNCH_RATE=fast", "--log-dir", tmp_path]
-    answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    answer = run_program("local", "--function-env", "ECS_BRIDGE_LAUNCH_RATE=fast", "--log-dir", tmp_path)
     assert answer.returncode == 1
     assert "does not start" in answer.stderr
     assert str(tmp_path) in answer.stderr
 
 
-def test_containers_get_path_and_what_they_are_given_and_nothing_else(start: Callable[..., Stack]) -> None:
-    stack = start("--no-functions", "--time-scale", "100", "--container-env", "GIVEN=all")
+def test_containers_get_path_and_what_they_are_given_and_nothing_else(start: Callable[..., LocalStack]) -> None:
+    stack = start(no_functions=True, time_scale=100, container_env="GIVEN=all")
     overrides = {
-        "containerOverrides": [
-            {"name": "main", "command": ["env"], "environment": [{"name": "ASKED", "value": "one"}]}
-        ]
+        "containerOverrides": [{"name": "main", "command": ["env"], "environment": [{"name": "ASKED", "value": "one"}]}]
     }
-    task = run_task(stack.client("ecs"), "env", [], overrides=overrides)["tasks"][0]["taskArn"]
-    wait_until(lambda: stack.task(task)["last_status"] == "STOPPED", "the task's end")
-    log = stack.ready_file.parent / "logs" / f"{task.rsplit('/', 1)[1]}-main.log"
+    arn = run_task(client(stack, "ecs"), "env", [], overrides=overrides)["tasks"][0]["taskArn"]
+    until("the task ends", lambda: has_stopped(stack, arn))
+    log = stack.log_dir / f"{arn.rsplit('/', 1)[1]}-main.log"
     variables = dict(line.split("=", 1) for line in log.read_text().splitlines())
     assert (variables["GIVEN"], variables["ASKED"], variables["PATH"]) == ("all", "one", os.environ["PATH"])
-    assert not [name for name in variables if name.startswith("AWS_") and name not in {"AWS_REGION", "AWS_EXECUTION_ENV"}]
+    assert {name for name in variables if name.startswith("AWS_")} == {"AWS_REGION", "AWS_EXECUTION_ENV"}
     assert variables["ECS_CONTAINER_METADATA_URI_V4"].startswith(stack.ready["ecs_url"])
 
 
-def test_functions_are_invoked_as_the_sdks_do(start: Callable[..., Stack]) -> None:
+def test_functions_are_invoked_as_the_sdks_do(start: Callable[..., LocalStack]) -> None:
     stack = start()
-    client = stack.client("lambda")
-    answer = client.invoke(FunctionName="reconcile", Payload=b"{}")
+    functions = client(stack, "lambda")
+    answer = functions.invoke(FunctionName="reconcile", Payload=b"{}")
     assert (answer["StatusCode"], "FunctionError" in answer) == (200, False)
     arn = "arn:aws:lambda:us-east-1:123456789012:function:reconcile"
-    assert client.invoke(FunctionName=arn, InvocationType="Event", Payload=b"{}")["StatusCode"] == 202
-    wait_until(
-        lambda: stack.get("lambda", "/_local/invocations")["functions"]["reconcile"]["events_pending"] == 0, "the event"
-    )
-    with pytest.raises(client.exceptions.ResourceNotFoundException):
-        client.invoke(FunctionName="nobody", Payload=b"{}")
-    with pytest.raises(client.exceptions.InvalidRequestContentException):
-        client.invoke(FunctionName="reconcile", Payload=b"{")
+    assert functions.invoke(FunctionName=arn, InvocationType="Event", Payload=b"{}")["StatusCode"] == 202
+    until("the event is over", lambda: stack.invocations()["reconcile"]["events_pending"] == 0)
+    with pytest.raises(functions.exceptions.ResourceNotFoundException):
+        functions.invoke(FunctionName="nobody", Payload=b"{}")
+    with pytest.raises(functions.exceptions.InvalidRequestContentException):
+        functions.invoke(FunctionName="reconcile", Payload=b"{")
 
 
-def test_a_killed_process_is_replaced(start: Callable[..., Stack]) -> None:
-    stack = start("--processes", "1")
+def test_a_killed_process_is_replaced(start: Callable[..., LocalStack]) -> None:
+    stack = start(processes=1)
 
     def pids() -> list[int]:
-        processes = stack.get("lambda", "/_local/processes")["processes"]
-        return [process["pid"] for process in processes if process["function"] == "submit"]
+        return [process["pid"] for process in stack.processes() if process["function"] == "submit"]
 
     before = pids()
-    assert stack.ask("DELETE", "lambda", f"/_local/processes/{before[0]}")["killed"]
-    assert stack.get("submit", "/v1/health")
+    assert stack.kill(before[0])
+    assert call("GET", f"{stack.ready['submit_url']}/v1/health")
     assert pids() != before
-    with pytest.raises(urllib.error.HTTPError):
-        stack.ask("DELETE", "lambda", f"/_local/processes/{os.getpid()}")
+    assert not stack.kill(os.getpid()), "only functions' processes can be killed"
 
 
 def test_unusable_flags_are_refused_with_a_reason() -> None:
@@ -165,22 +157,21 @@ def test_unusable_flags_are_refused_with_a_reason() -> None:
         (["--profiles", "/no/such/file"], "/no/such/file"),
         (["--functions-dir", str(ROOT / "docs")], "build it"),
     ]:
-        answer = subprocess.run([PROGRAM, "local", *flags], capture_output=True, text=True, timeout=30, check=False)
+        answer = run_program("local", *flags)
         assert answer.returncode != 0
         assert reason in answer.stderr, answer.stderr
 
 
-def test_events_are_lost_doubled_and_late_as_asked(start: Callable[..., Stack]) -> None:
-    flags = ["--duplicate", "0.5", "--drop", "0.2", "--delay-ms", "1..50", "--time-scale", "100", "--simulate"]
-    counts: list[dict[str, Any]] = []
-    for _ in range(2):
-        stack = start(*flags, "--seed", "7")
-        ecs = stack.client("ecs")
+def test_events_are_lost_doubled_and_late_as_the_seed_says(start: Callable[..., LocalStack]) -> None:
+    def faults() -> dict[str, int]:
+        stack = start(duplicate=0.5, drop=0.2, delay_ms="1..50", time_scale=100, simulate=True, seed=7)
+        ecs = client(stack, "ecs")
         for number in range(50):
             run_task(ecs, str(number), ["true"])
-        rows = lambda: stack.get("ecs", "/_local/tasks")["tasks"]  # noqa: E731
-        wait_until(lambda: all(row["last_status"] == "STOPPED" for row in rows()), "the tasks' ends")
-        counts.append(stack.get("ecs", "/_local/faults"))
-    assert counts[0]["duplicated"] > 0
-    assert counts[0]["dropped"] > 0
-    assert counts[0] == counts[1], "the same seed, the same faults"
+        until("all tasks end", lambda: all(row["last_status"] == "STOPPED" for row in stack.tasks()))
+        return stack.faults()
+
+    counts = faults()
+    assert counts["duplicated"] > 0
+    assert counts["dropped"] > 0
+    assert counts == faults()
