@@ -552,7 +552,8 @@ impl Step<'_> {
             if self.record.cluster.is_empty() {
                 self.record.cluster.clone_from(&task.cluster_arn);
             }
-            let action = (newer && live).then(|| self.orphan(&task.arn)).flatten();
+            // At an equal version too: who saw it first may have died between the write and StopTask.
+            let action = live.then(|| self.orphan(&task.arn)).flatten();
             self.fill_in(task);
             return action;
         }

@@ -476,6 +476,9 @@ fn a_live_task_of_what_is_over_without_it_is_stopped() {
     life.learn(Input::Stop("not needed".into()));
     life.see(running(1));
     assert_eq!((life.stops(), life.alarm), (true, Some(Alarm::OrphanTask)));
+    // The same event once more, as whoever saw it first may have died before its StopTask.
+    life.see(running(1));
+    assert_eq!((life.wrote, life.stops()), (false, true));
     life.see(stopped(2, "UserInitiated", vec![container("STOPPED", Some(143))]));
     assert_eq!((life.stops(), life.record.state, life.record.exit_code), (false, State::Cancelled, None));
 }
