@@ -1,0 +1,194 @@
+"""A real Airflow on the loopback: API server, Dag processor and triggerer all along, schedulers as wanted."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+BIN = Path(sys.executable).parent
+HERE = Path(__file__).parent
+FINISHED = {"success", "failed", "skipped", "upstream_failed", "removed"}
+
+
+def free_port() -> int:
+    """Return a port that is free now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+class Airflow:
+    """One Airflow in one folder; a context manager, so that all its processes end."""
+
+    def __init__(self, home: Path, dags: Path) -> None:
+        self.home = home
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.ran = home / "ran"
+        self.worker_environment = {
+            "PATH": f"{BIN}:{os.environ['PATH']}",
+            "AIRFLOW_HOME": str(home),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
+            "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
+            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
+            "RAN": str(self.ran),
+        }
+        self.environment = {
+            **self.worker_environment,
+            "AIRFLOW__API__BASE_URL": self.url,
+            "AIRFLOW__API__PORT": str(self.port),
+            "AIRFLOW__API__HOST": "127.0.0.1",
+            "AIRFLOW__API__WORKERS": "1",
+            "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_urlsafe(64),
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+            "AIRFLOW__CORE__FERNET_KEY": "",
+            "AIRFLOW__CORE__PARALLELISM": "6",
+            "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
+            "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "3",
+            "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "6",
+            "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "2",
+            "AIRFLOW__SCHEDULER__ENABLE_HEALTH_CHECK": "False",
+            "PYTHONPATH": str(HERE),
+        }
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._token: str | None = None
+
+    def __enter__(self) -> Airflow:
+        self.home.mkdir(parents=True, exist_ok=True)
+        try:
+            subprocess.run(
+                [BIN / "airflow", "db", "migrate"], env=self.environment, check=True, stdout=subprocess.DEVNULL
+            )
+            for service in ("api-server", "dag-processor", "triggerer"):
+                self._start(service, {"AIRFLOW__CORE__EXECUTOR": "LocalExecutor"})
+            self.until("the API server answers", self._is_up, 90)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in reversed(self._processes):
+            end(process)
+
+    @contextlib.contextmanager
+    def scheduler(self, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+        """Run a scheduler, told to stop at the end."""
+        process = self._start("scheduler", environment)
+        try:
+            yield process
+        finally:
+            end(process)
+            self._processes.remove(process)
+
+    def _start(self, service: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+        with (self.home / f"{service}.log").open("ab") as log:
+            # A session of its own, so that what it started ends with it.
+            process = subprocess.Popen(
+                [BIN / "airflow", service],
+                env={**self.environment, **environment},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._processes.append(process)
+        return process
+
+    def log(self, service: str) -> str:
+        """Return what a service has printed."""
+        return (self.home / f"{service}.log").read_text(errors="replace")
+
+    # Dags and runs
+
+    def until(self, what: str, look: Any, seconds: float) -> Any:
+        """Return the first truthy answer of `look`."""
+        give_up = time.monotonic() + seconds
+        while not (seen := look()):
+            dead = [process.args for process in self._processes if process.poll() not in (None, -signal.SIGKILL)]
+            assert not dead, f"ended by itself: {dead}, see {self.home}"
+            assert time.monotonic() < give_up, f"not within {seconds:.0f} s: {what}; logs are in {self.home}"
+            time.sleep(0.2)
+        return seen
+
+    def trigger(self, dag_id: str) -> str:
+        """Start a run of a Dag; return its id."""
+        self.until(f"Dag {dag_id} is known", lambda: self.rows("SELECT 1 FROM dag WHERE dag_id = ?", dag_id), 60)
+        self.call("PATCH", f"/api/v2/dags/{dag_id}", {"is_paused": False})
+        return self.call("POST", f"/api/v2/dags/{dag_id}/dagRuns", {"logical_date": None})["dag_run_id"]
+
+    def finish(self, run_id: str, seconds: float) -> str:
+        """Wait for the end of a run; return its state."""
+
+        def state() -> str | None:
+            ((state,),) = self.rows("SELECT state FROM dag_run WHERE run_id = ?", run_id)
+            return state if state in FINISHED else None
+
+        try:
+            return self.until(f"run {run_id} has ended", state, seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; {self.task_instances(run_id)}") from None
+
+    def task_instances(self, run_id: str) -> dict[tuple[str, int], dict[str, Any]]:
+        """Return the task instances of a run by task id and map index."""
+        columns = ("task_id", "map_index", "state", "try_number", "external_executor_id")
+        rows = self.rows(f"SELECT {', '.join(columns)} FROM task_instance WHERE run_id = ?", run_id)
+        return {(row[0], row[1]): dict(zip(columns, row, strict=True)) for row in rows}
+
+    def task_log_events(self, run_id: str, event: str) -> list[str]:
+        """Return the texts of an event in the task instances' event log."""
+        return [row[0] for row in self.rows("SELECT extra FROM log WHERE run_id = ? AND event = ?", run_id, event)]
+
+    def lines(self, run_id: str) -> list[str]:
+        """Return what the run's tasks left in $RAN."""
+        lines = self.ran.read_text().splitlines() if self.ran.exists() else []
+        return sorted(line.partition(" ")[2] for line in lines if line.startswith(run_id + " "))
+
+    def rows(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """Ask Airflow's database."""
+        with contextlib.closing(
+            sqlite3.connect(f"file:{self.home}/airflow.db?mode=ro", timeout=30, uri=True)
+        ) as database:
+            return database.execute(statement, parameters).fetchall()
+
+    def call(self, method: str, path: str, body: Any = None) -> Any:
+        """Call Airflow's REST API."""
+        if self._token is None:
+            with urllib.request.urlopen(f"{self.url}/auth/token", timeout=30) as answer:
+                self._token = json.load(answer)["access_token"]
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._token}"}
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data, headers, method=method)
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.loads(answer.read() or b"null")
+
+    def _is_up(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.url}/api/v2/version", timeout=5):
+                return True
+        except OSError:
+            return False
+
+
+def end(process: subprocess.Popen[bytes], seconds: float = 30) -> None:
+    """Tell a process to stop, then kill what is left of its session."""
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
