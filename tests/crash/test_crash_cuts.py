@@ -1,0 +1,291 @@
+"""Each function dies at its first, second, … effect, before it or just after it, and is run again: all ends the same.
+
+An effect is a call that changes something outside of the process: a write to the table, RunTask, StopTask, an
+invocation. Events are delivered by hand, reconcile is invoked by hand, so that nothing but the function under test is
+at work when it dies.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+import urllib.error
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from local_stack import LAUNCH_RATE_ROW, TERMINAL, FunctionError, LocalStack, Record, until
+from wire import Cut, Wire
+
+FLAGS = {
+    "reconcile-every": 0,
+    "drop": 1,
+    "processes": 1,
+    "simulate": True,
+    # A lease of 0.75 s, an unanswered launch repeated for 12 s, the first check after 2.5 s; ECS remembers for 3 minutes.
+    "timer-scale": 240,
+    "time-scale": 20,
+}
+RUN_TASK = {
+    "taskDefinition": "demo",
+    "launchType": "FARGATE",
+    "networkConfiguration": {"awsvpcConfiguration": {"subnets": ["subnet-0123456789abcdef0"]}},
+}
+PROFILES = {
+    "default": {"container_name": "main", "run_task": RUN_TASK},
+    "short": {"container_name": "main", "run_task": RUN_TASK, "run_timeout": 1},
+    "again": {"container_name": "main", "run_task": RUN_TASK, "relaunch_on": ["SpotInterruption"], "max_attempts": 2},
+}
+EXIT_3 = ["sh", "-c", "exit 3"]
+FOR_EVER = ["sleep", "100000"]
+LONGEST = 60
+
+
+class Bench:
+    """A stack, and what a flow needs of it beside."""
+
+    def __init__(self, stack: LocalStack) -> None:
+        self.stack = stack
+
+    def submit(self, id: str, command: list[str] = EXIT_3, profile: str = "default") -> None:
+        [answer] = self.stack.submit({"submission_id": id, "command": command, "profile": profile})
+        assert "error" not in answer, answer
+
+    def stop(self, id: str) -> None:
+        [answer] = self.stack.stop(id)
+        assert "error" not in answer, answer
+
+    def reconcile(self, _: str = "") -> None:
+        self.stack.invoke("reconcile")
+
+    def task_state(self, id: str) -> None:
+        """The last event of the submission's task, as EventBridge would deliver it."""
+        self.stack.invoke("task-state", self.events(id)[-1])
+
+    def events(self, id: str) -> list[dict[str, Any]]:
+        return [event for event in self.stack.events() if event["detail"].get("startedBy", "").split("/")[1:2] == [id]]
+
+    def until_task(self, id: str, last_status: str) -> None:
+        def is_there() -> bool:
+            return any(task["last_status"] == last_status for task in self.stack.tasks(id))
+
+        until(f"the task of {id} is {last_status}", is_there)
+
+    def empty_launch_rate(self, seconds: float) -> None:
+        """No launch tokens for so long."""
+        micros = int((time.time() + seconds) * 1e6)
+        self.stack.table.put_item(Item={"submission_id": LAUNCH_RATE_ROW, "empty_at": micros})
+
+    def no_answer(self, id: str) -> None:
+        self.stack.rule(submission_id=id, answer="none")
+
+
+def nothing(_: Bench, __: str) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Something that one function does, and how its submission ends however often that function died."""
+
+    name: str
+    function: str
+    act: Callable[[Bench, str], None]
+    state: str
+    exit_code: int | None
+    # Effects that it has at least when nothing goes wrong: less, and the cut is not where it should be.
+    effects: int
+    before: Callable[[Bench, str], None] = nothing
+    starts: int = 1
+    attempt: int = 1
+
+
+def launched(command: list[str] = EXIT_3, status: str = "RUNNING", profile: str = "default") -> Callable[[Bench, str], None]:
+    def before(bench: Bench, id: str) -> None:
+        bench.submit(id, command, profile)
+        bench.until_task(id, status)
+
+    return before
+
+
+def throttled(bench: Bench, id: str) -> None:
+    bench.stack.rule(submission_id=id, error={"code": "ThrottlingException", "message": "Rate exceeded"})
+
+
+def queued(bench: Bench, id: str) -> None:
+    throttled(bench, id)
+    bench.submit(id)
+    assert bench.stack.row(id)["state"] == "queued"
+
+
+def unanswered(command: list[str] = EXIT_3) -> Callable[[Bench, str], None]:
+    """RunTask happened, and its answer was lost."""
+
+    def before(bench: Bench, id: str) -> None:
+        bench.no_answer(id)
+        bench.submit(id, command)
+        assert bench.stack.row(id)["state"] == "launching"
+
+    return before
+
+
+def unanswered_and_stopped(bench: Bench, id: str) -> None:
+    unanswered(FOR_EVER)(bench, id)
+    bench.stop(id)
+
+
+def failed_to_start(bench: Bench, id: str) -> None:
+    bench.stack.rule(submission_id=id, shapes="cannot-pull")
+    bench.submit(id)
+    bench.until_task(id, "STOPPED")
+
+
+def interrupted(bench: Bench, id: str) -> None:
+    bench.stack.rule(submission_id=id, shapes="spot-interruption")
+    bench.submit(id, FOR_EVER, "again")
+    bench.until_task(id, "STOPPED")
+    # The next attempt is let run to its end.
+    bench.stack.rule(submission_id=id, shapes="infrastructure-health")
+
+
+def left_alone(bench: Bench, id: str) -> None:
+    """A live task of a submission that has ended without it."""
+    bench.stop(id)
+    ready = bench.stack.ready
+    keys = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
+    ecs = boto3.client("ecs", endpoint_url=ready["ecs_url"], region_name=ready["region"], **keys)
+    overrides = {"containerOverrides": [{"name": "main", "command": FOR_EVER}]}
+    ecs.run_task(cluster=ready["cluster"], startedBy=f"{ready['deployment']}/{id}/1", overrides=overrides, **RUN_TASK)
+    bench.until_task(id, "RUNNING")
+
+
+def stop_refused(bench: Bench, id: str) -> None:
+    launched(FOR_EVER)(bench, id)
+    bench.stack.rule(operation="StopTask", error={"code": "AccessDeniedException", "message": "not now"})
+    bench.stop(id)
+
+
+def forgotten(bench: Bench, id: str) -> None:
+    bench.stack.rule(submission_id=id, shapes="forgotten")
+    launched(EXIT_3, "STOPPED")(bench, id)
+
+
+# The longest first, as they run side by side.
+FLOWS = [
+    Flow("reconcile launches", "reconcile", Bench.reconcile, "failed", 3, 6, queued),
+    Flow("reconcile repeats", "reconcile", Bench.reconcile, "failed", 3, 5, unanswered()),
+    Flow("reconcile gives up", "reconcile", Bench.reconcile, "lost", None, 4, forgotten),
+    Flow("reconcile ends what runs too long", "reconcile", Bench.reconcile, "failed", 143, 4, launched(FOR_EVER, profile="short")),
+    Flow("submit queues", "submit", Bench.submit, "failed", 3, 5, throttled),
+    Flow("submit launches", "submit", Bench.submit, "failed", 3, 4),
+    Flow("submit has no launch token", "submit", Bench.submit, "failed", 3, 2, lambda bench, _: bench.empty_launch_rate(1)),
+    Flow("reconcile looks up", "reconcile", Bench.reconcile, "cancelled", 143, 3, unanswered_and_stopped),
+    Flow("reconcile stops", "reconcile", Bench.reconcile, "cancelled", 143, 3, stop_refused),
+    Flow("reconcile describes", "reconcile", Bench.reconcile, "failed", 3, 2, launched(EXIT_3, "STOPPED")),
+    Flow("task-state tries again", "task-state", Bench.task_state, "failed", 3, 1, failed_to_start, attempt=2),
+    Flow("task-state launches again after Spot", "task-state", Bench.task_state, "failed", None, 1, interrupted, 2, 2),
+    Flow("task-state stops what is left alone", "task-state", Bench.task_state, "cancelled", None, 2, left_alone),
+    Flow("task-state ends", "task-state", Bench.task_state, "failed", 3, 1, launched(EXIT_3, "STOPPED")),
+    Flow("submit stops", "submit", Bench.stop, "cancelled", 143, 2, launched(FOR_EVER)),
+    Flow("submit stops an unknown id", "submit", Bench.stop, "cancelled", None, 1, starts=0),
+]
+
+
+@dataclass
+class Outcome:
+    """What came of dying at every effect of a flow."""
+
+    cuts: int = 0
+    seconds: float = 0
+    problems: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def bench(folder: Path) -> Iterator[tuple[Bench, Wire]]:
+    with Wire() as wire:
+        environment = {**wire.environment(), "ECS_BRIDGE_RECONCILE_FUNCTION": "nobody"}
+        with LocalStack(folder, FLAGS, profiles=PROFILES, function_env=environment) as stack:
+            wire.connect(stack.ready)
+            yield Bench(stack), wire
+
+
+def die_everywhere(flow: Flow, folder: Path) -> Outcome:
+    outcome, began = Outcome(), time.monotonic()
+    with bench(folder) as (at, wire):
+        for happens in (False, True):
+            for nth in itertools.count(1):
+                id = f"{'after' if happens else 'before'}-{nth}"
+                flow.before(at, id)
+                [victim] = (process["pid"] for process in at.stack.processes() if process["function"] == flow.function)
+                wire.cut = cut = Cut(nth, happens, lambda: at.stack.kill(victim))
+                died = not survived(flow, at, id)
+                wire.cut = None
+                if died != cut.made:
+                    outcome.problems.append(f"{id}: cut {cut.made}, but died {died}")
+                if died:
+                    survived(flow, at, id)
+                outcome.problems += [f"{id}: {problem}" for problem in problems_at_the_end(flow, at, id)]
+                if not cut.made:
+                    break
+                outcome.cuts += 1
+                if outcome.problems:
+                    return outcome
+    outcome.seconds = time.monotonic() - began
+    return outcome
+
+
+def survived(flow: Flow, bench: Bench, id: str) -> bool:
+    try:
+        flow.act(bench, id)
+    except FunctionError:
+        return False
+    except urllib.error.HTTPError as error:
+        assert error.code == 502, error
+        return False
+    return True
+
+
+def problems_at_the_end(flow: Flow, bench: Bench, id: str) -> Iterator[str]:
+    """Has reconcile do what is left, and compares."""
+
+    def is_over() -> Record | None:
+        bench.reconcile()
+        row = bench.stack.row(id)
+        stopped = all(task["last_status"] == "STOPPED" for task in bench.stack.tasks(id))
+        return row if row["state"] in TERMINAL and stopped else None
+
+    try:
+        row = until(f"{id} has ended", is_over, LONGEST, every=0.1)
+    except AssertionError as error:
+        yield f"{error}: {bench.stack.row(id)}, {bench.stack.tasks(id)}"
+        return
+    tasks = bench.stack.tasks(id)
+    seen = (row["state"], row.get("exit_code"), row["attempt"], sum(task["start_count"] for task in tasks))
+    expected = (flow.state, flow.exit_code, flow.attempt, flow.starts)
+    if seen != expected:
+        yield f"ended with {seen}, not {expected}: {row}, {tasks}"
+    if any(task["start_count"] > 1 for task in tasks) or len({task["attempt"] for task in tasks}) < len(tasks):
+        yield f"ran twice: {tasks}"
+    if left := {"request", "due", "check_at"} & row.keys():
+        yield f"still has {left}"
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[Outcome]]]:
+    """Side by side, as most of the time is waiting for leases to end."""
+    with ThreadPoolExecutor(8) as pool:
+        yield {flow.name: pool.submit(die_everywhere, flow, tmp_path_factory.mktemp("cuts")) for flow in FLOWS}
+        pool.shutdown(cancel_futures=True)
+
+
+@pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow.name.replace(" ", "-"))
+def test_ends_the_same_wherever_it_dies(flow: Flow, outcomes: dict[str, Future[Outcome]]) -> None:
+    outcome = outcomes[flow.name].result()
+    print(f"{flow.name}: died {outcome.cuts} times in {outcome.seconds:.0f} s")
+    assert not outcome.problems, "\n".join(outcome.problems)
+    assert outcome.cuts >= 2 * flow.effects
