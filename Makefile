@@ -55,3 +55,37 @@ test: lint test-rust test-e2e ## run all tests
 .PHONY: chaos
 chaos: programs $(VENV)/.done ## a run under faults: SEED=n N=n
 	$(VENV)/bin/python tests/chaos/run.py --seed $(or $(SEED),1) --submissions $(or $(N),300)
+
+# The deployment. SAM and checkov pin many libraries, so each has a venv of its own.
+
+INFRA := .venv-infra
+TOOLS := .tools
+
+$(INFRA)/.done: tests/infra/requirements.txt
+	$(PYTHON) -m venv $(INFRA)
+	$(INFRA)/bin/python -m pip install --quiet --requirement $<
+	touch $@
+
+.venv-checkov/.done: tests/infra/requirements-checkov.txt
+	$(PYTHON) -m venv .venv-checkov
+	.venv-checkov/bin/python -m pip install --quiet --requirement $<
+	touch $@
+
+.PHONY: test-infra
+test-infra: programs $(INFRA)/.done .venv-checkov/.done ## templates, event pattern, roles, dead letters
+	cd tests/infra && ../../$(INFRA)/bin/python -m pytest -q --ignore test_sam_build.py
+
+.PHONY: test-sam-build
+test-sam-build: $(INFRA)/.done ## build the three functions as `sam deploy` would; minutes
+	cd tests/infra && ../../$(INFRA)/bin/python -m pytest -q test_sam_build.py
+
+$(TOOLS)/bin/%:
+	cargo install --quiet --locked --root $(TOOLS) $*
+
+.PHONY: audit
+audit: $(TOOLS)/bin/cargo-deny ## licences, sources, known vulnerabilities; asks github.com
+	PATH=$(CURDIR)/$(TOOLS)/bin:$$PATH cargo deny --locked check
+
+.PHONY: release
+release: $(INFRA)/.done $(TOOLS)/bin/cargo-deny $(TOOLS)/bin/cargo-cyclonedx ## fill dist/ with a release
+	PATH=$(CURDIR)/$(INFRA)/bin:$(CURDIR)/$(TOOLS)/bin:$$PATH PYTHON=$(INFRA)/bin/python infra/release.sh

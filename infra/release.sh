@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Fills dist/ with a release for this machine's architecture: functions, template, CLI, wheel, SBOMs, checksums.
+# Needs cargo-lambda, cargo-cyclonedx and cargo-deny on the PATH; `make release` sees to that.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+case "$(uname -m)" in
+  x86_64) architecture=x86_64 ;;
+  aarch64 | arm64) architecture=arm64 ;;
+  *) echo "Lambda has no architecture $(uname -m)" >&2; exit 1 ;;
+esac
+functions=(submit task-state reconcile)
+dist=dist
+python=${PYTHON:-python3}
+
+version=$(cargo metadata --no-deps --format-version 1 |
+  "$python" -c 'import json, sys; print({p["version"] for p in json.load(sys.stdin)["packages"] if p["name"] == "ecs-bridge-cli"}.pop())')
+grep -q "^## \[$version\]" CHANGELOG.md || { echo "CHANGELOG.md says nothing of $version" >&2; exit 1; }
+grep -q "^__version__ = \"$version\"" executor/src/airflow_ecs_bridge/__init__.py ||
+  { echo "the executor is not of version $version" >&2; exit 1; }
+
+# What may be in it. The advisories are in a database on GitHub: `make audit` asks that too.
+cargo deny --locked check licenses bans sources
+
+rm -rf "$dist" && mkdir "$dist"
+
+for function in "${functions[@]}"; do
+  cargo lambda build --locked --release --output-format zip --package "$function"
+  cp "target/lambda/$function/bootstrap.zip" "$dist/$function.zip"
+done
+"$python" infra/release_template.py "$architecture" < template.yaml > "$dist/template.yaml"
+
+cargo build --locked --release --package ecs-bridge-cli
+cp target/release/ecs-bridge "$dist/ecs-bridge-$version-$architecture-linux"
+
+"$python" -m pip wheel --quiet --no-deps --wheel-dir "$dist" ./executor
+
+for manifest in functions/submit functions/task-state functions/reconcile cli; do
+  name=$(basename "$manifest")
+  cargo cyclonedx --quiet --format json --override-filename "$name.cdx" --manifest-path "$manifest/Cargo.toml"
+  mv "$manifest/$name.cdx.json" "$dist/"
+  # It writes one beside every member of the workspace that this one depends on.
+  find . -path ./target -prune -o -name "$name.cdx.json" -not -path "./$dist/*" -exec rm {} +
+done
+
+cp LICENSE CHANGELOG.md infra/key.yaml infra/example.yaml "$dist/"
+(cd "$dist" && sha256sum -- * > SHA256SUMS)
+ls -l "$dist"

@@ -1,0 +1,44 @@
+"""The template of a release, and that every part of a release has the same version."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+from conftest import ROOT
+from samtranslator.yaml_helper import yaml_parse
+
+sys.path.append(str(ROOT / "infra"))
+from release_template import released  # noqa: E402
+
+FUNCTIONS = {"SubmitFunction": "submit", "TaskStateFunction": "task-state", "ReconcileFunction": "reconcile"}
+
+
+def test_the_released_template_takes_the_zips_beside_it() -> None:
+    template = yaml_parse(released((ROOT / "template.yaml").read_text(), "arm64"))
+    assert template["Parameters"]["Architecture"]["AllowedValues"] == ["arm64"]
+    assert "CodeUri" not in template["Globals"]["Function"]
+    for logical_id, name in FUNCTIONS.items():
+        function = template["Resources"][logical_id]
+        assert function["Properties"]["CodeUri"] == f"{name}.zip"
+        assert "BuildMethod" not in function["Metadata"]
+
+
+def test_sam_accepts_the_released_template(tmp_path: Path) -> None:
+    for name in FUNCTIONS.values():
+        (tmp_path / f"{name}.zip").touch()
+    file = tmp_path / "template.yaml"
+    file.write_text(released((ROOT / "template.yaml").read_text(), "x86_64"))
+    sam = Path(sys.executable).with_name("sam")
+    done = subprocess.run([sam, "validate", "--lint", "--template-file", file], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_all_parts_have_one_version_and_the_changelog_knows_it() -> None:
+    version = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["package"]["version"]
+    executor = (ROOT / "executor/src/airflow_ecs_bridge/__init__.py").read_text()
+    assert f'__version__ = "{version}"' in executor
+    assert re.search(rf"^## \[{re.escape(version)}\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)

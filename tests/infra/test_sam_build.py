@@ -1,0 +1,57 @@
+"""`sam build` of the three functions: release builds, so it takes minutes and has a make target of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from samtranslator.yaml_helper import yaml_parse
+
+FUNCTIONS = {"SubmitFunction": "submit", "TaskStateFunction": "task-state", "ReconcileFunction": "reconcile"}
+# What Lambda takes by direct upload; more starts slower too.
+# https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
+MOST_BYTES = 50 * 1024 * 1024
+
+
+@pytest.fixture(scope="module")
+def built() -> Path:
+    """Where `sam build` puts the functions. It builds in the workspace's own target folder."""
+    tools = Path(sys.executable).parent
+    command = [tools / "sam", "build", "--no-cached", "--parameter-overrides", "Architecture=x86_64"]
+    # cargo-lambda looks for zig beside itself.
+    environment = os.environ | {"PATH": f"{tools}:{os.environ['PATH']}"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return ROOT / ".aws-sam/build"
+
+
+def test_each_function_is_built(built: Path) -> None:
+    resources = yaml_parse((built / "template.yaml").read_text())["Resources"]
+    for logical_id in FUNCTIONS:
+        assert resources[logical_id]["Properties"]["CodeUri"] == logical_id
+        bootstrap = built / logical_id / "bootstrap"
+        assert bootstrap.read_bytes()[:4] == b"\x7fELF"
+        assert os.access(bootstrap, os.X_OK)
+
+
+def test_each_zip_is_small_enough(built: Path, tmp_path: Path) -> None:
+    for logical_id, name in FUNCTIONS.items():
+        file = tmp_path / f"{name}.zip"
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.write(built / logical_id / "bootstrap", "bootstrap")
+        print(f"{name}: {file.stat().st_size:,} bytes")
+        assert file.stat().st_size < MOST_BYTES
+
+
+def test_each_function_runs_and_says_what_its_environment_lacks(built: Path) -> None:
+    for logical_id in FUNCTIONS:
+        bootstrap = built / logical_id / "bootstrap"
+        bare = {"AWS_LAMBDA_RUNTIME_API": "127.0.0.1:1", "AWS_LAMBDA_FUNCTION_NAME": "f"}
+        done = subprocess.run([bootstrap], env=bare, capture_output=True, text=True, check=False, timeout=30)
+        assert done.returncode != 0
+        assert "ECS_BRIDGE_TABLE is not set" in done.stdout + done.stderr
