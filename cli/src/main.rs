@@ -3,6 +3,7 @@
 mod bridge;
 mod local;
 mod output;
+mod profile;
 mod ps;
 mod show;
 mod stop;
@@ -27,6 +28,7 @@ enum Command {
     Show(show::Show),
     Ps(ps::Ps),
     Stop(stop::Stop),
+    Profile(profile::Profile),
 }
 
 fn main() -> ExitCode {
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
         Command::Submit(command) => command.run(),
         Command::Show(command) => ended(command.run()),
         Command::Ps(command) => ended(command.run()),
+        Command::Profile(command) => ended(command.run()),
         Command::Stop(command) => command.run().unwrap_or_else(|error| ended(Err(error))),
     }
 }
