@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 
 case "$(uname -m)" in
   x86_64) architecture=x86_64 ;;
-  aarch64 | arm64) architecture=arm64 ;;
+  aarch64) architecture=arm64 ;;
   *) echo "Lambda has no architecture $(uname -m)" >&2; exit 1 ;;
 esac
 functions=(submit task-state reconcile)
@@ -24,8 +24,9 @@ cargo deny --locked check licenses bans sources
 
 rm -rf "$dist" && mkdir "$dist"
 
+# As `sam build` does it: for a glibc that each of Lambda's Linuxes has.
 for function in "${functions[@]}"; do
-  cargo lambda build --locked --release --output-format zip --package "$function"
+  cargo lambda build --locked --release --output-format zip --target "$(uname -m)-unknown-linux-gnu.2.26" --bin "$function"
   cp "target/lambda/$function/bootstrap.zip" "$dist/$function.zip"
 done
 "$python" infra/release_template.py "$architecture" < template.yaml > "$dist/template.yaml"
