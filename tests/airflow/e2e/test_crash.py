@@ -6,7 +6,7 @@ import os
 import signal
 
 import pytest
-from conftest import scheduler_environment, start_counts
+from stacks import scheduler_environment, start_counts
 
 CRASHING = "crash_executor.CrashingExecutor"
 LINES = sorted(
@@ -19,7 +19,7 @@ def assert_as_without_the_crash(airflow, stack, run: str) -> None:
     states = {(ti["state"], ti["try_number"]) for ti in airflow.task_instances(run).values()}
     assert states == {("success", 1)}, "a try was lost"
     assert airflow.lines(run) == LINES, "code ran twice, or not at all"
-    counts = start_counts(stack, airflow, run)
+    counts = start_counts(stack, run)
     assert set(counts.values()) == {1}
     assert len(counts) == 6  # three, and two of the nap, and the last
 

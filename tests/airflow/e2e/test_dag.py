@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from conftest import scheduler_environment, start_counts
+from stacks import scheduler_environment, start_counts
 
 
 def test_every_task_instance_ends_as_with_local_executor(airflow, stack):
@@ -34,7 +34,7 @@ def test_every_task_instance_ends_as_with_local_executor(airflow, stack):
         assert (row["state"], row["exit_code"]) == ("succeeded", 0), task_id
         assert row["labels"]["task_id"] == task_id
         assert row["labels"].get("map_index") == (None if map_index < 0 else str(map_index))
-    counts = start_counts(stack, airflow, run)
+    counts = start_counts(stack, run)
     assert set(counts.values()) == {1}
     assert (
         len(counts) == len([ti for ti in ours.values() if ti["state"] != "upstream_failed"]) + 3

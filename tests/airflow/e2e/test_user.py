@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import scheduler_environment
+from stacks import scheduler_environment
 
 
 @pytest.fixture
