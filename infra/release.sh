@@ -36,13 +36,12 @@ cp target/release/ecs-bridge "$dist/ecs-bridge-$version-$architecture-linux"
 
 "$python" -m pip wheel --quiet --no-deps --wheel-dir "$dist" ./executor
 
-for manifest in functions/submit functions/task-state functions/reconcile cli; do
-  name=$(basename "$manifest")
-  cargo cyclonedx --quiet --format json --override-filename "$name.cdx" --manifest-path "$manifest/Cargo.toml"
-  mv "$manifest/$name.cdx.json" "$dist/"
-  # It writes one beside every member of the workspace that this one depends on.
-  find . -path ./target -prune -o -name "$name.cdx.json" -not -path "./$dist/*" -exec rm {} +
+# It writes one beside every Cargo.toml of the workspace, with this folder's path in it.
+cargo cyclonedx --quiet --format json --no-build-deps --override-filename sbom.cdx
+for program in functions/submit functions/task-state functions/reconcile cli; do
+  sed "s#path+file://$PWD/#path+file:///#g" "$program/sbom.cdx.json" > "$dist/$(basename "$program").cdx.json"
 done
+find . -name sbom.cdx.json -not -path './target/*' -delete
 
 cp LICENSE CHANGELOG.md infra/key.yaml infra/example.yaml "$dist/"
 (cd "$dist" && sha256sum -- * > SHA256SUMS)
