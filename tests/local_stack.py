@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import time
 import urllib.error
@@ -16,7 +17,8 @@ import boto3
 from botocore.config import Config
 
 ROOT = Path(__file__).resolve().parents[1]
-PROGRAM = ROOT / "target" / "debug" / "ecs-bridge"
+# The functions are taken from the program's own folder.
+PROGRAM = Path(os.environ.get("ECS_BRIDGE_PROGRAM", ROOT / "target" / "debug" / "ecs-bridge"))
 TERMINAL = {"succeeded", "failed", "rejected", "expired", "cancelled", "lost"}
 LAUNCH_RATE_ROW = "#launch-rate"
 

@@ -1,0 +1,354 @@
+"""What the events did not tell, reconcile finds out: each promise of it against the local stack, its timers shortened.
+
+No schedule runs it here: each test invokes it, or shows that submit does.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from local_stack import LocalStack, Record, until
+from wire import Call, Wire
+
+# A lease of 0.75 s, unanswered launches repeated for 12 s and looked up 1.2 s apart, the first check after 2.5 s.
+TIMES = {"timer-scale": 240, "time-scale": 20, "teardown-s": 2}
+NO_SCHEDULE = {"reconcile-every": 3600}
+RUN_TASK = {
+    "taskDefinition": "demo",
+    "launchType": "FARGATE",
+    "networkConfiguration": {"awsvpcConfiguration": {"subnets": ["subnet-0123456789abcdef0"]}},
+}
+
+
+def profile(**policy: object) -> dict[str, object]:
+    return {"container_name": "main", "run_task": RUN_TASK} | policy
+
+
+PROFILES = {
+    "default": profile(),
+    "launch-timeout": profile(launch_timeout=1),
+    "run-timeout": profile(run_timeout=1),
+    "again": profile(relaunch_on=["SpotInterruption"], max_attempts=2),
+    # Its tasks have no events.
+    "silent": profile(run_task={**RUN_TASK, "tags": [{"key": "ecs-bridge-local:shape", "value": "no-events"}]}),
+}
+EXIT_3 = ["sh", "-c", "exit 3"]
+FOR_EVER = ["sleep", "100000"]
+THROTTLED = {"code": "ThrottlingException", "message": "Rate exceeded"}
+SERVER_ERROR = {"code": "ServerException", "message": "Service Unavailable. Please try again later."}
+
+
+class Bench:
+    """A stack behind a wire."""
+
+    def __init__(self, stack: LocalStack, wire: Wire) -> None:
+        self.stack = stack
+        self.wire = wire
+
+    def submit(self, id: str, command: list[str] = EXIT_3, profile: str = "default", **more: object) -> dict[str, Any]:
+        [answer] = self.stack.submit({"submission_id": id, "command": command, "profile": profile, **more})
+        assert "error" not in answer, answer
+        return answer
+
+    def settle(self, id: str, seconds: float = 60) -> Record:
+        """Lets reconcile work until the submission has ended."""
+
+        def ended() -> Record | None:
+            row = self.stack.row(id)
+            if "changed_at" in row:
+                return row
+            self.stack.invoke("reconcile")
+            return None
+
+        row = until(f"{id} has ended", ended, seconds)
+        assert not {"due", "check_at", "request"} & row.keys()
+        return row
+
+    def until_task(self, id: str, last_status: str) -> dict[str, Any]:
+        def find() -> dict[str, Any] | None:
+            return next((task for task in self.stack.tasks(id) if task["last_status"] == last_status), None)
+
+        return until(f"a task of {id} is {last_status}", find)
+
+    def launches(self, id: str) -> list[Call]:
+        """The RunTask calls for a submission."""
+        return [
+            call
+            for call in self.wire.calls
+            if call.operation == "RunTask" and call.body.get("startedBy", "").split("/")[1:2] == [id]
+        ]
+
+    def starts(self, id: str) -> int:
+        return sum(task["start_count"] for task in self.stack.tasks(id))
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    with Wire() as wire:
+        flags = {**TIMES, **NO_SCHEDULE, "simulate": True}
+        with LocalStack(
+            tmp_path_factory.mktemp("reconcile"), flags, profiles=PROFILES, function_env=wire.environment()
+        ) as stack:
+            wire.connect(stack.ready)
+            yield Bench(stack, wire)
+
+
+@pytest.fixture(scope="module")
+def never_placed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """Here no task ever gets beyond PROVISIONING."""
+    with Wire() as wire:
+        flags = {**TIMES, **NO_SCHEDULE, "simulate": True, "provision-s": 1e6}
+        with LocalStack(
+            tmp_path_factory.mktemp("never-placed"), flags, profiles=PROFILES, function_env=wire.environment()
+        ) as stack:
+            wire.connect(stack.ready)
+            yield Bench(stack, wire)
+
+
+def outcome(row: Record) -> tuple[str, int | None]:
+    return row["state"], row.get("exit_code")
+
+
+# What was refused for now.
+
+
+def test_launches_what_was_refused_for_now(bench: Bench) -> None:
+    bench.stack.rule(submission_id="refused", error=THROTTLED, times=2)
+    assert bench.submit("refused")["state"] == "queued"
+    assert outcome(bench.settle("refused")) == ("failed", 3)
+    calls = bench.launches("refused")
+    assert len(calls) == 3 and len({call.body["clientToken"] for call in calls}) == 1
+    assert bench.starts("refused") == 1
+
+
+def test_is_woken_by_submit_and_keeps_to_the_launch_rate_with_it(tmp_path_factory: pytest.TempPathFactory) -> None:
+    rate, burst, count = 20, 30, 100
+    with Wire() as wire:
+        environment = {**wire.environment(), "ECS_BRIDGE_LAUNCH_RATE": rate, "ECS_BRIDGE_LAUNCH_BURST": burst}
+        flags = {**NO_SCHEDULE, "simulate": True, "teardown-s": 0}
+        with LocalStack(tmp_path_factory.mktemp("rate"), flags, profiles=PROFILES, function_env=environment) as stack:
+            wire.connect(stack.ready)
+            began = time.time()
+            items = [{"submission_id": f"rate-{number}", "command": ["true"]} for number in range(count)]
+            states = Counter(answer["state"] for answer in stack.submit(*items))
+            assert states["queued"] >= count - burst - rate
+            # While reconcile is at it, submit takes its share of the same bucket.
+            late = [{"submission_id": f"late-{number}", "command": ["true"]} for number in range(10)]
+            stack.submit(*late)
+            until("all have succeeded", lambda: all(row["state"] == "succeeded" for row in stack.rows()))
+    launches = sorted(call.at for call in wire.calls if call.operation == "RunTask")
+    assert len(launches) == count + len(late)
+    for number, at in enumerate(launches, 1):
+        assert number <= burst + rate * (at - began) + 1
+    sustained = launches[burst:]
+    print(f"{(len(sustained) - 1) / (sustained[-1] - sustained[0]):.1f} of {rate} launches a second beyond the burst")
+
+
+def test_two_at_once_do_no_harm(tmp_path: Path) -> None:
+    ids = [f"twice-{number}" for number in range(40)]
+    # With so much at once, a claimed RunTask needs more than a moment until it is sent.
+    flags = {**TIMES, **NO_SCHEDULE, "timer-scale": 60, "simulate": True}
+    with LocalStack(tmp_path, flags, profiles=PROFILES) as stack:
+        for id in ids:
+            stack.rule(submission_id=id, error=THROTTLED)
+        stack.submit(*({"submission_id": id, "command": EXIT_3} for id in ids))
+        with ThreadPoolExecutor(4) as pool:
+            reports = list(pool.map(lambda _: stack.invoke("reconcile"), range(4)))
+        ends = Counter(outcome(stack.until_ended(id)) for id in ids)
+        assert ends == {("failed", 3): len(ids)}
+        # Each was called for once by submit, and once more by whichever claimed it.
+        assert stack.calls()["RunTask"] == 2 * len(ids)
+        assert [task["start_count"] for task in stack.tasks()] == [1] * len(ids)
+        assert sum(report["launches"] for report in reports) <= len(ids)
+
+
+def test_what_is_not_launched_by_its_deadline_expires(bench: Bench) -> None:
+    bench.stack.rule(submission_id="late", error=THROTTLED, times=1000)
+    bench.submit("late", launch_deadline=int(time.time() * 1000) + 1000)
+    row = bench.settle("late")
+    assert row["state"] == "expired" and "deadline" in row["reason"] and "Rate exceeded" in row["reason"]
+    assert bench.stack.tasks("late") == []
+
+
+# What RunTask did not answer.
+
+
+@pytest.mark.parametrize("answer", ["none", "server_error"])
+def test_an_unanswered_launch_is_repeated_with_the_same_token_and_finds_its_task(bench: Bench, answer: str) -> None:
+    id = f"unanswered-{answer}"
+    bench.stack.rule(submission_id=id, answer=answer, times=2)
+    assert bench.submit(id, profile="silent")["state"] == "launching"
+    assert outcome(bench.settle(id)) == ("failed", 3)
+    calls = bench.launches(id)
+    assert len(calls) == 3 and all(call.body == calls[0].body for call in calls)
+    assert len(bench.stack.tasks(id)) == 1 and bench.starts(id) == 1
+
+
+def test_a_launch_that_is_never_answered_is_looked_up_and_lost(bench: Bench) -> None:
+    bench.stack.rule(submission_id="nobody-knows", error=SERVER_ERROR, times=1000)
+    bench.submit("nobody-knows")
+    row = bench.settle("nobody-knows")
+    assert row["state"] == "lost" and "may have run" in row["reason"]
+    calls = bench.launches("nobody-knows")
+    assert len(calls) > 2 and all(call.body == calls[0].body for call in calls)
+    lookups = [
+        call
+        for call in bench.wire.calls
+        if call.operation == "ListTasks" and call.body["startedBy"] == calls[0].body["startedBy"]
+    ]
+    # Two that count, each in both desired statuses; none is followed by a launch.
+    assert len(lookups) >= 4 and lookups[0].at > calls[-1].at
+
+
+def test_a_repeat_that_is_refused_proves_nothing(bench: Bench) -> None:
+    bench.stack.rule(submission_id="refused-repeat", answer="none")
+    bench.stack.rule(submission_id="refused-repeat", error={"code": "AccessDeniedException", "message": "no"}, times=2)
+    bench.submit("refused-repeat", profile="silent")
+    assert outcome(bench.settle("refused-repeat")) == ("failed", 3)
+    assert len(bench.launches("refused-repeat")) == 4 and bench.starts("refused-repeat") == 1
+
+
+def test_an_unanswered_launch_past_its_deadline_is_looked_up_not_expired(bench: Bench) -> None:
+    bench.stack.rule(submission_id="unanswered-late", answer="none", times=1000)
+    bench.submit("unanswered-late", profile="silent", launch_deadline=int(time.time() * 1000) + 2000)
+    assert outcome(bench.settle("unanswered-late")) == ("failed", 3)
+    assert bench.starts("unanswered-late") == 1
+
+
+# What no event told.
+
+
+def test_finds_the_end_that_no_event_told_and_says_so(bench: Bench) -> None:
+    bench.submit("silent", profile="silent")
+    bench.until_task("silent", "STOPPED")
+    report = bench.stack.invoke("reconcile")
+    assert outcome(bench.stack.row("silent")) == ("failed", 3)
+    assert report.keys() >= {"claimed", "launches", "described", "looked_up", "stops", "repaired", "errors", "unfinished"}
+    assert (report["described"], report["repaired"], report["errors"], report["unfinished"]) == (1, 1, 0, False)
+
+
+def test_a_task_that_ecs_has_forgotten_is_stopped_and_lost(bench: Bench) -> None:
+    bench.stack.rule(submission_id="gone", shapes="forgotten")
+    bench.submit("gone")
+    task = bench.until_task("gone", "STOPPED")
+    row = bench.settle("gone")
+    assert outcome(row) == ("lost", None)
+    asked = [call.operation for call in bench.wire.calls if task["task_arn"] in str(call.body) and "Update" not in call.operation]
+    assert asked.count("DescribeTasks") >= 2 and asked[-1] == "StopTask"
+    assert bench.starts("gone") == 1
+
+
+# Timeouts.
+
+
+def test_what_is_not_running_in_time_is_stopped_and_has_failed(never_placed: Bench) -> None:
+    never_placed.submit("never", FOR_EVER, "launch-timeout")
+    row = never_placed.settle("never")
+    assert outcome(row) == ("failed", None) and "launch_timeout" in row["reason"]
+    assert never_placed.starts("never") == 0
+    never_placed.until_task("never", "STOPPED")
+
+
+def test_what_runs_for_too_long_is_stopped_and_has_failed(bench: Bench) -> None:
+    bench.submit("long", FOR_EVER, "run-timeout")
+    row = bench.settle("long")
+    assert outcome(row) == ("failed", 143) and "run_timeout" in row["reason"]
+
+
+# Stops.
+
+
+def test_a_stop_before_the_submission_is_what_the_submission_finds(bench: Bench) -> None:
+    assert [answer["state"] for answer in bench.stack.stop("overtaken")] == ["cancelled"]
+    assert bench.submit("overtaken")["state"] == "cancelled"
+    assert bench.stack.tasks("overtaken") == [] and bench.launches("overtaken") == []
+
+
+def test_a_stop_while_queued_cancels_at_once_and_for_good(bench: Bench) -> None:
+    bench.stack.rule(submission_id="queued", error=THROTTLED)
+    bench.submit("queued")
+    # Reconcile was woken, and may have been quicker than the stop.
+    [answer] = bench.stack.stop("queued", reason="cleared")
+    row = bench.settle("queued")
+    assert row["state"] == "cancelled" and row["reason"] == "cleared"
+    if answer["state"] == "cancelled":
+        assert len(bench.launches("queued")) == 1 and bench.starts("queued") == 0
+
+
+def test_a_stop_while_launching_stops_the_task_once_it_is_found(bench: Bench) -> None:
+    bench.stack.rule(submission_id="launching", answer="none", times=1000)
+    bench.submit("launching", FOR_EVER, "silent")
+    assert [answer["state"] for answer in bench.stack.stop("launching")] == ["launching"]
+    launches = len(bench.launches("launching"))
+    assert bench.settle("launching")["state"] == "cancelled"
+    assert len(bench.launches("launching")) == launches
+    bench.until_task("launching", "STOPPED")
+
+
+def test_a_stop_while_the_task_is_provisioned_stops_it(never_placed: Bench) -> None:
+    never_placed.submit("early")
+    assert [answer["state"] for answer in never_placed.stack.stop("early")] == ["launched"]
+    assert outcome(never_placed.settle("early")) == ("cancelled", None)
+    assert never_placed.starts("early") == 0
+    never_placed.until_task("early", "STOPPED")
+
+
+def test_a_stop_while_running_stops_the_container(bench: Bench) -> None:
+    bench.submit("running", FOR_EVER)
+    bench.stack.until_state("running", "running")
+    bench.stack.stop("running", reason="cleared")
+    row = bench.settle("running")
+    assert outcome(row) == ("cancelled", 143) and row["reason"] == "cleared"
+
+
+def test_what_exits_0_when_it_is_stopped_has_succeeded(bench: Bench, tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    bench.submit("graceful", ["sh", "-c", f"trap 'exit 0' TERM; touch {ready}; while :; do sleep 0.05; done"])
+    until("the container has set its trap", ready.exists)
+    bench.stack.stop("graceful")
+    assert outcome(bench.settle("graceful")) == ("succeeded", 0)
+
+
+def test_a_stop_that_is_refused_is_sent_again(bench: Bench) -> None:
+    bench.submit("refused-stop", FOR_EVER)
+    bench.stack.until_state("refused-stop", "running")
+    bench.stack.rule(operation="StopTask", error=THROTTLED, times=8)
+    bench.stack.stop("refused-stop")
+    assert outcome(bench.settle("refused-stop")) == ("cancelled", 143)
+
+
+def test_a_stop_after_the_end_changes_nothing(bench: Bench) -> None:
+    bench.submit("over")
+    before = bench.settle("over")
+    assert [answer["state"] for answer in bench.stack.stop("over")] == ["failed"]
+    # The task's own end may still fill in what was unknown.
+    after = bench.stack.row("over")
+    assert outcome(after) == outcome(before) and "stop_requested" not in after
+
+
+# Another attempt.
+
+
+def test_spot_interruption_is_run_again_where_the_profile_asks_for_it(bench: Bench) -> None:
+    bench.stack.rule(submission_id="spot", shapes="spot-interruption")
+    bench.submit("spot", ["sleep", "20"], "again")
+    row = bench.settle("spot")
+    assert outcome(row) == ("succeeded", 0) and row["attempt"] == 2
+    assert [reason.startswith("SpotInterruption") for reason in row["attempts"]] == [True]
+    first, second = bench.stack.tasks("spot")
+    assert first["exited_at"] <= first["stopped_at"] <= second["created_at"]
+
+
+def test_a_container_that_never_started_is_tried_again_until_no_attempt_is_left(bench: Bench) -> None:
+    bench.stack.rule(submission_id="no-image", shapes="cannot-pull", times=3)
+    bench.submit("no-image")
+    row = bench.settle("no-image")
+    assert outcome(row) == ("failed", None) and row["attempt"] == 3
+    assert "CannotPullContainerError" in row["reason"] and len(row["attempts"]) == 2
+    assert bench.starts("no-image") == 0
