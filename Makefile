@@ -89,3 +89,25 @@ audit: $(TOOLS)/bin/cargo-deny ## licences, sources, known vulnerabilities; asks
 .PHONY: release
 release: $(INFRA)/.done $(TOOLS)/bin/cargo-deny $(TOOLS)/bin/cargo-cyclonedx ## fill dist/ with a release
 	PATH=$(CURDIR)/$(INFRA)/bin:$(CURDIR)/$(TOOLS)/bin:$$PATH PYTHON=$(INFRA)/bin/python infra/release.sh
+
+# Airflow has environments of its own, made by executor/venv.sh.
+AIRFLOW := .venv-airflow/bin
+
+.PHONY: airflow
+airflow: programs ## a real Airflow on the bridge on this machine: open it, press Trigger, look on
+	executor/venv.sh 3
+	$(AIRFLOW)/python executor/demo/run.py
+
+.PHONY: test-airflow
+test-airflow: programs
+	executor/venv.sh 3 2
+	$(AIRFLOW)/ruff check --config executor/pyproject.toml executor tests/airflow benches/executor
+	$(AIRFLOW)/ruff format --check --config executor/pyproject.toml executor tests/airflow benches/executor
+	$(AIRFLOW)/python -m pytest -q tests/airflow/unit
+	$(AIRFLOW)/python -m pytest -q tests/airflow/e2e
+	.venv-airflow2/bin/python -m pytest -q tests/airflow/airflow2
+
+.PHONY: bench-executor
+bench-executor:
+	executor/venv.sh 3
+	$(AIRFLOW)/python benches/executor/bench.py $(ARGS)

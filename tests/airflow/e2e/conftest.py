@@ -6,10 +6,11 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE.parent), str(HERE.parents[2] / "executor" / "demo")]
 
 import pytest
-from airflow_processes import Airflow
+from local_airflow import Airflow
 from local_stack import LocalStack
 from stacks import PROFILES
 
@@ -17,7 +18,9 @@ from stacks import PROFILES
 @pytest.fixture(scope="session")
 def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
     """Airflow without a scheduler."""
-    with Airflow(tmp_path_factory.mktemp("airflow"), Path(__file__).parent / "dags") as airflow:
+    # Its schedulers can load what crashes.
+    environment = {"PYTHONPATH": str(HERE)}
+    with Airflow(tmp_path_factory.mktemp("airflow"), HERE / "dags", environment=environment) as airflow:
         yield airflow
 
 

@@ -18,23 +18,28 @@ from pathlib import Path
 from typing import Any
 
 BIN = Path(sys.executable).parent
-HERE = Path(__file__).parent
 FINISHED = {"success", "failed", "skipped", "upstream_failed", "removed"}
 
 
-def free_port() -> int:
-    """Return a port that is free now."""
+def free_port(wish: int = 0) -> int:
+    """Return a port that is free now: the one wished for, if it is."""
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", wish))
+        except OSError:
+            return free_port()
         return listener.getsockname()[1]
 
 
 class Airflow:
     """One Airflow in one folder; a context manager, so that all its processes end."""
 
-    def __init__(self, home: Path, dags: Path) -> None:
+    def __init__(
+        self, home: Path, dags: Path, port: int | None = None, environment: dict[str, str] | None = None
+    ) -> None:
         self.home = home
-        self.port = free_port()
+        self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.ran = home / "ran"
         self.worker_environment = {
@@ -55,6 +60,7 @@ class Airflow:
             "AIRFLOW__API__WORKERS": "1",
             "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_urlsafe(64),
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+            "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
             "AIRFLOW__CORE__FERNET_KEY": "",
             "AIRFLOW__CORE__PARALLELISM": "6",
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
@@ -63,7 +69,7 @@ class Airflow:
             "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "6",
             "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "2",
             "AIRFLOW__SCHEDULER__ENABLE_HEALTH_CHECK": "False",
-            "PYTHONPATH": str(HERE),
+            **(environment or {}),
         }
         self._processes: list[subprocess.Popen[bytes]] = []
         self._token: str | None = None
@@ -75,7 +81,7 @@ class Airflow:
                 [BIN / "airflow", "db", "migrate"], env=self.environment, check=True, stdout=subprocess.DEVNULL
             )
             for service in ("api-server", "dag-processor", "triggerer"):
-                self._start(service, {"AIRFLOW__CORE__EXECUTOR": "LocalExecutor"})
+                self._start(service, {})
             self.until("the API server answers", self._is_up, 90)
         except BaseException:
             self.__exit__()
@@ -109,9 +115,11 @@ class Airflow:
         self._processes.append(process)
         return process
 
-    def log(self, service: str) -> str:
-        """Return what a service has printed."""
-        return (self.home / f"{service}.log").read_text(errors="replace")
+    def watch(self) -> None:
+        """Wait until a process ends by itself, which none should; say which."""
+        while not (ended := [process for process in self._processes if process.poll() is not None]):
+            time.sleep(0.5)
+        raise SystemExit(f"ended by itself: {ended[0].args[-1]}, see {self.home}")
 
     # Dags and runs
 

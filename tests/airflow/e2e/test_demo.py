@@ -1,0 +1,17 @@
+"""What ``make airflow`` starts."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+DEMO = Path(__file__).parents[3] / "executor" / "demo" / "run.py"
+
+
+def test_the_example_runs_on_the_demo_s_airflow(tmp_path):
+    command = [sys.executable, str(DEMO), "--once", "--home", str(tmp_path / "home")]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=400)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "the run is a success" in result.stdout
+    assert "work[4]" in result.stdout
