@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from conftest import ACCOUNT, EVERY_OPTION, REGION
 from policies import Call, Context
-from recorder import arn
+from stacks import ACCOUNT, EVERY_OPTION, REGION, arn
 
 KEY = EVERY_OPTION["KmsKeyArn"]
 FUNCTIONS = ("submit", "task-state", "reconcile")

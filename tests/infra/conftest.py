@@ -1,112 +1,45 @@
-"""The templates as AWS would see them: after the SAM transform, and created in moto's CloudFormation."""
+"""An empty AWS account, and a recording of what the functions do."""
 
 from __future__ import annotations
 
-import copy
 import io
-import json
-import os
 import zipfile
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from contextlib import contextmanager
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
-ACCOUNT = "123456789012"
-REGION = "us-east-1"
-
-os.environ.update(
-    AWS_DEFAULT_REGION=REGION,
-    AWS_ACCESS_KEY_ID="testing",
-    AWS_SECRET_ACCESS_KEY="testing",
-    MOTO_ALLOW_NONEXISTENT_REGION="false",
-    SAM_CLI_TELEMETRY="0",
-)
-
-# These read the region when they are imported.
-import boto3  # noqa: E402
-from moto import mock_aws  # noqa: E402
-from samtranslator.translator.transform import transform  # noqa: E402
-from samtranslator.yaml_helper import yaml_parse  # noqa: E402
-
-CODE_BUCKET, CODE_KEY = "code", "function.zip"
-
-PARAMETERS = {
-    "Deployment": "prod",
-    "ClusterArn": f"arn:aws:ecs:{REGION}:{ACCOUNT}:cluster/jobs",
-    "TaskDefinitionArns": f"arn:aws:ecs:{REGION}:{ACCOUNT}:task-definition/etl:*,"
-    f"arn:aws:ecs:{REGION}:{ACCOUNT}:task-definition/report:*",
-    "PassRoleArns": f"arn:aws:iam::{ACCOUNT}:role/etl-task,arn:aws:iam::{ACCOUNT}:role/ecs-execution",
-    "Profiles": json.dumps({"default": {"container_name": "main", "run_task": {"taskDefinition": "etl"}}}),
-}
-
-EVERY_OPTION = PARAMETERS | {
-    "Profiles": "",
-    "ProfilesLayerArn": f"arn:aws:lambda:{REGION}:{ACCOUNT}:layer:profiles:1",
-    "Architecture": "arm64",
-    "SubmitConcurrency": "50",
-    "TaskStateConcurrency": "100",
-    "KmsKeyArn": f"arn:aws:kms:{REGION}:{ACCOUNT}:key/11111111-2222-3333-4444-555555555555",
-    "AlarmTopicArn": f"arn:aws:sns:{REGION}:{ACCOUNT}:oncall",
-    "SubnetIds": "subnet-11111111,subnet-22222222",
-    "SecurityGroupIds": "sg-11111111",
-}
+import stacks  # first: it sets the region that others read when they are imported
+import boto3
+import walk
+from moto import mock_aws
 
 
-def template(name: str = "template.yaml") -> dict[str, Any]:
-    """A template as it is written, short-form intrinsics spelt out."""
-    return yaml_parse((ROOT / name).read_text())
-
-
-def packaged() -> dict[str, Any]:
-    """template.yaml after what `sam package` and the SAM transform do to it."""
-    source = template()
-    source["Globals"]["Function"]["CodeUri"] = f"s3://{CODE_BUCKET}/{CODE_KEY}"
-    defaults = {name: parameter["Default"] for name, parameter in source["Parameters"].items() if "Default" in parameter}
-    # No policy of AWS's own is attached to anything, so there is none to load.
-    return transform(source, defaults | PARAMETERS, managed_policy_loader=None)
-
-
-class Stack:
-    """A stack in moto, and what came of its resources."""
-
-    def __init__(self, body: dict[str, Any], parameters: dict[str, str]) -> None:
-        body = copy.deepcopy(body)
-        # moto has function URLs, but not in CloudFormation, and an output of what it cannot create ends it.
-        body["Outputs"].pop("SubmitUrl", None)
-        if not parameters.get("KmsKeyArn") and "ExecutorPolicy" in body["Resources"]:
-            # It also leaves AWS::NoValue in a list, where CloudFormation leaves the item out.
-            document = body["Resources"]["ExecutorPolicy"]["Properties"]["PolicyDocument"]
-            document["Statement"] = [statement for statement in document["Statement"] if "Fn::If" not in statement]
-        self.client = boto3.client("cloudformation")
-        self.client.create_stack(
-            StackName="test",
-            TemplateBody=json.dumps(body),
-            Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
-            Capabilities=["CAPABILITY_IAM"],
-        )
-        resources = self.client.describe_stack_resources(StackName="test")["StackResources"]
-        # What moto cannot create has no names.
-        self.ids = {
-            resource["LogicalResourceId"]: resource["PhysicalResourceId"]
-            for resource in resources
-            if resource.keys() >= {"LogicalResourceId", "PhysicalResourceId"}
-        }
-        stack = self.client.describe_stacks(StackName="test")["Stacks"][0]
-        self.status = stack["StackStatus"]
-        self.outputs = {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
-
-
-@pytest.fixture
-def aws() -> Iterator[None]:
-    """An empty AWS account, with the functions' code in a bucket."""
+@contextmanager
+def account() -> Iterator[None]:
+    """An account in moto, with the functions' code in a bucket."""
     with mock_aws():
         code = io.BytesIO()
         with zipfile.ZipFile(code, "w") as archive:
             archive.writestr("bootstrap", "")
         s3 = boto3.client("s3")
-        s3.create_bucket(Bucket=CODE_BUCKET)
-        s3.put_object(Bucket=CODE_BUCKET, Key=CODE_KEY, Body=code.getvalue())
+        s3.create_bucket(Bucket=stacks.CODE_BUCKET)
+        s3.put_object(Bucket=stacks.CODE_BUCKET, Key=stacks.CODE_KEY, Body=code.getvalue())
         yield
+
+
+@pytest.fixture
+def aws() -> Iterator[None]:
+    with account():
+        yield
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[stacks.Stack]:
+    """The bridge with every option, on the cluster of the recording."""
+    with account():
+        yield stacks.Stack(stacks.packaged(), stacks.EVERY_OPTION | {"ClusterArn": walk.CLUSTER_ARN})
+
+
+@pytest.fixture(scope="session")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> walk.Recording:
+    return walk.record(tmp_path_factory.mktemp("recorded"))

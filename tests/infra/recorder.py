@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from conftest import ACCOUNT, REGION
 from policies import Call
+from stacks import arn
 
 SERVICES = ("dynamodb", "ecs", "lambda")
 
@@ -119,10 +119,6 @@ def _json(text: bytes) -> dict[str, Any]:
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
-
-
-def arn(service: str, resource: str) -> str:
-    return f"arn:aws:{service}:{REGION}:{ACCOUNT}:{resource}"
 
 
 def asked(exchange: Exchange, table: str, deployment: str, roles: dict[str, list[str]]) -> Iterator[Call]:

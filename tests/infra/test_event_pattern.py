@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ACCOUNT, PARAMETERS, REGION, ROOT, template
+from stacks import PARAMETERS, ROOT, arn, template
 
 # The engine runs alone but for one exception class, whose module would pull in all of LocalStack.
 api = types.ModuleType("localstack.aws.api.events")
@@ -19,7 +19,7 @@ sys.modules["localstack.aws.api.events"] = api
 from localstack.services.events.event_rule_engine import EventPatternCompiler, EventRuleEngine  # noqa: E402
 
 EVENTS = sorted((ROOT / "tests/fixtures/events").glob("*.json"))
-FOREIGN_CLUSTER = f"arn:aws:ecs:{REGION}:{ACCOUNT}:cluster/jobs-2"
+FOREIGN_CLUSTER = arn("ecs", "cluster/jobs-2")
 
 
 def resolved(node: Any) -> Any:

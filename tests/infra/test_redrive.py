@@ -9,7 +9,7 @@ from typing import Any
 
 import boto3
 import pytest
-from conftest import ROOT
+from stacks import ROOT
 
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "infra")]
 from local_stack import LocalStack, until  # noqa: E402

@@ -8,7 +8,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-from conftest import ROOT
+from stacks import ROOT
 from samtranslator.yaml_helper import yaml_parse
 
 sys.path.append(str(ROOT / "infra"))

@@ -1,0 +1,94 @@
+"""The templates as AWS would see them: after the SAM transform, and created in moto's CloudFormation."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+ACCOUNT = "123456789012"
+REGION = "us-east-1"
+
+os.environ.update(
+    AWS_DEFAULT_REGION=REGION, AWS_ACCESS_KEY_ID="testing", AWS_SECRET_ACCESS_KEY="testing", SAM_CLI_TELEMETRY="0"
+)
+
+# These read the region when they are imported.
+import boto3  # noqa: E402
+from samtranslator.translator.transform import transform  # noqa: E402
+from samtranslator.yaml_helper import yaml_parse  # noqa: E402
+
+CODE_BUCKET, CODE_KEY = "code", "function.zip"
+
+
+def arn(service: str, resource: str) -> str:
+    return f"arn:aws:{service}:{REGION}:{ACCOUNT}:{resource}"
+
+
+PARAMETERS = {
+    "Deployment": "prod",
+    "ClusterArn": arn("ecs", "cluster/jobs"),
+    "TaskDefinitionArns": f"{arn('ecs', 'task-definition/etl:*')},{arn('ecs', 'task-definition/report:*')}",
+    "PassRoleArns": f"arn:aws:iam::{ACCOUNT}:role/etl-task,arn:aws:iam::{ACCOUNT}:role/ecs-execution",
+    "Profiles": json.dumps({"default": {"container_name": "main", "run_task": {"taskDefinition": "etl"}}}),
+}
+
+EVERY_OPTION = PARAMETERS | {
+    "Profiles": "",
+    "ProfilesLayerArn": arn("lambda", "layer:profiles:1"),
+    "Architecture": "arm64",
+    "SubmitConcurrency": "50",
+    "TaskStateConcurrency": "100",
+    "KmsKeyArn": arn("kms", "key/11111111-2222-3333-4444-555555555555"),
+    "AlarmTopicArn": arn("sns", "oncall"),
+    "PermissionsBoundaryArn": f"arn:aws:iam::{ACCOUNT}:policy/boundary",
+    "SubnetIds": "subnet-11111111,subnet-22222222",
+    "SecurityGroupIds": "sg-11111111",
+}
+
+
+def template(name: str = "template.yaml") -> dict[str, Any]:
+    """A template as it is written, short-form intrinsics spelt out."""
+    return yaml_parse((ROOT / name).read_text())
+
+
+def packaged() -> dict[str, Any]:
+    """template.yaml after what `sam package` and the SAM transform do to it."""
+    source = template()
+    source["Globals"]["Function"]["CodeUri"] = f"s3://{CODE_BUCKET}/{CODE_KEY}"
+    defaults = {name: parameter["Default"] for name, parameter in source["Parameters"].items() if "Default" in parameter}
+    # No policy of AWS's own is attached to anything, so there is none to load.
+    return transform(source, defaults | PARAMETERS, managed_policy_loader=None)
+
+
+class Stack:
+    """A stack in moto, and what came of its resources."""
+
+    def __init__(self, body: dict[str, Any], parameters: dict[str, str]) -> None:
+        body = copy.deepcopy(body)
+        # moto has function URLs, but not in CloudFormation, and an output of what it cannot create ends it.
+        body["Outputs"].pop("SubmitUrl", None)
+        if not parameters.get("KmsKeyArn") and "ExecutorPolicy" in body["Resources"]:
+            # It also leaves AWS::NoValue in a list, where CloudFormation leaves the item out.
+            document = body["Resources"]["ExecutorPolicy"]["Properties"]["PolicyDocument"]
+            document["Statement"] = [statement for statement in document["Statement"] if "Fn::If" not in statement]
+        client = boto3.client("cloudformation")
+        client.create_stack(
+            StackName="test",
+            TemplateBody=json.dumps(body),
+            Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
+            Capabilities=["CAPABILITY_IAM"],
+        )
+        resources = client.describe_stack_resources(StackName="test")["StackResources"]
+        # What moto cannot create has no names.
+        self.ids = {
+            resource["LogicalResourceId"]: resource["PhysicalResourceId"]
+            for resource in resources
+            if resource.keys() >= {"LogicalResourceId", "PhysicalResourceId"}
+        }
+        stack = client.describe_stacks(StackName="test")["Stacks"][0]
+        self.status = stack["StackStatus"]
+        self.outputs = {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
