@@ -62,7 +62,9 @@ class Recording:
         """The lines of all functions."""
         for function in FUNCTIONS:
             for path in self.log_dir.glob(f"{function}-*.log"):
-                yield from (json.loads(line) for line in path.read_text().splitlines() if line.startswith("{"))
+                # The last one may be only half written.
+                lines = path.read_text().rpartition("\n")[0].splitlines()
+                yield from (json.loads(line) for line in lines if line.startswith("{"))
 
 
 class Local:
@@ -164,6 +166,7 @@ def walk(local: LocalStack, recorder: Recorder) -> None:
     submit("unanswered", "sleep", "600", overrides=silent)
     called("reconcile", "ListTasks")
     local.drop_rules()
+    executor.stop(["unanswered"], "not wanted")
 
     # A stop that reconcile sends: the task runs longer than its profile allows.
     submit("late", "sleep", "600", profile="hasty")
@@ -189,7 +192,10 @@ def record(folder: Path) -> Recording:
         }
         profiles = PROFILES | {"hasty": PROFILES["default"] | {"run_timeout": 1}}
         with LocalStack(folder, flags, profiles=profiles, task_definitions=[TASK_DEFINITION]) as local:
+            recording = Recording(recorder.exchanges, local.log_dir)
             walk(local, recorder)
+            # A run of reconcile counts at its end what it found out, and ends when nothing more is due soon.
+            until("reconcile has counted repairs", lambda: any("Repairs" in line for line in recording.log()), 90)
     finally:
         recorder.close()
-    return Recording(recorder.exchanges, local.log_dir)
+    return recording
