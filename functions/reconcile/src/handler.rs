@@ -6,7 +6,7 @@ use std::{
 };
 
 use ecs_bridge_aws::{
-    Bridge, DESCRIBED, Described, DueRecord, Settled, TableError,
+    Bridge, BridgeError, DESCRIBED, Described, DueRecord, Settled, TableError,
     eyes::{self, OVERDUE},
     learnt, now,
 };
@@ -152,7 +152,7 @@ impl Reconcile {
     }
 
     /// Claims one record and does what is due; all but a description, which is done for many together.
-    async fn claim(&self, record: Record) -> Result<Claimed, TableError> {
+    async fn claim(&self, record: Record) -> Result<Claimed, BridgeError> {
         let before = record.clone();
         let Settled { record, action } = self.bridge.decide(record, &Input::Due).await?;
         if record.rev == before.rev {
@@ -243,7 +243,7 @@ impl Report {
         }
     }
 
-    fn failed(&mut self, error: &TableError) {
+    fn failed(&mut self, error: &BridgeError) {
         tracing::error!(%error, "a record could not be worked on; it stays due");
         self.errors += 1;
     }

@@ -1,7 +1,7 @@
 //! `POST /v1/stops`.
 
 use aws_lambda_events::lambda_function_urls::LambdaFunctionUrlResponse;
-use ecs_bridge_aws::{Created, TableError, now};
+use ecs_bridge_aws::{BridgeError, Created, now};
 use ecs_bridge_core::{
     Input, Record, SubmissionId,
     api::{self, ItemAnswer, ItemError},
@@ -44,7 +44,7 @@ impl App {
     }
 
     /// Stops a submission. An unknown one leaves a cancelled record, so that what it overtook never launches.
-    async fn stop_one(&self, id: &SubmissionId, reason: &str) -> Result<Record, TableError> {
+    async fn stop_one(&self, id: &SubmissionId, reason: &str) -> Result<Record, BridgeError> {
         let record = match self.bridge.table.get(id).await? {
             Some(record) => record,
             None => {

@@ -1,6 +1,9 @@
 //! `POST /v1/submissions`: record first, RunTask second.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    fmt::Display,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use aws_lambda_events::lambda_function_urls::LambdaFunctionUrlResponse;
 use ecs_bridge_aws::{Created, Settled, TableError, eyes, now};
@@ -118,7 +121,7 @@ impl App {
 }
 
 /// The error of an item that the table did not take.
-pub fn unavailable(submission_id: &SubmissionId, error: &TableError) -> ItemError {
+pub fn unavailable(submission_id: &SubmissionId, error: &impl Display) -> ItemError {
     tracing::error!(%submission_id, %error, "an item was not accepted");
     ItemError::new(ItemCode::Unavailable, "the table does not answer; send this item again")
 }

@@ -1,6 +1,6 @@
 //! One event: read the record, decide, write.
 
-use ecs_bridge_aws::{Bridge, TableError};
+use ecs_bridge_aws::{Bridge, BridgeError};
 use ecs_bridge_core::{
     Input,
     event::{self, Event},
@@ -11,8 +11,8 @@ use ecs_bridge_core::{
 /// Events of others and poison are let go: trying again would not help.
 ///
 /// # Errors
-/// Where the table does not answer: Lambda then tries again, and later puts the event where it is kept.
-pub async fn handle(bridge: &Bridge, event: &str) -> Result<(), TableError> {
+/// Where the table does not answer, or a task that should not live was not stopped: Lambda then tries again, and later puts the event where it is kept.
+pub async fn handle(bridge: &Bridge, event: &str) -> Result<(), BridgeError> {
     let (submission_id, task) = match event::parse(event, &bridge.rules.deployment) {
         Ok(Event::Ours(submission_id, task)) => (submission_id, task),
         Ok(Event::Foreign) => {

@@ -32,6 +32,17 @@ pub struct Settled {
     pub action: Option<Action>,
 }
 
+/// Why a decision could not be carried through.
+#[derive(Debug, thiserror::Error)]
+pub enum BridgeError {
+    /// The table did not answer. The record is due again at its `check_at`.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// A task lives that should not, and no record is due that would stop it.
+    #[error("a task that should not live was not stopped")]
+    NotStopped(#[source] EcsError),
+}
+
 /// Table, ECS and rules of a deployment.
 #[derive(Debug)]
 pub struct Bridge {
@@ -100,8 +111,8 @@ impl Bridge {
     /// Decides on `input`, acts, decides on what came of it, and so on until there is nothing left to do.
     ///
     /// # Errors
-    /// Where the table does not answer; see [`decide`](Self::decide).
-    pub async fn settle(&self, record: Record, input: Input) -> Result<Record, TableError> {
+    /// Where the table does not answer, see [`decide`](Self::decide), or ECS does not stop what nobody else will.
+    pub async fn settle(&self, record: Record, input: Input) -> Result<Record, BridgeError> {
         let settled = self.decide(record, &input).await?;
         self.carry_out(settled).await
     }
@@ -109,11 +120,20 @@ impl Bridge {
     /// Does what was decided, and what follows from it.
     ///
     /// # Errors
-    /// Where the table does not answer; see [`decide`](Self::decide).
-    pub async fn carry_out(&self, Settled { mut record, action }: Settled) -> Result<Record, TableError> {
+    /// As of [`settle`](Self::settle).
+    pub async fn carry_out(&self, Settled { mut record, action }: Settled) -> Result<Record, BridgeError> {
         let mut actions = VecDeque::from_iter(action);
         while let Some(action) = actions.pop_front() {
-            for input in self.act(&record, action).await {
+            let only_chance = is_only_chance(&record, &action);
+            let inputs = match self.act(&record, action).await {
+                Ok(inputs) => inputs,
+                Err(error) if only_chance => return Err(BridgeError::NotStopped(error)),
+                Err(error) => {
+                    tracing::warn!(submission_id = %record.submission_id, %error, "a call to ECS failed; it is repeated when due");
+                    continue;
+                }
+            };
+            for input in inputs {
                 let settled = self.decide(record, &input).await?;
                 record = settled.record;
                 actions.extend(settled.action);
@@ -122,20 +142,16 @@ impl Bridge {
         Ok(record)
     }
 
-    /// Does one thing, and tells what was learnt by it. What fails here is done again when the record is due.
-    async fn act(&self, record: &Record, action: Action) -> Vec<Input> {
-        let result = match action {
-            Action::RunTask(call) => return self.run_task(record, call).await,
+    /// Does one thing, and tells what was learnt by it.
+    async fn act(&self, record: &Record, action: Action) -> Result<Vec<Input>, EcsError> {
+        match action {
+            Action::RunTask(call) => Ok(self.run_task(record, call).await),
             Action::LookUp(_) => self.look_up(record).await,
             Action::Describe { task_arn } => self.describe(record, task_arn).await,
             Action::Stop { task_arn, cluster, reason, then } => {
                 self.stop(record, task_arn, &cluster, &reason, then).await
             }
-        };
-        result.unwrap_or_else(|error| {
-            tracing::warn!(submission_id = %record.submission_id, %error, "a call to ECS failed; it is repeated when due");
-            Vec::new()
-        })
+        }
     }
 
     async fn run_task(&self, record: &Record, call: Call) -> Vec<Input> {
@@ -207,6 +223,14 @@ impl Bridge {
             // A task that ECS calls MISSING is not expected to be found for a stop either: it was asked.
             (_, AfterStop::GiveUp(at)) => Ok(vec![Input::Missing { task_arn, at, stop_sent: true }]),
         }
+    }
+}
+
+/// Whether no timer will bring this action again: it stops a task that is not, or not any more, its record's own.
+fn is_only_chance(record: &Record, action: &Action) -> bool {
+    match action {
+        Action::Stop { task_arn, .. } => record.state.is_terminal() || record.task_arn.as_ref() != Some(task_arn),
+        Action::RunTask(_) | Action::LookUp(_) | Action::Describe { .. } => false,
     }
 }
 

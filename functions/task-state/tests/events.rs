@@ -1,0 +1,143 @@
+//! Records, the events that come to them, and what they are then: each life of `tests/fixtures/lives.json` through the
+//! function's own handler, every request to DynamoDB and ECS counted at the wire.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code")]
+
+#[path = "../src/handler.rs"]
+mod handler;
+#[path = "../../../shared/aws/tests/support/mod.rs"]
+mod support;
+
+use ecs_bridge_aws::Created;
+use ecs_bridge_core::Record;
+use serde_json::{Value, json};
+use support::{Deployment, Reply, Wire};
+
+fn fixtures() -> Value {
+    serde_json::from_str(include_str!("../../../tests/fixtures/lives.json")).unwrap()
+}
+
+/// RFC 7396.
+fn merge(target: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        *target = patch.clone();
+        return;
+    };
+    if !target.is_object() {
+        *target = json!({});
+    }
+    for (name, value) in patch {
+        match value {
+            Value::Null => drop(target.as_object_mut().unwrap().remove(name)),
+            _ => merge(&mut target[name], value),
+        }
+    }
+}
+
+fn merged(base: &Value, patch: &Value) -> Value {
+    let mut merged = base.clone();
+    merge(&mut merged, patch);
+    merged
+}
+
+/// The event of one step.
+fn event(base: &Value, id: &str, step: &Value) -> String {
+    let attempt = step["attempt"].as_u64().unwrap_or(1);
+    let ours = json!({"detail": {"startedBy": format!("local/{id}/{attempt}")}});
+    merged(&merged(base, &ours), &step["event"]).to_string()
+}
+
+async fn deployment() -> Deployment {
+    Deployment::new(|_, _| Reply::Answer(200, "{}".to_owned())).await
+}
+
+/// Requests since the last call: reads and writes of the table, and tasks that were stopped.
+fn requests(deployment: &Deployment) -> (u64, u64, Vec<String>) {
+    let operations = deployment.table.take();
+    let count = |operation| operations.iter().filter(|seen| **seen == operation).count() as u64;
+    let (reads, writes) = (count("GetItem"), count("UpdateItem"));
+    assert_eq!(reads + writes, operations.len() as u64, "{operations:?}");
+    let calls = deployment.ecs.seen();
+    assert!(calls.iter().all(|call| call.operation == "StopTask"), "the one ECS call that task-state may make");
+    (reads, writes, calls.iter().map(|call| call.body()["task"].as_str().unwrap().to_owned()).collect())
+}
+
+#[tokio::test]
+async fn every_life_ends_as_it_should_for_one_read_and_at_most_one_write_an_event() {
+    let fixtures = fixtures();
+    for life in fixtures["lives"].as_array().unwrap() {
+        let (id, shows) = (life["id"].as_str().unwrap(), &life["shows"]);
+        let mut row = merged(&fixtures["record"], &json!({"submission_id": id}));
+        if let Some(patch) = life.get("record") {
+            merge(&mut row, patch);
+        }
+        let record: Record = serde_json::from_value(row).unwrap();
+        let deployment = deployment().await;
+        assert!(matches!(deployment.bridge.table.create(&record).await, Ok(Created::New)));
+        deployment.table.take();
+        let mut stopped = Vec::new();
+        for step in life["steps"].as_array().unwrap() {
+            handler::handle(&deployment.bridge, &event(&fixtures["event"], id, step)).await.unwrap();
+            let expected = |name| step.get(name).map_or(1, |count| count.as_u64().unwrap());
+            for task in step.get("stops").and_then(Value::as_array).into_iter().flatten() {
+                stopped.push(task.as_str().unwrap().to_owned());
+            }
+            assert_eq!(requests(&deployment), (expected("reads"), expected("writes"), stopped.clone()), "{shows}");
+        }
+        let seen = serde_json::to_value(deployment.record(id).await).unwrap();
+        for (name, value) in life["ends"].as_object().unwrap() {
+            assert_eq!(seen.get(name).unwrap_or(&Value::Null), value, "{shows}: {name} of {seen}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_event_is_let_go_for_nothing() {
+    let deployment = deployment().await;
+    for text in ["null", "7", "\"event\"", "[]", "{}", "{\"detail\": null}", "{\"detail\": []}", "not JSON", ""] {
+        handler::handle(&deployment.bridge, text).await.unwrap();
+    }
+    assert_eq!(requests(&deployment), (0, 0, vec![]));
+}
+
+#[tokio::test]
+async fn an_event_of_an_unknown_submission_creates_no_record() {
+    let deployment = deployment().await;
+    let text = event(&fixtures()["event"], "never-submitted", &json!({"event": {"detail": {"version": 9}}}));
+    handler::handle(&deployment.bridge, &text).await.unwrap();
+    assert_eq!(requests(&deployment), (1, 0, vec![]));
+}
+
+#[tokio::test]
+async fn an_event_is_not_let_go_while_the_table_does_not_answer() {
+    let deployment = Deployment::with(
+        Wire::dynamodb(|_, _| support::error(500, "InternalServerError", "try again")).await,
+        Wire::start(|_, _| Reply::Closed).await,
+    );
+    let text = event(&fixtures()["event"], "a", &json!({"event": {}}));
+    let error = handler::handle(&deployment.bridge, &text).await.unwrap_err();
+    assert_eq!(error.to_string(), "GetItem: InternalServerError: try again");
+}
+
+#[tokio::test]
+async fn an_event_whose_row_cannot_be_read_is_not_let_go() {
+    let table = Wire::dynamodb(|_, _| {
+        Reply::Answer(200, json!({"Item": {"submission_id": {"S": "a"}, "state": {"S": "resting"}}}).to_string())
+    });
+    let deployment = Deployment::with(table.await, Wire::start(|_, _| Reply::Closed).await);
+    let text = event(&fixtures()["event"], "a", &json!({"event": {}}));
+    let error = handler::handle(&deployment.bridge, &text).await.unwrap_err();
+    assert_eq!(error.to_string(), "the row of a is no record of a submission");
+}
+
+#[tokio::test]
+async fn an_event_of_a_task_that_should_not_live_is_not_let_go_until_it_is_stopped() {
+    let deployment = Deployment::new(|_, _| support::error(400, "ThrottlingException", "Rate exceeded")).await;
+    let tombstone =
+        Record::tombstone("a".parse().unwrap(), "not needed", ecs_bridge_aws::now(), &deployment.bridge.rules);
+    assert!(matches!(deployment.bridge.table.create(&tombstone).await, Ok(Created::New)));
+    let live = json!({"event": {"detail": {"lastStatus": "RUNNING", "desiredStatus": "RUNNING", "containers": []}}});
+    let text = event(&fixtures()["event"], "a", &live);
+    let error = handler::handle(&deployment.bridge, &text).await.unwrap_err();
+    assert_eq!(error.to_string(), "a task that should not live was not stopped");
+}
