@@ -2,8 +2,12 @@
 
 mod handler;
 
-use ecs_bridge_aws::{Bridge, Clients, eyes::Metrics};
-use ecs_bridge_core::config::Environment;
+use ecs_bridge_aws::{
+    Bridge, Clients,
+    eyes::{self, Metrics},
+    warm_up,
+};
+use ecs_bridge_core::{Timestamp, config::Environment};
 use lambda_runtime::{LambdaEvent, service_fn};
 use serde::de::IgnoredAny;
 
@@ -11,13 +15,15 @@ use crate::handler::Reconcile;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {
-    lambda_runtime::tracing::init_default_subscriber();
+    eyes::log();
     let mut environment = Environment::new(|name: &str| std::env::var(name).ok());
     let config = environment.config();
     let config = environment.finish(config)?;
 
     let metrics = Metrics::new(&config.rules.deployment);
-    let reconcile = Reconcile { bridge: Bridge::new(&Clients::from_environment().await, config) };
+    let reconcile = Reconcile { bridge: Bridge::new(&Clients::from_environment(), config) };
+    // Its role reads the index, and no record by itself.
+    warm_up(async { drop(reconcile.bridge.table.queued(Timestamp::from_millis(0), 1).await) }).await;
     let handler = async |event: LambdaEvent<IgnoredAny>| {
         let report = reconcile.run(event.context.deadline()).await;
         metrics.flush();

@@ -10,7 +10,11 @@ mod wake;
 use std::error::Error;
 
 use aws_lambda_events::lambda_function_urls::LambdaFunctionUrlRequest;
-use ecs_bridge_aws::{Bridge, Clients, eyes::Metrics};
+use ecs_bridge_aws::{
+    Bridge, Clients,
+    eyes::{self, Metrics},
+    warm_up,
+};
 use ecs_bridge_core::{config::Environment, profile::Profiles};
 use lambda_runtime::{LambdaEvent, service_fn};
 
@@ -18,7 +22,7 @@ use crate::{handler::App, wake::Wake};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {
-    lambda_runtime::tracing::init_default_subscriber();
+    eyes::log();
     let mut environment = Environment::new(|name: &str| std::env::var(name).ok());
     let config = environment.config();
     let cluster = environment.needed("ECS_BRIDGE_CLUSTER");
@@ -27,13 +31,19 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     let config = environment.finish(config)?;
 
     let metrics = Metrics::new(&config.rules.deployment);
-    let clients = Clients::from_environment().await;
+    let clients = Clients::from_environment();
     let app = App {
         wake: reconcile.map(|function| Wake::new(&clients.config, function)),
         bridge: Bridge::new(&clients, config),
         profiles: profiles?,
         cluster,
     };
+    warm_up(async {
+        let (table, ecs) = (app.bridge.table.look_at_launch_tokens(), app.bridge.ecs.is_active(&app.cluster));
+        // What they answer does not matter.
+        let _ = tokio::join!(table, ecs);
+    })
+    .await;
     let handler = async |event: LambdaEvent<LambdaFunctionUrlRequest>| {
         let answer = app.handle(event.payload, &event.context.request_id).await;
         metrics.flush();

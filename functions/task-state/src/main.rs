@@ -2,20 +2,25 @@
 
 mod handler;
 
-use ecs_bridge_aws::{Bridge, Clients, eyes::Metrics};
+use ecs_bridge_aws::{
+    Bridge, Clients,
+    eyes::{self, Metrics},
+    warm_up,
+};
 use ecs_bridge_core::config::Environment;
 use lambda_runtime::{LambdaEvent, service_fn};
 use serde_json::value::RawValue;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {
-    lambda_runtime::tracing::init_default_subscriber();
+    eyes::log();
     let mut environment = Environment::new(|name: &str| std::env::var(name).ok());
     let config = environment.config();
     let config = environment.finish(config)?;
 
     let metrics = Metrics::new(&config.rules.deployment);
-    let bridge = Bridge::new(&Clients::from_environment().await, config);
+    let bridge = Bridge::new(&Clients::from_environment(), config);
+    warm_up(async { bridge.table.look_at_launch_tokens().await.unwrap_or_default() }).await;
     let handler = async |event: LambdaEvent<Box<RawValue>>| {
         let result = handler::handle(&bridge, event.payload.get()).await;
         metrics.flush();

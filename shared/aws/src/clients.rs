@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
-use aws_config::{BehaviorVersion, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
+use aws_config::{
+    BehaviorVersion, Region, SdkConfig, environment::EnvironmentVariableCredentialsProvider, retry::RetryConfig,
+    timeout::TimeoutConfig,
+};
+use aws_sdk_dynamodb::config::SharedCredentialsProvider;
+use aws_types::service_config::{LoadServiceConfig, ServiceConfigKey};
 
 /// DynamoDB answers in milliseconds; a connection that froze with its Lambda must not cost more than this.
 const TABLE_ATTEMPT: Duration = Duration::from_secs(3);
@@ -11,6 +16,20 @@ const TABLE_ATTEMPT: Duration = Duration::from_secs(3);
 const ECS_ATTEMPT: Duration = Duration::from_secs(15);
 
 const CONNECT: Duration = Duration::from_secs(2);
+
+/// How long a start may take for connections: Lambda allows 10 s, and an invocation may be waiting.
+const WARM_UP: Duration = Duration::from_secs(1);
+
+/// Lets `calls` open the connections that the first invocation needs, and waits for it.
+///
+/// While it initialises, Lambda gives a process a whole CPU, and later the fourteenth part of one where it has 128 MB:
+/// reading certificates and shaking hands then takes so much longer. Nothing hangs on it: what fails here, the
+/// invocation meets again, and can tell.
+pub async fn warm_up(calls: impl Future<Output = ()>) {
+    if tokio::time::timeout(WARM_UP, calls).await.is_err() {
+        tracing::debug!("no connections in time");
+    }
+}
 
 /// The clients of a function.
 #[derive(Clone, Debug)]
@@ -24,10 +43,25 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// Clients by the SDK's usual environment: region, credentials, `AWS_ENDPOINT_URL_…`.
-    pub async fn from_environment() -> Self {
+    /// Clients by what Lambda puts into the environment: region and credentials; and `AWS_ENDPOINT_URL_…`.
+    ///
+    /// Without the SDK's chain of providers, which would look for files, and link in STS and the metadata of
+    /// instances: a tenth of what Lambda loads, and a part of each cold start.
+    pub fn from_environment() -> Self {
         let retries = RetryConfig::standard().with_max_attempts(4).with_initial_backoff(Duration::from_millis(50));
-        Self::new(&aws_config::defaults(BehaviorVersion::latest()).retry_config(retries).load().await)
+        let region = variable("AWS_REGION").or_else(|| variable("AWS_DEFAULT_REGION"));
+        let credentials = SharedCredentialsProvider::new(EnvironmentVariableCredentialsProvider::new());
+        let is_set = |name| variable(name).is_some_and(|value| value.eq_ignore_ascii_case("true"));
+        let config = SdkConfig::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(region.map(Region::new))
+            .credentials_provider(credentials)
+            .retry_config(retries)
+            .use_fips(is_set("AWS_USE_FIPS_ENDPOINT"))
+            .use_dual_stack(is_set("AWS_USE_DUALSTACK_ENDPOINT"))
+            .service_config(ServiceVariables)
+            .build();
+        Self::new(&config)
     }
 
     /// Clients with this configuration, but for their timeouts.
@@ -43,5 +77,20 @@ impl Clients {
                 aws_sdk_ecs::config::Builder::from(config).timeout_config(timeouts(ECS_ATTEMPT)).build(),
             ),
         }
+    }
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Settings of one service, such as `AWS_ENDPOINT_URL_DYNAMODB`, before those for all, such as `AWS_ENDPOINT_URL`.
+#[derive(Debug)]
+struct ServiceVariables;
+
+impl LoadServiceConfig for ServiceVariables {
+    fn load_config(&self, key: ServiceConfigKey<'_>) -> Option<String> {
+        let service = key.service_id().to_ascii_uppercase().replace(' ', "_");
+        variable(&format!("{}_{service}", key.env())).or_else(|| variable(key.env()))
     }
 }

@@ -8,6 +8,22 @@ use ecs_bridge_core::{Alarm, Deployment, LaunchAnswer, Record, State, Timestamp,
 use metrics::{Unit, counter, describe_histogram, gauge, histogram};
 use metrics_cloudwatch_embedded::{Builder, Collector};
 
+/// Begins to log to standard output, as Lambda's own settings ask: `AWS_LAMBDA_LOG_LEVEL` (`INFO` unless set), and JSON,
+/// an object a line, where `AWS_LAMBDA_LOG_FORMAT` says so.
+///
+/// A line names its span once: CloudWatch charges by the byte. Filters by module are not understood: their regular
+/// expressions would be a part of each cold start.
+pub fn log() {
+    let variable = |name| std::env::var(name).unwrap_or_default();
+    let level = variable("AWS_LAMBDA_LOG_LEVEL").parse().unwrap_or(tracing::Level::INFO);
+    let lines = tracing_subscriber::fmt().with_max_level(level).with_target(false).without_time();
+    if variable("AWS_LAMBDA_LOG_FORMAT").eq_ignore_ascii_case("json") {
+        lines.json().with_span_list(false).init();
+    } else {
+        lines.init();
+    }
+}
+
 /// The metrics of a function; those of one invocation are written after it.
 #[derive(Clone, Copy)]
 pub struct Metrics(Option<&'static Collector>);

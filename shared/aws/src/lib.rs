@@ -10,6 +10,6 @@ pub mod eyes;
 mod table;
 
 pub use bridge::{Bridge, Settled, learnt, now};
-pub use clients::Clients;
+pub use clients::{Clients, warm_up};
 pub use ecs::{DESCRIBED, Described, Ecs, EcsError};
 pub use table::{Created, DueRecord, Table, TableError};

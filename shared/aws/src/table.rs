@@ -303,6 +303,21 @@ impl Table {
         Err(TableError::Call { operation: "UpdateItem", reason: "other processes took launch tokens first".to_owned() })
     }
 
+    /// Looks how many launch tokens are left: who starts without knowing would assume a full bucket, and ask for tokens
+    /// in vain. One read, of half a unit.
+    ///
+    /// # Errors
+    /// Where DynamoDB does not answer.
+    pub async fn look_at_launch_tokens(&self) -> Result<(), TableError> {
+        let request = self.client.get_item().table_name(&self.name);
+        let request = request.key(KEY, AttributeValue::S(launch_rate::ROW.to_owned()));
+        let answer = request.send().await.map_err(TableError::call("GetItem"))?;
+        if let Some(empty_at) = answer.item().and_then(|row| number(row.get("empty_at")?)) {
+            self.remember_bucket(Bucket::from_micros(empty_at));
+        }
+        Ok(())
+    }
+
     fn known_bucket(&self) -> Bucket {
         *self.bucket.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
