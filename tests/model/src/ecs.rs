@@ -10,6 +10,10 @@ pub(crate) const REMEMBERED: u8 = 5;
 /// For how many ticks a task may stay as it is before it goes on.
 const LINGERS: u8 = 2;
 
+/// For how many ticks after a launch DescribeTasks and ListTasks may not know of it.
+pub(crate) const NEW_TO_DESCRIBE: u8 = 2;
+pub(crate) const NEW_TO_LIST: u8 = 1;
+
 /// A task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct EcsTask {
@@ -131,6 +135,31 @@ impl EcsTask {
     /// ECS still describes it, and answers its token with it.
     pub(crate) fn is_remembered(&self, now: u8) -> bool {
         !self.is_stopped() || now < self.since + REMEMBERED
+    }
+
+    /// ECS may not know of it yet.
+    pub(crate) fn is_new(&self, now: u8, ticks: u8) -> bool {
+        now < self.launched_at + ticks
+    }
+
+    /// Forgets times that make no difference any more.
+    pub(crate) fn age(&mut self, now: u8) {
+        if !self.is_new(now, NEW_TO_DESCRIBE) {
+            self.launched_at = 0;
+        }
+        if !self.is_remembered(now) {
+            self.since = 0;
+        }
+    }
+
+    /// What an event tells of it.
+    pub(crate) fn told(self) -> Self {
+        Self { heard: 0, launched_at: 0, stop_asked: false, ..self }
+    }
+
+    /// What still matters of a task that is over, and whose submission has gone on to another attempt.
+    pub(crate) fn outlived(self) -> Self {
+        Self { version: 0, status: Status::Stopped(End::Unknown), stop_code: None, ..self.told() }
     }
 
     /// The exit code of its container.

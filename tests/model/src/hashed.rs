@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use ecs_bridge_core::{Record, Timestamp};
+use ecs_bridge_core::{Record, State};
 
 use crate::scenario::Scenario;
 
@@ -47,32 +47,29 @@ fn behaviour(record: &Record) -> impl Hash + use<> {
         ecs_version,
         exit_code,
         stop_code,
-        stopped_reason,
         unanswered_since,
         launch_calls,
         last_call_at,
         refusals,
         lookups,
         looked_up_at,
-        missing_count,
         missing_at,
         seen_running,
         ran_before,
         stop_requested,
         launched_at,
         started_at,
-        container_exited_at,
         stopped_at,
         check_at,
         changed_at,
-        content_hash,
+        policy,
         // The same for a whole life.
         submission_id: _,
         schema: _,
         profile: _,
+        content_hash: _,
         container_name: _,
         cluster: _,
-        policy: _,
         labels: _,
         launch_deadline: _,
         created_at: _,
@@ -81,20 +78,32 @@ fn behaviour(record: &Record) -> impl Hash + use<> {
         // Texts for people, and what is only shown to them.
         last_status: _,
         desired_status: _,
+        stopped_reason: _,
+        container_exited_at: _,
         reason: _,
         attempts: _,
+        // It goes along with `missing_at`.
+        missing_count: _,
         // It only rises: whether it still is what somebody read is noted with the reader.
         rev: _,
         updated_at: _,
         expires_at: _,
     } = record;
+    let task = (*state, *attempt, task_arn.clone(), *exit_code);
+    if matches!(state, State::Succeeded | State::Failed) {
+        return (task, None, None);
+    }
+    let seen = (*ecs_version, stopped_at.is_some(), *changed_at);
+    if state.is_terminal() {
+        return (task, Some(seen), None);
+    }
     let launch = (*unanswered_since, *launch_calls, *last_call_at, *refusals, *lookups, *looked_up_at);
-    let task = (task_arn.clone(), *ecs_version, *exit_code, stop_code.clone(), stopped_reason.is_some());
-    let seen = (*missing_count, *missing_at, *seen_running, *ran_before, stop_requested.as_ref().map(|stop| stop.cause as u8));
-    let times = (*launched_at, *started_at, container_exited_at.is_some(), stopped_at.is_some());
+    let stop = (stop_code.clone(), stop_requested.as_ref().map(|stop| stop.cause as u8));
+    let run_since = started_at.filter(|_| policy.run_timeout.is_some());
+    let run = (*launched_at, run_since, *seen_running, *ran_before, *missing_at);
     // Time passes in whole ticks: when exactly between two of them something is due makes no difference.
-    let timer = (check_at.map(|at| Scenario::tick_from(at)), changed_at.map(Timestamp::millis));
-    (*state, *attempt, request.is_some(), content_hash.is_some(), launch, task, seen, times, timer)
+    let timer = (check_at.map(Scenario::tick_from), request.is_some());
+    (task, Some(seen), Some((launch, stop, run, timer)))
 }
 
 impl<T> Clone for Hashed<T> {

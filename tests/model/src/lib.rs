@@ -20,6 +20,6 @@ mod scenario;
 mod world;
 
 pub use mutation::Mutation;
-pub use promise::{Promise, SETTLED};
+pub use promise::{Promise, SETTLED, end_is_reached};
 pub use scenario::Scenario;
 pub use world::{Lane, Step, World};

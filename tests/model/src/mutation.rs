@@ -33,7 +33,7 @@ pub enum Mutation {
     NoEvidence,
     /// A lost event is not made up for: nobody looks after a launched task.
     NobodyLooks,
-    /// A live task of a submission that is over is left alone.
+    /// A live task of a submission that is over is left alone. One comes about by a RunTask that is sent late.
     OrphanLeft,
     /// A stop does not keep an unanswered RunTask from being repeated.
     StopIgnoredByRepeat,
@@ -68,7 +68,8 @@ impl Scenario {
         let mut input = input.clone();
         match self.mutation {
             Some(Mutation::RefusedRepeatIsProof) => {
-                if let Input::Launch(call, LaunchAnswer::RefusedForNow(_) | LaunchAnswer::RefusedForGood(_)) = &mut input
+                if let Input::Launch(call, LaunchAnswer::RefusedForNow(_) | LaunchAnswer::RefusedForGood(_)) =
+                    &mut input
                     && record.launch_calls == call.nth
                 {
                     (record.launch_calls, *call) = (1, Call { nth: 1, ..*call });
@@ -92,7 +93,11 @@ impl Scenario {
                     task.containers.iter_mut().for_each(|container| _ = container.exit_code.get_or_insert(0));
                 }
             }
-            Some(Mutation::RepeatedForTooLong) => rules.timers.repeat_for *= 3,
+            Some(Mutation::RepeatedForTooLong) => {
+                rules.timers.repeat_for *= 3;
+                // So that it takes few repeats to come there.
+                rules.timers.lease *= 3;
+            }
             Some(Mutation::NoEvidence) => {
                 if let Input::Seen(task) = &mut input
                     && failed_to_start(task)

@@ -1,5 +1,6 @@
 //! What must hold in every state.
 
+use ecs_bridge_core::State;
 use stateright::Property;
 
 use crate::{Scenario, World};
@@ -59,6 +60,19 @@ impl Promise {
     }
 }
 
+/// The name of the property that a submission can come to this end, if it is one.
+pub const fn end_is_reached(state: State) -> Option<&'static str> {
+    match state {
+        State::Queued | State::Launching | State::Launched | State::Running => None,
+        State::Succeeded => Some("one succeeds"),
+        State::Failed => Some("one fails"),
+        State::Rejected => Some("one is rejected"),
+        State::Expired => Some("one expires"),
+        State::Cancelled => Some("one is cancelled"),
+        State::Lost => Some("one is lost"),
+    }
+}
+
 pub(crate) fn properties() -> Vec<Property<Scenario>> {
     macro_rules! never_broken {
         ($($promise:ident),*) => {
@@ -85,5 +99,13 @@ pub(crate) fn properties() -> Vec<Property<Scenario>> {
     properties.push(Property::always(SETTLED, |scenario: &Scenario, world: &World| {
         !world.is_quiet(scenario) || world.is_over()
     }));
+    macro_rules! ends {
+        ($($state:ident),*) => {
+            [$(end_is_reached(State::$state).map(|name| {
+                Property::sometimes(name, |_, world: &World| world.has_one(State::$state))
+            })),*]
+        };
+    }
+    properties.extend(ends![Succeeded, Failed, Rejected, Expired, Cancelled, Lost].into_iter().flatten());
     properties
 }

@@ -48,7 +48,10 @@ impl Scenario {
         Self {
             submissions,
             faults,
-            policy: Policy { max_attempts: 2.try_into().unwrap_or(Policy::default().max_attempts), ..Policy::default() },
+            policy: Policy {
+                max_attempts: 2.try_into().unwrap_or(Policy::default().max_attempts),
+                ..Policy::default()
+            },
             launch_deadline: None,
             spot: false,
             restarts: false,

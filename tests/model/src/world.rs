@@ -5,16 +5,12 @@ use std::{
     hash::{Hash, Hasher},
 };
 
-use ecs_bridge_core::{
-    Action, Call, Input, LaunchAnswer, Record, State, Task,
-    decide::AfterStop,
-    task_id,
-};
+use ecs_bridge_core::{Action, Call, Input, LaunchAnswer, Record, State, Task, decide::AfterStop, task_id};
 use stateright::{Model, Property};
 
 use crate::{
     Mutation, Promise, Scenario,
-    ecs::{Change, EcsTask},
+    ecs::{Change, EcsTask, NEW_TO_DESCRIBE, NEW_TO_LIST},
     hashed::{Hashed, fingerprint},
     promise,
     scenario::CONTAINER,
@@ -27,18 +23,23 @@ pub struct World {
     pub now: u8,
     /// How many faults may still happen.
     pub faults: u8,
+    /// Whose turn it is. Submissions share nothing but the clock and the faults, so that the order of their steps
+    /// within a tick makes no difference: each takes all of its own before the next.
+    turn: usize,
     /// The submissions, each with all that concerns it alone.
     pub lanes: Vec<Lane>,
     /// What the last step broke.
     pub broken: Option<Promise>,
 }
 
-/// Submissions are alike: which of them is which makes no difference.
+/// Submissions are alike: which of them is which makes no difference, as long as all of them have their turn before them.
 impl Hash for World {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let mut lanes: Vec<_> = self.lanes.iter().map(fingerprint).collect();
-        lanes.sort_unstable();
-        (self.now, self.faults, self.broken, lanes).hash(state);
+        if self.turn == 0 {
+            lanes.sort_unstable();
+        }
+        (self.now, self.faults, self.turn, self.broken, lanes).hash(state);
     }
 }
 
@@ -79,7 +80,11 @@ struct Process {
 #[derive(Clone, Debug, PartialEq, Hash)]
 enum Next {
     /// It has read and decided; the row was not written since.
-    Write { input: Hashed<Input>, next: Hashed<Record>, action: Option<Hashed<Action>> },
+    Write {
+        input: Hashed<Input>,
+        next: Hashed<Record>,
+        action: Option<Hashed<Action>>,
+    },
     /// It has read, and the row was written since: its own write will fail.
     WriteTooLate(Hashed<Input>),
     Act(Hashed<Action>),
@@ -91,8 +96,8 @@ enum Next {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "the fields are places in the lists of the state before")]
 pub enum Step {
-    /// Time passes.
-    Tick,
+    /// Nothing more happens to a submission within the tick; after the last one, time passes.
+    Wait,
     /// The caller submits; there is a launch token or not.
     Submit { lane: usize, token: bool },
     /// The caller wants it stopped.
@@ -140,6 +145,10 @@ impl World {
         self.broken.is_none()
             && self.lanes.iter().all(|lane| !lane.is_busy(self.now))
             && (self.now >= scenario.horizon || !self.lanes.iter().any(|lane| lane.is_pending(self.now)))
+    }
+
+    pub(crate) fn has_one(&self, state: State) -> bool {
+        self.lanes.iter().any(|lane| lane.row.as_ref().is_some_and(|row| row.state == state))
     }
 
     /// Whether every submission that was accepted has ended.
@@ -194,7 +203,13 @@ impl Model for Scenario {
     type Action = Step;
 
     fn init_states(&self) -> Vec<World> {
-        vec![World { now: 0, faults: self.faults, lanes: vec![Lane::default(); self.submissions], broken: None }]
+        vec![World {
+            now: 0,
+            faults: self.faults,
+            turn: 0,
+            lanes: vec![Lane::default(); self.submissions],
+            broken: None,
+        }]
     }
 
     fn actions(&self, world: &World, steps: &mut Vec<Step>) {
@@ -203,64 +218,68 @@ impl Model for Scenario {
         }
         let faulty = world.faults > 0;
         let stalls: &[bool] = if faulty { &[false, true] } else { &[false] };
-        for (lane, this) in world.lanes.iter().enumerate() {
-            if world.now == 0 {
-                steps.extend([true, false].map(|token| Step::Submit { lane, token }));
+        let lane = world.turn;
+        let Some(this) = world.lanes.get(lane) else { return };
+        if world.now == 0 {
+            steps.extend([true, false].map(|token| Step::Submit { lane, token }));
+        }
+        if self.stops && !this.stopped {
+            steps.extend(stalls.iter().map(|&stalls| Step::Stop { lane, stalls }));
+        }
+        if this.is_due(world.now) {
+            steps.extend(stalls.iter().map(|&stalls| Step::Reconcile { lane, stalls }));
+        }
+        for (event, Event { late, .. }) in this.events.iter().enumerate() {
+            for &stalls in stalls {
+                steps.push(Step::Deliver { lane, event, again: false, stalls });
             }
-            if self.stops && !this.stopped {
-                steps.extend(stalls.iter().map(|&stalls| Step::Stop { lane, stalls }));
+            if faulty {
+                steps.push(Step::Deliver { lane, event, again: true, stalls: false });
             }
-            if this.is_due(world.now) {
-                steps.extend(stalls.iter().map(|&stalls| Step::Reconcile { lane, stalls }));
-            }
-            for (event, Event { late, .. }) in this.events.iter().enumerate() {
-                for &stalls in stalls {
-                    steps.push(Step::Deliver { lane, event, again: false, stalls });
-                }
-                if faulty {
-                    steps.push(Step::Deliver { lane, event, again: true, stalls: false });
-                }
-                if faulty && !late {
-                    steps.push(Step::Delay { lane, event });
-                }
-            }
-            for (task, it) in this.tasks.iter().enumerate() {
-                steps.extend(it.changes(self).into_iter().map(|change| Step::Task { lane, task, change }));
-            }
-            for (process, it) in this.processes.iter().enumerate() {
-                match &it.next {
-                    Next::Write { .. } | Next::WriteTooLate(_) => steps.push(Step::Write { lane, process }),
-                    Next::Learn(_) => {
-                        steps.extend(stalls.iter().map(|&stalls| Step::Learn { lane, process, stalls }));
-                    }
-                    Next::Act(action) => {
-                        let outcomes = self.outcomes(action, this, world);
-                        steps.extend(outcomes.into_iter().map(|outcome| Step::Act { lane, process, outcome }));
-                    }
-                }
-                if faulty && !it.paused {
-                    steps.push(Step::Pause { lane, process });
-                }
+            if faulty && !late {
+                steps.push(Step::Delay { lane, event });
             }
         }
-        let waits_for_reconcile = world.lanes.iter().any(|lane| lane.is_due(world.now));
-        if !world.lanes.iter().any(|lane| lane.is_busy(world.now))
-            && world.lanes.iter().any(|lane| lane.is_pending(world.now))
-            && world.now < self.horizon
-            && (faulty || !waits_for_reconcile)
-        {
-            steps.push(Step::Tick);
+        for (task, it) in this.tasks.iter().enumerate() {
+            steps.extend(it.changes(self).into_iter().map(|change| Step::Task { lane, task, change }));
+        }
+        for (process, it) in this.processes.iter().enumerate() {
+            match &it.next {
+                Next::Write { .. } | Next::WriteTooLate(_) => steps.push(Step::Write { lane, process }),
+                Next::Learn(_) => {
+                    steps.extend(stalls.iter().map(|&stalls| Step::Learn { lane, process, stalls }));
+                }
+                Next::Act(action) => {
+                    let outcomes = self.outcomes(action, this, world);
+                    steps.extend(outcomes.into_iter().map(|outcome| Step::Act { lane, process, outcome }));
+                }
+            }
+            if faulty && !it.paused {
+                steps.push(Step::Pause { lane, process });
+            }
+        }
+        let is_last = lane + 1 == world.lanes.len();
+        let goes_on = world.now < self.horizon && world.lanes.iter().any(|lane| lane.is_pending(world.now));
+        if !this.is_busy(world.now) && (goes_on || !is_last) && (faulty || !this.is_due(world.now)) {
+            steps.push(Step::Wait);
         }
     }
 
     fn next_state(&self, world: &World, step: Step) -> Option<World> {
         let mut world = world.clone();
         match step {
-            Step::Tick => {
-                if world.lanes.iter().any(|lane| lane.is_due(world.now)) {
+            Step::Wait => {
+                // reconcile is late.
+                if world.lanes.get(world.turn)?.is_due(world.now) {
                     world.faults -= 1;
                 }
-                world.now += 1;
+                world.turn += 1;
+                if world.turn < world.lanes.len() {
+                    return Some(world);
+                }
+                (world.turn, world.now) = (0, world.now + 1);
+                let tasks = world.lanes.iter_mut().flat_map(|lane| &mut lane.tasks);
+                tasks.for_each(|task| task.age(world.now));
             }
             Step::Submit { lane, .. }
             | Step::Stop { lane, .. }
@@ -272,10 +291,13 @@ impl Model for Scenario {
             | Step::Learn { lane, .. }
             | Step::Write { lane, .. }
             | Step::Pause { lane, .. } => {
-                let World { now, faults, lanes, broken } = &mut world;
+                let World { now, faults, lanes, broken, .. } = &mut world;
                 let mut turn = Turn { scenario: self, now: *now, faults, lane: lanes.get_mut(lane)?, broken };
                 turn.take(step)?;
-                let Lane { events, processes, .. } = turn.lane;
+                let Lane { events, processes, tasks, row, .. } = turn.lane;
+                let attempt = row.as_ref().map(|row| row.attempt);
+                let outlived = tasks.iter_mut().filter(|task| task.is_stopped() && Some(task.attempt) < attempt);
+                outlived.for_each(|task| *task = task.outlived());
                 events.sort_unstable();
                 processes.sort_by_cached_key(fingerprint);
             }
@@ -302,10 +324,10 @@ impl Scenario {
                     outcomes.push(Outcome::Unanswered { arrived: false });
                 }
             }
-            Action::LookUp(_) if lane.tasks.iter().any(|task| world.now <= task.launched_at) => {
+            Action::LookUp(_) if lane.tasks.iter().any(|task| task.is_new(world.now, NEW_TO_LIST)) => {
                 outcomes.push(Outcome::Stale);
             }
-            Action::Describe { .. } if lane.tasks.iter().any(|task| world.now <= task.launched_at + 1) => {
+            Action::Describe { .. } if lane.tasks.iter().any(|task| task.is_new(world.now, NEW_TO_DESCRIBE)) => {
                 outcomes.push(Outcome::Stale);
             }
             Action::RunTask(_) | Action::LookUp(_) | Action::Describe { .. } | Action::Stop { .. } => {}
@@ -314,7 +336,8 @@ impl Scenario {
     }
 
     fn is_sent(&self, call: Call, now: u8) -> bool {
-        Self::at(now).since(call.claimed_at) <= Self::rules().timers.send_within || self.has(Mutation::SentLate)
+        Self::at(now).since(call.claimed_at) <= Self::rules().timers.send_within
+            || matches!(self.mutation, Some(Mutation::SentLate | Mutation::OrphanLeft))
     }
 
     fn token(&self, call: Call) -> u32 {
@@ -342,7 +365,7 @@ impl Turn<'_> {
     /// Nothing if it changes nothing, or cannot be.
     fn take(&mut self, step: Step) -> Option<()> {
         match step {
-            Step::Tick => return None,
+            Step::Wait => return None,
             Step::Submit { token, .. } => return self.submit(token),
             Step::Stop { stalls, .. } => {
                 let stop = Hashed::new(Input::Stop("no longer needed".to_owned()));
@@ -561,9 +584,7 @@ impl Turn<'_> {
         let known = self.lane.task_of(task_arn).filter(|task| task.is_remembered(now) && outcome != Outcome::Stale);
         vec![match known {
             Some(task) => Input::Seen(task.describe(scenario)),
-            None => {
-                Input::Missing { task_arn: task_arn.to_owned(), at: Scenario::at(now), stop_sent: false }
-            }
+            None => Input::Missing { task_arn: task_arn.to_owned(), at: Scenario::at(now), stop_sent: false },
         }]
     }
 
@@ -602,7 +623,7 @@ impl Turn<'_> {
         it.change(change, self.now);
         let after = *it;
         if after.is_told() {
-            self.lane.events.push(Event { task: after, late: false });
+            self.lane.events.push(Event { task: after.told(), late: false });
         }
         if change == Change::Starts {
             let relaunches = !self.scenario.policy.relaunch_on.is_empty();
@@ -647,10 +668,17 @@ impl Turn<'_> {
         self.breaks(Promise::ExitCode, exits);
 
         let never_started = matches!(row.state, State::Rejected | State::Expired);
-        self.breaks(Promise::NeverStarted, never_started && self.lane.tasks.iter().any(|task| task.ran || task.is_live()));
+        self.breaks(
+            Promise::NeverStarted,
+            never_started && self.lane.tasks.iter().any(|task| task.ran || task.is_live()),
+        );
 
         // What ends without its container's end, while it is known to live, has had its task stopped.
-        let alive = row.task_arn.as_deref().and_then(|arn| self.lane.task_of(arn)).is_some_and(|task| task.is_live() && !task.to_stop);
+        let alive = row
+            .task_arn
+            .as_deref()
+            .and_then(|arn| self.lane.task_of(arn))
+            .is_some_and(|task| task.is_live() && !task.to_stop);
         let ends = ended_without(row) && self.lane.row.as_ref().is_some_and(|row| !row.state.is_terminal());
         self.breaks(Promise::NothingLeft, ends && alive);
     }

@@ -1,0 +1,129 @@
+//! The real decisions keep every promise in every state that the model can come to.
+
+use std::{collections::BTreeSet, time::Instant};
+
+use ecs_bridge_core::State;
+use ecs_bridge_model::{Scenario, World, end_is_reached};
+use stateright::{Checker, Expectation, HasDiscoveries, Model, Path};
+
+/// Walks through every state, and says how many there were.
+fn holds(what: &str, scenario: Scenario) {
+    let begun = Instant::now();
+    let (submissions, faults) = (scenario.submissions, scenario.faults);
+    let checker = scenario.checker().threads(2).spawn_bfs().join();
+    println!(
+        "{what}: {submissions} submission(s), {faults} fault(s): {} states, {} steps, {} deep, in {:.0?}",
+        checker.unique_state_count(),
+        checker.state_count(),
+        checker.max_depth(),
+        begun.elapsed()
+    );
+    for property in checker.model().properties() {
+        if property.expectation == Expectation::Always
+            && let Some(path) = checker.discovery(property.name)
+        {
+            panic!("{what}: broken: {}\n{}", property.name, story(path));
+        }
+    }
+}
+
+fn story(path: Path<World, ecs_bridge_model::Step>) -> String {
+    let mut story = String::new();
+    for (world, step) in path.into_vec() {
+        let lanes: Vec<_> = world.lanes.iter().map(ToString::to_string).collect();
+        story += &format!("tick {:2}: {} => {step:?}\n", world.now, lanes.join(" | "));
+    }
+    story
+}
+
+fn unstopped(scenario: Scenario) -> Scenario {
+    Scenario { stops: false, ..scenario }
+}
+
+#[test]
+fn every_end_is_reached() {
+    let ends: BTreeSet<_> = State::ALL.into_iter().filter_map(end_is_reached).collect();
+    let scenario = Scenario::new(1, 2).with_deadline(2);
+    let checker = scenario.checker().finish_when(HasDiscoveries::AllOf(ends.clone())).threads(2).spawn_bfs().join();
+    let reached: BTreeSet<_> = checker.discoveries().into_keys().collect();
+    assert_eq!(reached, ends);
+}
+
+#[test]
+fn one_submission_that_may_be_stopped() {
+    holds("default policy, stops", Scenario::new(1, 1));
+}
+
+#[test]
+fn one_submission_with_two_faults() {
+    holds("default policy", unstopped(Scenario::new(1, 2)));
+}
+
+#[test]
+fn one_submission_with_a_launch_deadline() {
+    holds("launch_deadline, stops", Scenario::new(1, 1).with_deadline(2));
+}
+
+#[test]
+fn one_submission_with_timeouts() {
+    holds("timeouts, stops", Scenario::new(1, 1).with_timeouts());
+}
+
+#[test]
+fn one_submission_whose_containers_may_be_restarted() {
+    holds("task_stopped, stops", Scenario::new(1, 1).with_restarts());
+}
+
+#[test]
+fn one_submission_that_is_relaunched_after_spot_interruptions() {
+    holds("relaunch_on", unstopped(Scenario::new(1, 0).on_spot()));
+}
+
+#[test]
+fn two_submissions() {
+    holds("default policy", unstopped(Scenario::new(2, 1)));
+}
+
+// By hand: `make model`.
+
+#[test]
+#[ignore = "minutes"]
+fn at_length_one_submission_that_may_be_stopped() {
+    holds("default policy, stops", Scenario::new(1, 2));
+}
+
+#[test]
+#[ignore = "minutes"]
+fn at_length_one_submission_with_three_faults() {
+    holds("default policy", unstopped(Scenario::new(1, 3)));
+}
+
+#[test]
+#[ignore = "minutes"]
+fn at_length_one_submission_with_a_launch_deadline() {
+    holds("launch_deadline, stops", Scenario::new(1, 2).with_deadline(2));
+}
+
+#[test]
+#[ignore = "minutes"]
+fn at_length_one_submission_with_timeouts() {
+    holds("timeouts, stops", Scenario::new(1, 2).with_timeouts());
+}
+
+#[test]
+#[ignore = "minutes"]
+fn at_length_one_submission_whose_containers_may_be_restarted() {
+    holds("task_stopped, stops", Scenario::new(1, 2).with_restarts());
+}
+
+#[test]
+#[ignore = "minutes"]
+fn at_length_one_submission_that_is_relaunched_after_spot_interruptions() {
+    holds("relaunch_on", unstopped(Scenario::new(1, 1).on_spot()));
+}
+
+#[test]
+#[ignore = "minutes"]
+fn at_length_two_submissions_that_may_be_stopped() {
+    holds("default policy, stops", Scenario::new(2, 0));
+}

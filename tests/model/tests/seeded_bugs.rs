@@ -1,0 +1,42 @@
+//! Each bug, put in, breaks the promise that it should.
+
+use std::collections::BTreeSet;
+
+use ecs_bridge_model::{Mutation, Promise, SETTLED, Scenario};
+use stateright::{Checker, HasDiscoveries, Model};
+
+/// Where a bug shows, and what it breaks.
+fn consequence(mutation: Mutation) -> (Scenario, &'static str) {
+    let calm = Scenario { stops: false, ..Scenario::new(1, 1) };
+    let rough = Scenario { faults: 2, ..calm.clone() };
+    let (scenario, promise) = match mutation {
+        Mutation::RunTaskBeforeRecord => (calm, Promise::Recorded),
+        Mutation::NoVersionCheck => (calm, Promise::Final),
+        Mutation::NewToken => (calm, Promise::OneTask),
+        Mutation::RefusedRepeatIsProof => (rough, Promise::NeverStarted),
+        Mutation::UnansweredExpires => (calm.with_deadline(1), Promise::NeverStarted),
+        Mutation::VersionKept => (calm, Promise::EndIsHeard),
+        Mutation::StopForgotten => (Scenario::new(1, 0), Promise::StopIsFinal),
+        Mutation::EndChanges => (calm, Promise::Final),
+        Mutation::AbsentIsZero => (calm, Promise::ExitCode),
+        Mutation::SentLate => (rough, Promise::OneTask),
+        Mutation::RepeatedForTooLong => (rough, Promise::OneTask),
+        Mutation::NoEvidence => (calm, Promise::NeverAgain),
+        Mutation::NobodyLooks => return (calm, SETTLED),
+        Mutation::OrphanLeft => (calm.with_deadline(1), Promise::NothingLeft),
+        Mutation::StopIgnoredByRepeat => (Scenario::new(1, 1), Promise::StopIsFinal),
+    };
+    (scenario, promise.name())
+}
+
+#[test]
+fn each_seeded_bug_is_found() {
+    for mutation in Mutation::ALL {
+        let (scenario, promise) = consequence(mutation);
+        let broken = HasDiscoveries::AnyOf(BTreeSet::from([promise]));
+        let checker = scenario.with(mutation).checker().finish_when(broken).threads(2).spawn_bfs().join();
+        let Some(path) = checker.discovery(promise) else { panic!("{mutation:?} does not break: {promise}") };
+        let (states, steps) = (checker.unique_state_count(), path.into_actions());
+        println!("{mutation:?}: \"{promise}\" is broken in {} steps; found after {states} states", steps.len());
+    }
+}
