@@ -130,7 +130,7 @@ def once(airflow: Airflow) -> int:
 
 def stay(airflow: Airflow, home: Path, password: str) -> int:
     """Say where it is, and wait for Ctrl-C."""
-    program = "ECS_BRIDGE_READY_FILE=.airflow/bridge/ready.json target/debug/ecs-bridge"
+    program = f"ECS_BRIDGE_READY_FILE={home}/bridge/ready.json target/debug/ecs-bridge"
     print(
         f"""
 Airflow {airflow.url}/dags/{DAG}   (user admin, password {password})
