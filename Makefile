@@ -79,8 +79,10 @@ test-infra: programs $(INFRA)/.done .venv-checkov/.done ## templates, event patt
 test-sam-build: $(INFRA)/.done ## build the three functions as `sam deploy` would; minutes
 	cd tests/infra && ../../$(INFRA)/bin/python -m pytest -q test_sam_build.py
 
+$(TOOLS)/bin/cargo-deny: TOOL := cargo-deny@0.20.2
+$(TOOLS)/bin/cargo-cyclonedx: TOOL := cargo-cyclonedx@0.5.9
 $(TOOLS)/bin/%:
-	cargo install --quiet --locked --root $(TOOLS) $*
+	cargo install --quiet --locked --root $(TOOLS) $(TOOL)
 
 .PHONY: audit
 audit: $(TOOLS)/bin/cargo-deny ## licences, sources, known vulnerabilities; asks github.com
