@@ -18,9 +18,9 @@ REVOKED = "revoked by Airflow, stuck in queued"
 
 SUBMISSION_ID = re.compile(r"[A-Za-z0-9_-]{1,60}")
 
-STALE_MS = 1000
-"""A record this much older than its task instance's queuing is of an earlier run. Far above what clocks differ, and
-below what lies between two queuings of one key: a container's start and end, and a trigger's work."""
+STALE_MS = 10_000
+"""A record this much older than its task instance's queuing is of an earlier run. Above what clocks differ, and below
+what lies between two queuings of one key: a container's launch and end, a trigger's work, and the scheduler's."""
 
 
 class Plan(enum.Enum):
@@ -33,11 +33,11 @@ class Plan(enum.Enum):
     SUBMIT = enum.auto()
     """It never reached the bridge: submit it now, under the id it has. Neither a try nor a deferral's state is lost."""
     SUBMIT_ANEW = enum.auto()
-    """It never reached the bridge, and its id is missing or of an earlier run: submit it under a new one."""
+    """It never reached the bridge, and has no id, or one of an earlier run: submit it under a new one."""
     LEAVE = enum.auto()
     """It never started and never will: Airflow's handling of tasks stuck in queued takes it up, at no try's cost."""
     REFUSE = enum.auto()
-    """We know nothing of it: Airflow resets it."""
+    """We know nothing of it, and it may run elsewhere: Airflow resets it."""
 
 
 @dataclass
@@ -48,6 +48,8 @@ class Orphan:
     submission_id: str | None
     queued: bool
     """Its state is QUEUED; else it is RUNNING or RESTARTING."""
+    foreign: bool = False
+    """It has an id that is none of ours: another executor launched it, before the executor was changed."""
     queued_ms: int | None = None
     """When it was queued, in epoch milliseconds; asked for only where the id may be stale."""
     job: Job | None = None
@@ -64,7 +66,7 @@ def submission_id_of(external_executor_id: str | None) -> str | None:
 def judge(orphan: Orphan, record: Record | None) -> Plan:
     """Decide by the record of the orphan's submission, read consistently; None: there is none."""
     if record is None:
-        if not orphan.queued:
+        if not orphan.queued or orphan.foreign:
             return Plan.REFUSE
         return Plan.SUBMIT if orphan.submission_id else Plan.SUBMIT_ANEW
     if orphan.queued and _stale(orphan, record):

@@ -308,10 +308,12 @@ class EcsBridgeExecutor(BaseExecutor):
     def _orphan(self, ti: TaskInstance) -> Orphan:
         queued = ti.state == TaskInstanceState.QUEUED
         stale_id_possible = queued and not self._ids_are_assigned and ti.queued_dttm is not None
+        submission_id = adoption.submission_id_of(ti.external_executor_id)
         return Orphan(
             key=ti.key,
-            submission_id=adoption.submission_id_of(ti.external_executor_id),
+            submission_id=submission_id,
             queued=queued,
+            foreign=bool(ti.external_executor_id) and submission_id is None,
             queued_ms=int(ti.queued_dttm.timestamp() * 1000) if stale_id_possible else None,
         )
 

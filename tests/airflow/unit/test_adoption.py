@@ -45,8 +45,8 @@ def test_an_orphan_is_judged_by_its_record(queued, known, plan):
 
 def test_a_record_older_than_the_queuing_is_of_an_earlier_run():
     waiting = Orphan("key", "an-id", queued=True, queued_ms=100_000)
-    assert judge(waiting, record("succeeded", created_at=90_000)) is Plan.SUBMIT_ANEW
-    assert judge(waiting, record("running", created_at=90_000)) is Plan.SUBMIT_ANEW
+    assert judge(waiting, record("succeeded", created_at=80_000)) is Plan.SUBMIT_ANEW
+    assert judge(waiting, record("running", created_at=80_000)) is Plan.SUBMIT_ANEW
     assert judge(waiting, record("running", created_at=99_900)) is Plan.WATCH
     assert judge(waiting, record("running", created_at=100_400)) is Plan.WATCH
 
@@ -109,10 +109,11 @@ def test_what_was_queued_but_never_submitted_is_submitted_under_the_same_id(exec
     assert event(executor, item)[0] == SUCCESS
 
 
-def test_a_running_task_that_the_bridge_does_not_know_is_reset_by_airflow(executor, bridge):
+def test_what_the_bridge_does_not_know_but_may_run_is_reset_by_airflow(executor, bridge):
     ti = orphan(task(executor))
     foreign = orphan(task(executor, "foreign"), external_executor_id="arn:aws:ecs:x:1:task/c/0")
-    assert executor.try_adopt_task_instances([ti, foreign]) == [ti, foreign]
+    waiting = orphan(task(executor, "waiting"), QUEUED, external_executor_id="arn:aws:ecs:x:1:task/c/1")
+    assert executor.try_adopt_task_instances([ti, foreign, waiting]) == [ti, foreign, waiting]
     assert not executor.running
 
 
