@@ -10,7 +10,9 @@ use aws_sdk_ecs::{
     primitives::DateTime,
     types::{self, DesiredStatus},
 };
-use ecs_bridge_core::{Attempt, Container, LaunchAnswer, StartedBy, Task, Timestamp, record::Record, run_task};
+use ecs_bridge_core::{
+    Attempt, Container, LaunchAnswer, StartedBy, Task, Timestamp, record::Record, run_task, task::without_program,
+};
 
 /// DescribeTasks' limit on the tasks of a call.
 pub const DESCRIBED: usize = 100;
@@ -270,7 +272,7 @@ fn described(task: &types::Task) -> Option<Described> {
         last_status: task.last_status().unwrap_or_default().to_owned(),
         desired_status: task.desired_status().unwrap_or_default().to_owned(),
         stop_code: task.stop_code().map(|code| code.as_str().to_owned()),
-        stopped_reason: task.stopped_reason().map(ToOwned::to_owned),
+        stopped_reason: task.stopped_reason().map(without_program),
         containers: task.containers().iter().map(container).collect(),
         started_at: task.started_at().and_then(moment),
         execution_stopped_at: task.execution_stopped_at().and_then(moment),
@@ -285,7 +287,7 @@ fn container(container: &types::Container) -> Container {
         name: container.name().unwrap_or_default().to_owned(),
         last_status: container.last_status().unwrap_or_default().to_owned(),
         exit_code: container.exit_code(),
-        reason: container.reason().map(ToOwned::to_owned),
+        reason: container.reason().map(without_program),
     }
 }
 

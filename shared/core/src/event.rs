@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     id::{Deployment, StartedBy, SubmissionId},
-    task::{Container, Task},
+    task::{Container, Task, without_program},
     time::Timestamp,
 };
 
@@ -147,13 +147,13 @@ impl Detail {
             desired_status: self.desired_status.unwrap_or_default(),
             last_status: self.last_status,
             stop_code: self.stop_code.filter(|code| !code.is_empty()),
-            stopped_reason: self.stopped_reason.filter(|reason| !reason.is_empty()),
+            stopped_reason: self.stopped_reason.filter(|words| !words.is_empty()).as_deref().map(without_program),
             containers: containers
                 .map(|container| Container {
                     name: container.name.unwrap_or_default(),
                     last_status: container.last_status.unwrap_or_default(),
                     exit_code: container.exit_code,
-                    reason: container.reason,
+                    reason: container.reason.as_deref().map(without_program),
                 })
                 .collect(),
             started_at: self.started_at,

@@ -119,6 +119,21 @@ pub fn task_id(arn: &str) -> &str {
     arn.rsplit_once('/').map_or(arn, |(_, id)| id)
 }
 
+/// ECS's words on a container or a task, without the program that a container runtime quotes as
+/// `exec: "/the/program": stat /the/program: no such file or directory`: it is part of the command.
+pub fn without_program(words: &str) -> String {
+    const SHORTEST: usize = 6;
+    let Some((before, rest)) = words.split_once("exec: \"") else { return words.to_owned() };
+    match rest.split_once('"') {
+        Some((program, after)) if !program.ends_with('\\') => {
+            let after = if program.len() < SHORTEST { after.to_owned() } else { after.replace(program, "[redacted]") };
+            format!("{before}exec: [redacted]{after}")
+        }
+        // A quote within the program: where it ends is not worth finding out.
+        Some(_) | None => format!("{before}exec: [redacted]"),
+    }
+}
+
 /// The name of a cluster, from its name or its ARN.
 pub fn cluster_name(cluster: &str) -> &str {
     task_id(cluster)
@@ -190,6 +205,25 @@ pub(crate) mod tests {
         };
         assert!(early.never_started("main"));
         assert!(!Task { started_at: Some(Timestamp::from_millis(1)), ..early }.never_started("main"));
+    }
+
+    #[test]
+    fn a_program_that_a_runtime_quotes_is_left_out() {
+        for (words, expected) in [
+            (
+                r#"CannotStartContainerError: exec: "/no/such/thing": stat /no/such/thing: no such file: unknown"#,
+                "CannotStartContainerError: exec: [redacted]: stat [redacted]: no such file: unknown",
+            ),
+            (
+                r#"exec: "a": executable file not found in $PATH"#,
+                "exec: [redacted]: executable file not found in $PATH",
+            ),
+            (r#"exec: "a \"quoted\" thing": stat a "quoted" thing"#, "exec: [redacted]"),
+            (r#"exec: "cut sho"#, "exec: [redacted]"),
+            ("CannotPullContainerError: not found", "CannotPullContainerError: not found"),
+        ] {
+            assert_eq!(without_program(words), expected);
+        }
     }
 
     #[test]
