@@ -7,9 +7,9 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import pytest
-import stacks  # first: it sets the region that others read when they are imported
 import boto3
+import pytest
+import stacks
 import walk
 from moto import mock_aws
 

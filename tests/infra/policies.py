@@ -99,4 +99,7 @@ def without_condition(statements: list[Statement]) -> Iterator[tuple[str, list[S
             for key in keys:
                 conditions = {o: dict(k) for o, k in statement["Condition"].items()}
                 del conditions[operator][key]
-                yield f"{statement['Sid']}/{key}", statements[:i] + [statement | {"Condition": conditions}] + statements[i + 1 :]
+                yield (
+                    f"{statement['Sid']}/{key}",
+                    [*statements[:i], statement | {"Condition": conditions}, *statements[i + 1 :]],
+                )

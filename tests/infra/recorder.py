@@ -158,7 +158,9 @@ def _dynamodb(exchange: Exchange, table: str) -> Iterator[Call]:
     for options in tables.values():
         names = options.get("ExpressionAttributeNames", {})
         projected = [names.get(name, name) for name in options.get("ProjectionExpression", "").split(", ") if name]
-        context: dict[str, str | list[str]] = {"dynamodb:Select": "SPECIFIC_ATTRIBUTES" if projected else "ALL_ATTRIBUTES"}
+        context: dict[str, str | list[str]] = {
+            "dynamodb:Select": "SPECIFIC_ATTRIBUTES" if projected else "ALL_ATTRIBUTES"
+        }
         if projected:
             context["dynamodb:Attributes"] = projected
         resource = arn("dynamodb", f"table/{table}")

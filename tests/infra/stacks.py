@@ -8,6 +8,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+import boto3
+from samtranslator.translator.transform import transform
+from samtranslator.yaml_helper import yaml_parse
+
 ROOT = Path(__file__).resolve().parents[2]
 ACCOUNT = "123456789012"
 REGION = "us-east-1"
@@ -15,11 +19,6 @@ REGION = "us-east-1"
 os.environ.update(
     AWS_DEFAULT_REGION=REGION, AWS_ACCESS_KEY_ID="testing", AWS_SECRET_ACCESS_KEY="testing", SAM_CLI_TELEMETRY="0"
 )
-
-# These read the region when they are imported.
-import boto3  # noqa: E402
-from samtranslator.translator.transform import transform  # noqa: E402
-from samtranslator.yaml_helper import yaml_parse  # noqa: E402
 
 CODE_BUCKET, CODE_KEY = "code", "function.zip"
 
@@ -59,7 +58,9 @@ def packaged() -> dict[str, Any]:
     """template.yaml after what `sam package` and the SAM transform do to it."""
     source = template()
     source["Globals"]["Function"]["CodeUri"] = f"s3://{CODE_BUCKET}/{CODE_KEY}"
-    defaults = {name: parameter["Default"] for name, parameter in source["Parameters"].items() if "Default" in parameter}
+    defaults = {
+        name: parameter["Default"] for name, parameter in source["Parameters"].items() if "Default" in parameter
+    }
     # No policy of AWS's own is attached to anything, so there is none to load.
     return transform(source, defaults | PARAMETERS, managed_policy_loader=None)
 

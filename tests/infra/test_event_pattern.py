@@ -1,4 +1,4 @@
-"""Which events reach task-state: the pattern in template.yaml against EventBridge's rules as localstack-core has them."""
+"""Which events reach task-state: the template's pattern against EventBridge's rules as localstack-core has them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stacks import PARAMETERS, ROOT, arn, template
 api = types.ModuleType("localstack.aws.api.events")
 api.InvalidEventPatternException = type("InvalidEventPatternException", (Exception,), {})  # type: ignore[attr-defined]
 sys.modules["localstack.aws.api.events"] = api
-from localstack.services.events.event_rule_engine import EventPatternCompiler, EventRuleEngine  # noqa: E402
+from localstack.services.events.event_rule_engine import EventPatternCompiler, EventRuleEngine
 
 EVENTS = sorted((ROOT / "tests/fixtures/events").glob("*.json"))
 FOREIGN_CLUSTER = arn("ecs", "cluster/jobs-2")
@@ -47,7 +47,9 @@ def passes(event: dict[str, Any]) -> bool:
     return EventRuleEngine().evaluate_pattern_on_event(compiled, event)
 
 
-def event(last_status: str = "STOPPED", containers: list[dict[str, Any]] | None = None, **detail: Any) -> dict[str, Any]:
+def event(
+    last_status: str = "STOPPED", containers: list[dict[str, Any]] | None = None, **detail: Any
+) -> dict[str, Any]:
     return {
         "source": "aws.ecs",
         "detail-type": "ECS Task State Change",

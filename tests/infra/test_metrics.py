@@ -28,9 +28,7 @@ def dashboard() -> list[dict[str, Any]]:
     return [widget["properties"] for widget in json.loads(body)["widgets"]]
 
 
-def test_what_is_written_is_what_is_described(
-    recording: Recording, described: dict[str, tuple[str, set[str]]]
-) -> None:
+def test_what_is_written_is_what_is_described(recording: Recording, described: dict[str, tuple[str, set[str]]]) -> None:
     written = {}
     for line in recording.log():
         for directive in line.get("_aws", {}).get("CloudWatchMetrics", []):

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 import boto3
 import pytest
-from stacks import ROOT
-
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "infra")]
-from local_stack import LocalStack, until  # noqa: E402
-from redrive import redrive  # noqa: E402
+from local_stack import LocalStack, until
+from redrive import redrive
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +31,7 @@ def lost_event(local: LocalStack, submission_id: str) -> dict[str, Any]:
     """The event of its end, which the local stack was told to lose."""
     (answer,) = local.submit({"submission_id": submission_id, "command": ["sh", "-c", "exit 3"]})
     assert "error" not in answer
+
     def look() -> dict[str, Any] | None:
         ours = [e for e in local.events() if e["detail"]["startedBy"].split("/")[1] == submission_id]
         return next((e for e in ours if e["detail"]["lastStatus"] == "STOPPED"), None)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
-from stacks import ROOT
+import tomllib
+from release_template import released
 from samtranslator.yaml_helper import yaml_parse
-
-sys.path.append(str(ROOT / "infra"))
-from release_template import released  # noqa: E402
+from stacks import ROOT
 
 FUNCTIONS = {"SubmitFunction": "submit", "TaskStateFunction": "task-state", "ReconcileFunction": "reconcile"}
 
@@ -33,7 +31,9 @@ def test_sam_accepts_the_released_template(tmp_path: Path) -> None:
     file = tmp_path / "template.yaml"
     file.write_text(released((ROOT / "template.yaml").read_text(), "x86_64"))
     sam = Path(sys.executable).with_name("sam")
-    done = subprocess.run([sam, "validate", "--lint", "--template-file", file], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sam, "validate", "--lint", "--template-file", file], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 

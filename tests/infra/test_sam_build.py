@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
-from stacks import ROOT
 from samtranslator.yaml_helper import yaml_parse
+from stacks import ROOT
 
 FUNCTIONS = {"SubmitFunction": "submit", "TaskStateFunction": "task-state", "ReconcileFunction": "reconcile"}
 # What Lambda takes by direct upload; more starts slower too.
 # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 MOST_BYTES = 50 * 1024 * 1024
+# glibc 2.34, whatever the machine has that builds.
+AMAZON_LINUX_2023_GLIBC = 34
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +40,12 @@ def test_each_function_is_built(built: Path) -> None:
         bootstrap = built / logical_id / "bootstrap"
         assert bootstrap.read_bytes()[:4] == b"\x7fELF"
         assert os.access(bootstrap, os.X_OK)
+
+
+def test_no_function_needs_a_newer_glibc_than_lambda_has(built: Path) -> None:
+    for logical_id in FUNCTIONS:
+        versions = re.findall(rb"GLIBC_2\.(\d+)", (built / logical_id / "bootstrap").read_bytes())
+        assert max(int(version) for version in versions) <= AMAZON_LINUX_2023_GLIBC
 
 
 def test_each_zip_is_small_enough(built: Path, tmp_path: Path) -> None:

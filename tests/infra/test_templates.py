@@ -58,7 +58,6 @@ def test_every_suppression_says_why(name: str) -> None:
             assert len(skip["comment"].split()) > 4, f"{logical_id}: {skip}"
 
 
-@pytest.mark.filterwarnings("ignore:Tried to parse")
 @pytest.mark.parametrize(
     ("body", "parameters"),
     [
@@ -68,7 +67,9 @@ def test_every_suppression_says_why(name: str) -> None:
         pytest.param(template("infra/key.yaml"), {}, id="key"),
     ],
 )
-def test_cloudformation_creates_all_that_moto_knows(aws: None, body: dict[str, Any], parameters: dict[str, str]) -> None:
+def test_cloudformation_creates_all_that_moto_knows(
+    aws: None, body: dict[str, Any], parameters: dict[str, str]
+) -> None:
     stack = Stack(body, parameters)
     assert stack.status == "CREATE_COMPLETE"
     conditions = {"HasVpc": bool(parameters.get("SubnetIds")), "HasKey": bool(parameters.get("KmsKeyArn"))}
@@ -80,12 +81,14 @@ def test_cloudformation_creates_all_that_moto_knows(aws: None, body: dict[str, A
     assert stack.ids.keys() >= expected
 
 
-@pytest.mark.filterwarnings("ignore:Tried to parse")
 def test_the_table_is_as_the_functions_read_it(aws: None) -> None:
     stack = Stack(packaged(), PARAMETERS)
     client = boto3.client("dynamodb")
     table = client.describe_table(TableName=stack.ids["Table"])["Table"]
-    keys = {index["IndexName"]: [key["AttributeName"] for key in index["KeySchema"]] for index in table["GlobalSecondaryIndexes"]}
+    keys = {
+        index["IndexName"]: [key["AttributeName"] for key in index["KeySchema"]]
+        for index in table["GlobalSecondaryIndexes"]
+    }
     assert [key["AttributeName"] for key in table["KeySchema"]] == ["submission_id"]
     assert keys == {"feed": ["feed", "changed_at"], "due": ["due", "check_at"]}
     properties = packaged()["Resources"]["Table"]["Properties"]
@@ -93,7 +96,6 @@ def test_the_table_is_as_the_functions_read_it(aws: None) -> None:
     assert properties["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"] is True
 
 
-@pytest.mark.filterwarnings("ignore:Tried to parse")
 @pytest.mark.parametrize(
     ("parameters", "variable", "absent"),
     [
@@ -101,7 +103,9 @@ def test_the_table_is_as_the_functions_read_it(aws: None) -> None:
         (EVERY_OPTION, "ECS_BRIDGE_PROFILES_FILE", "ECS_BRIDGE_PROFILES"),
     ],
 )
-def test_submit_gets_its_profiles_from_one_place(aws: None, parameters: dict[str, str], variable: str, absent: str) -> None:
+def test_submit_gets_its_profiles_from_one_place(
+    aws: None, parameters: dict[str, str], variable: str, absent: str
+) -> None:
     Stack(packaged(), parameters)
     function = boto3.client("lambda").get_function_configuration(FunctionName="prod-submit")
     assert variable in function["Environment"]["Variables"]
@@ -133,7 +137,6 @@ def test_the_url_asks_for_signed_requests() -> None:
     assert [p["Properties"]["Principal"] for p in permissions] == ["events.amazonaws.com"]
 
 
-@pytest.mark.filterwarnings("ignore:Tried to parse")
 def test_the_example_hands_over_parameters_that_sam_can_read(aws: None, tmp_path: Path) -> None:
     from samcli.cli.types import CfnParameterOverridesType
 
@@ -147,5 +150,3 @@ def test_the_example_hands_over_parameters_that_sam_can_read(aws: None, tmp_path
     assert profile["container_name"] == "main"
     subnets = profile["run_task"]["networkConfiguration"]["awsvpcConfiguration"]["subnets"]
     assert subnets == [stack.ids["SubnetA"], stack.ids["SubnetB"]]
-
-

@@ -1,26 +1,23 @@
-"""A run of the real functions on the local stack, along every way on which they call something, recorded at the wire."""
+"""A run of the real functions on the local stack, every way on which they call something, recorded at the wire."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import boto3
+from airflow_ecs_bridge.client import BridgeClient
+from airflow_ecs_bridge.table import Table
 from botocore.config import Config
 from botocore.credentials import Credentials
+from local_stack import PROGRAM, LocalStack, until
 from recorder import Exchange, Recorder
 from stacks import ACCOUNT, ROOT, arn
-
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "executor/src")]
-from airflow_ecs_bridge.client import BridgeClient  # noqa: E402
-from airflow_ecs_bridge.table import Table  # noqa: E402
-from local_stack import PROGRAM, LocalStack, until  # noqa: E402
 
 DEPLOYMENT, CLUSTER = "prod", "jobs"
 CLUSTER_ARN = arn("ecs", f"cluster/{CLUSTER}")
@@ -149,7 +146,9 @@ def walk(local: LocalStack, recorder: Recorder) -> None:
     called("task-state", "StopTask")
 
     # A launch refused for now: submit wakes reconcile, which launches it.
-    local.rule(operation="RunTask", submission_id="queued", error={"code": "ThrottlingException", "message": "Rate exceeded"})
+    local.rule(
+        operation="RunTask", submission_id="queued", error={"code": "ThrottlingException", "message": "Rate exceeded"}
+    )
     submit("queued", "true")
     local.until_state("queued", "succeeded")
     called("submit", "2015-03-31/functions/reconcile/invocations")
