@@ -24,9 +24,9 @@ cargo deny --locked check licenses bans sources
 
 rm -rf "$dist" && mkdir "$dist"
 
-# As `sam build` does it: for a glibc that each of Lambda's Linuxes has.
+# As `sam build` does it: with zig as the linker, for an older glibc than that of Lambda.
 for function in "${functions[@]}"; do
-  cargo lambda build --locked --release --output-format zip --target "$(uname -m)-unknown-linux-gnu.2.26" --bin "$function"
+  cargo lambda build --locked --release --output-format zip --bin "$function"
   cp "target/lambda/$function/bootstrap.zip" "$dist/$function.zip"
 done
 "$python" infra/release_template.py "$architecture" < template.yaml > "$dist/template.yaml"
