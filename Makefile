@@ -47,7 +47,7 @@ test-rust:
 
 .PHONY: test-e2e
 test-e2e: programs $(VENV)/.done
-	$(PYTEST) -q tests/local tests/functions tests/e2e
+	$(PYTEST) -q tests/local tests/functions tests/e2e tests/reconcile tests/crash tests/secrets tests/chaos
 
 .PHONY: test
 test: lint test-rust test-e2e ## run all tests
