@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -58,9 +59,9 @@ pub fn serve(listener: TcpListener, router: Router) -> io::Result<Server> {
         let mut connections = JoinSet::new();
         loop {
             while connections.try_join_next().is_some() {}
-            // Out of descriptors, most likely: connections that end make room.
             let Ok((stream, _)) = listener.accept().await else {
-                connections.join_next().await;
+                // Out of descriptors, most likely: connections that end make room.
+                tokio::time::sleep(Duration::from_millis(10)).await;
                 continue;
             };
             // Small answers must not wait for the caller's acknowledgement.
@@ -110,4 +111,37 @@ pub fn set_header(response: &mut Response<Body>, name: &'static str, value: &str
 /// Locks; what a panicking holder left behind is as good as any, for no lock here guards a half-done change.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    async fn answer_of(path: &str) -> String {
+        let router = Router::new().route("/answers", get(async || "yes")).route(
+            "/breaks-off",
+            get(async || {
+                let mut response = Response::new(Body::from("never seen"));
+                response.extensions_mut().insert(NoAnswer);
+                response
+            }),
+        );
+        let server = serve(listen(0).await.unwrap(), router).unwrap();
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_broken_off_without_a_byte() {
+        assert!(answer_of("/answers").await.ends_with("yes"));
+        assert_eq!(answer_of("/breaks-off").await, "");
+    }
 }
