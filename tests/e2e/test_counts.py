@@ -1,0 +1,74 @@
+"""What a submission costs, counted at the wire."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from api import Stack
+from wire import Wire
+
+DYNAMODB = {"GetItem", "PutItem", "UpdateItem", "BatchGetItem", "Query"}
+
+
+@pytest.fixture(scope="module")
+def wire() -> Iterator[Wire]:
+    with Wire() as wire:
+        yield wire
+
+
+@pytest.fixture(scope="module")
+def stack(start: Callable[..., Stack], wire: Wire) -> Stack:
+    """One whose tasks tell nothing for a minute, so that all requests are submit's."""
+    flags = {"reconcile-every": 0, "processes": 1, "provision-s": 60}
+    stack = start(flags, function_env={"ECS_BRIDGE_LAUNCH_RATE": 1, **wire.environment()})
+    wire.connect(stack.ready)
+    stack.submit({"submission_id": "first", "command": ["true"]})
+    return stack
+
+
+def counted(wire: Wire, call: Callable[[], Any]) -> Counter[str]:
+    wire.calls.clear()
+    call()
+    return Counter(call.operation for call in wire.calls)
+
+
+def test_a_submission_takes_three_requests_beside_its_run_task(stack: Stack, wire: Wire) -> None:
+    counts = counted(wire, lambda: stack.submit({"submission_id": "one", "command": ["true"]}))
+    assert counts["RunTask"] == 1
+    assert sum(counts[operation] for operation in DYNAMODB) <= 3, counts
+    assert counts.keys() <= DYNAMODB | {"RunTask"}
+
+
+def test_in_a_batch_it_takes_two_and_the_launch_tokens_are_taken_once_for_all(stack: Stack, wire: Wire) -> None:
+    items = [{"submission_id": f"batch-{n}", "command": ["true"]} for n in range(50)]
+    counts = counted(wire, lambda: stack.submit(*items))
+    assert counts == {"PutItem": 50, "RunTask": 50, "UpdateItem": 50 + 1}
+
+
+def test_a_known_one_takes_one_and_no_run_task(stack: Stack, wire: Wire) -> None:
+    stack.submit({"submission_id": "known", "command": ["true"]})
+    counts = counted(wire, lambda: stack.submit({"submission_id": "known", "command": ["true"]}))
+    assert counts["PutItem"] == 1 and counts["RunTask"] == 0
+    assert sum(counts.values()) <= 2, counts
+
+
+def test_a_bad_one_takes_none(stack: Stack, wire: Wire) -> None:
+    assert not counted(wire, lambda: stack.api.submit({"submission_id": "bad"}))
+
+
+def test_showing_takes_one(stack: Stack, wire: Wire) -> None:
+    assert counted(wire, lambda: stack.show("one")) == {"GetItem": 1}
+
+
+def test_without_a_launch_token_it_is_queued_by_one_write(stack: Stack, wire: Wire) -> None:
+    # The burst of 100 is used up by so many, at one new token a second.
+    stack.submit(*({"submission_id": f"burst-{n}", "command": ["true"]} for n in range(100)))
+    items = [{"submission_id": f"waits-{n}", "command": ["true"]} for n in range(50)]
+    counts = counted(wire, lambda: stack.submit(*items))
+    assert counts["PutItem"] == 50 and counts["RunTask"] < 50
+    assert counts["UpdateItem"] == counts["RunTask"] + (1 if counts["RunTask"] else 0)
+    states = Counter(stack.row(f"waits-{n}")["state"] for n in range(50))
+    assert states["queued"] == 50 - counts["RunTask"]

@@ -1,0 +1,154 @@
+"""Many at once: every exit code right, every command started exactly once."""
+
+from __future__ import annotations
+
+import http.client
+import random
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from api import Stack
+from local_stack import until
+
+# ECS takes what it is given here; its own quota would make the run a minute longer.
+QUICK = {"ECS_BRIDGE_LAUNCH_RATE": 500, "ECS_BRIDGE_LAUNCH_BURST": 1000}
+
+
+def commands(count: int, prefix: str) -> dict[str, tuple[list[str], int]]:
+    """By id: a command and its exit code."""
+    made = {}
+    for n in range(count):
+        code = n % 256
+        made[f"{prefix}-{n}"] = (["true"], 0) if n % 4 == 0 else (["sh", "-c", f"exit {code}"], code)
+    return made
+
+
+def item(submission_id: str, command: Sequence[str]) -> dict[str, Any]:
+    return {"submission_id": submission_id, "command": list(command)}
+
+
+def hundreds(items: Sequence[dict[str, Any]], size: int = 100) -> list[Sequence[dict[str, Any]]]:
+    return [items[at : at + size] for at in range(0, len(items), size)]
+
+
+def all_ended(stack: Stack, count: int, seconds: float = 120) -> dict[str, dict[str, Any]]:
+    """All rows, once so many are terminal."""
+    query = {"KeyConditionExpression": "feed = :feed", "ExpressionAttributeValues": {":feed": "local"}}
+
+    def ended() -> bool:
+        page = stack.table.query(IndexName="feed", Select="COUNT", **query)
+        seen = page["Count"]
+        while "LastEvaluatedKey" in page:
+            start = page["LastEvaluatedKey"]
+            page = stack.table.query(IndexName="feed", Select="COUNT", ExclusiveStartKey=start, **query)
+            seen += page["Count"]
+        return bool(seen >= count)
+
+    until(f"{count} submissions have ended", ended, seconds, every=0.5)
+    return {row["submission_id"]: row for row in stack.rows()}
+
+
+def check(stack: Stack, expected: dict[str, tuple[list[str], int]], rows: dict[str, dict[str, Any]]) -> None:
+    wrong = {
+        submission_id: rows[submission_id]
+        for submission_id, (_, code) in expected.items()
+        if (rows[submission_id]["state"], rows[submission_id].get("exit_code"))
+        != ("succeeded" if code == 0 else "failed", code)
+    }
+    assert not wrong
+    tasks = stack.tasks()
+    assert sorted(task["submission_id"] for task in tasks) == sorted(expected)
+    assert {task["start_count"] for task in tasks} == {1}
+    assert not [row for row in rows.values() if "request" in row or "due" in row]
+
+
+@pytest.mark.parametrize(
+    "faults", [{}, {"duplicate": 0.3, "delay-ms": "0..2000"}], ids=["no faults", "doubled and late events"]
+)
+def test_a_thousand_commands_run_once_each_and_have_their_exit_codes(
+    start: Callable[..., Stack], faults: dict[str, object]
+) -> None:
+    stack = start(faults, function_env=QUICK)
+    expected = commands(1000, "run")
+    batches = hundreds([item(submission_id, command) for submission_id, (command, _) in expected.items()])
+    with ThreadPoolExecutor(10) as callers:
+        for answers in callers.map(lambda batch: stack.submit(*batch), batches):
+            assert not [answer for answer in answers if "error" in answer]
+    check(stack, expected, all_ended(stack, 1000))
+    assert stack.calls()["RunTask"] == 1000
+    if faults:
+        assert stack.faults()["duplicated"] > 500 and stack.faults()["delayed"] > 1000
+
+
+def test_one_submission_sent_fifty_times_at_once_starts_one_task(stack: Stack) -> None:
+    with ThreadPoolExecutor(50) as callers:
+        sent = item("fifty", ["sh", "-c", "exit 5"])
+        answers = list(callers.map(lambda _: stack.submit(sent)[0], range(50)))
+    assert not [answer for answer in answers if "error" in answer]
+    assert stack.until_ended("fifty")["exit_code"] == 5
+    assert [task["start_count"] for task in stack.tasks("fifty")] == [1]
+    again = stack.submit(sent)[0]
+    assert (again["state"], len(stack.tasks("fifty"))) == ("failed", 1)
+
+
+def test_a_known_id_with_other_content_is_a_conflict_and_changes_nothing(stack: Stack) -> None:
+    stack.submit(item("taken", ["sh", "-c", "exit 6"]))
+    stack.until_ended("taken")
+    until("its task is torn down", lambda: "stopped_at" in stack.row("taken"))
+    before = stack.row("taken")
+    for other in (
+        item("taken", ["false"]),
+        item("taken", ["sh", "-c", "exit 6"]) | {"profile": "sidecar"},
+        item("taken", ["sh", "-c", "exit 6"]) | {"overrides": {"tags": [{"key": "a", "value": "b"}]}},
+    ):
+        answer = stack.submit(other)[0]
+        assert (answer["error"]["code"], answer["state"]) == ("conflict", "failed")
+    same = item("taken", ["sh", "-c", "exit 6"]) | {"labels": {"try": "2"}, "launch_deadline": 1_000_000_000_000}
+    assert "error" not in stack.submit(same)[0]
+    assert stack.row("taken") == before
+    assert len(stack.tasks("taken")) == 1
+
+
+def test_twenty_callers_and_killed_functions_lose_nothing(start: Callable[..., Stack]) -> None:
+    # What a killed process had claimed is due again after its lease, and Lambda retries after a minute: both shortened.
+    flags = {"time-scale": 10, "timer-scale": 10, "reconcile-every": 2}
+    stack = start(flags, function_env=QUICK)
+    expected = commands(2000, "load")
+    batches = hundreds([item(submission_id, command) for submission_id, (command, _) in expected.items()], 20)
+    over = threading.Event()
+    killed = []
+
+    def kill() -> None:
+        choices = random.Random(7)
+        while not over.wait(0.25):
+            processes = [process["pid"] for process in stack.processes()]
+            killed.extend(pid for pid in choices.sample(processes, min(1, len(processes))) if stack.kill(pid))
+
+    def send(batch: Sequence[dict[str, Any]]) -> int:
+        """Until each is accepted; how often the call had to be repeated."""
+        for repeats in range(1000):
+            try:
+                answer = stack.api.post("/v1/submissions", {"submissions": batch})
+            except (http.client.HTTPException, OSError):
+                continue
+            if answer.status == 200 and not [one for one in answer.json["submissions"] if "error" in one]:
+                return repeats
+            assert answer.status in (200, 502, 503), answer
+        raise AssertionError("never accepted")
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        with ThreadPoolExecutor(20) as callers:
+            repeats = sum(callers.map(send, batches))
+    finally:
+        over.set()
+        killer.join()
+    check(stack, expected, all_ended(stack, 2000, seconds=240))
+    invocations = stack.invocations()
+    assert len(killed) >= 5 and repeats > 0, f"{len(killed)} were killed, {repeats} calls repeated: nothing was shown"
+    assert {counts["abandoned"] for counts in invocations.values()} == {0}
+    assert {counts["waiting"] for counts in invocations.values()} == {0}

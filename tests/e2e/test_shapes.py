@@ -1,0 +1,142 @@
+"""What real ECS does, asked of the stand-in, and what becomes of the submission."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from api import Stack
+from local_stack import until
+
+EXIT_3 = ["sh", "-c", "exit 3"]
+# Shape: command, state, exit code, attempts.
+SHAPES: dict[str, tuple[list[str], str, int | None, int]] = {
+    "cannot-pull": (EXIT_3, "failed", None, 3),
+    "cannot-create": (EXIT_3, "failed", None, 3),
+    "resource-init": (EXIT_3, "failed", None, 3),
+    "failed-to-start-after-exit": (["true"], "succeeded", 0, 1),
+    "spot-notice": (["sleep", "0.5"], "succeeded", 0, 1),
+    "termination-notice": (["sleep", "0.5"], "succeeded", 0, 1),
+    "spot-interruption": (["sleep", "60"], "failed", 143, 1),
+    "infrastructure-health": (["sleep", "60"], "failed", None, 1),
+    "no-exit-code": (EXIT_3, "failed", None, 1),
+    "null-exit-code": (EXIT_3, "failed", None, 1),
+    # Only its last event is without containers; the one before told of the exit.
+    "empty-containers": (EXIT_3, "failed", 3, 1),
+    "twin": (EXIT_3, "failed", 3, 1),
+    "failing-twin": (["true"], "failed", 1, 1),
+    "short-arns": (EXIT_3, "failed", 3, 1),
+    "foreign-task-arn": (EXIT_3, "failed", 3, 1),
+    "no-launch-type": (EXIT_3, "failed", 3, 1),
+    "no-attachments": (EXIT_3, "failed", 3, 1),
+    "no-platform-version": (EXIT_3, "failed", 3, 1),
+    "unknown-members": (EXIT_3, "failed", 3, 1),
+    "event-time": (EXIT_3, "failed", 3, 1),
+    "skip-states": (EXIT_3, "failed", 3, 1),
+    "clock-skew": (EXIT_3, "failed", 3, 1),
+    # No event tells of these: reconcile finds them out.
+    "no-started-by": (EXIT_3, "failed", 3, 1),
+    "no-events": (EXIT_3, "failed", 3, 1),
+    "forgotten": (EXIT_3, "lost", None, 1),
+}
+
+
+def item(submission_id: str, command: list[str], **more: Any) -> dict[str, Any]:
+    return {"submission_id": submission_id, "command": command, **more}
+
+
+@pytest.fixture(scope="module")
+def shaped(start: Callable[..., Stack]) -> Stack:
+    """All shapes at once, with the bridge's timers a hundred times as fast."""
+    stack = start({"timer-scale": 100, "reconcile-every": 1, "teardown-s": 0.2})
+    items = []
+    for shape, (command, *_) in SHAPES.items():
+        variable = {"name": "ECS_BRIDGE_LOCAL_SHAPE", "value": shape}
+        overrides = {"overrides": {"containerOverrides": [{"name": "main", "environment": [variable]}]}}
+        items.append(item(shape, command, overrides=overrides))
+    stack.submit(*items)
+    return stack
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_shape_ends_as_it_should(shaped: Stack, shape: str) -> None:
+    _, state, exit_code, attempts = SHAPES[shape]
+    row = shaped.until_ended(shape)
+    assert (row["state"], row.get("exit_code"), row["attempt"]) == (state, exit_code, attempts), row
+    tasks = shaped.tasks(shape)
+    assert len(tasks) == attempts and all(task["start_count"] <= 1 for task in tasks)
+
+
+def test_events_may_overtake_the_answer_of_run_task(start: Callable[..., Stack]) -> None:
+    # The task is over before RunTask's answer has gone half its way.
+    stack = start({"api-latency-ms": 1000})
+    stack.submit(*(item(f"early-{n}", ["sh", "-c", f"exit {n}"]) for n in range(20)))
+    for n in range(20):
+        row = stack.until_ended(f"early-{n}")
+        assert (row["state"], row["exit_code"]) == ("failed" if n else "succeeded", n)
+        assert [task["start_count"] for task in stack.tasks(f"early-{n}")] == [1]
+
+
+def test_a_refusal_for_now_is_no_item_error_and_is_tried_again(stack: Stack) -> None:
+    stack.rule(submission_id="refused-now", failure="RESOURCE:MEMORY", times=1)
+    answer = stack.submit(item("refused-now", ["true"]))[0]
+    assert answer["state"] == "queued" and "error" not in answer
+    assert stack.show("refused-now")["reason"] == "RESOURCE:MEMORY"
+    row = stack.until_ended("refused-now")
+    assert (row["state"], row["attempt"]) == ("succeeded", 1)
+
+
+def test_a_refusal_for_good_is_no_item_error_and_says_what_ecs_said(stack: Stack) -> None:
+    error = {"code": "AccessDeniedException", "message": "not authorized to perform: iam:PassRole on resource: x"}
+    stack.rule(submission_id="refused-for-good", error=error, times=5)
+    answer = stack.submit(item("refused-for-good", ["true"]))[0]
+    assert answer["state"] == "rejected" and "error" not in answer
+    assert "iam:PassRole" in stack.show("refused-for-good")["reason"]
+    assert not stack.tasks("refused-for-good")
+
+
+@pytest.mark.parametrize("answer", ["server_error", "none"])
+def test_a_launch_that_was_not_answered_is_repeated_and_found(start: Callable[..., Stack], answer: str) -> None:
+    stack = start({"timer-scale": 20, "reconcile-every": 1, "provision-s": 3})
+    stack.rule(submission_id="unanswered", answer=answer, times=1)
+    assert stack.submit(item("unanswered", EXIT_3))[0]["state"] == "launching"
+    assert stack.until_ended("unanswered")["exit_code"] == 3
+    assert [task["start_count"] for task in stack.tasks("unanswered")] == [1]
+    assert stack.calls()["RunTask"] == 2
+
+
+def test_a_row_that_cannot_be_read_holds_up_no_other(stack: Stack) -> None:
+    stack.table.put_item(
+        Item={"submission_id": "broken", "state": "resting", "due": "queued", "check_at": 1_700_000_000_000}
+    )
+    try:
+        stack.rule(submission_id="behind-it", failure="AGENT", times=1)
+        stack.submit(item("behind-it", ["true"]))
+        assert stack.until_ended("behind-it")["state"] == "succeeded"
+        assert stack.submit(item("broken", ["true"]))[0]["error"]["code"] == "unavailable"
+        assert stack.api.send("GET", "/v1/submissions/broken").status == 503
+    finally:
+        stack.table.delete_item(Key={"submission_id": "broken"})
+
+
+def test_a_deadline_that_has_passed_never_launches(stack: Stack) -> None:
+    answer = stack.submit(item("too-late", ["true"], launch_deadline=1_700_000_000_000))[0]
+    assert answer["state"] == "expired" and not stack.tasks("too-late")
+
+
+def test_a_stop_ends_a_running_command_and_the_feed_tells_of_it(stack: Stack) -> None:
+    stack.submit(item("stopped", ["sleep", "60"]))
+    stack.until_state("stopped", "running")
+    stack.stop("stopped", reason="cleared")
+    row = stack.until_ended("stopped")
+    assert (row["state"], row["exit_code"], row["reason"]) == ("cancelled", 143, "cleared")
+
+    def on_feed() -> list[dict[str, Any]]:
+        condition = {"KeyConditionExpression": "feed = :feed", "ExpressionAttributeValues": {":feed": "local"}}
+        items = stack.table.query(IndexName="feed", **condition)["Items"]
+        return [one for one in items if one["submission_id"] == "stopped"]
+
+    (fed,) = until("it is on the feed", on_feed)
+    assert fed["state"] == "cancelled" and fed["exit_code"] == 143
+    assert set(fed) == {"submission_id", "feed", "changed_at", "state", "exit_code", "reason"}
