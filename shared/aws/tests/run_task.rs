@@ -174,9 +174,9 @@ async fn the_wire_carries_the_frozen_request_and_its_two_derived_names() {
     assert_eq!(
         seen.body(),
         json!({
-            "startedBy": "test/etl-2026_11/1",
-            // base64url(SHA-256("test/etl-2026_11/1"))
-            "clientToken": "CvIVipTay0UHQIrWhjeYI77wHCJNr9ac3ioyleJwj3U",
+            "startedBy": "local/etl-2026_11/1",
+            // base64url(SHA-256("local/etl-2026_11/1"))
+            "clientToken": "0Cd5CX-5INUjp8bn8vUfnf4ox_wyggLayrmQxDaDVLQ",
             "taskDefinition": "etl:7",
             "launchType": "FARGATE",
             "cluster": CLUSTER,
@@ -260,7 +260,7 @@ async fn after_conflict(described: Reply) -> (Record, Vec<String>) {
 
 #[tokio::test]
 async fn a_conflict_with_our_own_task_adopts_it() {
-    let ours = json!({"startedBy": "test/a/1", "lastStatus": "RUNNING", "version": 4,
+    let ours = json!({"startedBy": "local/a/1", "lastStatus": "RUNNING", "version": 4,
                       "containers": [{"name": "main", "lastStatus": "RUNNING"}]});
     let (record, operations) = after_conflict(ok(task(ours))).await;
     assert_eq!((record.state, record.task_arn.as_deref()), (State::Running, Some(TASK)));
@@ -270,7 +270,7 @@ async fn a_conflict_with_our_own_task_adopts_it() {
 
 #[tokio::test]
 async fn a_conflict_with_a_task_of_others_is_no_answer() {
-    for started_by in [json!("test/b/1"), json!("test/a/2"), json!("other/a/1"), json!("ecs-svc/1"), json!(null)] {
+    for started_by in [json!("local/b/1"), json!("local/a/2"), json!("other/a/1"), json!("ecs-svc/1"), json!(null)] {
         let foreign = json!({"startedBy": started_by, "lastStatus": "RUNNING"});
         let (record, _) = after_conflict(ok(task(foreign))).await;
         assert_eq!((record.state, record.launch_calls), (State::Launching, 1), "{started_by}");

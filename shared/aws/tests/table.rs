@@ -254,7 +254,7 @@ async fn due_records_come_from_every_partition_and_the_queue_apart() {
 async fn a_captured_event_read_as_ours_ends_its_record() {
     let mut event: Value =
         serde_json::from_str(include_str!("../../../tests/fixtures/events/fargate_exit1.json")).unwrap();
-    event["detail"]["startedBy"] = "test/a/1".into();
+    event["detail"]["startedBy"] = "local/a/1".into();
     event["detail"]["clusterArn"] = CLUSTER.into();
     let deployment = deployment().await;
     let (record, _) = deployment.claimed(item("a")).await;

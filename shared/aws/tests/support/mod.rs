@@ -17,11 +17,11 @@ use serde_json::{Value, json};
 
 pub use wire::{Reply, Seen, Wire};
 
-pub const CLUSTER: &str = "arn:aws:ecs:us-east-1:123456789012:cluster/jobs";
-pub const TASK: &str = "arn:aws:ecs:us-east-1:123456789012:task/jobs/0123456789abcdef0123456789abcdef";
+pub const CLUSTER: &str = "arn:aws:ecs:us-east-1:123456789012:cluster/local";
+pub const TASK: &str = "arn:aws:ecs:us-east-1:123456789012:task/local/0123456789abcdef0123456789abcdef";
 pub const TABLE: &str = "bridge";
 
-/// A deployment called `test`.
+/// A deployment called `local`.
 pub struct Deployment {
     pub bridge: Bridge,
     pub table: Wire,
@@ -104,7 +104,7 @@ pub fn profiles() -> Profiles {
 pub fn config() -> Config {
     let mut environment = Environment::new(|name: &str| match name {
         "ECS_BRIDGE_TABLE" => Some(TABLE.to_owned()),
-        "ECS_BRIDGE_DEPLOYMENT" => Some("test".to_owned()),
+        "ECS_BRIDGE_DEPLOYMENT" => Some("local".to_owned()),
         _ => None,
     });
     let mut config = environment.config();
