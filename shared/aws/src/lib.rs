@@ -9,7 +9,7 @@ mod ecs;
 pub mod eyes;
 mod table;
 
-pub use bridge::{Bridge, Settled, learnt, now};
+pub use bridge::{Bridge, BridgeError, Settled, learnt, now};
 pub use clients::{Clients, warm_up};
 pub use ecs::{DESCRIBED, Described, Ecs, EcsError};
 pub use table::{Created, DueRecord, Table, TableError};
