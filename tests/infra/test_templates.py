@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -135,6 +136,12 @@ def test_the_url_asks_for_signed_requests() -> None:
     assert packaged()["Resources"]["SubmitFunctionUrl"]["Properties"]["AuthType"] == "AWS_IAM"
     permissions = [r for r in packaged()["Resources"].values() if r["Type"] == "AWS::Lambda::Permission"]
     assert [p["Properties"]["Principal"] for p in permissions] == ["events.amazonaws.com"]
+
+
+def test_each_parameter_is_described() -> None:
+    deploying = (ROOT / "docs/deploying.md").read_text()
+    rows = " ".join(line.split("|")[1] for line in deploying.splitlines() if line.startswith("| `"))
+    assert set(re.findall(r"`(\w+)`", rows)) == template()["Parameters"].keys()
 
 
 def test_the_example_hands_over_parameters_that_sam_can_read(aws: None, tmp_path: Path) -> None:
