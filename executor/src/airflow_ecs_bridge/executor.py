@@ -71,7 +71,7 @@ class EcsBridgeExecutor(BaseExecutor):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if not hasattr(self, "conf"):  # before 3.1 there are no teams, and no conf of theirs
-            self.conf = global_conf
+            self.conf = global_conf  # type: ignore[assignment]
         # Nothing begins here: every command and the API server make instances that are never started.
         self._bridge: Bridge | None = None
         self._ids_are_assigned = False
@@ -231,6 +231,8 @@ class EcsBridgeExecutor(BaseExecutor):
         key = self._keys.get(result.submission_id)
         if key is None or self._current.get(key) != result.submission_id:
             return
+        if result.submission_id in self._orphans:
+            return  # its record is being looked up, and judged when it is read
         self._untrack(key)
         if key in self.queued_tasks:
             # A deferred task's earlier run, and it is queued again: no event, or Airflow fails the one that waits.
@@ -263,9 +265,12 @@ class EcsBridgeExecutor(BaseExecutor):
 
     def revoke_task(self, *, ti: TaskInstance) -> None:
         """Stop a task instance that is stuck in queued, and forget it."""
-        self.queued_tasks.pop(ti.key, None)
-        self.running.discard(ti.key)
-        self._stop(ti.key, adoption.REVOKED, adoption.submission_id_of(ti.external_executor_id))
+        try:
+            self.queued_tasks.pop(ti.key, None)
+            self.running.discard(ti.key)
+            self._stop(ti.key, adoption.REVOKED, adoption.submission_id_of(ti.external_executor_id))
+        except Exception:
+            log.exception("A task instance could not be revoked")
 
     def cleanup_stuck_queued_tasks(self, tis: list[TaskInstance]) -> list[str]:
         """Stop and fail task instances that are stuck in queued (Airflow 2.10 before 2.10.5)."""
@@ -307,14 +312,16 @@ class EcsBridgeExecutor(BaseExecutor):
 
     def _orphan(self, ti: TaskInstance) -> Orphan:
         queued = ti.state == TaskInstanceState.QUEUED
-        stale_id_possible = queued and not self._ids_are_assigned and ti.queued_dttm is not None
+        queued_ms = None
+        if queued and ti.queued_dttm and not self._ids_are_assigned:  # so the id may be an earlier run's
+            queued_ms = int(ti.queued_dttm.timestamp() * 1000)
         submission_id = adoption.submission_id_of(ti.external_executor_id)
         return Orphan(
             key=ti.key,
             submission_id=submission_id,
             queued=queued,
             foreign=bool(ti.external_executor_id) and submission_id is None,
-            queued_ms=int(ti.queued_dttm.timestamp() * 1000) if stale_id_possible else None,
+            queued_ms=queued_ms,
         )
 
     def _read(self, ids: list[str]) -> dict[str, Record] | None:
@@ -392,20 +399,16 @@ class EcsBridgeExecutor(BaseExecutor):
 
     def _rebuild(self, ti: TaskInstance, submission_id: str) -> Job:
         """Make the job of a task instance as the scheduler would."""
-        common = {"queue": ti.queue, "executor_config": ti.executor_config}
+        job = Job(submission_id, _subject(ti), queue=ti.queue, executor_config=ti.executor_config)
         if AIRFLOW_3:
             from airflow.executors import workloads
 
-            workload = workloads.ExecuteTask.make(ti, generator=self.jwt_generator)
-            return Job(submission_id, _subject(ti), workload=workload, **common)
-        return Job(
-            submission_id,
-            _subject(ti),
-            command=ti.command_as_list(local=True, pool=ti.pool),
-            lifetime=global_conf.getfloat("scheduler", "task_queued_timeout"),
-            queued_at=ti.queued_dttm.timestamp() if ti.queued_dttm else time.time(),
-            **common,
-        )
+            job.workload = workloads.ExecuteTask.make(ti, generator=self.jwt_generator)
+        else:
+            job.command = ti.command_as_list(local=True, pool=ti.pool)
+            job.lifetime = global_conf.getfloat("scheduler", "task_queued_timeout")
+            job.queued_at = ti.queued_dttm.timestamp() if ti.queued_dttm else time.time()
+        return job
 
     # The log view
 

@@ -56,17 +56,18 @@ class Job:
     submission_id: str
     subject: dict[str, str]
     queue: str | None = None
-    executor_config: Any = None
-    workload: Any = None
+    # Not in the repr: commands hold tokens, and executor_config may hold anything.
+    executor_config: Any = field(default=None, repr=False)
+    workload: Any = field(default=None, repr=False)
     """Airflow 3: the workload, whose JSON is the command's argument."""
-    command: list[str] | None = None
+    command: list[str] | None = field(default=None, repr=False)
     """Airflow 2: the command itself."""
     lifetime: float = 0.0
     """Airflow 2: seconds after `queued_at` until Airflow takes the task for stuck. Airflow 3's token says it itself."""
     queued_at: float = field(default_factory=time.time)
     failures: int = 0
     """Calls and answers in a row that asked to try again."""
-    body: dict[str, Any] | None = None
+    body: dict[str, Any] | None = field(default=None, repr=False)
     """The submission, once built; a repeat must be the same to the letter."""
     guessed_profile: str | None = None
     """The profile, where only the queue's name speaks for it."""
