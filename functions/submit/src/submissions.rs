@@ -8,7 +8,7 @@ use std::{
 use aws_lambda_events::lambda_function_urls::LambdaFunctionUrlResponse;
 use ecs_bridge_aws::{Created, Settled, TableError, eyes, now};
 use ecs_bridge_core::{
-    Action, Record, State, SubmissionId,
+    Action, Input, Record, State, SubmissionId,
     api::{self, ItemAnswer, ItemCode, ItemError, SubmissionItem},
     record::Submission,
 };
@@ -79,6 +79,7 @@ impl App {
                 (answer(Some(record.state), record.task_arn, None), left_queued)
             }
             Ok(Outcome::Known(record)) if record.is_same_work(&content_hash) => {
+                let record = self.resubmitted(record).await;
                 (answer(Some(record.state), record.task_arn, None), false)
             }
             Ok(Outcome::Known(record)) => {
@@ -86,6 +87,18 @@ impl App {
                 (answer(Some(record.state), None, Some(ItemError::new(ItemCode::Conflict, message))), false)
             }
             Err(error) => (answer(None, None, Some(unavailable(&id, &error))), false),
+        }
+    }
+
+    /// What becomes of a known record that its caller sent again.
+    async fn resubmitted(&self, record: Record) -> Record {
+        match self.bridge.settle(record.clone(), Input::Resubmitted).await {
+            Ok(record) => record,
+            Err(error) => {
+                // It is recorded, and due in any case.
+                tracing::warn!(submission_id = %record.submission_id, %error, "its timer was not brought forward");
+                record
+            }
         }
     }
 

@@ -267,9 +267,15 @@ impl Record {
 
     /// The record of a new submission, with its first RunTask call claimed by the same write; no call where its
     /// deadline has passed.
+    ///
+    /// Its timer is set for the first check of the task already, so that the launch need not move it. Should RunTask
+    /// never be called, the lease is found to be over by then, or as soon as the caller submits again.
     pub fn launching(submission: Submission, now: Timestamp, rules: &Rules) -> (Self, Option<Call>) {
         let mut record = Self::queued(submission, now, rules);
         let call = (record.state == State::Queued).then(|| claim(&mut record, now, rules));
+        if call.is_some() {
+            record.set_check_at(now.plus(rules.timers.first_check));
+        }
         (record, call)
     }
 

@@ -10,7 +10,7 @@ use stateright::{Model, Property};
 
 use crate::{
     Mutation, Promise, Scenario,
-    ecs::{Change, EcsTask, NEW_TO_DESCRIBE, NEW_TO_LIST},
+    ecs::{Change, EcsTask},
     hashed::{Hashed, fingerprint},
     promise,
     scenario::CONTAINER,
@@ -100,6 +100,8 @@ pub enum Step {
     Wait,
     /// The caller submits; there is a launch token or not.
     Submit { lane: usize, token: bool },
+    /// The caller submits the same once more.
+    Resubmit { lane: usize },
     /// The caller wants it stopped.
     Stop { lane: usize, stalls: bool },
     /// reconcile comes to a record that is due.
@@ -220,8 +222,11 @@ impl Model for Scenario {
         let stalls: &[bool] = if faulty { &[false, true] } else { &[false] };
         let lane = world.turn;
         let Some(this) = world.lanes.get(lane) else { return };
-        if world.now == 0 {
+        if !this.submitted && world.now == 0 {
             steps.extend([true, false].map(|token| Step::Submit { lane, token }));
+        }
+        if this.submitted && faulty {
+            steps.push(Step::Resubmit { lane });
         }
         if self.stops && !this.stopped {
             steps.extend(stalls.iter().map(|&stalls| Step::Stop { lane, stalls }));
@@ -282,6 +287,7 @@ impl Model for Scenario {
                 tasks.for_each(|task| task.age(world.now));
             }
             Step::Submit { lane, .. }
+            | Step::Resubmit { lane }
             | Step::Stop { lane, .. }
             | Step::Reconcile { lane, .. }
             | Step::Deliver { lane, .. }
@@ -324,10 +330,7 @@ impl Scenario {
                     outcomes.push(Outcome::Unanswered { arrived: false });
                 }
             }
-            Action::LookUp(_) if lane.tasks.iter().any(|task| task.is_new(world.now, NEW_TO_LIST)) => {
-                outcomes.push(Outcome::Stale);
-            }
-            Action::Describe { .. } if lane.tasks.iter().any(|task| task.is_new(world.now, NEW_TO_DESCRIBE)) => {
+            Action::LookUp(_) | Action::Describe { .. } if lane.tasks.iter().any(|task| task.is_new(world.now)) => {
                 outcomes.push(Outcome::Stale);
             }
             Action::RunTask(_) | Action::LookUp(_) | Action::Describe { .. } | Action::Stop { .. } => {}
@@ -367,6 +370,10 @@ impl Turn<'_> {
         match step {
             Step::Wait => return None,
             Step::Submit { token, .. } => return self.submit(token),
+            Step::Resubmit { .. } => {
+                self.fault();
+                return self.resubmit();
+            }
             Step::Stop { stalls, .. } => {
                 let stop = Hashed::new(Input::Stop("no longer needed".to_owned()));
                 return self.settle(&stop, stalls, Caller::OnlyStops);
@@ -440,14 +447,11 @@ impl Turn<'_> {
 
     // The caller, and submit.
 
+    /// The put of a record, which fails where one is there already: the answer is then where that stands.
     fn submit(&mut self, token: bool) -> Option<()> {
-        let again = std::mem::replace(&mut self.lane.submitted, true);
+        self.lane.submitted = true;
         if self.lane.row.is_some() {
-            // It is answered with what is there.
-            return (!again).then_some(());
-        }
-        if again {
-            (*self.faults > 0).then(|| self.fault())?;
+            return Some(());
         }
         let (now, rules) = (Scenario::at(self.now), Scenario::rules());
         let submission = self.scenario.submission();
@@ -464,6 +468,14 @@ impl Turn<'_> {
             self.go_on(Next::Act(Hashed::new(Action::RunTask(call))));
         }
         Some(())
+    }
+
+    /// The caller was not answered. Nothing where that changes nothing.
+    fn resubmit(&mut self) -> Option<()> {
+        let Some(row) = &self.lane.row else { return self.submit(true) };
+        let rev = row.rev;
+        self.settle(&Hashed::new(Input::Resubmitted), false, Caller::OnlyStops)?;
+        self.lane.row.as_ref().filter(|row| row.rev > rev).map(|_| ())
     }
 
     /// The conditional put: the one that finds no row.
@@ -518,7 +530,12 @@ impl Turn<'_> {
                 self.create(Record::launching(self.scenario.submission(), call.claimed_at, &rules).0);
                 return self.settle(&Hashed::new(input.clone()), false, Caller::Any);
             }
-            Input::Due | Input::Launch(..) | Input::NotFound(..) | Input::Seen(_) | Input::Missing { .. } => {}
+            Input::Due
+            | Input::Launch(..)
+            | Input::NotFound(..)
+            | Input::Seen(_)
+            | Input::Missing { .. }
+            | Input::Resubmitted => {}
         }
         Some(())
     }
@@ -545,7 +562,7 @@ impl Turn<'_> {
         match input {
             Input::Stop(_) => self.lane.stopped = true,
             Input::Seen(task) => self.check_seen(before, task, action.as_deref()),
-            Input::Due | Input::Launch(..) | Input::NotFound(..) | Input::Missing { .. } => {}
+            Input::Due | Input::Launch(..) | Input::NotFound(..) | Input::Missing { .. } | Input::Resubmitted => {}
         }
         if let Some(action) = action {
             self.go_on(Next::Act(action));

@@ -321,6 +321,38 @@ fn a_claim_is_a_lease_so_that_a_second_reconcile_does_nothing() {
     assert!(life.record.check_at.unwrap() >= life.now.plus(2 * MINUTE), "longer than a function runs");
 }
 
+#[test]
+fn a_launch_leaves_the_timer_of_the_creating_claim_which_misses_nothing() {
+    let (mut life, call) = Life::launching();
+    let (timer, longest_call) = (life.record.check_at, MINUTE + Duration::from_secs(15));
+    life.wait(longest_call).learn(Input::Launch(call, live_task()));
+    assert_eq!((life.record.check_at, life.record.launched_at), (timer, Some(life.now)));
+    assert_eq!((life.due(), life.action.is_some()), (State::Launched, true));
+    life.learn(Input::Missing { task_arn: task("PENDING").arn, at: life.now, stop_sent: false });
+    assert_eq!(life.record.missing_count, 1);
+}
+
+#[test]
+fn a_launch_that_reconcile_claimed_is_checked_as_late_as_any() {
+    let mut life = Life::queued();
+    life.due();
+    life.learn(Input::Launch(life.call(), live_task()));
+    assert!(life.record.check_at.unwrap() > life.now.plus(10 * MINUTE));
+}
+
+#[test]
+fn what_is_submitted_again_is_due_when_the_lease_of_its_unanswered_launch_is_over() {
+    let (mut life, call) = Life::launching();
+    life.wait(MINUTE).learn(Input::Resubmitted);
+    assert_eq!(life.record.check_at, Some(call.claimed_at.plus(3 * MINUTE)));
+    life.learn(Input::Resubmitted);
+    assert!(!life.wrote, "it is told once");
+    assert_eq!((life.due(), life.call().nth), (State::Launching, 2));
+    life.learn(Input::Launch(life.call(), live_task()));
+    life.learn(Input::Resubmitted);
+    assert!(!life.wrote, "it is answered");
+}
+
 // Events.
 
 #[test]
@@ -572,7 +604,7 @@ fn timeouts_stop_and_then_fail_unless_it_exits_0() {
 fn what_nothing_was_heard_of_is_described() {
     let mut life = Life::launched(Policy::default());
     life.due();
-    assert_eq!(life.now, now().plus(10 * MINUTE));
+    assert_eq!(life.now, now().plus(12 * MINUTE));
     assert!(matches!(life.action, Some(Action::Describe { .. })));
     assert_eq!(life.see(stopped(8, "EssentialContainerExited", vec![container("STOPPED", Some(4))])), State::Failed);
     assert_eq!(life.record.exit_code, Some(4));
@@ -594,7 +626,7 @@ fn missing_twice_five_minutes_apart_is_lost_after_a_stop() {
     missing(&mut life, false);
     assert_eq!(life.record.missing_count, 1, "too close");
     life.due();
-    assert_eq!(life.now, now().plus(15 * MINUTE));
+    assert_eq!(life.now, now().plus(17 * MINUTE));
     missing(&mut life, false);
     assert!(life.stops());
     assert_eq!(missing(&mut life, true), State::Lost);
