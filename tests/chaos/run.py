@@ -30,12 +30,15 @@ from audit import audit  # noqa: E402
 from local_stack import LocalStack, Record, until  # noqa: E402
 from plan import PROFILES, Planned, plan  # noqa: E402
 
-# The protocol's minutes become seconds: a check after 10 s, every 20 s then, a lease of 3 s, unanswered launches repeated
-# for 50 s. A claimed RunTask is sent within 1 s or not at all, so 4 s lie between the last one and a lookup that counts.
-TIMER_SCALE = 60
-# ECS is quicker too, but by less: it remembers a task, and the token that started it, for 6 minutes. So a token
-# outlives the repeats of an unanswered launch, and a stopped task is described long after its check.
-TIME_SCALE = 10
+# The protocol's minutes become seconds. By 60: a check after 10 s and every 20 s then, a lease of 3 s, unanswered
+# launches repeated for 50 s; a claimed RunTask is sent within 1 s or not at all, so 4 s lie between the last one and a
+# lookup that counts. Large runs keep the machine busy, and get three times as long.
+TIMER_SCALE = {"few": 60, "many": 20}
+MANY = 1000
+# ECS is quicker too, but by a sixth of that: it remembers a stopped task, and the token that started it, six times
+# as long as it would. So a token outlives all repeats of its launch however late they are, and a task that no event
+# told of is described while it is known.
+ECS_SLOWER = 6
 CALLERS = 4
 BATCH = 40
 
@@ -50,8 +53,8 @@ class Faults:
     fail_start: float = 0.12
     api_error: float = 0.06
     consistency_lag_ms: int = 300
-    # Seconds between two kills, at least and at most.
-    kill_every: tuple[float, float] = (0.05, 0.6)
+    # Between two kills, at least and at most, in parts of a lease.
+    kill_every: tuple[float, float] = (0.03, 0.3)
     # Shares of a caller's batches that are sent again though they were answered, and with other content.
     repeat: float = 0.2
     conflict: float = 0.1
@@ -64,10 +67,13 @@ class Run:
     seed: int
     submissions: int
     rate: float
+    timer_scale: float
     faults: Faults = field(default_factory=Faults)
 
     def __post_init__(self) -> None:
         self.planned = {planned.submission_id: planned for planned in plan(self.seed, self.submissions)}
+        self.time_scale = self.timer_scale / ECS_SLOWER
+        self.lease = 180 / self.timer_scale
         self.counts: Counter[str] = Counter()
         self.counting = threading.Lock()
         self.over = threading.Event()
@@ -80,10 +86,10 @@ class Run:
         faults = self.faults
         return {
             "simulate": True,
-            "timer-scale": TIMER_SCALE,
-            "time-scale": TIME_SCALE,
+            "timer-scale": self.timer_scale,
+            "time-scale": self.time_scale,
             "reconcile-every": 2,
-            "teardown-s": 0.5 * TIME_SCALE,
+            "teardown-s": 0.5 * self.time_scale,
             "seed": self.seed,
             "duplicate": faults.duplicate,
             "drop": faults.drop,
@@ -113,7 +119,7 @@ class Run:
                 for part in [*parts, stopper]:
                     part.join()
                 self.raise_errors()
-                until("every submission is on the feed", self.all_seen, seconds=180 + 10 * self.submissions / self.rate)
+                until("every submission is on the feed", self.all_seen, seconds=self.longest())
             except AssertionError as error:
                 missing = [planned for id, planned in self.planned.items() if id not in self.first_seen]
                 rows = {row["submission_id"]: row for row in self.stack.rows()}
@@ -125,6 +131,10 @@ class Run:
                     part.join()
             self.raise_errors()
             return self.problems or self.settle()
+
+    def longest(self) -> float:
+        """Seconds after which a run that has not ended never will: ten times what the launch rate and 1 h cost."""
+        return 10 * (self.submissions / self.rate + 3600 / self.timer_scale)
 
     def thread(self, work: Callable[..., None], *arguments: object) -> threading.Thread:
         def run() -> None:
@@ -215,7 +225,7 @@ class Run:
 
     def kill(self) -> None:
         chance = random.Random(f"kill/{self.seed}")
-        while not self.over.wait(chance.uniform(*self.faults.kill_every)):
+        while not self.over.wait(self.lease * chance.uniform(*self.faults.kill_every)):
             function = chance.choice(["submit", "task-state", "reconcile"])
             processes = [process for process in self.stack.processes() if process["function"] == function]
             busy = [process for process in processes if process["state"] == "busy"]
@@ -236,7 +246,7 @@ class Run:
                 since = max(since, int(record["changed_at"]))
             if last:
                 return
-            self.over.wait(0.5)
+            self.over.wait(1)
 
     def feed(self, since: int) -> list[Record]:
         query = {
@@ -306,9 +316,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--submissions", type=int, default=300)
     parser.add_argument("--rate", type=float, default=40, help="launches a second that the bridge believes to have")
+    parser.add_argument("--timer-scale", type=float, help="by what the protocol's times are divided")
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="ecs-bridge-chaos-"))
-    run = Run(arguments.seed, arguments.submissions, arguments.rate)
+    timer_scale = arguments.timer_scale or TIMER_SCALE["many" if arguments.submissions > MANY else "few"]
+    run = Run(arguments.seed, arguments.submissions, arguments.rate, timer_scale)
     began = time.monotonic()
     problems = run.go(folder)
     print(run.summary(time.monotonic() - began))
