@@ -34,6 +34,16 @@ def test_a_scheduler_that_is_killed_loses_nothing(airflow, stack, place):
         assert_as_without_the_crash(airflow, stack, run)
 
 
+def test_a_scheduler_that_is_killed_loses_nothing_where_ids_are_written_ahead(airflow, stack):
+    # Beside LocalExecutor, for which Airflow assigns no ids, the executor makes its own.
+    environment = scheduler_environment(stack, AIRFLOW__CORE__EXECUTOR=f"{CRASHING},LocalExecutor")
+    with airflow.scheduler({**environment, "CRASH_AT": "in the submit call"}) as scheduler:
+        run = airflow.trigger("crash")
+        airflow.until("the scheduler has died", lambda: scheduler.poll() == -signal.SIGKILL, 120)
+    with airflow.scheduler(environment):
+        assert_as_without_the_crash(airflow, stack, run)
+
+
 def test_a_scheduler_that_is_killed_while_containers_run_loses_nothing(airflow, stack):
     environment = scheduler_environment(stack)
 

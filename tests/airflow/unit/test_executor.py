@@ -244,6 +244,22 @@ def test_an_id_is_not_trusted_where_airflow_may_have_left_an_old_one(start, brid
     assert executor.get_event_buffer()[item.ti.key][1] != "left-from-an-earlier-run"
 
 
+def test_ids_are_written_ahead_beside_an_executor_that_airflow_assigns_none_for(start, bridge, monkeypatch):
+    from airflow.executors.executor_loader import ExecutorLoader
+    from airflow.executors.local_executor import LocalExecutor
+    from airflow_ecs_bridge.executor import EcsBridgeExecutor
+
+    names = {"ours": (EcsBridgeExecutor, None), "local": (LocalExecutor, None)}
+    monkeypatch.setattr(ExecutorLoader, "get_executor_names", lambda: list(names))
+    monkeypatch.setattr(ExecutorLoader, "import_executor_cls", names.__getitem__)
+    executor = start()
+    item = task(executor, id="perhaps-of-an-earlier-run")
+    run(executor, item)
+    state, id = executor.event_buffer[item.ti.key]
+    assert state == RUNNING
+    assert id != "perhaps-of-an-earlier-run"
+
+
 # Revoking and stopping
 
 

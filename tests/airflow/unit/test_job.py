@@ -106,5 +106,13 @@ def test_a_command_of_airflow_2_has_until_airflow_takes_it_for_stuck():
     assert job(queued_at=1000.0).build(None, 60)["launch_deadline"] == (1000 + 600 - 60) * 1000
 
 
+def test_a_job_s_repr_shows_no_command():
+    secret = Job(
+        "an-id", {"dag_id": "orders"}, command=["token"], executor_config={"tags": ["token"]}, workload="token"
+    )
+    assert "an-id" in repr(secret)
+    assert "token" not in repr(secret)
+
+
 def test_a_submission_is_json():
     json.dumps(job(executor_config=CONFIG).build(None, 60))
