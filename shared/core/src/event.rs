@@ -122,7 +122,7 @@ pub fn parse(text: &str, deployment: &Deployment) -> Result<Event, EventError> {
         return Ok(Event::Foreign);
     }
     let poison = |error: serde_json::Error| EventError::Detail {
-        id: envelope.id.clone().unwrap_or_default(),
+        id: envelope.id.clone().filter(|id| is_event_id(id)).unwrap_or_default(),
         line: error.line(),
         column: error.column(),
     };
@@ -134,6 +134,11 @@ pub fn parse(text: &str, deployment: &Deployment) -> Result<Event, EventError> {
     let detail: Detail = serde_json::from_str(detail.get()).map_err(poison)?;
     let at = envelope.time.as_deref().and_then(Timestamp::parse_iso);
     Ok(Event::Ours(owner.submission_id, Box::new(detail.into_task(owner.attempt, at))))
+}
+
+/// EventBridge's own are UUIDs. What else may stand there is not repeated.
+fn is_event_id(text: &str) -> bool {
+    text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
 impl Detail {
@@ -255,5 +260,17 @@ mod tests {
         assert!(matches!(error, EventError::Detail { .. }));
         assert!(!error.to_string().contains("hunter2") && error.to_string().contains("894b524e"), "{error}");
         assert!(matches!(parse("hunter2", &deployment()), Err(EventError::Envelope { .. })));
+    }
+
+    #[test]
+    fn an_error_tells_the_events_id_but_nothing_else_that_stands_in_its_place() {
+        let error = |id: &str| {
+            let mut event = event("running");
+            event["id"] = json!(id);
+            event["detail"]["version"] = json!("secret");
+            parse(&event.to_string(), &deployment()).unwrap_err().to_string()
+        };
+        assert!(error("3317b2af-7005-947d-b652-f55e762e571a").starts_with("event 3317b2af-"));
+        assert!(!error("my secret").contains("secret"));
     }
 }
