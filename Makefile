@@ -12,6 +12,8 @@ PYTEST := $(VENV)/bin/python -m pytest
 # cargo-lambda comes from PyPI, with the linker that it looks for beside it.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
+TOOLS  := .tools
+
 FUNCTIONS := submit task-state reconcile
 PROGRAMS  := $(foreach name,$(FUNCTIONS) ecs-bridge-cli,-p $(name))
 
@@ -56,10 +58,23 @@ test: lint test-rust test-e2e ## run all tests
 chaos: programs $(VENV)/.done ## a run under faults: SEED=n N=n
 	$(VENV)/bin/python tests/chaos/run.py --seed $(or $(SEED),1) --submissions $(or $(N),300)
 
+.PHONY: model
+model: ## visit every state of the protocol's model, with more faults than the tests; many minutes
+	cargo test --locked -p ecs-bridge-model -- --include-ignored --nocapture --test-threads 1
+
+# Rust alone is enough: the core has no unsafe code for a sanitizer to look at, and needs no nightly without one.
+FUZZ_TARGETS := event request profiles
+.PHONY: fuzz
+fuzz: $(TOOLS)/bin/cargo-fuzz ## make up events, requests and profiles: SECONDS=60 for each
+	for target in $(FUZZ_TARGETS); do \
+		mkdir -p fuzz/found/$$target; \
+		PATH=$(CURDIR)/$(TOOLS)/bin:$$PATH cargo fuzz run --sanitizer none $$target fuzz/found/$$target fuzz/corpus/$$target -- \
+			-max_total_time=$(or $(SECONDS),60) -dict=fuzz/json.dict -print_final_stats=1; \
+	done
+
 # The deployment. SAM and checkov pin many libraries, so each has a venv of its own.
 
 INFRA := .venv-infra
-TOOLS := .tools
 
 $(INFRA)/.done: tests/infra/requirements.txt
 	$(PYTHON) -m venv $(INFRA)
@@ -79,6 +94,7 @@ test-infra: programs $(INFRA)/.done .venv-checkov/.done ## templates, event patt
 test-sam-build: $(INFRA)/.done ## build the three functions as `sam deploy` would; minutes
 	cd tests/infra && ../../$(INFRA)/bin/python -m pytest -q test_sam_build.py
 
+$(TOOLS)/bin/cargo-fuzz: TOOL := cargo-fuzz@0.13.2
 $(TOOLS)/bin/cargo-deny: TOOL := cargo-deny@0.20.2
 $(TOOLS)/bin/cargo-cyclonedx: TOOL := cargo-cyclonedx@0.5.9
 $(TOOLS)/bin/%:
