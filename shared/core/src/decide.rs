@@ -624,6 +624,7 @@ impl Step<'_> {
         take(&mut record.stopped_reason, task.stopped_reason.as_ref());
         take(&mut record.started_at, task.started_at.as_ref());
         take(&mut record.stopped_at, task.stopped_at.as_ref());
+        take(&mut record.container_exited_at, task.execution_stopped_at.as_ref());
         if task.has_run(&record.container_name) {
             record.seen_running = true;
             record.started_at.get_or_insert(task.at.unwrap_or(self.now));

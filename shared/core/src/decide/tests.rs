@@ -363,6 +363,10 @@ fn an_older_version_after_a_newer_one_is_let_go_without_a_write() {
     assert!(!life.wrote);
     life.see(running(5));
     assert!(!life.wrote, "nor does a duplicate cost a write");
+    let ends = Task { execution_stopped_at: Some(life.now), ..running(6) };
+    life.see(ends.clone());
+    life.see(ends);
+    assert!(!life.wrote, "nor does one that brings times");
 }
 
 #[test]
