@@ -341,6 +341,11 @@ mod tests {
                 "stands in command",
             ),
             (json!({"submission_id": "a", "command": ["true"], "overrides": []}), Invalid, "an object of RunTask"),
+            (
+                json!({"submission_id": "a", "command": ["true"], "overrides": {"hunter2": 1}}),
+                Invalid,
+                "overrides: *: is no parameter",
+            ),
             (json!({"submission_id": "a", "command": ["x".repeat(9000)]}), Invalid, "8192"),
             (
                 json!({"submission_id": "a", "command": ["true"], "launch_deadline": 1_800_000_000}),

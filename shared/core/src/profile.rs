@@ -102,7 +102,7 @@ pub enum RequestError {
     #[error("the profile does not let a submission override {}", .0.join(", "))]
     NotAllowed(Vec<String>),
     /// No RunTask request.
-    #[error("overrides: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    #[error("overrides: {}", .0.iter().map(run_task::Problem::unquoted).collect::<Vec<_>>().join("; "))]
     Malformed(Vec<run_task::Problem>),
     /// ECS would refuse it.
     #[error(

@@ -122,13 +122,20 @@ const MANAGED_EBS_VOLUME: Shape = Object(&[
 pub struct Problem {
     /// Where, in dots: `overrides.containerOverrides.cpu`.
     pub path: String,
+    /// The same with `*` for a name that RunTask does not have.
+    place: String,
     /// What.
     pub problem: String,
 }
 
 impl Problem {
     fn new(path: &str, problem: impl Into<String>) -> Self {
-        Self { path: path.to_owned(), problem: problem.into() }
+        Self { path: path.to_owned(), place: path.to_owned(), problem: problem.into() }
+    }
+
+    /// As a stranger may read it: nothing of what was sent, not even a name.
+    pub fn unquoted(&self) -> String {
+        format!("{}: {}", self.place, self.problem)
     }
 }
 
@@ -145,13 +152,12 @@ pub fn check(parameters: &Map<String, Value>) -> Vec<Problem> {
 fn check_object(object: &Map<String, Value>, shape: &Shape, path: &str, problems: &mut Vec<Problem>) {
     let Object(members) = shape else { return };
     for (name, value) in object {
-        let path = join(path, name);
         match members.iter().find(|(member, _)| member == name) {
-            Some((_, shape)) => check_value(value, shape, &path, problems),
+            Some((_, shape)) => check_value(value, shape, &join(path, name), problems),
             None => {
                 let known: Vec<_> = members.iter().map(|(member, _)| *member).collect();
-                problems
-                    .push(Problem::new(&path, format!("is no parameter of RunTask; known here: {}", known.join(", "))));
+                let problem = format!("is no parameter of RunTask; known here: {}", known.join(", "));
+                problems.push(Problem { path: join(path, name), place: join(path, "*"), problem });
             }
         }
     }
