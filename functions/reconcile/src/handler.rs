@@ -74,7 +74,8 @@ impl Reconcile {
     /// # Errors
     /// Where the index cannot be read at all. What was claimed until then is due again when its lease is over.
     pub async fn run(&self, deadline: SystemTime) -> Result<Report, TableError> {
-        let left = deadline.duration_since(SystemTime::now()).unwrap_or_default().saturating_sub(MARGIN);
+        // One that is over before the start is none at all: `cargo lambda watch` tells a moment in 1970.
+        let left = deadline.duration_since(SystemTime::now()).map_or(RUN, |left| left.saturating_sub(MARGIN));
         let until = Instant::now() + left.min(RUN);
         let mut report = Report::default();
         let mut rounds_for_nothing = 0;
