@@ -11,8 +11,7 @@ pub(crate) const REMEMBERED: u8 = 5;
 const LINGERS: u8 = 2;
 
 /// For how many ticks after a launch DescribeTasks and ListTasks may not know of it.
-pub(crate) const NEW_TO_DESCRIBE: u8 = 2;
-pub(crate) const NEW_TO_LIST: u8 = 1;
+const NEW: u8 = 1;
 
 /// A task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -138,13 +137,13 @@ impl EcsTask {
     }
 
     /// ECS may not know of it yet.
-    pub(crate) fn is_new(&self, now: u8, ticks: u8) -> bool {
-        now < self.launched_at + ticks
+    pub(crate) fn is_new(&self, now: u8) -> bool {
+        now < self.launched_at + NEW
     }
 
     /// Forgets times that make no difference any more.
     pub(crate) fn age(&mut self, now: u8) {
-        if !self.is_new(now, NEW_TO_DESCRIBE) {
+        if !self.is_new(now) {
             self.launched_at = 0;
         }
         if !self.is_remembered(now) {

@@ -101,7 +101,8 @@ impl Scenario {
     /// As in earnest: a claim outlives its call (`send_within` < `lease`); the last repeat is sent before ECS can have
     /// forgotten the token (`repeat_for` + `send_within` < what ECS remembers); a task is looked up only when ListTasks
     /// must know of it (`send_within` < `lookup_after`); a task is asked for before ECS forgets it (`check_every` <
-    /// what ECS remembers).
+    /// what ECS remembers); MISSING counts only when DescribeTasks must know of a task (`missing_after`), and the first
+    /// check comes after that even where RunTask took its time (`missing_after` + `send_within` < `first_check`).
     pub(crate) fn rules() -> Rules {
         let ticks = |count: u64| Duration::from_millis(count * TICK_MS);
         Rules {
@@ -113,9 +114,9 @@ impl Scenario {
                 lease: ticks(2),
                 repeat_for: ticks(4),
                 lookup_after: ticks(2),
-                first_check: ticks(2),
+                first_check: ticks(3),
                 check_every: ticks(3),
-                missing_after: ticks(2),
+                missing_after: ticks(1),
                 missing_apart: ticks(1),
                 stop_every: ticks(1),
                 backoff: ticks(1),

@@ -1,0 +1,393 @@
+//! What holds of every decision, whatever is learnt in whatever order.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use ecs_bridge_core::{
+    Action, Attempt, Call, Container, Decision, Input, LaunchAnswer, ProfileName, Record, Rules, State, Task, Timers,
+    Timestamp, decide,
+    profile::{CompleteOn, Policy},
+    record::{ContentHash, RECORD_BYTES, Submission},
+    run_task::FrozenRequest,
+};
+use proptest::{collection::vec, option, prelude::*, sample::select};
+use serde_json::{Map, json};
+
+const START: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+
+fn rules() -> Rules {
+    Rules {
+        deployment: "prod".parse().unwrap(),
+        retention: Duration::from_secs(30 * 86_400),
+        timers: Timers::default(),
+    }
+}
+
+/// Something that happens, in terms of the record as it then is.
+#[derive(Clone, Debug)]
+enum Happens {
+    Due,
+    /// The answer of one of the calls claimed so far, or of one that never was.
+    Launch(prop::sample::Index, LaunchAnswer),
+    NotFound {
+        attempt: Attempt,
+        ago: Duration,
+    },
+    Seen(Task),
+    Missing {
+        arn: String,
+        ago: Duration,
+        stop_sent: bool,
+    },
+    Stop(String),
+    Resubmitted,
+}
+
+fn attempt() -> impl Strategy<Value = Attempt> {
+    (1_u8..=4).prop_map(|number| Attempt::try_from(number).unwrap())
+}
+
+fn arn() -> impl Strategy<Value = String> {
+    // One task more often than others; one in its old short form.
+    prop_oneof![
+        4 => Just("arn:aws:ecs:eu-west-1:123456789012:task/nightly/0123456789abcdef0123456789abcdef".to_owned()),
+        1 => Just("arn:aws:ecs:eu-west-1:123456789012:task/0123456789abcdef0123456789abcdef".to_owned()),
+        1 => Just("arn:aws:ecs:eu-west-1:123456789012:task/nightly/fedcba9876543210fedcba9876543210".to_owned()),
+        1 => "[ -~]{0,40}",
+    ]
+}
+
+fn moment() -> impl Strategy<Value = Timestamp> {
+    let near = START.millis() - 600_000..START.millis() + 3_600_000;
+    prop_oneof![9 => near, 1 => any::<u64>()].prop_map(Timestamp::from_millis)
+}
+
+fn status() -> impl Strategy<Value = String> {
+    const KNOWN: &[&str] = &["PROVISIONING", "PENDING", "ACTIVATING", "RUNNING", "DEACTIVATING", "STOPPING", "STOPPED"];
+    prop_oneof![19 => select(KNOWN).prop_map(str::to_owned), 1 => "[A-Z]{0,16}"]
+}
+
+fn code() -> impl Strategy<Value = String> {
+    const KNOWN: &[&str] = &[
+        "TaskFailedToStart",
+        "EssentialContainerExited",
+        "UserInitiated",
+        "SpotInterruption",
+        "TerminationNotice",
+        "InfrastructureHealth",
+    ];
+    prop_oneof![19 => select(KNOWN).prop_map(str::to_owned), 1 => "[A-Za-z]{0,30}"]
+}
+
+fn words() -> impl Strategy<Value = String> {
+    const KNOWN: &[&str] =
+        &["CannotPullContainerError: no such image", "ResourceInitializationError: no secret", "OutOfMemoryError"];
+    prop_oneof![3 => select(KNOWN).prop_map(str::to_owned), 1 => ".{0,1500}"]
+}
+
+fn container() -> impl Strategy<Value = Container> {
+    let name = prop_oneof![4 => Just("main"), 1 => Just("log")].prop_map(str::to_owned);
+    let exit_code = option::of(prop_oneof![Just(0), Just(1), Just(143), any::<i32>()]);
+    (name, status(), exit_code, option::of(words())).prop_map(|(name, last_status, exit_code, reason)| Container {
+        name,
+        last_status,
+        exit_code,
+        reason,
+    })
+}
+
+fn task() -> impl Strategy<Value = Task> {
+    let cluster = prop_oneof![9 => Just("nightly"), 1 => Just("other")];
+    let identity = (arn(), cluster, attempt(), 0_u64..12);
+    let standing = (status(), select(vec!["RUNNING", "STOPPED"]), option::of(code()), option::of(words()));
+    let times = (option::of(moment()), option::of(moment()), option::of(moment()), option::of(moment()));
+    (identity, standing, vec(container(), 0..3), times).prop_map(|(identity, standing, containers, times)| Task {
+        arn: identity.0,
+        cluster_arn: format!("arn:aws:ecs:eu-west-1:123456789012:cluster/{}", identity.1),
+        attempt: identity.2,
+        version: identity.3,
+        last_status: standing.0,
+        desired_status: standing.1.to_owned(),
+        stop_code: standing.2,
+        stopped_reason: standing.3,
+        containers,
+        started_at: times.0,
+        execution_stopped_at: times.1,
+        stopped_at: times.2,
+        at: times.3,
+    })
+}
+
+fn answer() -> impl Strategy<Value = LaunchAnswer> {
+    prop_oneof![
+        2 => (arn(), any::<bool>()).prop_map(|(arn, live)| LaunchAnswer::Task { arn, live }),
+        2 => words().prop_map(LaunchAnswer::RefusedForNow),
+        1 => words().prop_map(LaunchAnswer::RefusedForGood),
+        2 => words().prop_map(LaunchAnswer::Unanswered),
+    ]
+}
+
+fn happens() -> impl Strategy<Value = Happens> {
+    let ago = || (0_u64..1_200).prop_map(Duration::from_secs);
+    prop_oneof![
+        5 => Just(Happens::Due),
+        4 => (any::<prop::sample::Index>(), answer()).prop_map(|(call, answer)| Happens::Launch(call, answer)),
+        2 => (attempt(), ago()).prop_map(|(attempt, ago)| Happens::NotFound { attempt, ago }),
+        6 => task().prop_map(Happens::Seen),
+        2 => (arn(), ago(), any::<bool>()).prop_map(|(arn, ago, stop_sent)| Happens::Missing { arn, ago, stop_sent }),
+        1 => ".{1,85}".prop_map(Happens::Stop),
+        1 => Just(Happens::Resubmitted),
+    ]
+}
+
+/// How long it takes until the next thing happens; none: until the record is due.
+fn wait() -> impl Strategy<Value = Option<Duration>> {
+    prop_oneof![
+        2 => Just(None),
+        2 => Just(Some(Duration::ZERO)),
+        2 => (0_u64..90_000).prop_map(|ms| Some(Duration::from_millis(ms))),
+        1 => (0_u64..7_200).prop_map(|seconds| Some(Duration::from_secs(seconds))),
+    ]
+}
+
+fn policy() -> impl Strategy<Value = Policy> {
+    let relaunch_on = vec(select(vec!["SpotInterruption", "InfrastructureHealth"]).prop_map(str::to_owned), 0..2);
+    let complete_on = select(vec![CompleteOn::ContainerExit, CompleteOn::TaskStopped]);
+    (attempt(), relaunch_on, complete_on, option::of(1_u32..7200), option::of(1_u32..7200)).prop_map(
+        |(max_attempts, relaunch_on, complete_on, launch_timeout, run_timeout)| Policy {
+            max_attempts,
+            relaunch_on,
+            complete_on,
+            launch_timeout,
+            run_timeout,
+        },
+    )
+}
+
+/// The beginning of a life, with the call that it claims.
+fn beginning() -> impl Strategy<Value = (Record, Option<Call>)> {
+    let labels = prop::collection::btree_map("[a-z_]{1,10}", "[ -~]{0,15}", 0..4);
+    let deadline = option::of((0_u64..7_200).prop_map(|seconds| START.plus(Duration::from_secs(seconds))));
+    (0..8, policy(), labels, deadline).prop_map(|(kind, policy, labels, launch_deadline)| {
+        let submission = submission(policy, labels, launch_deadline);
+        match kind {
+            0 => (Record::tombstone(submission.submission_id, "overtaken", START, &rules()), None),
+            1..4 => (Record::queued(submission, START, &rules()), None),
+            _ => Record::launching(submission, START, &rules()),
+        }
+    })
+}
+
+fn submission(policy: Policy, labels: BTreeMap<String, String>, launch_deadline: Option<Timestamp>) -> Submission {
+    let profile: ProfileName = "etl-nightly".parse().unwrap();
+    Submission {
+        // What Airflow's executor makes of a task instance: as long as an id may be.
+        submission_id: "x".repeat(60).parse().unwrap(),
+        content_hash: ContentHash::of(&["true".to_owned()], &json!({}), &profile),
+        profile,
+        container_name: "main".to_owned(),
+        cluster: "nightly".to_owned(),
+        policy,
+        request: FrozenRequest::freeze(&Map::new()),
+        labels,
+        launch_deadline,
+    }
+}
+
+/// A record, its clock, and the calls that were claimed.
+struct Life {
+    record: Record,
+    now: Timestamp,
+    calls: Vec<Call>,
+}
+
+impl Life {
+    fn input(&self, happens: Happens) -> Input {
+        let ago = |ago: Duration| Timestamp::from_millis(self.now.millis() - ago.as_millis() as u64);
+        match happens {
+            Happens::Due => Input::Due,
+            Happens::Launch(index, answer) => {
+                let never_claimed =
+                    Call { attempt: self.record.attempt, since: self.now, nth: 1, claimed_at: self.now };
+                Input::Launch(*self.calls.get(index.index(self.calls.len() + 1)).unwrap_or(&never_claimed), answer)
+            }
+            Happens::NotFound { attempt, ago: by } => Input::NotFound(attempt, ago(by)),
+            Happens::Seen(task) => Input::Seen(task),
+            Happens::Missing { arn, ago: by, stop_sent } => Input::Missing { task_arn: arn, at: ago(by), stop_sent },
+            Happens::Stop(reason) => Input::Stop(reason),
+            Happens::Resubmitted => Input::Resubmitted,
+        }
+    }
+
+    fn learn(&mut self, happens: Happens) -> Result<(), TestCaseError> {
+        let input = self.input(happens);
+        let Decision { record, action, .. } = decide(&self.record, &input, self.now, &rules());
+        if let Some(next) = record {
+            check_write(&self.record, &next, self.now)?;
+            check_exit_code(&self.record, &next, &input)?;
+            check_row(&next)?;
+            self.record = next;
+        } else if input == Input::Due && self.record.check_at.is_some_and(|check_at| check_at <= self.now) {
+            return Err(TestCaseError::fail("what was due changes nothing, and is due for ever"));
+        }
+        if let Some(Action::RunTask(call)) = action {
+            check_call(&self.record, call, self.now)?;
+            self.calls.push(call);
+        }
+        // At least once means: once more.
+        if matches!(input, Input::Seen(_)) {
+            let again = decide(&self.record, &input, self.now, &rules());
+            prop_assert!(again.record.is_none(), "a duplicate is written: {:#?}", again.record);
+        }
+        Ok(())
+    }
+}
+
+fn check_write(before: &Record, after: &Record, now: Timestamp) -> Result<(), TestCaseError> {
+    prop_assert_eq!(after.rev, before.rev + 1);
+    prop_assert_eq!(after.updated_at, now);
+    let same = Record { rev: before.rev, updated_at: before.updated_at, ..after.clone() };
+    prop_assert_ne!(&same, before, "a write that changes nothing");
+
+    let follows = before.state == after.state || before.state.successors().contains(&after.state);
+    prop_assert!(follows, "{} to {}", before.state, after.state);
+    if before.state.is_terminal() {
+        let end = |record: &Record| {
+            let Record { state, exit_code, attempt, feed, changed_at, expires_at, .. } = record.clone();
+            (state, exit_code, attempt, feed, changed_at, expires_at)
+        };
+        prop_assert_eq!(end(before), end(after));
+    }
+    if after.state.is_terminal() {
+        return Ok(());
+    }
+    if let Some(check_at) = after.check_at.filter(|_| after.stop_requested.is_some()) {
+        prop_assert!(check_at <= now.plus(rules().timers.stop_every), "a wanted stop waits for {check_at:?}");
+    }
+    if after.attempt > before.attempt {
+        prop_assert_eq!(after.state, State::Queued);
+        prop_assert!(before.stop_requested.is_none(), "another attempt after a stop");
+        prop_assert!(!before.seen_running || after.ran_before, "what was seen to run counts as never started");
+        prop_assert!(after.ran_before <= !after.policy.relaunch_on.is_empty(), "launched again after it ran");
+        prop_assert!(after.task_arn.is_none() && after.ecs_version.is_none() && after.unanswered_since.is_none());
+    } else {
+        prop_assert_eq!(after.attempt, before.attempt);
+    }
+    Ok(())
+}
+
+fn check_exit_code(before: &Record, after: &Record, input: &Input) -> Result<(), TestCaseError> {
+    if after.exit_code != before.exit_code && after.exit_code.is_some() {
+        let Input::Seen(task) = input else { return Err(TestCaseError::fail("an exit code that nobody told")) };
+        prop_assert_eq!(after.exit_code, task.exit_code("main"));
+        prop_assert_eq!((task.attempt, &task.arn), (after.attempt, after.task_arn.as_ref().unwrap()));
+    }
+    if after.state.is_terminal() {
+        prop_assert_eq!(after.state == State::Succeeded, after.exit_code == Some(0));
+    }
+    Ok(())
+}
+
+/// What holds of every row, however it came about.
+fn check_row(record: &Record) -> Result<(), TestCaseError> {
+    let over = record.state.is_terminal();
+    prop_assert_eq!((record.check_at.is_none(), record.due.is_none()), (over, over));
+    prop_assert_eq!((record.feed.is_some(), record.changed_at.is_some()), (over, over));
+    if over {
+        prop_assert!(record.request.is_none());
+    }
+    if matches!(record.state, State::Queued | State::Launching) {
+        prop_assert!(record.request.is_some());
+    }
+    if matches!(record.state, State::Launched | State::Running) {
+        prop_assert!(record.task_arn.is_some() && record.launched_at.is_some());
+    }
+    prop_assert_eq!(record.state == State::Launching, record.unanswered_since.is_some());
+    prop_assert!(record.attempt <= record.policy.max_attempts.max(Attempt::FIRST));
+    prop_assert_eq!(record.attempts.len(), usize::from(record.attempt.get()) - 1);
+    prop_assert!(record.bytes() < RECORD_BYTES, "{} bytes: {record:#?}", record.bytes());
+    let text = serde_json::to_string(record).unwrap();
+    prop_assert_eq!(&serde_json::from_str::<Record>(&text).unwrap(), record);
+    Ok(())
+}
+
+fn check_call(record: &Record, call: Call, now: Timestamp) -> Result<(), TestCaseError> {
+    prop_assert_eq!(record.state, State::Launching);
+    prop_assert_eq!((call.attempt, call.nth, call.claimed_at), (record.attempt, record.launch_calls, now));
+    prop_assert_eq!((Some(call.since), Some(now)), (record.unanswered_since, record.last_call_at));
+    prop_assert!(record.stop_requested.is_none() && !record.is_past_deadline(now));
+    prop_assert!(call.nth == 1 || now < call.since.plus(rules().timers.repeat_for));
+    prop_assert!(record.check_at >= Some(now.plus(rules().timers.lease)));
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_is_learnt_in_whatever_order_every_decision_is_sound(
+        (record, call) in beginning(),
+        life in vec((wait(), happens()), 1..40),
+    ) {
+        check_row(&record)?;
+        let mut all = Life { record, now: START, calls: call.into_iter().collect() };
+        for (wait, happens) in life {
+            all.now = match wait {
+                Some(wait) => all.now.plus(wait),
+                None => all.record.check_at.map_or(all.now, |check_at| check_at.max(all.now)),
+            };
+            all.learn(happens)?;
+        }
+    }
+
+    /// ECS knows of nothing any more, and refuses or does not answer: reconcile alone brings it to an end in time.
+    #[test]
+    fn with_the_timer_alone_everything_comes_to_an_end(
+        (record, call) in beginning(),
+        life in vec((wait(), happens()), 0..12),
+        refuses in any::<bool>(),
+    ) {
+        let mut all = Life { record, now: START, calls: call.into_iter().collect() };
+        for (wait, happens) in life {
+            all.now = all.now.plus(wait.unwrap_or_default());
+            all.learn(happens)?;
+        }
+        let begun = all.now;
+        while let Some(check_at) = all.record.check_at {
+            all.now = all.now.max(check_at);
+            prop_assert!(all.now.since(begun) < Duration::from_secs(4 * 3600), "{:#?}", all.record);
+            let mut learnt = Some(Input::Due);
+            while let Some(input) = learnt.take() {
+                let Decision { record, action, .. } = decide(&all.record, &input, all.now, &rules());
+                all.record = record.unwrap_or(all.record);
+                learnt = action.and_then(|action| nothing_is_known(action, all.now, refuses));
+            }
+        }
+        check_row(&all.record)?;
+    }
+
+    #[test]
+    fn moments_at_the_end_of_time_overflow_nothing((record, call) in beginning(), what in vec(happens(), 1..10)) {
+        let mut all = Life { record, now: Timestamp::from_millis(u64::MAX - 1), calls: call.into_iter().collect() };
+        for happens in what {
+            let input = all.input(happens);
+            all.record = decide(&all.record, &input, all.now, &rules()).record.unwrap_or(all.record);
+        }
+    }
+}
+
+/// An ECS that launches nothing and has forgotten everything. Where `refuses`, it says so.
+fn nothing_is_known(action: Action, now: Timestamp, refuses: bool) -> Option<Input> {
+    match action {
+        Action::RunTask(call) if refuses => {
+            Some(Input::Launch(call, LaunchAnswer::RefusedForGood("access denied".to_owned())))
+        }
+        Action::RunTask(call) => Some(Input::Launch(call, LaunchAnswer::Unanswered("timeout".to_owned()))),
+        Action::LookUp(attempt) => Some(Input::NotFound(attempt, now)),
+        Action::Describe { task_arn } => Some(Input::Missing { task_arn, at: now, stop_sent: false }),
+        Action::Stop { task_arn, then, .. } => match then {
+            decide::AfterStop::Nothing => None,
+            decide::AfterStop::Describe => Some(Input::Missing { task_arn, at: now, stop_sent: false }),
+            decide::AfterStop::GiveUp(at) => Some(Input::Missing { task_arn, at, stop_sent: true }),
+        },
+    }
+}
