@@ -52,7 +52,7 @@ test-e2e: programs $(VENV)/.done
 	$(PYTEST) -q tests/local tests/functions tests/e2e tests/reconcile tests/crash tests/secrets tests/chaos
 
 .PHONY: test
-test: lint test-rust test-e2e ## run all tests
+test: lint test-rust test-e2e test-infra test-airflow ## run all tests
 
 .PHONY: chaos
 chaos: programs $(VENV)/.done ## a run under faults: SEED=n N=n
@@ -129,3 +129,9 @@ test-airflow: programs
 bench-executor:
 	executor/venv.sh 3
 	$(AIRFLOW)/python benches/executor/bench.py $(ARGS)
+
+.PHONY: bench
+bench: $(VENV)/.done ## all figures of docs/performance.md: JSON=1 for one JSON object a line, TASKS=100000 for the full scale
+	cargo build --locked --release -p submit -p task-state -p reconcile -p bench-hello
+	cargo build --locked -p ecs-bridge-cli
+	JSON=$(or $(JSON),0) $(VENV)/bin/python benches/run.py --tasks $(or $(TASKS),5000)
