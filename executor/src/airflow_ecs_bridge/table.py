@@ -70,9 +70,7 @@ class Table:
         return [_record(item) for item in answer["Items"]], answer.get("LastEvaluatedKey")
 
     def records(self, submission_ids: Sequence[str]) -> tuple[dict[str, Record], list[str]]:
-        """Read up to `BATCH_SIZE` records consistently: those that exist, and the ids that were not read this time."""
-        if not submission_ids:
-            return {}, []
+        """Read 1 to `BATCH_SIZE` records consistently: those that exist, and the ids that were not read this time."""
         answer = self._client.batch_get_item(
             RequestItems={
                 self._name: {

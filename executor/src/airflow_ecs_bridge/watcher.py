@@ -92,7 +92,7 @@ class Watcher:
         self._in_flight: dict[str, None] = {}
         self._unsettled: dict[str, None] = {}
         self._newest_ms = 0
-        self._next_page: dict[str, Any] | None = None
+        self._page: tuple[int, dict[str, Any]] | None = None  # where a read that goes on began, and goes on
         self._next_poll = 0.0
         self._next_long_overlap = 0.0
         self._next_sweep = 0.0
@@ -141,10 +141,11 @@ class Watcher:
             self._next_poll = self._rhythm.next_poll(time.monotonic(), self._settings.poll_interval)
         except Exception as error:
             self._failures += 1
+            self._page = None
             self._hang_up()
             self._next_poll = time.monotonic() + backoff(self._failures)
             log.warning("reading the ECS bridge's table failed and will be repeated: %s", error)
-        if self._next_page:
+        if self._page:
             self._next_poll = 0.0
 
     def _take(self, wish: _Watch | _Forget | _Settle | Lookup) -> None:
@@ -162,10 +163,10 @@ class Watcher:
                 self._answer(wish)
 
     def _resume(self) -> None:
-        """Begin to read: nothing that is waited for ended before now, but for what is settled by its id."""
+        """Begin to read: nothing that is waited for ended before now, whatever the writers' clocks say of now."""
         now = time.monotonic()
-        self._newest_ms = int(time.time() * 1000)
-        self._next_page = None
+        self._newest_ms = int(time.time() * 1000) - LONG_OVERLAP_MS
+        self._page = None
         self._next_long_overlap = now
         self._next_sweep = now + self._settings.lookup_interval
 
@@ -184,41 +185,48 @@ class Watcher:
                 tries = tries + 1 if unread else 0
                 open_ids = open_ids[BATCH_SIZE:] + unread
             question.future.set_result(found)
-        except Exception as error:
+        except BaseException as error:
+            # Even if this ends the thread: somebody waits for the answer.
             self._hang_up()
             question.future.set_exception(error)
+            if not isinstance(error, Exception):
+                raise
 
     def _poll(self) -> None:
         """Make one request."""
         now = time.monotonic()
+        if now >= self._next_sweep:
+            self._next_sweep = now + self._settings.lookup_interval
+            self._sweep = list(self._in_flight)
+        self._sweep = [submission_id for submission_id in self._sweep if submission_id in self._in_flight]
         if self._unsettled:
             self._read_unsettled()
-        elif self._sweep and not self._swept_last and not self._next_page:
+        elif self._sweep and not self._swept_last and not self._page:
             # Every other poll at most, so that a large sweep does not hold up the feed.
             self._swept_last = True
             self._read_sweep()
         else:
             self._swept_last = False
             self._read_feed(now)
-        if now >= self._next_sweep:
-            self._next_sweep = now + self._settings.lookup_interval
-            self._sweep = list(self._in_flight)
 
     def _read_feed(self, now: float) -> None:
-        long = now >= self._next_long_overlap
-        since = self._newest_ms - (LONG_OVERLAP_MS if long else SHORT_OVERLAP_MS)
-        records, self._next_page = self._reader().changes(since, self._next_page)
-        if long and not self._next_page:
-            self._next_long_overlap = now + LONG_OVERLAP_EVERY
+        if self._page:
+            since, after = self._page
+        else:
+            long = now >= self._next_long_overlap
+            if long:
+                self._next_long_overlap = now + LONG_OVERLAP_EVERY
+            since, after = self._newest_ms - (LONG_OVERLAP_MS if long else SHORT_OVERLAP_MS), None
+        records, more = self._reader().changes(since, after)
+        self._page = (since, more) if more else None
+        # No clock but ours takes the place in the feed beyond now, or one that is wrong would hide what follows.
+        now_ms = int(time.time() * 1000)
+        self._newest_ms = max([self._newest_ms, *(min(record.changed_at or 0, now_ms) for record in records)])
         self._ended([record for record in records if record.submission_id in self._in_flight])
-        if records and not self._next_page:
-            # No clock but ours takes the place in the feed beyond now, or one that is wrong would hide what follows.
-            newest = max(record.changed_at or 0 for record in records)
-            self._newest_ms = max(self._newest_ms, min(newest, int(time.time() * 1000)))
 
     def _read_sweep(self) -> None:
         batch, self._sweep = self._sweep[:BATCH_SIZE], self._sweep[BATCH_SIZE:]
-        records, unread = self._reader().records([id for id in batch if id in self._in_flight])
+        records, unread = self._reader().records(batch)
         self._sweep += unread
         self._ended([record for record in records.values() if record.ended])
 
@@ -234,13 +242,13 @@ class Watcher:
     def _ended(self, records: list[Record]) -> None:
         # The feed says little; what failed is worth a read that tells why.
         short = [r.submission_id for r in records if r.state != "succeeded" and r.stop_code is None and r.changed_at]
-        full = self._details(short[:BATCH_SIZE])
+        full: dict[str, Record] = {}
+        for place in range(0, len(short), BATCH_SIZE):
+            full |= self._details(short[place : place + BATCH_SIZE])
         for record in records:
             self._tell(outcome(full.get(record.submission_id, record)))
 
     def _details(self, submission_ids: list[str]) -> dict[str, Record]:
-        if not submission_ids:
-            return {}
         try:
             return self._reader().records(submission_ids)[0]
         except Exception as error:

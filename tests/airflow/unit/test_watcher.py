@@ -9,7 +9,7 @@ import boto3
 import pytest
 from airflow_ecs_bridge.table import Table
 from airflow_ecs_bridge.watcher import LEAD, Rhythm
-from fake_bridge import DEPLOYMENT, TABLE
+from fake_bridge import DEPLOYMENT, TABLE, now_ms
 from moto.server import ThreadedMotoServer
 from test_executor import event, launched
 from workloads import beat_until, run, task
@@ -79,6 +79,41 @@ def test_a_feed_of_several_pages_is_read_to_its_end(start, bridge, monkeypatch):
             bridge.finish(item.ti.external_executor_id)
     beat_until(executor, lambda: len(executor.event_buffer) == 2500)
     assert not executor.running
+
+
+def test_an_error_between_two_pages_is_waited_out_and_the_read_begins_anew(start, bridge, monkeypatch):
+    monkeypatch.setattr("fake_bridge.PAGE", 10)
+    executor = start()
+    items = [task(executor, f"t{n}") for n in range(25)]
+    run(executor, *items)
+    launched(bridge, *items)
+    error = {"status": 400, "body": {"__type": "x#ProvisionedThroughputExceededException", "message": "not now"}}
+    with bridge.changed:
+        for item in items:
+            bridge.finish(item.ti.external_executor_id)
+        bridge.faults["Query"].clear()
+        bridge.calls.clear()
+    bridge.wait_until(lambda: bridge.calls["Query"] >= 1)
+    bridge.fail("Query", times=4, **error)
+    beat_until(executor, lambda: len(executor.event_buffer) == 25)
+    assert bridge.calls["Query"] < 20
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_clocks_that_differ_by_an_hour_delay_results_but_lose_none(start, configure, bridge, hours):
+    configure(lookup_interval="1")
+    executor = start()
+    run(executor, item := task(executor))
+    launched(bridge, item)
+    bridge.finish(item.ti.external_executor_id, changed_at=now_ms() + hours * 3_600_000)
+    beat_until(executor, lambda: event(executor, item))
+
+
+def test_a_lookup_is_answered_though_its_thread_dies(executor, monkeypatch):
+    watcher = executor._bridge.watcher
+    monkeypatch.setattr(watcher, "_reader", lambda: (_ for _ in ()).throw(SystemExit("out of some library")))
+    with pytest.raises(SystemExit):
+        watcher.lookup(["an-id"]).result(10)
 
 
 def test_what_the_watcher_remembers_is_what_is_in_flight(executor, bridge):
