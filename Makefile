@@ -131,7 +131,8 @@ bench-executor:
 	$(AIRFLOW)/python benches/executor/bench.py $(ARGS)
 
 .PHONY: bench
-bench: $(VENV)/.done ## all figures of docs/performance.md: JSON=1 for one JSON object a line, TASKS=100000 for the full scale
-	cargo build --locked --release -p submit -p task-state -p reconcile -p bench-hello
-	cargo build --locked -p ecs-bridge-cli
-	JSON=$(or $(JSON),0) $(VENV)/bin/python benches/run.py --tasks $(or $(TASKS),5000)
+bench: $(VENV)/.done ## all figures of docs/performance.md (JSON=1: an object a line; TASKS=100000: the full scale)
+	@cargo build --locked --release -p submit -p task-state -p reconcile -p bench-hello
+	@cargo build --locked -p ecs-bridge-cli
+	@executor/venv.sh 3 >&2
+	@JSON=$(or $(JSON),0) $(VENV)/bin/python benches/run.py --tasks $(or $(TASKS),5000)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
 import samples
 
 ROOT = Path(__file__).resolve().parents[1]
-RELEASE = ROOT / "target" / "release"
+# Another profile's programs can be measured too, say BENCH_PROFILE=debug.
+RELEASE = ROOT / "target" / os.environ.get("BENCH_PROFILE", "release")
 NAMES = ("submit", "task-state", "reconcile")
 HELLO = str(RELEASE / "bench-hello")
 PEER = [sys.executable, str(Path(__file__).parent / "peer" / "bootstrap.py")]

@@ -18,6 +18,7 @@ class Seen:
 
     calls: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
+    writes: Counter[str] = field(default_factory=Counter)
     write_units: Counter[str] = field(default_factory=Counter)
     read_units: Counter[str] = field(default_factory=Counter)
     under_way: int = 0
@@ -72,7 +73,7 @@ class Proxy:
         task.add_done_callback(self._tasks.discard)
         upstream: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         # Both ends of the stack come and go; what a broken connection means is for the functions to find out.
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             while message := await read(reader):
                 head, body = message
                 if upstream is None:
@@ -122,8 +123,11 @@ class Proxy:
             return
         consumed = answer.get("ConsumedCapacity", [])
         for capacity in consumed if isinstance(consumed, list) else [consumed]:
-            units = seen.write_units if operation in ("PutItem", "UpdateItem") else seen.read_units
-            units[what] += capacity["CapacityUnits"]
+            if operation in ("PutItem", "UpdateItem"):
+                seen.writes[what] += 1
+                seen.write_units[what] += capacity["CapacityUnits"]
+            else:
+                seen.read_units[what] += capacity["CapacityUnits"]
 
 
 def purpose(operation: str, request: dict[str, Any]) -> str:

@@ -97,6 +97,22 @@ class Stack:
                 return count
             query["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
 
+    def records(self) -> list[dict[str, Any]]:
+        """All records, numbers as such."""
+        target = {"x-amz-target": "DynamoDB_20120810.Scan"}
+        scan: dict[str, Any] = {"TableName": self.ready["table"]}
+        items = []
+        while True:
+            answer = call(self.ready["dynamodb_url"], scan, target)
+            items += [item for item in answer["Items"] if "state" in item]
+            if "LastEvaluatedKey" not in answer:
+                break
+            scan["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+        return [
+            {name: int(value["N"]) if "N" in value else next(iter(value.values())) for name, value in item.items()}
+            for item in items
+        ]
+
     def until_ended(self, count: int, seconds: float) -> None:
         until = time.monotonic() + seconds
         while self.ended() < count:

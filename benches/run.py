@@ -1,0 +1,65 @@
+"""All benches, side by side in one run: a table, or with JSON=1 one JSON object a line. Ends with 1 if a target is missed.
+
+    .venv/bin/python benches/run.py [--only NAME,NAME] [--quick] [--tasks N]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+
+import cold_start
+import cost
+import landing
+import launch
+import scale
+import task_state
+from functions import ROOT
+from report import AS_JSON, Report
+
+
+def executor(report: Report, quick: bool) -> None:
+    """The executor's own bench, in Airflow's environment."""
+    python = ROOT / ".venv-airflow" / "bin" / "python"
+    if not python.exists():
+        print(f"executor: left out, as {python} is missing (make test-airflow makes it)", file=sys.stderr)
+        return
+    command = [str(python), "benches/executor/bench.py", *(["--quick"] if quick else [])]
+    result = subprocess.run(command, cwd=ROOT, env={**os.environ, "JSON": "1"}, stdout=subprocess.PIPE, text=True)
+    for line in result.stdout.splitlines():
+        if line.startswith("{"):
+            report.take(json.loads(line))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="", help="names of benches, between commas")
+    parser.add_argument("--quick", action="store_true", help="few samples: to see whether it works")
+    parser.add_argument("--tasks", type=int, default=5_000, help="submissions of the bench scale (100000 takes hours)")
+    arguments = parser.parse_args()
+    quick = arguments.quick
+    benches: dict[str, Callable[[Report], None]] = {
+        "cold-start": lambda report: cold_start.run(report, 5 if quick else 30),
+        "task-state": lambda report: task_state.run(report, 200 if quick else 1000, 1000 if quick else 10_000),
+        "submit": lambda report: launch.run(report, 300 if quick else 1000),
+        "executor": lambda report: executor(report, quick),
+        "landing": lambda report: landing.run(report, 200 if quick else 1000),
+        "cost": lambda report: cost.run(report, 64 if quick else 320),
+        "scale": lambda report: scale.run(report, 2_000 if quick else arguments.tasks),
+    }
+    chosen = arguments.only.split(",") if arguments.only else list(benches)
+    report = Report()
+    for name in chosen:
+        if not AS_JSON:
+            print(f"{name} …", file=sys.stderr)
+        benches[name](report)
+    report.print()
+    return 1 if report.missed() else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
