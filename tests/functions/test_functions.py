@@ -1,0 +1,214 @@
+"""The three functions as Lambda runs them: one life of a submission, step by step, each step called by hand."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from conftest import Failed, Function
+from local_stack import PROGRAM, LocalStack, until
+
+
+@pytest.fixture(scope="module")
+def submit(run: Callable[..., Function]) -> Function:
+    return run("submit")
+
+
+@pytest.fixture(scope="module")
+def task_state(run: Callable[..., Function]) -> Function:
+    return run("task-state")
+
+
+@pytest.fixture(scope="module")
+def reconcile(run: Callable[..., Function]) -> Function:
+    return run("reconcile")
+
+
+def item(submission_id: str, command: list[str]) -> dict[str, Any]:
+    return {"submission_id": submission_id, "command": command}
+
+
+def events_of(aws: LocalStack, submission_id: str) -> list[dict[str, Any]]:
+    """All events of a submission's task, once it has stopped."""
+
+    def look() -> list[dict[str, Any]] | None:
+        events = [event for event in aws.events() if event["detail"].get("startedBy") == f"local/{submission_id}/1"]
+        return events if events and events[-1]["detail"]["lastStatus"] == "STOPPED" else None
+
+    return until(f"the task of {submission_id} has stopped", look)
+
+
+def test_events_carry_a_submission_to_its_end(aws: LocalStack, submit: Function, task_state: Function) -> None:
+    answer = submit.api.submit(item("walk", ["sh", "-c", "exit 7"]))[0]
+    assert answer["state"] == "launched" and answer["task_arn"]
+    events = events_of(aws, "walk")
+    assert submit.api.show("walk")["state"] == "launched", "nobody has told yet"
+    states = []
+    for event in events:
+        assert task_state.invoke(event) is None
+        states.append(submit.api.show("walk")["state"])
+    assert states == sorted(states, key=["launched", "running", "failed"].index) and states[-1] == "failed"
+    record = submit.api.show("walk")
+    assert (record["exit_code"], record["stop_code"]) == (7, "EssentialContainerExited")
+
+
+def test_reconcile_finds_out_what_no_event_told(
+    aws: LocalStack, run: Callable[..., Function], submit: Function, reconcile: Function
+) -> None:
+    aws.rule(submission_id="refused", failure="RESOURCE:CPU", times=1)
+    assert submit.api.submit(item("refused", ["sh", "-c", "exit 4"]))[0]["state"] == "queued"
+    until("reconcile launches it", lambda: reconcile.invoke({})["launches"])
+    assert submit.api.show("refused")["state"] == "launched"
+    assert [task["start_count"] for task in until("it is launched", lambda: aws.tasks("refused"))] == [1]
+
+
+def test_a_run_of_reconcile_that_finds_nothing_says_so(reconcile: Function) -> None:
+    schedule = {"version": "0", "detail-type": "Scheduled Event", "source": "aws.events", "detail": {}}
+    report = reconcile.invoke(schedule)
+    assert (report["claimed"], report["errors"], report["unfinished"]) == (0, 0, False)
+
+
+def test_a_stop_is_carried_out_by_submit(aws: LocalStack, submit: Function) -> None:
+    submit.api.submit(item("to-stop", ["sleep", "60"]))
+    until("it runs", lambda: [task for task in aws.tasks("to-stop") if task["last_status"] == "RUNNING"])
+    assert submit.api.stop("to-stop")[0]["state"] == "launched"
+    stopped = events_of(aws, "to-stop")[-1]["detail"]
+    assert (stopped["stopCode"], stopped["containers"][0]["exitCode"]) == ("UserInitiated", 143)
+
+
+def test_health_over_real_http(submit: Function) -> None:
+    assert submit.api.send("GET", "/v1/health").json["status"] == "ok"
+
+
+def test_health_says_what_does_not_fit(run: Callable[..., Function]) -> None:
+    def profile(family: str, name: str) -> dict[str, Any]:
+        network = {"awsvpcConfiguration": {"subnets": ["subnet-1"]}}
+        return {"container_name": name, "run_task": {"taskDefinition": family, "networkConfiguration": network}}
+
+    profiles = {
+        "fits": profile("demo", "main"),
+        "no-container": profile("demo", "mian"),
+        "not-essential": profile("demo-sidecar", "init"),
+        "no-definition": profile("dmeo", "main"),
+        "no-cluster": profile("demo", "main"),
+    }
+    profiles["no-cluster"]["run_task"]["cluster"] = "nowhere"
+    function = run("submit", ECS_BRIDGE_PROFILES=json.dumps(profiles))
+    answer = function.api.send("GET", "/v1/health")
+    assert (answer.status, answer.code) == (503, "unhealthy")
+    checks = {check["name"]: check for check in answer.json["checks"]}
+    well = {name.removeprefix("profile ") for name, check in checks.items() if check["ok"]}
+    assert well == {"table", "cluster", "fits"}
+    for name, text in {
+        "no-container": "has no container called mian",
+        "not-essential": "is not essential",
+        "no-definition": "DescribeTaskDefinition",
+        "no-cluster": "nowhere",
+    }.items():
+        assert text in checks[f"profile {name}"]["message"]
+
+
+def test_an_event_is_not_acknowledged_while_the_table_does_not_answer(
+    run: Callable[..., Function], aws: LocalStack
+) -> None:
+    function = run("task-state", ECS_BRIDGE_TABLE="no-such-table")
+    event = {
+        "source": "aws.ecs",
+        "detail-type": "ECS Task State Change",
+        "detail": {
+            "startedBy": "local/x/1",
+            "taskArn": "arn:aws:ecs:us-east-1:123456789012:task/local/x",
+            "clusterArn": aws.ready["cluster"],
+            "version": 1,
+            "lastStatus": "RUNNING",
+        },
+    }
+    with pytest.raises(Failed, match="ResourceNotFoundException"):
+        function.invoke(event)
+
+
+def test_without_a_table_every_item_is_to_be_sent_again(run: Callable[..., Function]) -> None:
+    function = run("submit", ECS_BRIDGE_TABLE="no-such-table")
+    answer = function.api.submit(item("a", ["true"]), item("b", ["true"]))
+    assert [one["error"]["code"] for one in answer] == ["unavailable", "unavailable"]
+    shown = function.api.send("GET", "/v1/submissions/a")
+    assert (shown.status, shown.code) == (503, "unavailable")
+    stopped = function.api.stop("a")
+    assert stopped[0]["error"]["code"] == "unavailable"
+
+
+class Recorder(ThreadingHTTPServer):
+    """Takes ECS's place: keeps each request as it came, and answers with one task."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), RecorderHandler)
+        self.requests: list[tuple[dict[str, str], bytes]] = []
+
+
+class RecorderHandler(BaseHTTPRequestHandler):
+    server: Recorder
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        self.server.requests.append((dict(self.headers), body))
+        answer = json.dumps({"tasks": [{"taskArn": "arn:aws:ecs:us-east-1:123456789012:task/local/x"}]}).encode()
+        self.send_response(200)
+        self.send_header("content-type", "application/x-amz-json-1.1")
+        self.send_header("content-length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def recorder() -> Iterator[Recorder]:
+    with Recorder() as recorder:
+        threading.Thread(target=recorder.serve_forever, args=(0.05,)).start()
+        yield recorder
+        recorder.shutdown()
+
+
+def test_run_task_is_signed_over_the_very_bytes_that_are_sent(run: Callable[..., Function], recorder: Recorder) -> None:
+    endpoint = f"http://127.0.0.1:{recorder.server_port}"
+    function = run("submit", AWS_ENDPOINT_URL_ECS=endpoint)
+    assert function.api.submit(item("signed", ["echo", "ä"]))[0]["state"] == "launched"
+    run_tasks = [(headers, body) for headers, body in recorder.requests if headers["x-amz-target"].endswith(".RunTask")]
+    ((headers, body),) = run_tasks
+    sent = json.loads(body)
+    assert sent["startedBy"] == "local/signed/1" and len(sent["clientToken"]) == 43
+    assert sent["overrides"]["containerOverrides"] == [{"name": "main", "command": ["echo", "ä"]}]
+
+    # Signed anew by botocore, over the headers that the function says it signed, it is the same signature.
+    lowered = {name.lower(): value for name, value in headers.items()}
+    signed = lowered["authorization"].split("SignedHeaders=")[1].split(",")[0].split(";")
+    assert {"host", "x-amz-date", "x-amz-target", "content-type"} <= set(signed)
+    request = AWSRequest("POST", f"{endpoint}/", {name: lowered[name] for name in signed}, body)
+    request.context["timestamp"] = lowered["x-amz-date"]
+    auth = SigV4Auth(Credentials("local", "local"), "ecs", "us-east-1")
+    signature = auth.signature(auth.string_to_sign(request, auth.canonical_request(request)), request)
+    assert lowered["authorization"].endswith(f"Signature={signature}")
+    assert int(lowered["content-length"]) == len(body)
+
+
+@pytest.mark.parametrize("name", ["submit", "task-state", "reconcile"])
+def test_a_wrong_environment_is_told_whole_and_at_once(name: str) -> None:
+    environment = {"ECS_BRIDGE_DEPLOYMENT": "a/b", "ECS_BRIDGE_LAUNCH_RATE": "fast"}
+    done = subprocess.run(
+        [PROGRAM.parent / name], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode != 0
+    problems = ["ECS_BRIDGE_TABLE is not set", "ECS_BRIDGE_DEPLOYMENT: ", "ECS_BRIDGE_LAUNCH_RATE must be"]
+    if name == "submit":
+        problems += ["ECS_BRIDGE_CLUSTER is not set", "ECS_BRIDGE_PROFILES"]
+    for problem in problems:
+        assert problem in done.stderr
