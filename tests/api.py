@@ -137,7 +137,8 @@ def check_answer(method: str, path: str, answer: Answer) -> None:
         assert answer.headers["content-type"] == "application/json", answer
         validate(answer.json, f"{pointer}/content/application~1json/schema")
     if answer.status >= 400 and "content" in response:
-        assert answer.json["request_id"] == answer.headers["x-amzn-requestid"]
+        # `cargo lambda watch` does not send it.
+        assert answer.headers["x-amzn-requestid"] in (None, answer.json["request_id"])
 
 
 def check_request(method: str, path: str, body: bytes | None, answer: Answer) -> None:

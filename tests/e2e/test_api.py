@@ -166,7 +166,9 @@ def test_another_path_is_404_and_says_which_there_are(stack: Stack, path: str) -
     assert MARK not in answer.text
 
 
-@pytest.mark.parametrize("submission_id", ["never-submitted", "x" * 61, "%00", "a%20b", "", "%23launch-rate", MARK + "!"])
+@pytest.mark.parametrize(
+    "submission_id", ["never-submitted", "x" * 61, "%00", "a%20b", "", "%23launch-rate", MARK + "!"]
+)
 def test_an_id_that_nobody_has_is_404(stack: Stack, submission_id: str) -> None:
     answer = stack.api.send("GET", f"/v1/submissions/{submission_id}")
     assert (answer.status, answer.code) == (404, "not_found")
