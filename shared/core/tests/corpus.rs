@@ -1,4 +1,9 @@
 //! Every input that fuzzing once found worth keeping, parsed again.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test; what is allowed in its functions is allowed beside them"
+)]
 
 use std::{fs, path::Path};
 

@@ -1,4 +1,5 @@
 //! What holds of every decision, whatever is learnt in whatever order.
+#![expect(clippy::unwrap_used, reason = "a test; what is allowed in its functions is allowed beside them")]
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -32,7 +33,7 @@ enum Happens {
         attempt: Attempt,
         ago: Duration,
     },
-    Seen(Task),
+    Seen(Box<Task>),
     Missing {
         arn: String,
         ago: Duration,
@@ -132,7 +133,7 @@ fn happens() -> impl Strategy<Value = Happens> {
         5 => Just(Happens::Due),
         4 => (any::<prop::sample::Index>(), answer()).prop_map(|(call, answer)| Happens::Launch(call, answer)),
         2 => (attempt(), ago()).prop_map(|(attempt, ago)| Happens::NotFound { attempt, ago }),
-        6 => task().prop_map(Happens::Seen),
+        6 => task().prop_map(|task| Happens::Seen(Box::new(task))),
         2 => (arn(), ago(), any::<bool>()).prop_map(|(arn, ago, stop_sent)| Happens::Missing { arn, ago, stop_sent }),
         1 => ".{1,85}".prop_map(Happens::Stop),
         1 => Just(Happens::Resubmitted),
@@ -211,7 +212,7 @@ impl Life {
                 Input::Launch(*self.calls.get(index.index(self.calls.len() + 1)).unwrap_or(&never_claimed), answer)
             }
             Happens::NotFound { attempt, ago: by } => Input::NotFound(attempt, ago(by)),
-            Happens::Seen(task) => Input::Seen(task),
+            Happens::Seen(task) => Input::Seen(*task),
             Happens::Missing { arn, ago: by, stop_sent } => Input::Missing { task_arn: arn, at: ago(by), stop_sent },
             Happens::Stop(reason) => Input::Stop(reason),
             Happens::Resubmitted => Input::Resubmitted,

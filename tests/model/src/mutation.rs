@@ -64,10 +64,10 @@ impl Scenario {
     /// The real decision, with the bug around it if it is one of deciding.
     pub(crate) fn decide(&self, record: &Record, input: &Input, now: Timestamp) -> Decision {
         let mut rules = Self::rules();
-        let mut record = record.clone();
-        let mut input = input.clone();
-        match self.mutation {
-            Some(Mutation::RefusedRepeatIsProof) => {
+        let Some(mutation) = self.mutation else { return decide(record, input, now, &rules) };
+        let (mut record, mut input) = (record.clone(), input.clone());
+        match mutation {
+            Mutation::RefusedRepeatIsProof => {
                 if let Input::Launch(call, LaunchAnswer::RefusedForNow(_) | LaunchAnswer::RefusedForGood(_)) =
                     &mut input
                     && record.launch_calls == call.nth
@@ -75,65 +75,71 @@ impl Scenario {
                     (record.launch_calls, *call) = (1, Call { nth: 1, ..*call });
                 }
             }
-            Some(Mutation::UnansweredExpires) => {
-                let overdue = record.state == State::Launching && record.is_past_deadline(now);
-                if overdue && input == Input::Due {
+            Mutation::UnansweredExpires if input == Input::Due && record.is_past_deadline(now) => {
+                if record.state == State::Launching {
                     record.state = State::Queued;
                 }
             }
-            Some(Mutation::EndChanges) => {
-                if record.state.is_terminal() && matches!(input, Input::Seen(_)) {
-                    (record.state, record.check_at) = (State::Running, Some(now));
-                }
+            Mutation::EndChanges if record.state.is_terminal() && matches!(input, Input::Seen(_)) => {
+                (record.state, record.check_at) = (State::Running, Some(now));
             }
-            Some(Mutation::AbsentIsZero) => {
-                if let Input::Seen(task) = &mut input
-                    && task.is_stopped()
-                {
+            Mutation::AbsentIsZero => {
+                if let Some(task) = stopped_task(&mut input) {
                     task.containers.iter_mut().for_each(|container| _ = container.exit_code.get_or_insert(0));
                 }
             }
-            Some(Mutation::RepeatedForTooLong) => {
+            Mutation::RepeatedForTooLong => {
                 rules.timers.repeat_for *= 3;
                 // So that it takes few repeats to come there.
                 rules.timers.lease *= 3;
             }
-            Some(Mutation::NoEvidence) => {
-                if let Input::Seen(task) = &mut input
-                    && failed_to_start(task)
-                {
+            Mutation::NoEvidence => {
+                if let Some(task) = stopped_task(&mut input) {
                     record.seen_running = false;
                     let unproven = task.containers.iter_mut().filter(|container| container.reason.is_none());
                     unproven.for_each(|container| container.reason = Some("CannotStartContainerError".to_owned()));
                 }
             }
-            Some(Mutation::StopIgnoredByRepeat) => {
-                if record.state == State::Launching && input == Input::Due {
-                    record.stop_requested = None;
-                }
+            Mutation::StopIgnoredByRepeat if input == Input::Due && record.state == State::Launching => {
+                record.stop_requested = None;
             }
-            _ => {}
+            Mutation::RunTaskBeforeRecord
+            | Mutation::NoVersionCheck
+            | Mutation::NewToken
+            | Mutation::UnansweredExpires
+            | Mutation::VersionKept
+            | Mutation::StopForgotten
+            | Mutation::EndChanges
+            | Mutation::SentLate
+            | Mutation::NobodyLooks
+            | Mutation::OrphanLeft
+            | Mutation::StopIgnoredByRepeat => {}
         }
         let mut decision = decide(&record, &input, now, &rules);
-        match self.mutation {
-            Some(Mutation::VersionKept) => {
-                if let Some(next) = decision.record.as_mut().filter(|next| next.attempt > record.attempt) {
-                    next.ecs_version = match input {
-                        Input::Seen(task) => Some(task.version),
-                        _ => None,
-                    };
-                }
-            }
-            Some(Mutation::NobodyLooks) if input == Input::Due && record.state == State::Launched => {
-                decision.action = None;
-            }
-            Some(Mutation::OrphanLeft) if record.state.is_terminal() => decision.action = None,
-            _ => {}
+        let looks = input == Input::Due && record.state == State::Launched;
+        let forgets_its_action = mutation == Mutation::NobodyLooks && looks
+            || mutation == Mutation::OrphanLeft && record.state.is_terminal();
+        if forgets_its_action {
+            decision.action = None;
+        }
+        if let (Mutation::VersionKept, Input::Seen(task), Some(next)) = (mutation, &input, &mut decision.record)
+            && next.attempt > record.attempt
+        {
+            next.ecs_version = Some(task.version);
         }
         decision
     }
 }
 
-fn failed_to_start(task: &Task) -> bool {
-    task.is_stopped() && task.stop_code.as_deref() == Some("TaskFailedToStart")
+fn stopped_task(input: &mut Input) -> Option<&mut Task> {
+    match input {
+        Input::Seen(task) if task.is_stopped() => Some(task),
+        Input::Seen(_)
+        | Input::Due
+        | Input::Launch(..)
+        | Input::NotFound(..)
+        | Input::Missing { .. }
+        | Input::Stop(_)
+        | Input::Resubmitted => None,
+    }
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Instant};
 
 use ecs_bridge_core::State;
-use ecs_bridge_model::{Scenario, World, end_is_reached};
+use ecs_bridge_model::{Scenario, Step, World, end_is_reached};
 use stateright::{Checker, Expectation, HasDiscoveries, Model, Path};
 
 /// Walks through every state, and says how many there were.
@@ -18,16 +18,15 @@ fn holds(what: &str, scenario: Scenario) {
         checker.max_depth(),
         begun.elapsed()
     );
-    for property in checker.model().properties() {
-        if property.expectation == Expectation::Always
-            && let Some(path) = checker.discovery(property.name)
-        {
-            panic!("{what}: broken: {}\n{}", property.name, story(path));
-        }
+    let promises = checker.model().properties().into_iter().filter(|it| it.expectation == Expectation::Always);
+    for promise in promises {
+        let broken = checker.discovery(promise.name).map(story);
+        assert_eq!(broken, None, "{what}: broken: {}", promise.name);
     }
 }
 
-fn story(path: Path<World, ecs_bridge_model::Step>) -> String {
+/// How it came to that.
+fn story(path: Path<World, Step>) -> String {
     let mut story = String::new();
     for (world, step) in path.into_vec() {
         let lanes: Vec<_> = world.lanes.iter().map(ToString::to_string).collect();
