@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import random
 import threading
 from collections.abc import Callable, Sequence
@@ -34,7 +33,7 @@ def hundreds(items: Sequence[dict[str, Any]], size: int = 100) -> list[Sequence[
     return [items[at : at + size] for at in range(0, len(items), size)]
 
 
-def all_ended(stack: Stack, count: int, seconds: float = 120) -> dict[str, dict[str, Any]]:
+def all_ended(stack: Stack, count: int, seconds: float = 600) -> dict[str, dict[str, Any]]:
     """All rows, once so many are terminal."""
     query = {"KeyConditionExpression": "feed = :feed", "ExpressionAttributeValues": {":feed": "local"}}
 
@@ -114,41 +113,37 @@ def test_a_known_id_with_other_content_is_a_conflict_and_changes_nothing(stack: 
 
 def test_twenty_callers_and_killed_functions_lose_nothing(start: Callable[..., Stack]) -> None:
     # What a killed process had claimed is due again after its lease, and Lambda retries after a minute: both shortened.
-    flags = {"time-scale": 10, "timer-scale": 10, "reconcile-every": 2}
+    flags = {"time-scale": 10, "timer-scale": 10, "reconcile-every": 2, "simulate": True}
     stack = start(flags, function_env=QUICK)
     expected = commands(2000, "load")
     batches = hundreds([item(submission_id, command) for submission_id, (command, _) in expected.items()], 20)
-    over = threading.Event()
+    choices, choosing = random.Random(7), threading.Lock()
     killed = []
 
     def kill() -> None:
-        choices = random.Random(7)
-        while not over.wait(0.25):
-            processes = [process["pid"] for process in stack.processes()]
-            killed.extend(pid for pid in choices.sample(processes, min(1, len(processes))) if stack.kill(pid))
+        """One after each call, so that a slow machine sees no more deaths than a quick one."""
+        with choosing:
+            pid = choices.choice([process["pid"] for process in stack.processes()])
+            killed.extend([pid] if stack.kill(pid) else [])
 
     def send(batch: Sequence[dict[str, Any]]) -> int:
         """Until each is accepted; how often the call had to be repeated."""
-        for repeats in range(1000):
-            try:
-                answer = stack.api.post("/v1/submissions", {"submissions": batch})
-            except (http.client.HTTPException, OSError):
-                continue
-            if answer.status == 200 and not [one for one in answer.json["submissions"] if "error" in one]:
-                return repeats
-            assert answer.status in (200, 502, 503), answer
-        raise AssertionError("never accepted")
+        repeats = 0
+        while True:
+            answer = stack.api.post("/v1/submissions", {"submissions": batch}, timeout=300)
+            kill()
+            if answer.status == 200:
+                if not [one for one in answer.json["submissions"] if "error" in one]:
+                    return repeats
+            else:
+                assert answer.status == 502, answer
+            repeats += 1
 
-    killer = threading.Thread(target=kill)
-    killer.start()
-    try:
-        with ThreadPoolExecutor(20) as callers:
-            repeats = sum(callers.map(send, batches))
-    finally:
-        over.set()
-        killer.join()
-    check(stack, expected, all_ended(stack, 2000, seconds=240))
+    with ThreadPoolExecutor(20) as callers:
+        repeats = sum(callers.map(send, batches))
+    check(stack, expected, all_ended(stack, 2000))
+    assert len(killed) >= 50, "too few died for this to show anything"
+    assert repeats <= len(killed), "a call failed though no process died under it"
     invocations = stack.invocations()
-    assert len(killed) >= 5 and repeats > 0, f"{len(killed)} were killed, {repeats} calls repeated: nothing was shown"
     assert {counts["abandoned"] for counts in invocations.values()} == {0}
     assert {counts["waiting"] for counts in invocations.values()} == {0}
