@@ -22,6 +22,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow.configuration import conf as global_conf
+from airflow.executors import base_executor
 from airflow.executors.base_executor import BaseExecutor
 from airflow.executors.executor_loader import ExecutorLoader
 from airflow.utils.state import TaskInstanceState
@@ -46,12 +47,7 @@ if TYPE_CHECKING:
     Key: TypeAlias = Any  # a TaskInstanceKey or, from 3.3 on, a CallbackKey
 
 AIRFLOW_3 = hasattr(BaseExecutor, "jwt_generator")
-try:
-    from airflow.models.callback import CallbackKey  # noqa: F401
-except ImportError:
-    CALLBACKS = False  # before 3.3
-else:
-    CALLBACKS = True
+CALLBACKS = hasattr(base_executor, "state_class_for_key")  # from 3.3 on their ends can be told by their keys
 
 log = logging.getLogger(__name__)
 
