@@ -82,7 +82,7 @@ class Airflow:
             )
             for service in ("api-server", "dag-processor", "triggerer"):
                 self._start(service, {})
-            self.until("the API server answers", self._is_up, 90)
+            self.until("the API server answers", self._is_up, 240)
         except BaseException:
             self.__exit__()
             raise
@@ -135,7 +135,7 @@ class Airflow:
 
     def trigger(self, dag_id: str) -> str:
         """Start a run of a Dag; return its id."""
-        self.until(f"Dag {dag_id} is known", lambda: self.rows("SELECT 1 FROM dag WHERE dag_id = ?", dag_id), 60)
+        self.until(f"Dag {dag_id} is known", lambda: self.rows("SELECT 1 FROM dag WHERE dag_id = ?", dag_id), 240)
         self.call("PATCH", f"/api/v2/dags/{dag_id}", {"is_paused": False})
         return self.call("POST", f"/api/v2/dags/{dag_id}/dagRuns", {"logical_date": None})["dag_run_id"]
 

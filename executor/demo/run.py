@@ -120,7 +120,7 @@ def main() -> int:
 def once(airflow: Airflow) -> int:
     """Run the example."""
     run = airflow.trigger(DAG)
-    state = airflow.finish(run, 300)
+    state = airflow.finish(run, 600)
     for (task_id, map_index), ti in sorted(airflow.task_instances(run).items()):
         name = task_id if map_index < 0 else f"{task_id}[{map_index}]"
         print(f"{name:20}{ti['state']:10}try {ti['try_number']}  submission {ti['external_executor_id']}")

@@ -8,10 +8,10 @@ from stacks import scheduler_environment, start_counts
 def test_every_task_instance_ends_as_with_local_executor(airflow, stack):
     with airflow.scheduler({"AIRFLOW__CORE__EXECUTOR": "LocalExecutor"}):
         local_run = airflow.trigger("everything")
-        assert airflow.finish(local_run, 300) == "failed"
+        assert airflow.finish(local_run, 600) == "failed"
     with airflow.scheduler(scheduler_environment(stack)):
         run = airflow.trigger("everything")
-        assert airflow.finish(run, 600) == "failed"
+        assert airflow.finish(run, 1800) == "failed"
         # Before the scheduler ends: results are still to be taken.
         expected = {key: (ti["state"], ti["try_number"]) for key, ti in airflow.task_instances(local_run).items()}
         ours = airflow.task_instances(run)
@@ -24,7 +24,7 @@ def test_every_task_instance_ends_as_with_local_executor(airflow, stack):
     assert sum(task_id == "square" for task_id, _ in expected) == 50
 
     # A worker tells Airflow how its task ended, and then exits.
-    airflow.until("all containers have ended", lambda: all(row["state"] == "succeeded" for row in stack.rows()), 60)
+    airflow.until("all containers have ended", lambda: all(row["state"] == "succeeded" for row in stack.rows()), 180)
     known = {row["submission_id"]: row for row in stack.rows()}
     for (task_id, map_index), ti in ours.items():
         if ti["state"] == "upstream_failed":
