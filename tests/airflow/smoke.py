@@ -1,0 +1,127 @@
+"""The executor under any Airflow from 2.10 on: five tasks through a fake bridge, as a scheduler would drive them.
+
+python tests/airflow/smoke.py 3.0.6 3.1.8 3.2.1 2.10.5   # each in an environment of its own, made by uv
+python tests/airflow/smoke.py                            # in this one
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+UV = ROOT / ".venv-uv" / "bin" / "uv"
+
+
+def configure(home: str, url: str) -> None:
+    """Configure Airflow before its first import."""
+    from fake_bridge import DEPLOYMENT, TABLE
+
+    section = "AIRFLOW__ECS_BRIDGE_EXECUTOR__"
+    os.environ.update(
+        {
+            "AIRFLOW_HOME": home,
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__EXECUTOR": "airflow_ecs_bridge.EcsBridgeExecutor",
+            "AIRFLOW__API_AUTH__JWT_SECRET": "only for this, but long enough for HS512 " * 3,
+            "_AIRFLOW__SKIP_DATABASE_EXECUTOR_COMPATIBILITY_CHECK": "1",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_ENDPOINT_URL_DYNAMODB": url,
+            f"{section}SUBMIT_URL": url,
+            f"{section}TABLE": TABLE,
+            f"{section}DEPLOYMENT": DEPLOYMENT,
+            f"{section}REGION_NAME": "eu-central-1",
+            f"{section}AWS_CONN_ID": "",
+            f"{section}POLL_INTERVAL": "0.1",
+        }
+    )
+
+
+def queue(executor: Any, number: int) -> Any:
+    """Queue a task as this version's scheduler does; return its key."""
+    try:
+        from airflow.executors import workloads
+    except ImportError:  # Airflow 2
+        from airflow.models.taskinstancekey import TaskInstanceKey
+
+        key = TaskInstanceKey("orders", f"t{number}", "manual__1", 1, -1)
+        executor.execute_async(key, ["true"], "default", {})
+        executor.running.add(key)
+        return key
+    model = getattr(workloads, "TaskInstanceDTO", workloads.TaskInstance)
+    id = uuid.uuid4()
+    fields = {
+        "id": id,
+        "dag_version_id": uuid.uuid4(),
+        "dag_id": "orders",
+        "task_id": f"t{number}",
+        "run_id": "manual__1",
+    }
+    fields |= {"try_number": 1, "map_index": -1, "pool_slots": 1, "queue": "default", "priority_weight": 1}
+    ti = model(**{name: value for name, value in fields.items() if name in model.model_fields})
+    workload = workloads.ExecuteTask(
+        ti=ti,
+        dag_rel_path="orders.py",
+        token=executor.jwt_generator.generate({"sub": str(id)}),
+        log_path="orders.log",
+        bundle_info=workloads.BundleInfo(name="dags-folder"),
+    )
+    executor.queue_workload(workload, session=None)
+    return ti.key
+
+
+def smoke() -> None:
+    """Run the five."""
+    from fake_bridge import FakeBridge, Server
+
+    bridge = FakeBridge()
+    with tempfile.TemporaryDirectory() as home, Server(bridge) as server:
+        configure(home, server.url)
+        import airflow
+        from airflow.executors.executor_loader import ExecutorLoader
+        from airflow.utils.state import TaskInstanceState
+
+        executor: Any = ExecutorLoader.get_default_executor()
+        executor.job_id = 1
+        executor.start()
+        keys = {queue(executor, number) for number in range(5)}
+        ended: dict[Any, Any] = {}
+        give_up = time.monotonic() + 60
+        while len(ended) < 5:
+            assert time.monotonic() < give_up, "not all five ended"
+            executor.heartbeat()
+            events = executor.get_event_buffer()
+            ended |= {key: state for key, (state, _) in events.items() if state != TaskInstanceState.RUNNING}
+            for record in list(bridge.records.values()):
+                if record["state"] == "launched":
+                    bridge.finish(record["submission_id"])
+            time.sleep(0.05)
+        executor.end()
+        assert ended == dict.fromkeys(keys, TaskInstanceState.SUCCESS), ended
+        assert list(bridge.starts.values()) == [1] * 5
+        assert not executor.running
+        print(f"Airflow {airflow.__version__}: five tasks ran through {type(executor).__name__}", flush=True)
+
+
+def smoke_version(version: str) -> None:
+    """Run the five under another Airflow."""
+    with tempfile.TemporaryDirectory() as folder:
+        python = Path(folder) / "venv" / "bin" / "python"
+        subprocess.run([UV, "venv", "--quiet", "--python", "3.11", python.parents[1]], check=True)
+        packages = [f"apache-airflow=={version}", "--editable", ROOT / "executor"]
+        subprocess.run([UV, "pip", "install", "--quiet", "--python", python, *packages], check=True)
+        subprocess.run([python, __file__], check=True)
+
+
+if __name__ == "__main__":
+    for each in sys.argv[1:]:
+        smoke_version(each)
+    if not sys.argv[1:]:
+        smoke()
