@@ -49,7 +49,7 @@ test-rust:
 
 .PHONY: test-e2e
 test-e2e: programs $(VENV)/.done
-	$(PYTEST) -q tests/local tests/functions tests/e2e tests/reconcile tests/crash tests/secrets tests/chaos
+	for folder in local functions e2e reconcile crash secrets chaos; do $(PYTEST) -q tests/$$folder; done
 
 .PHONY: test
 test: lint test-rust test-e2e test-infra test-airflow ## run all tests
