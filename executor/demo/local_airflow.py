@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import secrets
@@ -64,7 +65,7 @@ class Airflow:
             "AIRFLOW__CORE__FERNET_KEY": "",
             "AIRFLOW__CORE__PARALLELISM": "6",
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db?timeout=60",
             "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "3",
             "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "6",
             "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "2",
@@ -111,6 +112,7 @@ class Airflow:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=end_with_parent,
             )
         self._processes.append(process)
         return process
@@ -190,6 +192,12 @@ class Airflow:
                 return True
         except OSError:
             return False
+
+
+def end_with_parent() -> None:
+    """Ask the kernel to end this process when its parent ends, be it by SIGKILL (Linux only)."""
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def end(process: subprocess.Popen[bytes], seconds: float = 30) -> None:

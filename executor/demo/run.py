@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from local_airflow import Airflow, end, free_port
+from local_airflow import Airflow, end, end_with_parent, free_port
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -63,7 +63,9 @@ def local_stack(folder: Path, program: Path, containers: dict[str, str]) -> Iter
     for name, value in containers.items():
         command += ["--container-env", f"{name}={value}"]
     with (folder / "local.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=end_with_parent
+        )
     try:
         give_up = time.monotonic() + 60
         while not ready.exists():
