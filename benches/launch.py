@@ -34,10 +34,9 @@ def send(stack: Stack, items: list[dict[str, object]]) -> list[dict[str, object]
 
 def at_once(report: Report, submissions: int) -> None:
     """Without a limit: how long ECS and DynamoDB alone make it take."""
-    no_limit = {"function_env": "ECS_BRIDGE_LAUNCH_RATE=100000"}
+    flags = {"no_limit": True, "simulate": True, "reconcile_every": 0, "pull_s": 60}
     with tempfile.TemporaryDirectory() as folder:
-        variables = Path(folder) / "burst"
-        with Stack(variables, latency=LATENCY, simulate=True, reconcile_every=0, pull_s=60, **no_limit) as stack:
+        with Stack(Path(folder), latency=LATENCY, **flags) as stack:
             items = [samples.submission(index, ["sh", "-c", "exit 0"]) for index in range(submissions)]
             send(stack, items[:BATCH])
             before, began = stack.cpu()["submit"], time.perf_counter()

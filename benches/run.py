@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 
 import cold_start
@@ -19,7 +20,7 @@ import launch
 import scale
 import task_state
 from functions import ROOT
-from report import AS_JSON, Report
+from report import Report
 
 
 def executor(report: Report, quick: bool) -> None:
@@ -52,13 +53,17 @@ def main() -> int:
         "scale": lambda report: scale.run(report, 2_000 if quick else arguments.tasks),
     }
     chosen = arguments.only.split(",") if arguments.only else list(benches)
-    report = Report()
+    report, broken = Report(), []
     for name in chosen:
-        if not AS_JSON:
-            print(f"{name} …", file=sys.stderr)
-        benches[name](report)
+        print(f"{name} …", file=sys.stderr)
+        try:
+            benches[name](report)
+        # The figures of the other benches are worth having all the same.
+        except Exception:  # noqa: BLE001
+            traceback.print_exc()
+            broken.append(name)
     report.print()
-    return 1 if report.missed() else 0
+    return 1 if broken or report.missed() else 0
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ PROFILES = {
 def submission(index: int, command: list[str] | None = None) -> dict[str, Any]:
     """The submission of an Airflow task instance: some 1.3 KB of overrides, a token of HS512 in it.
 
-    `command` replaces what would start a worker; the workload is then an argument that it ignores.
+    `command` replaces what would start a worker; the workload is then in its environment.
     """
     chance = random.Random(index)
     submission_id = str(uuid.UUID(int=chance.getrandbits(128), version=4))
@@ -66,10 +66,13 @@ def submission(index: int, command: list[str] | None = None) -> dict[str, Any]:
         "log_path": f"dag_id={dag_id}/run_id={run_id}/task_id={task_id}/attempt=1.log",
         "type": "ExecuteTask",
     }
-    worker = ["python", "-m", "airflow.sdk.execution_time.execute_workload", "--json-string"]
+    argument = json.dumps(workload, separators=(",", ":"))
+    variable = {"name": "AIRFLOW_EXECUTE_WORKLOAD_JSON", "value": argument}
+    overrides = {"overrides": {"containerOverrides": [{"name": CONTAINER, "environment": [variable]}]}}
+    worker = ["python", "-m", "airflow.sdk.execution_time.execute_workload", "--json-string", argument]
     return {
         "submission_id": submission_id,
-        "command": [*(command or worker), json.dumps(workload, separators=(",", ":"))],
+        **({"command": command, "overrides": overrides} if command else {"command": worker}),
         "labels": {"dag_id": dag_id, "task_id": task_id, "run_id": run_id, "try_number": "1"},
         "launch_deadline": 4_000_000_000_000,
     }

@@ -18,7 +18,7 @@ TIME_SCALE = 60
 
 def run(report: Report, submissions: int) -> None:
     flags = {"simulate": True, "time_scale": TIME_SCALE, "reconcile_every": 60, "provision_s": 20, "pull_s": 20,
-             "teardown_s": 25, "function_env": "ECS_BRIDGE_LAUNCH_RATE=100000"}  # fmt: skip
+             "teardown_s": 25, "no_limit": True}  # fmt: skip
     with tempfile.TemporaryDirectory() as folder, Stack(Path(folder), proxies=False, **flags) as stack:
         began, sent, ended = time.monotonic(), 0, 0
         tenths: list[tuple[int, float, int]] = []

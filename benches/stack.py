@@ -22,7 +22,10 @@ PROGRAMS = [RELEASE / "ecs-bridge", ROOT / "target" / "debug" / "ecs-bridge"]
 class Stack:
     """A stack of its own; a context manager, so that it always ends."""
 
-    def __init__(self, folder: Path, *, latency: float = 0.0, proxies: bool = True, **flags: object) -> None:
+    def __init__(
+        self, folder: Path, *, latency: float = 0.0, proxies: bool = True, no_limit: bool = False, **flags: object
+    ) -> None:
+        """`no_limit` lifts the bridge's own launch rate; `flags` are those of the local stack."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         profiles = folder / "profiles.json"
@@ -37,6 +40,9 @@ class Stack:
         self._command += ["--ready-file", str(self._ready_file), "--log-dir", str(self.log_dir)]
         self._command += ["--profiles", str(profiles), "--deployment", samples.DEPLOYMENT]
         self._command += ["--cluster", samples.CLUSTER_NAME, "--function-env", "AWS_LAMBDA_LOG_FORMAT=JSON"]
+        if no_limit:
+            for variable in ("ECS_BRIDGE_LAUNCH_RATE=10000", "ECS_BRIDGE_LAUNCH_BURST=100000"):
+                self._command += ["--function-env", variable]
         for flag, value in flags.items():
             name = f"--{flag.replace('_', '-')}"
             self._command += [name] if value is True else [name, str(value)]
