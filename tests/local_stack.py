@@ -20,6 +20,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # The functions are taken from the program's own folder.
 PROGRAM = Path(os.environ.get("ECS_BRIDGE_PROGRAM", ROOT / "target" / "debug" / "ecs-bridge"))
 TERMINAL = {"succeeded", "failed", "rejected", "expired", "cancelled", "lost"}
+# Seconds after which something that has not happened never will, on a busy machine too.
+PATIENCE = 240
 LAUNCH_RATE_ROW = "#launch-rate"
 
 T = TypeVar("T")
@@ -34,7 +36,7 @@ def call(method: str, url: str, body: object | None = None, timeout: float = 90)
         return json.loads(answer.read() or b"null")
 
 
-def until(what: str, look: Callable[[], T | None], seconds: float = 60, every: float = 0.05) -> T:
+def until(what: str, look: Callable[[], T | None], seconds: float = PATIENCE, every: float = 0.05) -> T:
     """The first truthy answer of `look`."""
     end = time.monotonic() + seconds
     while not (seen := look()):
@@ -185,7 +187,7 @@ class LocalStack:
     def row(self, submission_id: str) -> Record:
         return self.table.get_item(Key={"submission_id": submission_id}, ConsistentRead=True)["Item"]
 
-    def until_state(self, submission_id: str, *states: str, seconds: float = 60) -> Record:
+    def until_state(self, submission_id: str, *states: str, seconds: float = PATIENCE) -> Record:
         """The row once it is in one of these states."""
         row: Record = {}
 
@@ -202,7 +204,7 @@ class LocalStack:
         except AssertionError as error:
             raise AssertionError(f"{error}; it is {row}") from None
 
-    def until_ended(self, submission_id: str, seconds: float = 60) -> Record:
+    def until_ended(self, submission_id: str, seconds: float = PATIENCE) -> Record:
         """The row once it is terminal."""
         return self.until_state(submission_id, *TERMINAL, seconds=seconds)
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -30,6 +32,7 @@ class Call:
 class Cut:
     """The effect at which a function is to die, and whether that effect still happens."""
 
+    pid: int
     nth: int
     happens: bool
     kill: Callable[[], object]
@@ -59,9 +62,13 @@ class Wire:
             def log_message(self, *_: object) -> None:
                 pass
 
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        server.daemon_threads = True
-        return server
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, *_: object) -> None:
+                """A function that dies breaks its connections."""
+
+        return Server(("127.0.0.1", 0), Handler)
 
     def __enter__(self) -> Self:
         for server in self.servers.values():
@@ -88,7 +95,7 @@ class Wire:
         body = request.rfile.read(int(request.headers.get("content-length", 0)))
         operation = request.headers.get("x-amz-target", "Lambda.Invoke").rsplit(".", 1)[1]
         self.calls.append(Call(operation, time.time(), json.loads(body or b"{}")))
-        cut = self.is_cut(operation)
+        cut = self.is_cut(operation, request.client_address[1])
         if cut and not cut.happens:
             return self.die(cut, request)
         upstream = http.client.HTTPConnection(urlsplit(self.targets[service]).netloc, timeout=60)
@@ -112,9 +119,9 @@ class Wire:
         request.end_headers()
         request.wfile.write(content)
 
-    def is_cut(self, operation: str) -> Cut | None:
+    def is_cut(self, operation: str, port: int) -> Cut | None:
         with self.changing:
-            if self.cut is None or self.cut.made or operation not in EFFECTS:
+            if self.cut is None or self.cut.made or operation not in EFFECTS or not has_socket(self.cut.pid, port):
                 return None
             self.cut.seen += 1
             self.cut.made = self.cut.seen == self.cut.nth
@@ -124,3 +131,15 @@ class Wire:
     def die(cut: Cut, request: BaseHTTPRequestHandler) -> None:
         cut.kill()
         request.close_connection = True
+
+
+def has_socket(pid: int, port: int) -> bool:
+    """Whether this process has the connection that comes from this port."""
+    local = f"0100007F:{port:04X}"
+    inodes = {row.split()[9] for row in Path("/proc/net/tcp").read_text().splitlines()[1:] if row.split()[1] == local}
+    try:
+        targets = [os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()]
+    except FileNotFoundError:
+        # It, or one of its files, has just been closed.
+        return False
+    return any(f"socket:[{inode}]" in targets for inode in inodes)

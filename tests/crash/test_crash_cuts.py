@@ -1,8 +1,7 @@
 """Each function dies at its first, second, … effect, before it or just after it, and is run again: all ends the same.
 
 An effect is a call that changes something outside of the process: a write to the table, RunTask, StopTask, an
-invocation. Events are delivered by hand, reconcile is invoked by hand, so that nothing but the function under test is
-at work when it dies.
+invocation. No schedule runs reconcile: it is invoked by hand.
 """
 
 from __future__ import annotations
@@ -22,15 +21,8 @@ import pytest
 from local_stack import LAUNCH_RATE_ROW, TERMINAL, FunctionError, LocalStack, Record, until
 from wire import Cut, Wire
 
-FLAGS = {
-    "reconcile-every": 0,
-    "drop": 1,
-    "processes": 1,
-    "simulate": True,
-    # A lease of 0.75 s, an unanswered launch repeated for 12 s, the first check after 2.5 s; ECS remembers for 3 minutes.
-    "timer-scale": 240,
-    "time-scale": 20,
-}
+# A lease of 3 s, a claimed RunTask sent within 1 s or not at all, the first check after 10 s; ECS remembers for 6 minutes.
+FLAGS = {"reconcile-every": 0, "processes": 1, "simulate": True, "timer-scale": 60, "time-scale": 10}
 RUN_TASK = {
     "taskDefinition": "demo",
     "launchType": "FARGATE",
@@ -40,10 +32,14 @@ PROFILES = {
     "default": {"container_name": "main", "run_task": RUN_TASK},
     "short": {"container_name": "main", "run_task": RUN_TASK, "run_timeout": 1},
     "again": {"container_name": "main", "run_task": RUN_TASK, "relaunch_on": ["SpotInterruption"], "max_attempts": 2},
+    # Its tasks have no events: they would answer an unanswered launch.
+    "silent": {
+        "container_name": "main",
+        "run_task": {**RUN_TASK, "tags": [{"key": "ecs-bridge-local:shape", "value": "no-events"}]},
+    },
 }
 EXIT_3 = ["sh", "-c", "exit 3"]
 FOR_EVER = ["sleep", "100000"]
-LONGEST = 60
 
 
 class Bench:
@@ -103,6 +99,9 @@ class Flow:
     before: Callable[[Bench, str], None] = nothing
     starts: int = 1
     attempt: int = 1
+    # Whether events come by themselves; else the flow is to do without, or gets them by hand.
+    events: bool = True
+    timer_scale: int = 60
 
 
 def launched(command: list[str] = EXIT_3, status: str = "RUNNING", profile: str = "default") -> Callable[[Bench, str], None]:
@@ -128,7 +127,7 @@ def unanswered(command: list[str] = EXIT_3) -> Callable[[Bench, str], None]:
 
     def before(bench: Bench, id: str) -> None:
         bench.no_answer(id)
-        bench.submit(id, command)
+        bench.submit(id, command, "silent")
         assert bench.stack.row(id)["state"] == "launching"
 
     return before
@@ -177,20 +176,20 @@ def forgotten(bench: Bench, id: str) -> None:
 
 # The longest first, as they run side by side.
 FLOWS = [
-    Flow("reconcile launches", "reconcile", Bench.reconcile, "failed", 3, 6, queued),
-    Flow("reconcile repeats", "reconcile", Bench.reconcile, "failed", 3, 5, unanswered()),
-    Flow("reconcile gives up", "reconcile", Bench.reconcile, "lost", None, 4, forgotten),
-    Flow("reconcile ends what runs too long", "reconcile", Bench.reconcile, "failed", 143, 4, launched(FOR_EVER, profile="short")),
+    Flow("reconcile gives up", "reconcile", Bench.reconcile, "lost", None, 4, forgotten, timer_scale=120),
+    Flow("reconcile launches", "reconcile", Bench.reconcile, "failed", 3, 4, queued),
+    Flow("reconcile repeats", "reconcile", Bench.reconcile, "failed", 3, 3, unanswered()),
+    Flow("reconcile describes", "reconcile", Bench.reconcile, "failed", 3, 2, launched(EXIT_3, "STOPPED"), events=False),
+    Flow("reconcile ends what runs too long", "reconcile", Bench.reconcile, "failed", 143, 2, launched(FOR_EVER, profile="short")),
+    Flow("reconcile looks up", "reconcile", Bench.reconcile, "cancelled", 143, 3, unanswered_and_stopped),
+    Flow("reconcile stops", "reconcile", Bench.reconcile, "cancelled", 143, 2, stop_refused),
     Flow("submit queues", "submit", Bench.submit, "failed", 3, 5, throttled),
     Flow("submit launches", "submit", Bench.submit, "failed", 3, 4),
     Flow("submit has no launch token", "submit", Bench.submit, "failed", 3, 2, lambda bench, _: bench.empty_launch_rate(1)),
-    Flow("reconcile looks up", "reconcile", Bench.reconcile, "cancelled", 143, 3, unanswered_and_stopped),
-    Flow("reconcile stops", "reconcile", Bench.reconcile, "cancelled", 143, 3, stop_refused),
-    Flow("reconcile describes", "reconcile", Bench.reconcile, "failed", 3, 2, launched(EXIT_3, "STOPPED")),
-    Flow("task-state tries again", "task-state", Bench.task_state, "failed", 3, 1, failed_to_start, attempt=2),
-    Flow("task-state launches again after Spot", "task-state", Bench.task_state, "failed", None, 1, interrupted, 2, 2),
-    Flow("task-state stops what is left alone", "task-state", Bench.task_state, "cancelled", None, 2, left_alone),
-    Flow("task-state ends", "task-state", Bench.task_state, "failed", 3, 1, launched(EXIT_3, "STOPPED")),
+    Flow("task-state tries again", "task-state", Bench.task_state, "failed", 3, 1, failed_to_start, attempt=2, events=False),
+    Flow("task-state launches again after Spot", "task-state", Bench.task_state, "failed", None, 1, interrupted, 2, 2, events=False),
+    Flow("task-state stops what is left alone", "task-state", Bench.task_state, "cancelled", None, 2, left_alone, events=False),
+    Flow("task-state ends", "task-state", Bench.task_state, "failed", 3, 1, launched(EXIT_3, "STOPPED"), events=False),
     Flow("submit stops", "submit", Bench.stop, "cancelled", 143, 2, launched(FOR_EVER)),
     Flow("submit stops an unknown id", "submit", Bench.stop, "cancelled", None, 1, starts=0),
 ]
@@ -206,23 +205,24 @@ class Outcome:
 
 
 @contextmanager
-def bench(folder: Path) -> Iterator[tuple[Bench, Wire]]:
+def bench(flow: Flow, folder: Path) -> Iterator[tuple[Bench, Wire]]:
     with Wire() as wire:
         environment = {**wire.environment(), "ECS_BRIDGE_RECONCILE_FUNCTION": "nobody"}
-        with LocalStack(folder, FLAGS, profiles=PROFILES, function_env=environment) as stack:
+        flags = {**FLAGS, "timer-scale": flow.timer_scale, "drop": 0 if flow.events else 1}
+        with LocalStack(folder, flags, profiles=PROFILES, function_env=environment) as stack:
             wire.connect(stack.ready)
             yield Bench(stack), wire
 
 
 def die_everywhere(flow: Flow, folder: Path) -> Outcome:
     outcome, began = Outcome(), time.monotonic()
-    with bench(folder) as (at, wire):
+    with bench(flow, folder) as (at, wire):
         for happens in (False, True):
             for nth in itertools.count(1):
                 id = f"{'after' if happens else 'before'}-{nth}"
                 flow.before(at, id)
                 [victim] = (process["pid"] for process in at.stack.processes() if process["function"] == flow.function)
-                wire.cut = cut = Cut(nth, happens, lambda: at.stack.kill(victim))
+                wire.cut = cut = Cut(victim, nth, happens, lambda: at.stack.kill(victim))
                 died = not survived(flow, at, id)
                 wire.cut = None
                 if died != cut.made:
@@ -260,7 +260,7 @@ def problems_at_the_end(flow: Flow, bench: Bench, id: str) -> Iterator[str]:
         return row if row["state"] in TERMINAL and stopped else None
 
     try:
-        row = until(f"{id} has ended", is_over, LONGEST, every=0.1)
+        row = until(f"{id} has ended", is_over, every=0.1)
     except AssertionError as error:
         yield f"{error}: {bench.stack.row(id)}, {bench.stack.tasks(id)}"
         return

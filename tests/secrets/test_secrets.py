@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from boto3.dynamodb.types import Binary
-from local_stack import FunctionError, LocalStack
+from local_stack import FunctionError, LocalStack, until
 
 RUN_TASK = {
     "taskDefinition": "demo",
@@ -34,7 +34,7 @@ PROFILES = {
     },
     "once": {"container_name": "main", "run_task": RUN_TASK, "max_attempts": 1},
 }
-FLAGS = {"reconcile-every": 1, "timer-scale": 240, "time-scale": 20, "teardown-s": 2}
+FLAGS = {"reconcile-every": 1, "timer-scale": 60, "time-scale": 10, "teardown-s": 2}
 TOKEN = f"hunter2{uuid.uuid4().hex}"
 ENDED = "feed"
 
@@ -95,7 +95,6 @@ def live(seen: Seen) -> None:
         "server-error": {"error": echo("ServerException"), "times": 3},
         "no-capacity": {"failure": f"RESOURCE:MEMORY for echo {TOKEN}", "times": 2},
         "no-answer": {"answer": "none"},
-        "never-answered": {"error": echo("ServerException"), "times": 1000},
         "late": {"error": echo("ThrottlingException"), "times": 1000},
         "cannot-pull": {"shapes": "cannot-pull", "times": 3},
         "host-lost": {"shapes": "infrastructure-health"},
@@ -112,7 +111,7 @@ def live(seen: Seen) -> None:
     for profile in ("default", "once"):
         seen.submit(f"no-program-{profile}", f"/no/such/{TOKEN}", TOKEN, profile=profile)
         stack.rule(submission_id=f"docker-{profile}", shapes="no-events")
-        seen.submit(f"docker-{profile}", "sh", "-c", f": {TOKEN}; sleep 2", profile=profile)
+        seen.submit(f"docker-{profile}", "sh", "-c", f": {TOKEN}; sleep 5", profile=profile)
         docker_says(seen, f"docker-{profile}")
 
     # What is refused.
@@ -146,7 +145,7 @@ def live(seen: Seen) -> None:
 
 def docker_says(seen: Seen, id: str) -> None:
     """ECS tells that the task's container did not start, in a container runtime's words, which quote the program."""
-    row = seen.stack.row(id)
+    row = until(f"{id} is launched", lambda: {"task_arn"} <= (row := seen.stack.row(id)).keys() and row)
     words = f'unable to start container process: exec: "/no/such/{TOKEN}": stat /no/such/{TOKEN}: no such file or directory'
     container = {"name": "main", "lastStatus": "STOPPED", "taskArn": row["task_arn"]}
     container["reason"] = f"CannotStartContainerError: Error response from daemon: {words}: unknown"
@@ -175,7 +174,7 @@ def seen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         seen = Seen(stack)
         live(seen)
         for id in seen.ids:
-            stack.until_ended(id, seconds=90)
+            stack.until_ended(id)
             seen.answers.append(json.dumps(stack.show(id)))
         yield seen
 
