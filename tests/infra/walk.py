@@ -53,12 +53,12 @@ class Recording:
     """What the functions called, and what they wrote to their logs."""
 
     exchanges: list[Exchange]
-    log_dir: Path
+    folder: Path
 
     def log(self) -> Iterator[dict[str, Any]]:
         """The lines of all functions."""
         for function in FUNCTIONS:
-            for path in self.log_dir.glob(f"{function}-*.log"):
+            for path in self.folder.glob(f"*/logs/{function}-*.log"):
                 # The last one may be only half written.
                 lines = path.read_text().rpartition("\n")[0].splitlines()
                 yield from (json.loads(line) for line in lines if line.startswith("{"))
@@ -87,15 +87,16 @@ def client_token(started_by: str) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(started_by.encode()).digest()).decode().rstrip("=")
 
 
-def walk(local: LocalStack, recorder: Recorder) -> None:
-    """Takes submissions down every way on which a function calls something."""
+def submit(local: LocalStack, submission_id: str, *command: str, **options: Any) -> None:
+    (answer,) = local.submit({"submission_id": submission_id, "command": command, **options})
+    assert "error" not in answer, answer
+
+
+def at_once(local: LocalStack, recorder: Recorder) -> None:
+    """What is called within seconds of a submission, a stop or an event."""
 
     def called(caller: str, operation: str) -> None:
         until(f"{caller} calls {operation}", lambda: recorder.seen(caller, operation))
-
-    def submit(submission_id: str, *command: str, **options: Any) -> None:
-        (answer,) = local.submit({"submission_id": submission_id, "command": command, **options})
-        assert "error" not in answer, answer
 
     # The executor, with its own client and its own reader.
     aws = Local(recorder.address("executor", "dynamodb", local.ready["dynamodb_url"].removeprefix("http://")))
@@ -109,7 +110,7 @@ def walk(local: LocalStack, recorder: Recorder) -> None:
     assert table.records(["plain"])[0]["plain"].ended
 
     # A stop of what runs.
-    submit("stopped", "sleep", "600")
+    submit(local, "stopped", "sleep", "600")
     local.until_state("stopped", "running")
     executor.stop(["stopped"], "not wanted")
     local.until_state("stopped", "cancelled")
@@ -128,7 +129,7 @@ def walk(local: LocalStack, recorder: Recorder) -> None:
         clientToken=client_token(started_by),
         overrides={"containerOverrides": [{"name": "main", "command": ["true"]}]},
     )
-    submit("conflict", "true")
+    submit(local, "conflict", "true")
     local.until_state("conflict", "succeeded")
     called("submit", "DescribeTasks")
 
@@ -149,50 +150,56 @@ def walk(local: LocalStack, recorder: Recorder) -> None:
     local.rule(
         operation="RunTask", submission_id="queued", error={"code": "ThrottlingException", "message": "Rate exceeded"}
     )
-    submit("queued", "true")
+    submit(local, "queued", "true")
     local.until_state("queued", "succeeded")
     called("submit", "2015-03-31/functions/reconcile/invocations")
     called("reconcile", "RunTask")
 
-    # A task that no event tells of is described.
+
+def in_time(local: LocalStack, recorder: Recorder) -> None:
+    """What reconcile calls where nothing is heard for minutes, with shorter minutes."""
+
+    def called(operation: str) -> None:
+        until(f"reconcile calls {operation}", lambda: recorder.seen("reconcile", operation))
+
+    # A task that no event tells of: it is described.
     silent = {"tags": [{"key": "ecs-bridge-local:shape", "value": "no-events"}]}
-    submit("silent", "true", overrides=silent)
-    local.until_state("silent", "succeeded")
-    called("reconcile", "DescribeTasks")
-
-    # A launch that is never answered, of a task that no event tells of, is looked up in the end.
+    submit(local, "silent", "true", overrides=silent)
+    # A launch that is never answered, of a task that no event tells of: with a stop asked for, it is looked up.
     local.rule(operation="RunTask", submission_id="unanswered", times=1000, answer="none")
-    submit("unanswered", "sleep", "600", overrides=silent)
-    called("reconcile", "ListTasks")
-    local.drop_rules()
-    executor.stop(["unanswered"], "not wanted")
+    submit(local, "unanswered", "sleep", "600", overrides=silent)
+    local.stop("unanswered")
+    # A task that runs longer than its profile allows: it is stopped.
+    submit(local, "late", "sleep", "600", profile="hasty")
 
-    # A stop that reconcile sends: the task runs longer than its profile allows.
-    submit("late", "sleep", "600", profile="hasty")
-    local.until_state("late", "failed")
-    called("reconcile", "StopTask")
+    called("DescribeTasks")
+    called("ListTasks")
+    called("StopTask")
+    local.until_state("silent", "succeeded")
 
 
 def record(folder: Path) -> Recording:
     """Runs it all, and writes to `folder`."""
     scripts = folder / "functions"
     scripts.mkdir()
+    flags = {
+        "functions-dir": scripts,
+        "deployment": DEPLOYMENT,
+        "cluster": CLUSTER,
+        "template": ROOT / "template.yaml",
+        "reconcile-every": 1,
+        "time-scale": 10,
+    }
+    definitions, profiles = [TASK_DEFINITION], PROFILES | {"hasty": PROFILES["default"] | {"run_timeout": 1}}
     recorder = Recorder()
+    recording = Recording(recorder.exchanges, folder)
     try:
         recorder.wrap(PROGRAM.parent, scripts, FUNCTIONS)
-        flags = {
-            "functions-dir": scripts,
-            "deployment": DEPLOYMENT,
-            "cluster": CLUSTER,
-            "template": ROOT / "template.yaml",
-            "reconcile-every": 1,
-            "timer-scale": 600,
-            "time-scale": 10,
-        }
-        profiles = PROFILES | {"hasty": PROFILES["default"] | {"run_timeout": 1}}
-        with LocalStack(folder, flags, profiles=profiles, task_definitions=[TASK_DEFINITION]) as local:
-            recording = Recording(recorder.exchanges, local.log_dir)
-            walk(local, recorder)
+        with LocalStack(folder / "at-once", flags, profiles=profiles, task_definitions=definitions) as local:
+            at_once(local, recorder)
+        shorter = flags | {"timer-scale": 30}
+        with LocalStack(folder / "in-time", shorter, profiles=profiles, task_definitions=definitions) as local:
+            in_time(local, recorder)
             # A run of reconcile counts at its end what it found out, and ends when nothing more is due soon.
             until("reconcile has counted repairs", lambda: any("Repairs" in line for line in recording.log()), 90)
     finally:
