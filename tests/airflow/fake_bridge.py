@@ -57,7 +57,7 @@ class FakeBridge:
 
     # For tests
 
-    def wait_until(self, predicate: Callable[[], Any], timeout: float = 10.0) -> Any:
+    def wait_until(self, predicate: Callable[[], Any], timeout: float = 60.0) -> Any:
         """Wait until it holds; look again after every call and change."""
         with self.changed:
             assert self.changed.wait_for(predicate, timeout), "the bridge did not come to that state"

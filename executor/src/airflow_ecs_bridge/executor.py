@@ -74,6 +74,7 @@ class EcsBridgeExecutor(BaseExecutor):
         self._current: dict[Key, str] = {}
         self._keys: dict[str, Key] = {}
         self._results: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+        self._unsaved_events: list[Any] = []
         # Jobs whose id is written ahead: in this heartbeat, and in the one before.
         self._announced: list[Job] = []
         self._committed: list[Job] = []
@@ -120,6 +121,8 @@ class EcsBridgeExecutor(BaseExecutor):
             return
         try:
             self._bridge.beat()
+            if not self._task_event_logs:
+                self._unsaved_events.clear()
             self._hand_over(self._committed)
             self._committed, self._announced = self._announced, []
             if self._orphans:
@@ -238,12 +241,23 @@ class EcsBridgeExecutor(BaseExecutor):
             self.success(key)
         elif result.verdict is Verdict.FAILED:
             log.warning("%s failed: %s", key, result.info)
-            self.log_task_event(event="ecs bridge: failed", extra=result.info or "", ti_key=key)
+            self.log_task_event(event="ecs bridge failed", extra=result.info or "", ti_key=key)
             self.fail(key, result.info)
         else:
             log.warning("%s was not launched, Airflow will queue it again: %s", key, result.info)
-            self.log_task_event(event="ecs bridge: not launched", extra=result.info or "", ti_key=key)
+            self.log_task_event(event="ecs bridge not launched", extra=result.info or "", ti_key=key)
             self.running.discard(key)
+
+    def log_task_event(self, *, event: str, extra: str, ti_key: Key) -> None:
+        """Write into a task instance's event log.
+
+        The scheduler saves these with ``bulk_save_objects(log_records.popleft() for ...)``, and SQLAlchemy refers to
+        an object only weakly while it sorts: rows that nobody else holds are saved empty, which fails (seen in
+        Airflow 3.3.2). So they are held here until they are saved.
+        """
+        before = len(self._task_event_logs)
+        super().log_task_event(event=event, extra=extra, ti_key=ti_key)
+        self._unsaved_events += list(self._task_event_logs)[before:]
 
     def _untrack(self, key: Key) -> str | None:
         submission_id = self._current.pop(key, None)

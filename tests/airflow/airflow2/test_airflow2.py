@@ -23,7 +23,7 @@ def key(name: str, try_number: int = 1) -> TaskInstanceKey:
     return TaskInstanceKey("orders", name, f"manual__{time.time_ns()}", try_number, -1)
 
 
-def beat_until(executor: EcsBridgeExecutor, predicate: Callable[[], Any], timeout: float = 40) -> None:
+def beat_until(executor: EcsBridgeExecutor, predicate: Callable[[], Any], timeout: float = 120) -> None:
     give_up = time.monotonic() + timeout
     while not predicate():
         assert time.monotonic() < give_up, "the executor did not come to that state"

@@ -36,8 +36,11 @@ OPTIONS = {
     "REGION_NAME": "eu-central-1",
     "AWS_CONN_ID": "",
     "POLL_INTERVAL": "0.1",
-    "REQUEST_TIMEOUT": "5",
-    "STARTUP_TIMEOUT": "5",
+    "REQUEST_TIMEOUT": "30",
+    # Only bounds: a busy machine may need them.
+    "STARTUP_TIMEOUT": "60",
+    "ADOPTION_TIMEOUT": "60",
+    "END_TIMEOUT": "60",
 }
 
 

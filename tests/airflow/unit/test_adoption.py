@@ -165,7 +165,7 @@ def test_an_unreadable_table_delays_no_scheduler_and_loses_nothing(configure, st
     assert executor.try_adopt_task_instances(tis) == []
     assert executor.running == {ti.key for ti in tis}
     launched_later = waiting.ti.external_executor_id
-    beat_until(executor, lambda: launched_later in bridge.records and event(executor, ended), timeout=20)
+    beat_until(executor, lambda: launched_later in bridge.records and event(executor, ended))
     assert event(executor, ended)[0] == SUCCESS
     beat_until(executor, lambda: executor.running == {runs.ti.key, waiting.ti.key})
     assert event(executor, unknown) is None

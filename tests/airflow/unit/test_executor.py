@@ -145,6 +145,30 @@ def test_a_failure_says_why_in_info_and_in_the_task_s_event_log(executor, bridge
     assert task_events(executor) == [info]
 
 
+def test_the_scheduler_can_save_the_reasons(executor, bridge):
+    from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
+    from airflow.models.log import Log
+    from sqlalchemy import create_engine, select
+    from sqlalchemy.orm import Session
+
+    items = [task(executor, name) for name in ("a", "b", "c")]
+    run(executor, *items)
+    launched(bridge, *items)
+    for item in items:
+        bridge.finish(item.ti.external_executor_id, "failed")
+    beat_until(executor, lambda: len(executor.event_buffer) == 3)
+    engine = create_engine("sqlite://")
+    Log.__table__.create(engine)
+    with Session(engine) as session:
+        SchedulerJobRunner._process_task_event_logs(executor._task_event_logs, session)
+        session.commit()
+        rows = session.execute(select(Log.task_id, Log.event, Log.extra)).all()
+    assert sorted((row.task_id, row.event) for row in rows) == [(name, "ecs bridge failed") for name in ("a", "b", "c")]
+    assert all("exit code 1" in row.extra for row in rows)
+    executor.heartbeat()
+    assert executor._unsaved_events == []
+
+
 @pytest.mark.parametrize("state", ["rejected", "lost", "cancelled"])
 def test_what_ended_without_an_exit_code_fails_the_task(executor, bridge, state):
     run(executor, item := task(executor))

@@ -64,7 +64,7 @@ def orphan(workload: workloads.ExecuteTask, state: str = TaskInstanceState.RUNNI
     return SimpleNamespace(**{**values, "state": state, "queued_dttm": None, **fields})
 
 
-def beat_until(executor: Any, predicate: Callable[[], Any], timeout: float = 15.0) -> None:
+def beat_until(executor: Any, predicate: Callable[[], Any], timeout: float = 60.0) -> None:
     """Beat like a scheduler, only faster, until it holds."""
     give_up = time.monotonic() + timeout
     while not predicate():
