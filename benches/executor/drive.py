@@ -183,15 +183,15 @@ def main() -> None:
         spread = max(seconds) - min(seconds)
         tell(f"idle heartbeat, {count:,} in flight", statistics.median(seconds), "s", spread=spread, calls=calls)
     latency(arguments.latency_ms)
+    if arguments.landings:
+        bench.finish()
+        landings = bench.landing(arguments.landings)
+        tell("landing", statistics.median(landings), "s", spread=max(landings) - min(landings), most=max(landings))
     if arguments.submit:
         rounds = [bench.submit(arguments.submit) for _ in range(arguments.rounds)]
         each = 1000 / arguments.submit
         spread = (max(rounds) - min(rounds)) * each
         tell("submit 1,000", statistics.median(rounds) * each, "s", spread=spread, measured=arguments.submit)
-    if arguments.landings:
-        bench.finish()
-        landings = bench.landing(arguments.landings)
-        tell("landing", statistics.median(landings), "s", spread=max(landings) - min(landings), most=max(landings))
 
 
 if __name__ == "__main__":
