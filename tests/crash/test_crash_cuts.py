@@ -276,10 +276,13 @@ def problems_at_the_end(flow: Flow, bench: Bench, id: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[Outcome]]]:
-    """Side by side, as most of the time is waiting for leases to end."""
+def outcomes(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Future[Outcome]]]:
+    """Those that were asked for, side by side, as most of the time is waiting for leases to end."""
+    asked = [item.callspec.params["flow"] for item in request.session.items if item.path == request.path]
     with ThreadPoolExecutor(8) as pool:
-        yield {flow.name: pool.submit(die_everywhere, flow, tmp_path_factory.mktemp("cuts")) for flow in FLOWS}
+        yield {flow.name: pool.submit(die_everywhere, flow, tmp_path_factory.mktemp("cuts")) for flow in asked}
         pool.shutdown(cancel_futures=True)
 
 
