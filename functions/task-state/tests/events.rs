@@ -141,3 +141,14 @@ async fn an_event_of_a_task_that_should_not_live_is_not_let_go_until_it_is_stopp
     let error = handler::handle(&deployment.bridge, &text).await.unwrap_err();
     assert_eq!(error.to_string(), "a task that should not live was not stopped");
 }
+
+#[tokio::test]
+async fn a_task_that_ecs_does_not_know_is_nothing_to_stop() {
+    let unknown = support::error(400, "InvalidParameterException", "The referenced task was not found.");
+    let deployment = Deployment::new(move |_, _| unknown.clone()).await;
+    let tombstone =
+        Record::tombstone("a".parse().unwrap(), "not needed", ecs_bridge_aws::now(), &deployment.bridge.rules);
+    assert!(matches!(deployment.bridge.table.create(&tombstone).await, Ok(Created::New)));
+    let live = json!({"event": {"detail": {"lastStatus": "RUNNING", "desiredStatus": "RUNNING", "containers": []}}});
+    handler::handle(&deployment.bridge, &event(&fixtures()["event"], "a", &live)).await.unwrap();
+}

@@ -123,13 +123,18 @@ impl Ecs {
         Ok(Vec::new())
     }
 
-    /// Asks ECS to stop a task: SIGTERM, and SIGKILL after the container's stop timeout.
+    /// Asks ECS to stop a task: SIGTERM, and SIGKILL after the container's stop timeout. A task that ECS does not know
+    /// is nothing to stop.
     ///
     /// # Errors
-    /// Where ECS does not answer, or does not know the task.
+    /// Where ECS does not answer, or refuses.
     pub async fn stop(&self, cluster: &str, task_arn: &str, reason: &str) -> Result<(), EcsError> {
         let request = self.client.stop_task().cluster(cluster).task(task_arn).reason(cut(reason));
-        request.send().await.map(drop).map_err(EcsError::call("StopTask"))
+        match request.send().await {
+            Ok(_) => Ok(()),
+            Err(error) if is_unknown_task(&error) => Ok(()),
+            Err(error) => Err(EcsError::call("StopTask")(error)),
+        }
     }
 
     /// Whether the cluster is there and active.
@@ -161,6 +166,12 @@ impl Ecs {
         let containers = answer.task_definition().map(types::TaskDefinition::container_definitions).unwrap_or_default();
         Ok(containers.iter().find(|container| container.name() == Some(name)).cloned())
     }
+}
+
+/// StopTask has no code of its own for a task that ECS never knew, or knows no longer.
+fn is_unknown_task(error: &impl ProvideErrorMetadata) -> bool {
+    let message = error.message().unwrap_or_default();
+    error.code() == Some("InvalidParameterException") && message.starts_with("The referenced task was not found")
 }
 
 /// StopTask's reason is at most 255 characters long.
