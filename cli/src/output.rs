@@ -1,6 +1,8 @@
 //! What is written to the terminal: errors on one line, tables, times.
 
 use std::error::Error;
+use std::fmt::Display;
+use std::io::Write;
 
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -22,6 +24,11 @@ pub fn report(error: &dyn Error) {
         cause = error.source();
     }
     eprintln!("ecs-bridge: {line}");
+}
+
+/// Writes a line to standard output. Nobody may read it any more: `ecs-bridge ps | head` is no error.
+pub fn say(line: impl Display) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 /// A field of a record as text, `-` where it is absent.

@@ -7,6 +7,8 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 use thiserror::Error;
 
+use crate::output;
+
 const SECTION: &str = "aws_ecs_executor";
 const VARIABLES: &str = "AIRFLOW__AWS_ECS_EXECUTOR__";
 /// Options that are about the executor itself: the bridge has them elsewhere, or has no need of them.
@@ -81,7 +83,7 @@ impl Profile {
         let ProfileCommand::Import(Import { config, name }) = self.command;
         let options = options(config)?;
         let (profile, notes) = convert(&options)?;
-        println!("{:#}", json!({name: profile}));
+        output::say(format!("{:#}", json!({name: profile})));
         for note in notes {
             eprintln!("note: {note}");
         }

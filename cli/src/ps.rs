@@ -41,12 +41,12 @@ impl Ps {
                 for record in &mut records {
                     record.retain(|name, _| !INNER.contains(&name.as_str()));
                 }
-                println!("{}", json!(records));
+                output::say(json!(records));
             } else {
                 let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 let now = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
                 let rows: Vec<_> = records.iter().map(|record| row(record, now)).collect();
-                print!("{}", output::table(HEADINGS, &rows));
+                output::say(output::table(HEADINGS, &rows).trim_end());
             }
             Ok(())
         })

@@ -40,9 +40,9 @@ impl Show {
                 if error.is_not_found() { ShowError::NotFound(self.id.clone()) } else { error.into() }
             })?;
             if self.json {
-                println!("{}", Value::Object(record));
+                output::say(Value::Object(record));
             } else {
-                print!("{}", describe(&record));
+                output::say(describe(&record).trim_end());
             }
             Ok(())
         })

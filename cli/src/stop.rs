@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::bridge::Where;
-use crate::output::text;
+use crate::output::{self, text};
 use crate::show::ShowError;
 
 /// What one call takes.
@@ -41,8 +41,8 @@ impl Stop {
                     let error = item.get("error").and_then(Value::as_object);
                     refused |= error.is_some();
                     match error {
-                        _ if self.json => println!("{}", json!(item)),
-                        None => println!("{id} {}", text(item, "state")),
+                        _ if self.json => output::say(json!(item)),
+                        None => output::say(format!("{id} {}", text(item, "state"))),
                         Some(error) => eprintln!("ecs-bridge: {id}: {}", text(error, "message")),
                     }
                 }

@@ -45,11 +45,11 @@ pub struct Submit {
     /// Write JSON: the answer, and with --wait the record after each change, one a line
     #[arg(long)]
     json: bool,
-    #[command(flatten)]
-    bridge: Where,
     /// The command
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<String>,
+    #[command(flatten)]
+    bridge: Where,
 }
 
 #[derive(Debug, Error)]
@@ -101,14 +101,14 @@ impl Submit {
         }
         if !self.wait {
             if self.json {
-                println!("{}", Value::Object(item.clone()));
+                output::say(Value::Object(item.clone()));
             } else {
-                println!("{id} {}", output::text(item, "state"));
+                output::say(format!("{id} {}", output::text(item, "state")));
             }
             return Ok(0);
         }
         if !self.json {
-            println!("{id}");
+            output::say(&id);
         }
         let record = self.follow(&bridge, &id, began).await?;
         Ok(exit_code(&record))
@@ -152,9 +152,9 @@ impl Submit {
             let line = describe(&record);
             if line != told {
                 if self.json {
-                    println!("{}", Value::Object(record.clone()));
+                    output::say(Value::Object(record.clone()));
                 } else {
-                    println!("{:>7.1}s  {line}", began.elapsed().as_secs_f64());
+                    output::say(format!("{:>7.1}s  {line}", began.elapsed().as_secs_f64()));
                 }
                 told = line;
             }

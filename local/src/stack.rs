@@ -1,7 +1,7 @@
 //! The whole stack: put together, run until it is asked to end, and taken down with all that it started.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -142,7 +142,8 @@ pub fn run(options: &Options) -> Result<(), LocalError> {
 
 async fn serve(options: &Options, run: &str) -> Result<(), LocalError> {
     let stack = Stack::start(options, run).await?;
-    println!("{}", stack.banner(options.ready_file.as_deref()));
+    // Nobody need read it.
+    let _ = writeln!(io::stdout(), "{}", stack.banner(options.ready_file.as_deref()));
     std::future::pending().await
 }
 
