@@ -52,7 +52,7 @@ test-e2e: programs $(VENV)/.done
 	for folder in local functions e2e reconcile crash secrets chaos; do $(PYTEST) -q tests/$$folder; done
 
 .PHONY: test
-test: lint test-rust test-e2e test-infra test-airflow ## run all tests
+test: lint test-rust test-e2e test-infra test-executor ## run all tests but test-airflow and test-sam-build
 
 .PHONY: chaos
 chaos: programs $(VENV)/.done ## a run under faults: SEED=n N=n
@@ -116,14 +116,17 @@ airflow: programs ## a real Airflow on the bridge on this machine: open it, pres
 	executor/venv.sh 3
 	$(AIRFLOW)/python executor/demo/run.py
 
-.PHONY: test-airflow
-test-airflow: programs
+.PHONY: test-executor
+test-executor: programs
 	executor/venv.sh 3 2
 	$(AIRFLOW)/ruff check --config executor/pyproject.toml executor tests/airflow benches/executor
 	$(AIRFLOW)/ruff format --check --config executor/pyproject.toml executor tests/airflow benches/executor
 	$(AIRFLOW)/python -m pytest -q tests/airflow/unit
-	$(AIRFLOW)/python -m pytest -q tests/airflow/e2e
 	.venv-airflow2/bin/python -m pytest -q tests/airflow/airflow2
+
+.PHONY: test-airflow
+test-airflow: test-executor ## a whole Airflow on the local stack, its scheduler killed; minutes, and wants an idle machine
+	$(AIRFLOW)/python -m pytest -q tests/airflow/e2e
 
 .PHONY: bench-executor
 bench-executor:
