@@ -46,7 +46,7 @@ impl Clients {
     /// Clients by what Lambda puts into the environment: region and credentials; and `AWS_ENDPOINT_URL_…`.
     ///
     /// Without the SDK's chain of providers, which would look for files, and link in STS and the metadata of
-    /// instances: a tenth of what Lambda loads, and a part of each cold start.
+    /// instances: a part of what Lambda loads, and of each cold start.
     pub fn from_environment() -> Self {
         let retries = RetryConfig::standard().with_max_attempts(4).with_initial_backoff(Duration::from_millis(50));
         let region = variable("AWS_REGION").or_else(|| variable("AWS_DEFAULT_REGION"));
