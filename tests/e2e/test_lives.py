@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from api import Stack
-from local_stack import ROOT, until
+from local_stack import ROOT, FunctionError, until
 from wire import Wire
 
 LIVES = json.loads((ROOT / "tests" / "fixtures" / "lives.json").read_text())
@@ -89,5 +89,7 @@ def test_poison_is_logged_without_command_or_environment(stack: Stack) -> None:
 
 def test_an_event_of_a_row_that_cannot_be_read_is_not_let_go(stack: Stack) -> None:
     stack.table.put_item(Item={"submission_id": "unreadable", "state": "resting"})
-    with pytest.raises(Exception, match="the row of unreadable is no record of a submission"):
+    with pytest.raises(FunctionError) as failed:
         stack.invoke("task-state", event("unreadable", {"event": {}}))
+    message = "the row of unreadable is no record of a submission"
+    assert json.loads(str(failed.value)) == {"errorType": "TableError", "errorMessage": message}

@@ -8,7 +8,7 @@ use ecs_bridge_aws::{
     warm_up,
 };
 use ecs_bridge_core::{Timestamp, config::Environment};
-use lambda_runtime::{LambdaEvent, service_fn};
+use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use serde::de::IgnoredAny;
 
 use crate::handler::Reconcile;
@@ -27,7 +27,8 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     let handler = async |event: LambdaEvent<IgnoredAny>| {
         let report = reconcile.run(event.context.deadline()).await;
         metrics.flush();
-        report.map_err(lambda_runtime::Error::from)
+        // Named, as a boxed error would be called by its type in dead letters.
+        report.map_err(|error| Diagnostic { error_type: "TableError".to_owned(), error_message: error.to_string() })
     };
     lambda_runtime::run(service_fn(handler)).await
 }

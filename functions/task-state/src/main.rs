@@ -8,7 +8,7 @@ use ecs_bridge_aws::{
     warm_up,
 };
 use ecs_bridge_core::config::Environment;
-use lambda_runtime::{LambdaEvent, service_fn};
+use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use serde_json::value::RawValue;
 
 #[tokio::main(flavor = "current_thread")]
@@ -24,7 +24,8 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     let handler = async |event: LambdaEvent<Box<RawValue>>| {
         let result = handler::handle(&bridge, event.payload.get()).await;
         metrics.flush();
-        result.map_err(lambda_runtime::Error::from)
+        // Named, as a boxed error would be called by its type in dead letters.
+        result.map_err(|error| Diagnostic { error_type: "TableError".to_owned(), error_message: error.to_string() })
     };
     lambda_runtime::run(service_fn(handler)).await
 }
