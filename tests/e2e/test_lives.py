@@ -92,4 +92,4 @@ def test_an_event_of_a_row_that_cannot_be_read_is_not_let_go(stack: Stack) -> No
     with pytest.raises(FunctionError) as failed:
         stack.invoke("task-state", event("unreadable", {"event": {}}))
     message = "the row of unreadable is no record of a submission"
-    assert json.loads(str(failed.value)) == {"errorType": "TableError", "errorMessage": message}
+    assert json.loads(str(failed.value)) == {"errorType": "BridgeError", "errorMessage": message}

@@ -25,7 +25,7 @@ async fn main() -> Result<(), lambda_runtime::Error> {
         let result = handler::handle(&bridge, event.payload.get()).await;
         metrics.flush();
         // Named, as a boxed error would be called by its type in dead letters.
-        result.map_err(|error| Diagnostic { error_type: "TableError".to_owned(), error_message: error.to_string() })
+        result.map_err(|error| Diagnostic { error_type: "BridgeError".to_owned(), error_message: error.to_string() })
     };
     lambda_runtime::run(service_fn(handler)).await
 }
