@@ -9,7 +9,7 @@ use aws_credential_types::provider::ProvideCredentials;
 use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes};
 use aws_sigv4::http_request::{PayloadChecksumKind, SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4;
-use aws_smithy_http_client::{Connector, tls};
+use aws_smithy_http_client::{Builder, Connector, tls};
 use aws_smithy_runtime_api::client::http::HttpConnector;
 use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::byte_stream::ByteStream;
@@ -174,7 +174,9 @@ impl Where {
         let of_url = url.as_deref().and_then(region_of);
         let region = self.region.clone().or(ready.region).or(of_url);
 
-        let mut config = aws_config::defaults(BehaviorVersion::latest());
+        let tls = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring);
+        let http_client = Builder::new().tls_provider(tls.clone()).build_https();
+        let mut config = aws_config::defaults(BehaviorVersion::latest()).http_client(http_client);
         if let Some(region) = region {
             config = config.region(Region::new(region));
         }
@@ -190,9 +192,7 @@ impl Where {
             table: first(&self.table, ready.table, "ECS_BRIDGE_TABLE"),
             deployment: first(&self.deployment, ready.deployment, "ECS_BRIDGE_DEPLOYMENT"),
             config: config.load().await,
-            connector: Connector::builder()
-                .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc))
-                .build(),
+            connector: Connector::builder().tls_provider(tls).build(),
         })
     }
 }

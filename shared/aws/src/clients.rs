@@ -6,7 +6,13 @@ use aws_config::{
     BehaviorVersion, Region, SdkConfig, environment::EnvironmentVariableCredentialsProvider, retry::RetryConfig,
     timeout::TimeoutConfig,
 };
-use aws_sdk_dynamodb::config::SharedCredentialsProvider;
+use aws_sdk_dynamodb::config::{SharedCredentialsProvider, SharedHttpClient};
+use aws_smithy_async::rt::sleep::TokioSleep;
+use aws_smithy_http_client::{
+    Connector,
+    tls::{Provider, rustls_provider::CryptoMode},
+};
+use aws_smithy_runtime_api::client::http::{HttpConnectorSettings, SharedHttpConnector, http_client_fn};
 use aws_types::service_config::{LoadServiceConfig, ServiceConfigKey};
 
 /// DynamoDB answers in milliseconds; a connection that froze with its Lambda must not cost more than this.
@@ -64,20 +70,30 @@ impl Clients {
         Self::new(&config)
     }
 
-    /// Clients with this configuration, but for their timeouts.
+    /// Clients with this configuration, but for their timeouts and the way to HTTP.
     pub fn new(config: &SdkConfig) -> Self {
-        let timeouts =
-            |attempt| TimeoutConfig::builder().connect_timeout(CONNECT).operation_attempt_timeout(attempt).build();
+        let config = config.to_builder().http_client(http_client()).build();
+        let within = |attempt| TimeoutConfig::builder().operation_attempt_timeout(attempt).build();
+        let dynamodb = aws_sdk_dynamodb::config::Builder::from(&config).timeout_config(within(TABLE_ATTEMPT));
+        let ecs = aws_sdk_ecs::config::Builder::from(&config).timeout_config(within(ECS_ATTEMPT));
         Self {
-            config: config.clone(),
-            dynamodb: aws_sdk_dynamodb::Client::from_conf(
-                aws_sdk_dynamodb::config::Builder::from(config).timeout_config(timeouts(TABLE_ATTEMPT)).build(),
-            ),
-            ecs: aws_sdk_ecs::Client::from_conf(
-                aws_sdk_ecs::config::Builder::from(config).timeout_config(timeouts(ECS_ATTEMPT)).build(),
-            ),
+            dynamodb: aws_sdk_dynamodb::Client::from_conf(dynamodb.build()),
+            ecs: aws_sdk_ecs::Client::from_conf(ecs.build()),
+            config,
         }
     }
+}
+
+/// One connector for all clients, so that the certificates that it trusts are read once. The SDK's own HTTP client reads
+/// them as each service's client is built, and again as that makes its first call.
+fn http_client() -> SharedHttpClient {
+    let connector = Connector::builder()
+        .connector_settings(HttpConnectorSettings::builder().connect_timeout(CONNECT).build())
+        .sleep_impl(TokioSleep::new())
+        .tls_provider(Provider::Rustls(CryptoMode::Ring))
+        .build();
+    let connector = SharedHttpConnector::new(connector);
+    http_client_fn(move |_, _| connector.clone())
 }
 
 fn variable(name: &str) -> Option<String> {
