@@ -152,15 +152,18 @@ def test_is_woken_by_submit_and_keeps_to_the_launch_rate_with_it(tmp_path_factor
     print(f"{(len(sustained) - 1) / (sustained[-1] - sustained[0]):.1f} of {rate} launches a second beyond the burst")
 
 
-def test_two_at_once_do_no_harm(tmp_path: Path) -> None:
-    ids = [f"twice-{number}" for number in range(40)]
+def test_several_at_once_do_no_harm_and_waste_no_launch_tokens(tmp_path: Path) -> None:
+    several = 6
+    ids = [f"several-{number}" for number in range(40)]
+    # Tokens for two launches each, and hardly more: a run that is late three times in a row keeps its last one.
+    launch_rate = {"ECS_BRIDGE_LAUNCH_RATE": 0.1, "ECS_BRIDGE_LAUNCH_BURST": 2 * len(ids) + several}
     flags = {**TIMES, **NO_SCHEDULE, "simulate": True}
-    with LocalStack(tmp_path, flags, profiles=PROFILES) as stack:
+    with LocalStack(tmp_path, flags, profiles=PROFILES, function_env=launch_rate) as stack:
         for id in ids:
             stack.rule(submission_id=id, error=THROTTLED)
         stack.submit(*({"submission_id": id, "command": EXIT_3} for id in ids))
-        with ThreadPoolExecutor(4) as pool:
-            reports = list(pool.map(lambda _: stack.invoke("reconcile"), range(4)))
+        with ThreadPoolExecutor(several) as pool:
+            reports = list(pool.map(lambda _: stack.invoke("reconcile"), range(several)))
         assert sum(report["errors"] for report in reports) == 0
         ends = Counter(outcome(stack.until_ended(id)) for id in ids)
         assert ends == {("failed", 3): len(ids)}

@@ -80,6 +80,7 @@ impl Reconcile {
         let mut report = Report::default();
         let mut rounds_for_nothing = 0;
         let mut earliest = Instant::now();
+        let mut tokens = 0;
         while rounds_for_nothing < ROUNDS_FOR_NOTHING {
             let horizon = now().plus(LOOK_AHEAD);
             let due = self.bridge.table.due(horizon, ROUND).await?;
@@ -99,7 +100,7 @@ impl Reconcile {
             earliest = at + self.bridge.rules.timers.stop_every / GATHERINGS;
 
             let claimed = report.claimed;
-            let out_of_tokens = self.round(due, queued, &mut report).await?;
+            let out_of_tokens = self.round(due, queued, &mut tokens, &mut report).await?;
             // Without progress, the index still shows what another claimed, or holds a row that cannot be read.
             rounds_for_nothing = if report.claimed > claimed || out_of_tokens { 0 } else { rounds_for_nothing + 1 };
             if out_of_tokens || rounds_for_nothing > 0 {
@@ -112,10 +113,14 @@ impl Reconcile {
     }
 
     /// Works once on what is due by now. Answers whether launch tokens were missing.
+    ///
+    /// `tokens` are those that the rounds before took and did not use: where several runs are at work, the queue's first
+    /// are often another's by the time they are claimed, and a launch less than the rate allows is lost for good.
     async fn round(
         &self,
         due: Vec<DueRecord>,
         queued: Vec<DueRecord>,
+        tokens: &mut usize,
         report: &mut Report,
     ) -> Result<bool, TableError> {
         let by_now = now();
@@ -127,10 +132,11 @@ impl Reconcile {
             timers.into_iter().partition(|record| self.would_launch(record, by_now));
         let mut queued = ids(queued);
         let wanted = repeats.len() + queued.len();
-        let tokens = self.bridge.launch_tokens(wanted).await;
-        repeats.truncate(tokens);
+        *tokens += self.bridge.launch_tokens(wanted.saturating_sub(*tokens)).await;
+        let out_of_tokens = *tokens < wanted;
+        repeats.truncate(*tokens);
         // What has a token is read, and no more: however long the queue is, a round costs what it launches.
-        queued.truncate(tokens - repeats.len());
+        queued.truncate(*tokens - repeats.len());
         claims.append(&mut repeats);
         claims.append(&mut self.bridge.table.get_all(&queued).await?);
 
@@ -139,13 +145,21 @@ impl Reconcile {
         for outcome in stream::iter(claims).buffer_unordered(SIDE_BY_SIDE).collect::<Vec<_>>().await {
             match outcome {
                 Ok(Claimed::ToDescribe(record, task_arn)) => to_describe.push((record, task_arn)),
-                Ok(Claimed::Done { before, after, action }) => report.count(before, &after, action.as_ref()),
+                Ok(Claimed::Done { before, after, action }) => {
+                    // One that another left in need of a launch in between has none of its own.
+                    *tokens = tokens.saturating_sub(usize::from(matches!(action, Some(Action::RunTask(_)))));
+                    report.count(before, &after, action.as_ref());
+                }
                 Ok(Claimed::ByAnother) => {}
-                Err(error) => report.failed(&error),
+                Err(error) => {
+                    // It may have been launched.
+                    *tokens = tokens.saturating_sub(1);
+                    report.failed(&error);
+                }
             }
         }
         self.describe(to_describe, report).await;
-        Ok(tokens < wanted)
+        Ok(out_of_tokens)
     }
 
     fn would_launch(&self, record: &Record, at: Timestamp) -> bool {
