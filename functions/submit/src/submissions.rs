@@ -1,6 +1,7 @@
 //! `POST /v1/submissions`: record first, RunTask second.
 
 use std::{
+    collections::HashSet,
     fmt::Display,
     sync::atomic::{AtomicUsize, Ordering},
 };
@@ -50,11 +51,16 @@ impl App {
         let items = api::submissions(body, &self.profiles)?;
         let wanted = items.iter().filter(|item| item.submission.is_ok()).count();
         let tokens = Tokens(AtomicUsize::new(self.bridge.launch_tokens(wanted).await));
-        let answers = stream::iter(items.into_iter().enumerate())
-            .map(|(index, item)| self.submit_item(index, item, &tokens))
-            .buffered(SIDE_BY_SIDE)
-            .collect::<Vec<_>>()
-            .await;
+        // Of those with one id, the first is the submission, and the others are answered by it.
+        let mut ids = HashSet::new();
+        let (firsts, repeats): (Vec<_>, Vec<_>) =
+            items.into_iter().enumerate().partition(|(_, item)| ids.insert(item.submission_id.clone()));
+        let mut answers = Vec::with_capacity(firsts.len() + repeats.len());
+        for part in [firsts, repeats] {
+            let part = stream::iter(part).map(|(index, item)| self.submit_item(index, item, &tokens));
+            answers.append(&mut part.buffer_unordered(SIDE_BY_SIDE).collect().await);
+        }
+        answers.sort_unstable_by_key(|(answer, _)| answer.index);
         if let Some(wake) = &self.wake
             && answers.iter().any(|(_, left_queued)| *left_queued)
         {
