@@ -79,8 +79,13 @@ fn one_submission_that_is_relaunched_after_spot_interruptions() {
 }
 
 #[test]
-fn two_submissions() {
-    holds("default policy", unstopped(Scenario::new(2, 0)));
+fn two_submissions_that_may_be_stopped() {
+    holds("default policy, stops", Scenario::new(2, 0));
+}
+
+#[test]
+fn two_submissions_with_a_fault() {
+    holds("default policy", unstopped(Scenario::new(2, 1)));
 }
 
 // By hand: `make model`.
@@ -119,16 +124,4 @@ fn at_length_one_submission_whose_containers_may_be_restarted() {
 #[ignore = "minutes"]
 fn at_length_one_submission_that_is_relaunched_after_spot_interruptions() {
     holds("relaunch_on", unstopped(Scenario::new(1, 1).on_spot()));
-}
-
-#[test]
-#[ignore = "minutes"]
-fn at_length_two_submissions() {
-    holds("default policy", unstopped(Scenario::new(2, 1)));
-}
-
-#[test]
-#[ignore = "minutes"]
-fn at_length_two_submissions_that_may_be_stopped() {
-    holds("default policy, stops", Scenario::new(2, 0));
 }
