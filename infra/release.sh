@@ -24,6 +24,9 @@ cargo deny --locked check licenses bans sources
 
 rm -rf "$dist" && mkdir "$dist"
 
+# Panics name their place in the source, and not whose machine that was on.
+export RUSTFLAGS="--remap-path-prefix=$PWD=ecs-bridge --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=cargo ${RUSTFLAGS:-}"
+
 # As `sam build` does it: with zig as the linker, for an older glibc than that of Lambda.
 for function in "${functions[@]}"; do
   cargo lambda build --locked --release --output-format zip --bin "$function"
