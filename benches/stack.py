@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, Self
 
 import samples
-from functions import NAMES, RELEASE, ROOT
+from functions import NAMES, RELEASE
 from proxy import Proxy
 from runtime_api import cpu
 
-PROGRAMS = [RELEASE / "ecs-bridge", ROOT / "target" / "debug" / "ecs-bridge"]
+PROGRAM = RELEASE / "ecs-bridge"
 
 
 class Stack:
@@ -35,8 +35,7 @@ class Stack:
         self._proxies = [self.dynamodb, self.ecs] if proxies else []
         self._ready_file = folder / "ready.json"
         self.log_dir = folder / "logs"
-        program = next(program for program in PROGRAMS if program.exists())
-        self._command = [str(program), "local", "--functions-dir", str(RELEASE), "--port-base", str(base)]
+        self._command = [str(PROGRAM), "local", "--functions-dir", str(RELEASE), "--port-base", str(base)]
         self._command += ["--ready-file", str(self._ready_file), "--log-dir", str(self.log_dir)]
         self._command += ["--profiles", str(profiles), "--deployment", samples.DEPLOYMENT]
         self._command += ["--cluster", samples.CLUSTER_NAME, "--function-env", "AWS_LAMBDA_LOG_FORMAT=JSON"]
