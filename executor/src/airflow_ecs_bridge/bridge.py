@@ -75,7 +75,9 @@ class Bridge:
                 Cause.CREDENTIALS: "check the credentials of aws_conn_id, and that they may lambda:InvokeFunctionUrl "
                 "and lambda:InvokeFunction on the submit function",
                 Cause.ADDRESS: "check submit_url",
-            }.get(error.cause, "see the submit function's log")
+            }.get(
+                error.cause, "see the submit function's log" if error.status else "check submit_url and the way to it"
+            )
             raise Unhealthy(f"the ECS bridge is not healthy: {error} ({hint})") from error
         settings = self._settings
         try:

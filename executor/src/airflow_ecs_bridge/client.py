@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
-from botocore.exceptions import BotoCoreError, HTTPClientError
+from botocore.exceptions import BotoCoreError
 from botocore.httpsession import URLLib3Session
 
 from airflow_ecs_bridge.aws import CONNECT_TIMEOUT, Aws, CredentialsMissing
@@ -90,17 +90,15 @@ class BridgeClient:
             # Lambda function URLs with AuthType AWS_IAM are signed for the service "lambda":
             # https://docs.aws.amazon.com/lambda/latest/dg/urls-auth.html
             SigV4Auth(self._aws.credentials(), "lambda", self._aws.region()).add_auth(request)
+        except (CredentialsMissing, BotoCoreError) as error:
+            self._aws.forget()
+            raise BridgeError(Cause.CREDENTIALS, str(error)) from error
+        try:
             response = self._session().send(request.prepare())
             status, content = response.status_code, response.content
-        except CredentialsMissing as error:
-            self._aws.forget()
-            raise BridgeError(Cause.CREDENTIALS, str(error)) from error
-        except HTTPClientError as error:
+        except BotoCoreError as error:
             # Not the error's own text: it may quote what was sent.
             raise BridgeError(Cause.TROUBLE, f"{method} {self._url}{path}: {type(error).__name__}") from error
-        except BotoCoreError as error:
-            self._aws.forget()
-            raise BridgeError(Cause.CREDENTIALS, str(error)) from error
         return self._read(status, content, f"{method} {self._url}{path}")
 
     def _session(self) -> URLLib3Session:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 HOME = tempfile.mkdtemp(prefix="airflow2-ecs-bridge-")
+atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 # Before the first import of airflow, which reads its configuration then.
 os.environ.update(
     AIRFLOW_HOME=HOME,

@@ -9,11 +9,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import airflow
+import pytest
 from airflow.executors.executor_loader import ExecutorLoader
 from airflow.models.taskinstancekey import TaskInstanceKey
 from airflow.utils.state import TaskInstanceState
+from airflow_ecs_bridge.bridge import Unhealthy
 from airflow_ecs_bridge.executor import EcsBridgeExecutor
-from local_stack import until
+from local_stack import LocalStack, until
+from stacks import PROFILES, scheduler_environment
 
 QUEUED, RUNNING = TaskInstanceState.QUEUED, TaskInstanceState.RUNNING
 SUCCESS, FAILED = TaskInstanceState.SUCCESS, TaskInstanceState.FAILED
@@ -64,6 +67,24 @@ def test_it_is_airflow_2():
 
 def test_airflow_loads_the_executor_by_its_path():
     assert ExecutorLoader.import_default_executor_cls()[0] is EcsBridgeExecutor
+
+
+@pytest.mark.parametrize(
+    ("container", "option", "wrong"),
+    [
+        ("absent", {}, "task definition demo has no container called absent"),
+        ("main", {"SUBMIT_URL": "http://127.0.0.1:9"}, "check submit_url"),
+        ("main", {"TABLE": "another"}, "table 'another' cannot be read"),
+    ],
+)
+def test_a_start_says_what_is_wrong_with_the_bridge(container, option, wrong, tmp_path, monkeypatch):
+    profiles = {"default": {**PROFILES["default"], "container_name": container}}
+    with LocalStack(tmp_path, profiles=profiles) as unhealthy:
+        options = {f"AIRFLOW__ECS_BRIDGE_EXECUTOR__{name}": value for name, value in option.items()}
+        for name, value in scheduler_environment(unhealthy, **options).items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(Unhealthy, match=wrong):
+            EcsBridgeExecutor(parallelism=16).start()
 
 
 def test_a_command_runs_and_its_exit_code_decides(executor, stack):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+HOME = tempfile.mkdtemp(prefix="airflow-ecs-bridge-")
+atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 # Before the first import of airflow, which reads its configuration then.
 os.environ.update(
-    AIRFLOW_HOME=tempfile.mkdtemp(prefix="airflow-ecs-bridge-"),
+    AIRFLOW_HOME=HOME,
     AIRFLOW__CORE__LOAD_EXAMPLES="False",
     AIRFLOW__API_AUTH__JWT_SECRET="not a secret, only for tests, but long enough for HS512 to like it" * 2,
     AIRFLOW__CORE__EXECUTOR="airflow_ecs_bridge.EcsBridgeExecutor",
