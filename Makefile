@@ -52,7 +52,7 @@ test-e2e: programs $(VENV)/.done
 	for folder in local functions e2e reconcile crash secrets chaos; do $(PYTEST) -q tests/$$folder; done
 
 .PHONY: test
-test: lint test-rust test-e2e test-infra test-executor ## run all tests but test-airflow and test-sam-build
+test: lint test-rust test-e2e test-infra test-sam-build test-airflow ## run all tests
 
 .PHONY: chaos
 chaos: programs $(VENV)/.done ## a run under faults: SEED=n N=n
@@ -125,7 +125,7 @@ test-executor: programs
 	.venv-airflow2/bin/python -m pytest -q tests/airflow/airflow2
 
 .PHONY: test-airflow
-test-airflow: test-executor ## a whole Airflow on the local stack, its scheduler killed; minutes, and wants an idle machine
+test-airflow: test-executor ## the executor, with a whole Airflow on the local stack, its scheduler killed; minutes
 	$(AIRFLOW)/python -m pytest -q tests/airflow/e2e
 
 .PHONY: bench-executor
@@ -135,7 +135,6 @@ bench-executor:
 
 .PHONY: bench
 bench: $(VENV)/.done ## all figures of docs/performance.md (JSON=1: an object a line; TASKS=100000: the full scale)
-	@cargo build --locked --release -p submit -p task-state -p reconcile -p bench-hello
-	@cargo build --locked -p ecs-bridge-cli
+	@cargo build --locked --release $(PROGRAMS) -p bench-hello
 	@executor/venv.sh 3 >&2
 	@JSON=$(or $(JSON),0) $(VENV)/bin/python benches/run.py --tasks $(or $(TASKS),5000)
