@@ -143,6 +143,28 @@ class Bench:
             self.executor.get_event_buffer()
         return results
 
+    def landings_together(self, count: int, seconds: float) -> list[float]:
+        """End so many, spread over so many seconds, beating once a second; return what each took, as `landing` does."""
+        self.submit(count)
+        results: list[float] = []
+        ended: deque[float] = deque()
+        began = beat_at = time.monotonic()
+        while self.executor.running:
+            sent = len(results) + len(ended)
+            due = min(count, int((time.monotonic() - began) / seconds * count)) - sent
+            if due > 0:
+                ended.extend([time.monotonic()] * due)
+                self.control(f"finish?count={due}")
+            if time.monotonic() >= beat_at:
+                running = len(self.executor.running)
+                self.heartbeat()
+                landed = running - len(self.executor.running)
+                results += [time.monotonic() - ended.popleft() for _ in range(landed)]
+                beat_at += 1.0
+            time.sleep(0.005)
+        self.executor.get_event_buffer()
+        return results
+
 
 def main() -> None:
     """Measure what the arguments ask for."""
@@ -156,6 +178,7 @@ def main() -> None:
     parser.add_argument("--submit", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--landings", type=int, default=0)
+    parser.add_argument("--together", type=int, default=1000)
     parser.add_argument("--latency-ms", type=float, default=30)
     arguments = parser.parse_args()
     if arguments.executor == "null":
@@ -187,6 +210,11 @@ def main() -> None:
         bench.finish()
         landings = bench.landing(arguments.landings)
         tell("landing", statistics.median(landings), "s", spread=max(landings) - min(landings), most=max(landings))
+        together = sorted(bench.landings_together(arguments.together, 10.0))
+        slow = together[int(len(together) * 0.99) - 1]
+        name = f"landing, {arguments.together:,} in 10 s"
+        tell(name, statistics.median(together), "s", spread=together[-1] - together[0])
+        tell(f"{name}, 99 of 100", slow, "s", most=together[-1])
     if arguments.submit:
         rounds = [bench.submit(arguments.submit) for _ in range(arguments.rounds)]
         each = 1000 / arguments.submit

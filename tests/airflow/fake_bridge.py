@@ -7,6 +7,7 @@ server runs as a process of its own for the bench (``python fake_bridge.py --por
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import threading
 import time
@@ -252,10 +253,10 @@ class Handler(BaseHTTPRequestHandler):
                 bridge.records.clear()
             elif command.startswith("latency?ms="):
                 bridge.latency = float(command.partition("=")[2]) / 1000
-            elif command == "finish":
-                for id, record in bridge.records.items():
-                    if record["state"] == "launched":
-                        bridge.finish(id)
+            elif command.startswith("finish"):
+                launched = (id for id, record in bridge.records.items() if record["state"] == "launched")
+                for id in list(itertools.islice(launched, int(command.partition("=")[2] or len(bridge.records)))):
+                    bridge.finish(id)
             return {"calls": dict(bridge.calls), "records": len(bridge.records)}
 
     def _answer(self, status: int, body: Any, *, hang_up: bool = False) -> None:
