@@ -36,8 +36,8 @@ cost ten times as much, in read units and in this process's CPU."""
 
 LONG_OVERLAP_EVERY = 20.0
 
-LEAD = 0.15
-"""Seconds by which a poll should come before the next heartbeat of the scheduler, which is when results are taken."""
+LEAD = 0.1
+"""Seconds by which a poll should be over before the scheduler's next heartbeat, which is when results are taken."""
 
 _IDLE_WAIT = 1.0
 
@@ -135,10 +135,12 @@ class Watcher:
             self._take(wish)
         if not (self._in_flight or self._unsettled) or time.monotonic() < self._next_poll:
             return
+        began = time.monotonic()
         try:
             self._poll()
             self._failures = 0
-            self._next_poll = self._rhythm.next_poll(time.monotonic(), self._settings.poll_interval)
+            took = time.monotonic() - began
+            self._next_poll = self._rhythm.next_poll(began, took, self._settings.poll_interval)
         except Exception as error:
             self._failures += 1
             self._page = None
@@ -285,16 +287,17 @@ class Rhythm:
         """Note a heartbeat; the gap to the one before is what to expect of the next."""
         return Rhythm(now, None if self.last is None else now - self.last)
 
-    def next_poll(self, now: float, interval: float) -> float:
-        """Return when to poll after a poll at `now`.
+    def next_poll(self, began: float, took: float, interval: float) -> float:
+        """Return when to poll after a poll that began then and took so long, as the next may.
 
-        An interval later, put off until just before the heartbeat that follows: what is read then waits moments to be
-        taken, not half a second on average, and at the price of one request a heartbeat. A scheduler that is busy
-        beats far more often than the interval, or in no rhythm at all: then it is just the interval.
+        An interval later, put off so that it is over just before the heartbeat that follows: what is read then waits
+        moments to be taken, not half a second on average, and at the price of one request a heartbeat. A scheduler
+        that is busy beats far more often than the interval, or in no rhythm at all: then it is just the interval.
         """
-        due = now + interval
+        due = began + interval
         if self.last is None or self.period is None or not interval / 2 <= self.period <= 3 * interval:
             return due
-        # The first moment that is LEAD before a heartbeat and not (much) before it is due.
+        lead = min(LEAD + took, self.period / 2)
+        # The first heartbeat that a quick poll would not come (much) too early for.
         beats = (due - 0.1 * interval + LEAD - self.last) / self.period
-        return self.last - LEAD + math.ceil(beats) * self.period
+        return self.last - lead + math.ceil(beats) * self.period

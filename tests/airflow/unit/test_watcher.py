@@ -24,22 +24,32 @@ def beats(*times: float) -> Rhythm:
 
 def test_a_poll_comes_just_before_a_regular_heartbeat():
     rhythm = beats(10.0, 11.0, 12.0)
-    assert rhythm.next_poll(11.85, 1.0) == pytest.approx(13.0 - LEAD)
-    assert rhythm.next_poll(12.5, 1.0) == pytest.approx(14.0 - LEAD)
+    assert rhythm.next_poll(12.0 - LEAD, 0.0, 1.0) == pytest.approx(13.0 - LEAD)
+    assert rhythm.next_poll(12.5, 0.0, 1.0) == pytest.approx(14.0 - LEAD)
+
+
+@pytest.mark.parametrize("took_before", [0.0, 0.3])
+def test_a_slow_poll_misses_no_heartbeat(took_before):
+    rhythm = beats(10.0, 11.0, 12.0)
+    assert rhythm.next_poll(12.0 - LEAD - took_before, 0.3, 1.0) == pytest.approx(13.0 - LEAD - 0.3)
+
+
+def test_a_poll_that_takes_longer_than_a_heartbeat_is_not_put_before_it_began():
+    assert 12.5 <= beats(10.0, 11.0, 12.0).next_poll(12.0, 5.0, 1.0) <= 13.5
 
 
 def test_a_busy_scheduler_does_not_make_polls_more_frequent():
-    assert beats(10.0, 10.01, 10.02).next_poll(10.02, 1.0) == pytest.approx(11.02)
+    assert beats(10.0, 10.01, 10.02).next_poll(10.02, 0.0, 1.0) == pytest.approx(11.02)
 
 
 def test_a_slow_scheduler_is_not_polled_for_more_often_than_it_beats():
     rhythm = beats(0.0, 2.0, 4.0)
-    assert rhythm.next_poll(4.0 - LEAD, 1.0) == pytest.approx(6.0 - LEAD)
+    assert rhythm.next_poll(4.0 - LEAD, 0.0, 1.0) == pytest.approx(6.0 - LEAD)
 
 
 def test_without_a_rhythm_it_is_the_interval():
-    assert Rhythm().next_poll(5.0, 1.0) == 6.0
-    assert beats(0.0, 60.0).next_poll(60.0, 1.0) == 61.0
+    assert Rhythm().next_poll(5.0, 0.0, 1.0) == 6.0
+    assert beats(0.0, 60.0).next_poll(60.0, 0.0, 1.0) == 61.0
 
 
 def test_an_entry_that_the_index_shows_late_is_still_seen(executor, bridge, monkeypatch):
