@@ -71,13 +71,12 @@ class Bridge:
         try:
             self._client.health()
         except BridgeError as error:
+            unanswered = "see the submit function's log" if error.status else "check submit_url and the way to it"
             hint = {
                 Cause.CREDENTIALS: "check the credentials of aws_conn_id, and that they may lambda:InvokeFunctionUrl "
                 "and lambda:InvokeFunction on the submit function",
                 Cause.ADDRESS: "check submit_url",
-            }.get(
-                error.cause, "see the submit function's log" if error.status else "check submit_url and the way to it"
-            )
+            }.get(error.cause, unanswered)
             raise Unhealthy(f"the ECS bridge is not healthy: {error} ({hint})") from error
         settings = self._settings
         try:

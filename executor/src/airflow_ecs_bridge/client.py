@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
-from botocore.exceptions import BotoCoreError
+from botocore.exceptions import BotoCoreError, HTTPClientError
 from botocore.httpsession import URLLib3Session
 
 from airflow_ecs_bridge.aws import CONNECT_TIMEOUT, Aws, CredentialsMissing
@@ -92,7 +92,9 @@ class BridgeClient:
             SigV4Auth(self._aws.credentials(), "lambda", self._aws.region()).add_auth(request)
         except (CredentialsMissing, BotoCoreError) as error:
             self._aws.forget()
-            raise BridgeError(Cause.CREDENTIALS, str(error)) from error
+            # What failed to fetch them may quote what it sent.
+            words = type(error).__name__ if isinstance(error, HTTPClientError) else str(error)
+            raise BridgeError(Cause.CREDENTIALS, words) from error
         try:
             response = self._session().send(request.prepare())
             status, content = response.status_code, response.content

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 from airflow.utils.state import TaskInstanceState
+from airflow_ecs_bridge.aws import Aws
+from botocore.exceptions import HTTPClientError
 from fake_bridge import FakeBridge
 from test_executor import event, launched, task_events
 from workloads import beat_until, run, task
@@ -156,6 +158,18 @@ def test_credentials_that_are_missing_for_a_while_are_a_clear_line_and_a_retry(
     bridge.finish(item.ti.external_executor_id)
     beat_until(executor, lambda: event(executor, item))
     assert event(executor, item)[0] == SUCCESS
+
+
+def test_what_was_sent_for_credentials_is_in_no_log(executor, bridge, caplog, monkeypatch):
+    def fetch(self):
+        raise HTTPClientError(error="could not send the web identity token eyJhbGciOi")
+
+    with monkeypatch.context() as while_broken:
+        while_broken.setattr(Aws, "credentials", fetch)
+        run(executor, item := task(executor))
+        beat_until(executor, lambda: "HTTPClientError" in caplog.text)
+    launched(bridge, item)
+    assert "eyJhbGciOi" not in caplog.text
 
 
 @pytest.mark.parametrize(
