@@ -40,7 +40,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="names of benches, between commas")
     parser.add_argument("--quick", action="store_true", help="few samples: to see whether it works")
-    parser.add_argument("--tasks", type=int, default=5_000, help="submissions of the bench scale (100000 takes hours)")
+    parser.add_argument("--tasks", type=int, default=5_000, help="submissions of the bench scale (100000: a quarter of an hour)")
     arguments = parser.parse_args()
     quick = arguments.quick
     benches: dict[str, Callable[[Report], None]] = {

@@ -155,7 +155,7 @@ def test_is_woken_by_submit_and_keeps_to_the_launch_rate_with_it(tmp_path_factor
 def test_several_at_once_do_no_harm_and_waste_no_launch_tokens(tmp_path: Path) -> None:
     several = 6
     ids = [f"several-{number}" for number in range(40)]
-    # Tokens for two launches each, and hardly more: a run that is late three times in a row keeps its last one.
+    # Tokens for two launches each, and hardly more: a run that is late three times in a row ends with what it holds.
     launch_rate = {"ECS_BRIDGE_LAUNCH_RATE": 0.1, "ECS_BRIDGE_LAUNCH_BURST": 2 * len(ids) + several}
     flags = {**TIMES, **NO_SCHEDULE, "simulate": True}
     with LocalStack(tmp_path, flags, profiles=PROFILES, function_env=launch_rate) as stack:

@@ -11,6 +11,8 @@ use metrics_cloudwatch_embedded::{Builder, Collector};
 /// Begins to log to standard output, as Lambda's own settings ask: `AWS_LAMBDA_LOG_LEVEL` (`INFO` unless set), and JSON,
 /// an object a line, where `AWS_LAMBDA_LOG_FORMAT` says so.
 ///
+/// Release builds have no `TRACE`: the SDK would log whole requests, with what is secret in them.
+///
 /// A line names its span once: CloudWatch charges by the byte. Filters by module are not understood: their regular
 /// expressions would be a part of each cold start.
 pub fn log() {
