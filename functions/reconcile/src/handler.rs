@@ -6,9 +6,8 @@ use std::{
 };
 
 use ecs_bridge_aws::{
-    Bridge, BridgeError, DESCRIBED, Described, DueRecord, Settled, TableError,
-    eyes::{self, OVERDUE},
-    learnt, now,
+    Bridge, BridgeError, DESCRIBED, Described, DueRecord, Settled, TableError, learnt, now,
+    telemetry::{self, OVERDUE},
 };
 use ecs_bridge_core::{Action, Input, Record, State, SubmissionId, Timestamp, decide, task_id};
 use futures_util::{StreamExt, stream};
@@ -107,7 +106,7 @@ impl Reconcile {
                 tokio::time::sleep(PAUSE).await;
             }
         }
-        eyes::reconciled(report.repaired, report.overdue);
+        telemetry::reconciled(report.repaired, report.overdue);
         tracing::info!(?report, "reconciled");
         Ok(report)
     }

@@ -12,7 +12,7 @@ use std::error::Error;
 use aws_lambda_events::lambda_function_urls::LambdaFunctionUrlRequest;
 use ecs_bridge_aws::{
     Bridge, Clients,
-    eyes::{self, Metrics},
+    telemetry::{self, Metrics},
     warm_up,
 };
 use ecs_bridge_core::{config::Environment, profile::Profiles};
@@ -22,7 +22,7 @@ use crate::{handler::App, wake::Wake};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {
-    eyes::log();
+    telemetry::log();
     let mut environment = Environment::new(|name: &str| std::env::var(name).ok());
     let config = environment.config();
     let cluster = environment.needed("ECS_BRIDGE_CLUSTER");

@@ -7,7 +7,7 @@ use std::{
 };
 
 use aws_lambda_events::lambda_function_urls::LambdaFunctionUrlResponse;
-use ecs_bridge_aws::{Created, Settled, TableError, eyes, now};
+use ecs_bridge_aws::{Created, Settled, TableError, now, telemetry};
 use ecs_bridge_core::{
     Action, Input, Record, State, SubmissionId,
     api::{self, ItemAnswer, ItemCode, ItemError, SubmissionItem},
@@ -126,7 +126,7 @@ impl App {
                 Ok(Outcome::Known(*known))
             }
             Created::New => {
-                eyes::accepted(&record);
+                telemetry::accepted(&record);
                 let settled = Settled { record: record.clone(), action: call.map(Action::RunTask) };
                 let launched = self.bridge.carry_out(settled).await;
                 Ok(Outcome::New(launched.unwrap_or_else(|error| {

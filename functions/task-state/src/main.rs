@@ -4,7 +4,7 @@ mod handler;
 
 use ecs_bridge_aws::{
     Bridge, Clients,
-    eyes::{self, Metrics},
+    telemetry::{self, Metrics},
     warm_up,
 };
 use ecs_bridge_core::config::Environment;
@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {
-    eyes::log();
+    telemetry::log();
     let mut environment = Environment::new(|name: &str| std::env::var(name).ok());
     let config = environment.config();
     let config = environment.finish(config)?;

@@ -13,8 +13,8 @@ use ecs_bridge_core::{
 use crate::{
     clients::Clients,
     ecs::{Described, Ecs, EcsError, RunTaskAnswer},
-    eyes,
     table::{Table, TableError},
+    telemetry,
 };
 
 /// The clock.
@@ -92,13 +92,13 @@ impl Bridge {
         loop {
             let decision = decide(&record, input, now(), &self.rules);
             let Some(next) = decision.record else {
-                eyes::raised(&record, decision.alarm);
+                telemetry::raised(&record, decision.alarm);
                 return Ok(Settled { record, action: decision.action });
             };
             match self.table.update(&record, &next).await? {
                 Ok(()) => {
-                    eyes::written(&record, &next, now());
-                    eyes::raised(&next, decision.alarm);
+                    telemetry::written(&record, &next, now());
+                    telemetry::raised(&next, decision.alarm);
                     return Ok(Settled { record: next, action: decision.action });
                 }
                 Err(Some(current)) => record = *current,
@@ -162,7 +162,7 @@ impl Bridge {
         let started_by = record.started_by(&self.rules);
         match self.ecs.run_task(record, &started_by).await {
             RunTaskAnswer::Answer(answer) => {
-                eyes::answered(record, &answer);
+                telemetry::answered(record, &answer);
                 vec![Input::Launch(call, answer)]
             }
             RunTaskAnswer::Conflict(task_arns) => self.adopt(record, call, &started_by, task_arns).await,

@@ -6,8 +6,8 @@
 mod bridge;
 mod clients;
 mod ecs;
-pub mod eyes;
 mod table;
+pub mod telemetry;
 
 pub use bridge::{Bridge, BridgeError, Settled, learnt, now};
 pub use clients::{Clients, warm_up};

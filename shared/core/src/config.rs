@@ -3,9 +3,9 @@
 use std::{fmt, str::FromStr, time::Duration};
 
 use crate::{
-    decide::{Rules, Timers},
     id::Deployment,
     launch_rate::LaunchRate,
+    rules::{Rules, Timers},
 };
 
 /// All that is wrong with the environment.

@@ -11,14 +11,16 @@ pub mod id;
 pub mod launch_rate;
 pub mod profile;
 pub mod record;
+pub mod rules;
 pub mod run_task;
 pub mod state;
 pub mod task;
 pub mod time;
 
-pub use decide::{Action, Alarm, Call, Decision, Input, LaunchAnswer, Rules, Timers, decide};
+pub use decide::{Action, Alarm, Decision, Input, LaunchAnswer, decide};
 pub use id::{Attempt, Deployment, ProfileName, StartedBy, SubmissionId};
-pub use record::Record;
+pub use record::{Call, Record};
+pub use rules::{Rules, Timers};
 pub use state::State;
 pub use task::{Container, Task, task_id};
 pub use time::Timestamp;

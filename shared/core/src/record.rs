@@ -7,9 +7,9 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    decide::{Call, Rules, claim},
     id::{Attempt, ProfileName, StartedBy, SubmissionId},
     profile::Policy,
+    rules::Rules,
     run_task::FrozenRequest,
     state::State,
     time::Timestamp,
@@ -243,6 +243,19 @@ pub struct Submission {
     pub launch_deadline: Option<Timestamp>,
 }
 
+/// One claimed RunTask call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Call {
+    /// The attempt that it is for.
+    pub attempt: Attempt,
+    /// When the first call of this launch was claimed; with `nth` it identifies the call.
+    pub since: Timestamp,
+    /// The first, second, … call of this launch.
+    pub nth: u32,
+    /// When this one was claimed: it is sent soon after, or never.
+    pub claimed_at: Timestamp,
+}
+
 impl Record {
     /// The record of a new submission, `queued` and due at once.
     pub fn queued(submission: Submission, now: Timestamp, rules: &Rules) -> Self {
@@ -272,11 +285,21 @@ impl Record {
     /// never be called, the lease is found to be over by then, or as soon as the caller submits again.
     pub fn launching(submission: Submission, now: Timestamp, rules: &Rules) -> (Self, Option<Call>) {
         let mut record = Self::queued(submission, now, rules);
-        let call = (record.state == State::Queued).then(|| claim(&mut record, now, rules));
+        let call = (record.state == State::Queued).then(|| record.claim(now, rules));
         if call.is_some() {
             record.set_check_at(now.plus(rules.timers.first_check));
         }
         (record, call)
+    }
+
+    /// Makes it `launching` and claims its next RunTask call.
+    pub(crate) fn claim(&mut self, now: Timestamp, rules: &Rules) -> Call {
+        let since = *self.unanswered_since.get_or_insert(now);
+        self.state = State::Launching;
+        self.launch_calls += 1;
+        self.last_call_at = Some(now);
+        self.set_check_at(now.plus(rules.timers.lease));
+        Call { attempt: self.attempt, since, nth: self.launch_calls, claimed_at: now }
     }
 
     /// What a stop for an unknown id leaves: a submission that it overtook finds it, and never launches.

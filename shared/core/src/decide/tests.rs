@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::{
     id::ProfileName,
-    profile::Policy,
+    profile::{CompleteOn, Policy},
     record::{ContentHash, Submission},
     run_task::FrozenRequest,
     task::{

@@ -1,0 +1,255 @@
+//! The task: what events and descriptions tell of it, how it ends, and what follows.
+
+use crate::{
+    decide::{Action, AfterStop, Step},
+    profile::CompleteOn,
+    record::{Record, Stop, StopCause},
+    state::State,
+    task::{Task, cluster_name, task_id},
+    time::Timestamp,
+};
+
+impl Step<'_> {
+    pub(super) fn due_launched(&mut self) -> Option<Action> {
+        let task_arn = self.record.task_arn.clone()?;
+        self.request_stop_if_overdue();
+        if let Some(stop) = &self.record.stop_requested {
+            let reason = stop.reason.clone();
+            self.check_in(self.timers().stop_every);
+            return Some(self.stop_task(task_arn, reason, AfterStop::Describe));
+        }
+        let wait = if self.record.missing_count > 0 { self.timers().missing_apart } else { self.timers().check_every };
+        self.check_in(wait);
+        self.check_by_timeout();
+        Some(Action::Describe { task_arn })
+    }
+
+    pub(super) fn seen(&mut self, task: &Task) -> Option<Action> {
+        if task.attempt != self.record.attempt || !self.is_our_cluster(task) {
+            return None;
+        }
+        let live = task.is_live(&self.record.container_name);
+        if self.is_another(&task.arn) {
+            return self.second_task(&task.arn, live);
+        }
+        let known = self.record.ecs_version;
+        if known.is_some_and(|known| task.version < known) {
+            return None;
+        }
+        let newer = known.is_none_or(|known| task.version > known);
+        if self.record.state.is_terminal() {
+            // The record of a stop that came first knows no cluster, and a task is stopped in its own.
+            if self.record.cluster.is_empty() {
+                self.record.cluster.clone_from(&task.cluster_arn);
+            }
+            // At an equal version too: who saw it first may have died between the write and StopTask.
+            let action = live.then(|| self.orphan(&task.arn)).flatten();
+            self.fill_in(task);
+            return action;
+        }
+        if !newer {
+            self.heard();
+            self.fill_in(task);
+            return None;
+        }
+        let news = self.record.task_arn.is_none();
+        self.observe(task);
+        if news && self.record.stop_requested.is_some() {
+            // Whoever saw the task may not be the one that may stop it.
+            self.check_by(self.now);
+        }
+        self.conclude(task);
+        None
+    }
+
+    pub(super) fn is_our_cluster(&self, task: &Task) -> bool {
+        self.record.cluster.is_empty() || cluster_name(&self.record.cluster) == cluster_name(&task.cluster_arn)
+    }
+
+    pub(super) fn heard(&mut self) {
+        (self.record.missing_count, self.record.missing_at) = (0, None);
+    }
+
+    /// Takes over only what was unknown; never an exit code, never a state.
+    pub(super) fn fill_in(&mut self, task: &Task) {
+        let record = &mut *self.record;
+        let before = record.clone();
+        fill(&mut record.task_arn, Some(&task.arn));
+        fill(&mut record.stop_code, task.stop_code.as_ref());
+        fill(&mut record.stopped_reason, task.stopped_reason.as_ref());
+        fill(&mut record.started_at, task.started_at.as_ref());
+        fill(&mut record.stopped_at, task.stopped_at.as_ref());
+        fill(&mut record.container_exited_at, task.execution_stopped_at.as_ref());
+        // The task's status goes along with a fact that is written anyway, and is not worth a write of its own.
+        if before != *record {
+            record.ecs_version = Some(task.version);
+            record.last_status = Some(task.last_status.clone());
+            record.desired_status = Some(task.desired_status.clone());
+        }
+    }
+
+    /// Takes over a newer version of the task.
+    pub(super) fn observe(&mut self, task: &Task) {
+        self.heard();
+        if matches!(self.record.state, State::Queued | State::Launching) {
+            self.launched();
+        }
+        let record = &mut *self.record;
+        record.task_arn = Some(task.arn.clone());
+        record.ecs_version = Some(task.version);
+        record.last_status = Some(task.last_status.clone());
+        record.desired_status = Some(task.desired_status.clone());
+        take(&mut record.stop_code, task.stop_code.as_ref());
+        take(&mut record.stopped_reason, task.stopped_reason.as_ref());
+        take(&mut record.started_at, task.started_at.as_ref());
+        take(&mut record.stopped_at, task.stopped_at.as_ref());
+        take(&mut record.container_exited_at, task.execution_stopped_at.as_ref());
+        if task.has_run(&record.container_name) {
+            record.seen_running = true;
+            record.started_at.get_or_insert(task.at.unwrap_or(self.now));
+            if record.state == State::Launched {
+                record.state = State::Running;
+                self.check_by_timeout();
+            }
+        }
+    }
+
+    /// Ends the attempt, or the submission, if what was seen is its end.
+    pub(super) fn conclude(&mut self, task: &Task) {
+        let exit_code = task.exit_code(&self.record.container_name);
+        let over = match self.record.policy.complete_on {
+            CompleteOn::ContainerExit => task.is_stopped() || exit_code.is_some(),
+            CompleteOn::TaskStopped => task.is_stopped(),
+        };
+        if !over {
+            return;
+        }
+        self.record.container_exited_at = exit_code
+            .map(|_| task.execution_stopped_at.or(task.at).unwrap_or(self.now))
+            .or(self.record.container_exited_at);
+        match exit_code {
+            Some(code) => self.exited(task, code),
+            None => self.stopped_without_a_code(task),
+        }
+    }
+
+    pub(super) fn exited(&mut self, task: &Task, code: i32) {
+        self.record.exit_code = Some(code);
+        if code != 0 && self.relaunches() {
+            // Spot ends containers with 143 or 137. The next attempt waits until this one's task is over.
+            if task.is_stopped() {
+                let reason = format!("{} with exit code {code}", self.stop_words());
+                self.next_attempt(reason, true);
+            }
+            return;
+        }
+        let (state, reason) = match (code, &self.record.stop_requested) {
+            (0, _) => (State::Succeeded, String::new()),
+            (_, Some(Stop { cause: StopCause::User, reason })) => (State::Cancelled, reason.clone()),
+            (_, Some(Stop { reason, .. })) => (State::Failed, reason.clone()),
+            (_, None) => (State::Failed, format!("container {} exited with {code}", self.record.container_name)),
+        };
+        self.end(state, reason);
+    }
+
+    pub(super) fn stopped_without_a_code(&mut self, task: &Task) {
+        if let Some(Stop { cause, reason }) = self.record.stop_requested.clone() {
+            let state = match cause {
+                StopCause::User => State::Cancelled,
+                StopCause::LaunchTimeout | StopCause::RunTimeout => State::Failed,
+            };
+            return self.end(state, reason);
+        }
+        let name = &self.record.container_name;
+        let may_have_run = self.record.seen_running || !task.never_started(name);
+        let certain = !may_have_run
+            && self.record.policy.complete_on == CompleteOn::ContainerExit
+            && task.stop_code.as_deref() == Some("TaskFailedToStart");
+        let words = task.named(name).find_map(|container| container.reason.clone());
+        let reason = match words {
+            Some(words) => format!("{}: {words}", self.stop_words()),
+            None => format!("{}, and container {name} has no exit code", self.stop_words()),
+        };
+        let attempts_left = self.record.attempt < self.record.policy.max_attempts;
+        if (certain && attempts_left) || self.relaunches() {
+            self.next_attempt(reason, !certain);
+        } else {
+            self.end(State::Failed, reason);
+        }
+    }
+
+    /// Whether the stop code known by now is one to run again after, and there is an attempt left to do so.
+    pub(super) fn relaunches(&self) -> bool {
+        let Record { policy, stop_code, stop_requested, attempt, .. } = &*self.record;
+        stop_requested.is_none()
+            && *attempt < policy.max_attempts
+            && stop_code.as_ref().is_some_and(|code| policy.relaunch_on.contains(code))
+    }
+
+    pub(super) fn stop_words(&self) -> &str {
+        self.record.stop_code.as_deref().unwrap_or("the task stopped without a stop code")
+    }
+
+    /// Back to `queued` for another attempt; all that was observed of this one is forgotten but its reason.
+    pub(super) fn next_attempt(&mut self, reason: String, may_have_run: bool) {
+        let Some(attempt) = self.record.attempt.next() else {
+            return self.end(State::Failed, reason);
+        };
+        let record = &mut *self.record;
+        record.attempts.push(reason);
+        record.attempt = attempt;
+        record.state = State::Queued;
+        record.ran_before |= may_have_run;
+        record.seen_running = false;
+        record.refusals = 0;
+        (record.task_arn, record.ecs_version, record.exit_code) = (None, None, None);
+        (record.last_status, record.desired_status) = (None, None);
+        (record.stop_code, record.stopped_reason, record.reason) = (None, None, None);
+        (record.launched_at, record.started_at) = (None, None);
+        (record.container_exited_at, record.stopped_at) = (None, None);
+        record.forget_the_launch();
+        self.heard();
+        let wait = self.backoff(attempt.get().into());
+        self.check_in(wait);
+    }
+
+    pub(super) fn missing(&mut self, task_arn: &str, at: Timestamp, stop_sent: bool) -> Option<Action> {
+        let timers = self.timers();
+        let current = matches!(self.record.state, State::Launched | State::Running)
+            && self.record.task_arn.as_deref().map(task_id) == Some(task_id(task_arn));
+        if !current || self.record.launched_at.is_none_or(|launched| at < launched.plus(timers.missing_after)) {
+            return None;
+        }
+        match self.record.missing_at {
+            None => {
+                (self.record.missing_count, self.record.missing_at) = (1, Some(at));
+                self.check_by(self.now.plus(timers.missing_apart));
+                None
+            }
+            Some(first) if at < first.plus(timers.missing_apart) => None,
+            Some(_) if !stop_sent => {
+                let reason = "ECS no longer describes it".to_owned();
+                Some(self.stop_task(task_arn.to_owned(), reason, AfterStop::GiveUp(at)))
+            }
+            Some(_) => {
+                match self.record.exit_code {
+                    Some(code) => self.end(State::Failed, format!("{} with exit code {code}", self.stop_words())),
+                    None => self.end(State::Lost, "ECS no longer knows the task, and no exit code was ever seen"),
+                }
+                None
+            }
+        }
+    }
+}
+
+fn fill<T: Clone>(known: &mut Option<T>, seen: Option<&T>) {
+    if known.is_none() {
+        *known = seen.cloned();
+    }
+}
+
+fn take<T: Clone>(known: &mut Option<T>, seen: Option<&T>) {
+    if let Some(seen) = seen {
+        *known = Some(seen.clone());
+    }
+}

@@ -1,0 +1,85 @@
+//! What decisions rest on besides the record: the deployment and the protocol's times.
+
+use std::time::Duration;
+
+use crate::id::Deployment;
+
+#[derive(Clone, Debug)]
+/// What a deployment's decisions rest on, besides the record.
+pub struct Rules {
+    /// Whose submissions they are; the partition of the feed.
+    pub deployment: Deployment,
+    /// How long a terminal record is kept, and its id is taken.
+    pub retention: Duration,
+    /// The protocol's times.
+    pub timers: Timers,
+}
+
+/// The protocol's times. They fit together, and to what ECS keeps: see each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timers {
+    /// How long a claimed RunTask may take to be sent; later it is not sent at all.
+    pub send_within: Duration,
+    /// How long a claim holds. Longer than a function runs (2 minutes).
+    pub lease: Duration,
+    /// How long an unanswered RunTask is repeated: ECS keeps a client token for the task's lifetime and 1 hour, and a
+    /// repeat after that would start a second task.
+    pub repeat_for: Duration,
+    /// How long after the last call, and after each other, lookups count: RunTask is eventually consistent.
+    pub lookup_after: Duration,
+    /// How long after a submission something should have been heard of its task. Longer than
+    /// [`missing_after`](Self::missing_after) and the time that a claimed RunTask may take: MISSING then counts.
+    pub first_check: Duration,
+    /// The times after that. Shorter than the hour for which ECS describes a stopped task.
+    pub check_every: Duration,
+    /// How long after the launch MISSING counts.
+    pub missing_after: Duration,
+    /// How far apart two MISSING count.
+    pub missing_apart: Duration,
+    /// How often a stop is repeated until it is over.
+    pub stop_every: Duration,
+    /// The first wait after a refusal for now, doubled with each one up to [`backoff_most`](Self::backoff_most).
+    pub backoff: Duration,
+    /// The longest such wait.
+    pub backoff_most: Duration,
+}
+
+impl Default for Timers {
+    fn default() -> Self {
+        const MINUTE: u64 = 60;
+        Self {
+            send_within: Duration::from_secs(MINUTE),
+            lease: Duration::from_secs(3 * MINUTE),
+            repeat_for: Duration::from_secs(50 * MINUTE),
+            lookup_after: Duration::from_secs(5 * MINUTE),
+            first_check: Duration::from_secs(12 * MINUTE),
+            check_every: Duration::from_secs(20 * MINUTE),
+            missing_after: Duration::from_secs(10 * MINUTE),
+            missing_apart: Duration::from_secs(5 * MINUTE),
+            stop_every: Duration::from_secs(30),
+            backoff: Duration::from_secs(5),
+            backoff_most: Duration::from_secs(MINUTE),
+        }
+    }
+}
+
+impl Timers {
+    /// All of them divided by `scale`: for tests against a stand-in that lives faster too. ECS's own hour and day are
+    /// not to be scaled, so this is 1 in earnest.
+    pub fn scaled(self, scale: f64) -> Self {
+        let by = |duration: Duration| duration.div_f64(scale);
+        Self {
+            send_within: by(self.send_within),
+            lease: by(self.lease),
+            repeat_for: by(self.repeat_for),
+            lookup_after: by(self.lookup_after),
+            first_check: by(self.first_check),
+            check_every: by(self.check_every),
+            missing_after: by(self.missing_after),
+            missing_apart: by(self.missing_apart),
+            stop_every: by(self.stop_every),
+            backoff: by(self.backoff),
+            backoff_most: by(self.backoff_most),
+        }
+    }
+}
