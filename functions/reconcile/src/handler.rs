@@ -6,10 +6,10 @@ use std::{
 };
 
 use ecs_bridge_aws::{
-    Bridge, BridgeError, DESCRIBED, Described, DueRecord, Settled, TableError, learnt, now,
+    Bridge, BridgeError, DESCRIBED, DueRecord, Settled, TableError, now,
     telemetry::{self, OVERDUE},
 };
-use ecs_bridge_core::{Action, Input, Record, State, SubmissionId, Timestamp, decide, task_id};
+use ecs_bridge_core::{Action, Input, Record, State, SubmissionId, Timestamp, decide};
 use futures_util::{StreamExt, stream};
 use serde::Serialize;
 
@@ -193,29 +193,13 @@ impl Reconcile {
     }
 
     async fn describe_hundred(&self, cluster: &str, claimed: &[(Box<Record>, String)], report: &mut Report) {
-        let at = now();
-        let task_arns: Vec<_> = claimed.iter().map(|(_, task_arn)| task_arn.clone()).collect();
+        let tasks: Vec<_> = claimed.iter().map(|(record, task_arn)| (&**record, task_arn.as_str())).collect();
         report.claimed += claimed.len();
         report.described += claimed.len();
-        let described = match self.bridge.ecs.describe(cluster, &task_arns).await {
-            Ok(described) => described,
-            Err(error) => {
-                tracing::warn!(%error, "tasks could not be described; they are again when due");
-                report.errors += claimed.len();
-                return;
-            }
-        };
-        let records: BTreeMap<&str, &Record> =
-            claimed.iter().map(|(record, task_arn)| (task_id(task_arn), &**record)).collect();
-        let settles = described.into_iter().filter_map(|described| {
-            let id = match &described {
-                Described::Task(_, task) => task.id(),
-                Described::Missing(task_arn) => task_id(task_arn),
-            };
-            let record = Record::clone(records.get(id)?);
-            let before = record.state;
-            let input = learnt(&record, described, at);
-            Some(async move { self.bridge.settle(record, input).await.map(|after| (before, after)) })
+        let inputs = self.bridge.describe_all(cluster, &tasks).await;
+        let settles = tasks.into_iter().zip(inputs).map(|((record, _), input)| {
+            let (record, before) = (record.clone(), record.state);
+            async move { self.bridge.settle(record, input).await.map(|after| (before, after)) }
         });
         for outcome in stream::iter(settles).buffer_unordered(SIDE_BY_SIDE).collect::<Vec<_>>().await {
             match outcome {

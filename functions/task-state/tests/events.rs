@@ -92,7 +92,7 @@ async fn every_life_ends_as_it_should_for_one_read_and_at_most_one_write_an_even
 }
 
 #[tokio::test]
-async fn what_is_no_event_is_let_go_for_nothing() {
+async fn what_is_no_event_is_ignored_without_a_request() {
     let deployment = deployment().await;
     for text in ["null", "7", "\"event\"", "[]", "{}", "{\"detail\": null}", "{\"detail\": []}", "not JSON", ""] {
         handler::handle(&deployment.bridge, text).await.unwrap();
@@ -109,7 +109,7 @@ async fn an_event_of_an_unknown_submission_creates_no_record() {
 }
 
 #[tokio::test]
-async fn an_event_is_not_let_go_while_the_table_does_not_answer() {
+async fn an_event_is_retried_while_dynamodb_is_unavailable() {
     let deployment = Deployment::with(
         Wire::dynamodb(|_, _| support::error(500, "InternalServerError", "try again")).await,
         Wire::start(|_, _| Reply::Closed).await,
@@ -120,7 +120,7 @@ async fn an_event_is_not_let_go_while_the_table_does_not_answer() {
 }
 
 #[tokio::test]
-async fn an_event_whose_row_cannot_be_read_is_not_let_go() {
+async fn an_event_whose_row_cannot_be_read_is_retried() {
     let table = Wire::dynamodb(|_, _| {
         Reply::Answer(200, json!({"Item": {"submission_id": {"S": "a"}, "state": {"S": "resting"}}}).to_string())
     });
@@ -130,16 +130,22 @@ async fn an_event_whose_row_cannot_be_read_is_not_let_go() {
     assert_eq!(error.to_string(), "the row of a is no record of a submission");
 }
 
+/// A live task, at a time that is not told: the fixture's is older than a record of today.
+fn live_task() -> Value {
+    let detail = json!({"lastStatus": "RUNNING", "desiredStatus": "RUNNING", "containers": [], "updatedAt": null});
+    json!({"event": {"time": null, "detail": detail}})
+}
+
 #[tokio::test]
-async fn an_event_of_a_task_that_should_not_live_is_not_let_go_until_it_is_stopped() {
+async fn an_event_of_a_task_that_should_not_be_alive_is_retried_until_it_is_stopped() {
     let deployment = Deployment::new(|_, _| support::error(400, "ThrottlingException", "Rate exceeded")).await;
     let tombstone =
         Record::tombstone("a".parse().unwrap(), "not needed", ecs_bridge_aws::now(), &deployment.bridge.rules);
     assert!(matches!(deployment.bridge.table.create(&tombstone).await, Ok(Created::New)));
-    let live = json!({"event": {"detail": {"lastStatus": "RUNNING", "desiredStatus": "RUNNING", "containers": []}}});
+    let live = live_task();
     let text = event(&fixtures()["event"], "a", &live);
     let error = handler::handle(&deployment.bridge, &text).await.unwrap_err();
-    assert_eq!(error.to_string(), "a task that should not live was not stopped");
+    assert_eq!(error.to_string(), "a task that should not be alive was not stopped");
 }
 
 #[tokio::test]
@@ -149,6 +155,6 @@ async fn a_task_that_ecs_does_not_know_is_nothing_to_stop() {
     let tombstone =
         Record::tombstone("a".parse().unwrap(), "not needed", ecs_bridge_aws::now(), &deployment.bridge.rules);
     assert!(matches!(deployment.bridge.table.create(&tombstone).await, Ok(Created::New)));
-    let live = json!({"event": {"detail": {"lastStatus": "RUNNING", "desiredStatus": "RUNNING", "containers": []}}});
+    let live = live_task();
     handler::handle(&deployment.bridge, &event(&fixtures()["event"], "a", &live)).await.unwrap();
 }

@@ -1,13 +1,14 @@
-//! The loop that every function runs: decide, write if unchanged, act, and learn from the act.
+//! The loop that every function runs: decide, write if unchanged, act, and decide on the outcome.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
+    fmt::Display,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use ecs_bridge_core::{
     Action, Call, Input, LaunchAnswer, Record, Rules, StartedBy, Task, Timestamp, config::Config, decide,
-    decide::AfterStop, launch_rate::LaunchRate,
+    decide::AfterStop, launch_rate::LaunchRate, task_id,
 };
 
 use crate::{
@@ -23,23 +24,23 @@ pub fn now() -> Timestamp {
     Timestamp::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// A record after a decision, and what is to be done.
+/// A record after a decision, and the action to take.
 #[derive(Debug)]
 pub struct Settled {
-    /// As it now stands in the table.
+    /// The record as the table now holds it.
     pub record: Record,
-    /// What is to be done next; none if the record went while it was being decided.
+    /// The action to take next; none if the row was removed in the meantime.
     pub action: Option<Action>,
 }
 
-/// Why a decision could not be carried through.
+/// Why a decision could not be carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum BridgeError {
-    /// The table did not answer. The record is due again at its `check_at`.
+    /// DynamoDB failed. The record is due again at its `check_at`.
     #[error(transparent)]
     Table(#[from] TableError),
-    /// A task lives that should not, and no record is due that would stop it.
-    #[error("a task that should not live was not stopped")]
+    /// A task is alive that should not be, and no timer repeats the stop.
+    #[error("a task that should not be alive was not stopped")]
     NotStopped(#[source] EcsError),
 }
 
@@ -50,14 +51,14 @@ pub struct Bridge {
     pub table: Table,
     /// Its ECS.
     pub ecs: Ecs,
-    /// What its decisions rest on.
+    /// The rules of its decisions.
     pub rules: Rules,
     /// How fast it may call RunTask.
     pub launch_rate: LaunchRate,
 }
 
 impl Bridge {
-    /// The deployment that a function's environment tells of.
+    /// The deployment that a function's environment describes.
     pub fn new(clients: &Clients, config: Config) -> Self {
         Self {
             table: Table::new(clients.dynamodb.clone(), config.table),
@@ -67,7 +68,7 @@ impl Bridge {
         }
     }
 
-    /// Up to `wanted` launch tokens; none where the table does not give them, as what is not launched stays queued.
+    /// Up to `wanted` launch tokens; none where DynamoDB fails, as what is not launched stays queued.
     pub async fn launch_tokens(&self, wanted: usize) -> usize {
         let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
         if wanted == 0 {
@@ -82,12 +83,12 @@ impl Bridge {
         }
     }
 
-    /// Decides on `input` and writes the result; anew with what another left, as long as another was quicker.
+    /// Decides on `input` and writes the result; repeats both on the newer record after a lost race.
     ///
-    /// The action is for the caller to do, and only then: it is void if this fails.
+    /// The caller takes the action once this has returned. Where this fails, the action is void.
     ///
     /// # Errors
-    /// Where the table does not answer. The write may have happened; the record is due again at its `check_at`.
+    /// Where DynamoDB fails. The write may have happened; the record is due again at its `check_at`.
     pub async fn decide(&self, mut record: Record, input: &Input) -> Result<Settled, TableError> {
         loop {
             let decision = decide(&record, input, now(), &self.rules);
@@ -102,25 +103,25 @@ impl Bridge {
                     return Ok(Settled { record: next, action: decision.action });
                 }
                 Err(Some(current)) => record = *current,
-                // Removed by its time to live in between.
+                // Its time to live removed it in the meantime.
                 Err(None) => return Ok(Settled { record, action: None }),
             }
         }
     }
 
-    /// Decides on `input`, acts, decides on what came of it, and so on until there is nothing left to do.
+    /// Decides on `input`, acts, decides on the outcome, and so on until no action is left.
     ///
     /// # Errors
-    /// Where the table does not answer, see [`decide`](Self::decide), or ECS does not stop what nobody else will.
+    /// Where DynamoDB fails, see [`decide`](Self::decide), or ECS does not stop a task that no timer would stop.
     pub async fn settle(&self, record: Record, input: Input) -> Result<Record, BridgeError> {
         let settled = self.decide(record, &input).await?;
         self.carry_out(settled).await
     }
 
-    /// Does what was decided, and what follows from it.
+    /// Takes the decided action, and those that follow from it.
     ///
     /// # Errors
-    /// As of [`settle`](Self::settle).
+    /// As [`settle`](Self::settle).
     pub async fn carry_out(&self, Settled { mut record, action }: Settled) -> Result<Record, BridgeError> {
         let mut actions = VecDeque::from_iter(action);
         while let Some(action) = actions.pop_front() {
@@ -142,12 +143,12 @@ impl Bridge {
         Ok(record)
     }
 
-    /// Does one thing, and tells what was learnt by it.
+    /// Takes one action, and returns the inputs that follow from it.
     async fn act(&self, record: &Record, action: Action) -> Result<Vec<Input>, EcsError> {
         match action {
             Action::RunTask(call) => Ok(self.run_task(record, call).await),
-            Action::LookUp(_) => self.look_up(record).await,
-            Action::Describe { task_arn } => self.describe(record, task_arn).await,
+            Action::LookUp(_) => Ok(self.look_up(record).await),
+            Action::Describe { task_arn } => Ok(self.describe(record, &task_arn).await),
             Action::Stop { task_arn, cluster, reason, then } => {
                 self.stop(record, task_arn, &cluster, &reason, then).await
             }
@@ -169,7 +170,7 @@ impl Bridge {
         }
     }
 
-    /// The token was used before, with other parameters. Whose tasks are those?
+    /// The token was used before, with other parameters: adopts those tasks if they are this attempt's.
     async fn adopt(&self, record: &Record, call: Call, started_by: &StartedBy, task_arns: Vec<String>) -> Vec<Input> {
         match self.ecs.describe(&record.cluster, &task_arns).await {
             Ok(described) => {
@@ -177,29 +178,52 @@ impl Bridge {
                 if !ours.is_empty() {
                     return ours;
                 }
-                tracing::error!(submission_id = %record.submission_id, "RunTask conflicts with a task that is not known");
+                tracing::error!(submission_id = %record.submission_id, "RunTask conflicts with a task of another caller");
             }
             Err(error) => {
-                tracing::warn!(submission_id = %record.submission_id, %error, "a conflict could not be looked at")
+                tracing::warn!(submission_id = %record.submission_id, %error, "the tasks of a conflict could not be described")
             }
         }
         vec![Input::Launch(call, LaunchAnswer::Unanswered("ConflictException".to_owned()))]
     }
 
-    async fn look_up(&self, record: &Record) -> Result<Vec<Input>, EcsError> {
-        let began_at = now();
+    async fn look_up(&self, record: &Record) -> Vec<Input> {
+        let at = now();
         let started_by = record.started_by(&self.rules);
-        let task_arns = self.ecs.list(&record.cluster, &started_by).await?;
-        if task_arns.is_empty() {
-            return Ok(vec![Input::NotFound(record.attempt, began_at)]);
+        let found = match self.ecs.list(&record.cluster, &started_by).await {
+            Ok(task_arns) if task_arns.is_empty() => return vec![Input::NotFound(record.attempt, at)],
+            Ok(task_arns) => self.ecs.describe(&record.cluster, &task_arns).await,
+            Err(error) => Err(error),
+        };
+        match found.map(|described| seen(described, &started_by)) {
+            Ok(seen) if seen.is_empty() => {
+                vec![not_told(record, at, "ListTasks found a task that ECS does not describe")]
+            }
+            Ok(seen) => seen,
+            Err(error) => vec![not_told(record, at, &error)],
         }
-        Ok(seen(self.ecs.describe(&record.cluster, &task_arns).await?, &started_by))
     }
 
-    async fn describe(&self, record: &Record, task_arn: String) -> Result<Vec<Input>, EcsError> {
+    async fn describe(&self, record: &Record, task_arn: &str) -> Vec<Input> {
+        self.describe_all(&record.cluster, &[(record, task_arn)]).await
+    }
+
+    /// Describes the tasks of up to [`DESCRIBED`](crate::DESCRIBED) records of one cluster in one call. Every record
+    /// gets one input, in the same order.
+    pub async fn describe_all(&self, cluster: &str, tasks: &[(&Record, &str)]) -> Vec<Input> {
         let at = now();
-        let described = self.ecs.describe(&record.cluster, std::slice::from_ref(&task_arn)).await?;
-        Ok(described.into_iter().map(|described| learnt(record, described, at)).collect())
+        let task_arns: Vec<_> = tasks.iter().map(|&(_, task_arn)| task_arn.to_owned()).collect();
+        let described = match self.ecs.describe(cluster, &task_arns).await {
+            Ok(described) => described,
+            Err(error) => return tasks.iter().map(|(record, _)| not_told(record, at, &error)).collect(),
+        };
+        let mut described: HashMap<_, _> =
+            described.into_iter().map(|described| (described.task_id().to_owned(), described)).collect();
+        let inputs = tasks.iter().map(|&(record, task_arn)| match described.remove(task_id(task_arn)) {
+            Some(described) => told(record, described, at),
+            None => not_told(record, at, "DescribeTasks answered without this task"),
+        });
+        inputs.collect()
     }
 
     async fn stop(
@@ -214,19 +238,25 @@ impl Bridge {
         match (stopped, then) {
             (Ok(()), AfterStop::Nothing) => Ok(Vec::new()),
             (Err(error), AfterStop::Nothing) => Err(error),
-            (Ok(()), AfterStop::Describe) => self.describe(record, task_arn).await,
-            // What cannot be stopped may be over.
+            (Ok(()), AfterStop::Describe) => Ok(self.describe(record, &task_arn).await),
+            // It may have stopped already.
             (Err(error), AfterStop::Describe) => {
-                tracing::warn!(submission_id = %record.submission_id, %error, "a task could not be stopped");
-                self.describe(record, task_arn).await
+                tracing::warn!(submission_id = %record.submission_id, %error, "StopTask failed");
+                Ok(self.describe(record, &task_arn).await)
             }
-            // A task that ECS calls MISSING is not expected to be found for a stop either: it was asked.
+            // ECS is not expected to find a MISSING task for a stop either; it was asked.
             (_, AfterStop::GiveUp(at)) => Ok(vec![Input::Missing { task_arn, at, stop_sent: true }]),
         }
     }
 }
 
-/// Whether no timer will bring this action again: it stops a task that is not, or not any more, its record's own.
+/// The input of a lookup or a description, begun at `at`, that told nothing.
+fn not_told(record: &Record, at: Timestamp, reason: impl Display) -> Input {
+    tracing::warn!(submission_id = %record.submission_id, %reason, "ECS did not tell about a task; it is asked again when due");
+    Input::NotTold { attempt: record.attempt, at, reason: reason.to_string() }
+}
+
+/// Whether no timer repeats this action: it stops a task that is not, or no longer, its record's own.
 fn is_only_chance(record: &Record, action: &Action) -> bool {
     match action {
         Action::Stop { task_arn, .. } => record.state.is_terminal() || record.task_arn.as_ref() != Some(task_arn),
@@ -234,8 +264,8 @@ fn is_only_chance(record: &Record, action: &Action) -> bool {
     }
 }
 
-/// What a description of the record's own task, begun at `at`, tells. ECS leaves `startedBy` out now and then.
-pub fn learnt(record: &Record, described: Described, at: Timestamp) -> Input {
+/// The input of a description of the record's own task, begun at `at`. ECS leaves `startedBy` out now and then.
+fn told(record: &Record, described: Described, at: Timestamp) -> Input {
     match described {
         Described::Task(Some(_), task) => Input::Seen(*task),
         Described::Task(None, task) => Input::Seen(Task { attempt: record.attempt, ..*task }),

@@ -15,13 +15,17 @@ use aws_smithy_http_client::{
 use aws_smithy_runtime_api::client::http::{HttpConnectorSettings, SharedHttpConnector, http_client_fn};
 use aws_types::service_config::{LoadServiceConfig, ServiceConfigKey};
 
-/// DynamoDB answers in milliseconds; a connection that froze with its Lambda must not cost more than this.
+/// DynamoDB answers in milliseconds; a stale connection must not cost more than this.
 const TABLE_ATTEMPT: Duration = Duration::from_secs(3);
 
 /// RunTask answers within a few seconds, or not at all.
 const ECS_ATTEMPT: Duration = Duration::from_secs(15);
 
 const CONNECT: Duration = Duration::from_secs(2);
+
+/// How long a connection is kept for another request. Lambda freezes the process between invocations, and a peer may
+/// have closed the connection when it resumes: a RunTask that is sent on it is neither answered nor refused.
+const IDLE: Duration = Duration::from_secs(10);
 
 /// How long a start may take for connections: Lambda allows 10 s, and an invocation may be waiting.
 const WARM_UP: Duration = Duration::from_secs(1);
@@ -90,6 +94,7 @@ fn http_client() -> SharedHttpClient {
     let connector = Connector::builder()
         .connector_settings(HttpConnectorSettings::builder().connect_timeout(CONNECT).build())
         .sleep_impl(TokioSleep::new())
+        .pool_idle_timeout(IDLE)
         .tls_provider(Provider::Rustls(CryptoMode::Ring))
         .build();
     let connector = SharedHttpConnector::new(connector);

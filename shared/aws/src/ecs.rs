@@ -1,21 +1,25 @@
-//! ECS: RunTask and what its answer is worth, DescribeTasks, ListTasks, StopTask.
+//! ECS: RunTask and what each of its answers proves, DescribeTasks, ListTasks, StopTask.
 
-use std::io;
+use std::{error::Error, io};
 
 use aws_sdk_ecs::{
     Client,
     config::retry::RetryConfig,
-    error::{ProvideErrorMetadata, SdkError},
+    error::{ConnectorError, ProvideErrorMetadata, SdkError},
     operation::run_task::{RunTaskError, RunTaskOutput},
     primitives::DateTime,
     types::{self, DesiredStatus},
 };
 use ecs_bridge_core::{
-    Attempt, Container, LaunchAnswer, StartedBy, Task, Timestamp, record::Record, run_task, task::without_program,
+    Attempt, Container, LaunchAnswer, Obstacle, StartedBy, Task, Timestamp, record::Record, run_task,
+    task::without_program, task_id,
 };
+use hyper_util::client::legacy;
 
 /// DescribeTasks' limit on the tasks of a call.
 pub const DESCRIBED: usize = 100;
+
+const NO_CLUSTER: &str = "ClusterNotFoundException";
 
 /// Why a call to ECS other than RunTask failed. It is repeated when the record is due again.
 #[derive(Debug, thiserror::Error)]
@@ -31,21 +35,31 @@ impl EcsError {
     }
 }
 
-/// What DescribeTasks, or a search by `startedBy`, told of one task.
+/// One task of DescribeTasks' answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Described {
-    /// It is this; and was started as that, if ECS says so.
+    /// The task, and its `startedBy` if ECS gives one in the bridge's form.
     Task(Option<StartedBy>, Box<Task>),
-    /// ECS knows the ARN and cannot describe it.
+    /// MISSING: ECS has no task of this ARN, or has forgotten it.
     Missing(String),
 }
 
-/// What came of a RunTask call.
+impl Described {
+    /// The task's id: the last segment of its ARN.
+    pub fn task_id(&self) -> &str {
+        match self {
+            Self::Task(_, task) => task.id(),
+            Self::Missing(task_arn) => task_id(task_arn),
+        }
+    }
+}
+
+/// The outcome of a RunTask call.
 #[derive(Debug)]
 pub enum RunTaskAnswer {
     /// An answer, or none.
     Answer(LaunchAnswer),
-    /// The token was used with other parameters: by these tasks.
+    /// The client token was used before with other parameters, by these tasks.
     Conflict(Vec<String>),
 }
 
@@ -95,29 +109,46 @@ impl Ecs {
         }
     }
 
-    /// Describes up to [`DESCRIBED`] tasks of a cluster.
+    /// Describes up to [`DESCRIBED`] tasks of a cluster. Where ECS has no such cluster, all of them are missing.
     ///
     /// # Errors
-    /// Where ECS does not answer.
+    /// Where ECS refuses or does not answer.
     pub async fn describe(&self, cluster: &str, task_arns: &[String]) -> Result<Vec<Described>, EcsError> {
         let request = self.client.describe_tasks().cluster(cluster).set_tasks(Some(task_arns.to_vec()));
-        let answer = request.send().await.map_err(EcsError::call("DescribeTasks"))?;
+        let answer = match request.send().await {
+            Ok(answer) => answer,
+            Err(error) if error.code() == Some(NO_CLUSTER) => {
+                return Ok(task_arns.iter().cloned().map(Described::Missing).collect());
+            }
+            Err(error) => return Err(EcsError::call("DescribeTasks")(error)),
+        };
         let tasks = answer.tasks().iter().filter_map(described);
         let missing = answer.failures().iter().filter(|failure| failure.reason() == Some("MISSING"));
         Ok(tasks.chain(missing.filter_map(|failure| Some(Described::Missing(failure.arn()?.to_owned())))).collect())
     }
 
-    /// The ARNs of the tasks that were started by `started_by`: those that run, else those that have stopped.
+    /// The ARNs of the tasks with this `startedBy`: those that run, else those that have stopped; none where ECS has no
+    /// such cluster. Reads pages until one has a task, as ECS may answer an empty page before the last.
     ///
     /// # Errors
-    /// Where ECS does not answer.
+    /// Where ECS refuses or does not answer.
     pub async fn list(&self, cluster: &str, started_by: &StartedBy) -> Result<Vec<String>, EcsError> {
         for status in [DesiredStatus::Running, DesiredStatus::Stopped] {
-            let request =
-                self.client.list_tasks().cluster(cluster).started_by(started_by.to_string()).desired_status(status);
-            let answer = request.send().await.map_err(EcsError::call("ListTasks"))?;
-            if !answer.task_arns().is_empty() {
-                return Ok(answer.task_arns().to_vec());
+            let mut pages = self
+                .client
+                .list_tasks()
+                .cluster(cluster)
+                .started_by(started_by.to_string())
+                .desired_status(status)
+                .into_paginator()
+                .send();
+            while let Some(page) = pages.next().await {
+                match page {
+                    Ok(page) if page.task_arns().is_empty() => {}
+                    Ok(page) => return Ok(page.task_arns().to_vec()),
+                    Err(error) if error.code() == Some(NO_CLUSTER) => return Ok(Vec::new()),
+                    Err(error) => return Err(EcsError::call("ListTasks")(error)),
+                }
             }
         }
         Ok(Vec::new())
@@ -201,34 +232,37 @@ fn answer(output: &RunTaskOutput, body: &str) -> LaunchAnswer {
         let live = task.last_status() != Some("STOPPED") && task.desired_status() != Some("STOPPED");
         return LaunchAnswer::Task { arn: arn.to_owned(), live };
     }
-    // None of ECS's reasons here is for good: hosts come, quotas are freed. The launch deadline ends the wait.
+    // None of ECS's reasons here is for good: hosts come, tasks end. The launch deadline ends the wait.
     match output.failures().first() {
         Some(failure) => {
             let parts = [failure.reason(), failure.detail()];
             let reason = parts.into_iter().flatten().collect::<Vec<_>>().join(": ");
-            LaunchAnswer::RefusedForNow(run_task::redact(&reason, body))
+            LaunchAnswer::RefusedForNow(Obstacle::Capacity, run_task::redact(&reason, body))
         }
         None => LaunchAnswer::Unanswered("RunTask answered with neither a task nor a failure".to_owned()),
     }
 }
 
-/// What an error of RunTask is worth.
+/// What an error of RunTask proves.
 fn refusal(error: &SdkError<RunTaskError>, body: &str) -> RunTaskAnswer {
     let reason = run_task::redact(&words(error), body);
     let answer = match error {
-        // It never left.
-        SdkError::ConstructionFailure(_) => LaunchAnswer::RefusedForNow(reason),
+        // The request was never sent.
+        SdkError::ConstructionFailure(_) => LaunchAnswer::RefusedForNow(Obstacle::Other, reason),
+        SdkError::DispatchFailure(failure) if failure.as_connector_error().is_some_and(never_connected) => {
+            LaunchAnswer::RefusedForNow(Obstacle::Other, "no connection to ECS".to_owned())
+        }
         SdkError::ServiceError(context) => {
             if let RunTaskError::ConflictException(conflict) = context.err() {
                 return RunTaskAnswer::Conflict(conflict.resource_ids().to_vec());
             }
-            // An error without a code is not ECS's, but of something on the way, which may have passed the call on.
+            // An error without a code is not from ECS but from a proxy, which may have forwarded the call.
             match error.code().filter(|_| !context.raw().status().is_server_error()) {
                 None => LaunchAnswer::Unanswered(reason),
-                Some(code) => match worth(code, error.message().unwrap_or_default()) {
-                    Worth::Unanswered => LaunchAnswer::Unanswered(reason),
-                    Worth::ForNow => LaunchAnswer::RefusedForNow(reason),
-                    Worth::ForGood => LaunchAnswer::RefusedForGood(reason),
+                Some(code) => match verdict(code, error.message().unwrap_or_default()) {
+                    Verdict::Unanswered => LaunchAnswer::Unanswered(reason),
+                    Verdict::ForNow(obstacle) => LaunchAnswer::RefusedForNow(obstacle, reason),
+                    Verdict::ForGood => LaunchAnswer::RefusedForGood(reason),
                 },
             }
         }
@@ -238,37 +272,59 @@ fn refusal(error: &SdkError<RunTaskError>, body: &str) -> RunTaskAnswer {
     RunTaskAnswer::Answer(answer)
 }
 
+/// Whether the connection itself failed: name resolution, TCP, TLS or the connect timeout. The request was then never
+/// sent. hyper reports each of them as a connect error.
+fn never_connected(error: &ConnectorError) -> bool {
+    let mut source: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = source {
+        if error.downcast_ref::<legacy::Error>().is_some_and(legacy::Error::is_connect) {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
 #[derive(Debug, PartialEq, Eq)]
-enum Worth {
+enum Verdict {
     Unanswered,
-    ForNow,
+    ForNow(Obstacle),
     ForGood,
 }
 
-/// What a refusal with this code and message is worth. Its message counts where ECS puts two things under one code.
-fn worth(code: &str, message: &str) -> Worth {
+/// What a refusal with this code and message proves. The message counts where ECS uses one code for several things; the
+/// texts are those of the ECS API reference and of its guide's chapter on API failure reasons.
+fn verdict(code: &str, message: &str) -> Verdict {
+    use Obstacle::{Access, Capacity, Other};
     let message = message.to_ascii_lowercase();
+    let says = |words: &[&str]| words.iter().any(|words| message.contains(words));
     match code {
-        "ServerException" => Worth::Unanswered,
-        // "Rate exceeded" comes as an invalid parameter too.
-        "InvalidParameterException" if message.contains("rate exceeded") || message.contains("throttl") => {
-            Worth::ForNow
+        "ServerException" => Verdict::Unanswered,
+        // Throttling has this code too.
+        "InvalidParameterException" if says(&["rate exceeded", "throttl"]) => Verdict::ForNow(Other),
+        // An EC2 cluster that scales from zero.
+        "InvalidParameterException" if says(&["no container instances were found"]) => Verdict::ForNow(Capacity),
+        // The first RunTask of a new account creates the role, which takes a while.
+        "InvalidParameterException" | "ClientException" if says(&["service linked role", "service-linked role"]) => {
+            Verdict::ForNow(Other)
         }
-        // Quotas (tasks in PROVISIONING, vCPUs) come as ClientException, and are freed again; a task definition is not.
-        "ClientException" if message.contains("taskdefinition") || message.contains("task definition") => {
-            Worth::ForGood
+        "ClientException" if says(&["taskdefinition", "task definition", "unable to assume the role"]) => {
+            Verdict::ForGood
         }
-        "AccessDeniedException"
-        | "ClusterNotFoundException"
+        // Quotas of tasks in PROVISIONING and of vCPUs: free again as tasks end.
+        "ClientException" | "LimitExceededException" => Verdict::ForNow(Capacity),
+        // A role's change takes a while to reach every part of AWS.
+        "AccessDeniedException" => Verdict::ForNow(Access),
+        "ClusterNotFoundException"
         | "InvalidParameterException"
         | "PlatformUnknownException"
         | "PlatformTaskDefinitionIncompatibilityException"
         | "UnsupportedFeatureException"
         | "BlockedException"
         | "SerializationException"
-        | "ValidationException" => Worth::ForGood,
-        // ThrottlingException, LimitExceededException, credentials about to be renewed, and whatever is new.
-        _ => Worth::ForNow,
+        | "ValidationException" => Verdict::ForGood,
+        // ThrottlingException, expired credentials, and codes that are new.
+        _ => Verdict::ForNow(Other),
     }
 }
 
@@ -311,26 +367,38 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_refusal_is_worth_what_it_proves() {
-        use Worth::{ForGood, ForNow, Unanswered};
+    fn each_refusal_has_its_verdict() {
+        use Obstacle::{Access, Capacity, Other};
+        use Verdict::{ForGood, ForNow, Unanswered};
         for (code, message, expected) in [
             ("ServerException", "internal", Unanswered),
-            ("ThrottlingException", "Rate exceeded", ForNow),
-            ("InvalidParameterException", "Rate exceeded", ForNow),
-            ("InvalidParameterException", "The request was throttled", ForNow),
-            ("InvalidParameterException", "No Container Instances were found", ForGood),
-            ("ClientException", "You've reached the limit on the number of tasks you can provision", ForNow),
-            ("ClientException", "You've reached the limit on the number of vCPUs", ForNow),
+            ("ThrottlingException", "Rate exceeded", ForNow(Other)),
+            ("InvalidParameterException", "Rate exceeded", ForNow(Other)),
+            ("InvalidParameterException", "The request was throttled", ForNow(Other)),
+            ("InvalidParameterException", "No Container Instances were found in your cluster.", ForNow(Capacity)),
+            (
+                "InvalidParameterException",
+                "Unable to assume the service linked role. Please verify that the ECS service linked role exists.",
+                ForNow(Other),
+            ),
+            ("InvalidParameterException", "The image is not valid", ForGood),
+            ("ClientException", "You've reached the limit on the number of tasks you can provision", ForNow(Capacity)),
+            ("ClientException", "You've reached the limit on the number of vCPUs", ForNow(Capacity)),
             ("ClientException", "TaskDefinition not found.", ForGood),
             ("ClientException", "TaskDefinition is inactive", ForGood),
-            ("LimitExceededException", "", ForNow),
-            ("AccessDeniedException", "not authorized to perform: ecs:RunTask", ForGood),
+            (
+                "ClientException",
+                "ECS was unable to assume the role 'arn:aws:iam::1:role/x' that was provided for this task.",
+                ForGood,
+            ),
+            ("LimitExceededException", "", ForNow(Capacity)),
+            ("AccessDeniedException", "not authorized to perform: ecs:RunTask", ForNow(Access)),
             ("ClusterNotFoundException", "Cluster not found.", ForGood),
             ("BlockedException", "Your account is currently blocked.", ForGood),
-            ("ExpiredTokenException", "", ForNow),
-            ("SomethingNew", "", ForNow),
+            ("ExpiredTokenException", "", ForNow(Other)),
+            ("SomethingNew", "", ForNow(Other)),
         ] {
-            assert_eq!(worth(code, message), expected, "{code}: {message}");
+            assert_eq!(verdict(code, message), expected, "{code}: {message}");
         }
     }
 }

@@ -1,7 +1,7 @@
-//! What the bridge does at AWS: its table, ECS, and the loop of reading, deciding, writing and acting.
+//! The bridge's calls to AWS: its table, ECS, and the loop of reading, deciding, writing and acting.
 //!
-//! Concrete SDK clients, no trait between: tests answer at the wire. Nothing here decides; that is
-//! [`ecs_bridge_core::decide`].
+//! Concrete SDK clients without a trait in between: tests answer at the wire. Decisions are
+//! [`ecs_bridge_core::decide`]'s alone.
 
 mod bridge;
 mod clients;
@@ -9,7 +9,7 @@ mod ecs;
 mod table;
 pub mod telemetry;
 
-pub use bridge::{Bridge, BridgeError, Settled, learnt, now};
+pub use bridge::{Bridge, BridgeError, Settled, now};
 pub use clients::{Clients, warm_up};
 pub use ecs::{DESCRIBED, Described, Ecs, EcsError};
 pub use table::{Created, DueRecord, Table, TableError};

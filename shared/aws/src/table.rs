@@ -31,6 +31,8 @@ const BUCKET_TRIES: u32 = 5;
 
 const KEY: &str = "submission_id";
 
+const NONCE: &str = "nonce";
+
 /// Why a call to the table failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
@@ -152,14 +154,20 @@ impl Table {
 
     /// Writes a new record, unless its key is taken.
     ///
+    /// The row gets a random `nonce`: where the answer of the first PutItem is lost, the SDK's retry finds the row that
+    /// the first one wrote, and it is still [`Created::New`].
+    ///
     /// # Errors
-    /// Where DynamoDB does not answer: the record may then be there or not. Trying again is safe.
+    /// Where DynamoDB does not answer: the record may then exist or not. Retrying is safe.
     pub async fn create(&self, record: &Record) -> Result<Created, TableError> {
+        let nonce = AttributeValue::N(fastrand::u64(..).to_string());
+        let mut row = write(record)?;
+        row.insert(NONCE.to_owned(), nonce.clone());
         let result = self
             .client
             .put_item()
             .table_name(&self.name)
-            .set_item(Some(write(record)?))
+            .set_item(Some(row))
             .condition_expression("attribute_not_exists(submission_id)")
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .send()
@@ -170,7 +178,9 @@ impl Table {
                 if let PutItemError::ConditionalCheckFailedException(found) = error.err() =>
             {
                 let item = found.item().cloned().unwrap_or_default();
-                Ok(Created::Known(Box::new(read(item)?)))
+                let is_own = item.get(NONCE) == Some(&nonce);
+                let known = read(item)?;
+                if is_own && known.rev == record.rev { Ok(Created::New) } else { Ok(Created::Known(Box::new(known))) }
             }
             Err(error) => Err(TableError::call("PutItem")(error)),
         }

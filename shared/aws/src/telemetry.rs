@@ -97,8 +97,8 @@ pub(crate) fn answered(record: &Record, answer: &LaunchAnswer) {
     let (submission_id, attempt) = (&record.submission_id, record.attempt.get());
     match answer {
         LaunchAnswer::Task { .. } => counter!("Launches").increment(1),
-        LaunchAnswer::RefusedForNow(reason) => {
-            tracing::warn!(%submission_id, attempt, reason, "RunTask was refused for now");
+        LaunchAnswer::RefusedForNow(obstacle, reason) => {
+            tracing::warn!(%submission_id, attempt, ?obstacle, reason, "RunTask was refused for now");
             refused(reason);
         }
         LaunchAnswer::RefusedForGood(reason) => {
@@ -119,15 +119,19 @@ fn refused(reason: &str) {
     counter!("LaunchRefusals", "Reason" => code).increment(1);
 }
 
-/// Something is as it should not be.
+/// Logs and counts an alarm.
 pub(crate) fn raised(record: &Record, alarm: Option<Alarm>) {
     let submission_id = &record.submission_id;
     match alarm {
         None => return,
         Some(Alarm::OrphanTask) => {
-            tracing::error!(%submission_id, state = %record.state, "a task lives for a submission that has ended; it is stopped");
+            tracing::error!(%submission_id, state = %record.state, "stopping a task whose submission has ended");
         }
-        Some(Alarm::SecondTask) => tracing::error!(%submission_id, "a second task of one attempt; it is stopped"),
+        Some(Alarm::SecondTask) => tracing::error!(%submission_id, "stopping a second task of one attempt"),
+        Some(Alarm::AccessDenied) => tracing::error!(%submission_id, "ECS denies access to RunTask"),
+        Some(Alarm::GivenUp) => {
+            tracing::error!(%submission_id, "the submission is lost: ECS did not tell about its task for too long");
+        }
     }
     counter!("Alarms").increment(1);
 }

@@ -6,10 +6,10 @@ mod support;
 
 use std::time::Duration;
 
-use ecs_bridge_aws::{Bridge, Clients, Ecs};
+use ecs_bridge_aws::{Bridge, Clients};
 use ecs_bridge_core::{Input, Record, State};
 use serde_json::{Value, json};
-use support::{CLUSTER, Deployment, Reply, TASK, Wire, clients, config, error, item, task};
+use support::{CLUSTER, Deployment, Reply, TASK, clients, config, error, item, task};
 
 fn ok(body: Value) -> Reply {
     Reply::Answer(200, body.to_string())
@@ -84,6 +84,9 @@ async fn throttling_and_quotas_are_refusals_for_now_under_whichever_name_they_co
         ("LimitExceededException", "The limit for the resource was exceeded"),
         ("ClientException", "You've reached the limit on the number of tasks you can provision"),
         ("ClientException", "You've reached the limit on the number of vCPUs you can run concurrently"),
+        ("InvalidParameterException", "No Container Instances were found in your cluster."),
+        ("InvalidParameterException", "Unable to assume the service linked role."),
+        ("AccessDeniedException", "User is not authorized to perform: iam:PassRole"),
         ("ExpiredTokenException", "The security token included in the request is expired"),
         ("AnExceptionOfTomorrow", "who knows"),
     ] {
@@ -94,7 +97,6 @@ async fn throttling_and_quotas_are_refusals_for_now_under_whichever_name_they_co
 #[tokio::test]
 async fn what_ecs_will_never_take_is_rejected_in_its_own_words() {
     for (code, message) in [
-        ("AccessDeniedException", "User is not authorized to perform: iam:PassRole"),
         ("ClusterNotFoundException", "Cluster not found."),
         ("InvalidParameterException", "No Fargate configuration exists for given values."),
         ("PlatformUnknownException", "The specified platform version does not exist."),
@@ -147,17 +149,6 @@ impl Deployment {
         let clients = Clients { ecs: aws_sdk_ecs::Client::from_conf(ecs), ..clients(&self.table.url) };
         Bridge::new(&clients, config())
     }
-}
-
-#[tokio::test]
-async fn nobody_listening_is_no_answer() {
-    let ecs = Wire::start(|_, _| Reply::Closed).await;
-    let url = ecs.url.clone();
-    drop(ecs);
-    let mut deployment = Deployment::answering(Reply::Never).await;
-    deployment.bridge.ecs = Ecs::new(clients(&url).ecs);
-    let record = deployment.launched(item("a")).await;
-    assert_eq!((record.state, record.launch_calls), (State::Launching, 1));
 }
 
 #[tokio::test]

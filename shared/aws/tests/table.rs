@@ -56,6 +56,21 @@ async fn of_fifty_that_create_a_record_one_does() {
 }
 
 #[tokio::test]
+async fn the_row_of_a_put_item_whose_answer_was_lost_is_recognised_as_new() {
+    let table = Wire::dynamodb(|seen, nth| match (seen.operation.as_str(), nth) {
+        ("PutItem", 0) => Reply::AnswerLost,
+        _ => Reply::PassOn,
+    })
+    .await;
+    let launches = Wire::start(|_, _| Reply::Answer(200, task(json!({})).to_string())).await;
+    let deployment = Deployment::with(table, launches);
+    let (record, _) = deployment.claimed(item("a")).await;
+    assert_eq!(deployment.table.operations(), ["PutItem", "PutItem"]);
+    let created = deployment.bridge.table.create(&record).await.unwrap();
+    assert!(matches!(created, Created::Known(_)), "another caller's row is not this call's");
+}
+
+#[tokio::test]
 async fn a_lost_race_is_decided_anew_with_what_the_other_left() {
     let deployment = deployment().await;
     let stale = deployment.launched(item("a")).await;
@@ -96,7 +111,7 @@ async fn of_many_events_at_once_the_newest_is_kept_and_each_write_counts() {
 }
 
 #[tokio::test]
-async fn a_record_that_its_time_to_live_removed_is_let_go() {
+async fn a_record_that_its_time_to_live_removed_stays_removed() {
     let deployment = deployment().await;
     let stale = deployment.launched(item("a")).await;
     let client = clients(&deployment.table.url).dynamodb;
@@ -231,7 +246,7 @@ async fn due_records_come_from_every_partition_and_the_queue_apart() {
         deployment.launched(item(&format!("s{n}"))).await;
     }
     let (record, _) = deployment.claimed(item("waiting")).await;
-    let refused = ecs_bridge_core::LaunchAnswer::RefusedForNow("AGENT".to_owned());
+    let refused = ecs_bridge_core::LaunchAnswer::RefusedForNow(ecs_bridge_core::Obstacle::Capacity, "AGENT".to_owned());
     let call = ecs_bridge_core::Call {
         attempt: Attempt::FIRST,
         since: record.unanswered_since.unwrap(),
@@ -258,6 +273,7 @@ async fn a_captured_event_read_as_ours_ends_its_record() {
     event["detail"]["clusterArn"] = CLUSTER.into();
     let deployment = deployment().await;
     let (record, _) = deployment.claimed(item("a")).await;
+    let record = Record { created_at: Timestamp::parse_iso("2020-08-14T18:00:00Z").unwrap(), ..record };
     let parsed = ecs_bridge_core::event::parse(&event.to_string(), &deployment.bridge.rules.deployment);
     let Ok(Event::Ours(id, task)) = parsed else { unreachable!("{parsed:?}") };
     assert_eq!(id.as_str(), "a");

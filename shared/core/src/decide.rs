@@ -1,11 +1,11 @@
-//! The one decision of the bridge: what a record becomes, and what is to be done, when something is learnt of it.
+//! The one decision of the bridge: given a record and an input, the next record and the next action.
 //!
 //! Every handler reads a record, calls [`decide`], writes the result if the record's `rev` is unchanged, and only then
-//! acts. A handler that dies between the write and the act leaves a record that is due again at `check_at`; one that
-//! loses the race decides anew with what the other left. An input that changes nothing asks for no write.
+//! acts. A handler that dies between the write and the act leaves a record that is due again at `check_at`. A handler
+//! that loses the race decides again on the record that won. An input that changes nothing causes no write.
 //!
-//! What never happens here: a clock is read, an attempt is launched again whose container may have started (but for
-//! `relaunch_on`), a terminal state changes, an exit code is made up.
+//! Deliberately absent: a clock, I/O, and any way to change a terminal state, to make up an exit code, or to launch an
+//! attempt again whose container may have started (`relaunch_on` excepted).
 
 mod launch;
 mod stop;
@@ -15,39 +15,49 @@ use std::time::Duration;
 
 use crate::{
     id::Attempt,
-    record::{self, Call, Record},
+    record::{self, Call, NEVER, Record},
     rules::{Rules, Timers},
     state::State,
     task::Task,
     time::Timestamp,
 };
 
-/// Something learnt, or asked for.
+/// An observation or a request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
-    /// Nothing was heard by `check_at`.
+    /// `check_at` has passed.
     Due,
-    /// What came of a RunTask call.
+    /// The outcome of a RunTask call.
     Launch(Call, LaunchAnswer),
     /// ListTasks, begun at this moment, found no task of this attempt.
     NotFound(Attempt, Timestamp),
-    /// ECS told of a task of this submission: an event, or a description.
+    /// ListTasks or DescribeTasks, begun at `at`, failed: ECS refused the call or did not answer it.
+    NotTold {
+        /// The attempt that the call was about.
+        attempt: Attempt,
+        /// When the call began.
+        at: Timestamp,
+        /// ECS's error code and message.
+        reason: String,
+    },
+    /// A task of this submission, from an event or a description.
     Seen(Task),
     /// DescribeTasks, begun at `at`, called the task MISSING.
     Missing {
         /// The task that was asked for.
         task_arn: String,
-        /// When.
+        /// When the call began.
         at: Timestamp,
         /// Whether StopTask was sent since.
         stop_sent: bool,
     },
-    /// The caller wants it stopped, for this reason.
+    /// The caller asks for a stop, for this reason.
     Stop(String),
-    /// The caller sent it again: who had claimed its launch may have died.
+    /// The caller submitted it again: the process that claimed its launch may have died.
     Resubmitted,
 }
-/// What came of a RunTask call.
+
+/// The outcome of a RunTask call.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum LaunchAnswer {
     /// ECS has a task: this call's, or that of an earlier one with the same token.
@@ -58,14 +68,25 @@ pub enum LaunchAnswer {
         live: bool,
     },
     /// ECS certainly launched nothing, and may do so later.
-    RefusedForNow(String),
+    RefusedForNow(Obstacle, String),
     /// ECS certainly launched nothing, and never will.
     RefusedForGood(String),
-    /// Nobody knows: a timeout, a broken connection, an error of the server.
+    /// Unknown: a timeout, a broken connection, a server error.
     Unanswered(String),
 }
 
-/// What is to be done once the record is written; by whoever wrote it, and with the ECS calls that it may make.
+/// What kept ECS from launching a task for now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Obstacle {
+    /// No capacity for this kind of task: `failures[]`, no container instances, a quota of tasks or vCPUs.
+    Capacity,
+    /// The bridge's role lacks a permission, or its change has not reached ECS yet.
+    Access,
+    /// Anything else that passes: throttling, no connection, an error that is not known.
+    Other,
+}
+
+/// The ECS call to make once the record is written, by the process that wrote it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
     /// Call RunTask.
@@ -93,35 +114,39 @@ pub enum Action {
 /// What follows a StopTask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AfterStop {
-    /// Nothing: its end will be heard of.
+    /// Nothing: an event tells the end of the task.
     Nothing,
-    /// A description, as it is time to look.
+    /// A description, because the timer has expired.
     Describe,
-    /// The submission is given up as lost: [`Input::Missing`] with `stop_sent`.
+    /// The submission ends as lost: [`Input::Missing`] with `stop_sent`.
     GiveUp(Timestamp),
 }
 
-/// Something that should not be, and that people should see.
+/// A condition that an operator should see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Alarm {
-    /// A task lives for a submission that has ended.
+    /// A task is alive although its submission has ended.
     OrphanTask,
     /// A second task has the same `startedBy`.
     SecondTask,
+    /// ECS denies access to RunTask.
+    AccessDenied,
+    /// ECS failed to tell about a launch or a task for so long that its submission was given up as lost.
+    GivenUp,
 }
 
-/// What follows from an input.
+/// The result of [`decide`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Decision {
     /// The record to write; none if nothing changed.
     pub record: Option<Record>,
-    /// What to do after the write.
+    /// The action to take after the write.
     pub action: Option<Action>,
-    /// What to tell people.
+    /// The alarm to raise.
     pub alarm: Option<Alarm>,
 }
 
-/// Decides what `record` becomes on `input` at `now`.
+/// Decides the next record and action for `record` on `input` at `now`.
 pub fn decide(record: &Record, input: &Input, now: Timestamp, rules: &Rules) -> Decision {
     let mut next = record.clone();
     let mut step = Step { record: &mut next, now, rules, alarm: None };
@@ -129,6 +154,7 @@ pub fn decide(record: &Record, input: &Input, now: Timestamp, rules: &Rules) -> 
         Input::Due => step.due(),
         Input::Launch(call, answer) => step.launch_answered(*call, answer),
         Input::NotFound(attempt, began_at) => step.not_found(*attempt, *began_at),
+        Input::NotTold { attempt, at, reason } => step.not_told(*attempt, *at, reason),
         Input::Seen(task) => step.seen(task),
         Input::Missing { task_arn, at, stop_sent } => step.missing(task_arn, *at, *stop_sent),
         Input::Stop(reason) => step.stop(reason),
@@ -142,10 +168,10 @@ pub fn decide(record: &Record, input: &Input, now: Timestamp, rules: &Rules) -> 
         return Decision { record: None, action, alarm };
     }
     if !next.state.is_terminal() {
+        next.expires_at = NEVER;
         if matches!(next.state, State::Launched | State::Running) && !next.may_relaunch() {
             next.request = None;
         }
-        next.keep_alive(now, rules.retention);
     }
     next.rev += 1;
     next.updated_at = now;
@@ -168,13 +194,13 @@ impl Step<'_> {
         self.record.end(state, reason, self.now, self.rules);
     }
 
-    /// Moves the timer, but never further than a wanted stop allows.
+    /// Moves the timer; with a stop requested, by at most [`Timers::stop_every`].
     fn check_in(&mut self, wait: Duration) {
         let wait = if self.record.stop_requested.is_some() { wait.min(self.timers().stop_every) } else { wait };
         self.record.set_check_at(self.now.plus(wait));
     }
 
-    /// Moves the timer closer, if it is not close enough.
+    /// Brings the timer forward to `at`; an earlier one stays.
     fn check_by(&mut self, at: Timestamp) {
         self.record.check_at = self.record.check_at.map(|check_at| check_at.min(at));
     }
@@ -189,7 +215,7 @@ impl Step<'_> {
     }
 
     fn due(&mut self) -> Option<Action> {
-        // Terminal, or claimed by another since the index was read.
+        // Terminal, or claimed by another process since the index was read.
         if self.record.check_at.is_none_or(|check_at| check_at > self.now) {
             return None;
         }

@@ -1,4 +1,4 @@
-//! What the ECS bridge knows and decides: records, states, events, profiles and the RunTask request.
+//! The core of the ECS bridge: records, states, events, profiles, the RunTask request, and the decision.
 //!
 //! Deliberately without a clock, without I/O and without a type of an AWS SDK: time and events are
 //! arguments, so that the same code runs in the functions, in the property tests and in the model checker.
@@ -17,7 +17,7 @@ pub mod state;
 pub mod task;
 pub mod time;
 
-pub use decide::{Action, Alarm, Decision, Input, LaunchAnswer, decide};
+pub use decide::{Action, Alarm, Decision, Input, LaunchAnswer, Obstacle, decide};
 pub use id::{Attempt, Deployment, ProfileName, StartedBy, SubmissionId};
 pub use record::{Call, Record};
 pub use rules::{Rules, Timers};

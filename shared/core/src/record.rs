@@ -1,6 +1,6 @@
 //! The record of a submission: one row of the table, attribute by attribute.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     id::{Attempt, ProfileName, StartedBy, SubmissionId},
     profile::Policy,
-    rules::Rules,
+    rules::{Rules, Timers},
     run_task::FrozenRequest,
     state::State,
     time::Timestamp,
@@ -32,6 +32,9 @@ pub const RECORD_BYTES: usize = 1024;
 
 /// How many bytes the labels of a submission may take, keys and values together.
 pub const LABEL_BYTES: usize = 200;
+
+/// `expires_at` of a record that is not terminal: DynamoDB never removes it. The last second of the year 9999.
+pub const NEVER: u64 = 253_402_300_799;
 
 const SHORTEST_TEXT: usize = 16;
 
@@ -113,6 +116,12 @@ pub struct Record {
     /// How many refusals for now this attempt met.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub refusals: u32,
+    /// Since when ECS has denied access to RunTask.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub denied_since: Option<Timestamp>,
+    /// Since when ECS has failed to describe the task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub untold_since: Option<Timestamp>,
     /// How many counted lookups by `startedBy` found nothing.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub lookups: u32,
@@ -151,7 +160,8 @@ pub struct Record {
     pub stopped_at: Option<Timestamp>,
     /// When this row was last written.
     pub updated_at: Timestamp,
-    /// In seconds: when DynamoDB may remove the row, and the id may be used again.
+    /// When DynamoDB may remove the row, and the id may be used again; in seconds, as its time to live wants it.
+    /// [`NEVER`] until the record is terminal.
     pub expires_at: u64,
 
     /// Partition of the `due` index; absent once terminal.
@@ -270,7 +280,7 @@ impl Record {
             launch_deadline: submission.launch_deadline,
             due: Some(QUEUE.to_owned()),
             check_at: Some(now),
-            ..Self::blank(submission.submission_id, now, rules)
+            ..Self::blank(submission.submission_id, now)
         };
         if record.is_past_deadline(now) {
             record.end(State::Expired, "the launch deadline had passed when it was submitted", now, rules);
@@ -281,13 +291,17 @@ impl Record {
     /// The record of a new submission, with its first RunTask call claimed by the same write; no call where its
     /// deadline has passed.
     ///
-    /// Its timer is set for the first check of the task already, so that the launch need not move it. Should RunTask
-    /// never be called, the lease is found to be over by then, or as soon as the caller submits again.
+    /// Its timer is set for the first check of the task already, so that the launch need not move it; with a launch
+    /// deadline before that, for the last moment at which an unanswered call can be repeated. Should RunTask never be
+    /// called, reconcile finds the expired lease then, or as soon as the caller submits again.
     pub fn launching(submission: Submission, now: Timestamp, rules: &Rules) -> (Self, Option<Call>) {
         let mut record = Self::queued(submission, now, rules);
         let call = (record.state == State::Queued).then(|| record.claim(now, rules));
         if call.is_some() {
-            record.set_check_at(now.plus(rules.timers.first_check));
+            let Timers { first_check, lease, send_within, .. } = rules.timers;
+            let repeatable = record.launch_deadline.map(|deadline| deadline.minus(send_within).max(now.plus(lease)));
+            let first_check = now.plus(first_check);
+            record.set_check_at(repeatable.map_or(first_check, |at| at.min(first_check)));
         }
         (record, call)
     }
@@ -304,14 +318,14 @@ impl Record {
 
     /// What a stop for an unknown id leaves: a submission that it overtook finds it, and never launches.
     pub fn tombstone(submission_id: SubmissionId, reason: &str, now: Timestamp, rules: &Rules) -> Self {
-        let mut record = Self::blank(submission_id, now, rules);
+        let mut record = Self::blank(submission_id, now);
         record.stop_requested = Some(Stop { cause: StopCause::User, reason: reason.to_owned() });
         record.end(State::Cancelled, reason, now, rules);
         record.fit();
         record
     }
 
-    fn blank(submission_id: SubmissionId, now: Timestamp, rules: &Rules) -> Self {
+    fn blank(submission_id: SubmissionId, now: Timestamp) -> Self {
         Self {
             submission_id,
             schema: SCHEMA,
@@ -339,6 +353,8 @@ impl Record {
             launch_calls: 0,
             last_call_at: None,
             refusals: 0,
+            denied_since: None,
+            untold_since: None,
             lookups: 0,
             looked_up_at: None,
             missing_count: 0,
@@ -352,7 +368,7 @@ impl Record {
             container_exited_at: None,
             stopped_at: None,
             updated_at: now,
-            expires_at: now.plus(rules.retention).seconds(),
+            expires_at: NEVER,
             due: None,
             check_at: None,
             feed: None,
@@ -392,7 +408,13 @@ impl Record {
         self.changed_at = Some(now);
         self.expires_at = now.plus(rules.retention).seconds();
         self.forget_the_launch();
-        (self.missing_count, self.missing_at, self.refusals) = (0, None, 0);
+        self.forget_refusals();
+        (self.missing_count, self.missing_at, self.untold_since) = (0, None, None);
+    }
+
+    /// Clears what only matters until the attempt is launched.
+    pub(crate) fn forget_refusals(&mut self) {
+        (self.refusals, self.denied_since) = (0, None);
     }
 
     /// Clears what only matters while a RunTask call is unanswered.
@@ -416,14 +438,6 @@ impl Record {
             && !(self.seen_running && self.policy.relaunch_on.is_empty())
     }
 
-    /// Lets it live on for the whole retention once half of it is gone: a row that is not terminal must not be
-    /// removed by age.
-    pub(crate) fn keep_alive(&mut self, now: Timestamp, retention: Duration) {
-        if self.expires_at < now.plus(retention / 2).seconds() {
-            self.expires_at = now.plus(retention).seconds();
-        }
-    }
-
     /// Cuts its texts, the longest first, until the row without its request fits into [`RECORD_BYTES`].
     pub(crate) fn fit(&mut self) {
         let mut excess = self.bytes().saturating_sub(RECORD_BYTES - 1);
@@ -440,16 +454,19 @@ impl Record {
     }
 
     /// The size of its row in bytes, without the request, as DynamoDB counts: names and values in UTF-8, a number two
-    /// digits a byte and one more, a container 3 and one more an entry.
+    /// digits a byte and one more, a container 3 and one more an entry. The table's `nonce` of 20 digits is included.
     pub fn bytes(&self) -> usize {
+        const NONCE: usize = "nonce".len() + 11;
         let bare = Self { request: None, content_hash: None, ..self.clone() };
         let hash = self.content_hash.map_or(0, |hash| "content_hash".len() + hash.0.len());
-        hash + match serde_json::to_value(bare) {
-            Ok(Value::Object(members)) => {
-                members.iter().map(|(name, value)| name.len() + bytes_of(value)).sum::<usize>()
+        NONCE
+            + hash
+            + match serde_json::to_value(bare) {
+                Ok(Value::Object(members)) => {
+                    members.iter().map(|(name, value)| name.len() + bytes_of(value)).sum::<usize>()
+                }
+                Ok(_) | Err(_) => 0,
             }
-            Ok(_) | Err(_) => 0,
-        }
     }
 
     /// The record as the API shows it: without the request, and without what only the bridge needs.
@@ -459,6 +476,9 @@ impl Record {
         let mut shown = serde_json::to_value(bare).unwrap_or_default();
         if let Some(members) = shown.as_object_mut() {
             members.retain(|name, _| !PRIVATE.contains(&name.as_str()));
+            if self.expires_at == NEVER {
+                members.remove("expires_at");
+            }
         }
         shown
     }

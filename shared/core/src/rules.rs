@@ -1,11 +1,11 @@
-//! What decisions rest on besides the record: the deployment and the protocol's times.
+//! What decisions depend on besides the record: the deployment and the protocol's times.
 
 use std::time::Duration;
 
 use crate::id::Deployment;
 
+/// What a deployment's decisions depend on, besides the record.
 #[derive(Clone, Debug)]
-/// What a deployment's decisions rest on, besides the record.
 pub struct Rules {
     /// Whose submissions they are; the partition of the feed.
     pub deployment: Deployment,
@@ -27,7 +27,7 @@ pub struct Timers {
     pub repeat_for: Duration,
     /// How long after the last call, and after each other, lookups count: RunTask is eventually consistent.
     pub lookup_after: Duration,
-    /// How long after a submission something should have been heard of its task. Longer than
+    /// How long after a submission an event of its task should have arrived. Longer than
     /// [`missing_after`](Self::missing_after) and the time that a claimed RunTask may take: MISSING then counts.
     pub first_check: Duration,
     /// The times after that. Shorter than the hour for which ECS describes a stopped task.
@@ -42,6 +42,11 @@ pub struct Timers {
     pub backoff: Duration,
     /// The longest such wait.
     pub backoff_most: Duration,
+    /// How long ECS may deny access to RunTask before a submission without a launch deadline is rejected: a change of a
+    /// role takes a while to reach every part of AWS.
+    pub denied_for: Duration,
+    /// How long ECS may fail to tell about a launch or a task before the submission is given up as lost.
+    pub give_up_after: Duration,
 }
 
 impl Default for Timers {
@@ -59,13 +64,15 @@ impl Default for Timers {
             stop_every: Duration::from_secs(30),
             backoff: Duration::from_secs(5),
             backoff_most: Duration::from_secs(MINUTE),
+            denied_for: Duration::from_secs(60 * MINUTE),
+            give_up_after: Duration::from_secs(24 * 60 * MINUTE),
         }
     }
 }
 
 impl Timers {
-    /// All of them divided by `scale`: for tests against a stand-in that lives faster too. ECS's own hour and day are
-    /// not to be scaled, so this is 1 in earnest.
+    /// All of them divided by `scale`, for tests against a stand-in that runs as much faster. In production this is 1:
+    /// ECS's own hour and day do not scale.
     pub fn scaled(self, scale: f64) -> Self {
         let by = |duration: Duration| duration.div_f64(scale);
         Self {
@@ -80,6 +87,8 @@ impl Timers {
             stop_every: by(self.stop_every),
             backoff: by(self.backoff),
             backoff_most: by(self.backoff_most),
+            denied_for: by(self.denied_for),
+            give_up_after: by(self.give_up_after),
         }
     }
 }

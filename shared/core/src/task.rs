@@ -99,13 +99,17 @@ impl Task {
 
     /// Whether ECS says that the named container never started.
     ///
-    /// The container's own `reason`, or the one `stoppedReason` worth reading. `runtimeId`, `pullStoppedAt` and a
-    /// missing `startedAt` prove nothing.
+    /// The evidence is the container's own `reason`, or a `stoppedReason` of ResourceInitializationError. A start that
+    /// was cancelled may have happened all the same. `runtimeId`, `pullStoppedAt` and a missing `startedAt` prove
+    /// nothing.
     pub fn never_started(&self, container_name: &str) -> bool {
         const REASONS: [&str; 3] = ["CannotPullContainer", "CannotCreateContainer", "CannotStartContainer"];
+        const CANCELLED: [&str; 2] = ["deadline exceeded", "context canceled"];
         let refused = |container: &Container| {
             let reason = container.reason.as_deref().unwrap_or_default();
-            REASONS.iter().any(|known| reason.starts_with(known))
+            let cancelled = reason.starts_with("CannotStartContainer")
+                && CANCELLED.iter().any(|words| reason.to_ascii_lowercase().contains(words));
+            REASONS.iter().any(|known| reason.starts_with(known)) && !cancelled
         };
         let before_any =
             self.stopped_reason.as_deref().is_some_and(|text| text.starts_with("ResourceInitializationError"));
@@ -197,6 +201,9 @@ pub(crate) mod tests {
         let stopped = |containers| Task { containers, ..task("STOPPED") };
         assert!(stopped(vec![reason("CannotPullContainerError: pull access denied")]).never_started("main"));
         assert!(!stopped(vec![reason("OutOfMemoryError: container killed")]).never_started("main"));
+        assert!(stopped(vec![reason("CannotStartContainerError: exec format error")]).never_started("main"));
+        assert!(!stopped(vec![reason("CannotStartContainerError: context deadline exceeded")]).never_started("main"));
+        assert!(!stopped(vec![reason("CannotStartContainerError: Context canceled")]).never_started("main"));
         assert!(!stopped(vec![container("STOPPED", None)]).never_started("main"));
         assert!(!stopped(vec![]).never_started("main"));
         let early = Task {

@@ -30,6 +30,11 @@ impl Timestamp {
         Self(self.0.saturating_add(millis(by)))
     }
 
+    /// The moment `by` earlier, not before the epoch.
+    pub fn minus(self, by: Duration) -> Self {
+        Self(self.0.saturating_sub(millis(by)))
+    }
+
     /// The time gone by since `earlier`; none if `earlier` is the later one, as clocks differ.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))

@@ -4,8 +4,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use ecs_bridge_core::{
-    Action, Attempt, Call, Container, Decision, Input, LaunchAnswer, ProfileName, Record, Rules, State, Task, Timers,
-    Timestamp, decide,
+    Action, Attempt, Call, Container, Decision, Input, LaunchAnswer, Obstacle, ProfileName, Record, Rules, State, Task,
+    Timers, Timestamp, decide,
     profile::{CompleteOn, Policy},
     record::{ContentHash, RECORD_BYTES, Submission},
     run_task::FrozenRequest,
@@ -30,6 +30,10 @@ enum Happens {
     /// The answer of one of the calls claimed so far, or of one that never was.
     Launch(prop::sample::Index, LaunchAnswer),
     NotFound {
+        attempt: Attempt,
+        ago: Duration,
+    },
+    NotTold {
         attempt: Attempt,
         ago: Duration,
     },
@@ -118,10 +122,14 @@ fn task() -> impl Strategy<Value = Task> {
     })
 }
 
+fn obstacle() -> impl Strategy<Value = Obstacle> {
+    select(vec![Obstacle::Capacity, Obstacle::Access, Obstacle::Other])
+}
+
 fn answer() -> impl Strategy<Value = LaunchAnswer> {
     prop_oneof![
         2 => (arn(), any::<bool>()).prop_map(|(arn, live)| LaunchAnswer::Task { arn, live }),
-        2 => words().prop_map(LaunchAnswer::RefusedForNow),
+        2 => (obstacle(), words()).prop_map(|(obstacle, words)| LaunchAnswer::RefusedForNow(obstacle, words)),
         1 => words().prop_map(LaunchAnswer::RefusedForGood),
         2 => words().prop_map(LaunchAnswer::Unanswered),
     ]
@@ -133,6 +141,7 @@ fn happens() -> impl Strategy<Value = Happens> {
         5 => Just(Happens::Due),
         4 => (any::<prop::sample::Index>(), answer()).prop_map(|(call, answer)| Happens::Launch(call, answer)),
         2 => (attempt(), ago()).prop_map(|(attempt, ago)| Happens::NotFound { attempt, ago }),
+        2 => (attempt(), ago()).prop_map(|(attempt, ago)| Happens::NotTold { attempt, ago }),
         6 => task().prop_map(|task| Happens::Seen(Box::new(task))),
         2 => (arn(), ago(), any::<bool>()).prop_map(|(arn, ago, stop_sent)| Happens::Missing { arn, ago, stop_sent }),
         1 => ".{1,85}".prop_map(Happens::Stop),
@@ -212,6 +221,9 @@ impl Life {
                 Input::Launch(*self.calls.get(index.index(self.calls.len() + 1)).unwrap_or(&never_claimed), answer)
             }
             Happens::NotFound { attempt, ago: by } => Input::NotFound(attempt, ago(by)),
+            Happens::NotTold { attempt, ago: by } => {
+                Input::NotTold { attempt, at: ago(by), reason: "AccessDeniedException".to_owned() }
+            }
             Happens::Seen(task) => Input::Seen(*task),
             Happens::Missing { arn, ago: by, stop_sent } => Input::Missing { task_arn: arn, at: ago(by), stop_sent },
             Happens::Stop(reason) => Input::Stop(reason),
@@ -340,12 +352,13 @@ proptest! {
         }
     }
 
-    /// ECS knows of nothing any more, and refuses or does not answer: reconcile alone brings it to an end in time.
+    /// From some moment on no event arrives, and ECS answers nothing that helps: reconcile alone ends everything, within
+    /// 4 hours where ECS answers at all, within 30 where it denies every call.
     #[test]
     fn with_the_timer_alone_everything_comes_to_an_end(
         (record, call) in beginning(),
         life in vec((wait(), happens()), 0..12),
-        refuses in any::<bool>(),
+        outage in select(vec![Outage::Timeouts, Outage::Rejections, Outage::Denials]),
     ) {
         let mut all = Life { record, now: START, calls: call.into_iter().collect() };
         for (wait, happens) in life {
@@ -355,12 +368,12 @@ proptest! {
         let begun = all.now;
         while let Some(check_at) = all.record.check_at {
             all.now = all.now.max(check_at);
-            prop_assert!(all.now.since(begun) < Duration::from_secs(4 * 3600), "{:#?}", all.record);
+            prop_assert!(all.now.since(begun) < outage.lasts(), "{:#?}", all.record);
             let mut learnt = Some(Input::Due);
             while let Some(input) = learnt.take() {
                 let Decision { record, action, .. } = decide(&all.record, &input, all.now, &rules());
                 all.record = record.unwrap_or(all.record);
-                learnt = action.and_then(|action| nothing_is_known(action, all.now, refuses));
+                learnt = action.and_then(|action| outage.answers(action, all.record.attempt, all.now));
             }
         }
         check_row(&all.record)?;
@@ -376,19 +389,48 @@ proptest! {
     }
 }
 
-/// An ECS that launches nothing and has forgotten everything. Where `refuses`, it says so.
-fn nothing_is_known(action: Action, now: Timestamp, refuses: bool) -> Option<Input> {
-    match action {
-        Action::RunTask(call) if refuses => {
-            Some(Input::Launch(call, LaunchAnswer::RefusedForGood("access denied".to_owned())))
+/// An ECS that launches nothing, from some moment on.
+#[derive(Clone, Copy, Debug)]
+enum Outage {
+    /// RunTask is not answered, and ECS has forgotten every task.
+    Timeouts,
+    /// RunTask is refused for good, and ECS has forgotten every task.
+    Rejections,
+    /// Every call is denied.
+    Denials,
+}
+
+impl Outage {
+    fn lasts(self) -> Duration {
+        match self {
+            Self::Timeouts | Self::Rejections => Duration::from_secs(4 * 3600),
+            Self::Denials => Duration::from_secs(30 * 3600),
         }
-        Action::RunTask(call) => Some(Input::Launch(call, LaunchAnswer::Unanswered("timeout".to_owned()))),
-        Action::LookUp(attempt) => Some(Input::NotFound(attempt, now)),
-        Action::Describe { task_arn } => Some(Input::Missing { task_arn, at: now, stop_sent: false }),
-        Action::Stop { task_arn, then, .. } => match then {
-            decide::AfterStop::Nothing => None,
-            decide::AfterStop::Describe => Some(Input::Missing { task_arn, at: now, stop_sent: false }),
-            decide::AfterStop::GiveUp(at) => Some(Input::Missing { task_arn, at, stop_sent: true }),
-        },
+    }
+
+    fn answers(self, action: Action, attempt: Attempt, now: Timestamp) -> Option<Input> {
+        let reason = "AccessDeniedException".to_owned();
+        match (action, self) {
+            (Action::RunTask(call), _) => Some(Input::Launch(
+                call,
+                match self {
+                    Self::Timeouts => LaunchAnswer::Unanswered("timeout".to_owned()),
+                    Self::Rejections => LaunchAnswer::RefusedForGood("ClusterNotFoundException".to_owned()),
+                    Self::Denials => LaunchAnswer::RefusedForNow(Obstacle::Access, reason),
+                },
+            )),
+            (Action::LookUp(attempt), Self::Timeouts | Self::Rejections) => Some(Input::NotFound(attempt, now)),
+            (Action::LookUp(attempt), Self::Denials) => Some(Input::NotTold { attempt, at: now, reason }),
+            (Action::Stop { then: decide::AfterStop::Nothing, .. }, _) => None,
+            (Action::Stop { then: decide::AfterStop::GiveUp(at), task_arn, .. }, _) => {
+                Some(Input::Missing { task_arn, at, stop_sent: true })
+            }
+            (Action::Describe { task_arn, .. } | Action::Stop { task_arn, .. }, Self::Timeouts | Self::Rejections) => {
+                Some(Input::Missing { task_arn, at: now, stop_sent: false })
+            }
+            (Action::Describe { .. } | Action::Stop { .. }, Self::Denials) => {
+                Some(Input::NotTold { attempt, at: now, reason })
+            }
+        }
     }
 }

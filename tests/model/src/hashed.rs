@@ -51,6 +51,8 @@ fn behaviour(record: &Record) -> impl Hash + use<> {
         launch_calls,
         last_call_at,
         refusals,
+        denied_since,
+        untold_since,
         lookups,
         looked_up_at,
         missing_at,
@@ -97,10 +99,10 @@ fn behaviour(record: &Record) -> impl Hash + use<> {
     if state.is_terminal() {
         return (task, Some(seen), None);
     }
-    let launch = (*unanswered_since, *launch_calls, *last_call_at, *refusals, *lookups, *looked_up_at);
+    let launch = (*unanswered_since, *launch_calls, *last_call_at, *refusals, *denied_since, *lookups, *looked_up_at);
     let stop = (stop_code.clone(), stop_requested.as_ref().map(|stop| stop.cause as u8));
     let run_since = started_at.filter(|_| policy.run_timeout.is_some());
-    let run = (*launched_at, run_since, *seen_running, *ran_before, *missing_at);
+    let run = (*launched_at, run_since, *seen_running, *ran_before, *missing_at, *untold_since);
     // Time passes in whole ticks: when exactly between two of them something is due makes no difference.
     let timer = (check_at.map(Scenario::tick_from), request.is_some());
     (task, Some(seen), Some((launch, stop, run, timer)))

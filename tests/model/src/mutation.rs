@@ -37,11 +37,13 @@ pub enum Mutation {
     OrphanLeft,
     /// A stop does not keep an unanswered RunTask from being repeated.
     StopIgnoredByRepeat,
+    /// A lookup or a description that ECS refuses counts for nothing.
+    RefusedLookupForgotten,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::RunTaskBeforeRecord,
         Self::NoVersionCheck,
         Self::NewToken,
@@ -57,6 +59,7 @@ impl Mutation {
         Self::NobodyLooks,
         Self::OrphanLeft,
         Self::StopIgnoredByRepeat,
+        Self::RefusedLookupForgotten,
     ];
 }
 
@@ -68,7 +71,7 @@ impl Scenario {
         let (mut record, mut input) = (record.clone(), input.clone());
         match mutation {
             Mutation::RefusedRepeatIsProof => {
-                if let Input::Launch(call, LaunchAnswer::RefusedForNow(_) | LaunchAnswer::RefusedForGood(_)) =
+                if let Input::Launch(call, LaunchAnswer::RefusedForNow(..) | LaunchAnswer::RefusedForGood(_)) =
                     &mut input
                     && record.launch_calls == call.nth
                 {
@@ -98,6 +101,11 @@ impl Scenario {
                     record.seen_running = false;
                     let unproven = task.containers.iter_mut().filter(|container| container.reason.is_none());
                     unproven.for_each(|container| container.reason = Some("CannotStartContainerError".to_owned()));
+                }
+            }
+            Mutation::RefusedLookupForgotten => {
+                if matches!(input, Input::NotTold { .. }) {
+                    return Decision::default();
                 }
             }
             Mutation::StopIgnoredByRepeat if input == Input::Due && record.state == State::Launching => {
@@ -138,6 +146,7 @@ fn stopped_task(input: &mut Input) -> Option<&mut Task> {
         | Input::Due
         | Input::Launch(..)
         | Input::NotFound(..)
+        | Input::NotTold { .. }
         | Input::Missing { .. }
         | Input::Stop(_)
         | Input::Resubmitted => None,

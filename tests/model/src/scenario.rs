@@ -34,8 +34,10 @@ pub struct Scenario {
     pub spot: bool,
     /// Containers may be started again by a restart policy.
     pub restarts: bool,
-    /// The caller may change its mind.
+    /// The caller may ask for a stop.
     pub stops: bool,
+    /// From any moment on, ECS may refuse every call and EventBridge lose every event.
+    pub outage: bool,
     /// The bug that was put in.
     pub mutation: Option<Mutation>,
     /// The tick by which all must be over; none if it is not.
@@ -56,6 +58,7 @@ impl Scenario {
             spot: false,
             restarts: false,
             stops: true,
+            outage: false,
             mutation: None,
             horizon: 60,
         }
@@ -80,6 +83,12 @@ impl Scenario {
         Self { restarts: true, policy: Policy { complete_on: CompleteOn::TaskStopped, ..self.policy }, ..self }
     }
 
+    /// With an outage of ECS that may begin at any moment and does not end.
+    #[must_use]
+    pub fn with_outage(self) -> Self {
+        Self { outage: true, ..self }
+    }
+
     /// With `launch_timeout` and `run_timeout` of a tick.
     #[must_use]
     pub fn with_timeouts(self) -> Self {
@@ -100,7 +109,8 @@ impl Scenario {
     ///
     /// As in earnest: a claim outlives its call (`send_within` < `lease`); the last repeat is sent before ECS can have
     /// forgotten the token (`repeat_for` + `send_within` < what ECS remembers); a task is looked up only when ListTasks
-    /// must know of it (`send_within` < `lookup_after`); a task is asked for before ECS forgets it (`check_every` <
+    /// must know of it (`send_within` < `lookup_after`); it is given up only after the last repeat and its lookups
+    /// (`repeat_for` + `lookup_after` < `give_up_after`); a task is asked for before ECS forgets it (`check_every` <
     /// what ECS remembers); MISSING counts only when DescribeTasks must know of a task (`missing_after`), and the first
     /// check comes after that even where RunTask took its time (`missing_after` + `send_within` < `first_check`).
     pub(crate) fn rules() -> Rules {
@@ -121,6 +131,8 @@ impl Scenario {
                 stop_every: ticks(1),
                 backoff: ticks(1),
                 backoff_most: ticks(2),
+                denied_for: ticks(3),
+                give_up_after: ticks(8),
             },
         }
     }

@@ -5,7 +5,7 @@ use std::{
     hash::{Hash, Hasher},
 };
 
-use ecs_bridge_core::{Action, Call, Input, LaunchAnswer, Record, State, Task, decide::AfterStop, task_id};
+use ecs_bridge_core::{Action, Call, Input, LaunchAnswer, Obstacle, Record, State, Task, decide::AfterStop, task_id};
 use stateright::{Model, Property};
 
 use crate::{
@@ -23,6 +23,8 @@ pub struct World {
     pub now: u8,
     /// How many faults may still happen.
     pub faults: u8,
+    /// ECS refuses every call, and EventBridge may lose any event.
+    pub outage: bool,
     /// Whose turn it is. Submissions share nothing but the clock and the faults, so that the order of their steps
     /// within a tick makes no difference: each takes all of its own before the next.
     turn: usize,
@@ -39,7 +41,7 @@ impl Hash for World {
         if self.turn == 0 {
             lanes.sort_unstable();
         }
-        (self.now, self.faults, self.turn, self.broken, lanes).hash(state);
+        (self.now, self.faults, self.outage, self.turn, self.broken, lanes).hash(state);
     }
 }
 
@@ -98,6 +100,8 @@ enum Next {
 pub enum Step {
     /// Nothing more happens to a submission within the tick; after the last one, time passes.
     Wait,
+    /// An outage begins, and does not end.
+    Outage,
     /// The caller submits; there is a launch token or not.
     Submit { lane: usize, token: bool },
     /// The caller submits the same once more.
@@ -139,6 +143,8 @@ pub enum Outcome {
     },
     /// ECS does not know yet of what was launched a moment ago.
     Stale,
+    /// Access is denied.
+    Denied,
 }
 
 impl World {
@@ -208,6 +214,7 @@ impl Model for Scenario {
         vec![World {
             now: 0,
             faults: self.faults,
+            outage: false,
             turn: 0,
             lanes: vec![Lane::default(); self.submissions],
             broken: None,
@@ -222,6 +229,9 @@ impl Model for Scenario {
         let stalls: &[bool] = if faulty { &[false, true] } else { &[false] };
         let lane = world.turn;
         let Some(this) = world.lanes.get(lane) else { return };
+        if self.outage && !world.outage {
+            steps.push(Step::Outage);
+        }
         if !this.submitted && world.now == 0 {
             steps.extend([true, false].map(|token| Step::Submit { lane, token }));
         }
@@ -241,7 +251,7 @@ impl Model for Scenario {
             if faulty {
                 steps.push(Step::Deliver { lane, event, again: true, stalls: false });
             }
-            if faulty && !late {
+            if (faulty || world.outage) && !late {
                 steps.push(Step::Delay { lane, event });
             }
         }
@@ -286,6 +296,7 @@ impl Model for Scenario {
                 let tasks = world.lanes.iter_mut().flat_map(|lane| &mut lane.tasks);
                 tasks.for_each(|task| task.age(world.now));
             }
+            Step::Outage => world.outage = true,
             Step::Submit { lane, .. }
             | Step::Resubmit { lane }
             | Step::Stop { lane, .. }
@@ -297,8 +308,9 @@ impl Model for Scenario {
             | Step::Learn { lane, .. }
             | Step::Write { lane, .. }
             | Step::Pause { lane, .. } => {
-                let World { now, faults, lanes, broken, .. } = &mut world;
-                let mut turn = Turn { scenario: self, now: *now, faults, lane: lanes.get_mut(lane)?, broken };
+                let World { now, faults, outage, lanes, broken, .. } = &mut world;
+                let lane = lanes.get_mut(lane)?;
+                let mut turn = Turn { scenario: self, now: *now, faults, outage: *outage, lane, broken };
                 turn.take(step)?;
                 let Lane { events, processes, tasks, row, .. } = turn.lane;
                 let attempt = row.as_ref().map(|row| row.attempt);
@@ -318,6 +330,9 @@ impl Model for Scenario {
 
 impl Scenario {
     fn outcomes(&self, action: &Action, lane: &Lane, world: &World) -> Vec<Outcome> {
+        if world.outage {
+            return vec![Outcome::Denied];
+        }
         let mut outcomes = vec![Outcome::Answered];
         if world.faults == 0 {
             return outcomes;
@@ -326,14 +341,18 @@ impl Scenario {
             Action::RunTask(call) if self.is_sent(*call, world.now) => {
                 outcomes.extend([true, false].map(|for_good| Outcome::Refused { for_good }));
                 outcomes.push(Outcome::Unanswered { arrived: true });
+                outcomes.push(Outcome::Denied);
                 if lane.token_answers(self.token(*call), *call, world.now).is_none() {
                     outcomes.push(Outcome::Unanswered { arrived: false });
                 }
             }
-            Action::LookUp(_) | Action::Describe { .. } if lane.tasks.iter().any(|task| task.is_new(world.now)) => {
-                outcomes.push(Outcome::Stale);
+            Action::LookUp(_) | Action::Describe { .. } => {
+                outcomes.push(Outcome::Denied);
+                if lane.tasks.iter().any(|task| task.is_new(world.now)) {
+                    outcomes.push(Outcome::Stale);
+                }
             }
-            Action::RunTask(_) | Action::LookUp(_) | Action::Describe { .. } | Action::Stop { .. } => {}
+            Action::RunTask(_) | Action::Stop { .. } => {}
         }
         outcomes
     }
@@ -360,6 +379,7 @@ struct Turn<'a> {
     scenario: &'a Scenario,
     now: u8,
     faults: &'a mut u8,
+    outage: bool,
     lane: &'a mut Lane,
     broken: &'a mut Option<Promise>,
 }
@@ -368,7 +388,7 @@ impl Turn<'_> {
     /// Nothing if it changes nothing, or cannot be.
     fn take(&mut self, step: Step) -> Option<()> {
         match step {
-            Step::Wait => return None,
+            Step::Wait | Step::Outage => return None,
             Step::Submit { token, .. } => return self.submit(token),
             Step::Resubmit { .. } => {
                 self.fault();
@@ -389,13 +409,15 @@ impl Turn<'_> {
                 return self.settle(&seen, stalls, Caller::OnlyStops);
             }
             Step::Delay { event, .. } => {
-                self.fault();
+                if !self.outage {
+                    self.fault();
+                }
                 self.lane.events.get_mut(event)?.late = true;
             }
             Step::Task { task, change, .. } => self.change(task, change)?,
             Step::Act { process, outcome, .. } => {
                 let Process { next: Next::Act(action), .. } = self.lane.processes.remove(process) else { return None };
-                if outcome != Outcome::Answered {
+                if outcome != Outcome::Answered && !self.outage {
                     self.fault();
                 }
                 let learnt = self.act(&action, outcome);
@@ -533,6 +555,7 @@ impl Turn<'_> {
             Input::Due
             | Input::Launch(..)
             | Input::NotFound(..)
+            | Input::NotTold { .. }
             | Input::Seen(_)
             | Input::Missing { .. }
             | Input::Resubmitted => {}
@@ -562,7 +585,12 @@ impl Turn<'_> {
         match input {
             Input::Stop(_) => self.lane.stopped = true,
             Input::Seen(task) => self.check_seen(before, task, action.as_deref()),
-            Input::Due | Input::Launch(..) | Input::NotFound(..) | Input::Missing { .. } | Input::Resubmitted => {}
+            Input::Due
+            | Input::Launch(..)
+            | Input::NotFound(..)
+            | Input::NotTold { .. }
+            | Input::Missing { .. }
+            | Input::Resubmitted => {}
         }
         if let Some(action) = action {
             self.go_on(Next::Act(action));
@@ -576,6 +604,7 @@ impl Turn<'_> {
         let now = Scenario::at(self.now);
         match action {
             Action::RunTask(call) => vec![Input::Launch(*call, self.run_task(*call, outcome))],
+            Action::LookUp(_) if outcome == Outcome::Denied => self.not_told(),
             Action::LookUp(attempt) => {
                 let found = self.lane.tasks.iter().filter(|task| task.attempt == *attempt);
                 let found = found.filter(|task| task.is_remembered(self.now) && outcome != Outcome::Stale);
@@ -584,7 +613,7 @@ impl Turn<'_> {
             }
             Action::Describe { task_arn } => self.describe(task_arn, outcome),
             Action::Stop { task_arn, then, .. } => {
-                if let Some(task) = self.lane.task_of(task_arn) {
+                if let Some(task) = self.lane.task_of(task_arn).filter(|_| outcome != Outcome::Denied) {
                     task.stop();
                 }
                 match *then {
@@ -597,6 +626,9 @@ impl Turn<'_> {
     }
 
     fn describe(&mut self, task_arn: &str, outcome: Outcome) -> Vec<Input> {
+        if outcome == Outcome::Denied {
+            return self.not_told();
+        }
         let (now, scenario) = (self.now, self.scenario);
         let known = self.lane.task_of(task_arn).filter(|task| task.is_remembered(now) && outcome != Outcome::Stale);
         vec![match known {
@@ -605,10 +637,16 @@ impl Turn<'_> {
         }]
     }
 
+    fn not_told(&self) -> Vec<Input> {
+        let row = self.lane.row.iter();
+        let reason = || "access denied".to_owned();
+        row.map(|row| Input::NotTold { attempt: row.attempt, at: Scenario::at(self.now), reason: reason() }).collect()
+    }
+
     fn run_task(&mut self, call: Call, outcome: Outcome) -> LaunchAnswer {
         let arrives = match outcome {
             Outcome::Answered | Outcome::Unanswered { arrived: true } | Outcome::Stale => true,
-            Outcome::Refused { .. } | Outcome::Unanswered { arrived: false } => false,
+            Outcome::Refused { .. } | Outcome::Denied | Outcome::Unanswered { arrived: false } => false,
         };
         if !self.scenario.is_sent(call, self.now) {
             return LaunchAnswer::Unanswered("not sent".to_owned());
@@ -624,8 +662,11 @@ impl Turn<'_> {
             (Outcome::Answered | Outcome::Stale, Some(task)) => {
                 LaunchAnswer::Task { arn: task.arn(self.scenario), live: task.is_live() && !task.to_stop }
             }
-            (Outcome::Refused { for_good: true }, _) => LaunchAnswer::RefusedForGood("access denied".to_owned()),
-            (Outcome::Refused { for_good: false }, _) => LaunchAnswer::RefusedForNow("throttled".to_owned()),
+            (Outcome::Refused { for_good: true }, _) => LaunchAnswer::RefusedForGood("no such cluster".to_owned()),
+            (Outcome::Refused { for_good: false }, _) => {
+                LaunchAnswer::RefusedForNow(Obstacle::Other, "throttled".to_owned())
+            }
+            (Outcome::Denied, _) => LaunchAnswer::RefusedForNow(Obstacle::Access, "access denied".to_owned()),
             (Outcome::Answered | Outcome::Stale | Outcome::Unanswered { .. }, _) => {
                 LaunchAnswer::Unanswered("timeout".to_owned())
             }
@@ -655,7 +696,7 @@ impl Turn<'_> {
                 ended_without(row) && row.changed_at.is_some_and(|ended| ended < Scenario::at(self.now))
             });
             let nobody_saw = !self.lane.processes.is_empty() || self.lane.events.len() > 1;
-            self.breaks(Promise::NothingLeft, abandoned && !nobody_saw);
+            self.breaks(Promise::NothingLeft, abandoned && !nobody_saw && !self.outage);
         }
         Some(())
     }
@@ -697,7 +738,8 @@ impl Turn<'_> {
             .and_then(|arn| self.lane.task_of(arn))
             .is_some_and(|task| task.is_live() && !task.to_stop);
         let ends = ended_without(row) && self.lane.row.as_ref().is_some_and(|row| !row.state.is_terminal());
-        self.breaks(Promise::NothingLeft, ends && alive);
+        // In an outage nothing can be stopped.
+        self.breaks(Promise::NothingLeft, ends && alive && !self.outage);
     }
 
     fn check_seen(&mut self, before: &Record, seen: &Task, action: Option<&Action>) {

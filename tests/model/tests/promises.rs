@@ -79,6 +79,11 @@ fn one_submission_that_is_relaunched_after_spot_interruptions() {
 }
 
 #[test]
+fn one_submission_and_an_outage_of_ecs_that_does_not_end() {
+    holds("outage, stops", Scenario::new(1, 0).with_outage());
+}
+
+#[test]
 fn two_submissions_that_may_be_stopped() {
     holds("default policy, stops", Scenario::new(2, 0));
 }
@@ -89,6 +94,12 @@ fn two_submissions_with_a_fault() {
 }
 
 // By hand: `make model`.
+
+#[test]
+#[ignore = "minutes"]
+fn at_length_one_submission_and_an_outage_of_ecs_that_does_not_end() {
+    holds("outage, stops", Scenario::new(1, 1).with_outage());
+}
 
 #[test]
 #[ignore = "minutes"]

@@ -25,6 +25,7 @@ fn consequence(mutation: Mutation) -> (Scenario, &'static str) {
         Mutation::NobodyLooks => return (calm, SETTLED),
         Mutation::OrphanLeft => (calm.with_deadline(1), Promise::NothingLeft),
         Mutation::StopIgnoredByRepeat => (Scenario::new(1, 1), Promise::StopIsFinal),
+        Mutation::RefusedLookupForgotten => return (Scenario::new(1, 0).with_outage(), SETTLED),
     };
     (scenario, promise.name())
 }

@@ -57,6 +57,8 @@ pub enum Reply {
     Never,
     /// The database answers.
     PassOn,
+    /// The database takes the request; its answer is lost.
+    AnswerLost,
 }
 
 type Script = dyn Fn(&Seen, usize) -> Reply + Send + Sync;
@@ -71,7 +73,12 @@ pub struct Wire {
 impl Wire {
     /// Answers by `script`, which is also told how many requests of this operation came before.
     pub async fn start(script: impl Fn(&Seen, usize) -> Reply + Send + Sync + 'static) -> Self {
-        Self::serve(Arc::new(script), String::new(), JoinSet::new()).await
+        Self::start_on(TcpListener::bind("127.0.0.1:0").await.unwrap(), script)
+    }
+
+    /// The same, on a socket that listens already.
+    pub fn start_on(listener: TcpListener, script: impl Fn(&Seen, usize) -> Reply + Send + Sync + 'static) -> Self {
+        Self::serve(listener, Arc::new(script), String::new(), JoinSet::new())
     }
 
     /// In front of a database with the deployment's table.
@@ -100,11 +107,10 @@ impl Wire {
         tasks.spawn(async {
             let _ = dynoxide::server::serve_with_shutdown(listener, database, std::future::pending()).await;
         });
-        Self::serve(Arc::new(script), behind, tasks).await
+        Self::serve(TcpListener::bind("127.0.0.1:0").await.unwrap(), Arc::new(script), behind, tasks)
     }
 
-    async fn serve(script: Arc<Script>, behind: String, mut tasks: JoinSet<()>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    fn serve(listener: TcpListener, script: Arc<Script>, behind: String, mut tasks: JoinSet<()>) -> Self {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let seen = Arc::new(Mutex::new(Vec::new()));
         let client: Client<HttpConnector, Full<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
@@ -178,11 +184,15 @@ impl Context {
             }
             Reply::Closed => Err(io::Error::other("asked to close")),
             Reply::Never => std::future::pending().await,
-            Reply::PassOn => {
+            Reply::PassOn | Reply::AnswerLost => {
+                let is_lost = matches!(reply, Reply::AnswerLost);
                 let mut request = Request::post(&self.behind).body(Full::from(bytes)).unwrap();
                 *request.headers_mut() = head.headers;
                 let (head, body) = self.client.request(request).await.map_err(io::Error::other)?.into_parts();
                 let bytes = body.collect().await.map_err(io::Error::other)?.to_bytes();
+                if is_lost {
+                    return Err(io::Error::other("asked to lose the answer"));
+                }
                 Ok(Response::from_parts(head, Answer::Whole(Full::from(bytes))))
             }
         }

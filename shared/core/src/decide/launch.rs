@@ -1,9 +1,9 @@
-//! Launching: what a claimed RunTask call comes to, and what is done where nothing answers it.
+//! Launching: the outcomes of a claimed RunTask call, and lookups where nothing answered it.
 
 use crate::{
-    decide::{Action, LaunchAnswer, Step},
+    decide::{Action, AfterStop, Alarm, LaunchAnswer, Obstacle, Step},
     id::Attempt,
-    record::Call,
+    record::{Call, Record},
     state::State,
     time::Timestamp,
 };
@@ -38,16 +38,20 @@ impl Step<'_> {
     pub(super) fn launch_answered(&mut self, call: Call, answer: &LaunchAnswer) -> Option<Action> {
         match answer {
             LaunchAnswer::Task { arn, live } => self.has_task(call.attempt, arn, *live),
-            LaunchAnswer::RefusedForNow(reason) => {
-                self.refused(call, reason, false);
+            LaunchAnswer::RefusedForNow(obstacle, reason) => {
+                if self.is_proof(call) {
+                    self.refused_for_now(*obstacle, reason);
+                }
                 None
             }
             LaunchAnswer::RefusedForGood(reason) => {
-                self.refused(call, reason, true);
+                if self.is_proof(call) {
+                    self.end_unlaunched(State::Rejected, reason);
+                }
                 None
             }
             LaunchAnswer::Unanswered(_) => {
-                // Nothing is known, so nothing changes, but that this call need not be waited for any longer.
+                // Nothing is known, so only the wait for this call ends.
                 if self.awaits(call) {
                     let wait = self.backoff(call.nth);
                     self.check_by(self.now.plus(wait));
@@ -55,6 +59,12 @@ impl Step<'_> {
                 None
             }
         }
+    }
+
+    /// Whether a refusal of `call` proves that nothing was launched: it is the first call, and no repeat was claimed. A
+    /// refused repeat says nothing about the call before it.
+    fn is_proof(&self, call: Call) -> bool {
+        call.nth == 1 && self.awaits(call)
     }
 
     /// Whether `call` is the last one claimed of a launch that is still unanswered.
@@ -69,14 +79,17 @@ impl Step<'_> {
         if attempt != self.record.attempt {
             return None;
         }
-        if self.is_another(arn) {
-            return self.second_task(arn, live);
-        }
         if self.record.state.is_terminal() {
+            if self.is_another(arn) {
+                return self.second_task(arn, live);
+            }
             if self.record.task_arn.is_none() {
                 self.record.task_arn = Some(arn.to_owned());
             }
             return live.then(|| self.orphan(arn)).flatten();
+        }
+        if self.is_another(arn) {
+            return self.replace_task(arn);
         }
         let news = self.record.task_arn.is_none();
         self.record.task_arn = Some(arn.to_owned());
@@ -90,38 +103,61 @@ impl Step<'_> {
         self.stop_if_asked(news, arn)
     }
 
+    /// RunTask's own answer is certain: its client token is this attempt's. The recorded task was adopted by its
+    /// `startedBy`, which anyone may set; it is replaced, and stopped.
+    fn replace_task(&mut self, arn: &str) -> Option<Action> {
+        let adopted = self.record.task_arn.replace(arn.to_owned())?;
+        (self.record.ecs_version, self.record.exit_code) = (None, None);
+        self.check_by(self.now);
+        self.second_task(&adopted, true)
+    }
+
     /// ECS has a task for the current attempt.
     pub(super) fn launched(&mut self) {
         self.record.state = State::Launched;
         self.record.launched_at = Some(self.now);
         self.record.reason = None;
-        self.record.refusals = 0;
+        self.record.forget_refusals();
         self.record.forget_the_launch();
-        // The timer of the creating claim stays: to move it costs two writes of the index, a sixth of what a submission
-        // costs.
-        if self.record.check_at.is_none_or(|check_at| check_at < self.now.plus(self.timers().missing_after)) {
+        // The timer of the creating claim stays: moving it costs two index writes, a sixth of the price of a submission.
+        if self.record.check_at.is_none_or(|check_at| check_at <= self.now.plus(self.timers().lease)) {
             self.check_in(self.timers().first_check);
         }
         self.check_by_timeout();
     }
 
-    /// A refusal that certainly launched nothing. It counts only for the first call, and while no repeat was claimed:
-    /// a refused repeat says nothing about the call before it.
-    pub(super) fn refused(&mut self, call: Call, reason: &str, for_good: bool) {
-        if call.nth != 1 || !self.awaits(call) {
-            return;
-        }
-        if for_good {
-            self.end_unlaunched(State::Rejected, reason);
-        } else if let Some(stop) = &self.record.stop_requested {
+    /// A refusal that certainly launched nothing: back to `queued`, for the same attempt.
+    fn refused_for_now(&mut self, obstacle: Obstacle, reason: &str) {
+        if let Some(stop) = &self.record.stop_requested {
             let reason = stop.reason.clone();
-            self.end(State::Cancelled, reason);
-        } else {
-            self.record.state = State::Queued;
-            self.record.forget_the_launch();
-            self.record.refusals += 1;
-            self.record.reason = Some(reason.to_owned());
-            self.check_in(self.backoff(self.record.refusals));
+            return self.end(State::Cancelled, reason);
+        }
+        if self.is_denied_for_good(obstacle) {
+            return self.end_unlaunched(State::Rejected, reason);
+        }
+        self.record.state = State::Queued;
+        self.record.forget_the_launch();
+        self.record.refusals += 1;
+        self.record.reason = Some(reason.to_owned());
+        self.check_in(self.backoff(self.record.refusals));
+    }
+
+    /// Denied access passes where a role was just changed, so it is retried until the launch deadline, or for
+    /// [`Timers::denied_for`](crate::Timers::denied_for) without one.
+    fn is_denied_for_good(&mut self, obstacle: Obstacle) -> bool {
+        let Record { denied_since, launch_deadline, .. } = &mut *self.record;
+        match obstacle {
+            Obstacle::Capacity | Obstacle::Other => {
+                *denied_since = None;
+                false
+            }
+            Obstacle::Access => {
+                if denied_since.is_none() {
+                    self.alarm = Some(Alarm::AccessDenied);
+                }
+                let since = *denied_since.get_or_insert(self.now);
+                launch_deadline.is_none() && self.now >= since.plus(self.rules.timers.denied_for)
+            }
         }
     }
 
@@ -142,7 +178,7 @@ impl Step<'_> {
         if self.record.lookups >= 2 {
             self.end(
                 State::Lost,
-                "RunTask was never answered, and no task of this submission was found; it may have run",
+                "RunTask was never answered, and ECS has no task of this submission; it may have run",
             );
         } else {
             self.check_in(self.timers().lookup_after);
@@ -150,15 +186,41 @@ impl Step<'_> {
         None
     }
 
-    /// Brings the timer of an unanswered launch to the end of its claim's lease. The claim that created the record set
-    /// it later, and a caller that was not answered has no other way to tell that who made it has died.
+    /// ECS did not tell whether it has a task of this submission, or how that task is. The submission ends as lost once
+    /// that has lasted for [`Timers::give_up_after`](crate::Timers::give_up_after); its task is stopped, if ECS lets it.
+    pub(super) fn not_told(&mut self, attempt: Attempt, at: Timestamp, reason: &str) -> Option<Action> {
+        if attempt != self.record.attempt {
+            return None;
+        }
+        let since = match self.record.state {
+            State::Launching => self.record.unanswered_since,
+            State::Launched | State::Running => {
+                self.check_by(self.now.plus(self.timers().lease));
+                Some(*self.record.untold_since.get_or_insert(at))
+            }
+            State::Queued => None,
+            State::Succeeded | State::Failed | State::Rejected | State::Expired | State::Cancelled | State::Lost => {
+                None
+            }
+        };
+        if since.is_none_or(|since| at < since.plus(self.timers().give_up_after)) {
+            return None;
+        }
+        self.alarm = Some(Alarm::GivenUp);
+        self.end(State::Lost, format!("ECS did not tell about its task for too long; it may have run: {reason}"));
+        let task_arn = self.record.task_arn.clone()?;
+        Some(self.stop_task(task_arn, "its submission is lost".to_owned(), AfterStop::Nothing))
+    }
+
+    /// Brings the timer of an unanswered launch forward to the end of its claim's lease. The claim that created the
+    /// record set it later, and a caller that got no answer cannot tell that the claiming process died.
     pub(super) fn resubmitted(&mut self) {
         if let (State::Launching, Some(claimed_at)) = (self.record.state, self.record.last_call_at) {
             self.check_by(claimed_at.plus(self.timers().lease));
         }
     }
 
-    /// Ends what was not launched and never will be; `failed` if a container of an attempt before may have run.
+    /// Ends a submission whose current attempt never launched; `failed` if a container of an earlier attempt may have run.
     pub(super) fn end_unlaunched(&mut self, state: State, reason: &str) {
         if self.record.ran_before {
             let before = self.record.attempts.last().cloned().unwrap_or_default();

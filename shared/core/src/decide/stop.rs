@@ -1,4 +1,4 @@
-//! Stopping: at the caller's wish, after a timeout, and of tasks that should not live.
+//! Stopping: on request, after a timeout, and of tasks that should not be alive.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ impl Step<'_> {
         Some(self.stop_task(task_arn, reason.to_owned(), AfterStop::Nothing))
     }
 
-    /// A stop that was asked for before the task was known.
+    /// A stop that was requested before the task was known.
     pub(super) fn stop_if_asked(&mut self, news: bool, arn: &str) -> Option<Action> {
         let reason = self.record.stop_requested.as_ref().filter(|_| news)?.reason.clone();
         Some(self.stop_task(arn.to_owned(), reason, AfterStop::Nothing))
@@ -55,7 +55,7 @@ impl Step<'_> {
             State::Queued | State::Launching | State::Launched | State::Running => false,
             State::Succeeded | State::Failed => false,
         };
-        // Its own end was seen: what shows it alive is older.
+        // Its end was recorded: a description that shows it alive is older.
         let seen_to_end = self.record.exit_code.is_some() || self.record.stopped_at.is_some();
         if !ended_without || seen_to_end {
             return None;
@@ -65,9 +65,9 @@ impl Step<'_> {
         Some(self.stop_task(arn.to_owned(), reason, AfterStop::Nothing))
     }
 
-    /// When the state's timeout strikes, and which it is.
+    /// When the state's timeout expires, and which one it is.
     pub(super) fn timeout(&self) -> Option<(Timestamp, StopCause, u32)> {
-        // A container that has exited is only waiting for its task to be torn down.
+        // The container has exited; only its task is still being torn down.
         if self.record.exit_code.is_some() {
             return None;
         }

@@ -1,4 +1,6 @@
-//! The task: what events and descriptions tell of it, how it ends, and what follows.
+//! The task: its events and descriptions, its end, and the next attempt.
+
+use std::time::Duration;
 
 use crate::{
     decide::{Action, AfterStop, Step},
@@ -8,6 +10,9 @@ use crate::{
     task::{Task, cluster_name, task_id},
     time::Timestamp,
 };
+
+/// How far ECS's clock may be behind the bridge's.
+const CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
 
 impl Step<'_> {
     pub(super) fn due_launched(&mut self) -> Option<Action> {
@@ -25,7 +30,7 @@ impl Step<'_> {
     }
 
     pub(super) fn seen(&mut self, task: &Task) -> Option<Action> {
-        if task.attempt != self.record.attempt || !self.is_our_cluster(task) {
+        if task.attempt != self.record.attempt || !self.is_our_cluster(task) || self.is_from_before(task) {
             return None;
         }
         let live = task.is_live(&self.record.container_name);
@@ -66,11 +71,17 @@ impl Step<'_> {
         self.record.cluster.is_empty() || cluster_name(&self.record.cluster) == cluster_name(&task.cluster_arn)
     }
 
-    pub(super) fn heard(&mut self) {
-        (self.record.missing_count, self.record.missing_at) = (0, None);
+    /// Whether the event is older than the record: a replayed dead letter of an earlier submission with the same id.
+    fn is_from_before(&self, task: &Task) -> bool {
+        task.at.is_some_and(|at| at.plus(CLOCK_SKEW) < self.record.created_at)
     }
 
-    /// Takes over only what was unknown; never an exit code, never a state.
+    pub(super) fn heard(&mut self) {
+        (self.record.missing_count, self.record.missing_at) = (0, None);
+        self.record.untold_since = None;
+    }
+
+    /// Records only what was unknown; never an exit code, never a state.
     pub(super) fn fill_in(&mut self, task: &Task) {
         let record = &mut *self.record;
         let before = record.clone();
@@ -80,7 +91,7 @@ impl Step<'_> {
         fill(&mut record.started_at, task.started_at.as_ref());
         fill(&mut record.stopped_at, task.stopped_at.as_ref());
         fill(&mut record.container_exited_at, task.execution_stopped_at.as_ref());
-        // The task's status goes along with a fact that is written anyway, and is not worth a write of its own.
+        // The task's status is recorded along with another fact, but does not cause a write by itself.
         if before != *record {
             record.ecs_version = Some(task.version);
             record.last_status = Some(task.last_status.clone());
@@ -88,7 +99,7 @@ impl Step<'_> {
         }
     }
 
-    /// Takes over a newer version of the task.
+    /// Records a newer version of the task.
     pub(super) fn observe(&mut self, task: &Task) {
         self.heard();
         if matches!(self.record.state, State::Queued | State::Launching) {
@@ -114,7 +125,7 @@ impl Step<'_> {
         }
     }
 
-    /// Ends the attempt, or the submission, if what was seen is its end.
+    /// Ends the attempt, or the submission, if `task` has ended.
     pub(super) fn conclude(&mut self, task: &Task) {
         let exit_code = task.exit_code(&self.record.container_name);
         let over = match self.record.policy.complete_on {
@@ -136,7 +147,7 @@ impl Step<'_> {
     pub(super) fn exited(&mut self, task: &Task, code: i32) {
         self.record.exit_code = Some(code);
         if code != 0 && self.relaunches() {
-            // Spot ends containers with 143 or 137. The next attempt waits until this one's task is over.
+            // Spot ends containers with 143 or 137. The next attempt waits until this task is STOPPED.
             if task.is_stopped() {
                 let reason = format!("{} with exit code {code}", self.stop_words());
                 self.next_attempt(reason, true);
@@ -178,7 +189,7 @@ impl Step<'_> {
         }
     }
 
-    /// Whether the stop code known by now is one to run again after, and there is an attempt left to do so.
+    /// Whether `relaunch_on` names the recorded stop code, and an attempt is left.
     pub(super) fn relaunches(&self) -> bool {
         let Record { policy, stop_code, stop_requested, attempt, .. } = &*self.record;
         stop_requested.is_none()
@@ -190,7 +201,7 @@ impl Step<'_> {
         self.record.stop_code.as_deref().unwrap_or("the task stopped without a stop code")
     }
 
-    /// Back to `queued` for another attempt; all that was observed of this one is forgotten but its reason.
+    /// Back to `queued` for another attempt; of this one only the reason is kept.
     pub(super) fn next_attempt(&mut self, reason: String, may_have_run: bool) {
         let Some(attempt) = self.record.attempt.next() else {
             return self.end(State::Failed, reason);
@@ -201,7 +212,7 @@ impl Step<'_> {
         record.state = State::Queued;
         record.ran_before |= may_have_run;
         record.seen_running = false;
-        record.refusals = 0;
+        record.forget_refusals();
         (record.task_arn, record.ecs_version, record.exit_code) = (None, None, None);
         (record.last_status, record.desired_status) = (None, None);
         (record.stop_code, record.stopped_reason, record.reason) = (None, None, None);

@@ -126,7 +126,7 @@ fn unanswered() -> LaunchAnswer {
 }
 
 fn refused() -> LaunchAnswer {
-    LaunchAnswer::RefusedForNow("RESOURCE:CPU".to_owned())
+    LaunchAnswer::RefusedForNow(Obstacle::Capacity, "RESOURCE:CPU".to_owned())
 }
 
 fn at(version: u64, last_status: &str, containers: Vec<Container>) -> Task {
@@ -662,11 +662,159 @@ fn a_task_that_run_task_shows_as_stopped_is_looked_at_at_once() {
 }
 
 #[test]
-fn a_row_that_is_not_terminal_outlives_its_retention() {
+fn only_a_terminal_record_has_a_time_to_live() {
+    let mut life = Life::launched(Policy::default());
+    assert_eq!(life.record.expires_at, NEVER);
+    // As an earlier version wrote it.
+    life.record.expires_at = life.now.seconds();
+    life.see(running(2));
+    assert_eq!(life.record.expires_at, NEVER);
+    life.see(exited(3, 0));
+    assert_eq!(life.record.expires_at, life.now.plus(rules().retention).seconds());
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn denied() -> LaunchAnswer {
+    LaunchAnswer::RefusedForNow(Obstacle::Access, "AccessDeniedException: not authorized".to_owned())
+}
+
+impl Life {
+    fn not_told(&mut self) -> State {
+        let input = Input::NotTold {
+            attempt: self.record.attempt,
+            at: self.now,
+            reason: "AccessDeniedException: not authorized".to_owned(),
+        };
+        self.learn(input)
+    }
+
+    /// ECS refuses every lookup and description; answers how long it took to end.
+    fn until_given_up(&mut self) -> Duration {
+        let begun = self.now;
+        while !self.record.state.is_terminal() {
+            self.due();
+            assert!(matches!(self.action, Some(Action::LookUp(_) | Action::Describe { .. })), "{:?}", self.action);
+            self.not_told();
+            assert!(self.now.since(begun) < 30 * HOUR, "{:#?}", self.record);
+        }
+        self.now.since(begun)
+    }
+}
+
+#[test]
+fn a_launch_whose_lookups_are_refused_for_a_day_is_lost_with_an_alarm() {
+    let (mut life, call) = Life::launching();
+    life.learn(Input::Launch(call, unanswered()));
+    life.wait(50 * MINUTE);
+    life.until_given_up();
+    assert_eq!((life.record.state, life.alarm), (State::Lost, Some(Alarm::GivenUp)));
+    assert!(life.now.since(call.claimed_at) >= 24 * HOUR);
+    assert!(life.record.reason.as_deref().unwrap().contains("AccessDeniedException"));
+}
+
+#[test]
+fn a_task_that_ecs_does_not_describe_for_a_day_is_lost_with_an_alarm_and_stopped() {
     let mut life = Life::launched(Policy::default());
     life.see(running(2));
-    let first = life.record.expires_at;
-    life.wait(Duration::from_secs(20 * 86_400));
+    assert!(life.until_given_up() >= 24 * HOUR);
+    assert_eq!((life.record.state, life.alarm, life.stops()), (State::Lost, Some(Alarm::GivenUp), true));
+}
+
+#[test]
+fn a_task_that_is_seen_between_is_not_given_up() {
+    let mut life = Life::launched(Policy::default());
+    life.not_told();
+    life.wait(23 * HOUR).see(running(2));
+    assert_eq!(life.record.untold_since, None);
+    life.wait(2 * HOUR);
+    assert_eq!(life.not_told(), State::Running);
+}
+
+#[test]
+fn a_failed_description_is_repeated_after_a_lease() {
+    let mut life = Life::launched(Policy::default());
+    life.see(running(2));
     life.due();
-    assert!(life.record.expires_at > first);
+    life.not_told();
+    assert_eq!(life.record.check_at, Some(life.now.plus(rules().timers.lease)));
+}
+
+#[test]
+fn denied_access_is_retried_for_an_hour_and_raises_one_alarm() {
+    let mut life = Life::queued();
+    let begun = life.now;
+    let mut alarms = 0;
+    while !life.record.state.is_terminal() {
+        life.due();
+        life.learn(Input::Launch(life.call(), denied()));
+        alarms += usize::from(life.alarm == Some(Alarm::AccessDenied));
+    }
+    assert_eq!((life.record.state, alarms), (State::Rejected, 1));
+    let lasted = life.now.since(begun);
+    assert!((HOUR..HOUR + 2 * MINUTE).contains(&lasted), "{lasted:?}");
+}
+
+#[test]
+fn denied_access_is_retried_until_the_launch_deadline() {
+    let deadline = Some(now().plus(3 * HOUR));
+    let submission = Submission { launch_deadline: deadline, ..submission("a") };
+    let mut life = Life::of(Record::queued(submission, now(), &rules()));
+    while !life.record.state.is_terminal() {
+        life.due();
+        if life.action.is_some() {
+            life.learn(Input::Launch(life.call(), denied()));
+        }
+    }
+    assert_eq!(life.record.state, State::Expired);
+    assert!(life.now.since(now()) >= 3 * HOUR);
+    assert!(life.record.reason.as_deref().unwrap().contains("AccessDeniedException"));
+}
+
+#[test]
+fn access_that_comes_back_for_a_while_starts_the_hour_again() {
+    let mut life = Life::queued();
+    life.due();
+    life.learn(Input::Launch(life.call(), denied()));
+    life.due();
+    life.learn(Input::Launch(life.call(), refused()));
+    life.wait(2 * HOUR).due();
+    assert_eq!(life.learn(Input::Launch(life.call(), denied())), State::Queued);
+}
+
+#[test]
+fn an_event_from_before_the_record_is_ignored() {
+    let mut life = Life::queued();
+    let before = Timestamp::from_millis(now().millis() - 86_400_000);
+    life.see(Task { at: Some(before), ..exited(9, 1) });
+    assert_eq!((life.record.state, life.wrote), (State::Queued, false));
+}
+
+#[test]
+fn a_task_adopted_by_its_started_by_gives_way_to_run_tasks_own_answer() {
+    let (mut life, call) = Life::launching();
+    let other = Task { arn: "arn:aws:ecs:eu-west-1:123456789012:task/nightly/ffffffff".to_owned(), ..running(7) };
+    life.see(other.clone());
+    assert_eq!(life.record.task_arn.as_ref(), Some(&other.arn));
+    life.learn(Input::Launch(call, live_task()));
+    assert_eq!(life.record.task_arn, Some(task("PENDING").arn));
+    assert!(matches!(&life.action, Some(Action::Stop { task_arn, .. }) if *task_arn == other.arn), "{:?}", life.action);
+    assert_eq!(life.alarm, Some(Alarm::SecondTask));
+    life.see(Task { arn: other.arn, ..exited(8, 0) });
+    assert!(!life.record.state.is_terminal(), "the other task's end is not this submission's");
+    assert_eq!(life.see(exited(2, 3)), State::Failed);
+}
+
+#[test]
+fn the_creating_claim_is_due_while_its_call_can_still_be_repeated_before_the_deadline() {
+    let Timers { lease, send_within, first_check, .. } = rules().timers;
+    let due = |deadline: Option<Duration>| {
+        let launch_deadline = deadline.map(|deadline| now().plus(deadline));
+        let (record, _) = Record::launching(Submission { launch_deadline, ..submission("a") }, now(), &rules());
+        record.check_at.unwrap().since(now())
+    };
+    assert_eq!(due(None), first_check);
+    assert_eq!(due(Some(2 * first_check)), first_check);
+    assert_eq!(due(Some(10 * MINUTE)), 10 * MINUTE - send_within);
+    assert_eq!(due(Some(MINUTE)), lease);
 }
