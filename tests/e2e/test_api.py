@@ -295,7 +295,7 @@ def test_a_record_is_shown_by_the_names_of_the_table(stack: Stack) -> None:
     until("its task is torn down", lambda: "stopped_at" in stack.row("shown"))
     row, record = stack.row("shown"), stack.show("shown")
     assert (record["state"], record["exit_code"], record["labels"]) == ("failed", 3, {"dag_id": "etl"})
-    hidden = {"rev", "feed", "changed_at", "content_hash"}
+    hidden = {"rev", "feed", "changed_at", "content_hash", "nonce"}
     assert set(record) == set(row) - hidden and set(row) - set(record) == hidden
     assert MARK not in json.dumps(record) and MARK not in str(row)
 

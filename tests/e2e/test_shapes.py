@@ -88,12 +88,21 @@ def test_a_refusal_for_now_is_no_item_error_and_is_tried_again(stack: Stack) -> 
 
 
 def test_a_refusal_for_good_is_no_item_error_and_says_what_ecs_said(stack: Stack) -> None:
-    error = {"code": "AccessDeniedException", "message": "not authorized to perform: iam:PassRole on resource: x"}
+    error = {"code": "InvalidParameterException", "message": "No Fargate configuration exists for given values."}
     stack.rule(submission_id="refused-for-good", error=error, times=5)
     answer = stack.submit(item("refused-for-good", ["true"]))[0]
     assert answer["state"] == "rejected" and "error" not in answer
-    assert "iam:PassRole" in stack.show("refused-for-good")["reason"]
+    assert "No Fargate configuration" in stack.show("refused-for-good")["reason"]
     assert not stack.tasks("refused-for-good")
+
+
+def test_denied_access_is_retried_as_a_change_of_a_role_takes_a_while(stack: Stack) -> None:
+    error = {"code": "AccessDeniedException", "message": "not authorized to perform: iam:PassRole on resource: x"}
+    stack.rule(submission_id="denied", error=error, times=1)
+    answer = stack.submit(item("denied", ["true"]))[0]
+    assert answer["state"] == "queued" and "error" not in answer
+    assert "iam:PassRole" in stack.show("denied")["reason"]
+    assert stack.until_ended("denied")["state"] == "succeeded"
 
 
 @pytest.mark.parametrize("answer", ["server_error", "none"])
