@@ -210,10 +210,15 @@ fn cut(reason: &str) -> String {
     reason.chars().take(255).collect()
 }
 
-/// Code and message of an error; nothing of the request.
+/// Code and message of an error.
 fn words<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> String {
+    words_with(error, str::to_owned)
+}
+
+/// Code and message of an error, the message as `rewrite` gives it.
+fn words_with<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>, rewrite: impl Fn(&str) -> String) -> String {
     match (error.code(), error.message()) {
-        (Some(code), Some(message)) => format!("{code}: {message}"),
+        (Some(code), Some(message)) => format!("{code}: {}", rewrite(message)),
         (Some(code), None) => code.to_owned(),
         (None, _) => match error {
             SdkError::ConstructionFailure(_) => "no request could be made".to_owned(),
@@ -245,7 +250,7 @@ fn answer(output: &RunTaskOutput, body: &str) -> LaunchAnswer {
 
 /// What an error of RunTask proves.
 fn refusal(error: &SdkError<RunTaskError>, body: &str) -> RunTaskAnswer {
-    let reason = run_task::redact(&words(error), body);
+    let reason = words_with(error, |message| run_task::redact(message, body));
     let answer = match error {
         // The request was never sent.
         SdkError::ConstructionFailure(_) => LaunchAnswer::RefusedForNow(Obstacle::Other, reason),

@@ -125,7 +125,7 @@ impl Profile {
         if !problems.is_empty() {
             return Err(RequestError::Malformed(problems));
         }
-        let refused = run_task::not_allowed(overrides, &self.allow_overrides);
+        let refused = run_task::not_allowed(overrides, &self.allow_overrides, &self.container_name);
         if !refused.is_empty() {
             return Err(RequestError::NotAllowed(refused));
         }
@@ -360,7 +360,7 @@ mod tests {
             "\"a b\": the profile's name must be",
             "etl.run_task: count: is set by the bridge",
             "etl.run_task: clientToken: is set by the bridge",
-            "etl.run_task: subnets: is no parameter of RunTask",
+            "etl.run_task: subnets: belongs elsewhere: RunTask has it as networkConfiguration",
             "etl.container_name: is needed",
             "etl.max_attempts: must be a whole number from 1 to 99",
             "etl.relaunch_on: \"EssentialContainerExited\" is no stop code to relaunch on",

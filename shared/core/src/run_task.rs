@@ -3,7 +3,12 @@
 //! It stays JSON in ECS's own spelling from the profile to the wire, so that whatever runs with `RUN_TASK_KWARGS`
 //! runs here; the shape below only tells a misspelt parameter from a right one.
 
-use std::io::{self, Read, Write};
+use std::{
+    borrow::Cow,
+    collections::HashSet,
+    io::{self, Read, Write},
+    ops::Range,
+};
 
 use flate2::{Compression, read::DeflateDecoder, write::DeflateEncoder};
 use serde::{Deserialize, Serialize};
@@ -17,13 +22,16 @@ pub const OVERRIDES_CHARACTERS: usize = 8192;
 /// RunTask's parameters that are the bridge's own.
 pub const OURS: [&str; 3] = ["count", "startedBy", "clientToken"];
 
-/// Parameters that decide under which rights, where and as what a task runs. An allow-list opens them only by naming
-/// them in full.
-const GUARDED: [&str; 5] = [
+/// Parameters that decide under which rights, where and as what a task runs, and who may look into it. An allow-list
+/// opens them only by naming them, or a parameter below them.
+const GUARDED: [&str; 8] = [
     "cluster",
     "taskDefinition",
+    "networkConfiguration",
+    "enableExecuteCommand",
     "overrides.taskRoleArn",
     "overrides.executionRoleArn",
+    "overrides.containerOverrides.environmentFiles",
     "volumeConfigurations.managedEBSVolume.roleArn",
 ];
 
@@ -155,9 +163,16 @@ fn check_object(object: &Map<String, Value>, shape: &Shape, path: &str, problems
         match members.iter().find(|(member, _)| member == name) {
             Some((_, shape)) => check_value(value, shape, &join(path, name), problems),
             None => {
-                let known: Vec<_> = members.iter().map(|(member, _)| *member).collect();
-                let problem = format!("is no parameter of RunTask; known here: {}", known.join(", "));
-                problems.push(Problem { path: join(path, name), place: join(path, "*"), problem });
+                let path_of_it = join(path, name);
+                problems.push(match place_of(name, &RUN_TASK, "") {
+                    // A name of RunTask's own tells nothing of the caller.
+                    Some(place) => Problem::new(&path_of_it, format!("belongs elsewhere: RunTask has it as {place}")),
+                    None => {
+                        let known: Vec<_> = members.iter().map(|(member, _)| *member).collect();
+                        let problem = format!("is no parameter of RunTask; known here: {}", known.join(", "));
+                        Problem { path: path_of_it, place: join(path, "*"), problem }
+                    }
+                });
             }
         }
     }
@@ -184,10 +199,27 @@ fn check_value(value: &Value, shape: &Shape, path: &str, problems: &mut Vec<Prob
     problems.push(Problem::new(path, wanted));
 }
 
-/// Whether `path` names a parameter of RunTask, at any depth.
+/// Where RunTask has a parameter of this name, nearest to the root; nothing where it has none.
+fn place_of(name: &str, shape: &Shape, path: &str) -> Option<String> {
+    match shape {
+        List(item) => place_of(name, item, path),
+        Object(members) if members.iter().any(|(member, _)| *member == name) => Some(join(path, name)),
+        Object(members) => members.iter().find_map(|(member, shape)| place_of(name, shape, &join(path, member))),
+        Text | Number | Flag => None,
+    }
+}
+
+/// Whether `path` names a parameter of RunTask, at any depth. `overrides.containerOverrides[log]` is that of the
+/// container `log`.
 pub(crate) fn is_parameter(path: &str) -> bool {
     let mut shape = &RUN_TASK;
-    path.split('.').all(|name| {
+    if path
+        .split_once('[')
+        .is_some_and(|(_, rest)| !rest.split_once(']').is_some_and(|(name, _)| is_container_name(name)))
+    {
+        return false;
+    }
+    without_container(path).split('.').all(|name| {
         while let List(item) = shape {
             shape = item;
         }
@@ -200,37 +232,79 @@ pub(crate) fn is_parameter(path: &str) -> bool {
     })
 }
 
-/// The parameters that `overrides` sets and `allowed` does not open, in dots.
-pub fn not_allowed(overrides: &Map<String, Value>, allowed: &[String]) -> Vec<String> {
+/// The parameters that `overrides` sets and `allowed` does not open, in dots. `own` is the profile's container; an
+/// override of another is `overrides.containerOverrides[*]` in the answer, and opened only by its name in the brackets.
+pub fn not_allowed(overrides: &Map<String, Value>, allowed: &[String], own: &str) -> Vec<String> {
     let mut paths = Vec::new();
-    leaves(&Value::Object(overrides.clone()), "", &mut paths);
+    leaves(&Value::Object(overrides.clone()), "", own, &mut paths);
     paths.retain(|path| !is_allowed(path, allowed));
-    paths.sort();
-    paths.dedup();
-    paths
+    let mut refused: Vec<_> = paths.iter().map(|path| anonymous(path)).collect();
+    refused.sort();
+    refused.dedup();
+    refused
 }
 
 fn is_allowed(path: &str, allowed: &[String]) -> bool {
+    let plain = without_container(path);
+    let is_own = plain == path;
     // The name only says which container an override is for.
-    path == "overrides.containerOverrides.name"
-        || allowed.iter().any(|entry| match GUARDED.iter().find(|guarded| covers(guarded, path)) {
-            Some(guarded) => entry == guarded,
-            None => entry == "*" || covers(entry, path),
+    is_own && path == "overrides.containerOverrides.name"
+        || allowed.iter().any(|entry| {
+            let opens = |entry: &str| covers(entry, path);
+            match GUARDED.iter().find(|guarded| covers(guarded, &plain)) {
+                Some(guarded) => covers(guarded, &without_container(entry)) && opens(entry),
+                None if is_own => entry == "*" || opens(entry),
+                None => entry.contains('[') && (opens(entry) || is_name_of(path, entry)),
+            }
         })
+}
+
+/// Whether `path` is the name in an override of a container that `entry` opens a part of.
+fn is_name_of(path: &str, entry: &str) -> bool {
+    let container = |text: &str| text.find(']').and_then(|end| text.get(..=end)).map(str::to_owned);
+    path.ends_with("].name") && container(path) == container(entry)
+}
+
+/// `overrides.containerOverrides[log].cpu` without `[log]`.
+fn without_container(path: &str) -> Cow<'_, str> {
+    replace_container(path, "")
+}
+
+/// The same with `[*]`: the name of a container is the caller's, and not repeated.
+fn anonymous(path: &str) -> String {
+    replace_container(path, "[*]").into_owned()
+}
+
+/// What ECS takes as a container's name: letters, digits, hyphens and underscores.
+fn is_container_name(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+}
+
+fn replace_container<'a>(path: &'a str, with: &str) -> Cow<'a, str> {
+    match path.strip_prefix(CONTAINER_OVERRIDES).and_then(|rest| rest.strip_prefix('[')?.rsplit_once(']')) {
+        Some((_, rest)) => format!("{CONTAINER_OVERRIDES}{with}{rest}").into(),
+        None => path.into(),
+    }
 }
 
 fn covers(entry: &str, path: &str) -> bool {
     path.strip_prefix(entry).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
-fn leaves(value: &Value, path: &str, paths: &mut Vec<String>) {
+fn leaves(value: &Value, path: &str, own: &str, paths: &mut Vec<String>) {
     match value {
         Value::Object(members) if !members.is_empty() => {
-            members.iter().for_each(|(name, value)| leaves(value, &join(path, name), paths));
+            members.iter().for_each(|(name, value)| leaves(value, &join(path, name), own, paths));
         }
-        Value::Array(items) if items.iter().any(Value::is_object) => {
-            items.iter().for_each(|item| leaves(item, path, paths));
-        }
+        Value::Array(items) if items.iter().any(Value::is_object) => items.iter().for_each(|item| {
+            match item.get("name").and_then(Value::as_str).filter(|_| path == CONTAINER_OVERRIDES) {
+                Some(name) if name == own => leaves(item, path, own, paths),
+                Some(name) if is_container_name(name) => leaves(item, &format!("{path}[{name}]"), own, paths),
+                // No entry of an allow-list opens this.
+                Some(_) => leaves(item, &format!("{path}[*]"), own, paths),
+                None => leaves(item, path, own, paths),
+            }
+        }),
         // The root itself is no parameter.
         Value::Object(_) if path.is_empty() => {}
         _ => paths.push(path.to_owned()),
@@ -313,10 +387,17 @@ impl FrozenRequest {
     }
 }
 
-/// `message` of an ECS error, without any longer text that the body of the request gave as command or environment:
-/// such a message may quote what it refuses.
+/// The shortest fragment of a command or an environment that counts as a secret, in characters other than white space.
+const FRAGMENT: usize = 6;
+
+/// What stands in place of a secret.
+const REDACTED: &str = "[redacted]";
+
+/// `message` of an ECS error without command and environment: such a message may quote the request that it refuses.
+///
+/// Every run of [`FRAGMENT`] or more characters that also stands in a word of a command or in the value of a variable is
+/// replaced: whole, cut, wrapped by white space, or escaped as in JSON (also twice). Shorter runs tell nothing.
 pub fn redact(message: &str, body: &str) -> String {
-    const SHORTEST: usize = 6;
     let request: Value = serde_json::from_str(body).unwrap_or_default();
     let containers = request.pointer("/overrides/containerOverrides").and_then(Value::as_array).into_iter().flatten();
     let secrets = containers.flat_map(|container| {
@@ -324,9 +405,49 @@ pub fn redact(message: &str, body: &str) -> String {
         let values = list("environment").filter_map(|variable| variable.get("value"));
         list("command").chain(values).filter_map(Value::as_str)
     });
-    secrets
-        .filter(|secret| secret.len() >= SHORTEST)
-        .fold(message.to_owned(), |message, secret| message.replace(secret, "[redacted]"))
+    let mut fragments = HashSet::new();
+    for secret in secrets {
+        let escaped = json_escaped(secret);
+        for form in [secret, &escaped, &json_escaped(&escaped)] {
+            fragments.extend(visible(form).collect::<Vec<_>>().windows(FRAGMENT).map(text_of));
+        }
+    }
+    // The characters of the message that a reader sees, with the places where they stand.
+    let seen: Vec<_> = message.char_indices().filter(|(_, character)| !character.is_whitespace()).collect();
+    let mut spans: Vec<Range<usize>> = Vec::new();
+    for window in seen.windows(FRAGMENT) {
+        let [(begin, _), .., (last, character)] = window else { continue };
+        let end = last + character.len_utf8();
+        if fragments.contains(&window.iter().map(|(_, character)| *character).collect::<String>()) {
+            match spans.last_mut().filter(|span| *begin <= span.end) {
+                Some(span) => span.end = end,
+                None => spans.push(*begin..end),
+            }
+        }
+    }
+    let mut redacted = String::with_capacity(message.len());
+    let mut from = 0;
+    for span in spans {
+        redacted.push_str(message.get(from..span.start).unwrap_or_default());
+        redacted.push_str(REDACTED);
+        from = span.end;
+    }
+    redacted.push_str(message.get(from..).unwrap_or_default());
+    redacted
+}
+
+fn visible(text: &str) -> impl Iterator<Item = char> {
+    text.chars().filter(|character| !character.is_whitespace())
+}
+
+fn text_of(characters: &[char]) -> String {
+    characters.iter().collect()
+}
+
+/// `text` as it stands between the quotes of a JSON string.
+fn json_escaped(text: &str) -> String {
+    let quoted = Value::from(text).to_string();
+    quoted.get(1..quoted.len() - 1).unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]
@@ -427,7 +548,7 @@ mod tests {
             "overrides": {"taskRoleArn": "arn", "cpu": "512", "containerOverrides": [{"name": "main", "cpu": 1}]},
         }));
         let refused = |allowed: &[&str]| {
-            not_allowed(&overrides, &allowed.iter().map(ToString::to_string).collect::<Vec<_>>()).join(" ")
+            not_allowed(&overrides, &allowed.iter().map(ToString::to_string).collect::<Vec<_>>(), "main").join(" ")
         };
         assert_eq!(refused(&["*"]), "cluster overrides.taskRoleArn taskDefinition");
         assert_eq!(refused(&["*", "cluster", "taskDefinition", "overrides.taskRoleArn"]), "");
@@ -439,8 +560,69 @@ mod tests {
 
     #[test]
     fn an_empty_object_is_an_override_too() {
-        assert_eq!(not_allowed(&object(json!({"networkConfiguration": {}})), &[]), ["networkConfiguration"]);
-        assert!(not_allowed(&Map::new(), &[]).is_empty());
+        assert_eq!(not_allowed(&object(json!({"networkConfiguration": {}})), &[], "main"), ["networkConfiguration"]);
+        assert!(not_allowed(&Map::new(), &[], "main").is_empty());
+    }
+
+    fn refused(overrides: Value, allowed: &[&str]) -> String {
+        let allowed: Vec<_> = allowed.iter().map(ToString::to_string).collect();
+        not_allowed(&object(overrides), &allowed, "main").join(" ")
+    }
+
+    #[test]
+    fn another_container_is_open_only_by_its_name() {
+        let sidecar = json!({"overrides": {"containerOverrides": [{"name": "log", "cpu": 1, "environment": []}]}});
+        let all = "overrides.containerOverrides[*].cpu overrides.containerOverrides[*].environment \
+                   overrides.containerOverrides[*].name";
+        for allowed in ["*", "overrides", "overrides.containerOverrides", "overrides.containerOverrides[other]"] {
+            assert_eq!(refused(sidecar.clone(), &[allowed]), all, "{allowed}");
+        }
+        assert_eq!(refused(sidecar.clone(), &["overrides.containerOverrides[log]"]), "");
+        let cpu = refused(sidecar, &["overrides.containerOverrides[log].cpu"]);
+        assert_eq!(cpu, "overrides.containerOverrides[*].environment");
+        assert!(
+            is_parameter("overrides.containerOverrides[log].cpu")
+                && !is_parameter("overrides.containerOverrides[log].cpus")
+        );
+        for odd in ["log].cpu[x", "*", "", "log]", "log].cpu"] {
+            let odd = json!({"overrides": {"containerOverrides": [{"name": odd, "cpu": 1}]}});
+            assert_ne!(refused(odd.clone(), &["overrides.containerOverrides[log]"]), "", "{odd}");
+        }
+        assert!(
+            !is_parameter("overrides.containerOverrides[*].cpu") && !is_parameter("overrides.containerOverrides[log")
+        );
+    }
+
+    #[test]
+    fn what_guards_a_task_is_open_only_by_its_own_name_or_below_it() {
+        let overrides = json!({
+            "enableExecuteCommand": true,
+            "networkConfiguration": {"awsvpcConfiguration": {"subnets": ["s"], "assignPublicIp": "ENABLED"}},
+            "overrides": {"containerOverrides": [{"name": "main", "environmentFiles": [{"value": "s3", "type": "s3"}]}]},
+        });
+        let files = "overrides.containerOverrides.environmentFiles";
+        let all = refused(overrides.clone(), &["*", "overrides.containerOverrides"]);
+        assert!(all.contains("enableExecuteCommand") && all.contains("assignPublicIp") && all.contains(files), "{all}");
+        let subnets = "networkConfiguration.awsvpcConfiguration.subnets";
+        let rest = refused(overrides, &["enableExecuteCommand", files, subnets]);
+        assert_eq!(rest, "networkConfiguration.awsvpcConfiguration.assignPublicIp");
+    }
+
+    #[test]
+    fn a_parameter_at_the_wrong_level_is_told_where_it_belongs() {
+        let problems = check(&object(json!({"containerOverrides": [], "subnets": ["secret"], "hunter2": 1})));
+        let words: Vec<_> = problems.iter().map(Problem::unquoted).collect();
+        assert!(
+            words.contains(
+                &"containerOverrides: belongs elsewhere: RunTask has it as overrides.containerOverrides".to_owned()
+            ),
+            "{words:?}"
+        );
+        assert!(
+            words.iter().any(|words| words.contains("networkConfiguration.awsvpcConfiguration.subnets")),
+            "{words:?}"
+        );
+        assert!(words.iter().all(|words| !words.contains("hunter2") && !words.contains("secret")), "{words:?}");
     }
 
     #[test]
@@ -464,6 +646,39 @@ mod tests {
             "cannot run [redacted] with [redacted] in main"
         );
         assert_eq!(redact("as it is", "not json"), "as it is");
+    }
+
+    fn body(secrets: &[&str]) -> String {
+        json!({"overrides": {"containerOverrides": [{"name": "main", "command": secrets}]}}).to_string()
+    }
+
+    #[test]
+    fn a_secret_within_another_is_redacted_in_whichever_order_they_come() {
+        let command = ["/bin/sh", "-c", "/bin/sh /run.sh --password hunter2hunter2"];
+        let message = "invalid: [/bin/sh, -c, /bin/sh /run.sh --password hunter2hunter2]";
+        for order in [command, [command[2], command[1], command[0]]] {
+            let redacted = redact(message, &body(&order));
+            assert!(redacted.starts_with("invalid: [[redacted], -c, [redacted]"), "{redacted}");
+            assert!(!redacted.contains("hunter"), "{redacted}");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_redacted_cut_wrapped_and_escaped() {
+        let secret = "pass\"word\n=hunter2-hunter3";
+        for message in [
+            "cut: pass\"word\n=hunt...",
+            "cut: ...ter2-hunter3 is too long",
+            "wrapped: pass\"word =hunter2-\n   hunter3",
+            r#"escaped: pass\"word\n=hunter2-hunter3"#,
+            r#"twice: pass\\\"word\\n=hunter2-hunter3"#,
+        ] {
+            let redacted = redact(message, &body(&[secret]));
+            assert!(
+                redacted.contains("[redacted]") && !redacted.contains("word") && !redacted.contains("hunter"),
+                "{redacted}"
+            );
+        }
     }
 
     #[test]
