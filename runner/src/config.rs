@@ -1,0 +1,227 @@
+//! The configuration: read once, all errors together.
+
+use std::time::Duration;
+
+use aws_credential_types::Credentials;
+
+use crate::credentials::Source;
+use crate::work::Endpoint;
+
+/// The variables that RunTask gives to this program. No command sees them.
+pub const OWN_VARIABLES: [&str; 7] = [
+    "ECS_BRIDGE_WORK_URL",
+    "ECS_BRIDGE_WORK_FUNCTION",
+    "ECS_BRIDGE_RUNNER_ID",
+    "ECS_BRIDGE_RUNNER_TOKEN",
+    "ECS_BRIDGE_TAKE_INTERVAL_MS",
+    "ECS_BRIDGE_COMMANDS_PER_CONTAINER",
+    "ECS_BRIDGE_ZYGOTE",
+];
+
+const DEFAULT_TAKE_INTERVAL: Duration = Duration::from_millis(1000);
+/// The path of Lambda's Invoke API.
+const INVOKE: &str = "/2015-03-31/functions";
+
+/// What this program needs to know. Holds secrets, so it has no `Debug`.
+pub struct Config {
+    /// Where the work function is.
+    pub endpoint: Endpoint,
+    /// Where the credentials come from.
+    pub credentials: Source,
+    /// The runner's id in the bridge's table.
+    pub runner_id: String,
+    /// The runner's secret.
+    pub token: String,
+    /// The first delay after a failed call; later ones double.
+    pub take_interval: Duration,
+    /// The zygote's program and arguments.
+    pub zygote: Option<Vec<String>>,
+}
+
+/// Why the configuration cannot be used.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Problems {
+    /// Whether all that is missing is credentials.
+    pub credentials_only: bool,
+    /// One message for each problem.
+    pub messages: Vec<String>,
+}
+
+impl Config {
+    /// Reads the configuration. `zygote` is the command line's value, which takes precedence over the environment's.
+    ///
+    /// # Errors
+    /// Every problem at once.
+    pub fn read(variable: impl Fn(&str) -> Option<String>, zygote: Option<String>) -> Result<Self, Problems> {
+        let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
+        let mut messages = Vec::new();
+        let mut required = |name: &str| {
+            variable(name).unwrap_or_else(|| {
+                messages.push(format!("{name} is not set; the bridge sets it on the containers of a pool"));
+                String::new()
+            })
+        };
+        let runner_id = required("ECS_BRIDGE_RUNNER_ID");
+        let token = required("ECS_BRIDGE_RUNNER_TOKEN");
+        let take_interval = match variable("ECS_BRIDGE_TAKE_INTERVAL_MS").map(|value| value.parse::<u32>()) {
+            None => DEFAULT_TAKE_INTERVAL,
+            Some(Ok(milliseconds)) if milliseconds > 0 => Duration::from_millis(milliseconds.into()),
+            Some(_) => {
+                messages.push("ECS_BRIDGE_TAKE_INTERVAL_MS is not a positive number of milliseconds".into());
+                DEFAULT_TAKE_INTERVAL
+            }
+        };
+        let zygote = zygote.or_else(|| variable("ECS_BRIDGE_ZYGOTE"));
+        let zygote = zygote.map(|line| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
+        let endpoint = endpoint(&variable).map_err(|message| messages.push(message)).ok();
+        let credentials = source(&variable);
+        let credentials_only = messages.is_empty();
+        match (endpoint, credentials) {
+            (Some(endpoint), Some(credentials)) if credentials_only => Ok(Self {
+                endpoint,
+                credentials,
+                runner_id,
+                token,
+                take_interval,
+                zygote: zygote.filter(|words| !words.is_empty()),
+            }),
+            (_, credentials) => {
+                if credentials.is_none() {
+                    messages.push(
+                        "no AWS credentials: the task definition needs a task role (ECS then sets \
+                         AWS_CONTAINER_CREDENTIALS_RELATIVE_URI)"
+                            .into(),
+                    );
+                }
+                Err(Problems { credentials_only, messages })
+            }
+        }
+    }
+}
+
+/// The function URL, or Lambda's Invoke API for a named function.
+fn endpoint(variable: &impl Fn(&str) -> Option<String>) -> Result<Endpoint, String> {
+    let configured_region = || variable("AWS_REGION").or_else(|| variable("AWS_DEFAULT_REGION"));
+    let no_region = || "the region is unknown: set AWS_REGION".to_owned();
+    match (variable("ECS_BRIDGE_WORK_URL"), variable("ECS_BRIDGE_WORK_FUNCTION")) {
+        (Some(_), Some(_)) => Err("ECS_BRIDGE_WORK_URL and ECS_BRIDGE_WORK_FUNCTION are both set".into()),
+        (None, None) => Err("neither ECS_BRIDGE_WORK_URL nor ECS_BRIDGE_WORK_FUNCTION is set; the bridge sets one of \
+                             them on the containers of a pool"
+            .into()),
+        (Some(url), None) => {
+            let host = host(&url).ok_or_else(|| "ECS_BRIDGE_WORK_URL is not an http or https URL".to_owned())?;
+            // A function URL's own region is certain; AWS_REGION may be set for the commands.
+            let region = region_of(&host).or_else(configured_region).ok_or_else(no_region)?;
+            Ok(Endpoint::FunctionUrl { url: format!("{}/v1/work", url.trim_end_matches('/')), region })
+        }
+        (None, Some(function)) => {
+            // arn:aws:lambda:REGION:ACCOUNT:function:NAME
+            let of_arn = function.strip_prefix("arn:").and_then(|arn| arn.split(':').nth(2)).map(str::to_owned);
+            let region = of_arn.or_else(configured_region).ok_or_else(no_region)?;
+            let suffix = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
+            let base =
+                variable("AWS_ENDPOINT_URL_LAMBDA").unwrap_or_else(|| format!("https://lambda.{region}.{suffix}"));
+            if host(&base).is_none() {
+                return Err("AWS_ENDPOINT_URL_LAMBDA is not an http or https URL".into());
+            }
+            let name = function.replace(':', "%3A");
+            Ok(Endpoint::Invoke { url: format!("{}{INVOKE}/{name}/invocations", base.trim_end_matches('/')), region })
+        }
+    }
+}
+
+fn host(url: &str) -> Option<String> {
+    let uri = url.parse::<ureq::http::Uri>().ok()?;
+    matches!(uri.scheme_str(), Some("http" | "https")).then(|| uri.host().map(str::to_owned))?
+}
+
+/// `ID.lambda-url.REGION.on.aws`
+fn region_of(host: &str) -> Option<String> {
+    let mut labels = host.split('.').skip(1);
+    (labels.next() == Some("lambda-url")).then(|| labels.next().map(str::to_owned))?
+}
+
+/// ECS's endpoint before keys from the environment: those may be meant for the commands, and the work function answers
+/// only the role of the runner's own task.
+fn source(variable: &impl Fn(&str) -> Option<String>) -> Option<Source> {
+    let relative = variable("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI").map(|path| format!("http://169.254.170.2{path}"));
+    if let Some(url) = relative.or_else(|| variable("AWS_CONTAINER_CREDENTIALS_FULL_URI")) {
+        return Some(Source::Container {
+            url,
+            authorization: variable("AWS_CONTAINER_AUTHORIZATION_TOKEN"),
+            authorization_file: variable("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE").map(Into::into),
+        });
+    }
+    let key = variable("AWS_ACCESS_KEY_ID")?;
+    let secret = variable("AWS_SECRET_ACCESS_KEY")?;
+    Some(Source::Fixed(Credentials::new(key, secret, variable("AWS_SESSION_TOKEN"), None, "environment")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COMPLETE: [(&str, &str); 4] = [
+        ("ECS_BRIDGE_WORK_URL", "https://abc.lambda-url.eu-central-1.on.aws/"),
+        ("ECS_BRIDGE_RUNNER_ID", "runner-1"),
+        ("ECS_BRIDGE_RUNNER_TOKEN", "secret"),
+        ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/v2/credentials/1"),
+    ];
+
+    fn read(variables: &[(&str, &str)]) -> Result<Config, Problems> {
+        let variable =
+            |name: &str| variables.iter().rev().find(|(known, _)| *known == name).map(|(_, v)| (*v).to_owned());
+        Config::read(variable, None)
+    }
+
+    fn with(more: &[(&'static str, &'static str)]) -> Result<Config, Problems> {
+        read(&[&COMPLETE[..], more].concat())
+    }
+
+    #[test]
+    fn a_function_urls_own_region_wins_over_the_environments() {
+        let config = with(&[("AWS_REGION", "us-east-1")]).ok().unwrap();
+        let url = "https://abc.lambda-url.eu-central-1.on.aws/v1/work".to_owned();
+        assert_eq!(config.endpoint, Endpoint::FunctionUrl { url, region: "eu-central-1".into() });
+    }
+
+    #[test]
+    fn a_function_is_invoked_in_the_region_of_its_arn() {
+        let arn = "arn:aws-cn:lambda:cn-north-1:123456789012:function:work";
+        let config = with(&[("ECS_BRIDGE_WORK_URL", ""), ("ECS_BRIDGE_WORK_FUNCTION", arn)]).ok().unwrap();
+        let path =
+            "2015-03-31/functions/arn%3Aaws-cn%3Alambda%3Acn-north-1%3A123456789012%3Afunction%3Awork/invocations";
+        let url = format!("https://lambda.cn-north-1.amazonaws.com.cn/{path}");
+        assert_eq!(config.endpoint, Endpoint::Invoke { url, region: "cn-north-1".into() });
+    }
+
+    #[test]
+    fn the_tasks_role_wins_over_keys_in_the_environment() {
+        let config = with(&[("AWS_ACCESS_KEY_ID", "AKIA"), ("AWS_SECRET_ACCESS_KEY", "x")]).ok().unwrap();
+        assert!(
+            matches!(config.credentials, Source::Container { url, .. } if url == "http://169.254.170.2/v2/credentials/1")
+        );
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_said_at_once() {
+        let problems = read(&[("ECS_BRIDGE_TAKE_INTERVAL_MS", "soon")]).err().unwrap();
+        assert!(!problems.credentials_only);
+        let said = problems.messages.join("\n");
+        for word in ["RUNNER_ID", "RUNNER_TOKEN", "TAKE_INTERVAL_MS", "WORK_URL", "task role"] {
+            assert!(said.contains(word), "{word} is missing in:\n{said}");
+        }
+    }
+
+    #[test]
+    fn want_of_credentials_alone_is_told_apart() {
+        assert!(read(&COMPLETE[..3]).err().unwrap().credentials_only);
+    }
+
+    #[test]
+    fn a_url_without_a_region_needs_one_from_the_environment() {
+        let url = ("ECS_BRIDGE_WORK_URL", "http://127.0.0.1:8080");
+        assert!(with(&[url]).err().unwrap().messages[0].contains("AWS_REGION"));
+        assert!(with(&[url, ("AWS_REGION", "eu-west-1")]).is_ok());
+    }
+}

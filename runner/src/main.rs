@@ -1,0 +1,159 @@
+//! The program in the containers of a pool: takes commands from the bridge's work function and runs them.
+//!
+//! It knows nothing of the bridge but that function, and nothing of Airflow.
+
+mod config;
+mod credentials;
+mod process;
+mod runner;
+mod work;
+mod zygote;
+
+use std::process::ExitCode;
+use std::sync::mpsc::{Sender, channel};
+
+use rustix::process::Signal;
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
+use signal_hook::iterator::Signals;
+
+use crate::config::Config;
+use crate::runner::{End, Runner};
+use crate::work::Work;
+use crate::zygote::Zygote;
+
+const HELP: &str = "\
+Takes commands from the ECS bridge's work function and runs them, one after the other.
+
+Usage: ecs-bridge-runner [--zygote COMMAND]
+
+Options:
+  --zygote COMMAND  fork commands from this program where it can run them; words separated by spaces
+                    [env: ECS_BRIDGE_ZYGOTE]
+  --help            print this
+  --version         print the version
+
+Set by the bridge on the containers of a pool:
+  ECS_BRIDGE_WORK_URL          the work function's URL, or
+  ECS_BRIDGE_WORK_FUNCTION     its name or ARN, to be invoked through the Lambda API
+  ECS_BRIDGE_RUNNER_ID         this runner's id
+  ECS_BRIDGE_RUNNER_TOKEN      this runner's secret
+  ECS_BRIDGE_TAKE_INTERVAL_MS  the first delay after a failed call [default: 1000]
+
+Also read: AWS_CONTAINER_CREDENTIALS_RELATIVE_URI or _FULL_URI (else AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and
+AWS_SESSION_TOKEN), AWS_REGION, AWS_ENDPOINT_URL_LAMBDA, AWS_CA_BUNDLE, HTTPS_PROXY, NO_PROXY.
+
+Exit codes; a command's own exit code goes to the bridge, and is never this program's:
+    0  closed by the bridge, or stopped by a signal
+  200  the configuration is wrong
+  201  no AWS credentials
+  202  the work function refused this runner, or rejected its calls for a minute (for an hour, while it had an exit code
+       to report)
+  203  another process already runs as this runner
+  204  the work function gave no answer for an hour
+";
+
+/// Says something on stderr. A closed one is no reason to end.
+#[macro_export]
+macro_rules! say {
+    ($($argument:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), "ecs-bridge-runner: {}", format_args!($($argument)*));
+    }};
+}
+
+/// What a runner waits for.
+pub enum Event {
+    /// A signal to pass on.
+    Signal {
+        /// Which.
+        signal: Signal,
+        /// Whether it also stops the runner.
+        stops: bool,
+    },
+    /// At least one child has ended.
+    ChildEnded,
+    /// The zygote, or a process that it forked, said something.
+    Zygote(zygote::Message),
+    /// The zygote is gone, or said something that is not in the protocol.
+    ZygoteClosed,
+}
+
+const MISCONFIGURED: u8 = 200;
+const NO_CREDENTIALS: u8 = 201;
+
+fn main() -> ExitCode {
+    let arguments: Option<Vec<String>> =
+        std::env::args_os().skip(1).map(|argument| argument.into_string().ok()).collect();
+    let arguments = arguments.unwrap_or_else(|| vec![String::new()]);
+    let zygote = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => None,
+        ["--zygote", command] => Some(command.to_owned()),
+        ["--help" | "-h"] => {
+            print!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        ["--version" | "-V"] => {
+            println!("ecs-bridge-runner {}", env!("CARGO_PKG_VERSION"));
+            return ExitCode::SUCCESS;
+        }
+        _ => {
+            say!("unknown arguments; see --help");
+            return MISCONFIGURED.into();
+        }
+    };
+    run(zygote).unwrap_or_else(|(code, message)| {
+        say!("{message}");
+        code.into()
+    })
+}
+
+fn run(zygote: Option<String>) -> Result<ExitCode, (u8, String)> {
+    let failed = |error: std::io::Error| (MISCONFIGURED, error.to_string());
+    let (sender, events) = channel();
+    // Before anything else: PID 1 gets no signal that it has no handler for.
+    watch_signals(sender.clone()).map_err(failed)?;
+    process::adopt_orphans().map_err(failed)?;
+    let variable = |name: &str| std::env::var(name).ok();
+    let config = Config::read(variable, zygote).map_err(|problems| {
+        let code = if problems.credentials_only { NO_CREDENTIALS } else { MISCONFIGURED };
+        (code, problems.messages.join("\necs-bridge-runner: "))
+    })?;
+    let zygote = config.zygote.and_then(|words| {
+        let started = Zygote::start(&words, sender.clone());
+        started.inspect_err(|error| say!("the zygote cannot be started: {error}")).ok()
+    });
+    let ca_bundle = variable("AWS_CA_BUNDLE");
+    let work = Work::new(config.endpoint, config.runner_id, config.token, config.credentials, ca_bundle.as_deref())
+        .map_err(|message| (MISCONFIGURED, message))?;
+    let end = Runner::new(work, events, zygote, config.take_interval).run();
+    Ok(match end {
+        End::Closed => 0,
+        End::NoCredentials => NO_CREDENTIALS,
+        End::Refused => 202,
+        End::OtherIncarnation => 203,
+        End::Unreachable => 204,
+    }
+    .into())
+}
+
+fn watch_signals(events: Sender<Event>) -> std::io::Result<()> {
+    let mut signals = Signals::new([SIGCHLD, SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGWINCH])?;
+    std::thread::spawn(move || {
+        for signal in signals.forever() {
+            // SIGTERM is ECS's own; an image may name another by STOPSIGNAL.
+            let stops = matches!(signal, SIGTERM | SIGINT | SIGQUIT);
+            let event = match Signal::from_named_raw(signal) {
+                Some(Signal::CHILD) => Event::ChildEnded,
+                Some(signal) => Event::Signal { signal, stops },
+                None => continue,
+            };
+            if events.send(event).is_err() {
+                break;
+            }
+            if stops {
+                say!("stopping: received signal {signal}");
+            }
+        }
+    });
+    Ok(())
+}

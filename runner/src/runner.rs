@@ -1,0 +1,353 @@
+//! The runner's life: ask for work, run it, report its end, until told to end.
+
+use std::collections::HashMap;
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal};
+
+use crate::process::{Ended, kill_descendants, reap, signal_group, spawn};
+use crate::work::{Answer, AskError, Done, Run, Work};
+use crate::zygote::{Reply, Zygote};
+use crate::{Event, say};
+
+/// The longest delay between two calls.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(20);
+/// How long an idle runner is rejected before it ends: new roles and their policies take a while to be known everywhere.
+const REJECTED_FOR: Duration = Duration::from_secs(60);
+/// How long a call is repeated that gets no answer. By then reconcile has long seen to this runner.
+const UNANSWERED_FOR: Duration = Duration::from_secs(3600);
+/// How long a command waits for the zygote's imports; they take about 3 s, and more on a throttled CPU.
+const ZYGOTE_READY: Duration = Duration::from_secs(60);
+/// How long the zygote may take to fork, which takes milliseconds.
+const ZYGOTE_FORK: Duration = Duration::from_secs(10);
+/// How long what a command left behind may take to die of SIGKILL.
+const LEFTOVERS: Duration = Duration::from_secs(10);
+
+/// How a runner ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The work function told it to, or it was stopped.
+    Closed,
+    /// It has no credentials.
+    NoCredentials,
+    /// The work function, or Lambda before it, does not accept it.
+    Refused,
+    /// Another process is this runner.
+    OtherIncarnation,
+    /// There was no answer for an hour.
+    Unreachable,
+}
+
+/// A runner.
+pub struct Runner {
+    work: Work,
+    events: Receiver<Event>,
+    zygote: Option<Zygote>,
+    interval: Duration,
+    /// Whether it was told to stop.
+    stopping: bool,
+    /// The exit codes of all that it ran. What is in it is not started again, whatever the work function sends.
+    finished: HashMap<String, i32>,
+    /// What has ended since the current command was asked for.
+    ended: Vec<Ended>,
+    failures: Failures,
+}
+
+impl Runner {
+    /// A runner that has asked for nothing yet. `interval` is the first delay after a failed call.
+    pub fn new(work: Work, events: Receiver<Event>, zygote: Option<Zygote>, interval: Duration) -> Self {
+        Self {
+            work,
+            events,
+            zygote,
+            interval,
+            stopping: false,
+            finished: HashMap::new(),
+            ended: Vec::new(),
+            failures: Failures::default(),
+        }
+    }
+
+    /// Runs commands until the end.
+    pub fn run(mut self) -> End {
+        let mut done: Option<Done> = None;
+        loop {
+            let stopping = self.stopping;
+            match self.work.ask(done.as_ref(), stopping) {
+                Ok(_) if stopping => return End::Closed,
+                Ok(answer) => {
+                    self.failures = Failures::default();
+                    done = None;
+                    match answer {
+                        Answer::Run(run) => done = self.serve(&run),
+                        Answer::Wait(duration) => self.wait(jitter(duration)),
+                        Answer::Close => return End::Closed,
+                    }
+                }
+                Err(error) => {
+                    // A repetition tells the work function nothing that the end of this task does not.
+                    if stopping && done.is_none() {
+                        say!("{error}");
+                        return End::Closed;
+                    }
+                    if let Some(end) = self.failures.add(&error, done.is_some(), Instant::now()) {
+                        say!("{error}; giving up");
+                        return end;
+                    }
+                    self.wait(self.failures.backoff(self.interval));
+                }
+            }
+        }
+    }
+
+    /// Runs a command, unless it ran before, and says how it ended; `None` if it was not started.
+    fn serve(&mut self, run: &Run) -> Option<Done> {
+        let id = &run.submission_id;
+        let exit_code = match self.finished.get(id) {
+            Some(exit_code) => {
+                say!("{id} has ended with exit code {exit_code}, and is not started again");
+                let exit_code = *exit_code;
+                self.wait(jitter(self.interval));
+                exit_code
+            }
+            None => {
+                let exit_code = self.execute(run)?;
+                self.finished.insert(id.clone(), exit_code);
+                exit_code
+            }
+        };
+        Some(Done { submission_id: id.clone(), exit_code })
+    }
+
+    fn execute(&mut self, run: &Run) -> Option<i32> {
+        self.ended.clear();
+        while let Ok(event) = self.events.try_recv() {
+            self.handle(event, None);
+        }
+        let forked = self.fork(run);
+        if self.stopping {
+            say!("{} is not started: this runner is being stopped", run.submission_id);
+            return None;
+        }
+        let exit_code = match forked.map_or_else(|| spawn(run), Ok) {
+            Ok(pid) => self.until_ended(pid),
+            Err(error) => {
+                say!("{} cannot be started: {}", run.submission_id, error.message);
+                error.exit_code
+            }
+        };
+        Some(exit_code)
+    }
+
+    /// Has the zygote fork for a command, and start it; `None` if this program has to start it.
+    fn fork(&mut self, run: &Run) -> Option<Pid> {
+        let ready = |zygote: &mut Zygote| match zygote.can_run(run) {
+            Some(false) => Some(false),
+            Some(true) => zygote.is_ready().then_some(true),
+            None => None,
+        };
+        if !self.ask_zygote(ZYGOTE_READY, ready)? {
+            return None;
+        }
+        if let Err(error) = self.zygote.as_mut()?.fork(run) {
+            self.drop_zygote(&error.to_string());
+        }
+        let pid = match self.ask_zygote(ZYGOTE_FORK, Zygote::take_reply)? {
+            Reply::Forked(pid) => pid,
+            Reply::Declined(reason) => {
+                say!("the zygote declined {}: {reason}", run.submission_id);
+                return None;
+            }
+        };
+        match self.zygote.as_mut()?.go() {
+            Ok(()) => Some(pid),
+            // Nobody reads it any more, so nothing was started.
+            Err(error) => {
+                self.drop_zygote(&error.to_string());
+                None
+            }
+        }
+    }
+
+    /// Waits until the zygote has answered; `None` if there is none (any more), or this runner is being stopped.
+    fn ask_zygote<T>(&mut self, at_most: Duration, answer: impl Fn(&mut Zygote) -> Option<T>) -> Option<T> {
+        let deadline = Instant::now() + at_most;
+        loop {
+            let answered = answer(self.zygote.as_mut()?);
+            if self.stopping {
+                // A process that waits for the word to start sees the socket closed, and ends.
+                self.zygote = None;
+                return None;
+            }
+            if answered.is_some() {
+                return answered;
+            }
+            if Instant::now() >= deadline {
+                self.drop_zygote("it does not answer");
+            }
+            self.handle_next(deadline, None);
+        }
+    }
+
+    fn drop_zygote(&mut self, why: &str) {
+        if self.zygote.take().is_some() {
+            say!("the zygote is of no more use ({why}): every command is started in a process of its own");
+        }
+    }
+
+    /// Passes signals on to a command until it ends, then kills what it left behind, as the end of a container does.
+    fn until_ended(&mut self, pid: Pid) -> i32 {
+        let exit_code = loop {
+            if let Some(ended) = self.ended.iter().find(|ended| ended.pid == pid) {
+                break ended.exit_code;
+            }
+            self.handle_next(Instant::now() + UNANSWERED_FOR, Some(pid));
+        };
+        signal_group(pid, Signal::KILL);
+        let deadline = Instant::now() + LEFTOVERS;
+        let zygote = self.zygote.as_ref().map(Zygote::pid);
+        // Twice: /proc shows no one moment, and an orphan has no living parent in it until it is adopted.
+        while kill_descendants(zygote) || kill_descendants(zygote) {
+            if Instant::now() >= deadline {
+                say!("processes that a command left behind cannot be killed; this runner ends");
+                self.stopping = true;
+                break;
+            }
+            self.handle_next(Instant::now() + Duration::from_millis(20), None);
+        }
+        self.handle(Event::ChildEnded, None);
+        exit_code
+    }
+
+    /// Waits, but no longer than until it is told to stop.
+    fn wait(&mut self, duration: Duration) {
+        let deadline = Instant::now() + duration;
+        let stopping = self.stopping;
+        while Instant::now() < deadline && self.stopping == stopping {
+            self.handle_next(deadline, None);
+        }
+    }
+
+    /// Handles the next event, if there is one before the deadline.
+    fn handle_next(&mut self, deadline: Instant, group: Option<Pid>) {
+        if let Ok(event) = self.events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            self.handle(event, group);
+        }
+    }
+
+    /// Handles an event; `group` is the process group of the command that runs.
+    fn handle(&mut self, event: Event, group: Option<Pid>) {
+        match event {
+            Event::ChildEnded => {
+                for ended in reap() {
+                    if let Some(zygote) = self.zygote.as_mut().filter(|zygote| zygote.pid() == ended.pid) {
+                        zygote.has_ended();
+                        self.drop_zygote(&format!("it ended with exit code {}", ended.exit_code));
+                    } else {
+                        self.ended.push(ended);
+                    }
+                }
+            }
+            Event::Signal { signal, stops } => {
+                self.stopping |= stops;
+                if let Some(group) = group {
+                    signal_group(group, signal);
+                }
+            }
+            Event::Zygote(message) => {
+                if let Some(Err(error)) = self.zygote.as_mut().map(|zygote| zygote.hear(message)) {
+                    self.drop_zygote(&error);
+                }
+            }
+            Event::ZygoteClosed => self.drop_zygote("it closed its socket"),
+        }
+    }
+}
+
+/// Between 90% and 110%: runners that started together do not ask together for ever.
+fn jitter(duration: Duration) -> Duration {
+    duration.mul_f64(0.9 + 0.2 * fastrand::f64())
+}
+
+/// Calls in a row without an answer to act on.
+#[derive(Default)]
+struct Failures {
+    count: u32,
+    since: Option<Instant>,
+    said: String,
+}
+
+impl Failures {
+    /// Counts a failure, says it if it is another than the one before, and says whether it ends the runner.
+    fn add(&mut self, error: &AskError, done: bool, now: Instant) -> Option<End> {
+        self.count += 1;
+        let since = *self.since.get_or_insert(now);
+        let (end, patience) = match error {
+            AskError::Refused(_) => (End::Refused, Duration::ZERO),
+            AskError::OtherIncarnation(_) => (End::OtherIncarnation, Duration::ZERO),
+            AskError::Rejected { .. } | AskError::ClockSkew { .. } => (End::Refused, REJECTED_FOR),
+            AskError::Credentials(_) => (End::NoCredentials, REJECTED_FOR),
+            AskError::Unavailable(_) => (End::Unreachable, UNANSWERED_FOR),
+        };
+        // The end of a command is known here alone.
+        let patience = if done && !patience.is_zero() { UNANSWERED_FOR } else { patience };
+        if now.duration_since(since) >= patience {
+            return Some(end);
+        }
+        let message = error.to_string();
+        if message != self.said {
+            say!("{message}; trying again");
+            self.said = message;
+        }
+        None
+    }
+
+    /// Half to all of an exponentially growing delay.
+    fn backoff(&self, first: Duration) -> Duration {
+        let longest = first.saturating_mul(1 << self.count.saturating_sub(1).min(16)).min(LONGEST_BACKOFF);
+        longest.mul_f64(0.5 + 0.5 * fastrand::f64())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How the runner ends that gets nothing but this error, and after how many seconds.
+    fn end(error: AskError, done: bool) -> (End, u64) {
+        let (mut failures, start) = (Failures::default(), Instant::now());
+        (0..)
+            .find_map(|seconds| Some((failures.add(&error, done, start + Duration::from_secs(seconds))?, seconds)))
+            .unwrap()
+    }
+
+    #[test]
+    fn a_done_without_an_answer_is_repeated_for_an_hour() {
+        assert_eq!(end(AskError::Unavailable("no route".into()), true), (End::Unreachable, 3600));
+        assert_eq!(end(AskError::Rejected { status: 403, message: String::new() }, true), (End::Refused, 3600));
+        assert_eq!(end(AskError::Credentials(String::new()), true), (End::NoCredentials, 3600));
+    }
+
+    #[test]
+    fn an_idle_runner_without_rights_ends_after_a_minute() {
+        assert_eq!(end(AskError::Rejected { status: 403, message: String::new() }, false), (End::Refused, 60));
+        assert_eq!(end(AskError::Credentials(String::new()), false), (End::NoCredentials, 60));
+    }
+
+    #[test]
+    fn the_functions_own_refusal_ends_a_runner_at_once() {
+        assert_eq!(end(AskError::Refused(String::new()), true), (End::Refused, 0));
+        assert_eq!(end(AskError::OtherIncarnation(String::new()), true), (End::OtherIncarnation, 0));
+    }
+
+    #[test]
+    fn delays_grow_to_twenty_seconds() {
+        let backoff = |count| Failures { count, ..Failures::default() }.backoff(Duration::from_secs(1));
+        for _ in 0..100 {
+            assert!((500..=1000).contains(&backoff(1).as_millis()));
+            assert!((2000..=4000).contains(&backoff(3).as_millis()));
+            assert!((10_000..=20_000).contains(&backoff(1000).as_millis()));
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! What becomes of a command: its start, its output, its end, and what it leaves behind.
+#![allow(missing_docs)]
+
+mod support;
+
+use std::io::Read;
+use std::process::{Command, Stdio};
+
+use serde_json::json;
+use support::{Runner, Work, configure, exists, program, start, until};
+
+#[test]
+fn the_exit_code_is_reported_and_the_next_command_taken() {
+    let work = Work::new();
+    let mut runner = start(&work);
+    let first = work.asked();
+    assert_eq!(first.path, "/v1/work");
+    assert_eq!(first.body["runner_id"], "runner-1");
+    assert_eq!(first.body["token"], "the-token");
+    assert!(first.body.get("done").is_none() && first.body.get("stopping").is_none());
+    let incarnation = first.body["incarnation"].clone();
+    first.run("s-1", &["sh", "-c", "exit 3"]);
+    let done = work.asked();
+    assert_eq!(done.body["done"], json!({"submission_id": "s-1", "exit_code": 3}));
+    assert_eq!(done.body["incarnation"], incarnation);
+    done.run("s-2", &["true"]);
+    let done = work.asked();
+    assert_eq!(done.body["done"], json!({"submission_id": "s-2", "exit_code": 0}));
+    done.wait();
+    let idle = work.asked();
+    assert!(idle.body.get("done").is_none());
+    idle.close();
+    assert_eq!(runner.exit_code(), Some(0));
+}
+
+#[test]
+fn a_command_that_dies_of_a_signal_is_reported_as_a_shell_would() {
+    let work = Work::new();
+    let _runner = start(&work);
+    assert_eq!(work.run(&["sh", "-c", "kill -SEGV $$"]).exit_code(), 128 + 11);
+}
+
+#[test]
+fn a_program_that_is_not_found_is_127_and_named_without_its_arguments() {
+    let work = Work::new();
+    let mut runner = start(&work);
+    let done = work.run(&["no-such-program", "--password=hush"]);
+    assert_eq!(done.exit_code(), 127);
+    done.close();
+    runner.ended();
+    assert!(runner.said().contains("s-1 cannot be started: no-such-program"));
+    assert!(!runner.said().contains("hush"));
+}
+
+#[test]
+fn a_file_that_cannot_be_executed_is_126() {
+    let work = Work::new();
+    let _runner = start(&work);
+    assert_eq!(work.run(&["/"]).exit_code(), 126);
+}
+
+#[test]
+fn the_submissions_environment_goes_over_the_containers_and_the_runners_own_is_left_out() {
+    let work = Work::new();
+    let mut runner = Runner::start(program(&work).env("KEPT", "of the container").env("BOTH", "of the container"));
+    let environment = json!([{"name": "BOTH", "value": "of the submission"}]);
+    let script = "env | grep -e KEPT -e BOTH -e ECS_BRIDGE | sort; echo end";
+    let command = json!({"submission_id": "s-1", "command": ["sh", "-c", script], "environment": environment});
+    work.asked().answer(200, &json!({"run": command}));
+    work.asked().close();
+    let lines: Vec<_> = (0..3).map(|_| runner.line()).collect();
+    assert_eq!(lines, ["BOTH=of the submission", "KEPT=of the container", "end"]);
+}
+
+#[test]
+fn the_output_is_untouched_to_the_byte() {
+    let work = Work::new();
+    let mut runner = start(&work);
+    work.run(&["printf", r"\000\377\r\nno end of line"]).close();
+    let mut output = Vec::new();
+    runner.output.read_to_end(&mut output).unwrap();
+    assert_eq!(output, b"\x00\xff\r\nno end of line");
+}
+
+#[test]
+fn stdin_is_empty_and_no_file_of_the_runner_is_inherited() {
+    let work = Work::new();
+    let mut runner = start(&work);
+    let script = "cat; ls /proc/self/fd | wc -l";
+    // What this process has inherited itself, cargo's jobserver say, goes to every process.
+    let direct = Command::new("sh").args(["-c", script]).stdin(Stdio::null()).output().unwrap();
+    work.run(&["sh", "-c", script]).close();
+    assert_eq!(runner.line(), String::from_utf8(direct.stdout).unwrap().trim());
+}
+
+#[test]
+fn a_command_leads_a_process_group_of_its_own() {
+    let work = Work::new();
+    let mut runner = start(&work);
+    work.run(&["sh", "-c", "ps -o pid= -o pgid= -p $$"]).close();
+    let line = runner.line();
+    let mut ids = line.split_whitespace();
+    assert_eq!(ids.next(), ids.next());
+}
+
+#[test]
+fn what_a_command_leaves_behind_is_dead_before_its_end_is_reported() {
+    let work = Work::new();
+    let mut runner = start(&work);
+    // One in the group, one in a session of its own, and one of that one's that ignores SIGTERM.
+    let script = "sleep 1000 & echo $!; setsid sh -c 'trap \"\" TERM; sleep 1000 & echo $!; echo $$; wait' &
+        while [ $(pgrep -c -P $! sleep) = 0 ]; do :; done";
+    let done = work.run(&["sh", "-c", script]);
+    let left: Vec<_> = (0..3).map(|_| runner.line()).collect();
+    assert!(left.iter().all(|pid| !pid.is_empty() && !exists(pid)), "{left:?}");
+    done.close();
+}
+
+#[test]
+fn orphans_are_collected_while_a_command_runs() {
+    let work = Work::new();
+    let mut runner = start(&work);
+    work.asked().run("s-1", &["sh", "-c", "(sh -c 'echo $$' &); exec sleep 1000"]);
+    let orphan = runner.line();
+    assert!(!orphan.is_empty());
+    until(|| !exists(&orphan));
+    runner.signal("TERM");
+    assert_eq!(work.asked().exit_code(), 128 + 15);
+}
+
+#[test]
+fn orphans_are_collected_while_none_runs() {
+    let work = Work::new();
+    let mut runner = start(&work);
+    // The shell that is left behind is killed, and was the parent of what becomes an orphan thereby.
+    work.run(&["sh", "-c", "setsid sh -c 'sleep 1000 & echo $!; wait' & read x < /dev/null; exit 0"]).wait();
+    let idle = work.asked();
+    let children = format!("/proc/{0}/task/{0}/children", runner.process.id());
+    until(|| std::fs::read_to_string(&children).unwrap().is_empty());
+    idle.close();
+    assert_eq!(runner.exit_code(), Some(0));
+}
+
+#[test]
+fn pid_1_collects_orphans_and_stops_on_sigterm() {
+    let work = Work::new();
+    let mut unshare = Command::new("unshare");
+    configure(&mut unshare, &work);
+    unshare.args(["--user", "--map-root-user", "--pid", "--fork", "--kill-child=TERM", "--mount-proc"]);
+    unshare.arg(env!("CARGO_BIN_EXE_ecs-bridge-runner"));
+    let mut runner = Runner::start(&mut unshare);
+    let script = "trap 'exit 7' TERM; (sh -c 'exit 0' &); while ps -A -o stat= | grep -q Z; do :; done
+        echo ppid $PPID; while :; do sleep 1; done";
+    work.asked().run("s-1", &["sh", "-c", script]);
+    assert_eq!(runner.line(), "ppid 1");
+    // Seen from outside, PID 1 is the only child of unshare.
+    let pid = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", runner.process.id())).unwrap();
+    assert!(Command::new("kill").args(["-s", "TERM", pid.trim()]).status().unwrap().success());
+    let done = work.asked();
+    assert_eq!(done.exit_code(), 7);
+    assert_eq!(done.body["stopping"], true);
+    done.close();
+    assert_eq!(runner.exit_code(), Some(0));
+}

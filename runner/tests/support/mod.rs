@@ -1,0 +1,205 @@
+//! A work function that a test scripts, and runners that ask it.
+#![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+/// Only a bound: a busy machine may need it.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Whatever is posted to it waits for the test to answer.
+pub struct Work {
+    pub url: String,
+    asked: Receiver<Asked>,
+}
+
+/// A request that waits for its answer. Dropping it closes the connection without one.
+pub struct Asked {
+    stream: TcpStream,
+    pub path: String,
+    pub headers: HashMap<String, String>,
+    pub body: Value,
+}
+
+impl Work {
+    pub fn new() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (sender, asked) = channel();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let sender = sender.clone();
+                std::thread::spawn(move || read_request(stream.unwrap(), &sender));
+            }
+        });
+        Self { url, asked }
+    }
+
+    pub fn asked(&self) -> Asked {
+        self.asked.recv_timeout(DEADLINE).expect("the runner asks for something")
+    }
+
+    /// Answers the next request with a command, and returns its `done`.
+    pub fn run(&self, command: &[&str]) -> Asked {
+        self.asked().run("s-1", command);
+        self.asked()
+    }
+}
+
+fn read_request(stream: TcpStream, sender: &Sender<Asked>) {
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let mut lines = Vec::new();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).unwrap();
+        match line.trim_end() {
+            "" => break,
+            line => lines.push(line.to_owned()),
+        }
+    }
+    let Some((start, headers)) = lines.split_first() else { return };
+    let headers: HashMap<_, _> = headers
+        .iter()
+        .filter_map(|line| line.split_once(": "))
+        .map(|(n, v)| (n.to_lowercase(), v.to_owned()))
+        .collect();
+    let mut body = vec![0; headers.get("content-length").map_or(0, |length| length.parse().unwrap())];
+    reader.read_exact(&mut body).unwrap();
+    let path = start.split(' ').nth(1).unwrap().to_owned();
+    let _ = sender.send(Asked { stream, path, headers, body: serde_json::from_slice(&body).unwrap_or_default() });
+}
+
+impl Asked {
+    pub fn answer_with(mut self, status: u16, headers: &str, body: &Value) {
+        let body = body.to_string();
+        let length = body.len();
+        let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {length}\r\nconnection: close\r\n{headers}\r\n");
+        self.stream.write_all((head + &body).as_bytes()).unwrap();
+    }
+
+    pub fn answer(self, status: u16, body: &Value) {
+        self.answer_with(status, "", body);
+    }
+
+    pub fn run(self, id: &str, command: &[&str]) {
+        self.answer(200, &json!({"run": {"submission_id": id, "command": command, "environment": []}}));
+    }
+
+    pub fn wait(self) {
+        self.answer(200, &json!({"wait_ms": 1}));
+    }
+
+    pub fn close(self) {
+        self.answer(200, &json!({"close": true}));
+    }
+
+    pub fn exit_code(&self) -> &Value {
+        &self.body["done"]["exit_code"]
+    }
+}
+
+/// A runner with pipes for its output.
+pub struct Runner {
+    pub process: Child,
+    pub output: BufReader<ChildStdout>,
+    stderr: Receiver<String>,
+    said: Vec<String>,
+}
+
+/// The program, set up for a work function. Nothing else of this process's environment is left but PATH.
+pub fn program(work: &Work) -> Command {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_ecs-bridge-runner"));
+    configure(&mut program, work);
+    program
+}
+
+pub fn configure(program: &mut Command, work: &Work) {
+    program.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).envs([
+        ("ECS_BRIDGE_WORK_URL", &*work.url),
+        ("ECS_BRIDGE_RUNNER_ID", "runner-1"),
+        ("ECS_BRIDGE_RUNNER_TOKEN", "the-token"),
+        ("ECS_BRIDGE_TAKE_INTERVAL_MS", "1"),
+        ("AWS_REGION", "eu-central-1"),
+        ("AWS_ACCESS_KEY_ID", "AKIAFIXED"),
+        ("AWS_SECRET_ACCESS_KEY", "secret"),
+    ]);
+}
+
+pub fn start(work: &Work) -> Runner {
+    Runner::start(&mut program(work))
+}
+
+impl Runner {
+    pub fn start(program: &mut Command) -> Self {
+        let mut process = program.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let output = BufReader::new(process.stdout.take().unwrap());
+        let lines = BufReader::new(process.stderr.take().unwrap()).lines();
+        let (sender, stderr) = channel();
+        std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        Self { process, output, stderr, said: Vec::new() }
+    }
+
+    /// Waits until it has said something on stderr.
+    pub fn until_said(&mut self, words: &str) {
+        while !self.said.iter().any(|line| line.contains(words)) {
+            match self.stderr.recv_timeout(DEADLINE) {
+                Ok(line) => self.said.push(line),
+                Err(_) => panic!("it never said {words:?}, but {:?}", self.said),
+            }
+        }
+    }
+
+    /// The next line of its stdout.
+    pub fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.output.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    pub fn signal(&self, name: &str) {
+        let pid = self.process.id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+    }
+
+    pub fn ended(&mut self) -> ExitStatus {
+        let ended = self.process.wait().unwrap();
+        self.said.extend(self.stderr.iter());
+        ended
+    }
+
+    pub fn exit_code(&mut self) -> Option<i32> {
+        self.ended().code()
+    }
+
+    /// All that it said on stderr; it must have ended.
+    pub fn said(&self) -> String {
+        self.said.join("\n")
+    }
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Waits until it holds.
+pub fn until(mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "it never held");
+        std::thread::yield_now();
+    }
+}
+
+/// Whether there is such a process, be it a zombie.
+pub fn exists(pid: &str) -> bool {
+    std::path::Path::new("/proc").join(pid).exists()
+}
