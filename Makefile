@@ -1,6 +1,6 @@
 # make demo   runs the main job on this machine
 # make test   passes all tests
-# Both install what is missing into this folder. Needed beforehand: Rust, Python 3.11, make, a C compiler.
+# Both install what is missing into this folder. Requirements: Rust, Python 3.11, make, a C compiler.
 
 SHELL := /bin/bash -euo pipefail
 .DEFAULT_GOAL := help
@@ -62,7 +62,7 @@ chaos: programs $(VENV)/.done ## a run under faults: SEED=n N=n
 model: ## visit every state of the protocol's model, with more faults than the tests; many minutes
 	cargo test --locked -p ecs-bridge-model -- --include-ignored --nocapture --test-threads 1
 
-# Rust alone is enough: the core has no unsafe code for a sanitizer to look at, and needs no nightly without one.
+# Without a sanitizer, stable Rust suffices. There is no unsafe code for one to check.
 FUZZ_TARGETS := event request profiles
 .PHONY: fuzz
 fuzz: $(TOOLS)/bin/cargo-fuzz ## make up events, requests and profiles: SECONDS=60 for each
@@ -90,8 +90,12 @@ $(INFRA)/.done: tests/infra/requirements.txt
 test-infra: programs $(INFRA)/.done .venv-checkov/.done ## templates, event pattern, roles, dead letters
 	cd tests/infra && ../../$(INFRA)/bin/python -m pytest -q --ignore test_sam_build.py
 
+.PHONY: sam-build
+sam-build: $(INFRA)/.done ## build the functions for `sam deploy` and check their architecture (ENV=prod: of samconfig.toml)
+	PATH=$(CURDIR)/$(INFRA)/bin:$$PATH $(INFRA)/bin/python infra/sam_build.py --config-env $(or $(ENV),default)
+
 .PHONY: test-sam-build
-test-sam-build: $(INFRA)/.done ## build the three functions as `sam deploy` would; minutes
+test-sam-build: $(INFRA)/.done ## build the functions as `make sam-build` does, and look at them; minutes
 	cd tests/infra && ../../$(INFRA)/bin/python -m pytest -q test_sam_build.py
 
 $(TOOLS)/bin/cargo-fuzz: TOOL := cargo-fuzz@0.13.2

@@ -1,0 +1,73 @@
+#!/usr/bin/env python3
+"""Builds the functions as `sam build` does, for the architecture that `sam deploy` will declare, and checks the result.
+
+    infra/sam_build.py [--config-env prod]
+
+The architecture is the parameter `Architecture` of the file that samconfig.toml names, else the template's default.
+Lambda accepts a binary of the other architecture, and then fails every invocation with `Runtime.InvalidEntrypoint`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+from samtranslator.yaml_helper import yaml_parse
+
+ROOT = Path(__file__).resolve().parents[1]
+# e_machine of the ELF header. https://refspecs.linuxfoundation.org/elf/gabi4+/ch4.eheader.html
+MACHINES = {62: "x86_64", 183: "arm64"}
+
+
+def declared(config_env: str, root: Path = ROOT) -> str:
+    """The architecture that `sam deploy` declares under this environment of samconfig.toml."""
+    template = yaml_parse((root / "template.yaml").read_text())
+    config = tomllib.loads((root / "samconfig.toml").read_text())
+    overrides = root / config[config_env]["deploy"]["parameters"]["parameter_overrides"].removeprefix("file://")
+    given = yaml_parse(overrides.read_text()) if overrides.exists() else {}
+    return given.get("Architecture", template["Parameters"]["Architecture"]["Default"])
+
+
+def architecture(program: bytes) -> str | None:
+    """The architecture of a 64-bit little-endian ELF program; none where it is something else."""
+    if program[:6] != b"\x7fELF\x02\x01":
+        return None
+    return MACHINES.get(int.from_bytes(program[18:20], "little"))
+
+
+def mismatches(build: Path, expected: str) -> list[str]:
+    """What is wrong with the programs that `sam build` left in this folder, one line for each."""
+    programs = sorted(build.glob("*/bootstrap"))
+    if not programs:
+        return [f"{build} holds no bootstrap"]
+    found = {program: architecture(program.read_bytes()[:20]) for program in programs}
+    return [
+        f"{program} is built for {actual or 'no architecture of Lambda'}, and would be deployed as {expected}"
+        for program, actual in found.items()
+        if actual != expected
+    ]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config-env", default="default", help="environment of samconfig.toml")
+    arguments = parser.parse_args()
+    expected = declared(arguments.config_env)
+    environment = dict(os.environ)
+    # SAM passes --arm64, beside which cargo-lambda allows no other target.
+    if expected == "x86_64":
+        environment["CARGO_LAMBDA_GLOBAL"] = str(ROOT / "infra/x86_64.toml")
+    command = ["sam", "build", "--no-cached", "--config-env", arguments.config_env]
+    overrides = ["--parameter-overrides", f"Architecture={expected}"]
+    subprocess.run([*command, *overrides], cwd=ROOT, env=environment, check=True)
+    wrong = mismatches(ROOT / ".aws-sam/build", expected)
+    print("\n".join(wrong) if wrong else f"built for {expected}", file=sys.stderr)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
