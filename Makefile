@@ -51,8 +51,16 @@ test-rust:
 test-e2e: programs $(VENV)/.done
 	for folder in local functions e2e reconcile crash secrets chaos; do $(PYTEST) -q tests/$$folder; done
 
+.PHONY: test-runner
+test-runner: ## the runner program, and the zygote with a real Airflow
+	cargo test --locked --quiet -p ecs-bridge-runner
+	executor/venv.sh 3
+	$(AIRFLOW)/ruff check --config executor/pyproject.toml tests/runner
+	$(AIRFLOW)/ruff format --check --config executor/pyproject.toml tests/runner
+	$(AIRFLOW)/python -m pytest -q tests/runner
+
 .PHONY: test
-test: lint test-rust test-e2e test-infra test-sam-build test-airflow ## run all tests
+test: lint test-rust test-e2e test-runner test-infra test-sam-build test-airflow ## run all tests
 
 .PHONY: chaos
 chaos: programs $(VENV)/.done ## a run under faults: SEED=n N=n
@@ -139,6 +147,6 @@ bench-executor:
 
 .PHONY: bench
 bench: $(VENV)/.done ## all figures of docs/performance.md (JSON=1: an object a line; TASKS=100000: the full scale)
-	@cargo build --locked --release $(PROGRAMS) -p bench-hello
+	@cargo build --locked --release $(PROGRAMS) -p bench-hello -p ecs-bridge-runner
 	@executor/venv.sh 3 >&2
 	@JSON=$(or $(JSON),0) $(VENV)/bin/python benches/run.py --tasks $(or $(TASKS),5000)

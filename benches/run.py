@@ -19,6 +19,7 @@ import landing
 import launch
 import scale
 import task_state
+import zygote
 from functions import ROOT
 from report import Report
 
@@ -48,6 +49,7 @@ def main() -> int:
         "task-state": lambda report: task_state.run(report, 200 if quick else 1000, 1000 if quick else 10_000),
         "submit": lambda report: launch.run(report, 300 if quick else 1000),
         "executor": lambda report: executor(report, quick),
+        "zygote": lambda report: zygote.run(report, 3 if quick else 20),
         "landing": lambda report: landing.run(report, 200 if quick else 1000),
         "cost": lambda report: cost.run(report, 64 if quick else 320),
         "scale": lambda report: scale.run(report, 2_000 if quick else arguments.tasks),

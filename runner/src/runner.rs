@@ -192,7 +192,7 @@ impl Runner {
 
     fn drop_zygote(&mut self, why: &str) {
         if self.zygote.take().is_some() {
-            say!("the zygote is of no more use ({why}): every command is started in a process of its own");
+            say!("the zygote is unusable ({why}); each command is started in a new process");
         }
     }
 

@@ -137,6 +137,7 @@ impl Zygote {
         let request = Request { command: &run.command, environment: &run.environment };
         let mut line = serde_json::to_vec(&request)?;
         line.push(b'\n');
+        self.reply = None;
         self.socket.write_all(&line)
     }
 
