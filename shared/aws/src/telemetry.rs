@@ -122,18 +122,26 @@ fn refused(reason: &str) {
 /// Logs and counts an alarm.
 pub(crate) fn raised(record: &Record, alarm: Option<Alarm>) {
     let submission_id = &record.submission_id;
-    match alarm {
+    let kind = match alarm {
         None => return,
         Some(Alarm::OrphanTask) => {
             tracing::error!(%submission_id, state = %record.state, "stopping a task whose submission has ended");
+            "orphan_task"
         }
-        Some(Alarm::SecondTask) => tracing::error!(%submission_id, "stopping a second task of one attempt"),
-        Some(Alarm::AccessDenied) => tracing::error!(%submission_id, "ECS denies access to RunTask"),
+        Some(Alarm::SecondTask) => {
+            tracing::error!(%submission_id, "stopping a second task of one attempt");
+            "second_task"
+        }
+        Some(Alarm::AccessDenied) => {
+            tracing::error!(%submission_id, "ECS denies access to RunTask");
+            "access_denied"
+        }
         Some(Alarm::GivenUp) => {
-            tracing::error!(%submission_id, "the submission is lost: ECS did not tell about its task for too long");
+            tracing::error!(%submission_id, "the submission is lost: ECS did not answer for its task for too long");
+            "given_up"
         }
-    }
-    counter!("Alarms").increment(1);
+    };
+    counter!("Alarms", "Kind" => kind).increment(1);
 }
 
 /// How long past its time a record is overdue: reconcile comes every minute.
