@@ -1,11 +1,15 @@
 #!/usr/bin/env python3
-"""Hands the dead letters of a deployment to task-state again: what it takes is deleted, the rest stays.
+"""Sends the dead letters of a deployment to task-state again. Deletes those that it accepts; the others stay.
 
-An event that is told twice, or late, does no harm, so this can be run as often as one likes. It prints which submission
-each letter is about and why it died, and nothing else of it: events hold the commands of tasks.
+A duplicate or late event does no harm, so a run may be interrupted and repeated. Each line of output names the
+submission and the cause of a letter, and nothing else of it: events hold the commands of tasks.
 
-    infra/redrive.py --stack-name ecs-bridge --list   # look, touch nothing
+    infra/redrive.py --stack-name ecs-bridge --list    # lists the letters, changes nothing
+    infra/redrive.py --stack-name ecs-bridge --max 1   # tries one
     infra/redrive.py --stack-name ecs-bridge
+
+Ends with 0 if all letters were accepted, 1 if some stay, 2 if it was throttled to a standstill.
+docs/operating.md lists the permissions.
 """
 
 from __future__ import annotations
@@ -13,76 +17,142 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import boto3
+from botocore.config import Config
+from botocore.exceptions import ClientError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+# Lambda and SQS throttle rather than fail. Adaptive retries also slow the caller down.
+# https://boto3.amazonaws.com/v1/documentation/api/latest/guide/retries.html
+RETRIES = Config(retries={"mode": "adaptive", "total_max_attempts": 8})
+# Above what a run of task-state takes, and released at the end.
+HIDDEN_SECONDS = 900
+NOT_AN_EVENT = "not an event"
 
 
 @dataclass(frozen=True)
 class Letter:
     """A dead letter: from the rule it is the event itself, from Lambda a report with the event inside."""
 
-    receipt: str
+    message_id: str
     event: dict[str, Any]
     cause: str
 
     @classmethod
     def read(cls, message: dict[str, Any]) -> Letter:
-        body = json.loads(message["Body"])
-        if "requestPayload" in body:
-            return cls(message["ReceiptHandle"], body["requestPayload"], body["requestContext"]["condition"])
-        attributes = message.get("MessageAttributes", {})
-        cause = attributes.get("ERROR_CODE", {}).get("StringValue", "unknown")
-        return cls(message["ReceiptHandle"], body, cause)
+        cause = message.get("MessageAttributes", {}).get("ERROR_CODE", {}).get("StringValue", "unknown")
+        try:
+            event = json.loads(message["Body"])
+            if "requestPayload" in event:
+                event, cause = event["requestPayload"], event["requestContext"]["condition"]
+            if isinstance(event["detail"], dict):
+                return cls(message["MessageId"], event, cause)
+        except (ValueError, TypeError, KeyError):
+            pass
+        return cls(message["MessageId"], {"detail": {}}, NOT_AN_EVENT)
 
     def __str__(self) -> str:
-        detail = self.event.get("detail", {})
+        detail = self.event["detail"]
         return f"{detail.get('startedBy')} {detail.get('lastStatus')} ({self.cause})"
 
 
-def letters(sqs: Any, queue_url: str, hidden_for: int) -> Iterator[Letter]:
-    """All that is in the queue now; each is hidden from others for so many seconds."""
-    while messages := sqs.receive_message(
-        QueueUrl=queue_url,
-        MaxNumberOfMessages=10,
-        MessageAttributeNames=["ERROR_CODE"],
-        VisibilityTimeout=hidden_for,
-        WaitTimeSeconds=1,
-    ).get("Messages"):
-        yield from map(Letter.read, messages)
+@dataclass
+class Queue:
+    """The dead-letter queue. Each letter is hidden from others until `release`, and read once."""
+
+    sqs: Any
+    url: str
+    hidden_seconds: int = HIDDEN_SECONDS
+    _receipts: dict[str, str] = field(default_factory=dict)
+
+    def letters(self) -> Iterator[Letter]:
+        """Every letter once. Ends where the queue returns none, or none that is new."""
+        seen: set[str] = set()
+        while messages := self.sqs.receive_message(
+            QueueUrl=self.url,
+            MaxNumberOfMessages=10,
+            MessageAttributeNames=["ERROR_CODE"],
+            VisibilityTimeout=self.hidden_seconds,
+            WaitTimeSeconds=1,
+        ).get("Messages"):
+            # Of a letter that comes again, only the latest receipt is valid.
+            self._receipts |= {message["MessageId"]: message["ReceiptHandle"] for message in messages}
+            new = [message for message in messages if message["MessageId"] not in seen]
+            if not new:
+                return
+            seen |= {message["MessageId"] for message in new}
+            yield from map(Letter.read, new)
+
+    def delete(self, letter: Letter) -> None:
+        self.sqs.delete_message(QueueUrl=self.url, ReceiptHandle=self._receipts.pop(letter.message_id))
+
+    def release(self) -> None:
+        """Makes visible again what was not deleted."""
+        for receipt in self._receipts.values():
+            self.sqs.change_message_visibility(QueueUrl=self.url, ReceiptHandle=receipt, VisibilityTimeout=0)
+        self._receipts.clear()
 
 
-def redrive(sqs: Any, lambda_: Any, queue_url: str, function: str) -> int:
-    """Redrives all letters; returns how many were refused and stay."""
-    refused = 0
-    for letter in letters(sqs, queue_url, hidden_for=300):
-        answer = lambda_.invoke(FunctionName=function, Payload=json.dumps(letter.event))
-        if "FunctionError" in answer:
-            refused += 1
-            print(f"refused {letter}: see the log of {function}")
-        else:
-            sqs.delete_message(QueueUrl=queue_url, ReceiptHandle=letter.receipt)
-            print(f"taken   {letter}")
-    return refused
+def listed(queue: Queue, most: int | None) -> int:
+    """Prints the letters, at most so many; returns how many there are."""
+    try:
+        return sum(print(letter) is None for letter in islice(queue.letters(), most))
+    finally:
+        queue.release()
+
+
+def accepts(lambda_: Any, function: str, letter: Letter) -> bool:
+    return "FunctionError" not in lambda_.invoke(FunctionName=function, Payload=json.dumps(letter.event))
+
+
+def redrive(queue: Queue, lambda_: Any, function: str, most: int | None = None) -> int:
+    """Redrives the letters, at most so many; returns how many of them stay.
+
+    Raises ClientError with `TooManyRequestsException` where Lambda throttles even slowed retries.
+    """
+    stay = 0
+    try:
+        for letter in islice(queue.letters(), most):
+            if letter.cause != NOT_AN_EVENT and accepts(lambda_, function, letter):
+                queue.delete(letter)
+                print(f"accepted {letter}")
+            else:
+                stay += 1
+                print(f"refused  {letter}: see the log of {function}")
+        return stay
+    finally:
+        queue.release()
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stack-name", required=True)
-    parser.add_argument("--list", action="store_true", help="only list them; they are hidden for 30 seconds by it")
+    parser.add_argument("--list", action="store_true", help="list the letters and keep them")
+    parser.add_argument("--max", type=int, metavar="N", help="stop after N letters")
+    parser.add_argument("--region", help="AWS region; default: that of the profile or environment")
+    parser.add_argument("--profile", help="profile of ~/.aws/config")
     arguments = parser.parse_args()
-    stack = boto3.client("cloudformation").describe_stacks(StackName=arguments.stack_name)["Stacks"][0]
+    session = boto3.Session(profile_name=arguments.profile, region_name=arguments.region)
+    stack = session.client("cloudformation").describe_stacks(StackName=arguments.stack_name)["Stacks"][0]
     outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
-    sqs, queue_url = boto3.client("sqs"), outputs["EventDeadLettersUrl"]
+    queue = Queue(session.client("sqs", config=RETRIES), outputs["EventDeadLettersUrl"])
     if arguments.list:
-        for letter in letters(sqs, queue_url, hidden_for=30):
-            print(letter)
+        listed(queue, arguments.max)
         return 0
-    return min(redrive(sqs, boto3.client("lambda"), queue_url, outputs["TaskStateFunctionName"]), 1)
+    lambda_ = session.client("lambda", config=RETRIES)
+    try:
+        return min(redrive(queue, lambda_, outputs["TaskStateFunctionName"], arguments.max), 1)
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "TooManyRequestsException":
+            raise
+        print("Lambda throttles task-state; run this again later", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 from local_stack import LocalStack, until
-from redrive import redrive
+from redrive import Queue, listed, main, redrive
 
 
 @pytest.fixture(scope="module")
@@ -53,33 +57,125 @@ def from_lambda(event: dict[str, Any]) -> str:
     return json.dumps({"version": "1.0", "requestContext": context, "requestPayload": event, "responsePayload": {}})
 
 
+class Refusing:
+    """A task-state that fails, asked for each event at most once."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def invoke(self, Payload: str, **_: object) -> dict[str, object]:
+        assert Payload not in self.asked
+        self.asked.append(Payload)
+        return {"FunctionError": "Unhandled"}
+
+
+def send(queue: str, *bodies: str) -> None:
+    for body in bodies:
+        boto3.client("sqs").send_message(QueueUrl=queue, MessageBody=body)
+
+
+def numbered(count: int) -> list[str]:
+    return [from_the_rule({"detail": {"startedBy": f"prod/{n}/1"}}) for n in range(count)]
+
+
+def opened(queue: str, hidden_seconds: int = 900) -> Queue:
+    return Queue(boto3.client("sqs"), queue, hidden_seconds)
+
+
+def visible(queue: str) -> int:
+    name = "ApproximateNumberOfMessages"
+    attributes = boto3.client("sqs").get_queue_attributes(QueueUrl=queue, AttributeNames=[name])["Attributes"]
+    return int(attributes[name])
+
+
 @pytest.mark.parametrize("letter", [from_the_rule, from_lambda])
 def test_a_redriven_letter_ends_its_submission(local: LocalStack, queue: str, letter: Any) -> None:
     submission_id = letter.__name__
     event = lost_event(local, submission_id)
     assert local.show(submission_id)["state"] == "launched"
-    boto3.client("sqs").send_message(QueueUrl=queue, MessageBody=letter(event))
-    assert redrive(boto3.client("sqs"), lambda_client(local), queue, "task-state") == 0
+    send(queue, letter(event))
+    assert redrive(opened(queue), lambda_client(local), "task-state") == 0
     assert waiting(queue) == 0
     record = local.show(submission_id)
     assert (record["state"], record["exit_code"]) == ("failed", 3)
 
 
-def test_a_letter_that_is_refused_stays(queue: str, local: LocalStack) -> None:
-    class Refusing:
-        def invoke(self, **_: object) -> dict[str, object]:
-            return {"FunctionError": "Unhandled"}
+def test_a_run_ends_where_every_letter_is_refused_and_comes_back_at_once(queue: str) -> None:
+    send(queue, *numbered(20))
+    refusing = Refusing()
+    assert redrive(opened(queue, hidden_seconds=0), refusing, "task-state") == len(refusing.asked)
+    assert waiting(queue) == 20
 
-    boto3.client("sqs").send_message(QueueUrl=queue, MessageBody=from_the_rule({"detail": {}}))
-    assert redrive(boto3.client("sqs"), Refusing(), queue, "task-state") == 1
-    assert waiting(queue) == 1
+
+def test_all_refused_letters_are_tried_once_and_can_be_read_again_after_the_run(queue: str) -> None:
+    send(queue, *numbered(20))
+    assert redrive(opened(queue), Refusing(), "task-state") == 20
+    assert visible(queue) == 20
+
+
+def test_a_list_shows_each_letter_once_and_hides_none(queue: str, capsys: pytest.CaptureFixture[str]) -> None:
+    send(queue, *numbered(20))
+    assert listed(opened(queue), None) == 20
+    assert len(set(capsys.readouterr().out.splitlines())) == 20
+    assert visible(queue) == 20
+
+
+def test_no_more_letters_than_asked_for_are_tried(queue: str) -> None:
+    send(queue, *numbered(20))
+    refusing = Refusing()
+    assert redrive(opened(queue), refusing, "task-state", most=3) == 3
+    assert len(refusing.asked) == 3
+    assert visible(queue) == 20
+
+
+def test_a_letter_that_is_no_event_stays_and_is_not_sent(queue: str) -> None:
+    send(queue, "{", "[]", json.dumps({"requestPayload": {}}))
+    refusing = Refusing()
+    assert redrive(opened(queue), refusing, "task-state") == 3
+    assert (refusing.asked, visible(queue)) == ([], 3)
+
+
+def test_a_throttled_run_keeps_its_letters(queue: str) -> None:
+    class Throttled:
+        def invoke(self, **_: object) -> dict[str, object]:
+            raise ClientError({"Error": {"Code": "TooManyRequestsException"}}, "Invoke")
+
+    send(queue, *numbered(2))
+    with pytest.raises(ClientError):
+        redrive(opened(queue), Throttled(), "task-state")
+    assert visible(queue) == 2
+
+
+@pytest.mark.parametrize(("code", "status"), [("TooManyRequestsException", 2), (None, 0)])
+def test_the_command_takes_region_and_profile_and_says_how_it_ended(
+    aws: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str | None, status: int
+) -> None:
+    (tmp_path / "config").write_text("[profile oncall]\naws_access_key_id = a\naws_secret_access_key = b\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    region = "eu-west-1"
+    queue = boto3.client("sqs", region_name=region).create_queue(QueueName="letters")["QueueUrl"]
+    boto3.client("sqs", region_name=region).send_message(QueueUrl=queue, MessageBody=numbered(1)[0])
+    outputs = {"EventDeadLettersUrl": {"Value": queue}, "TaskStateFunctionName": {"Value": "task-state"}}
+    body = {"Resources": {"Topic": {"Type": "AWS::SNS::Topic"}}, "Outputs": outputs}
+    boto3.client("cloudformation", region_name=region).create_stack(StackName="prod", TemplateBody=json.dumps(body))
+    invoke = Mock(side_effect=code and ClientError({"Error": {"Code": code}}, "Invoke"), return_value={})
+    client = boto3.Session.client
+    monkeypatch.setattr(
+        boto3.Session,
+        "client",
+        lambda self, name, **options: Mock(invoke=invoke) if name == "lambda" else client(self, name, **options),
+    )
+    arguments = ["redrive.py", "--stack-name", "prod", "--region", region, "--profile", "oncall"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    assert main() == status
+    invoke.assert_called_once()
 
 
 def test_nothing_of_the_command_is_printed(local: LocalStack, queue: str, capsys: pytest.CaptureFixture[str]) -> None:
     event = lost_event(local, "printed")
     assert "exit 3" in json.dumps(event)
-    boto3.client("sqs").send_message(QueueUrl=queue, MessageBody=from_the_rule(event))
-    redrive(boto3.client("sqs"), lambda_client(local), queue, "task-state")
+    send(queue, from_the_rule(event))
+    redrive(opened(queue), lambda_client(local), "task-state")
     printed = capsys.readouterr().out
     assert "local/printed/1 STOPPED" in printed
     assert "exit 3" not in printed
