@@ -117,7 +117,8 @@ fn path<'y, 'input>(node: &'y Yaml<'input>, keys: &[&str]) -> Option<&'y Yaml<'i
     keys.iter().try_fold(node, |node, key| node.as_mapping_get(key))
 }
 
-/// YAML as JSON, with `Ref` and `Fn::Sub` of parameters replaced, in their long and their short form.
+/// YAML as JSON, with `Ref` and `Fn::Sub` of parameters replaced, in their long and their short form, and `Fn::If` in its
+/// long one.
 fn resolve(node: &Yaml, parameters: &BTreeMap<&str, &str>, place: &str) -> Result<Value, TemplateError> {
     let parameter = |name: &str| {
         let value =
@@ -148,6 +149,12 @@ fn resolve(node: &Yaml, parameters: &BTreeMap<&str, &str>, place: &str) -> Resul
                     (Some("Ref"), Some(name)) => return parameter(name).map(Value::String),
                     (Some("Fn::Sub"), Some(text)) => return substitute(text),
                     _ => {}
+                }
+                // Every condition is that an optional parameter is given, and none is here.
+                if let (Some("Fn::If"), Yaml::Sequence(items)) = (key.as_str(), value)
+                    && let [_, _, otherwise] = items.as_slice()
+                {
+                    return resolve(otherwise, parameters, place);
                 }
             }
             let entries = mapping.iter().map(|(key, value)| {
@@ -212,6 +219,13 @@ mod tests {
         assert_eq!(resolved["a"], "dev/");
         assert_eq!(resolved["a"], resolved["b"]);
         assert_eq!(resolved["c"], resolved["d"]);
+    }
+
+    #[test]
+    fn of_an_if_the_branch_without_the_option_is_taken() {
+        let documents = Yaml::load_from_str("a: {'Fn::If': [HasMore, {Ref: More}, [{Ref: ClusterArn}]]}").unwrap();
+        let resolved = resolve(&documents[0], &parameters(), "test").unwrap();
+        assert_eq!(resolved["a"], json!([parameters()["ClusterArn"]]));
     }
 
     #[test]

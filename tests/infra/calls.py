@@ -6,6 +6,7 @@ from policies import Call, Context
 from stacks import ACCOUNT, EVERY_OPTION, REGION, arn
 
 KEY = EVERY_OPTION["KmsKeyArn"]
+VOLUMES_ROLE = EVERY_OPTION["InfrastructureRoleArns"]
 FUNCTIONS = ("submit", "task-state", "reconcile")
 
 
@@ -38,6 +39,9 @@ def by_aws(deployment: str, event_queue: str, reconcile_queue: str) -> list[Call
         calls.append(Call(role, "sqs:SendMessage", queue))
         # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-key-management.html
         calls += [Call(role, f"kms:{action}", KEY, via("sqs")) for action in ("Decrypt", "GenerateDataKey")]
+    # RunTask passes the role of a managed EBS volume to ECS itself.
+    passed: Context = {"iam:PassedToService": "ecs.amazonaws.com"}
+    calls += [Call(role, "iam:PassRole", VOLUMES_ROLE, passed) for role in ("submit", "reconcile")]
     calls.append(Call("schedule", "lambda:InvokeFunction", arn("lambda", f"function:{deployment}-reconcile")))
     return calls
 
@@ -75,6 +79,8 @@ def by_nobody(deployment: str, table: str, cluster: str, task_definition: str, r
             Call(who, "ecs:TagResource", foreign_task, {"ecs:CreateAction": "RunTask"}),
             Call(who, "iam:PassRole", role + "-admin", to_tasks),
             Call(who, "iam:PassRole", role, {"iam:PassedToService": "lambda.amazonaws.com"}),
+            Call(who, "iam:PassRole", role, {"iam:PassedToService": "ecs.amazonaws.com"}),
+            Call(who, "iam:PassRole", VOLUMES_ROLE, to_tasks),
             Call(who, "sts:AssumeRole", role),
             Call(who, "lambda:InvokeFunction", arn("lambda", "function:somebody-elses")),
             Call(who, "lambda:UpdateFunctionCode", arn("lambda", f"function:{deployment}-{who}")),

@@ -35,9 +35,10 @@ def aws() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[stacks.Stack]:
-    """The bridge with every option, on the cluster of the recording."""
+    """The bridge with every option but further clusters, on the cluster of the recording."""
+    options = {"ClusterArn": walk.CLUSTER_ARN, "MoreClusterArns": ""}
     with account():
-        yield stacks.Stack(stacks.packaged(), stacks.EVERY_OPTION | {"ClusterArn": walk.CLUSTER_ARN})
+        yield stacks.Stack(stacks.packaged(), stacks.EVERY_OPTION | options)
 
 
 @pytest.fixture(scope="session")

@@ -6,13 +6,16 @@ its condition, and counts only where the condition holds too. All statements of 
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import boto3
 from moto.iam.access_control import IAMPolicy, PermissionResult
+from stacks import Stack, template
 
 Statement = dict[str, Any]
 Context = dict[str, str | list[str]]
@@ -32,6 +35,36 @@ class Call:
 
     def __hash__(self) -> int:
         return hash(str(self))
+
+
+def granted_by(stack: Stack) -> dict[str, list[Statement]]:
+    """The statements of each role, those of managed policies among them."""
+    iam = boto3.client("iam")
+
+    def managed(policy_arn: str) -> list[Statement]:
+        return iam.get_policy_version(PolicyArn=policy_arn, VersionId="v1")["PolicyVersion"]["Document"]["Statement"]
+
+    def role(logical_id: str) -> list[Statement]:
+        statements = []
+        name = stack.ids[logical_id]
+        for policy in iam.list_role_policies(RoleName=name)["PolicyNames"]:
+            document = iam.get_role_policy(RoleName=name, PolicyName=policy)["PolicyDocument"]
+            # moto keeps the document of a role in a template as Python writes a dict.
+            document = ast.literal_eval(document) if isinstance(document, str) else document
+            statements += document["Statement"]
+        # moto does not attach managed policies to a role in a template. Here all of their conditions hold.
+        for attached in template()["Resources"][logical_id]["Properties"]["ManagedPolicyArns"]:
+            policy = attached["Fn::If"][1] if "Fn::If" in attached else attached
+            statements += managed(stack.ids[policy["Ref"]])
+        return statements
+
+    return {
+        "submit": role("SubmitRole"),
+        "task-state": role("TaskStateRole"),
+        "reconcile": role("ReconcileRole"),
+        "schedule": role("ScheduleRole"),
+        "executor": managed(stack.ids["ExecutorPolicy"]),
+    }
 
 
 def permits(statements: Iterable[Statement], call: Call) -> bool:

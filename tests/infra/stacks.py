@@ -46,6 +46,8 @@ EVERY_OPTION = PARAMETERS | {
     "PermissionsBoundaryArn": f"arn:aws:iam::{ACCOUNT}:policy/boundary",
     "SubnetIds": "subnet-11111111,subnet-22222222",
     "SecurityGroupIds": "sg-11111111",
+    "MoreClusterArns": f"{arn('ecs', 'cluster/batch')},{arn('ecs', 'cluster/gpu')}",
+    "InfrastructureRoleArns": f"arn:aws:iam::{ACCOUNT}:role/ecs-volumes",
 }
 
 

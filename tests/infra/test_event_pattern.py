@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import sys
 import types
 from pathlib import Path
@@ -22,28 +23,31 @@ EVENTS = sorted((ROOT / "tests/fixtures/events").glob("*.json"))
 FOREIGN_CLUSTER = arn("ecs", "cluster/jobs-2")
 
 
-def resolved(node: Any) -> Any:
+def resolved(node: Any, parameters: dict[str, str] = PARAMETERS) -> Any:
     """The pattern with its references to parameters replaced. Other intrinsics are not expected in it."""
     match node:
         case {"Ref": name}:
-            return PARAMETERS[name]
+            return parameters[name]
         case {"Fn::Sub": str(text)}:
-            return text.replace("${Deployment}", PARAMETERS["Deployment"])
+            return re.sub(r"\$\{(\w+)\}", lambda reference: parameters[reference[1]], text)
+        case {"Fn::If": ["HasMoreClusters", then, otherwise]}:
+            return resolved(then if parameters.get("MoreClusterArns") else otherwise, parameters)
+        case {"Fn::Split": [separator, text]}:
+            return resolved(text, parameters).split(separator)
         case dict():
-            return {key: resolved(value) for key, value in node.items()}
+            return {key: resolved(value, parameters) for key, value in node.items()}
         case list():
-            return [resolved(value) for value in node]
+            return [resolved(value, parameters) for value in node]
         case _:
             return node
 
 
-PATTERN = resolved(
-    template()["Resources"]["TaskStateFunction"]["Properties"]["Events"]["TaskStateChange"]["Properties"]["Pattern"]
-)
+WRITTEN = template()["Resources"]["TaskStateFunction"]["Properties"]["Events"]["TaskStateChange"]["Properties"]["Pattern"]
+PATTERN = resolved(WRITTEN)
 
 
-def passes(event: dict[str, Any]) -> bool:
-    compiled = EventPatternCompiler().compile_event_pattern(json.dumps(PATTERN))
+def passes(event: dict[str, Any], pattern: dict[str, Any] = PATTERN) -> bool:
+    compiled = EventPatternCompiler().compile_event_pattern(json.dumps(pattern))
     return EventRuleEngine().evaluate_pattern_on_event(compiled, event)
 
 
@@ -120,3 +124,11 @@ def test_a_captured_event_passes_once_it_is_ours_and_not_before(path: Path) -> N
         detail["lastStatus"] in ("RUNNING", "STOPPED") or any("exitCode" in c for c in detail["containers"])
     )
     assert passes(ours) == tells
+
+
+def test_events_of_further_clusters_pass_where_they_are_named() -> None:
+    first, second = (arn("ecs", f"cluster/{name}") for name in ("batch", "gpu"))
+    pattern = resolved(WRITTEN, PARAMETERS | {"MoreClusterArns": f"{first},{second}"})
+    assert all(passes(event(clusterArn=named), pattern) for named in (PARAMETERS["ClusterArn"], first, second))
+    assert not passes(event(clusterArn=FOREIGN_CLUSTER), pattern)
+    assert not passes(event(clusterArn=first))

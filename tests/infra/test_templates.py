@@ -73,7 +73,8 @@ def test_cloudformation_creates_all_that_moto_knows(
 ) -> None:
     stack = Stack(body, parameters)
     assert stack.status == "CREATE_COMPLETE"
-    conditions = {"HasVpc": bool(parameters.get("SubnetIds")), "HasKey": bool(parameters.get("KmsKeyArn"))}
+    options = {"HasVpc": "SubnetIds", "HasKey": "KmsKeyArn", "HasInfrastructureRoles": "InfrastructureRoleArns"}
+    conditions = {condition: bool(parameters.get(name)) for condition, name in options.items()}
     expected = {
         logical_id
         for logical_id, resource in body["Resources"].items()
@@ -157,3 +158,20 @@ def test_the_example_hands_over_parameters_that_sam_can_read(aws: None, tmp_path
     assert profile["container_name"] == "main"
     subnets = profile["run_task"]["networkConfiguration"]["awsvpcConfiguration"]["subnets"]
     assert subnets == [stack.ids["SubnetA"], stack.ids["SubnetB"]]
+
+
+def test_the_key_lets_each_service_do_what_its_documentation_asks_for() -> None:
+    statements = template("infra/key.yaml")["Resources"]["Key"]["Properties"]["KeyPolicy"]["Statement"]
+    services = {s["Sid"]: s for s in statements if "Service" in s["Principal"]}
+    # https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/encrypt-log-data-kms.html
+    logs = services.pop("LogGroups")
+    assert set(logs["Action"]) == {f"kms:{a}" for a in ("Encrypt", "Decrypt", "ReEncrypt*", "GenerateDataKey*", "Describe*")}
+    assert logs["Condition"].keys() == {"ArnLike"}
+    assert logs["Condition"]["ArnLike"].keys() == {"kms:EncryptionContext:aws:logs:arn"}
+    # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-key-management.html
+    events = services.pop("DeadLetters")
+    assert events["Principal"] == {"Service": "events.amazonaws.com"}
+    assert set(events["Action"]) == {"kms:Decrypt", "kms:GenerateDataKey"}
+    # Not aws:SourceArn, which the queue's policy has: EventBridge does not send it to KMS.
+    assert events["Condition"] == {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}
+    assert not services
