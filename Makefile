@@ -116,6 +116,12 @@ $(TOOLS)/bin/%:
 audit: $(TOOLS)/bin/cargo-deny ## licences, sources, known vulnerabilities; asks github.com
 	PATH=$(CURDIR)/$(TOOLS)/bin:$$PATH cargo deny --locked check
 
+# For glibc 2.17: the images of Airflow and of Debian 11 take it.
+.PHONY: runner-wheel
+runner-wheel: $(INFRA)/.done ## the runner's wheel, into dist/: TARGET=aarch64-unknown-linux-gnu
+	PATH=$(CURDIR)/$(INFRA)/bin:$$PATH maturin build --release --locked --zig --compatibility manylinux2014 \
+		--manifest-path runner/Cargo.toml --target $(or $(TARGET),$(shell uname -m)-unknown-linux-gnu) --out dist
+
 .PHONY: release
 release: $(INFRA)/.done $(TOOLS)/bin/cargo-deny $(TOOLS)/bin/cargo-cyclonedx ## fill dist/ with a release
 	PATH=$(CURDIR)/$(INFRA)/bin:$(CURDIR)/$(TOOLS)/bin:$$PATH PYTHON=$(INFRA)/bin/python infra/release.sh

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fills dist/ with a release for this machine's architecture: functions, template, CLI, wheel, SBOMs, checksums.
+# Fills dist/ with a release for this machine's architecture: functions, template, CLI, runner, wheels, SBOMs, checksums.
 # Needs cargo-lambda, cargo-cyclonedx and cargo-deny on the PATH; `make release` sees to that.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -37,11 +37,15 @@ done
 cargo build --locked --release --package ecs-bridge-cli
 cp target/release/ecs-bridge "$dist/ecs-bridge-$version-$architecture-linux"
 
+# The runner twice: as a wheel, and as the binary that is in it.
+make --no-print-directory runner-wheel
+cp "target/$(uname -m)-unknown-linux-gnu/release/ecs-bridge-runner" "$dist/ecs-bridge-runner-$version-$architecture-linux"
+
 "$python" -m pip wheel --quiet --no-deps --wheel-dir "$dist" ./executor
 
 # It writes one beside every Cargo.toml of the workspace, with this folder's path in it.
 cargo cyclonedx --quiet --format json --no-build-deps --override-filename sbom.cdx
-for program in functions/submit functions/task-state functions/reconcile cli; do
+for program in functions/submit functions/task-state functions/reconcile cli runner; do
   sed "s#path+file://$PWD/#path+file:///#g" "$program/sbom.cdx.json" > "$dist/$(basename "$program").cdx.json"
 done
 find . -name sbom.cdx.json -not -path './target/*' -delete
