@@ -32,6 +32,17 @@ fn a_done_is_repeated_until_it_is_answered() {
 }
 
 #[test]
+fn an_answer_that_never_comes_is_not_waited_for() {
+    let work = Work::new();
+    let mut runner = start(&work);
+    let unanswered = work.asked();
+    let again = work.asked();
+    assert_eq!(again.body, unanswered.body);
+    again.close();
+    assert_eq!(runner.exit_code(), Some(0));
+}
+
+#[test]
 fn a_submission_is_started_once_however_often_it_is_sent() {
     let work = Work::new();
     let mut runner = start(&work);

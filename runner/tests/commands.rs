@@ -73,6 +73,22 @@ fn the_submissions_environment_goes_over_the_containers_and_the_runners_own_is_l
 }
 
 #[test]
+fn a_command_cannot_read_the_token_from_the_runners_process() {
+    let work = Work::new();
+    // Containers lack the capabilities that would let it, unless they are given them.
+    let mut unprivileged = Command::new("setpriv");
+    configure(&mut unprivileged, &work);
+    if rustix::process::geteuid().is_root() {
+        unprivileged.args(["--bounding-set=-all", "--inh-caps=-all"]);
+    }
+    let mut runner = Runner::start(unprivileged.arg(env!("CARGO_BIN_EXE_ecs-bridge-runner")));
+    work.run(&["sh", "-c", "cat /proc/$$/environ | tr '\\0' '\\n' | grep ^PATH=; cat /proc/$PPID/environ"]).close();
+    assert!(runner.line().starts_with("PATH="));
+    assert_eq!(runner.line(), "");
+    runner.until_said("Permission denied");
+}
+
+#[test]
 fn the_output_is_untouched_to_the_byte() {
     let work = Work::new();
     let mut runner = start(&work);
