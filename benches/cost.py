@@ -1,6 +1,7 @@
-"""Cost: what a task takes of DynamoDB, Lambda and the logs, counted on the wire, and that by AWS's prices.
+"""Cost: what a task takes of DynamoDB, Lambda and the logs, counted on the wire, times the prices of prices.py.
 
-Prices are those of us-east-1, x86, on demand. What cannot be counted here is assumed, below.
+What cannot be counted here is assumed, below. benches/measured.json holds the figures that the documentation gives: where
+a run here differs, write them there and run benches/cost_table.py.
 """
 
 from __future__ import annotations
@@ -10,26 +11,19 @@ import tempfile
 import time
 from pathlib import Path
 
+import prices
 import samples
 from functions import ROOT
 from report import Report
 from stack import Stack
-
-# Dollars.
-WRITE_UNIT, READ_UNIT = 0.625e-6, 0.125e-6
-INVOCATION, GB_SECOND = 0.20e-6, 0.0000166667
-LOG_BYTE = 0.50e-9
 
 # A call to DynamoDB or ECS, and how many of them an invocation makes one after the other.
 CALL_SECONDS = 0.008
 CALLS_IN_TURN = {"submit": 4 + 3, "task-state": 2, "reconcile": 6}
 # Lambda gives a whole CPU at so many MB, and less in proportion below.
 MB_OF_A_CPU = 1769
-# The executor reads the feed so far back, once a second; a row of the feed has so many bytes.
-FEED_SECONDS, FEED_ROW = 120, 150
 # Airflow's scheduler hands over what it has queued in a loop: a batch.
 BATCH = 16
-CHECKS_AN_HOUR = 3
 
 
 def run(report: Report, tasks: int) -> None:
@@ -37,8 +31,10 @@ def run(report: Report, tasks: int) -> None:
         task = per_task(report, Path(folder) / "short", tasks)
         hour = per_hour(report, Path(folder) / "long")
     idle = per_idle_day()
-    report.add("cost", "a million tasks of under ten minutes", task * 1e6, "$", at_most=10, peer=polling(5 * 60))
-    report.add("cost", "a million further hours of run", hour * 1e6, "$", at_most=10, peer=polling(3600))
+    sync = prices.run_task_sync()
+    report.add("cost", "a million tasks of under ten minutes", task * 1e6, "$", at_most=10, peer=sync * 1e6)
+    report.add("cost", "the same, polled by Step Functions", prices.polled(300) * 1e6, "$")
+    report.add("cost", "a million further hours of run", hour * 1e6, "$", at_most=10, peer=prices.polled(3600) * 1e6)
     report.add("cost", "a day of rest", idle, "$", at_most=0.10)
 
 
@@ -68,15 +64,7 @@ def per_task(report: Report, folder: Path, tasks: int) -> float:
         for name, count in invocations.items()
     )
     report.add("cost", "GB-seconds per task", gb_seconds, "")
-    # Reading the feed costs half a unit for each 4 KB, and shows a row once a second as long as it is that far back.
-    feed = FEED_SECONDS * FEED_ROW / 4096 / 2
-    return (
-        writes * WRITE_UNIT
-        + (reads + feed) * READ_UNIT
-        + sum(invocations.values()) * INVOCATION
-        + gb_seconds * GB_SECOND
-        + logs * LOG_BYTE
-    )
+    return prices.Task(writes, reads, sum(invocations.values()), gb_seconds, logs).total()
 
 
 def per_hour(report: Report, folder: Path) -> float:
@@ -95,26 +83,14 @@ def per_hour(report: Report, folder: Path) -> float:
         described = stack.ecs.seen.calls["DescribeTasks"]
     report.add("cost", "write units per check", writes, "")
     report.add("cost", "tasks per DescribeTasks", checks / max(described, 1), "")
-    return CHECKS_AN_HOUR * (writes * WRITE_UNIT + READ_UNIT)
+    return prices.hour(writes)
 
 
 def per_idle_day() -> float:
-    """Dollars of a day on which nothing is submitted: reconcile every minute, the executor's Query every second."""
-    runs, polls = 24 * 60, 24 * 60 * 60
+    """Dollars of a day without submissions."""
     queries = CALLS_IN_TURN["reconcile"] - 1
-    gb_seconds = runs * memory("reconcile") / 1024 * (queries * CALL_SECONDS + 0.010)
-    # A line of the run's report and its metrics.
-    logs = runs * 1200
-    return (runs * queries + polls) * READ_UNIT / 2 + runs * INVOCATION + gb_seconds * GB_SECOND + logs * LOG_BYTE
-
-
-def polling(seconds: int) -> float:
-    """Dollars of a million tasks watched by a Lambda function each, in a loop of Step Functions every 30 seconds.
-
-    A state transition costs $0.000025; each look is two of them (wait, look), an invocation and a write.
-    """
-    looks = seconds / 30
-    return 1e6 * looks * (2 * 0.000025 + INVOCATION + WRITE_UNIT)
+    # A run writes one line of its report and its metrics.
+    return prices.idle_day(queries, memory("reconcile") / 1024 * (queries * CALL_SECONDS + 0.010), 1200)
 
 
 def stack_at_rest(stack: Stack) -> None:

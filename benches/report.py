@@ -47,8 +47,12 @@ class Report:
         at_most: float | None = None,
         at_least: float | None = None,
         ratio_at_least: float | None = None,
+        within: tuple[float, float] | None = None,
     ) -> float:
-        """Add a figure, or the median of several, and what it is to reach. A ratio is the peer's by ours."""
+        """Add a figure, or the median of several, and its target. A ratio is the peer's by ours.
+
+        `within` is a value and the share by which the figure may differ from it.
+        """
         spread = None
         if isinstance(value, Sequence):
             if len(value) > 1:
@@ -65,6 +69,9 @@ class Report:
             target, met = f"≥ {at_least:g}", value >= at_least
         elif ratio_at_least is not None:
             target, met = f"{ratio_at_least:g} times", ratio is not None and ratio >= ratio_at_least
+        elif within is not None:
+            centre, share = within
+            target, met = f"{centre:g} ± {share:.0%}", abs(value - centre) <= centre * share
         self._tell(Row(bench, metric, value, unit, spread, peer, ratio, target, met))
         return value
 
@@ -82,7 +89,7 @@ class Report:
         """Print the table for people."""
         if AS_JSON:
             return
-        head = ("bench", "metric", "value", "± (quartiles)", "peer", "ratio", "to reach", "")
+        head = ("bench", "metric", "value", "± (quartiles)", "peer", "ratio", "target", "")
         lines = [head, tuple("---" for _ in head)]
         for row in self.rows:
             verdict = {None: "", True: "yes", False: "NO"}[row.met]

@@ -17,6 +17,8 @@ from wire import Server
 
 # Instructions are counted as the difference of two runs, which leaves the start out.
 FEW, MANY = 20, 120
+# Millions per event, and the share that a compiler or a library may change unnoticed. CPU time differs more between runs.
+INSTRUCTIONS = (1.76, 0.05)
 
 
 def run(report: Report, events: int, memory_events: int) -> None:
@@ -25,13 +27,14 @@ def run(report: Report, events: int, memory_events: int) -> None:
         variables = environment(server.url)
         ours = [cpu(rust("task-state"), variables, events) for _ in range(3)]
         peer = [cpu(PEER, variables, events // 4) for _ in range(3)]
-        report.add("task-state", "CPU per event", ours, "µs", peer=peer, ratio_at_least=20)
+        report.add("task-state", "CPU per event", ours, "µs", peer=peer)
         # An event that is taken and answered, no more: with two calls to DynamoDB none costs less than twice that.
         floor = [cpu([HELLO], variables, events) for _ in range(3)]
         report.add("task-state", "CPU per event of hello-world, which does nothing", floor, "µs", peer=peer)
         if shutil.which("valgrind"):
             few, many = (instructions(variables, count) for count in (FEW, MANY))
-            report.add("task-state", "instructions per event", (many - few) / (MANY - FEW) / 1e6, "million")
+            per_event = (many - few) / (MANY - FEW) / 1e6
+            report.add("task-state", "instructions per event", per_event, "million", within=INSTRUCTIONS)
         memory(report, variables, memory_events)
 
 

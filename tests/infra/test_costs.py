@@ -1,0 +1,45 @@
+"""Prices in the documentation are those of one table, which is current; the benches hold their targets by it."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import cost_table
+import prices
+import pytest
+from report import Report
+from stacks import ROOT
+
+
+def test_the_table_of_costs_is_current() -> None:
+    guide = cost_table.GUIDE.read_text()
+    assert cost_table.written(guide) == guide
+
+
+def test_no_other_document_gives_a_price() -> None:
+    for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]:
+        text = path.read_text()
+        if path == cost_table.GUIDE:
+            before, rest = text.split(cost_table.BEGIN)
+            text = before + rest.split(cost_table.END)[1]
+        # '$1' is a shell's argument.
+        assert not re.findall(r"(?<!')\$\d[\d.,]*", text), path
+
+
+def test_a_million_tasks_cost_what_the_promises_allow() -> None:
+    """Ten dollars, and less than either way of Step Functions."""
+    measured = cost_table.json.loads((ROOT / "benches/measured.json").read_text())
+    task = prices.Task(**measured["task"]).total()
+    assert task * 1e6 <= 10
+    assert prices.hour(measured["check_write_units"]) * 1e6 <= 10
+    assert prices.idle_day(**measured["idle"]) <= 0.10
+    assert task < prices.run_task_sync() < prices.polled(300)
+    assert math.isclose(prices.run_task_sync() * 1e6, 75)
+
+
+@pytest.mark.parametrize(("instructions", "met"), [(1.68, True), (1.76, True), (1.84, True), (1.66, False), (1.86, False)])
+def test_instructions_may_differ_by_five_per_cent(instructions: float, met: bool) -> None:
+    report = Report()
+    report.add("task-state", "instructions per event", instructions, "million", within=(1.76, 0.05))
+    assert bool(report.missed()) is not met
