@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from airflow_ecs_bridge import tasklog
+from airflow_ecs_bridge import census, tasklog
 from airflow_ecs_bridge.adoption import submission_id_of
 from airflow_ecs_bridge.aws import Aws
 from airflow_ecs_bridge.client import BridgeClient, BridgeError, Cause
@@ -37,8 +37,14 @@ class Bridge:
         self._client = BridgeClient(settings.submit_url, self._aws, settings.request_timeout)
         self.watcher = Watcher(self._table, self._aws.forget, settings, report)
         self.submitter = Submitter(self._client, settings, report, self.watcher.settle)
-        self.stopper = Stopper(self._client)
-        self._services = [self.watcher.service, self.stopper.service, *self.submitter.services]
+        self.stopper = Stopper(self._client, self.watcher.lookup)
+        self.census = census.Census(settings.census_interval, census.living)
+        self._services = [
+            self.watcher.service,
+            self.stopper.service,
+            self.census.service,
+            *self.submitter.services,
+        ]
 
     def start(self) -> None:
         """Begin the threads."""

@@ -79,6 +79,7 @@ class Settings:
     queue_profiles: QueueProfiles
     poll_interval: float
     lookup_interval: float
+    census_interval: float
     launch_margin: float
     request_timeout: float
     startup_timeout: float
@@ -102,6 +103,7 @@ class Settings:
             queue_profiles=reader.queue_profiles("queue_profiles"),
             poll_interval=reader.seconds("poll_interval", least=0.1),
             lookup_interval=reader.seconds("lookup_interval", least=1),
+            census_interval=reader.seconds("census_interval", least=1),
             launch_margin=reader.seconds("launch_margin"),
             request_timeout=reader.seconds("request_timeout", least=0.1),
             startup_timeout=reader.seconds("startup_timeout", least=0.1),

@@ -10,6 +10,9 @@ event, which is how executors set that column, and hands the job over at the nex
 
 One TaskInstanceKey has several submissions one after the other: a deferred task that resumes is queued again with the
 same try number. So `_current` says which one counts, and the end of any other is dropped.
+
+Airflow does not tell an executor that it has given up a try: its run was cleared, marked or deleted. `_newest` and the
+census notice it; such a try is stopped, and its slot is free.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from airflow.utils.state import TaskInstanceState
 from airflow_ecs_bridge import adoption
 from airflow_ecs_bridge.adoption import Orphan, Plan
 from airflow_ecs_bridge.bridge import Bridge, task_log
+from airflow_ecs_bridge.census import Held
 from airflow_ecs_bridge.config import ConfigError, Settings
 from airflow_ecs_bridge.job import Job
 from airflow_ecs_bridge.outcome import Outcome, Verdict, outcome
@@ -52,6 +56,8 @@ CALLBACKS = hasattr(base_executor, "state_class_for_key")  # from 3.3 on their e
 log = logging.getLogger(__name__)
 
 HEARTBEAT_LOST = "failed by Airflow, its heartbeat was missing"
+SUPERSEDED = "superseded, Airflow has queued its task instance again"
+GIVEN_UP = "given up by Airflow, its task instance was cleared, marked or deleted"
 
 _LOOKUP_AGAIN = 2.0
 """Seconds between two tries to read the records of adopted task instances."""
@@ -73,6 +79,8 @@ class EcsBridgeExecutor(BaseExecutor):
         self._ids_are_assigned = False
         self._current: dict[Key, str] = {}
         self._keys: dict[str, Key] = {}
+        self._newest: dict[tuple[Any, ...], Key] = {}
+        """The key of the last try of each task instance that is held; by what all its tries have in common."""
         self._results: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
         self._unsaved_events: list[Any] = []
         # Jobs whose id is written ahead: in this heartbeat, and in the one before.
@@ -125,6 +133,7 @@ class EcsBridgeExecutor(BaseExecutor):
                 self._unsaved_events.clear()
             self._hand_over(self._committed)
             self._committed, self._announced = self._announced, []
+            self._bury_the_dead()
             if self._orphans:
                 self._settle_orphans()
             while True:
@@ -137,11 +146,17 @@ class EcsBridgeExecutor(BaseExecutor):
 
     # New work
 
-    if not hasattr(BaseExecutor, "_process_workloads"):  # Airflow 3.0
-
-        def queue_workload(self, workload: Any, session: Any) -> None:
-            """Take a workload."""
+    def queue_workload(self, workload: Any, session: Any) -> None:
+        """Queue a workload until a slot is free (Airflow 3)."""
+        if hasattr(BaseExecutor, "_process_workloads"):
+            super().queue_workload(workload, session)
+        else:  # Airflow 3.0
             self.queued_tasks[workload.ti.key] = workload
+        try:
+            if hasattr(workload, "ti"):
+                self._supersede(workload.ti.key)
+        except Exception:
+            log.exception("An earlier try could not be stopped")
 
     def _process_workloads(self, workload_items: Sequence[Any]) -> None:
         """Take workloads out of Airflow's queues and hand them on (Airflow 3)."""
@@ -208,10 +223,57 @@ class EcsBridgeExecutor(BaseExecutor):
             self._bridge.submitter.put(job)
 
     def _track(self, key: Key, submission_id: str) -> None:
-        self._keys.pop(self._current.get(key, ""), None)
+        self._supersede(key)
+        earlier = self._current.get(key)
+        if earlier not in (None, submission_id):
+            # A deferred task's earlier run, say, whose worker may not have exited yet.
+            self._keys.pop(earlier, None)
+            self._abandon(earlier, SUPERSEDED)
         self._current[key] = submission_id
         self._keys[submission_id] = key
         self.running.add(key)
+
+    def _supersede(self, key: Key) -> None:
+        """Give up the earlier try of a task instance that is queued again."""
+        instance = getattr(key, "primary", None)
+        if instance is None:  # a callback
+            return
+        earlier = self._newest.get(instance)
+        self._newest[instance] = key
+        if earlier not in (None, key):
+            self.queued_tasks.pop(earlier, None)
+            self._release(earlier, SUPERSEDED)
+
+    def _bury_the_dead(self) -> None:
+        """Give up what Airflow's database no longer has as queued or running."""
+        if self._bridge is None or self.job_id is None:
+            return
+        census = self._bridge.census
+        for dead in census.dead():
+            for submission_id in dead.tracked:
+                # The same key may wait in queued_tasks: a deferred task that resumes. That one lives.
+                if (key := self._keys.get(submission_id)) is not None:
+                    self._release(key, GIVEN_UP)
+            for key, workload in dead.waiting:
+                if self.queued_tasks.get(key) is workload:
+                    del self.queued_tasks[key]
+                    self._forget_try(key)
+        if census.due():
+            census.compare(Held(self._keys.copy(), self.queued_tasks.copy()))
+
+    def _release(self, key: Key, reason: str) -> None:
+        """Stop and forget a try that Airflow has given up; its slot is free."""
+        self.running.discard(key)
+        if submission_id := self._untrack(key):
+            log.info("Stopping submission %s of %s: %s", submission_id, key, reason)
+            self._abandon(submission_id, reason)
+
+    def _abandon(self, submission_id: str, reason: str) -> None:
+        if self._bridge is None:
+            return
+        self._bridge.submitter.revoke(submission_id)
+        self._bridge.watcher.forget(submission_id)
+        self._bridge.stopper.abandon(submission_id, reason)
 
     def _airflow_assigns_ids(self) -> bool:
         """Tell whether the id of every workload is fresh and committed.
@@ -264,7 +326,14 @@ class EcsBridgeExecutor(BaseExecutor):
         if submission_id is not None:
             self._keys.pop(submission_id, None)
             self._orphans.pop(submission_id, None)
+        self._forget_try(key)
         return submission_id
+
+    def _forget_try(self, key: Key) -> None:
+        """Drop the memory of a try that is held no longer."""
+        instance = getattr(key, "primary", None)
+        if key not in self._current and key not in self.queued_tasks and self._newest.get(instance) == key:
+            del self._newest[instance]
 
     def change_state(self, key: Key, state: Any, info: Any = None, remove_running: bool = True) -> None:
         """Change the state of a task. The scheduler itself calls it with FAILED when a heartbeat is missing."""

@@ -75,6 +75,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
         default="300",
         example="300",
     ),
+    "census_interval": _option(
+        "Seconds between two comparisons of what the executor holds with Airflow's database, one query each. Tries\n"
+        "that Airflow has given up, since their run was cleared, marked or deleted, are stopped after the second\n"
+        "comparison that misses them.",
+        type="float",
+        default="30",
+        example="60",
+    ),
     "launch_margin": _option(
         "Seconds that a container needs from its launch until Airflow's worker in it reports. A task's token is\n"
         "refused after it expired, so nothing is launched that has fewer than these seconds left.",

@@ -1,13 +1,25 @@
-"""Asks the bridge to stop submissions, from a thread of its own."""
+"""Asks the bridge to stop submissions, from a thread of its own.
+
+A submission that is `stop`ped is stopped at once. One that is `abandon`ed is not wanted either, but if its container
+runs, its worker may have reported the task's end and be uploading the log: it gets `GRACE` seconds to exit by itself.
+"""
 
 from __future__ import annotations
 
 import logging
 import queue
 import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from airflow_ecs_bridge.client import BATCH_SIZE, BridgeClient, BridgeError
 from airflow_ecs_bridge.threads import Service, backoff, drain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from concurrent.futures import Future
+
+    from airflow_ecs_bridge.table import Record
 
 log = logging.getLogger(__name__)
 
@@ -15,32 +27,84 @@ GIVE_UP_AFTER = 900.0
 """Seconds. A container whose run is no longer wanted also learns it from Airflow, by its heartbeat."""
 
 
-class Stopper:
-    """The scheduler's thread calls `stop`; a stop is repeated until the bridge has taken it."""
+GRACE = 60.0
+"""Seconds that the running container of an abandoned submission has to exit by itself."""
 
-    def __init__(self, client: BridgeClient) -> None:
+_LOOKUP_TIMEOUT = 30.0
+
+
+@dataclass
+class _Abandoned:
+    reason: str
+    until: float
+    """When its grace ends."""
+    runs: bool = False
+    """Its record says so."""
+
+
+class Stopper:
+    """The scheduler's thread calls `stop` and `abandon`; a stop is repeated until the bridge has accepted it."""
+
+    def __init__(self, client: BridgeClient, lookup: Callable[[Iterable[str]], Future[dict[str, Record]]]) -> None:
+        """Make one; `lookup` reads records by their ids."""
         self._client = client
-        self._wishes: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
-        # Of the thread alone: the reason of each stop not yet taken, and when to give it up.
+        self._lookup = lookup
+        self._wishes: queue.SimpleQueue[tuple[str, str, bool]] = queue.SimpleQueue()
+        # Of the thread alone: the reason of each stop not yet accepted, and when to give it up.
         self._open: dict[str, tuple[str, float]] = {}
+        self._abandoned: dict[str, _Abandoned] = {}
         self._failures = 0
         self.service = Service("ecs-bridge-stop", self.step)
 
     def stop(self, submission_id: str, reason: str) -> None:
-        """Take a wish; returns at once."""
-        self._wishes.put((submission_id, reason))
+        """Stop a submission; returns at once."""
+        self._wishes.put((submission_id, reason, True))
+
+    def abandon(self, submission_id: str, reason: str) -> None:
+        """Stop a submission whose container, if it runs, may be about to exit; returns at once."""
+        self._wishes.put((submission_id, reason, False))
 
     def step(self) -> None:
         """Send the stops that are wanted, or wait a moment for one."""
         wait = backoff(self._failures) if self._failures else 1.0
-        for submission_id, reason in drain(self._wishes, BATCH_SIZE, wait):
-            self._open[submission_id] = (reason, time.monotonic() + GIVE_UP_AFTER)
+        for submission_id, reason, at_once in drain(self._wishes, BATCH_SIZE, wait):
+            if at_once:
+                self._want(submission_id, reason)
+            else:
+                self._abandoned[submission_id] = _Abandoned(reason, time.monotonic() + GRACE)
+        self._judge()
         self._give_up()
         if not self._open:
-            self._failures = 0
             return
         reason = next(iter(self._open.values()))[0]
         self._send([id for id, (why, _) in self._open.items() if why == reason][:BATCH_SIZE], reason)
+
+    def _want(self, submission_id: str, reason: str) -> None:
+        self._abandoned.pop(submission_id, None)
+        self._open[submission_id] = (reason, time.monotonic() + GIVE_UP_AFTER)
+
+    def _judge(self) -> None:
+        """Look up the abandoned: at once, and again when their grace ends."""
+        now = time.monotonic()
+        due = [id for id, each in self._abandoned.items() if not each.runs or each.until <= now][:BATCH_SIZE]
+        if not due:
+            return
+        try:
+            records = self._lookup(due).result(_LOOKUP_TIMEOUT)
+        except Exception as error:
+            self._failures += 1
+            log.warning("%d abandoned submissions could not be looked up, will try again: %s", len(due), error)
+            return
+        self._failures = 0
+        for submission_id in due:
+            record, each = records.get(submission_id), self._abandoned[submission_id]
+            if record is not None and record.ended:
+                del self._abandoned[submission_id]
+            elif record is not None and record.state == "running" and each.until > now:
+                each.runs = True
+            else:
+                # Also if there is no record: the bridge then refuses to launch what may still be on its way.
+                self._want(submission_id, each.reason)
 
     def _send(self, batch: list[str], reason: str) -> None:
         try:
