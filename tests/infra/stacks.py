@@ -48,6 +48,7 @@ EVERY_OPTION = PARAMETERS | {
     "SecurityGroupIds": "sg-11111111",
     "MoreClusterArns": f"{arn('ecs', 'cluster/batch')},{arn('ecs', 'cluster/gpu')}",
     "InfrastructureRoleArns": f"arn:aws:iam::{ACCOUNT}:role/ecs-volumes",
+    "CallerPrincipalArns": "arn:aws:iam::210987654321:role/airflow-scheduler",
 }
 
 
@@ -70,7 +71,7 @@ def packaged() -> dict[str, Any]:
 class Stack:
     """A stack in moto, and what came of its resources."""
 
-    def __init__(self, body: dict[str, Any], parameters: dict[str, str]) -> None:
+    def __init__(self, body: dict[str, Any], parameters: dict[str, str], name: str = "test") -> None:
         body = copy.deepcopy(body)
         # moto has function URLs, but not in CloudFormation, and an output of what it cannot create ends it.
         body["Outputs"].pop("SubmitUrl", None)
@@ -80,18 +81,18 @@ class Stack:
             document["Statement"] = [statement for statement in document["Statement"] if "Fn::If" not in statement]
         client = boto3.client("cloudformation")
         client.create_stack(
-            StackName="test",
+            StackName=name,
             TemplateBody=json.dumps(body),
             Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
             Capabilities=["CAPABILITY_IAM"],
         )
-        resources = client.describe_stack_resources(StackName="test")["StackResources"]
+        resources = client.describe_stack_resources(StackName=name)["StackResources"]
         # What moto cannot create has no names.
         self.ids = {
             resource["LogicalResourceId"]: resource["PhysicalResourceId"]
             for resource in resources
             if resource.keys() >= {"LogicalResourceId", "PhysicalResourceId"}
         }
-        stack = client.describe_stacks(StackName="test")["Stacks"][0]
+        stack = client.describe_stacks(StackName=name)["Stacks"][0]
         self.status = stack["StackStatus"]
         self.outputs = {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}

@@ -26,7 +26,7 @@ def described() -> dict[str, tuple[str, set[str]]]:
 
 
 def dashboard() -> list[dict[str, Any]]:
-    body = RESOURCES["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"]
+    body, _ = RESOURCES["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"]
     return [widget["properties"] for widget in json.loads(body)["widgets"]]
 
 
@@ -88,3 +88,14 @@ def test_each_alarm_has_a_section_in_the_runbook_and_each_section_an_alarm() -> 
 def test_each_alarm_reaches_the_topic() -> None:
     for alarm in ALARMS:
         assert alarm["AlarmActions"]["Fn::If"][:2] == ["HasAlarmTopic", [{"Ref": "AlarmTopicArn"}]]
+
+
+def test_saved_queries_ask_for_fields_that_the_functions_write(recording: Recording) -> None:
+    lines = list(recording.log())
+    written = {f"fields.{name}" for line in lines for name in line.get("fields", {})} | {n for line in lines for n in line}
+    queries = [r["Properties"]["QueryString"] for r in RESOURCES.values() if r["Type"] == "AWS::Logs::QueryDefinition"]
+    assert queries
+    for query in queries:
+        # Names with an @ are CloudWatch's own.
+        asked = set(re.findall(r"fields\.\w+", query)) | set(re.findall(r"(?<=filter )\w+", query)) - {"fields"}
+        assert asked <= written, query

@@ -11,6 +11,7 @@ from typing import Any
 
 import boto3
 import pytest
+import tomllib
 from stacks import EVERY_OPTION, PARAMETERS, ROOT, Stack, arn, packaged, template
 
 TEMPLATES = ["template.yaml", "infra/example.yaml", "infra/key.yaml"]
@@ -21,6 +22,7 @@ BEYOND_MOTO = {
     "AWS::KMS::Alias",
     "AWS::Lambda::EventInvokeConfig",
     "AWS::Lambda::Url",
+    "AWS::Logs::QueryDefinition",
     "AWS::SQS::QueuePolicy",
     "AWS::Scheduler::Schedule",
 }
@@ -74,6 +76,7 @@ def test_cloudformation_creates_all_that_moto_knows(
     stack = Stack(body, parameters)
     assert stack.status == "CREATE_COMPLETE"
     options = {"HasVpc": "SubnetIds", "HasKey": "KmsKeyArn", "HasInfrastructureRoles": "InfrastructureRoleArns"}
+    options |= {"HasCallers": "CallerPrincipalArns"}
     conditions = {condition: bool(parameters.get(name)) for condition, name in options.items()}
     expected = {
         logical_id
@@ -175,3 +178,26 @@ def test_the_key_lets_each_service_do_what_its_documentation_asks_for() -> None:
     # Not aws:SourceArn, which the queue's policy has: EventBridge does not send it to KMS.
     assert events["Condition"] == {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}
     assert not services
+
+
+def test_a_caller_of_another_account_gets_the_policy_of_the_executor_and_no_other() -> None:
+    role = template()["Resources"]["CallerRole"]
+    assert role["Condition"] == "HasCallers"
+    assert role["Properties"]["ManagedPolicyArns"] == [{"Ref": "ExecutorPolicy"}]
+    assert "Policies" not in role["Properties"]
+    (statement,) = role["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+    assert statement["Principal"] == {"AWS": {"Ref": "CallerPrincipalArns"}}
+
+
+def test_every_environment_of_samconfig_names_its_own_stack_and_parameters() -> None:
+    config = {name: each for name, each in tomllib.loads((ROOT / "samconfig.toml").read_text()).items() if name != "version"}
+    assert len(config) > 1
+    for commands in config.values():
+        assert commands.keys() == {"global", "build", "deploy", "validate"}
+        assert commands["build"]["parameters"]["parameter_overrides"] == commands["deploy"]["parameters"]["parameter_overrides"]
+    names = [commands["global"]["parameters"]["stack_name"] for commands in config.values()]
+    assert len(set(names)) == len(names)
+    files = [each["deploy"]["parameters"]["parameter_overrides"].removeprefix("file://") for each in config.values()]
+    assert len(set(files)) == len(files)
+    # They name an account.
+    run("git", "check-ignore", "--no-index", *files)

@@ -1,0 +1,66 @@
+"""Going on from a table that was restored from a backup, as docs/operating.md describes it."""
+
+from __future__ import annotations
+
+import boto3
+from policies import Call, granted_by, permits
+from stacks import EVERY_OPTION, Stack, arn, packaged, template
+
+ROLES = {"submit": "GetItem", "task-state": "UpdateItem", "reconcile": "BatchGetItem"}
+
+
+def test_everything_goes_on_from_a_restored_table(aws: None) -> None:
+    own, client = Stack(packaged(), EVERY_OPTION).ids["Table"], boto3.client("dynamodb")
+    item = {"submission_id": {"S": "a"}, "feed": {"S": "prod"}, "changed_at": {"N": "1"}, "state": {"S": "failed"}}
+    client.put_item(TableName=own, Item=item)
+    client.restore_table_to_point_in_time(SourceTableName=own, TargetTableName="restored", UseLatestRestorableTime=True)
+    client.update_time_to_live(
+        TableName="restored", TimeToLiveSpecification={"Enabled": True, "AttributeName": "expires_at"}
+    )
+
+    # As another stack: moto updates functions and policies in part.
+    stack = Stack(packaged(), EVERY_OPTION | {"Deployment": "after", "RestoredTable": "restored"}, name="after")
+
+    functions = boto3.client("lambda")
+    for name in ("after-submit", "after-task-state", "after-reconcile"):
+        variables = functions.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
+        assert variables["ECS_BRIDGE_TABLE"] == "restored"
+    assert stack.outputs["TableName"] == "restored"
+    granted = granted_by(stack)
+    for role, action in ROLES.items():
+        allowed = [
+            name
+            for name in ("restored", own, stack.ids["Table"])
+            if permits(granted[role], Call(role, f"dynamodb:{action}", arn("dynamodb", f"table/{name}")))
+        ]
+        assert allowed == ["restored"]
+    feed = Call("executor", "dynamodb:Query", arn("dynamodb", "table/restored/index/feed"))
+    assert permits(granted["executor"], feed)
+    found = client.query(
+        TableName=stack.outputs["TableName"],
+        IndexName="feed",
+        KeyConditionExpression="feed = :feed",
+        ExpressionAttributeValues={":feed": {"S": "prod"}},
+    )
+    assert found["Items"] == [item]
+
+
+def test_nothing_but_the_choice_refers_to_the_stacks_own_table() -> None:
+    """A reference past the parameter would split the deployment over two tables."""
+
+    def references(node: object) -> int:
+        match node:
+            case {"Fn::If": ["HasRestoredTable", {"Ref": "RestoredTable"}, {"Ref": "Table"}]}:
+                return 0
+            case {"Ref": "Table"} | {"Fn::GetAtt": ["Table", _]}:
+                return 1
+            case {"Fn::Sub": str(text)}:
+                return text.count("${Table}") + text.count("${Table.")
+            case dict():
+                return sum(references(value) for value in node.values())
+            case list():
+                return sum(references(value) for value in node)
+        return 0
+
+    source = template()
+    assert references(source["Resources"]) + references(source["Outputs"]) + references(source["Globals"]) == 0
