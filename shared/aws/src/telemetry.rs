@@ -7,23 +7,33 @@ use std::time::Duration;
 use ecs_bridge_core::{Alarm, Deployment, LaunchAnswer, Record, State, Timestamp, task_id};
 use metrics::{Unit, counter, describe_histogram, gauge, histogram};
 use metrics_cloudwatch_embedded::{Builder, Collector};
+use tracing::{Level, level_filters::LevelFilter};
+use tracing_subscriber::fmt::{
+    SubscriberBuilder,
+    format::{Format, Json, JsonFields},
+};
 
-/// Begins to log to standard output, as Lambda's own settings ask: `AWS_LAMBDA_LOG_LEVEL` (`INFO` unless set), and JSON,
-/// an object a line, where `AWS_LAMBDA_LOG_FORMAT` says so.
+/// Starts logging to standard output at `AWS_LAMBDA_LOG_LEVEL` (default `INFO`), as text, or as JSON where
+/// `AWS_LAMBDA_LOG_FORMAT` is `JSON`; Lambda sets both.
 ///
 /// Release builds have no `TRACE`: the SDK would log whole requests, with what is secret in them.
 ///
-/// A line names its span once: CloudWatch charges by the byte. Filters by module are not understood: their regular
-/// expressions would be a part of each cold start.
+/// Filters by module are not supported: their regular expressions would lengthen each cold start.
 pub fn log() {
     let variable = |name| std::env::var(name).unwrap_or_default();
-    let level = variable("AWS_LAMBDA_LOG_LEVEL").parse().unwrap_or(tracing::Level::INFO);
-    let lines = tracing_subscriber::fmt().with_max_level(level).with_target(false).without_time();
+    let level = variable("AWS_LAMBDA_LOG_LEVEL").parse().unwrap_or(Level::INFO);
     if variable("AWS_LAMBDA_LOG_FORMAT").eq_ignore_ascii_case("json") {
-        lines.json().with_span_list(false).init();
+        json(level).init();
     } else {
-        lines.init();
+        tracing_subscriber::fmt().with_max_level(level).with_target(false).without_time().init();
     }
+}
+
+/// An object a line. Lambda reads `level` and an RFC 3339 `timestamp` from it; without a valid timestamp it sets the
+/// level to INFO ("Log-level filtering" in the Lambda Developer Guide). The current span stands there once, as CloudWatch
+/// Logs charges by the byte.
+fn json(level: Level) -> SubscriberBuilder<JsonFields, Format<Json>, LevelFilter> {
+    tracing_subscriber::fmt().with_max_level(level).with_target(false).json().with_span_list(false)
 }
 
 /// The metrics of a function; those of one invocation are written after it.
@@ -146,3 +156,45 @@ pub(crate) fn raised(record: &Record, alarm: Option<Alarm>) {
 
 /// How long past its time a record is overdue: reconcile comes every minute.
 pub const OVERDUE: Duration = Duration::from_secs(5 * 60);
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io,
+        sync::{Arc, Mutex},
+    };
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Output(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Output {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_in_json_has_the_time_and_level_by_which_lambda_filters() {
+        let output = Output::default();
+        let writer = output.clone();
+        let subscriber = json(Level::INFO).with_writer(move || writer.clone()).finish();
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::debug!("filtered");
+            tracing::info_span!("invoke", requestId = "r").in_scope(|| tracing::warn!(attempt = 2, "refused"));
+        });
+        let line: serde_json::Value = serde_json::from_slice(&output.0.lock().unwrap()).unwrap();
+        assert!(Timestamp::parse_iso(line["timestamp"].as_str().unwrap()).is_some(), "{line}");
+        assert_eq!((&line["level"], &line["fields"]["attempt"]), (&"WARN".into(), &2.into()), "{line}");
+        assert_eq!(
+            (&line["fields"]["message"], &line["span"]["requestId"]),
+            (&"refused".into(), &"r".into()),
+            "{line}"
+        );
+    }
+}
