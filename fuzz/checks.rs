@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 use ecs_bridge_core::{
     Attempt, Input, Record, Rules, StartedBy, SubmissionId, Timers, Timestamp, api, decide,
     event::{self, Event},
-    profile::{Policy, Profiles},
+    profile::{Clusters, Policy, Profiles},
     record::{ContentHash, Submission},
     run_task::FrozenRequest,
 };
@@ -90,7 +90,7 @@ fn accepted(submission: Submission, id: Option<&SubmissionId>) {
 /// The profiles, as the functions read them at start.
 pub fn profiles(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    if let Ok(profiles) = Profiles::parse(text, "nightly") {
+    if let Ok(profiles) = Profiles::parse(text, &clusters()) {
         for (_, profile) in profiles.iter() {
             let Ok((request, cluster)) = profile.request(&["true".to_owned()], &Map::new()) else { continue };
             let started_by = StartedBy {
@@ -110,7 +110,7 @@ pub fn profiles(data: &[u8]) {
             plant(run_task, &[]);
         }
     }
-    if let Err(problems) = Profiles::parse(&value.to_string(), "nightly") {
+    if let Err(problems) = Profiles::parse(&value.to_string(), &clusters()) {
         problems.iter().for_each(|problem| keeps_the_secret(problem));
     }
 }
@@ -147,7 +147,11 @@ fn profiles_to_submit_with() -> Profiles {
         "default": {"run_task": {"taskDefinition": "etl"}, "container_name": "main"},
         "open": {"run_task": {"taskDefinition": "etl"}, "container_name": "main", "allow_overrides": ["*"]},
     });
-    Profiles::parse(&profiles.to_string(), "nightly").unwrap()
+    Profiles::parse(&profiles.to_string(), &clusters()).unwrap()
+}
+
+fn clusters() -> Clusters {
+    Clusters::new("nightly", "other")
 }
 
 fn rules() -> Rules {

@@ -101,7 +101,7 @@ def test_health_says_what_does_not_fit(run: Callable[..., Function]) -> None:
         "no-cluster": profile("demo", "main"),
     }
     profiles["no-cluster"]["run_task"]["cluster"] = "nowhere"
-    function = run("submit", ECS_BRIDGE_PROFILES=json.dumps(profiles))
+    function = run("submit", ECS_BRIDGE_PROFILES=json.dumps(profiles), ECS_BRIDGE_CLUSTERS="other, nowhere")
     answer = function.api.send("GET", "/v1/health")
     assert (answer.status, answer.code) == (503, "unhealthy")
     checks = {check["name"]: check for check in answer.json["checks"]}

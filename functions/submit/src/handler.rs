@@ -2,7 +2,11 @@
 
 use aws_lambda_events::lambda_function_urls::{LambdaFunctionUrlRequest, LambdaFunctionUrlResponse};
 use ecs_bridge_aws::Bridge;
-use ecs_bridge_core::{SubmissionId, api::BodyError, profile::Profiles};
+use ecs_bridge_core::{
+    SubmissionId,
+    api::BodyError,
+    profile::{Clusters, Profiles},
+};
 
 use crate::{
     http::{Refusal, json_answer, json_body},
@@ -16,8 +20,8 @@ pub struct App {
     pub bridge: Bridge,
     /// The deployment's profiles.
     pub profiles: Profiles,
-    /// The cluster of profiles that name none.
-    pub cluster: String,
+    /// The clusters that its roles allow.
+    pub clusters: Clusters,
     /// Reconcile, if it is to be woken.
     pub wake: Option<Wake>,
 }

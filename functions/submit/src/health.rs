@@ -29,10 +29,10 @@ impl App {
     /// Answers `GET /v1/health`: 200 where all is well, else 503 with what is not.
     pub async fn health(&self, request_id: &str) -> LambdaFunctionUrlResponse {
         let mut checks = vec![Check::new("table", self.reads_table().await)];
-        checks.push(Check::new("cluster", self.reaches_cluster(&self.cluster).await));
+        checks.push(Check::new("cluster", self.reaches_cluster(self.clusters.default_cluster()).await));
         for (name, profile) in self.profiles.iter() {
             let mut result = self.fits(profile).await;
-            if profile.cluster != self.cluster {
+            if !self.clusters.is_default(&profile.cluster) {
                 result = result.and(self.reaches_cluster(&profile.cluster).await);
             }
             checks.push(Check::new(format!("profile {name}"), result));

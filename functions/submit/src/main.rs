@@ -15,7 +15,10 @@ use ecs_bridge_aws::{
     telemetry::{self, Metrics},
     warm_up,
 };
-use ecs_bridge_core::{config::Environment, profile::Profiles};
+use ecs_bridge_core::{
+    config::Environment,
+    profile::{Clusters, Profiles},
+};
 use lambda_runtime::{LambdaEvent, service_fn};
 
 use crate::{handler::App, wake::Wake};
@@ -25,9 +28,9 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     telemetry::log();
     let mut environment = Environment::new(|name: &str| std::env::var(name).ok());
     let config = environment.config();
-    let cluster = environment.needed("ECS_BRIDGE_CLUSTER");
+    let clusters = environment.clusters();
     let reconcile = environment.optional("ECS_BRIDGE_RECONCILE_FUNCTION");
-    let profiles = read_profiles(&mut environment, &cluster);
+    let profiles = read_profiles(&mut environment, &clusters);
     let config = environment.finish(config)?;
 
     let metrics = Metrics::new(&config.rules.deployment);
@@ -36,11 +39,12 @@ async fn main() -> Result<(), lambda_runtime::Error> {
         wake: reconcile.map(|function| Wake::new(&clients.config, function)),
         bridge: Bridge::new(&clients, config),
         profiles: profiles?,
-        cluster,
+        clusters,
     };
     warm_up(async {
-        let (table, ecs) = (app.bridge.table.look_at_launch_tokens(), app.bridge.ecs.is_active(&app.cluster));
-        // What they answer does not matter.
+        let cluster = app.clusters.default_cluster();
+        let (table, ecs) = (app.bridge.table.look_at_launch_tokens(), app.bridge.ecs.is_active(cluster));
+        // Only their connections matter, not their answers.
         let _ = tokio::join!(table, ecs);
     })
     .await;
@@ -53,7 +57,10 @@ async fn main() -> Result<(), lambda_runtime::Error> {
 }
 
 /// The profiles, from `ECS_BRIDGE_PROFILES`, or from the file that `ECS_BRIDGE_PROFILES_FILE` names.
-fn read_profiles<F>(environment: &mut Environment<F>, cluster: &str) -> Result<Profiles, Box<dyn Error + Send + Sync>>
+fn read_profiles<F>(
+    environment: &mut Environment<F>,
+    clusters: &Clusters,
+) -> Result<Profiles, Box<dyn Error + Send + Sync>>
 where
     F: Fn(&str) -> Option<String>,
 {
@@ -72,7 +79,7 @@ where
             return Err(problem.into());
         }
     };
-    Profiles::parse(&text, cluster).map_err(|problems| {
+    Profiles::parse(&text, clusters).map_err(|problems| {
         problems.iter().for_each(|problem| environment.note(format!("profiles: {problem}")));
         problems.join("; ").into()
     })

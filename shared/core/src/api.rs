@@ -211,7 +211,7 @@ fn submission(
     }
     let (request, cluster) = profile.request(&command, &overrides).map_err(|error| {
         let code = match &error {
-            RequestError::NotAllowed(_) => ItemCode::OverrideNotAllowed,
+            RequestError::NotAllowed(_) | RequestError::UnknownCluster(_) => ItemCode::OverrideNotAllowed,
             RequestError::Malformed(_) | RequestError::TooLong(_) => ItemCode::Invalid,
         };
         ItemError::new(code, error.to_string())
@@ -280,12 +280,13 @@ fn labels(value: Option<Value>) -> Result<BTreeMap<String, String>, ItemError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::profile::Clusters;
     use serde_json::json;
 
     fn profiles() -> Profiles {
         let text = json!({"default": {"run_task": {"taskDefinition": "etl"}, "container_name": "main",
                                       "allow_overrides": ["overrides.cpu", "overrides.containerOverrides"]}});
-        Profiles::parse(&text.to_string(), "nightly").unwrap()
+        Profiles::parse(&text.to_string(), &Clusters::new("nightly", "")).unwrap()
     }
 
     fn item(item: Value) -> Result<Submission, ItemError> {

@@ -5,6 +5,7 @@ use std::{fmt, str::FromStr, time::Duration};
 use crate::{
     id::Deployment,
     launch_rate::LaunchRate,
+    profile::Clusters,
     rules::{Rules, Timers},
 };
 
@@ -106,6 +107,13 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
         });
         let retention = Duration::from_secs(days * 24 * 3600);
         Config { table, rules: Rules { deployment, retention, timers: Timers::default().scaled(scale) }, launch_rate }
+    }
+
+    /// The deployment's clusters: `ECS_BRIDGE_CLUSTER`, the one of profiles that name none, and any more in
+    /// `ECS_BRIDGE_CLUSTERS`, names or ARNs separated by commas.
+    pub fn clusters(&mut self) -> Clusters {
+        let default = self.needed("ECS_BRIDGE_CLUSTER");
+        Clusters::new(&default, &self.optional("ECS_BRIDGE_CLUSTERS").unwrap_or_default())
     }
 
     /// `value`, unless anything was noted.

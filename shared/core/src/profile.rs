@@ -1,6 +1,6 @@
 //! Profiles: the named launch configurations of a deployment.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -81,13 +81,57 @@ const FIELDS: [&str; 8] = [
     "run_timeout",
 ];
 
+/// The clusters that the deployment's roles allow, each by name or ARN.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Clusters {
+    default: String,
+    others: Vec<String>,
+}
+
+impl Clusters {
+    /// The cluster of profiles that name none, and `others`, separated by commas.
+    pub fn new(default: &str, others: &str) -> Self {
+        let others = others.split(',').map(str::trim).filter(|cluster| !cluster.is_empty());
+        Self { default: default.to_owned(), others: others.map(str::to_owned).collect() }
+    }
+
+    /// The cluster of profiles that name none.
+    pub fn default_cluster(&self) -> &str {
+        &self.default
+    }
+
+    /// Whether `cluster` is the default one.
+    pub fn is_default(&self, cluster: &str) -> bool {
+        is_same_cluster(&self.default, cluster)
+    }
+
+    fn contains(&self, cluster: &str) -> bool {
+        self.is_default(cluster) || self.others.iter().any(|other| is_same_cluster(other, cluster))
+    }
+}
+
+impl fmt::Display for Clusters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.default)?;
+        self.others.iter().try_for_each(|other| write!(f, ", {other}"))
+    }
+}
+
+/// Whether both mean one cluster. ECS resolves a name in the caller's account and region, an ARN ends with the name.
+fn is_same_cluster(one: &str, other: &str) -> bool {
+    let is_named =
+        |arn: &str, name| arn.starts_with("arn:") && arn.rsplit_once('/').is_some_and(|(_, last)| last == name);
+    one == other || is_named(one, other) || is_named(other, one)
+}
+
 /// A named launch configuration.
 #[derive(Clone, Debug)]
 pub struct Profile {
     /// RunTask's parameters, `cluster` included.
     run_task: Map<String, Value>,
     allow_overrides: Vec<String>,
-    /// The container that is to run the command.
+    clusters: Clusters,
+    /// The container that runs the command.
     pub container_name: String,
     /// The cluster, by name or ARN.
     pub cluster: String,
@@ -95,13 +139,16 @@ pub struct Profile {
     pub policy: Policy,
 }
 
-/// Why a submission does not fit its profile. The texts are for the caller and quote none of its values.
+/// Why a profile refuses a submission. The texts are for the caller and quote none of its values.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
     /// A parameter outside the allow-list.
     #[error("the profile does not let a submission override {}", .0.join(", "))]
     NotAllowed(Vec<String>),
-    /// No RunTask request.
+    /// A cluster that the deployment's roles do not allow.
+    #[error("cluster: is not a cluster of the deployment; known: {0}")]
+    UnknownCluster(Clusters),
+    /// Not parameters of RunTask.
     #[error("overrides: {}", .0.iter().map(run_task::Problem::unquoted).collect::<Vec<_>>().join("; "))]
     Malformed(Vec<run_task::Problem>),
     /// ECS would refuse it.
@@ -137,6 +184,9 @@ impl Profile {
             return Err(RequestError::TooLong(characters));
         }
         let cluster = parameters.get("cluster").and_then(Value::as_str).unwrap_or(&self.cluster).to_owned();
+        if !self.clusters.contains(&cluster) {
+            return Err(RequestError::UnknownCluster(self.clusters.clone()));
+        }
         Ok((FrozenRequest::freeze(&parameters), cluster))
     }
 
@@ -151,11 +201,11 @@ impl Profile {
 pub struct Profiles(BTreeMap<ProfileName, Profile>);
 
 impl Profiles {
-    /// Reads a JSON object of profiles; those that name no cluster run on `cluster`.
+    /// Reads a JSON object of profiles. Each runs on one of `clusters`.
     ///
     /// # Errors
     /// Everything that is wrong with them, together.
-    pub fn parse(text: &str, cluster: &str) -> Result<Self, Vec<String>> {
+    pub fn parse(text: &str, clusters: &Clusters) -> Result<Self, Vec<String>> {
         let all: Map<String, Value> =
             serde_json::from_str(text).map_err(|error| vec![format!("not a JSON object: {error}")])?;
         let mut problems = Vec::new();
@@ -165,7 +215,7 @@ impl Profiles {
         let mut profiles = BTreeMap::new();
         for (name, value) in all {
             let mut reader = Reader { profile: &name, problems: &mut problems };
-            let profile = reader.profile(value, cluster);
+            let profile = reader.profile(value, clusters);
             match ProfileName::try_from(name.clone()) {
                 Ok(name) => drop(profiles.insert(name, profile)),
                 Err(error) => problems.push(format!("{name:?}: {error}")),
@@ -197,16 +247,17 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn note(&mut self, field: &str, problem: impl std::fmt::Display) {
+    fn note(&mut self, field: &str, problem: impl fmt::Display) {
         self.problems.push(format!("{}.{field}: {problem}", self.profile));
     }
 
-    fn profile(&mut self, value: Value, cluster: &str) -> Profile {
+    fn profile(&mut self, value: Value, clusters: &Clusters) -> Profile {
         let Value::Object(mut fields) = value else {
             self.problems.push(format!("{}: must be an object", self.profile));
             return Profile {
                 run_task: Map::new(),
                 allow_overrides: Vec::new(),
+                clusters: clusters.clone(),
                 container_name: String::new(),
                 cluster: String::new(),
                 policy: Policy::default(),
@@ -219,7 +270,7 @@ impl Reader<'_> {
                 FIELDS.join(", ")
             ));
         }
-        let run_task = self.run_task(fields.remove("run_task"), cluster);
+        let run_task = self.run_task(fields.remove("run_task"), clusters);
         let cluster = run_task.get("cluster").and_then(Value::as_str).unwrap_or_default().to_owned();
         Profile {
             container_name: self.container_name(fields.remove("container_name")),
@@ -231,12 +282,13 @@ impl Reader<'_> {
                 launch_timeout: self.seconds("launch_timeout", fields.remove("launch_timeout")),
                 run_timeout: self.seconds("run_timeout", fields.remove("run_timeout")),
             },
+            clusters: clusters.clone(),
             cluster,
             run_task,
         }
     }
 
-    fn run_task(&mut self, value: Option<Value>, cluster: &str) -> Map<String, Value> {
+    fn run_task(&mut self, value: Option<Value>, clusters: &Clusters) -> Map<String, Value> {
         let Some(Value::Object(mut run_task)) = value else {
             self.note("run_task", "is needed: an object of RunTask's parameters");
             return Map::new();
@@ -247,7 +299,11 @@ impl Reader<'_> {
         if run_task.get("taskDefinition").and_then(Value::as_str).is_none_or(str::is_empty) {
             self.note("run_task.taskDefinition", "is needed: family, family:revision, or ARN");
         }
-        run_task.entry("cluster").or_insert_with(|| cluster.into());
+        let cluster = run_task.entry("cluster").or_insert_with(|| clusters.default.as_str().into());
+        if cluster.as_str().is_some_and(|cluster| !clusters.contains(cluster)) {
+            let problem = format_args!("is not a cluster of the deployment; known: {clusters}");
+            self.note("run_task.cluster", problem);
+        }
         run_task
     }
 
@@ -343,14 +399,14 @@ mod tests {
     use serde_json::json;
 
     fn parse(profiles: Value) -> Result<Profiles, Vec<String>> {
-        Profiles::parse(&profiles.to_string(), "nightly")
+        Profiles::parse(&profiles.to_string(), &Clusters::new("nightly", "big, arn:aws:ecs:eu-west-1:1:cluster/gpu,"))
     }
 
     #[test]
     fn all_that_is_wrong_is_said_at_once() {
         let problems = parse(json!({
             "a b": {"run_task": {"taskDefinition": "x"}, "container_name": "main"},
-            "etl": {"run_task": {"taskDefinition": "x", "count": 3, "clientToken": "t", "subnets": []},
+            "etl": {"run_task": {"taskDefinition": "x", "count": 3, "clientToken": "t", "subnets": [], "cluster": "x"},
                     "container_name": "", "max_attempts": 0, "relaunch_on": ["EssentialContainerExited"],
                     "complete_on": "exit", "run_timeout": -1, "allow_overrides": ["overrides.cpus"], "retries": 1},
             "empty": 7,
@@ -361,6 +417,7 @@ mod tests {
             "etl.run_task: count: is set by the bridge",
             "etl.run_task: clientToken: is set by the bridge",
             "etl.run_task: subnets: belongs elsewhere: RunTask has it as networkConfiguration",
+            "etl.run_task.cluster: is not a cluster of the deployment; known: nightly, big, arn:aws",
             "etl.container_name: is needed",
             "etl.max_attempts: must be a whole number from 1 to 99",
             "etl.relaunch_on: \"EssentialContainerExited\" is no stop code to relaunch on",
@@ -387,7 +444,20 @@ mod tests {
     #[test]
     fn the_cluster_of_the_deployment_is_the_default() {
         assert_eq!(request(&[], json!({})).unwrap().1, "nightly");
-        assert_eq!(request(&["cluster"], json!({"cluster": "other"})).unwrap().1, "other");
+    }
+
+    #[test]
+    fn a_submission_may_name_only_a_cluster_of_the_deployment() {
+        let arn = |name: &str| format!("arn:aws:ecs:eu-west-1:1:cluster/{name}");
+        let on = |cluster: &str| request(&["cluster"], json!({"cluster": cluster})).map(|(_, cluster)| cluster);
+        for known in ["nightly", "big", "gpu", &arn("gpu"), &arn("big")] {
+            assert_eq!(on(known).unwrap(), known);
+        }
+        for unknown in ["", "other", "nightl", "cluster/big", &arn("other"), "arn:aws:ecs:us-east-1:1:cluster/gpu"] {
+            let error = on(unknown).unwrap_err();
+            assert!(matches!(error, RequestError::UnknownCluster(_)), "{unknown}: {error}");
+            assert!(error.to_string().ends_with("known: nightly, big, arn:aws:ecs:eu-west-1:1:cluster/gpu"), "{error}");
+        }
     }
 
     #[test]

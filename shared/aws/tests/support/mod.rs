@@ -11,7 +11,7 @@ use ecs_bridge_core::{
     Action, Call, Record, SubmissionId,
     api::{self},
     config::{Config, Environment},
-    profile::Profiles,
+    profile::{Clusters, Profiles},
 };
 use serde_json::{Value, json};
 
@@ -97,7 +97,7 @@ pub fn profiles() -> Profiles {
         "container_name": "main",
         "allow_overrides": ["overrides.containerOverrides.environment", "tags"],
     }});
-    Profiles::parse(&profiles.to_string(), CLUSTER).unwrap()
+    Profiles::parse(&profiles.to_string(), &Clusters::new(CLUSTER, "")).unwrap()
 }
 
 /// The deployment's configuration; what was refused for now or left unanswered is due again at once.
