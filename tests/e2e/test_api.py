@@ -316,5 +316,7 @@ def test_stops_answer_each_item_in_order(stack: Stack) -> None:
 def test_health_is_well_and_names_what_it_looked_at(stack: Stack) -> None:
     answer = stack.api.send("GET", "/v1/health")
     assert answer.status == 200
+    assert (answer.json["deployment"], answer.json["table"]) == (stack.ready["deployment"], stack.ready["table"])
     names = {check["name"] for check in answer.json["checks"]}
+    assert answer.json["warnings"] == []
     assert names == {"table", "cluster", "profile default", "profile sidecar"}

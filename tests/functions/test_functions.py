@@ -88,7 +88,7 @@ def test_health_over_real_http(submit: Function) -> None:
     assert submit.api.send("GET", "/v1/health").json["status"] == "ok"
 
 
-def test_health_says_what_does_not_fit(run: Callable[..., Function]) -> None:
+def test_health_warns_of_each_profile_that_does_not_fit(run: Callable[..., Function]) -> None:
     def profile(family: str, name: str) -> dict[str, Any]:
         network = {"awsvpcConfiguration": {"subnets": ["subnet-1"]}}
         return {"container_name": name, "run_task": {"taskDefinition": family, "networkConfiguration": network}}
@@ -103,7 +103,7 @@ def test_health_says_what_does_not_fit(run: Callable[..., Function]) -> None:
     profiles["no-cluster"]["run_task"]["cluster"] = "nowhere"
     function = run("submit", ECS_BRIDGE_PROFILES=json.dumps(profiles), ECS_BRIDGE_CLUSTERS="other, nowhere")
     answer = function.api.send("GET", "/v1/health")
-    assert (answer.status, answer.code) == (503, "unhealthy")
+    assert (answer.status, answer.json["status"]) == (200, "ok")
     checks = {check["name"]: check for check in answer.json["checks"]}
     well = {name.removeprefix("profile ") for name, check in checks.items() if check["ok"]}
     assert well == {"table", "cluster", "fits"}
@@ -113,7 +113,25 @@ def test_health_says_what_does_not_fit(run: Callable[..., Function]) -> None:
         "no-definition": "DescribeTaskDefinition",
         "no-cluster": "nowhere",
     }.items():
-        assert text in checks[f"profile {name}"]["message"]
+        message = checks[f"profile {name}"]["message"]
+        assert text in message
+        assert f"profile {name}: {message}" in answer.json["warnings"]
+    assert len(answer.json["warnings"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [({"ECS_BRIDGE_CLUSTER": "nowhere"}, "cluster: cluster nowhere does not exist"), ({"ECS_BRIDGE_TABLE": "none"}, "table: ")],
+    ids=["cluster", "table"],
+)
+def test_health_fails_without_its_cluster_or_table(
+    run: Callable[..., Function], aws: LocalStack, wrong: dict[str, str], text: str
+) -> None:
+    answer = run("submit", **wrong).api.send("GET", "/v1/health")
+    assert (answer.status, answer.code) == (503, "unhealthy")
+    assert text in answer.json["error"]["message"]
+    assert answer.json["deployment"] == aws.ready["deployment"]
+    assert answer.json["table"] == wrong.get("ECS_BRIDGE_TABLE", aws.ready["table"])
 
 
 def test_an_event_is_not_acknowledged_while_the_table_does_not_answer(

@@ -1,4 +1,5 @@
-//! `GET /v1/health`: can it do its work, and do the profiles fit their task definitions?
+//! `GET /v1/health`: whether the function reaches table and cluster, and whether the profiles fit their task
+//! definitions.
 
 use aws_lambda_events::lambda_function_urls::LambdaFunctionUrlResponse;
 use ecs_bridge_core::{
@@ -10,7 +11,7 @@ use serde_json::json;
 
 use crate::{handler::App, http::json_answer};
 
-/// One thing that was looked at.
+/// One thing that was checked.
 #[derive(Debug, Serialize)]
 struct Check {
     name: String,
@@ -25,29 +26,47 @@ impl Check {
     }
 }
 
+/// The failed ones of `checks`, in words.
+fn problems(checks: &[Check]) -> Vec<String> {
+    checks.iter().filter_map(|check| Some(format!("{}: {}", check.name, check.message.as_deref()?))).collect()
+}
+
 impl App {
-    /// Answers `GET /v1/health`: 200 where all is well, else 503 with what is not.
+    /// Answers `GET /v1/health`: 503 where table or cluster fails, else 200.
+    ///
+    /// A profile that does not fit its task definition is a warning: the submissions of the others work.
     pub async fn health(&self, request_id: &str) -> LambdaFunctionUrlResponse {
-        let mut checks = vec![Check::new("table", self.reads_table().await)];
-        checks.push(Check::new("cluster", self.reaches_cluster(self.clusters.default_cluster()).await));
+        let vital = [
+            Check::new("table", self.reads_table().await),
+            Check::new("cluster", self.reaches_cluster(self.clusters.default_cluster()).await),
+        ];
+        let mut profiles = Vec::new();
         for (name, profile) in self.profiles.iter() {
             let mut result = self.fits(profile).await;
             if !self.clusters.is_default(&profile.cluster) {
                 result = result.and(self.reaches_cluster(&profile.cluster).await);
             }
-            checks.push(Check::new(format!("profile {name}"), result));
+            profiles.push(Check::new(format!("profile {name}"), result));
         }
-        let problems: Vec<_> =
-            checks.iter().filter_map(|check| Some(format!("{}: {}", check.name, check.message.as_deref()?))).collect();
-        if problems.is_empty() {
-            return json_answer(200, &json!({"status": "ok", "checks": checks}));
+        let (failures, warnings) = (problems(&vital), problems(&profiles));
+        let (deployment, table) = (&self.bridge.rules.deployment, self.bridge.table.name());
+        let checks: Vec<_> = vital.iter().chain(&profiles).collect();
+        if failures.is_empty() {
+            return json_answer(
+                200,
+                &json!({"status": "ok", "deployment": deployment, "table": table, "checks": checks, "warnings": warnings}),
+            );
         }
-        let error = json!({"code": "unhealthy", "message": problems.join("; ")});
-        json_answer(503, &json!({"error": error, "request_id": request_id, "checks": checks}))
+        let error = json!({"code": "unhealthy", "message": failures.join("; ")});
+        json_answer(
+            503,
+            &json!({"error": error, "request_id": request_id, "deployment": deployment, "table": table, "checks": checks,
+                    "warnings": warnings}),
+        )
     }
 
     async fn reads_table(&self) -> Result<(), String> {
-        // No caller can be hurt by an id that is only read.
+        // Reading this id affects no submission, even where one has it.
         let id: SubmissionId = "health".parse().map_err(|error| format!("{error}"))?;
         self.bridge.table.get(&id).await.map(drop).map_err(|error| error.to_string())
     }
@@ -55,7 +74,7 @@ impl App {
     async fn reaches_cluster(&self, cluster: &str) -> Result<(), String> {
         match self.bridge.ecs.is_active(cluster).await {
             Ok(true) => Ok(()),
-            Ok(false) => Err(format!("cluster {cluster} is not there, or not ACTIVE")),
+            Ok(false) => Err(format!("cluster {cluster} does not exist or is not ACTIVE")),
             Err(error) => Err(error.to_string()),
         }
     }
@@ -67,9 +86,9 @@ impl App {
         let Some(container) = found else {
             return Err(format!("task definition {family} has no container called {name}"));
         };
-        // ECS takes `essential` for true where it is absent.
+        // `essential` is true where it is absent (ContainerDefinition in the ECS API Reference).
         if container.essential() == Some(false) {
-            return Err(format!("container {name} of {family} is not essential: its task would go on without it"));
+            return Err(format!("container {name} of {family} is not essential: its task would continue without it"));
         }
         let restarts = container.restart_policy().is_some_and(aws_sdk_ecs::types::ContainerRestartPolicy::enabled);
         if restarts && profile.policy.complete_on == CompleteOn::ContainerExit {

@@ -104,6 +104,11 @@ impl Table {
         Self { client, name: name.into(), bucket: Mutex::new(Bucket::FULL) }
     }
 
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The record of a submission, read consistently.
     ///
     /// # Errors

@@ -70,16 +70,14 @@ def test_airflow_loads_the_executor_by_its_path():
 
 
 @pytest.mark.parametrize(
-    ("container", "option", "wrong"),
+    ("option", "wrong"),
     [
-        ("absent", {}, "task definition demo has no container called absent"),
-        ("main", {"SUBMIT_URL": "http://127.0.0.1:9"}, "check submit_url"),
-        ("main", {"TABLE": "another"}, "table 'another' cannot be read"),
+        ({"SUBMIT_URL": "http://127.0.0.1:9"}, "check submit_url"),
+        ({"TABLE": "another"}, "table 'another' cannot be read"),
     ],
 )
-def test_a_start_says_what_is_wrong_with_the_bridge(container, option, wrong, tmp_path, monkeypatch):
-    profiles = {"default": {**PROFILES["default"], "container_name": container}}
-    with LocalStack(tmp_path, profiles=profiles) as unhealthy:
+def test_a_start_says_what_is_wrong_with_the_bridge(option, wrong, tmp_path, monkeypatch):
+    with LocalStack(tmp_path, profiles=PROFILES) as unhealthy:
         options = {f"AIRFLOW__ECS_BRIDGE_EXECUTOR__{name}": value for name, value in option.items()}
         for name, value in scheduler_environment(unhealthy, **options).items():
             monkeypatch.setenv(name, value)
