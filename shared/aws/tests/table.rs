@@ -8,11 +8,15 @@ use std::{collections::BTreeSet, time::Duration};
 
 use ecs_bridge_aws::{Bridge, Created, TableError, now};
 use ecs_bridge_core::{
-    Attempt, Container, Input, Record, State, SubmissionId, Task, Timestamp, event::Event, launch_rate::LaunchRate,
+    Attempt, Container, Input, Record, State, SubmissionId, Task, Timestamp,
+    api::{self, ItemCode},
+    event::Event,
+    launch_rate::LaunchRate,
+    run_task::REQUEST_BYTES,
 };
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use support::{CLUSTER, Deployment, Reply, TABLE, TASK, Wire, clients, item, submission_id, task};
+use support::{CLUSTER, Deployment, Reply, TABLE, TASK, Wire, clients, item, profiles, submission_id, task};
 
 async fn deployment() -> Deployment {
     Deployment::answering(Reply::Answer(200, task(json!({})).to_string())).await
@@ -42,6 +46,32 @@ async fn a_record_reads_back_as_it_was_written() {
     let deployment = deployment().await;
     let (record, _) = deployment.claimed(item("a")).await;
     assert_eq!(deployment.record("a").await, record);
+}
+
+#[tokio::test]
+async fn the_largest_request_that_is_accepted_fits_into_a_row() {
+    let mut random = fastrand::Rng::with_seed(1);
+    // Random letters and digits: the longer text is compressed as little as the shorter one.
+    let mut large = |characters: usize| {
+        let text: String = (0..characters).map(|_| random.alphanumeric()).collect();
+        let labels = json!({"l": "v".repeat(199)});
+        let overrides = json!({"tags": [{"key": "k", "value": text}]});
+        json!({"submission_id": "x".repeat(60), "command": ["true"], "labels": labels, "overrides": overrides})
+    };
+    let read = |item: &Value| {
+        let body = json!({"submissions": [item]}).to_string();
+        api::submissions(body.as_bytes(), &profiles()).unwrap().remove(0).submission
+    };
+    let sample = read(&large(400_000)).unwrap().request.bytes();
+    let most = REQUEST_BYTES * 400_000 / sample;
+
+    let error = read(&large(most + most / 500)).unwrap_err();
+    assert_eq!(error.code, ItemCode::Invalid, "{error:?}");
+    assert!(error.message.contains(&REQUEST_BYTES.to_string()), "{error:?}");
+
+    let largest = large(most - most / 500);
+    assert!(read(&largest).unwrap().request.bytes() > REQUEST_BYTES / 100 * 99);
+    deployment().await.claimed(largest).await;
 }
 
 #[tokio::test]

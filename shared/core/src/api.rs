@@ -212,7 +212,7 @@ fn submission(
     let (request, cluster) = profile.request(&command, &overrides).map_err(|error| {
         let code = match &error {
             RequestError::NotAllowed(_) | RequestError::UnknownCluster(_) => ItemCode::OverrideNotAllowed,
-            RequestError::Malformed(_) | RequestError::TooLong(_) => ItemCode::Invalid,
+            RequestError::Malformed(_) | RequestError::TooLong(_) | RequestError::TooLarge(_) => ItemCode::Invalid,
         };
         ItemError::new(code, error.to_string())
     })?;

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     id::{Attempt, ProfileName},
-    run_task::{self, FrozenRequest, OVERRIDES_CHARACTERS},
+    run_task::{self, FrozenRequest, OVERRIDES_CHARACTERS, REQUEST_BYTES},
 };
 
 /// What may be tried again, and what counts as the end; frozen into each record at acceptance.
@@ -156,13 +156,16 @@ pub enum RequestError {
         "command and overrides are {0} characters of JSON with the profile's; ECS takes at most {OVERRIDES_CHARACTERS}"
     )]
     TooLong(usize),
+    /// DynamoDB would refuse the record.
+    #[error("the request is {0} bytes compressed; a record holds at most {REQUEST_BYTES}")]
+    TooLarge(usize),
 }
 
 impl Profile {
     /// The request that runs `command` under this profile, with `overrides` merged over it.
     ///
     /// # Errors
-    /// Where `overrides` sets what it may not, is malformed, or makes the request too long for ECS.
+    /// Where `overrides` sets what it may not, is malformed, or makes the request too large for ECS or DynamoDB.
     pub fn request(
         &self,
         command: &[String],
@@ -187,7 +190,11 @@ impl Profile {
         if !self.clusters.contains(&cluster) {
             return Err(RequestError::UnknownCluster(self.clusters.clone()));
         }
-        Ok((FrozenRequest::freeze(&parameters), cluster))
+        let request = FrozenRequest::freeze(&parameters);
+        if request.bytes() > REQUEST_BYTES {
+            return Err(RequestError::TooLarge(request.bytes()));
+        }
+        Ok((request, cluster))
     }
 
     /// The task definition that it runs.

@@ -19,6 +19,9 @@ use crate::id::StartedBy;
 /// ECS's limit on `overrides`, in characters of JSON ("the total number of characters allowed for overrides").
 pub const OVERRIDES_CHARACTERS: usize = 8192;
 
+/// How large a frozen request may be, in bytes: DynamoDB's 400 KB for an item, less what the rest of a record needs.
+pub const REQUEST_BYTES: usize = 384 * 1024;
+
 /// RunTask's parameters that are the bridge's own.
 pub const OURS: [&str; 3] = ["count", "startedBy", "clientToken"];
 
@@ -371,6 +374,11 @@ impl FrozenRequest {
             encoder.finish().ok()
         });
         Self(bytes.unwrap_or_default())
+    }
+
+    /// Its size in the table, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.0.len()
     }
 
     /// The body of the RunTask call for one attempt.
