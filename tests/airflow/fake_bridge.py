@@ -184,7 +184,18 @@ class FakeBridge:
 
 def wire(row: dict[str, Any], columns: tuple[str, ...]) -> dict[str, Any]:
     """Return a row as DynamoDB spells it."""
-    return {c: {"N": str(row[c])} if isinstance(row[c], int) else {"S": row[c]} for c in columns if c in row}
+    return {c: value(row[c]) for c in columns if c in row}
+
+
+def value(content: int | str | list[str]) -> dict[str, Any]:
+    """Return an attribute as DynamoDB spells it."""
+    match content:
+        case int():
+            return {"N": str(content)}
+        case str():
+            return {"S": content}
+        case list():
+            return {"L": [value(each) for each in content]}
 
 
 def error(code: str, message: str) -> dict[str, Any]:

@@ -300,15 +300,25 @@ class EcsBridgeExecutor(BaseExecutor):
             # Its slot is free all the same, and may be the one that is waited for.
             self.running.discard(key)
         elif result.verdict is Verdict.SUCCEEDED:
+            if result.info:
+                log.warning("%s was interrupted: %s", key, result.info)
+                self._log_event("ecs bridge interrupted", key, result.info)
             self.success(key)
         elif result.verdict is Verdict.FAILED:
             log.warning("%s failed: %s", key, result.info)
-            self.log_task_event(event="ecs bridge failed", extra=result.info or "", ti_key=key)
+            self._log_event("ecs bridge failed", key, result.info)
             self.fail(key, result.info)
         else:
             log.warning("%s was not launched, Airflow will queue it again: %s", key, result.info)
-            self.log_task_event(event="ecs bridge not launched", extra=result.info or "", ti_key=key)
+            self._log_event("ecs bridge not launched", key, result.info)
             self.running.discard(key)
+
+    def _log_event(self, event: str, key: Key, text: str | None) -> None:
+        """Write into the event log; whatever goes wrong with that, the end itself is still reported."""
+        try:
+            self.log_task_event(event=event, extra=text or "", ti_key=key)
+        except Exception:
+            log.exception("The event log of %s could not be written", key)
 
     def log_task_event(self, *, event: str, extra: str, ti_key: Key) -> None:
         """Write into a task instance's event log.

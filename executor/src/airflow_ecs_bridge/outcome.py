@@ -32,7 +32,9 @@ class Outcome:
 def outcome(record: Record) -> Outcome:
     """Judge a record in a terminal state."""
     if record.state == "succeeded":
-        return Outcome(record.submission_id, Verdict.SUCCEEDED)
+        # Airflow 3's worker fails its task when it is interrupted, and exits with 0: only this says why.
+        eventful = record.reason or record.attempts or record.stop_code not in (None, "EssentialContainerExited")
+        return Outcome(record.submission_id, Verdict.SUCCEEDED, explain(record) if eventful else None)
     if record.state == "expired":
         return Outcome(record.submission_id, Verdict.RELEASED, explain(record))
     return Outcome(record.submission_id, Verdict.FAILED, explain(record))
@@ -45,6 +47,7 @@ def explain(record: Record) -> str:
         facts.append(f"exit code {record.exit_code}{_signal(record.exit_code)}")
     if record.stop_code:
         facts.append(f"stop code {record.stop_code}")
+    facts += [f"attempt {number} ended with {end}" for number, end in enumerate(record.attempts, 1)]
     facts += [text for text in dict.fromkeys((record.reason, record.stopped_reason)) if text]
     facts.append(f"submission {record.submission_id}")
     if record.task_arn:

@@ -26,6 +26,7 @@ _ATTRIBUTES = (
     "reason",
     "task_arn",
     "created_at",
+    "attempts",
 )
 
 
@@ -42,6 +43,8 @@ class Record:
     task_arn: str | None = None
     created_at: int | None = None
     changed_at: int | None = None
+    attempts: tuple[str, ...] = ()
+    """How each attempt before the last one ended."""
 
     @property
     def ended(self) -> bool:
@@ -105,4 +108,5 @@ def _record(item: dict[str, Any]) -> Record:
         task_arn=text("task_arn"),
         created_at=number("created_at"),
         changed_at=number("changed_at"),
+        attempts=tuple(each["S"] for each in item.get("attempts", {}).get("L", [])),
     )

@@ -242,8 +242,8 @@ class Watcher:
                 self._tell(Outcome(submission_id, Verdict.RELEASED, "the ECS bridge never got it"))
 
     def _ended(self, records: list[Record]) -> None:
-        # The feed says little; what failed is worth a read that tells why.
-        short = [r.submission_id for r in records if r.state != "succeeded" and r.stop_code is None and r.changed_at]
+        # The feed has little. Read the record of a failure, and of a success that has a reason: an interruption.
+        short = [r.submission_id for r in records if (r.state != "succeeded" or r.reason) and r.changed_at]
         full: dict[str, Record] = {}
         for place in range(0, len(short), BATCH_SIZE):
             full |= self._details(short[place : place + BATCH_SIZE])

@@ -169,6 +169,54 @@ def test_the_scheduler_can_save_the_reasons(executor, bridge):
     assert executor._unsaved_events == []
 
 
+def test_an_interruption_is_in_the_event_log_though_the_worker_exits_with_0(executor, bridge):
+    run(executor, item := task(executor))
+    launched(bridge, item)
+    bridge.finish(
+        item.ti.external_executor_id,
+        reason="SpotInterruption with exit code 0",
+        stop_code="SpotInterruption",
+        stopped_reason="Your Spot Task was interrupted.",
+    )
+    beat_until(executor, lambda: event(executor, item))
+    assert event(executor, item) == (SUCCESS, None)
+    (log,) = executor._task_event_logs
+    assert log.event == "ecs bridge interrupted"
+    for fact in ("SpotInterruption", "Your Spot Task was interrupted.", "exit code 0", item.ti.external_executor_id):
+        assert fact in log.extra
+
+
+@pytest.mark.parametrize("state", ["succeeded", "failed"])
+def test_every_attempt_is_in_the_event_log(executor, bridge, state):
+    run(executor, item := task(executor))
+    launched(bridge, item)
+    first, second = "SpotInterruption with exit code 143", "TaskFailedToStart: CannotPullContainerError"
+    bridge.finish(item.ti.external_executor_id, state, attempts=[first, second], reason="attempt 3")
+    beat_until(executor, lambda: event(executor, item))
+    (text,) = task_events(executor)
+    assert f"attempt 1 ended with {first}, attempt 2 ended with {second}" in text
+
+
+def test_an_ordinary_success_costs_no_read_and_leaves_no_event(executor, bridge):
+    run(executor, item := task(executor))
+    launched(bridge, item)
+    reads = bridge.calls["BatchGetItem"]
+    bridge.finish(item.ti.external_executor_id, stop_code="EssentialContainerExited")
+    beat_until(executor, lambda: event(executor, item))
+    assert bridge.calls["BatchGetItem"] == reads
+    assert task_events(executor) == []
+
+
+def test_an_event_log_that_fails_loses_no_end(executor, bridge, monkeypatch, caplog):
+    run(executor, item := task(executor))
+    launched(bridge, item)
+    monkeypatch.setattr(executor, "log_task_event", lambda **_: 1 / 0)
+    bridge.finish(item.ti.external_executor_id, "failed")
+    beat_until(executor, lambda: event(executor, item))
+    assert event(executor, item)[0] == FAILED
+    assert "ZeroDivisionError" in caplog.text
+
+
 @pytest.mark.parametrize("state", ["rejected", "lost", "cancelled"])
 def test_what_ended_without_an_exit_code_fails_the_task(executor, bridge, state):
     run(executor, item := task(executor))

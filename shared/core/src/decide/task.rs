@@ -155,12 +155,21 @@ impl Step<'_> {
             return;
         }
         let (state, reason) = match (code, &self.record.stop_requested) {
-            (0, _) => (State::Succeeded, String::new()),
+            (0, _) => (State::Succeeded, self.interruption()),
             (_, Some(Stop { cause: StopCause::User, reason })) => (State::Cancelled, reason.clone()),
             (_, Some(Stop { reason, .. })) => (State::Failed, reason.clone()),
             (_, None) => (State::Failed, format!("container {} exited with {code}", self.record.container_name)),
         };
         self.end(state, reason);
+    }
+
+    /// What a caller should know of a success: a worker that handles SIGTERM exits with 0 when it is interrupted.
+    fn interruption(&self) -> String {
+        match self.record.stop_code.as_deref() {
+            Some(code) if code != "EssentialContainerExited" => format!("{code} with exit code 0"),
+            _ if !self.record.attempts.is_empty() => format!("succeeded in attempt {}", self.record.attempt),
+            _ => String::new(),
+        }
     }
 
     pub(super) fn stopped_without_a_code(&mut self, task: &Task) {

@@ -438,6 +438,35 @@ fn a_spot_notice_ends_nothing() {
 }
 
 #[test]
+fn a_success_of_an_interrupted_container_says_so() {
+    let mut life = Life::launched(Policy::default());
+    life.see(Task { stop_code: Some("SpotInterruption".into()), desired_status: "STOPPED".into(), ..running(3) });
+    assert_eq!(life.see(exited(4, 0)), State::Succeeded);
+    assert_eq!(life.record.reason.as_deref(), Some("SpotInterruption with exit code 0"));
+}
+
+#[test]
+fn a_success_of_a_container_that_ended_by_itself_has_no_reason() {
+    let mut life = Life::launched(Policy::default());
+    life.see(running(2));
+    let ends = Task { stop_code: Some("EssentialContainerExited".into()), ..exited(3, 0) };
+    assert_eq!(life.see(ends), State::Succeeded);
+    assert_eq!(life.record.reason, None);
+}
+
+#[test]
+fn a_success_of_a_later_attempt_says_so() {
+    let mut life = Life::launched(policy(&["SpotInterruption"]));
+    life.see(running(2));
+    life.see(stopped(4, "SpotInterruption", vec![container("STOPPED", Some(143))]));
+    life.wait(MINUTE);
+    life.due();
+    life.learn(Input::Launch(life.call(), live_task()));
+    assert_eq!(life.see(Task { attempt: life.record.attempt, ..exited(3, 0) }), State::Succeeded);
+    assert_eq!(life.record.reason.as_deref(), Some("succeeded in attempt 2"));
+}
+
+#[test]
 fn a_spot_interruption_is_relaunched_where_asked_and_only_once_its_task_is_stopped() {
     let mut life = Life::launched(policy(&["SpotInterruption"]));
     life.see(running(2));
