@@ -28,6 +28,7 @@ from airflow.configuration import conf as global_conf
 from airflow.executors import base_executor
 from airflow.executors.base_executor import BaseExecutor
 from airflow.executors.executor_loader import ExecutorLoader
+from airflow.models.taskinstancekey import TaskInstanceKey
 from airflow.utils.state import TaskInstanceState
 
 from airflow_ecs_bridge import adoption
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from airflow.models.taskinstance import TaskInstance
-    from airflow.models.taskinstancekey import TaskInstanceKey
 
     from airflow_ecs_bridge.table import Record
 
@@ -176,7 +176,7 @@ class EcsBridgeExecutor(BaseExecutor):
             self.queued_callbacks.pop(key, None)
             # A callback is queued once, and its id is its own for life: there is nothing to write ahead.
             self._track(key, id)
-            return [Job(id, {"callback_id": id}, workload=workload)]
+            return [Job(id, {"callback_id": id}, workload=workload, announce=True)]
         ti = workload.ti
         self.queued_tasks.pop(ti.key, None)
         assigned = ti.external_executor_id if self._ids_are_assigned else None
@@ -294,6 +294,9 @@ class EcsBridgeExecutor(BaseExecutor):
             return
         if result.submission_id in self._orphans:
             return  # its record is being looked up, and judged when it is read
+        if result.verdict is Verdict.ACCEPTED:
+            self.running_state(key)
+            return
         self._untrack(key)
         if key in self.queued_tasks:
             # A deferred task's earlier run, and it is queued again: no event, or Airflow fails the one that waits.
@@ -304,7 +307,8 @@ class EcsBridgeExecutor(BaseExecutor):
                 log.warning("%s was interrupted: %s", key, result.info)
                 self._log_event("ecs bridge interrupted", key, result.info)
             self.success(key)
-        elif result.verdict is Verdict.FAILED:
+        elif result.verdict is Verdict.FAILED or not isinstance(key, TaskInstanceKey):
+            # A callback that was not launched is a failure too: Airflow queues none a second time.
             log.warning("%s failed: %s", key, result.info)
             self._log_event("ecs bridge failed", key, result.info)
             self.fail(key, result.info)

@@ -65,6 +65,8 @@ class Job:
     lifetime: float = 0.0
     """Airflow 2: seconds after `queued_at` until Airflow takes the task for stuck. Airflow 3's token says it itself."""
     queued_at: float = field(default_factory=time.time)
+    announce: bool = False
+    """Report that the bridge has accepted it."""
     failures: int = 0
     """Calls and answers in a row that asked to try again."""
     body: dict[str, Any] | None = field(default=None, repr=False)

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 class Verdict(enum.Enum):
     """What the executor tells Airflow."""
 
+    ACCEPTED = enum.auto()
+    """The bridge has it; reported where the job asks for it."""
     SUCCEEDED = enum.auto()
     FAILED = enum.auto()
     RELEASED = enum.auto()
@@ -22,7 +24,7 @@ class Verdict(enum.Enum):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one submission ended, on its way from a background thread to the scheduler's."""
+    """What became of one submission, on its way from a background thread to the scheduler's."""
 
     submission_id: str
     verdict: Verdict

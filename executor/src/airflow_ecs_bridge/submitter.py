@@ -52,7 +52,7 @@ class Submitter:
     ) -> None:
         """Make one.
 
-        :param report: takes what can never be submitted
+        :param report: takes what can never be submitted, and what was accepted where its job asks for that
         :param settle: takes an id whose record must be read: it ended already, or it is not known if it exists
         """
         self._client = client
@@ -169,6 +169,8 @@ class Submitter:
         elif code is None or code == "conflict":
             # A conflict is this very run, submitted before with another token: watched like any other.
             self._done(job, unanswered)
+            if job.announce:
+                self._report(Outcome(job.submission_id, Verdict.ACCEPTED))
             if answer.state in TERMINAL:
                 self._settle(job.submission_id)
         elif code != "unavailable":

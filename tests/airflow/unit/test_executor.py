@@ -253,11 +253,33 @@ def test_callbacks_run_through_the_bridge_too(executor, bridge):
     bridge.wait_until(lambda: {good.callback.id, bad.callback.id} <= bridge.records.keys())
     bridge.finish(good.callback.id)
     bridge.finish(bad.callback.id, "failed")
-    beat_until(executor, lambda: len(executor.event_buffer) == 2)
+    beat_until(executor, lambda: not executor.running)
     assert executor.event_buffer[good.key][0] == CallbackState.SUCCESS
     assert executor.event_buffer[bad.key][0] == CallbackState.FAILED
     assert not executor.running
     assert not executor.queued_callbacks
+
+
+def test_a_callback_is_running_once_the_bridge_has_accepted_it(executor, bridge):
+    gate = threading.Event()
+    bridge.fail("/v1/submissions", carried_out=True, status=503, gate=gate)
+    run(executor, item := callback(executor))
+    executor.heartbeat()
+    assert executor.event_buffer == {}
+    gate.set()
+    beat_until(executor, lambda: executor.event_buffer)
+    assert executor.event_buffer == {item.key: (CallbackState.RUNNING, None)}
+    assert item.key in executor.running
+
+
+def test_a_callback_that_expired_has_failed(executor, bridge):
+    run(executor, item := callback(executor))
+    bridge.wait_until(lambda: item.callback.id in bridge.records)
+    bridge.finish(item.callback.id, "expired", reason="the launch deadline has passed")
+    beat_until(executor, lambda: not executor.running)
+    state, info = executor.event_buffer[item.key]
+    assert state == CallbackState.FAILED
+    assert "the launch deadline has passed" in info
 
 
 # One key, several submissions
