@@ -47,6 +47,8 @@ class Wire:
         self.calls: list[Call] = []
         self.targets: dict[str, str] = {}
         self.cut: Cut | None = None
+        # Calls that are answered with an internal error, and not passed on.
+        self.fails: Callable[[Call], bool] = lambda _: False
         self.changing = threading.Lock()
         self.servers = {service: self.server(service) for service in SERVICES}
 
@@ -94,7 +96,15 @@ class Wire:
     def pass_on(self, service: str, request: BaseHTTPRequestHandler) -> None:
         body = request.rfile.read(int(request.headers.get("content-length", 0)))
         operation = request.headers.get("x-amz-target", "Lambda.Invoke").rsplit(".", 1)[1]
-        self.calls.append(Call(operation, time.time(), json.loads(body or b"{}")))
+        call = Call(operation, time.time(), json.loads(body or b"{}"))
+        self.calls.append(call)
+        if self.fails(call):
+            content = json.dumps({"__type": "InternalServerError", "message": "asked to fail"}).encode()
+            request.send_response(500)
+            request.send_header("content-length", str(len(content)))
+            request.end_headers()
+            request.wfile.write(content)
+            return None
         cut = self.is_cut(operation, request.client_address[1])
         if cut and not cut.happens:
             return self.die(cut, request)

@@ -116,7 +116,7 @@ def by_nobody(deployment: str, table: str, cluster: str, task_definition: str, r
         Call("task-state", "ecs:DescribeTasks", task, held),
         Call("task-state", "ecs:ListTasks", "*", held),
         Call("task-state", "iam:PassRole", role, to_tasks),
-        Call("task-state", "lambda:InvokeFunction", arn("lambda", f"function:{deployment}-reconcile")),
+        Call("task-state", "lambda:InvokeFunction", arn("lambda", f"function:{deployment}-submit")),
         Call("reconcile", "dynamodb:PutItem", table_arn),
         Call("reconcile", "dynamodb:GetItem", table_arn),
         Call("reconcile", "ecs:DescribeTaskDefinition", "*"),

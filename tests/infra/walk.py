@@ -155,6 +155,12 @@ def at_once(local: LocalStack, recorder: Recorder) -> None:
     called("submit", "2015-03-31/functions/reconcile/invocations")
     called("reconcile", "RunTask")
 
+    # A task whose container never started: task-state wakes reconcile for the next attempt.
+    local.rule(submission_id="again", shapes="cannot-pull")
+    submit(local, "again", "true")
+    local.until_state("again", "succeeded")
+    called("task-state", "2015-03-31/functions/reconcile/invocations")
+
 
 def in_time(local: LocalStack, recorder: Recorder) -> None:
     """What reconcile calls where nothing is heard for minutes, with shorter minutes."""

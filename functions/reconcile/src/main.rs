@@ -1,13 +1,16 @@
-//! The reconcile function: whatever the events did not tell, every minute and when submit left something queued.
+//! The reconcile function: whatever no event told, every minute and when another function left something queued.
 
 mod handler;
+mod launches;
+mod partition;
+mod timers;
 
 use ecs_bridge_aws::{
-    Bridge, Clients,
+    Bridge, Clients, Page,
     telemetry::{self, Metrics},
     warm_up,
 };
-use ecs_bridge_core::{Timestamp, config::Environment};
+use ecs_bridge_core::{Timestamp, config::Environment, record::QUEUE};
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use serde::de::IgnoredAny;
 
@@ -23,7 +26,8 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     let metrics = Metrics::new(&config.rules.deployment);
     let reconcile = Reconcile { bridge: Bridge::new(&Clients::from_environment(), config) };
     // Its role reads the index, and no record by itself.
-    warm_up(async { drop(reconcile.bridge.table.queued(Timestamp::from_millis(0), 1).await) }).await;
+    warm_up(async { drop(reconcile.bridge.table.due(QUEUE, Timestamp::from_millis(0), 1, Page::default()).await) })
+        .await;
     let handler = async |event: LambdaEvent<IgnoredAny>| {
         let report = reconcile.run(event.context.deadline()).await;
         metrics.flush();

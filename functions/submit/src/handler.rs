@@ -1,17 +1,16 @@
 //! Which path does what.
 
+use std::time::SystemTime;
+
 use aws_lambda_events::lambda_function_urls::{LambdaFunctionUrlRequest, LambdaFunctionUrlResponse};
-use ecs_bridge_aws::Bridge;
+use ecs_bridge_aws::{Bridge, Wake};
 use ecs_bridge_core::{
     SubmissionId,
     api::BodyError,
     profile::{Clusters, Profiles},
 };
 
-use crate::{
-    http::{Refusal, json_answer, json_body},
-    wake::Wake,
-};
+use crate::http::{Refusal, json_answer, json_body};
 
 /// What the function holds between invocations.
 #[derive(Debug)]
@@ -22,27 +21,33 @@ pub struct App {
     pub profiles: Profiles,
     /// The clusters that its roles allow.
     pub clusters: Clusters,
-    /// Reconcile, if it is to be woken.
-    pub wake: Option<Wake>,
+    /// Reconcile, which launches what is left queued.
+    pub wake: Wake,
 }
 
 impl App {
-    /// Answers one request; every error is an answer too.
-    pub async fn handle(&self, request: LambdaFunctionUrlRequest, request_id: &str) -> LambdaFunctionUrlResponse {
-        self.route(&request, request_id).await.unwrap_or_else(|refusal| refusal.answer(request_id))
+    /// Answers one request before `deadline`; every error is an answer too.
+    pub async fn handle(
+        &self,
+        request: LambdaFunctionUrlRequest,
+        request_id: &str,
+        deadline: SystemTime,
+    ) -> LambdaFunctionUrlResponse {
+        self.route(&request, request_id, deadline).await.unwrap_or_else(|refusal| refusal.answer(request_id))
     }
 
     async fn route(
         &self,
         request: &LambdaFunctionUrlRequest,
         request_id: &str,
+        deadline: SystemTime,
     ) -> Result<LambdaFunctionUrlResponse, Refusal> {
         let method = request.request_context.http.method.as_deref().unwrap_or_default();
         let path = request.raw_path.as_deref().unwrap_or_default();
         match path {
             "/v1/submissions" => {
                 takes("POST", method)?;
-                self.submit(&json_body(request)?).await
+                self.submit(&json_body(request)?, deadline).await
             }
             "/v1/stops" => {
                 takes("POST", method)?;

@@ -5,13 +5,12 @@ mod health;
 mod http;
 mod stops;
 mod submissions;
-mod wake;
 
 use std::error::Error;
 
 use aws_lambda_events::lambda_function_urls::LambdaFunctionUrlRequest;
 use ecs_bridge_aws::{
-    Bridge, Clients,
+    Bridge, Clients, Wake,
     telemetry::{self, Metrics},
     warm_up,
 };
@@ -21,7 +20,7 @@ use ecs_bridge_core::{
 };
 use lambda_runtime::{LambdaEvent, service_fn};
 
-use crate::{handler::App, wake::Wake};
+use crate::handler::App;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {
@@ -36,7 +35,7 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     let metrics = Metrics::new(&config.rules.deployment);
     let clients = Clients::from_environment();
     let app = App {
-        wake: reconcile.map(|function| Wake::new(&clients.config, function)),
+        wake: Wake::new(&clients.config, reconcile),
         bridge: Bridge::new(&clients, config),
         profiles: profiles?,
         clusters,
@@ -49,7 +48,7 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     })
     .await;
     let handler = async |event: LambdaEvent<LambdaFunctionUrlRequest>| {
-        let answer = app.handle(event.payload, &event.context.request_id).await;
+        let answer = app.handle(event.payload, &event.context.request_id, event.context.deadline()).await;
         metrics.flush();
         Ok::<_, lambda_runtime::Error>(answer)
     };

@@ -1,8 +1,8 @@
 //! One event: read the record, decide, write.
 
-use ecs_bridge_aws::{Bridge, BridgeError};
+use ecs_bridge_aws::{Bridge, BridgeError, Wake};
 use ecs_bridge_core::{
-    Input,
+    Input, State,
     event::{self, Event},
 };
 
@@ -12,7 +12,7 @@ use ecs_bridge_core::{
 ///
 /// # Errors
 /// Where the table does not answer, or a task that should not live was not stopped: Lambda then tries again, and later puts the event where it is kept.
-pub async fn handle(bridge: &Bridge, event: &str) -> Result<(), BridgeError> {
+pub async fn handle(bridge: &Bridge, wake: &Wake, event: &str) -> Result<(), BridgeError> {
     let (submission_id, task) = match event::parse(event, &bridge.rules.deployment) {
         Ok(Event::Ours(submission_id, task)) => (submission_id, task),
         Ok(Event::Foreign) => {
@@ -29,5 +29,10 @@ pub async fn handle(bridge: &Bridge, event: &str) -> Result<(), BridgeError> {
         tracing::warn!(%submission_id, task = task.id(), "an event of an unknown submission was let go");
         return Ok(());
     };
-    bridge.settle(record, Input::Seen(*task)).await.map(drop)
+    let record = bridge.settle(record, Input::Seen(*task)).await?;
+    if record.state == State::Queued {
+        // The next attempt.
+        wake.wake().await;
+    }
+    Ok(())
 }

@@ -3,7 +3,7 @@
 mod handler;
 
 use ecs_bridge_aws::{
-    Bridge, Clients,
+    Bridge, Clients, Wake,
     telemetry::{self, Metrics},
     warm_up,
 };
@@ -16,13 +16,16 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     telemetry::log();
     let mut environment = Environment::new(|name: &str| std::env::var(name).ok());
     let config = environment.config();
+    let reconcile = environment.optional("ECS_BRIDGE_RECONCILE_FUNCTION");
     let config = environment.finish(config)?;
 
     let metrics = Metrics::new(&config.rules.deployment);
-    let bridge = Bridge::new(&Clients::from_environment(), config);
+    let clients = Clients::from_environment();
+    let wake = Wake::new(&clients.config, reconcile);
+    let bridge = Bridge::new(&clients, config);
     warm_up(async { bridge.table.look_at_launch_tokens().await.unwrap_or_default() }).await;
     let handler = async |event: LambdaEvent<Box<RawValue>>| {
-        let result = handler::handle(&bridge, event.payload.get()).await;
+        let result = handler::handle(&bridge, &wake, event.payload.get()).await;
         metrics.flush();
         // Named, as a boxed error would be called by its type in dead letters.
         result.map_err(|error| Diagnostic { error_type: "BridgeError".to_owned(), error_message: error.to_string() })

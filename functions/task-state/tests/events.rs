@@ -8,7 +8,7 @@ mod handler;
 #[path = "../../../shared/aws/tests/support/mod.rs"]
 mod support;
 
-use ecs_bridge_aws::Created;
+use ecs_bridge_aws::{Created, Wake};
 use ecs_bridge_core::Record;
 use serde_json::{Value, json};
 use support::{Deployment, Reply, Wire};
@@ -77,7 +77,7 @@ async fn every_life_ends_as_it_should_for_one_read_and_at_most_one_write_an_even
         deployment.table.take();
         let mut stopped = Vec::new();
         for step in life["steps"].as_array().unwrap() {
-            handler::handle(&deployment.bridge, &event(&fixtures["event"], id, step)).await.unwrap();
+            handler::handle(&deployment.bridge, &nobody(), &event(&fixtures["event"], id, step)).await.unwrap();
             let expected = |name| step.get(name).map_or(1, |count| count.as_u64().unwrap());
             for task in step.get("stops").and_then(Value::as_array).into_iter().flatten() {
                 stopped.push(task.as_str().unwrap().to_owned());
@@ -95,7 +95,7 @@ async fn every_life_ends_as_it_should_for_one_read_and_at_most_one_write_an_even
 async fn what_is_no_event_is_ignored_without_a_request() {
     let deployment = deployment().await;
     for text in ["null", "7", "\"event\"", "[]", "{}", "{\"detail\": null}", "{\"detail\": []}", "not JSON", ""] {
-        handler::handle(&deployment.bridge, text).await.unwrap();
+        handler::handle(&deployment.bridge, &nobody(), text).await.unwrap();
     }
     assert_eq!(requests(&deployment), (0, 0, vec![]));
 }
@@ -104,7 +104,7 @@ async fn what_is_no_event_is_ignored_without_a_request() {
 async fn an_event_of_an_unknown_submission_creates_no_record() {
     let deployment = deployment().await;
     let text = event(&fixtures()["event"], "never-submitted", &json!({"event": {"detail": {"version": 9}}}));
-    handler::handle(&deployment.bridge, &text).await.unwrap();
+    handler::handle(&deployment.bridge, &nobody(), &text).await.unwrap();
     assert_eq!(requests(&deployment), (1, 0, vec![]));
 }
 
@@ -115,7 +115,7 @@ async fn an_event_is_retried_while_dynamodb_is_unavailable() {
         Wire::start(|_, _| Reply::Closed).await,
     );
     let text = event(&fixtures()["event"], "a", &json!({"event": {}}));
-    let error = handler::handle(&deployment.bridge, &text).await.unwrap_err();
+    let error = handler::handle(&deployment.bridge, &nobody(), &text).await.unwrap_err();
     assert_eq!(error.to_string(), "GetItem: InternalServerError: try again");
 }
 
@@ -126,7 +126,7 @@ async fn an_event_whose_row_cannot_be_read_is_retried() {
     });
     let deployment = Deployment::with(table.await, Wire::start(|_, _| Reply::Closed).await);
     let text = event(&fixtures()["event"], "a", &json!({"event": {}}));
-    let error = handler::handle(&deployment.bridge, &text).await.unwrap_err();
+    let error = handler::handle(&deployment.bridge, &nobody(), &text).await.unwrap_err();
     assert_eq!(error.to_string(), "the row of a is no record of a submission");
 }
 
@@ -144,7 +144,7 @@ async fn an_event_of_a_task_that_should_not_be_alive_is_retried_until_it_is_stop
     assert!(matches!(deployment.bridge.table.create(&tombstone).await, Ok(Created::New)));
     let live = live_task();
     let text = event(&fixtures()["event"], "a", &live);
-    let error = handler::handle(&deployment.bridge, &text).await.unwrap_err();
+    let error = handler::handle(&deployment.bridge, &nobody(), &text).await.unwrap_err();
     assert_eq!(error.to_string(), "a task that should not be alive was not stopped");
 }
 
@@ -156,5 +156,10 @@ async fn a_task_that_ecs_does_not_know_is_nothing_to_stop() {
         Record::tombstone("a".parse().unwrap(), "not needed", ecs_bridge_aws::now(), &deployment.bridge.rules);
     assert!(matches!(deployment.bridge.table.create(&tombstone).await, Ok(Created::New)));
     let live = live_task();
-    handler::handle(&deployment.bridge, &event(&fixtures()["event"], "a", &live)).await.unwrap();
+    handler::handle(&deployment.bridge, &nobody(), &event(&fixtures()["event"], "a", &live)).await.unwrap();
+}
+
+/// No reconcile to be woken.
+fn nobody() -> Wake {
+    Wake::new(&support::clients("http://127.0.0.1:9").config, None)
 }

@@ -75,11 +75,21 @@ impl Bridge {
             return 0;
         }
         match self.table.take_launch_tokens(wanted, now(), self.launch_rate).await {
-            Ok(taken) => taken.tokens as usize,
+            Ok(tokens) => tokens as usize,
             Err(error) => {
                 tracing::warn!(%error, "no launch tokens now; what is to be launched stays queued");
                 0
             }
+        }
+    }
+
+    /// Gives back launch tokens that were not used. Where the table does not take them, they are lost.
+    pub async fn give_back(&self, tokens: usize) {
+        let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
+        if tokens > 0
+            && let Err(error) = self.table.give_back_launch_tokens(tokens, self.launch_rate).await
+        {
+            tracing::warn!(%error, tokens, "launch tokens were not given back");
         }
     }
 
@@ -89,22 +99,35 @@ impl Bridge {
     ///
     /// # Errors
     /// Where DynamoDB fails. The write may have happened; the record is due again at its `check_at`.
-    pub async fn decide(&self, mut record: Record, input: &Input) -> Result<Settled, TableError> {
+    pub async fn decide(&self, record: Record, input: &Input) -> Result<Settled, TableError> {
+        Ok(self.decide_and_write(record, input).await?.0)
+    }
+
+    /// As [`decide`](Self::decide); nothing if that came to no write, as another has claimed the record.
+    ///
+    /// # Errors
+    /// As of [`decide`](Self::decide).
+    pub async fn claim(&self, record: Record, input: &Input) -> Result<Option<Settled>, TableError> {
+        let (settled, written) = self.decide_and_write(record, input).await?;
+        Ok(written.then_some(settled))
+    }
+
+    async fn decide_and_write(&self, mut record: Record, input: &Input) -> Result<(Settled, bool), TableError> {
         loop {
             let decision = decide(&record, input, now(), &self.rules);
             let Some(next) = decision.record else {
                 telemetry::raised(&record, decision.alarm);
-                return Ok(Settled { record, action: decision.action });
+                return Ok((Settled { record, action: decision.action }, false));
             };
             match self.table.update(&record, &next).await? {
                 Ok(()) => {
                     telemetry::written(&record, &next, now());
                     telemetry::raised(&next, decision.alarm);
-                    return Ok(Settled { record: next, action: decision.action });
+                    return Ok((Settled { record: next, action: decision.action }, true));
                 }
                 Err(Some(current)) => record = *current,
                 // Its time to live removed it in the meantime.
-                Err(None) => return Ok(Settled { record, action: None }),
+                Err(None) => return Ok((Settled { record, action: None }, false)),
             }
         }
     }

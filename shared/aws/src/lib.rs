@@ -8,8 +8,10 @@ mod clients;
 mod ecs;
 mod table;
 pub mod telemetry;
+mod wake;
 
 pub use bridge::{Bridge, BridgeError, Settled, now};
 pub use clients::{Clients, warm_up};
 pub use ecs::{DESCRIBED, Described, Ecs, EcsError};
-pub use table::{Created, DueRecord, Table, TableError};
+pub use table::{Created, DueRecord, Page, Table, TableError};
+pub use wake::Wake;

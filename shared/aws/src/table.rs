@@ -5,13 +5,12 @@ use std::{collections::HashMap, sync::Mutex, time::Duration};
 use aws_sdk_dynamodb::{
     Client,
     error::{ProvideErrorMetadata, SdkError},
-    operation::{put_item::PutItemError, update_item::UpdateItemError},
-    types::{AttributeValue, KeysAndAttributes, ReturnValuesOnConditionCheckFailure},
+    operation::{put_item::PutItemError, query::builders::QueryFluentBuilder, update_item::UpdateItemError},
+    types::{AttributeValue, KeysAndAttributes, ReturnValue, ReturnValuesOnConditionCheckFailure, Select},
 };
 use ecs_bridge_core::{
     Record, SubmissionId, Timestamp,
     launch_rate::{self, Bucket, LaunchRate, Taken},
-    record::{DUE_SHARDS, QUEUE},
 };
 use serde_dynamo::aws_sdk_dynamodb_1::{from_item, to_item};
 
@@ -81,7 +80,7 @@ pub enum Created {
 }
 
 /// A row of the `due` index.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct DueRecord {
     /// The record's key.
     pub submission_id: SubmissionId,
@@ -89,19 +88,34 @@ pub struct DueRecord {
     pub check_at: Timestamp,
 }
 
+/// Rows of a partition of the `due` index, and where the next ones begin.
+#[derive(Debug, Default)]
+pub struct Page {
+    /// The rows, the longest due first.
+    pub records: Vec<DueRecord>,
+    next: Option<Item>,
+}
+
+impl Page {
+    /// Whether there are no more rows after these.
+    pub const fn is_last(&self) -> bool {
+        self.next.is_none()
+    }
+}
+
 /// The deployment's table.
 #[derive(Debug)]
 pub struct Table {
     client: Client,
     name: String,
-    /// The bucket as last seen. Another process can only have emptied it further.
-    bucket: Mutex<Bucket>,
+    /// The bucket as last seen, if its row was there.
+    bucket: Mutex<Option<Bucket>>,
 }
 
 impl Table {
     /// The table called `name`.
     pub fn new(client: Client, name: impl Into<String>) -> Self {
-        Self { client, name: name.into(), bucket: Mutex::new(Bucket::FULL) }
+        Self { client, name: name.into(), bucket: Mutex::default() }
     }
 
     /// Its name.
@@ -238,79 +252,82 @@ impl Table {
         }
     }
 
-    /// Up to `limit` of what waits for a launch and is due by `horizon`, the longest due first.
+    /// A page of the rows of a partition of the `due` index that are due by `horizon`, the longest due first: up to
+    /// `limit`, from where `page` left off.
+    ///
+    /// The index is eventually consistent: a row may have been claimed since.
     ///
     /// # Errors
-    /// Where DynamoDB does not answer.
-    pub async fn queued(&self, horizon: Timestamp, limit: i32) -> Result<Vec<DueRecord>, TableError> {
-        self.due_in(QUEUE.to_owned(), horizon, limit).await
-    }
-
-    /// Everything else that is due by `horizon`, the longest due first; at most `limit` of each partition.
-    ///
-    /// # Errors
-    /// Where DynamoDB does not answer.
-    pub async fn due(&self, horizon: Timestamp, limit: i32) -> Result<Vec<DueRecord>, TableError> {
-        let mut due = Vec::new();
-        for shard in 0..DUE_SHARDS {
-            due.append(&mut self.due_in(shard.to_string(), horizon, limit).await?);
-        }
-        due.sort_by_key(|record| record.check_at);
-        Ok(due)
-    }
-
-    async fn due_in(&self, partition: String, horizon: Timestamp, limit: i32) -> Result<Vec<DueRecord>, TableError> {
+    /// If DynamoDB does not answer.
+    pub async fn due(&self, partition: &str, horizon: Timestamp, limit: i32, page: Page) -> Result<Page, TableError> {
         let answer = self
-            .client
+            .due_query(partition, horizon)
+            .limit(limit)
+            .set_exclusive_start_key(page.next)
+            .send()
+            .await
+            .map_err(TableError::call("Query"))?;
+        let records = answer.items().iter().filter_map(due_record).collect();
+        Ok(Page { records, next: answer.last_evaluated_key })
+    }
+
+    /// How many rows of a partition of the `due` index are due by `horizon`, counted up to a megabyte of them: some
+    /// ten thousand.
+    ///
+    /// # Errors
+    /// If DynamoDB does not answer.
+    pub async fn count_due(&self, partition: &str, horizon: Timestamp) -> Result<usize, TableError> {
+        let query = self.due_query(partition, horizon).select(Select::Count);
+        let answer = query.send().await.map_err(TableError::call("Query"))?;
+        Ok(usize::try_from(answer.count()).unwrap_or_default())
+    }
+
+    fn due_query(&self, partition: &str, horizon: Timestamp) -> QueryFluentBuilder {
+        self.client
             .query()
             .table_name(&self.name)
             .index_name("due")
             .key_condition_expression("#due = :due AND check_at <= :horizon")
             .expression_attribute_names("#due", "due")
-            .expression_attribute_values(":due", AttributeValue::S(partition))
+            .expression_attribute_values(":due", AttributeValue::S(partition.to_owned()))
             .expression_attribute_values(":horizon", AttributeValue::N(horizon.millis().to_string()))
-            .limit(limit)
-            .send()
-            .await
-            .map_err(TableError::call("Query"))?;
-        Ok(answer.items().iter().filter_map(due_record).collect())
     }
 
     /// Takes up to `wanted` launch tokens from the deployment's bucket.
     ///
     /// # Errors
-    /// Where DynamoDB does not answer, or others are quicker again and again.
-    pub async fn take_launch_tokens(&self, wanted: u32, now: Timestamp, rate: LaunchRate) -> Result<Taken, TableError> {
-        let mut known = self.known_bucket();
+    /// If DynamoDB does not answer, or others are quicker again and again.
+    pub async fn take_launch_tokens(&self, wanted: u32, now: Timestamp, rate: LaunchRate) -> Result<u32, TableError> {
         for _ in 0..BUCKET_TRIES {
-            let taken = known.take(wanted, now, rate);
-            if taken.tokens == 0 {
-                return Ok(taken);
+            let seen = self.seen_bucket();
+            let Taken { tokens, bucket } = seen.unwrap_or(Bucket::FULL).take(wanted, now, rate);
+            if seen == Some(bucket) {
+                return Ok(0);
             }
-            // Never fuller than assumed: then what is written is right, or too little by what others let lapse.
-            let result = self
+            let unchanged = if seen.is_some() { "empty_at = :seen" } else { "attribute_not_exists(empty_at)" };
+            let request = self
                 .client
                 .update_item()
                 .table_name(&self.name)
                 .key(KEY, AttributeValue::S(launch_rate::ROW.to_owned()))
                 .update_expression("SET empty_at = :after")
-                .condition_expression("attribute_not_exists(empty_at) OR empty_at <= :before")
-                .expression_attribute_values(":before", AttributeValue::N(taken.assumed.micros().to_string()))
-                .expression_attribute_values(":after", AttributeValue::N(taken.bucket.micros().to_string()))
-                .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
-                .send()
-                .await;
-            match result {
-                Ok(_) => {
-                    self.remember_bucket(taken.bucket);
-                    return Ok(taken);
+                .condition_expression(unchanged)
+                .expression_attribute_values(":after", micros(bucket.micros()))
+                .return_values(ReturnValue::AllNew)
+                .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+            let request = match seen {
+                Some(seen) => request.expression_attribute_values(":seen", micros(seen.micros())),
+                None => request,
+            };
+            match request.send().await {
+                Ok(written) => {
+                    self.see_launch_row(written.attributes());
+                    return Ok(tokens);
                 }
                 Err(SdkError::ServiceError(ref error))
                     if let UpdateItemError::ConditionalCheckFailedException(found) = error.err() =>
                 {
-                    let empty_at = found.item().and_then(|item| number(item.get("empty_at")?));
-                    known = empty_at.map_or(Bucket::FULL, Bucket::from_micros);
-                    self.remember_bucket(known);
+                    self.see_launch_row(found.item());
                 }
                 Err(error) => return Err(TableError::call("UpdateItem")(error)),
             }
@@ -318,29 +335,52 @@ impl Table {
         Err(TableError::Call { operation: "UpdateItem", reason: "other processes took launch tokens first".to_owned() })
     }
 
+    /// Gives back launch tokens that were taken and not used. The bucket never holds more than its burst.
+    ///
+    /// # Errors
+    /// If DynamoDB does not answer: the tokens are then lost, or not.
+    pub async fn give_back_launch_tokens(&self, tokens: u32, rate: LaunchRate) -> Result<(), TableError> {
+        let written = self
+            .client
+            .update_item()
+            .table_name(&self.name)
+            .key(KEY, AttributeValue::S(launch_rate::ROW.to_owned()))
+            .update_expression("SET empty_at = empty_at - :tokens")
+            .condition_expression("empty_at > :tokens")
+            .expression_attribute_values(":tokens", micros(rate.micros(tokens)))
+            .return_values(ReturnValue::AllNew)
+            .send()
+            .await
+            .map_err(TableError::call("UpdateItem"))?;
+        self.see_launch_row(written.attributes());
+        Ok(())
+    }
+
     /// Looks how many launch tokens are left: who starts without knowing would assume a full bucket, and ask for tokens
     /// in vain. One read, of half a unit.
     ///
     /// # Errors
-    /// Where DynamoDB does not answer.
+    /// If DynamoDB does not answer.
     pub async fn look_at_launch_tokens(&self) -> Result<(), TableError> {
         let request = self.client.get_item().table_name(&self.name);
         let request = request.key(KEY, AttributeValue::S(launch_rate::ROW.to_owned()));
         let answer = request.send().await.map_err(TableError::call("GetItem"))?;
-        if let Some(empty_at) = answer.item().and_then(|row| number(row.get("empty_at")?)) {
-            self.remember_bucket(Bucket::from_micros(empty_at));
-        }
+        self.see_launch_row(answer.item());
         Ok(())
     }
 
-    fn known_bucket(&self) -> Bucket {
+    fn seen_bucket(&self) -> Option<Bucket> {
         *self.bucket.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    fn remember_bucket(&self, bucket: Bucket) {
-        let mut known = self.bucket.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        *known = if bucket.micros() > known.micros() { bucket } else { *known };
+    fn see_launch_row(&self, row: Option<&Item>) {
+        let empty_at = row.and_then(|row| number(row.get("empty_at")?));
+        *self.bucket.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = empty_at.map(Bucket::from_micros);
     }
+}
+
+fn micros(number: u64) -> AttributeValue {
+    AttributeValue::N(number.to_string())
 }
 
 fn key(submission_id: &SubmissionId) -> AttributeValue {

@@ -6,12 +6,13 @@ mod support;
 
 use std::{collections::BTreeSet, time::Duration};
 
-use ecs_bridge_aws::{Bridge, Created, TableError, now};
+use ecs_bridge_aws::{Bridge, Created, Page, TableError, now};
 use ecs_bridge_core::{
     Attempt, Container, Input, Record, State, SubmissionId, Task, Timestamp,
     api::{self, ItemCode},
     event::Event,
     launch_rate::LaunchRate,
+    record::{DUE_SHARDS, QUEUE},
     run_task::REQUEST_BYTES,
 };
 use futures_util::future::join_all;
@@ -254,11 +255,36 @@ async fn launch_tokens_shared_by_several_processes_never_exceed_rate_and_burst()
             process.table.take_launch_tokens(1 + n * 7, at, RATE)
         });
         // One that others were quicker than five times gets none, and says so.
-        given += join_all(takes).await.into_iter().flatten().map(|taken| taken.tokens).sum::<u32>();
+        given += join_all(takes).await.into_iter().flatten().sum::<u32>();
         let allowed = 100.0 + 20.0 * (ms as f64 + 50.0) / 1000.0;
         assert!(f64::from(given) <= allowed, "{given} after {ms} ms");
     }
     assert!(given >= 100 + 20 * 19, "{given}: what is there is given");
+}
+
+#[tokio::test]
+async fn tokens_that_were_not_used_can_be_taken_by_another_process() {
+    const RATE: LaunchRate = LaunchRate { per_second: 1.0, burst: 100 };
+    let deployment = deployment().await;
+    let (one, other) = (deployment.another_process(), deployment.another_process());
+    let at = Timestamp::from_millis(1_700_000_000_000);
+    assert_eq!(one.table.take_launch_tokens(100, at, RATE).await.unwrap(), 100);
+    one.table.give_back_launch_tokens(70, RATE).await.unwrap();
+    assert_eq!(other.table.take_launch_tokens(100, at, RATE).await.unwrap(), 70);
+    assert_eq!(one.table.take_launch_tokens(100, at, RATE).await.unwrap(), 0);
+    one.table.give_back_launch_tokens(500, RATE).await.unwrap();
+    assert_eq!(one.table.take_launch_tokens(1000, at, RATE).await.unwrap(), 100, "no more than the burst");
+}
+
+#[tokio::test]
+async fn a_clock_an_hour_ahead_takes_the_burst_and_does_not_stall_the_others() {
+    const RATE: LaunchRate = LaunchRate { per_second: 20.0, burst: 100 };
+    let deployment = deployment().await;
+    let (ahead, right) = (deployment.another_process(), deployment.another_process());
+    let at = |ms: u64| Timestamp::from_millis(1_700_000_000_000 + ms);
+    assert_eq!(ahead.table.take_launch_tokens(1000, at(3_600_000), RATE).await.unwrap(), 100);
+    assert_eq!(right.table.take_launch_tokens(1000, at(0), RATE).await.unwrap(), 0);
+    assert_eq!(right.table.take_launch_tokens(1000, at(2000), RATE).await.unwrap(), 40);
 }
 
 #[tokio::test]
@@ -286,13 +312,26 @@ async fn due_records_come_from_every_partition_and_the_queue_apart() {
     deployment.bridge.settle(record, Input::Launch(call, refused)).await.unwrap();
 
     let horizon = now().plus(Duration::from_secs(3600));
-    let due = deployment.bridge.table.due(horizon, 100).await.unwrap();
+    let table = &deployment.bridge.table;
+    let mut due = BTreeSet::new();
+    for shard in 0..DUE_SHARDS {
+        let mut page = Page::default();
+        loop {
+            page = table.due(&shard.to_string(), horizon, 3, page).await.unwrap();
+            assert!(page.records.len() <= 3 && page.records.is_sorted_by_key(|record| record.check_at));
+            due.extend(page.records.iter().map(|record| record.submission_id.clone()));
+            if page.is_last() {
+                break;
+            }
+        }
+        let due_by_now = table.due(&shard.to_string(), now(), 3, Page::default()).await.unwrap();
+        assert!(due_by_now.records.is_empty(), "none is due yet");
+    }
     assert_eq!(due.len(), 40);
-    assert!(due.is_sorted_by_key(|record| record.check_at));
-    let queued = deployment.bridge.table.queued(horizon, 100).await.unwrap();
-    assert_eq!(queued.len(), 1);
-    assert_eq!(queued[0].submission_id.as_str(), "waiting");
-    assert!(deployment.bridge.table.due(now(), 100).await.unwrap().is_empty(), "none is due yet");
+    let queued = table.due(QUEUE, horizon, 100, Page::default()).await.unwrap();
+    assert_eq!(queued.records.len(), 1);
+    assert_eq!(queued.records[0].submission_id.as_str(), "waiting");
+    assert_eq!(table.count_due(QUEUE, horizon).await.unwrap(), 1);
 }
 
 #[tokio::test]

@@ -55,6 +55,10 @@ pub enum Input {
     Stop(String),
     /// The caller submitted it again: the process that claimed its launch may have died.
     Resubmitted,
+    /// Its profile has no capacity.
+    Blocked,
+    /// It waits for capacity, and is the next to find out, or to use, what there is.
+    Turn,
 }
 
 /// The outcome of a RunTask call.
@@ -162,6 +166,11 @@ pub fn decide(record: &Record, input: &Input, now: Timestamp, rules: &Rules) -> 
             step.resubmitted();
             None
         }
+        Input::Blocked => {
+            step.blocked();
+            None
+        }
+        Input::Turn => step.turn(),
     };
     let alarm = step.alarm;
     if next == *record {
@@ -172,6 +181,7 @@ pub fn decide(record: &Record, input: &Input, now: Timestamp, rules: &Rules) -> 
         if matches!(next.state, State::Launched | State::Running) && !next.may_relaunch() {
             next.request = None;
         }
+        next.place(now, rules);
     }
     next.rev += 1;
     next.updated_at = now;
@@ -197,7 +207,7 @@ impl Step<'_> {
     /// Moves the timer; with a stop requested, by at most [`Timers::stop_every`].
     fn check_in(&mut self, wait: Duration) {
         let wait = if self.record.stop_requested.is_some() { wait.min(self.timers().stop_every) } else { wait };
-        self.record.set_check_at(self.now.plus(wait));
+        self.record.check_at = Some(self.now.plus(wait));
     }
 
     /// Brings the timer forward to `at`; an earlier one stays.

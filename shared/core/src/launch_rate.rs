@@ -1,12 +1,18 @@
 //! The rate at which the deployment calls RunTask: one token bucket for all of its functions.
 //!
-//! ECS meters launches per account and region, and answers too many with throttles. The bucket is one row of the
-//! table, taken from by conditional writes, so that any number of processes stay below the rate together.
+//! ECS limits launches per account and region, and throttles the rest. The bucket is one row of the table, changed by
+//! conditional writes, so that any number of processes stay below the rate together.
+
+use std::time::Duration;
 
 use crate::time::Timestamp;
 
 /// The key of the bucket's row. No submission can have it: `#` is in no id.
 pub const ROW: &str = "#launch-rate";
+
+/// How far the clocks of two functions may differ. A bucket that is empty for longer than that from now was written by
+/// a clock that is ahead.
+const CLOCKS_DIFFER: Duration = Duration::from_secs(1);
 
 /// How many launches ECS takes.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -17,21 +23,32 @@ pub struct LaunchRate {
     pub burst: u32,
 }
 
-/// The bucket's content, as the moment at which it was, or will be, empty: nothing has to tick.
+impl LaunchRate {
+    /// How long it takes until the bucket has gained this many tokens; no longer than it takes to fill it.
+    pub fn time_for(self, tokens: u32) -> Duration {
+        Duration::try_from_secs_f64(f64::from(tokens.min(self.burst)) / self.per_second).unwrap_or(Duration::MAX)
+    }
+
+    /// How far this many tokens move the moment at which the bucket is empty, in microseconds.
+    pub fn micros(self, tokens: u32) -> u64 {
+        // Casts of floats saturate; the numbers are far from 2^53.
+        (1e6 / self.per_second * f64::from(tokens)) as u64
+    }
+}
+
+/// The bucket's content, as the moment at which it was empty, or would have been: nothing has to tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bucket {
     /// Microseconds since the Unix epoch.
     empty_at: u64,
 }
 
-/// What taking came to.
+/// What taking from a bucket results in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Taken {
-    /// How many were there, of those wanted.
+    /// How many of the wanted tokens the bucket holds.
     pub tokens: u32,
-    /// The bucket that this was reckoned from: as known, but no fuller than full.
-    pub assumed: Bucket,
-    /// The bucket afterwards.
+    /// The bucket afterwards. It differs from the one before if tokens were taken, or a clock was ahead.
     pub bucket: Bucket,
 }
 
@@ -50,16 +67,21 @@ impl Bucket {
     }
 
     /// Takes up to `wanted` tokens at `now`.
+    ///
+    /// A bucket that a clock ahead of ours has emptied into the future is taken to be empty now. It fills from then on.
     pub fn take(self, wanted: u32, now: Timestamp, rate: LaunchRate) -> Taken {
-        let micros_each = 1e6 / rate.per_second;
-        let now = now.millis().saturating_mul(1000);
-        // Fuller than full it does not get. Casts of floats saturate; the numbers are far from 2^53.
-        let full = now.saturating_sub((micros_each * f64::from(rate.burst)) as u64);
+        let micros = |at: Timestamp| at.millis().saturating_mul(1000);
+        if self.empty_at > micros(now.plus(CLOCKS_DIFFER)) {
+            return Taken { tokens: 0, bucket: Self { empty_at: micros(now) } };
+        }
+        let full = micros(now).saturating_sub(rate.micros(rate.burst));
         let empty_at = self.empty_at.max(full);
-        let held = (now.saturating_sub(empty_at) as f64 / micros_each + 1e-9) as u32;
+        let held = (micros(now).saturating_sub(empty_at) as f64 * rate.per_second / 1e6 + 1e-9) as u32;
         let tokens = held.min(wanted);
-        let bucket = Self { empty_at: empty_at + (micros_each * f64::from(tokens)) as u64 };
-        Taken { tokens, assumed: Self { empty_at }, bucket }
+        if tokens == 0 {
+            return Taken { tokens, bucket: self };
+        }
+        Taken { tokens, bucket: Self { empty_at: empty_at + rate.micros(tokens) } }
     }
 }
 
@@ -100,5 +122,31 @@ mod tests {
             assert!(f64::from(given) <= 100.0 + ms as f64 / 50.0 + 1.0);
         }
         assert!(given >= 100 + 20 * 59, "{given}");
+    }
+
+    #[test]
+    fn a_clock_that_is_ahead_empties_the_bucket_and_no_more() {
+        let ahead = Bucket::FULL.take(1000, at(3_600_000), RATE).bucket;
+        let noticed = ahead.take(1000, at(0), RATE);
+        assert_eq!(noticed.tokens, 0);
+        assert_eq!(noticed.bucket.take(1000, at(1000), RATE).tokens, 20);
+        // A clock that is hardly ahead is waited for, or each of its turns would add to the rate.
+        let hardly_ahead = Bucket::FULL.take(1000, at(500), RATE).bucket;
+        assert_eq!(hardly_ahead.take(1000, at(0), RATE), Taken { tokens: 0, bucket: hardly_ahead });
+        assert_eq!(hardly_ahead.take(1000, at(600), RATE).tokens, 2);
+    }
+
+    #[test]
+    fn what_is_given_back_can_be_taken_again_up_to_the_burst() {
+        let given_back = |bucket: Bucket, tokens| Bucket::from_micros(bucket.micros() - RATE.micros(tokens));
+        let taken = Bucket::FULL.take(1000, at(0), RATE).bucket;
+        assert_eq!(given_back(taken, 30).take(1000, at(0), RATE).tokens, 30);
+        assert_eq!(given_back(taken, 500).take(1000, at(0), RATE).tokens, 100);
+    }
+
+    #[test]
+    fn tokens_gather_as_fast_as_the_rate_and_no_longer_than_the_bucket_takes_to_fill() {
+        assert_eq!(RATE.time_for(10), Duration::from_millis(500));
+        assert_eq!(RATE.time_for(1000), Duration::from_secs(5));
     }
 }

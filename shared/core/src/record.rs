@@ -1,6 +1,6 @@
 //! The record of a submission: one row of the table, attribute by attribute.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -25,6 +25,17 @@ pub const DUE_SHARDS: u8 = 4;
 /// The partition of the `due` index for what is `queued`: apart from the timers, so that however much waits for the
 /// launch rate, no stop and no check waits behind it.
 pub const QUEUE: &str = "queued";
+
+/// The partition of the `due` index for unanswered launches that are to be repeated: they need a launch token too.
+pub const REPEAT: &str = "repeat";
+
+const WAITING: &str = "waiting/";
+
+/// The partition of the `due` index for what is `queued` while its profile has no capacity, in the order of the launch
+/// deadlines.
+pub fn waiting(profile: &ProfileName) -> String {
+    format!("{WAITING}{profile}")
+}
 
 /// The size in bytes that the texts of a record are cut for, DynamoDB's unit of writing. It holds for clusters and
 /// containers with names of usual length.
@@ -301,9 +312,20 @@ impl Record {
             let Timers { first_check, lease, send_within, .. } = rules.timers;
             let repeatable = record.launch_deadline.map(|deadline| deadline.minus(send_within).max(now.plus(lease)));
             let first_check = now.plus(first_check);
-            record.set_check_at(repeatable.map_or(first_check, |at| at.min(first_check)));
+            record.check_at = Some(repeatable.map_or(first_check, |at| at.min(first_check)));
+            // Where its launch leaves it: to move a row of an index costs two writes.
+            record.due = Some(shard(&record.submission_id));
         }
         (record, call)
+    }
+
+    /// The record of a new submission whose profile has no capacity: `queued`, to be launched when that comes back.
+    pub fn waiting(submission: Submission, now: Timestamp, rules: &Rules) -> Self {
+        let mut record = Self::queued(submission, now, rules);
+        if record.state == State::Queued {
+            record.wait_for_capacity(now, rules);
+        }
+        record
     }
 
     /// Makes it `launching` and claims its next RunTask call.
@@ -312,7 +334,7 @@ impl Record {
         self.state = State::Launching;
         self.launch_calls += 1;
         self.last_call_at = Some(now);
-        self.set_check_at(now.plus(rules.timers.lease));
+        self.check_at = Some(now.plus(rules.timers.lease));
         Call { attempt: self.attempt, since, nth: self.launch_calls, claimed_at: now }
     }
 
@@ -425,10 +447,43 @@ impl Record {
         (self.launch_calls, self.lookups) = (0, 0);
     }
 
-    /// Sets the timer.
-    pub(crate) fn set_check_at(&mut self, check_at: Timestamp) {
-        self.check_at = Some(check_at);
-        self.due = Some(if self.state == State::Queued { QUEUE.to_owned() } else { shard(&self.submission_id) });
+    /// Lets it wait for capacity until its deadline, or for so long that a look at it costs next to nothing.
+    pub(crate) fn wait_for_capacity(&mut self, now: Timestamp, rules: &Rules) {
+        let Some(profile) = &self.profile else { return };
+        let expires = self.launch_deadline.map(|deadline| deadline.plus(Duration::from_millis(1)));
+        let longest = now.plus(rules.timers.wait_for_capacity);
+        self.check_at = Some(expires.map_or(longest, |expires| expires.min(longest)));
+        self.due = Some(waiting(profile));
+        self.reason.get_or_insert_with(|| format!("ECS has no capacity for profile {profile}"));
+    }
+
+    /// Whether it is queued behind the launch that finds out whether its profile has capacity again.
+    pub fn waits_for_capacity(&self) -> bool {
+        self.state == State::Queued && self.due.as_deref().is_some_and(|due| due.starts_with(WAITING))
+    }
+
+    /// Whether its unanswered launch may be repeated at this moment: ECS still knows the client token, and the caller
+    /// still wants it launched.
+    pub fn may_repeat(&self, at: Timestamp, rules: &Rules) -> bool {
+        self.state == State::Launching
+            && self.stop_requested.is_none()
+            && !self.is_past_deadline(at)
+            && self.unanswered_since.is_some_and(|since| at < since.plus(rules.timers.repeat_for))
+    }
+
+    /// Puts it into the partition of the `due` index where it is served as its state needs: what is to be launched needs
+    /// a launch token, and nothing else waits behind that.
+    pub(crate) fn place(&mut self, now: Timestamp, rules: &Rules) {
+        let Some(check_at) = self.check_at else { return };
+        self.due = Some(match self.state {
+            State::Queued if self.waits_for_capacity() => return,
+            State::Queued => QUEUE.to_owned(),
+            State::Launching if self.may_repeat(check_at.max(now), rules) => REPEAT.to_owned(),
+            State::Launching | State::Launched | State::Running => shard(&self.submission_id),
+            State::Succeeded | State::Failed | State::Rejected | State::Expired | State::Cancelled | State::Lost => {
+                return;
+            }
+        });
     }
 
     /// Whether what was seen can still lead to another attempt, so that the request must be kept.
@@ -484,7 +539,7 @@ impl Record {
     }
 }
 
-/// The partition of the `due` index for the timer of a submission that is not queued.
+/// The partition of the `due` index for the timer of a submission that needs no launch.
 fn shard(submission_id: &SubmissionId) -> String {
     (jitter(submission_id, 0) % u64::from(DUE_SHARDS)).to_string()
 }

@@ -47,6 +47,8 @@ pub struct Timers {
     pub denied_for: Duration,
     /// How long ECS may fail to tell about a launch or a task before the submission is given up as lost.
     pub give_up_after: Duration,
+    /// How long a submission without a deadline waits for its profile's capacity before it is looked at.
+    pub wait_for_capacity: Duration,
 }
 
 impl Default for Timers {
@@ -66,6 +68,7 @@ impl Default for Timers {
             backoff_most: Duration::from_secs(MINUTE),
             denied_for: Duration::from_secs(60 * MINUTE),
             give_up_after: Duration::from_secs(24 * 60 * MINUTE),
+            wait_for_capacity: Duration::from_secs(60 * MINUTE),
         }
     }
 }
@@ -89,6 +92,7 @@ impl Timers {
             backoff_most: by(self.backoff_most),
             denied_for: by(self.denied_for),
             give_up_after: by(self.give_up_after),
+            wait_for_capacity: by(self.wait_for_capacity),
         }
     }
 }

@@ -7,13 +7,15 @@ use ecs_bridge_core::{
     Action, Attempt, Call, Container, Decision, Input, LaunchAnswer, Obstacle, ProfileName, Record, Rules, State, Task,
     Timers, Timestamp, decide,
     profile::{CompleteOn, Policy},
-    record::{ContentHash, RECORD_BYTES, Submission},
+    record::{ContentHash, QUEUE, RECORD_BYTES, REPEAT, Submission, waiting},
     run_task::FrozenRequest,
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use serde_json::{Map, json};
 
 const START: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+
+const SHARDS: [&str; 4] = ["0", "1", "2", "3"];
 
 fn rules() -> Rules {
     Rules {
@@ -45,6 +47,8 @@ enum Happens {
     },
     Stop(String),
     Resubmitted,
+    Blocked,
+    Turn,
 }
 
 fn attempt() -> impl Strategy<Value = Attempt> {
@@ -146,6 +150,8 @@ fn happens() -> impl Strategy<Value = Happens> {
         2 => (arn(), ago(), any::<bool>()).prop_map(|(arn, ago, stop_sent)| Happens::Missing { arn, ago, stop_sent }),
         1 => ".{1,85}".prop_map(Happens::Stop),
         1 => Just(Happens::Resubmitted),
+        1 => Just(Happens::Blocked),
+        2 => Just(Happens::Turn),
     ]
 }
 
@@ -177,11 +183,12 @@ fn policy() -> impl Strategy<Value = Policy> {
 fn beginning() -> impl Strategy<Value = (Record, Option<Call>)> {
     let labels = prop::collection::btree_map("[a-z_]{1,10}", "[ -~]{0,15}", 0..4);
     let deadline = option::of((0_u64..7_200).prop_map(|seconds| START.plus(Duration::from_secs(seconds))));
-    (0..8, policy(), labels, deadline).prop_map(|(kind, policy, labels, launch_deadline)| {
+    (0..9, policy(), labels, deadline).prop_map(|(kind, policy, labels, launch_deadline)| {
         let submission = submission(policy, labels, launch_deadline);
         match kind {
             0 => (Record::tombstone(submission.submission_id, "overtaken", START, &rules()), None),
             1..4 => (Record::queued(submission, START, &rules()), None),
+            8 => (Record::waiting(submission, START, &rules()), None),
             _ => Record::launching(submission, START, &rules()),
         }
     })
@@ -228,6 +235,8 @@ impl Life {
             Happens::Missing { arn, ago: by, stop_sent } => Input::Missing { task_arn: arn, at: ago(by), stop_sent },
             Happens::Stop(reason) => Input::Stop(reason),
             Happens::Resubmitted => Input::Resubmitted,
+            Happens::Blocked => Input::Blocked,
+            Happens::Turn => Input::Turn,
         }
     }
 
@@ -238,6 +247,11 @@ impl Life {
             check_write(&self.record, &next, self.now)?;
             check_exit_code(&self.record, &next, &input)?;
             check_row(&next)?;
+            check_partition(&next, self.now)?;
+            if matches!(action, Some(Action::RunTask(_))) {
+                let due = self.record.due.clone().unwrap_or_default();
+                prop_assert!(!SHARDS.contains(&&*due), "launched where no launch token is: {}", due);
+            }
             self.record = next;
         } else if input == Input::Due && self.record.check_at.is_some_and(|check_at| check_at <= self.now) {
             return Err(TestCaseError::fail("what was due changes nothing, and is due for ever"));
@@ -320,6 +334,21 @@ fn check_row(record: &Record) -> Result<(), TestCaseError> {
     prop_assert!(record.bytes() < RECORD_BYTES, "{} bytes: {record:#?}", record.bytes());
     let text = serde_json::to_string(record).unwrap();
     prop_assert_eq!(&serde_json::from_str::<Record>(&text).unwrap(), record);
+    Ok(())
+}
+
+/// What is served with a launch token is what needs one, and the other way round.
+fn check_partition(record: &Record, now: Timestamp) -> Result<(), TestCaseError> {
+    let (Some(due), Some(check_at)) = (record.due.as_deref(), record.check_at) else { return Ok(()) };
+    let queued = due == QUEUE || due == waiting(record.profile.as_ref().unwrap());
+    prop_assert_eq!(record.state == State::Queued, queued, "{} in {}", record.state, due);
+    prop_assert_eq!(due == REPEAT, record.may_repeat(check_at.max(now), &rules()), "{:#?}", record);
+    prop_assert!(queued || due == REPEAT || SHARDS.contains(&due), "{} is served by nobody", due);
+    if record.waits_for_capacity() {
+        prop_assert!(record.reason.is_some());
+        let expires = record.launch_deadline.map(|deadline| deadline.plus(Duration::from_millis(1)));
+        prop_assert!(expires.is_none_or(|expires| check_at <= expires), "it expires when it is served");
+    }
     Ok(())
 }
 

@@ -63,6 +63,7 @@ fn behaviour(record: &Record) -> impl Hash + use<> {
         started_at,
         stopped_at,
         check_at,
+        due,
         changed_at,
         policy,
         // The same for a whole life.
@@ -75,7 +76,6 @@ fn behaviour(record: &Record) -> impl Hash + use<> {
         labels: _,
         launch_deadline: _,
         created_at: _,
-        due: _,
         feed: _,
         // Texts for people, and what is only shown to them.
         last_status: _,
@@ -104,7 +104,7 @@ fn behaviour(record: &Record) -> impl Hash + use<> {
     let run_since = started_at.filter(|_| policy.run_timeout.is_some());
     let run = (*launched_at, run_since, *seen_running, *ran_before, *missing_at, *untold_since);
     // Time passes in whole ticks: when exactly between two of them something is due makes no difference.
-    let timer = (check_at.map(Scenario::tick_from), request.is_some());
+    let timer = (check_at.map(Scenario::tick_from), due.clone(), request.is_some());
     (task, Some(seen), Some((launch, stop, run, timer)))
 }
 

@@ -149,6 +149,8 @@ fn stopped_task(input: &mut Input) -> Option<&mut Task> {
         | Input::NotTold { .. }
         | Input::Missing { .. }
         | Input::Stop(_)
-        | Input::Resubmitted => None,
+        | Input::Resubmitted
+        | Input::Blocked
+        | Input::Turn => None,
     }
 }

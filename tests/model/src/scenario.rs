@@ -133,6 +133,7 @@ impl Scenario {
                 backoff_most: ticks(2),
                 denied_for: ticks(3),
                 give_up_after: ticks(8),
+                wait_for_capacity: ticks(4),
             },
         }
     }

@@ -110,6 +110,10 @@ pub enum Step {
     Stop { lane: usize, stalls: bool },
     /// reconcile comes to a record that is due.
     Reconcile { lane: usize, stalls: bool },
+    /// Its profile has no capacity.
+    Block { lane: usize },
+    /// It waits for capacity, and reconcile finds out whether there is any.
+    Turn { lane: usize, stalls: bool },
     /// An event reaches task-state, and may do so once more.
     Deliver { lane: usize, event: usize, again: bool, stalls: bool },
     /// An event is delayed, or lost.
@@ -244,6 +248,13 @@ impl Model for Scenario {
         if this.is_due(world.now) {
             steps.extend(stalls.iter().map(|&stalls| Step::Reconcile { lane, stalls }));
         }
+        let row = this.row.as_deref();
+        if faulty && row.is_some_and(|row| row.state == State::Queued && !row.waits_for_capacity()) {
+            steps.push(Step::Block { lane });
+        }
+        if row.is_some_and(Record::waits_for_capacity) {
+            steps.extend(stalls.iter().map(|&stalls| Step::Turn { lane, stalls }));
+        }
         for (event, Event { late, .. }) in this.events.iter().enumerate() {
             for &stalls in stalls {
                 steps.push(Step::Deliver { lane, event, again: false, stalls });
@@ -301,6 +312,8 @@ impl Model for Scenario {
             | Step::Resubmit { lane }
             | Step::Stop { lane, .. }
             | Step::Reconcile { lane, .. }
+            | Step::Block { lane }
+            | Step::Turn { lane, .. }
             | Step::Deliver { lane, .. }
             | Step::Delay { lane, .. }
             | Step::Task { lane, .. }
@@ -399,6 +412,11 @@ impl Turn<'_> {
                 return self.settle(&stop, stalls, Caller::OnlyStops);
             }
             Step::Reconcile { stalls, .. } => return self.settle(&Hashed::new(Input::Due), stalls, Caller::Any),
+            Step::Block { .. } => {
+                self.fault();
+                return self.settle(&Hashed::new(Input::Blocked), false, Caller::Any);
+            }
+            Step::Turn { stalls, .. } => return self.settle(&Hashed::new(Input::Turn), stalls, Caller::Any),
             Step::Deliver { event, again, stalls, .. } => {
                 let Event { task, .. } = self.lane.events.remove(event);
                 if again {
@@ -558,7 +576,9 @@ impl Turn<'_> {
             | Input::NotTold { .. }
             | Input::Seen(_)
             | Input::Missing { .. }
-            | Input::Resubmitted => {}
+            | Input::Resubmitted
+            | Input::Blocked
+            | Input::Turn => {}
         }
         Some(())
     }
@@ -590,7 +610,9 @@ impl Turn<'_> {
             | Input::NotFound(..)
             | Input::NotTold { .. }
             | Input::Missing { .. }
-            | Input::Resubmitted => {}
+            | Input::Resubmitted
+            | Input::Blocked
+            | Input::Turn => {}
         }
         if let Some(action) = action {
             self.go_on(Next::Act(action));

@@ -3,32 +3,59 @@
 use crate::{
     decide::{Action, AfterStop, Alarm, LaunchAnswer, Obstacle, Step},
     id::Attempt,
-    record::{Call, Record},
+    record::{Call, REPEAT, Record},
     state::State,
     time::Timestamp,
 };
 
 impl Step<'_> {
     pub(super) fn due_queued(&mut self) -> Option<Action> {
-        if self.record.is_past_deadline(self.now) {
-            let earlier = self.record.reason.take().map_or(String::new(), |reason| format!("; before that: {reason}"));
-            self.end_unlaunched(State::Expired, &format!("the launch deadline passed{earlier}"));
+        if self.has_expired() {
             return None;
         }
         Some(Action::RunTask(self.record.claim(self.now, self.rules)))
+    }
+
+    fn has_expired(&mut self) -> bool {
+        let is_past = self.record.is_past_deadline(self.now);
+        if is_past {
+            let earlier = self.record.reason.take().map_or(String::new(), |reason| format!("; before that: {reason}"));
+            self.end_unlaunched(State::Expired, &format!("the launch deadline passed{earlier}"));
+        }
+        is_past
+    }
+
+    /// Its profile has no capacity: it waits apart from what can be launched, until its deadline.
+    pub(super) fn blocked(&mut self) {
+        let is_waiting = self.record.waits_for_capacity() && self.record.check_at.is_some_and(|at| at > self.now);
+        if self.record.state == State::Queued && !is_waiting && !self.has_expired() {
+            self.record.wait_for_capacity(self.now, self.rules);
+        }
+    }
+
+    /// It is launched out of those that wait for capacity, before its timer.
+    pub(super) fn turn(&mut self) -> Option<Action> {
+        if !self.record.waits_for_capacity() {
+            return None;
+        }
+        self.due_queued()
     }
 
     /// An unanswered RunTask: repeated with the same token while that is safe, then looked up.
     pub(super) fn due_launching(&mut self) -> Option<Action> {
         let timers = self.timers();
         let stopping = self.record.stop_requested.is_some();
-        let safe_to_repeat = self.record.unanswered_since.is_some_and(|since| self.now < since.plus(timers.repeat_for));
-        if safe_to_repeat && !stopping && !self.record.is_past_deadline(self.now) {
+        if self.record.may_repeat(self.now, self.rules) {
+            if self.record.due.as_deref() != Some(REPEAT) {
+                // Whoever serves this partition has no launch token for it.
+                self.record.due = Some(REPEAT.to_owned());
+                return None;
+            }
             return Some(Action::RunTask(self.record.claim(self.now, self.rules)));
         }
         let counts_from = self.lookup_counts_from();
         if self.now < counts_from && !stopping {
-            self.record.set_check_at(counts_from);
+            self.record.check_at = Some(counts_from);
             return None;
         }
         self.check_in(timers.lookup_after);

@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     id::ProfileName,
     profile::{CompleteOn, Policy},
-    record::{ContentHash, Submission},
+    record::{ContentHash, REPEAT, Submission},
     run_task::FrozenRequest,
     task::{
         Container,
@@ -244,7 +244,84 @@ fn a_refused_repeat_proves_nothing() {
 fn the_first_calls_refusal_is_void_once_a_repeat_was_claimed() {
     let (mut life, call) = Life::launching();
     life.due();
+    assert_eq!(life.action, None, "it is moved to where launch tokens are, first");
+    life.due();
+    assert_eq!(life.call().nth, 2);
     assert_eq!(life.learn(Input::Launch(call, refused())), State::Launching);
+    assert!(!life.wrote);
+}
+
+#[test]
+fn a_repeat_waits_for_a_launch_token_apart_from_stops_and_checks() {
+    let (mut life, call) = Life::launching();
+    let shard = life.record.due.clone();
+    life.learn(Input::Launch(call, unanswered()));
+    assert_eq!(life.record.due.as_deref(), Some(REPEAT));
+    life.learn(Input::Stop("enough".to_owned()));
+    assert_eq!(life.record.due, shard, "a stop is never repeated: it is looked up");
+}
+
+#[test]
+fn what_cannot_be_repeated_any_more_is_looked_up_without_a_launch_token() {
+    for launch_deadline in [None, Some(now().plus(MINUTE))] {
+        let submission = Submission { launch_deadline, ..submission("a") };
+        let (record, call) = Record::launching(submission, now(), &rules());
+        let shard = record.due.clone();
+        let mut life = Life::of(record);
+        life.learn(Input::Launch(call.unwrap(), unanswered()));
+        assert_eq!(life.record.due.as_deref(), Some(REPEAT));
+        // Others took the launch tokens for that long.
+        life.wait(51 * MINUTE).due();
+        assert_eq!((life.action.clone(), &life.record.due), (Some(Action::LookUp(Attempt::FIRST)), &shard));
+    }
+}
+
+// Capacity.
+
+#[test]
+fn what_its_profile_has_no_capacity_for_waits_until_its_deadline_and_says_so() {
+    let deadline = now().plus(7 * MINUTE);
+    let mut life =
+        Life::of(Record::queued(Submission { launch_deadline: Some(deadline), ..submission("a") }, now(), &rules()));
+    assert_eq!(life.learn(Input::Blocked), State::Queued);
+    assert!(life.record.waits_for_capacity());
+    assert_eq!(life.record.reason.as_deref(), Some("ECS has no capacity for profile default"));
+    life.wait(MINUTE).learn(Input::Blocked);
+    assert!(!life.wrote, "it waits already");
+    assert_eq!((life.due(), life.action.clone()), (State::Expired, None));
+    assert_eq!(life.now.since(deadline), Duration::from_millis(1));
+}
+
+#[test]
+fn what_waits_without_a_deadline_is_looked_at_each_hour() {
+    let mut life = Life::of(Record::waiting(submission("a"), now(), &rules()));
+    for _ in 0..3 {
+        let since = life.now;
+        life.now = life.record.check_at.unwrap();
+        assert_eq!((life.learn(Input::Blocked), life.now.since(since)), (State::Queued, 60 * MINUTE));
+        assert!(life.wrote);
+    }
+}
+
+#[test]
+fn a_turn_launches_what_waits_before_its_timer_and_nothing_else() {
+    let mut life = Life::of(Record::waiting(submission("a"), now(), &rules()));
+    assert_eq!(life.wait(MINUTE).learn(Input::Turn), State::Launching);
+    let call = life.call();
+    assert_eq!((call.nth, call.claimed_at), (1, life.now));
+    life.learn(Input::Turn);
+    assert_eq!((life.wrote, life.action.clone()), (false, None), "another has its turn");
+    assert_eq!(life.learn(Input::Launch(call, refused())), State::Queued);
+    life.learn(Input::Turn);
+    assert!(!life.wrote, "it was refused, and waits for its backoff");
+    assert_eq!(life.due(), State::Launching);
+}
+
+#[test]
+fn a_stop_ends_what_waits_for_capacity() {
+    let mut life = Life::of(Record::waiting(submission("a"), now(), &rules()));
+    assert_eq!(life.learn(Input::Stop("enough".to_owned())), State::Cancelled);
+    life.learn(Input::Blocked);
     assert!(!life.wrote);
 }
 

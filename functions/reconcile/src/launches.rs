@@ -1,0 +1,222 @@
+//! What needs a launch token: the queue, and repeats of unanswered launches.
+//!
+//! One stream from the index to RunTask: as soon as a call is over and a token is there, the next one begins.
+
+use std::{
+    collections::VecDeque,
+    pin::pin,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use ecs_bridge_aws::{BridgeError, TableError, now};
+use ecs_bridge_core::{
+    Action, Input, Record, decide,
+    launch_rate::LaunchRate,
+    record::{QUEUE, REPEAT},
+};
+use futures_util::{StreamExt, stream};
+
+use crate::{
+    handler::{Claimed, Loop, Report, Run},
+    partition::{PAGE, Partition},
+};
+
+/// How long RunTask may take for the launch rate to be reached all the same, with the writes before and after it.
+const LATENCY: Duration = Duration::from_secs(2);
+
+/// How many launches are under way at least, and at most: each takes a connection and some memory.
+const UNDER_WAY: (usize, usize) = (32, 400);
+
+/// How many tokens are waited for: to take each by itself would cost a write for each.
+const TOKENS: u32 = 8;
+
+/// The shortest and the longest wait for tokens.
+const GATHER: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+
+/// How long records are read ahead of their launch: what was read long ago has changed since.
+const READ_AHEAD: Duration = Duration::from_millis(500);
+
+/// The longest wait before the index is read again, while anything is under way or due soon.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Launches what is due, until nothing is, or the time is up.
+///
+/// # Errors
+/// If the index cannot be read at all.
+pub async fn run(run: &Run<'_>) -> Result<Report, TableError> {
+    let at_once = under_way(run.bridge.launch_rate);
+    let counts = Counts::default();
+    let source = Source {
+        run,
+        counts: &counts,
+        at_once,
+        partitions: [QUEUE, REPEAT].map(Partition::new).into(),
+        free: VecDeque::new(),
+        launches: VecDeque::new(),
+        unfinished: false,
+    };
+    let mut report = Report::default();
+    let mut failed = None;
+    let work = stream::unfold(Some(source), |source| async {
+        let mut source = source?;
+        match source.next().await {
+            Ok(Some(work)) => Some((Ok(work), Some(source))),
+            // A last item, which tells how it ended.
+            Ok(None) => Some((Err(Ok(source.unfinished)), None)),
+            Err(error) => Some((Err(Err(error)), None)),
+        }
+    });
+    let work = work.map(|work| async {
+        match work {
+            Ok(work) => Ok(work.claim(run, &counts).await),
+            Err(end) => Err(end),
+        }
+    });
+    let mut outcomes = pin!(work.buffer_unordered(at_once));
+    // To its end in any case: what was claimed is finished.
+    while let Some(outcome) = outcomes.next().await {
+        match outcome {
+            Ok(Ok(Claimed::Done { before, after, action })) => report.done(before, after, action.as_ref()),
+            // What is in these partitions has no task to be described.
+            Ok(Ok(Claimed::ByAnother | Claimed::ToDescribe(..))) => {}
+            Ok(Err(error)) => report.failed(&error),
+            Err(Ok(unfinished)) => report.unfinished = unfinished,
+            Err(Err(error)) => failed = Some(error),
+        }
+    }
+    run.bridge.give_back(counts.tokens.load(Ordering::Relaxed)).await;
+    failed.map_or(Ok(report), Err)
+}
+
+fn under_way(rate: LaunchRate) -> usize {
+    let (least, most) = UNDER_WAY;
+    ((rate.per_second * LATENCY.as_secs_f64()) as usize).clamp(least, most)
+}
+
+/// What the stream's two ends tell each other.
+#[derive(Debug, Default)]
+struct Counts {
+    /// Launch tokens that were taken and not used.
+    tokens: AtomicUsize,
+    /// Claims that have begun and not ended.
+    under_way: AtomicUsize,
+}
+
+/// A record that is due, as it was read.
+struct Work {
+    record: Record,
+    input: Input,
+    has_token: bool,
+}
+
+impl Work {
+    async fn claim(self, run: &Run<'_>, counts: &Counts) -> Result<Claimed, BridgeError> {
+        let outcome = run.claim(self.record, &self.input).await;
+        // A record that could not be written to the end may have been launched.
+        let used = matches!(&outcome, Ok(Claimed::Done { action: Some(Action::RunTask(_)), .. }) | Err(_));
+        if self.has_token && !used {
+            counts.tokens.fetch_add(1, Ordering::Relaxed);
+        }
+        counts.under_way.fetch_sub(1, Ordering::Relaxed);
+        outcome
+    }
+}
+
+/// Where the work comes from.
+struct Source<'a> {
+    run: &'a Run<'a>,
+    counts: &'a Counts,
+    at_once: usize,
+    /// In turns: the one read last is the last.
+    partitions: VecDeque<Partition>,
+    /// What needs no token after all: it cannot be launched any more.
+    free: VecDeque<Work>,
+    /// What needs a token.
+    launches: VecDeque<Work>,
+    /// Whether something that is due was left.
+    unfinished: bool,
+}
+
+impl Source<'_> {
+    /// The next record to be claimed, as soon as it may be; none when the run is over.
+    async fn next(&mut self) -> Result<Option<Work>, TableError> {
+        loop {
+            let work = match self.free.pop_front() {
+                Some(work) => Some(work),
+                None => self.launches.pop_front_if(|_| self.counts.take_token()),
+            };
+            if let Some(work) = work {
+                self.counts.under_way.fetch_add(1, Ordering::Relaxed);
+                return Ok(Some(work));
+            }
+            if self.run.is_late() {
+                self.unfinished = !self.launches.is_empty() || self.partitions.iter().any(Partition::has_more);
+                return Ok(None);
+            }
+            if !self.launches.is_empty() {
+                self.take_tokens().await;
+            } else if !self.read().await? && self.rest().await {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Takes launch tokens, or waits for them.
+    async fn take_tokens(&self) {
+        let room = self.at_once.saturating_sub(self.counts.under_way.load(Ordering::Relaxed)).max(1);
+        let tokens = self.run.bridge.launch_tokens(self.launches.len().min(room)).await;
+        self.counts.tokens.fetch_add(tokens, Ordering::Relaxed);
+        if tokens == 0 {
+            let (shortest, longest) = GATHER;
+            self.run.sleep(self.run.bridge.launch_rate.time_for(TOKENS).clamp(shortest, longest)).await;
+        }
+    }
+
+    /// Reads what is due of the first partition that has anything. Answers whether there was.
+    async fn read(&mut self) -> Result<bool, TableError> {
+        let table = &self.run.bridge.table;
+        let per_read = self.run.bridge.launch_rate.per_second * READ_AHEAD.as_secs_f64();
+        for _ in 0..self.partitions.len() {
+            self.partitions.rotate_left(1);
+            let Some(partition) = self.partitions.back_mut() else { break };
+            let ids = partition.next(table, (per_read as usize).clamp(PAGE / 10, PAGE)).await?;
+            if ids.is_empty() {
+                continue;
+            }
+            for record in table.get_all(&ids).await? {
+                self.sort(record);
+            }
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    fn sort(&mut self, record: Record) {
+        let input = Input::Due;
+        let decision = decide(&record, &input, now(), &self.run.bridge.rules);
+        match (decision.action, decision.record) {
+            (Some(Action::RunTask(_)), _) => self.launches.push_back(Work { record, input, has_token: true }),
+            (_, Some(_)) => self.free.push_back(Work { record, input, has_token: false }),
+            // Another has claimed it since the index was read.
+            (_, None) => {}
+        }
+    }
+
+    /// Waits until something may be due. Answers whether the run is over.
+    async fn rest(&self) -> bool {
+        let next_due = self.partitions.iter().filter_map(|partition| partition.next_due).min();
+        let at_rest = next_due.is_none() && self.counts.under_way.load(Ordering::Relaxed) == 0;
+        if self.run.is_over(Loop::Launches, at_rest) {
+            return true;
+        }
+        self.run.sleep(next_due.map_or(PAUSE, |next_due| next_due.since(now()).min(PAUSE))).await;
+        false
+    }
+}
+
+impl Counts {
+    fn take_token(&self) -> bool {
+        self.tokens.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |tokens| tokens.checked_sub(1)).is_ok()
+    }
+}

@@ -1,0 +1,86 @@
+//! Reading a partition of the `due` index.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    hash::{BuildHasher, RandomState},
+    time::Duration,
+};
+
+use ecs_bridge_aws::{DueRecord, Page, Table, TableError, now, telemetry::OVERDUE};
+use ecs_bridge_core::{SubmissionId, Timestamp};
+
+/// How far ahead a run looks for what will be due: what was refused is launched again within seconds.
+const LOOK_AHEAD: Duration = Duration::from_secs(15);
+
+/// How many rows are read at a time.
+pub const PAGE: usize = 100;
+
+/// A partition of the `due` index, read page after page, and from its beginning again after the last.
+#[derive(Debug)]
+pub struct Partition {
+    /// Its name.
+    pub name: String,
+    page: Page,
+    due: VecDeque<SubmissionId>,
+    /// What was read before. The index is eventually consistent, and shows for a while what was claimed since; and a
+    /// row that cannot be read must not be met again and again.
+    read: HashSet<DueRecord>,
+    random: RandomState,
+    /// When the next row is due, of those read since the beginning.
+    pub next_due: Option<Timestamp>,
+    /// How many rows were read more than five minutes late.
+    pub overdue: usize,
+}
+
+impl Partition {
+    /// The partition of this name.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            page: Page::default(),
+            due: VecDeque::new(),
+            read: HashSet::new(),
+            random: RandomState::new(),
+            next_due: None,
+            overdue: 0,
+        }
+    }
+
+    /// Up to `limit` of what is due by now; none at the end, after which it starts at the beginning.
+    ///
+    /// # Errors
+    /// If DynamoDB does not answer.
+    pub async fn next(&mut self, table: &Table, limit: usize) -> Result<Vec<SubmissionId>, TableError> {
+        while self.due.is_empty() {
+            if self.page.is_last() {
+                self.next_due = None;
+            }
+            let at = now();
+            let page = std::mem::take(&mut self.page);
+            self.page = table.due(&self.name, at.plus(LOOK_AHEAD), PAGE as i32, page).await?;
+            self.take_page(at);
+            if self.page.is_last() {
+                break;
+            }
+        }
+        Ok(self.due.drain(..limit.min(self.due.len())).collect())
+    }
+
+    /// Whether there may be more that is due by now.
+    pub fn has_more(&self) -> bool {
+        !self.due.is_empty() || !self.page.is_last()
+    }
+
+    fn take_page(&mut self, at: Timestamp) {
+        let mut page: Vec<_> = std::mem::take(&mut self.page.records);
+        page.retain(|record| !self.read.contains(record));
+        let later = page.partition_point(|record| record.check_at <= at);
+        self.next_due = self.next_due.or(page.get(later).map(|record| record.check_at));
+        page.truncate(later);
+        // In another order than other runs have, so that they seldom want the same.
+        page.sort_by_cached_key(|record| self.random.hash_one(record));
+        self.overdue += page.iter().filter(|record| at.since(record.check_at) > OVERDUE).count();
+        self.due.extend(page.iter().map(|record| record.submission_id.clone()));
+        self.read.extend(page);
+    }
+}
