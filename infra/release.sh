@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Fills dist/ with a release for this machine's architecture: functions, template, CLI, runner, wheels, SBOMs, checksums.
+# Fills dist/ with a release: functions for every architecture that the toolchain has, templates; CLI and runner for this
+# machine's; wheels, SBOMs, checksums.
 # Needs cargo-lambda, cargo-cyclonedx and cargo-deny on the PATH; `make release` sees to that.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -9,7 +10,6 @@ case "$(uname -m)" in
   aarch64) architecture=arm64 ;;
   *) echo "Lambda has no architecture $(uname -m)" >&2; exit 1 ;;
 esac
-functions=(submit task-state reconcile)
 dist=dist
 python=${PYTHON:-python3}
 
@@ -27,12 +27,12 @@ rm -rf "$dist" && mkdir "$dist"
 # Panics name their place in the source, and not whose machine that was on.
 export RUSTFLAGS="--remap-path-prefix=$PWD=ecs-bridge --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=cargo ${RUSTFLAGS:-}"
 
-# As `sam build` does it: with zig as the linker, for an older glibc than that of Lambda.
-for function in "${functions[@]}"; do
-  cargo lambda build --locked --release --output-format zip --bin "$function"
-  cp "target/lambda/$function/bootstrap.zip" "$dist/$function.zip"
+architectures=$(PYTHON=$python infra/build_functions.sh "$dist")
+for each in $architectures; do
+  "$python" infra/release_template.py "$each" < template.yaml > "$dist/template-$each.yaml"
 done
-"$python" infra/release_template.py "$architecture" < template.yaml > "$dist/template.yaml"
+# shellcheck disable=SC2086
+"$python" infra/release_template.py --packaged $architectures < template.yaml > "$dist/packaged.yaml"
 
 cargo build --locked --release --package ecs-bridge-cli
 cp target/release/ecs-bridge "$dist/ecs-bridge-$version-$architecture-linux"
@@ -51,5 +51,5 @@ done
 find . -name sbom.cdx.json -not -path './target/*' -delete
 
 cp LICENSE CHANGELOG.md infra/key.yaml infra/example.yaml "$dist/"
-(cd "$dist" && sha256sum -- * > SHA256SUMS)
-ls -l "$dist"
+(cd "$dist" && find . -type f -not -name SHA256SUMS -printf '%P\0' | sort -z | xargs -0 sha256sum -- > SHA256SUMS)
+ls -lR "$dist"

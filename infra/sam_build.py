@@ -16,11 +16,10 @@ import sys
 import tomllib
 from pathlib import Path
 
+import elf
 from samtranslator.yaml_helper import yaml_parse
 
 ROOT = Path(__file__).resolve().parents[1]
-# e_machine of the ELF header. https://refspecs.linuxfoundation.org/elf/gabi4+/ch4.eheader.html
-MACHINES = {62: "x86_64", 183: "arm64"}
 
 
 def declared(config_env: str, root: Path = ROOT) -> str:
@@ -30,26 +29,6 @@ def declared(config_env: str, root: Path = ROOT) -> str:
     overrides = root / config[config_env]["deploy"]["parameters"]["parameter_overrides"].removeprefix("file://")
     given = yaml_parse(overrides.read_text()) if overrides.exists() else {}
     return given.get("Architecture", template["Parameters"]["Architecture"]["Default"])
-
-
-def architecture(program: bytes) -> str | None:
-    """The architecture of a 64-bit little-endian ELF program; none where it is something else."""
-    if program[:6] != b"\x7fELF\x02\x01":
-        return None
-    return MACHINES.get(int.from_bytes(program[18:20], "little"))
-
-
-def mismatches(build: Path, expected: str) -> list[str]:
-    """What is wrong with the programs that `sam build` left in this folder, one line for each."""
-    programs = sorted(build.glob("*/bootstrap"))
-    if not programs:
-        return [f"{build} holds no bootstrap"]
-    found = {program: architecture(program.read_bytes()[:20]) for program in programs}
-    return [
-        f"{program} is built for {actual or 'no architecture of Lambda'}, and would be deployed as {expected}"
-        for program, actual in found.items()
-        if actual != expected
-    ]
 
 
 def main() -> int:
@@ -64,7 +43,8 @@ def main() -> int:
     command = ["sam", "build", "--no-cached", "--config-env", arguments.config_env]
     overrides = ["--parameter-overrides", f"Architecture={expected}"]
     subprocess.run([*command, *overrides], cwd=ROOT, env=environment, check=True)
-    wrong = mismatches(ROOT / ".aws-sam/build", expected)
+    programs = sorted((ROOT / ".aws-sam/build").glob("*/bootstrap"))
+    wrong = elf.mismatches(programs, expected) if programs else ["sam build left no bootstrap"]
     print("\n".join(wrong) if wrong else f"built for {expected}", file=sys.stderr)
     return 1 if wrong else 0
 

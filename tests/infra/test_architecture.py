@@ -7,45 +7,86 @@ import subprocess
 import sys
 from pathlib import Path
 
+import elf
 import pytest
 import sam_build
 import tomllib
 from stacks import ROOT
 
 
-def elf(machine: int) -> bytes:
+def program(machine: int) -> bytes:
     """The first bytes of a program for this e_machine."""
     return b"\x7fELF\x02\x01\x01".ljust(16, b"\0") + (3).to_bytes(2, "little") + machine.to_bytes(2, "little")
 
 
-def built(folder: Path, **programs: bytes) -> Path:
-    for name, content in programs.items():
-        (folder / name).mkdir()
-        (folder / name / "bootstrap").write_bytes(content)
-    return folder
-
-
 @pytest.mark.parametrize(("machine", "name"), [(62, "x86_64"), (183, "arm64")])
 def test_a_program_of_the_declared_architecture_passes(tmp_path: Path, machine: int, name: str) -> None:
-    assert sam_build.mismatches(built(tmp_path, Submit=elf(machine)), name) == []
+    (tmp_path / "bootstrap").write_bytes(program(machine))
+    assert elf.mismatches([tmp_path / "bootstrap"], name) == []
 
 
 @pytest.mark.parametrize(
-    "program",
+    "other",
     [
-        pytest.param(elf(183), id="arm64"),
-        pytest.param(elf(243), id="riscv"),
+        pytest.param(program(183), id="arm64"),
+        pytest.param(program(243), id="riscv"),
         pytest.param(b"\xcf\xfa\xed\xfe" + bytes(28), id="macos"),
         pytest.param(b"", id="empty"),
     ],
 )
-def test_any_other_program_is_refused_by_name(tmp_path: Path, program: bytes) -> None:
-    (wrong,) = sam_build.mismatches(built(tmp_path, Submit=elf(62), Reconcile=program), "x86_64")
-    assert "Reconcile/bootstrap" in wrong
+def test_any_other_program_is_refused_by_name(tmp_path: Path, other: bytes) -> None:
+    (tmp_path / "bootstrap").write_bytes(other)
+    (wrong,) = elf.mismatches([tmp_path / "bootstrap"], "x86_64")
+    assert str(tmp_path / "bootstrap") in wrong
 
 
-def test_a_build_that_left_nothing_is_refused(tmp_path: Path) -> None:
-    assert sam_build.mismatches(tmp_path, "x86_64")
+# What infra/build_functions.sh calls: a cargo that builds for the flag, and a rustc that has the targets of HAS.
+FAKE_CARGO = """#!/usr/bin/env python3
+import os, sys, zipfile
+from pathlib import Path
+arguments = sys.argv[1:]
+assert arguments[:4] == ["lambda", "build", "--locked", "--release"], arguments
+machine = int(os.environ.get("MACHINE") or {"--x86-64": 62, "--arm64": 183}[arguments[4]])
+folder = Path(os.environ["CARGO_TARGET_DIR"], "lambda", arguments[-1])
+folder.mkdir(parents=True, exist_ok=True)
+with zipfile.ZipFile(folder / "bootstrap.zip", "w") as archive:
+    archive.writestr("bootstrap", b"\\x7fELF\\x02\\x01".ljust(18, b"\\0") + machine.to_bytes(2, "little"))
+"""
+FAKE_RUSTC = """#!/bin/sh
+case "$HAS" in *"$4"*) echo /;; *) echo /nowhere/"$4";; esac
+"""
+X86, ARM = "x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"
+
+
+def build_functions(folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    for name, text in (("cargo", FAKE_CARGO), ("rustc", FAKE_RUSTC)):
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    environment = os.environ | {"PATH": f"{folder}:{os.environ['PATH']}", "CARGO_TARGET_DIR": str(folder / "target")}
+    command = [ROOT / "infra/build_functions.sh", folder / "dist"]
+    return subprocess.run(command, env=environment | variables, capture_output=True, text=True, check=False)
+
+
+def test_a_release_holds_the_zips_of_every_architecture_that_the_toolchain_has(tmp_path: Path) -> None:
+    done = build_functions(tmp_path, HAS=f"{X86} {ARM}")
+    assert (done.returncode, done.stdout.split()) == (0, ["x86_64", "arm64"]), done.stderr
+    for name in ("x86_64", "arm64"):
+        zips = sorted((tmp_path / "dist" / name).iterdir())
+        assert [file.name for file in zips] == ["reconcile.zip", "submit.zip", "task-state.zip"]
+        assert elf.mismatches(zips, name) == []
+
+
+def test_a_release_says_which_architecture_it_leaves_out(tmp_path: Path) -> None:
+    done = build_functions(tmp_path, HAS=X86)
+    assert (done.returncode, done.stdout.split()) == (0, ["x86_64"])
+    assert f"rustup target add {ARM}" in done.stderr
+    assert not (tmp_path / "dist/arm64").exists()
+
+
+def test_a_release_of_the_wrong_architecture_fails(tmp_path: Path) -> None:
+    done = build_functions(tmp_path, HAS=X86, MACHINE="183")
+    assert done.returncode != 0
+    assert "submit.zip is built for arm64" in done.stderr
 
 
 @pytest.mark.parametrize(("parameters", "expected"), [("{}", "x86_64"), ("Architecture: arm64", "arm64")])

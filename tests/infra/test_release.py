@@ -1,4 +1,4 @@
-"""The template of a release, and that every part of a release has the same version."""
+"""The templates of a release, and that every part of a release has the same version."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 import tomllib
-from release_template import released
+from release_template import packaged, released
+from samtranslator.translator.transform import transform
 from samtranslator.yaml_helper import yaml_parse
-from stacks import ROOT
+from stacks import PARAMETERS, ROOT
 
 FUNCTIONS = {"SubmitFunction": "submit", "TaskStateFunction": "task-state", "ReconcileFunction": "reconcile"}
 
@@ -21,13 +22,14 @@ def test_the_released_template_takes_the_zips_beside_it() -> None:
     assert "CodeUri" not in template["Globals"]["Function"]
     for logical_id, name in FUNCTIONS.items():
         function = template["Resources"][logical_id]
-        assert function["Properties"]["CodeUri"] == f"{name}.zip"
+        assert function["Properties"]["CodeUri"] == f"arm64/{name}.zip"
         assert "BuildMethod" not in function["Metadata"]
 
 
 def test_sam_accepts_the_released_template(tmp_path: Path) -> None:
+    (tmp_path / "x86_64").mkdir()
     for name in FUNCTIONS.values():
-        (tmp_path / f"{name}.zip").touch()
+        (tmp_path / f"x86_64/{name}.zip").touch()
     file = tmp_path / "template.yaml"
     file.write_text(released((ROOT / "template.yaml").read_text(), "x86_64"))
     sam = Path(sys.executable).with_name("sam")
@@ -35,6 +37,26 @@ def test_sam_accepts_the_released_template(tmp_path: Path) -> None:
         [sam, "validate", "--lint", "--template-file", file], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_packaged_template_takes_the_zips_from_bucket_prefix_and_architecture(tmp_path: Path) -> None:
+    file = tmp_path / "packaged.yaml"
+    file.write_text(packaged((ROOT / "template.yaml").read_text(), ["x86_64", "arm64"]))
+    source = yaml_parse(file.read_text())
+    defaults = {name: each["Default"] for name, each in source["Parameters"].items() if "Default" in each}
+    resources = transform(source, defaults | PARAMETERS, managed_policy_loader=None)["Resources"]
+    for logical_id, name in FUNCTIONS.items():
+        code = resources[logical_id]["Properties"]["Code"]
+        key = [{"Ref": "CodePrefix"}, {"Ref": "Architecture"}, f"/{name}.zip"]
+        assert code == {"S3Bucket": {"Ref": "CodeBucket"}, "S3Key": {"Fn::Join": ["", key]}}
+    cfn_lint = Path(sys.executable).with_name("cfn-lint")
+    done = subprocess.run([cfn_lint, file], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_packaged_release_offers_the_architectures_that_it_holds() -> None:
+    source = yaml_parse(packaged((ROOT / "template.yaml").read_text(), ["x86_64"]))
+    assert source["Parameters"]["Architecture"]["AllowedValues"] == ["x86_64"]
 
 
 def test_all_parts_have_one_version_and_the_changelog_knows_it() -> None:

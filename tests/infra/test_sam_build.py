@@ -9,6 +9,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import elf
 import pytest
 import sam_build
 from samtranslator.yaml_helper import yaml_parse
@@ -38,7 +39,7 @@ def test_each_function_is_built(built: Path) -> None:
     for logical_id in FUNCTIONS:
         assert resources[logical_id]["Properties"]["CodeUri"] == logical_id
         bootstrap = built / logical_id / "bootstrap"
-        assert sam_build.architecture(bootstrap.read_bytes()) == sam_build.declared("default")
+        assert elf.architecture(bootstrap.read_bytes()) == sam_build.declared("default")
         assert os.access(bootstrap, os.X_OK)
 
 
