@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import ssl
 import threading
 import time
 from collections import Counter, defaultdict, deque
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import urlsplit
 
 TABLE = "bridge"
 DEPLOYMENT = "test"
@@ -50,6 +52,7 @@ class FakeBridge:
         self.batches: list[list[dict[str, Any]]] = []
         self.stops: list[tuple[str, str]] = []
         self.signatures: list[str] = []
+        self.proxied: list[str] = []
         self.faults: dict[str, deque[Fault]] = defaultdict(deque)
         self.item_errors: dict[str, deque[dict[str, str]]] = defaultdict(deque)
         self.unprocessed = 0
@@ -223,6 +226,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         bridge = self.bridge
+        if self.path.startswith("http://"):  # as a proxy is asked
+            bridge.proxied.append(self.path)
+            self.path = urlsplit(self.path).path
         text = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         body = json.loads(text) if text else None
         if self.path.startswith("/_control/"):
@@ -288,11 +294,13 @@ class Handler(BaseHTTPRequestHandler):
 class Server:
     """A FakeBridge on a port of the loopback."""
 
-    def __init__(self, bridge: FakeBridge, port: int = 0) -> None:
+    def __init__(self, bridge: FakeBridge, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         handler = type("BoundHandler", (Handler,), {"bridge": bridge})
         self._http = ThreadingHTTPServer(("127.0.0.1", port), handler)
         self._http.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self._http.server_address[1]}"
+        if tls:
+            self._http.socket = tls.wrap_socket(self._http.socket, server_side=True, do_handshake_on_connect=False)
 
     def __enter__(self) -> Server:
         threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True).start()

@@ -1,5 +1,8 @@
 """Credentials, Region and clients: from an Airflow connection, or from boto3's own chain.
 
+Certificates, proxies and client settings are found as boto3 finds them (``AWS_CA_BUNDLE`` or ``ca_bundle``,
+``HTTPS_PROXY``, ``NO_PROXY``); the connection's ``verify`` and ``config_kwargs`` come before them.
+
 Everything here may do network I/O (STS, the metadata service, a secrets backend), so it is called from the
 executor's own threads only.
 """
@@ -11,6 +14,8 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from botocore.config import Config
+from botocore.httpsession import URLLib3Session
+from botocore.utils import get_environ_proxies
 
 if TYPE_CHECKING:
     import boto3
@@ -58,10 +63,24 @@ class Aws:
         return region
 
     def verify(self) -> bool | str:
-        """Return how TLS certificates are checked: a connection may name its own authority."""
-        self.session()
+        """Return how TLS certificates are checked: by which authorities, or not at all."""
+        session = self.session()
         verify = self._hook.verify if self._hook else None
+        if verify is None:
+            verify = session._session.get_config_variable("ca_bundle")
         return True if verify is None else verify
+
+    def http(self, url: str, read_timeout: float) -> URLLib3Session:
+        """Make an HTTP client for a URL, with the settings that boto3's own clients would have."""
+        config = self._config()
+        return URLLib3Session(
+            verify=self.verify(),
+            proxies=get_environ_proxies(url) if config.proxies is None else config.proxies,
+            proxies_config=config.proxies_config,
+            client_cert=config.client_cert,
+            timeout=(config.connect_timeout, read_timeout),
+            max_pool_connections=8,
+        )
 
     def session(self) -> boto3.Session:
         """Return the session, made at the first use."""
@@ -72,12 +91,18 @@ class Aws:
 
     def dynamodb(self) -> Any:
         """Make a DynamoDB client with timeouts of seconds; repeating a read is the caller's affair."""
-        config = Config(connect_timeout=CONNECT_TIMEOUT, read_timeout=READ_TIMEOUT, retries={"total_max_attempts": 2})
         session = self.session()
         endpoint = self._hook.conn_config.get_service_endpoint_url("dynamodb") if self._hook else None
         return session.client(
-            "dynamodb", region_name=self.region(), config=config, verify=self.verify(), endpoint_url=endpoint
+            "dynamodb", region_name=self.region(), config=self._config(), verify=self.verify(), endpoint_url=endpoint
         )
+
+    def _config(self) -> Config:
+        """Return the clients' settings; what the connection says comes before ours."""
+        ours = Config(connect_timeout=CONNECT_TIMEOUT, read_timeout=READ_TIMEOUT, retries={"total_max_attempts": 2})
+        self.session()
+        theirs = self._hook.conn_config.botocore_config if self._hook else None
+        return ours.merge(theirs) if theirs else ours
 
     def _connect(self) -> tuple[boto3.Session, Any]:
         region = self._settings.region_name or self._settings.url_region

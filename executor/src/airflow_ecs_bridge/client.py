@@ -12,12 +12,13 @@ from urllib.parse import quote
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.exceptions import BotoCoreError, HTTPClientError
-from botocore.httpsession import URLLib3Session
 
-from airflow_ecs_bridge.aws import CONNECT_TIMEOUT, Aws, CredentialsMissing
+from airflow_ecs_bridge.aws import Aws, CredentialsMissing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from botocore.httpsession import URLLib3Session
 
 BATCH_SIZE = 100
 """Submissions, or stops, that one call takes at most."""
@@ -89,7 +90,9 @@ class BridgeClient:
         try:
             # Lambda function URLs with AuthType AWS_IAM are signed for the service "lambda":
             # https://docs.aws.amazon.com/lambda/latest/dg/urls-auth.html
-            SigV4Auth(self._aws.credentials(), "lambda", self._aws.region()).add_auth(request)
+            # Frozen, or a refresh by another thread between two reads would mix an old key with a new secret.
+            credentials = self._aws.credentials().get_frozen_credentials()
+            SigV4Auth(credentials, "lambda", self._aws.region()).add_auth(request)
         except (CredentialsMissing, BotoCoreError) as error:
             self._aws.forget()
             # What failed to fetch them may quote what it sent.
@@ -106,11 +109,7 @@ class BridgeClient:
     def _session(self) -> URLLib3Session:
         with self._lock:
             if self._http is None:
-                self._http = URLLib3Session(
-                    verify=self._aws.verify(),
-                    timeout=(CONNECT_TIMEOUT, self._timeout),
-                    max_pool_connections=8,
-                )
+                self._http = self._aws.http(self._url, self._timeout)
             return self._http
 
     def _read(self, status: int, content: bytes, call: str) -> dict[str, Any]:
