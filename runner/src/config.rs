@@ -22,7 +22,7 @@ const DEFAULT_TAKE_INTERVAL: Duration = Duration::from_millis(1000);
 /// The path of Lambda's Invoke API.
 const INVOKE: &str = "/2015-03-31/functions";
 
-/// What this program needs to know. Holds secrets, so it has no `Debug`.
+/// The configuration. Holds secrets, so it has no `Debug`.
 pub struct Config {
     /// Where the work function is.
     pub endpoint: Endpoint,
@@ -41,7 +41,7 @@ pub struct Config {
 /// Why the configuration cannot be used.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Problems {
-    /// Whether all that is missing is credentials.
+    /// Whether only the credentials are missing.
     pub credentials_only: bool,
     /// One message for each problem.
     pub messages: Vec<String>,
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_is_wrong_is_said_at_once() {
+    fn every_problem_is_reported_at_once() {
         let problems = read(&[("ECS_BRIDGE_TAKE_INTERVAL_MS", "soon")]).err().unwrap();
         assert!(!problems.credentials_only);
         let said = problems.messages.join("\n");
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn want_of_credentials_alone_is_told_apart() {
+    fn missing_credentials_alone_are_distinguished() {
         assert!(read(&COMPLETE[..3]).err().unwrap().credentials_only);
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use aws_credential_types::Credentials;
 use serde::Deserialize;
 
-/// How long fetched credentials are used. ECS hands out fresh ones long before the old ones expire.
+/// How long fetched credentials are used. ECS rotates them long before they expire.
 const KEPT: Duration = Duration::from_secs(300);
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -85,7 +85,7 @@ impl Provider {
         Ok(credentials)
     }
 
-    /// Makes the next call fetch credentials again: these were refused.
+    /// Makes the next call fetch credentials again, because these were rejected.
     pub fn forget(&mut self) {
         self.kept = None;
     }

@@ -1,6 +1,6 @@
 //! The program in the containers of a pool: takes commands from the bridge's work function and runs them.
 //!
-//! It knows nothing of the bridge but that function, and nothing of Airflow.
+//! It depends on that function's protocol alone, and on nothing of Airflow.
 
 mod config;
 mod credentials;
@@ -52,7 +52,7 @@ Exit codes; a command's own exit code goes to the bridge, and is never this prog
   204  the work function gave no answer for an hour
 ";
 
-/// Says something on stderr. A closed one is no reason to end.
+/// Prints a message to stderr. Errors are ignored: a closed stderr does not end the runner.
 #[macro_export]
 macro_rules! say {
     ($($argument:tt)*) => {{
@@ -72,9 +72,9 @@ pub enum Event {
     },
     /// At least one child has ended.
     ChildEnded,
-    /// The zygote, or a process that it forked, said something.
+    /// A message of the zygote or of a process that it forked.
     Zygote(zygote::Message),
-    /// The zygote is gone, or said something that is not in the protocol.
+    /// The zygote has closed its socket, or broken the protocol.
     ZygoteClosed,
 }
 
@@ -110,7 +110,7 @@ fn main() -> ExitCode {
 fn run(zygote: Option<String>) -> Result<ExitCode, (u8, String)> {
     let failed = |error: std::io::Error| (MISCONFIGURED, error.to_string());
     let (sender, events) = channel();
-    // Before anything else: PID 1 gets no signal that it has no handler for.
+    // Before anything else: the kernel drops signals that PID 1 has no handler for.
     watch_signals(sender.clone()).map_err(failed)?;
     process::adopt_orphans().map_err(failed)?;
     let variable = |name: &str| std::env::var(name).ok();

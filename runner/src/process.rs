@@ -47,7 +47,7 @@ pub fn adopt_orphans() -> io::Result<()> {
     Ok(())
 }
 
-/// Elsewhere there is no such thing.
+/// Other systems have no subreapers.
 #[cfg(not(target_os = "linux"))]
 pub fn adopt_orphans() -> io::Result<()> {
     Ok(())
@@ -76,7 +76,7 @@ pub fn spawn(run: &Run) -> Result<Pid, NotStarted> {
     command.envs(run.environment.iter().map(|variable| (&variable.name, &variable.value)));
     let child = command.spawn().map_err(|error| NotStarted {
         exit_code: if error.kind() == ErrorKind::NotFound { NOT_FOUND } else { NOT_RUNNABLE },
-        // Not its arguments: they may hold secrets.
+        // Without its arguments, which may hold secrets.
         message: format!("{name}: {error}"),
     })?;
     // `reap` collects it: dropping a Child neither waits nor kills.
@@ -86,7 +86,7 @@ pub fn spawn(run: &Run) -> Result<Pid, NotStarted> {
 /// Collects every child that has ended, adopted orphans too.
 pub fn reap() -> Vec<Ended> {
     let mut ended = Vec::new();
-    // No child at all is an error; it is as good as none that has ended.
+    // Without any child, wait fails: then none has ended.
     while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
         ended.extend(exit_code(status).map(|exit_code| Ended { pid, exit_code }));
     }
@@ -97,17 +97,17 @@ fn exit_code(status: WaitStatus) -> Option<i32> {
     status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal))
 }
 
-/// Sends a signal to a command's process group. One that is over already needs none.
+/// Sends a signal to a command's process group, if it still exists.
 pub fn signal_group(group: Pid, signal: Signal) {
     let _ = kill_process_group(group, signal);
 }
 
-/// Kills every descendant but `keep`, and says whether there was any.
+/// Kills every descendant but `keep` and its children, and returns whether there was any.
 pub fn kill_descendants(keep: Option<Pid>) -> bool {
     let descendants = descendants(&processes(), std::process::id(), keep.map(|pid| pid.as_raw_nonzero().get()));
     for pid in &descendants {
         if let Some(pid) = Pid::from_raw(*pid) {
-            // Whatever it is that may not be killed is found again by the next call.
+            // One that cannot be killed is found again by the next call.
             let _ = kill_process(pid, Signal::KILL);
         }
     }

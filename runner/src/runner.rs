@@ -1,4 +1,4 @@
-//! The runner's life: ask for work, run it, report its end, until told to end.
+//! The main loop: ask for work, run it, report its exit code, until told to end.
 
 use std::collections::HashMap;
 use std::sync::mpsc::Receiver;
@@ -15,7 +15,7 @@ use crate::{Event, say};
 const LONGEST_BACKOFF: Duration = Duration::from_secs(20);
 /// How long an idle runner is rejected before it ends: new roles and their policies take a while to be known everywhere.
 const REJECTED_FOR: Duration = Duration::from_secs(60);
-/// How long a call is repeated that gets no answer. By then reconcile has long seen to this runner.
+/// How long a call is repeated that gets no answer. reconcile stops a silent runner long before.
 const UNANSWERED_FOR: Duration = Duration::from_secs(3600);
 /// How long a command waits for the zygote's imports; they take about 3 s, and more on a throttled CPU.
 const ZYGOTE_READY: Duration = Duration::from_secs(60);
@@ -47,9 +47,9 @@ pub struct Runner {
     interval: Duration,
     /// Whether it was told to stop.
     stopping: bool,
-    /// The exit codes of all that it ran. What is in it is not started again, whatever the work function sends.
+    /// The exit codes of all commands that it ran. None of these submissions is started again.
     finished: HashMap<String, i32>,
-    /// What has ended since the current command was asked for.
+    /// The processes that have ended since the current command was received.
     ended: Vec<Ended>,
     failures: Failures,
 }
@@ -86,7 +86,7 @@ impl Runner {
                     }
                 }
                 Err(error) => {
-                    // A repetition tells the work function nothing that the end of this task does not.
+                    // Not repeated: the end of this task tells the bridge the same.
                     if stopping && done.is_none() {
                         say!("{error}");
                         return End::Closed;
@@ -101,7 +101,7 @@ impl Runner {
         }
     }
 
-    /// Runs a command, unless it ran before, and says how it ended; `None` if it was not started.
+    /// Runs a command, unless it ran before, and returns how it ended; `None` if it was not started.
     fn serve(&mut self, run: &Run) -> Option<Done> {
         let id = &run.submission_id;
         let exit_code = match self.finished.get(id) {
@@ -140,7 +140,7 @@ impl Runner {
         Some(exit_code)
     }
 
-    /// Has the zygote fork for a command, and start it; `None` if this program has to start it.
+    /// Has the zygote fork for a command and start it; `None` if this program has to start it.
     fn fork(&mut self, run: &Run) -> Option<Pid> {
         let ready = |zygote: &mut Zygote| match zygote.can_run(run) {
             Some(false) => Some(false),
@@ -162,7 +162,7 @@ impl Runner {
         };
         match self.zygote.as_mut()?.go() {
             Ok(()) => Some(pid),
-            // Nobody reads it any more, so nothing was started.
+            // No process reads it any more, so nothing was started.
             Err(error) => {
                 self.drop_zygote(&error.to_string());
                 None
@@ -176,7 +176,7 @@ impl Runner {
         loop {
             let answered = answer(self.zygote.as_mut()?);
             if self.stopping {
-                // A process that waits for the word to start sees the socket closed, and ends.
+                // A process that waits for `go` sees the socket closed, and ends.
                 self.zygote = None;
                 return None;
             }
@@ -220,7 +220,7 @@ impl Runner {
         exit_code
     }
 
-    /// Waits, but no longer than until it is told to stop.
+    /// Waits until the time has passed or a signal stops the runner.
     fn wait(&mut self, duration: Duration) {
         let deadline = Instant::now() + duration;
         let stopping = self.stopping;
@@ -256,7 +256,7 @@ impl Runner {
                 }
             }
             Event::Zygote(message) => {
-                if let Some(Err(error)) = self.zygote.as_mut().map(|zygote| zygote.hear(message)) {
+                if let Some(Err(error)) = self.zygote.as_mut().map(|zygote| zygote.handle(message)) {
                     self.drop_zygote(&error);
                 }
             }
@@ -265,7 +265,7 @@ impl Runner {
     }
 }
 
-/// Between 90% and 110%: runners that started together do not ask together for ever.
+/// Between 90% and 110%, so that runners that started together do not stay in step.
 fn jitter(duration: Duration) -> Duration {
     duration.mul_f64(0.9 + 0.2 * fastrand::f64())
 }
@@ -275,11 +275,11 @@ fn jitter(duration: Duration) -> Duration {
 struct Failures {
     count: u32,
     since: Option<Instant>,
-    said: String,
+    printed: String,
 }
 
 impl Failures {
-    /// Counts a failure, says it if it is another than the one before, and says whether it ends the runner.
+    /// Counts a failure, prints it if it differs from the one before, and returns whether it ends the runner.
     fn add(&mut self, error: &AskError, done: bool, now: Instant) -> Option<End> {
         self.count += 1;
         let since = *self.since.get_or_insert(now);
@@ -290,15 +290,15 @@ impl Failures {
             AskError::Credentials(_) => (End::NoCredentials, REJECTED_FOR),
             AskError::Unavailable(_) => (End::Unreachable, UNANSWERED_FOR),
         };
-        // The end of a command is known here alone.
+        // Only this process knows the exit code.
         let patience = if done && !patience.is_zero() { UNANSWERED_FOR } else { patience };
         if now.duration_since(since) >= patience {
             return Some(end);
         }
         let message = error.to_string();
-        if message != self.said {
+        if message != self.printed {
             say!("{message}; trying again");
-            self.said = message;
+            self.printed = message;
         }
         None
     }

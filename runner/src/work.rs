@@ -41,7 +41,7 @@ pub enum Endpoint {
     },
 }
 
-/// What the runner says.
+/// The request.
 #[derive(Clone, Copy, Serialize)]
 struct Ask<'a> {
     runner_id: &'a str,
@@ -56,7 +56,7 @@ struct Ask<'a> {
 /// The end of a command.
 #[derive(Clone, Debug, Serialize)]
 pub struct Done {
-    /// Whose.
+    /// The submission.
     pub submission_id: String,
     /// As a shell reports it: 128 and the signal's number after a signal, 126 or 127 if it could not be started.
     pub exit_code: i32,
@@ -65,7 +65,7 @@ pub struct Done {
 /// A command to run. It may hold secrets, so it has no `Debug`.
 #[derive(Deserialize)]
 pub struct Run {
-    /// Whose.
+    /// The submission.
     pub submission_id: String,
     /// Program and arguments.
     pub command: Vec<String>,
@@ -83,7 +83,7 @@ pub struct Variable {
     pub value: String,
 }
 
-/// What the work function tells the runner to do.
+/// The instruction of the work function.
 #[derive(Deserialize)]
 #[serde(try_from = "AnswerBody")]
 pub enum Answer {
@@ -144,7 +144,7 @@ pub enum AskError {
     /// The endpoint gave no credentials.
     #[error("no AWS credentials: {0}")]
     Credentials(String),
-    /// Throttled, out of order, out of reach, too slow, or not understood.
+    /// Throttled, failed, unreachable, too slow, or not understood.
     #[error("the work function cannot be reached: {0}")]
     Unavailable(#[source] Boxed),
 }
@@ -281,7 +281,7 @@ fn answer(status: u16, body: &[u8]) -> Result<Answer, AskError> {
     if status == 200 {
         return serde_json::from_slice(body).map_err(unavailable);
     }
-    let (own, message) = words(body);
+    let (own, message) = message_of(body);
     Err(match status {
         // Lambda has a 403 and a 409 of its own, which may pass.
         403 if own => AskError::Refused(message),
@@ -291,8 +291,8 @@ fn answer(status: u16, body: &[u8]) -> Result<Answer, AskError> {
     })
 }
 
-/// The words of a refusal, and whether they are the function's own: `{"error": {"message"}}`.
-fn words(body: &[u8]) -> (bool, String) {
+/// The message of a refusal, and whether it is the function's own: `{"error": {"message"}}`.
+fn message_of(body: &[u8]) -> (bool, String) {
     #[derive(Default, Deserialize)]
     struct Refusal {
         error: Option<Words>,
@@ -312,7 +312,7 @@ fn words(body: &[u8]) -> (bool, String) {
 }
 
 fn is_about_the_signature(body: &[u8]) -> bool {
-    let (own, message) = words(body);
+    let (own, message) = message_of(body);
     // "Signature expired: …", "Signature not yet current: …", "The request signature we calculated does not match …"
     !own && message.to_ascii_lowercase().contains("signature")
 }
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn skew_is_told_in_words() {
+    fn clock_skew_is_reported_with_its_size_and_direction() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
         let seconds = ahead("Sun, 09 Sep 2001 01:56:40 GMT", now).unwrap();
         assert!(AskError::ClockSkew { seconds }.to_string().contains("is 600 s behind AWS's"));

@@ -17,14 +17,14 @@ use crate::work::{Run, Variable};
 
 /// The version of the protocol.
 const VERSION: u32 = 1;
-/// A zygote that reads nothing for so long hangs.
+/// A zygote that reads nothing for this long hangs.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A zygote that runs, as far as this process knows.
+/// A zygote that was started and has not been seen to end.
 pub struct Zygote {
     pid: Pid,
     socket: UnixStream,
-    /// What a command begins with that it can run, once it has said so.
+    /// What the commands begin with that it can run, once it has sent that.
     prefix: Option<Vec<String>>,
     ready: bool,
     reply: Option<Reply>,
@@ -39,7 +39,7 @@ pub enum Reply {
     Declined(String),
 }
 
-/// What the zygote, or a process that it forked, says.
+/// A message of the zygote or of a process that it forked.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Message {
@@ -52,7 +52,7 @@ pub enum Message {
     },
     /// It has imported everything.
     Ready {},
-    /// A forked process waits for the word to start the command.
+    /// A forked process waits for `go`.
     Forked {
         /// Its PID.
         pid: i32,
@@ -71,7 +71,7 @@ struct Request<'a> {
 }
 
 impl Zygote {
-    /// Starts a zygote. What it says comes to `events`.
+    /// Starts a zygote. Its messages arrive in `events`.
     ///
     /// # Errors
     /// Why it could not be started.
@@ -99,11 +99,11 @@ impl Zygote {
         self.pid
     }
 
-    /// Takes note of what it says.
+    /// Records a message.
     ///
     /// # Errors
     /// That it does not keep to the protocol.
-    pub fn hear(&mut self, message: Message) -> Result<(), String> {
+    pub fn handle(&mut self, message: Message) -> Result<(), String> {
         match message {
             Message::Zygote { version: VERSION, prefix } => self.prefix = Some(prefix),
             Message::Zygote { version, .. } => {
@@ -119,7 +119,7 @@ impl Zygote {
         Ok(())
     }
 
-    /// Whether it can run this command; `None` as long as it has not said what it can run.
+    /// Whether it can run this command; `None` until it has sent what it can run.
     pub fn can_run(&self, run: &Run) -> Option<bool> {
         self.prefix.as_ref().map(|prefix| run.command.starts_with(prefix))
     }
@@ -132,7 +132,7 @@ impl Zygote {
     /// Asks it to fork for a command. The process waits for [`Zygote::go`].
     ///
     /// # Errors
-    /// That it has gone.
+    /// The socket's: no process reads it any more.
     pub fn fork(&mut self, run: &Run) -> std::io::Result<()> {
         let request = Request { command: &run.command, environment: &run.environment };
         let mut line = serde_json::to_vec(&request)?;
@@ -146,7 +146,7 @@ impl Zygote {
         self.reply.take()
     }
 
-    /// Takes note that it was collected: its PID is no longer its own.
+    /// Records that it was reaped: its PID may be another process's.
     pub fn has_ended(&mut self) {
         self.ended = true;
     }
@@ -154,7 +154,7 @@ impl Zygote {
     /// Lets the forked process start its command. Without it, it ends.
     ///
     /// # Errors
-    /// That it has gone.
+    /// The socket's: no process reads it any more.
     pub fn go(&mut self) -> std::io::Result<()> {
         self.socket.write_all(b"go\n")
     }

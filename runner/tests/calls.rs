@@ -92,7 +92,7 @@ fn each_process_is_another_incarnation() {
 }
 
 #[test]
-fn sigterm_while_idle_is_said_once() {
+fn sigterm_while_idle_is_reported_once() {
     let work = Work::new();
     let mut runner = start(&work);
     let asked = work.asked();
@@ -184,7 +184,7 @@ fn calls_are_signed_with_the_tasks_role() {
 }
 
 #[test]
-fn a_wrong_clock_is_told_and_made_up_for() {
+fn a_wrong_clock_is_reported_and_corrected() {
     let work = Work::new();
     let mut runner = start(&work);
     let date = "Date: Wed, 01 Jan 2031 00:00:00 GMT\r\n";
@@ -225,7 +225,7 @@ fn a_function_is_invoked_through_the_lambda_api() {
 }
 
 #[test]
-fn without_an_address_it_ends_with_200_and_says_what_is_missing() {
+fn without_an_address_it_ends_with_200_and_names_what_is_missing() {
     let work = Work::new();
     let mut runner = Runner::start(program(&work).env_remove("ECS_BRIDGE_WORK_URL").env_remove("ECS_BRIDGE_RUNNER_ID"));
     assert_eq!(runner.exit_code(), Some(200));
@@ -253,7 +253,7 @@ fn help_lists_every_exit_code() {
 }
 
 #[test]
-fn a_zygote_that_does_not_run_is_done_without() {
+fn a_broken_zygote_does_not_stop_commands() {
     for zygote in ["no-such-program", "false", "echo {}", r#"echo {"zygote":{"version":2,"prefix":["sh"]}}"#] {
         let work = Work::new();
         let mut runner = Runner::start(program(&work).args(["--zygote", zygote]));
