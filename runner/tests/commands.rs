@@ -162,7 +162,7 @@ fn pid_1_collects_orphans_and_stops_on_sigterm() {
     let work = Work::new();
     let mut unshare = Command::new("unshare");
     configure(&mut unshare, &work);
-    unshare.args(["--user", "--map-root-user", "--pid", "--fork", "--kill-child=TERM", "--mount-proc"]);
+    unshare.args(["--user", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc"]);
     unshare.arg(env!("CARGO_BIN_EXE_ecs-bridge-runner"));
     let mut runner = Runner::start(&mut unshare);
     let script = "trap 'exit 7' TERM; (sh -c 'exit 0' &); while ps -A -o stat= | grep -q Z; do :; done
