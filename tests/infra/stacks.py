@@ -73,8 +73,9 @@ class Stack:
 
     def __init__(self, body: dict[str, Any], parameters: dict[str, str], name: str = "test") -> None:
         body = copy.deepcopy(body)
-        # moto has function URLs, but not in CloudFormation, and an output of what it cannot create ends it.
+        # moto has function URLs and alarms, but not in CloudFormation, and an output of what it cannot create ends it.
         body["Outputs"].pop("SubmitUrl", None)
+        body["Outputs"].pop("RollbackConfiguration", None)
         if not parameters.get("KmsKeyArn") and "ExecutorPolicy" in body["Resources"]:
             # It also leaves AWS::NoValue in a list, where CloudFormation leaves the item out.
             document = body["Resources"]["ExecutorPolicy"]["Properties"]["PolicyDocument"]

@@ -201,3 +201,22 @@ def test_every_environment_of_samconfig_names_its_own_stack_and_parameters() -> 
     assert len(set(files)) == len(files)
     # They name an account.
     run("git", "check-ignore", "--no-index", *files)
+
+
+def test_a_deployment_can_be_rolled_back_by_the_alarms_of_every_function() -> None:
+    text, names = template()["Outputs"]["RollbackConfiguration"]["Value"]["Fn::Sub"]
+    configuration = json.loads(re.sub(r"\$\{(\w+)\}", lambda name: names[name[1]]["Fn::GetAtt"][0], text))
+    # https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_RollbackConfiguration.html
+    assert configuration["MonitoringTimeInMinutes"] <= 180
+    assert len(configuration["RollbackTriggers"]) <= 5
+    alarms = {trigger["Arn"] for trigger in configuration["RollbackTriggers"]}
+    resources = template()["Resources"]
+    assert {resources[alarm]["Type"] for alarm in alarms} == {"AWS::CloudWatch::Alarm"}
+    functions = [name for name, each in resources.items() if each["Type"] == "AWS::Serverless::Function"]
+    watched = json.dumps([resources[alarm]["Properties"] for alarm in alarms])
+    assert all(f'{{"Ref": "{function}"}}' in watched for function in functions)
+
+
+def test_functions_have_no_alias_that_a_changed_parameter_would_leave_behind() -> None:
+    """The SAM transform publishes no version where only the value of a parameter changes, such as Profiles."""
+    assert "AutoPublishAlias" not in (ROOT / "template.yaml").read_text()
