@@ -15,7 +15,8 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 TOOLS  := .tools
 
 FUNCTIONS := submit task-state reconcile
-PROGRAMS  := $(foreach name,$(FUNCTIONS) ecs-bridge-cli,-p $(name))
+PROGRAMS  := $(foreach name,$(FUNCTIONS) ecs-bridge-cli ecs-bridge-runner,-p $(name))
+BINARIES  := $(FUNCTIONS) ecs-bridge ecs-bridge-runner
 
 .PHONY: help
 help: ## this list
@@ -26,9 +27,11 @@ $(VENV)/.done: tests/requirements.txt
 	$(VENV)/bin/python -m pip install --quiet --requirement $<
 	touch $@
 
+# While stages run side by side, one of them compiles, and what the others test must not change: they have copies.
+TESTED := target/tested
 .PHONY: programs
 programs:
-	cargo build --locked $(PROGRAMS)
+	$(if $(ECS_BRIDGE_PROGRAM),,cargo build --locked $(PROGRAMS))
 
 .PHONY: demo
 demo: programs ## run a handful of commands through the bridge on this machine, and look on
@@ -47,20 +50,51 @@ lint:
 test-rust:
 	cargo test --locked --workspace --quiet
 
-.PHONY: test-e2e
-test-e2e: programs $(VENV)/.done
-	for folder in local functions e2e reconcile crash secrets chaos; do $(PYTEST) -q tests/$$folder; done
+# Folders of tests that each start their own local stacks.
+STACKS := local functions e2e secrets
+FAULTS := reconcile crash chaos
+.PHONY: test-stacks test-faults test-e2e
+test-stacks: programs $(VENV)/.done
+	for folder in $(STACKS); do $(PYTEST) -q tests/$$folder; done
+
+test-faults: programs $(VENV)/.done
+	for folder in $(FAULTS); do $(PYTEST) -q tests/$$folder; done
+
+test-e2e: test-stacks test-faults ## the functions on the local stack, also under faults
 
 .PHONY: test-runner
-test-runner: ## the runner program, and the zygote with a real Airflow
-	cargo test --locked --quiet -p ecs-bridge-runner
+test-runner: programs ## the runner program, and the zygote with a real Airflow
+	$(if $(ECS_BRIDGE_PROGRAM),,cargo test --locked --quiet -p ecs-bridge-runner)
 	executor/venv.sh 3
 	$(AIRFLOW)/ruff check --config executor/pyproject.toml tests/runner
 	$(AIRFLOW)/ruff format --check --config executor/pyproject.toml tests/runner
 	$(AIRFLOW)/python -m pytest -q tests/runner
 
+# The tests wait for most of their time, and compilers do not: stages run side by side, and those that compile give way.
 .PHONY: test
-test: lint test-rust test-e2e test-runner test-infra test-sam-build test-airflow ## run all tests
+test: programs $(VENV)/.done ## run all tests
+	rm -rf $(TESTED) && mkdir -p $(TESTED) && cp $(BINARIES:%=target/debug/%) $(TESTED)/
+	@ECS_BRIDGE_PROGRAM=$(CURDIR)/$(TESTED)/ecs-bridge $(MAKE) --no-print-directory --jobs 4 --output-sync=target \
+		stage-rust stage-stacks stage-faults stage-airflow
+
+.PHONY: stage-rust stage-stacks stage-faults stage-airflow
+stage-rust:
+	@nice $(MAKE) --no-print-directory lint test-rust test-sam-build
+stage-stacks:
+	@$(MAKE) --no-print-directory test-stacks test-infra
+stage-faults:
+	@$(MAKE) --no-print-directory test-faults test-runner
+stage-airflow:
+	@$(MAKE) --no-print-directory test-airflow
+
+.PHONY: check
+check: $(VENV)/.done ## what to run while editing: lint, unit tests, the model's small worlds, one test on the local stack
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo test --locked --quiet -p ecs-bridge-core -p ecs-bridge-aws -p task-state -p ecs-bridge-runner
+	cargo test --locked --quiet -p ecs-bridge-model -- small
+	cargo build --locked --quiet $(PROGRAMS)
+	$(PYTEST) -q tests/e2e/test_lives.py
 
 .PHONY: chaos
 chaos: programs $(VENV)/.done ## a run under faults: SEED=n N=n

@@ -49,7 +49,7 @@ fn every_end_is_reached() {
 }
 
 #[test]
-fn one_submission_that_may_be_stopped() {
+fn small_one_submission_that_may_be_stopped() {
     holds("default policy, stops", Scenario::new(1, 1));
 }
 
@@ -59,7 +59,7 @@ fn one_submission_with_two_faults() {
 }
 
 #[test]
-fn one_submission_with_a_launch_deadline() {
+fn small_one_submission_with_a_launch_deadline() {
     holds("launch_deadline, stops", Scenario::new(1, 1).with_deadline(2));
 }
 
@@ -69,12 +69,12 @@ fn one_submission_with_timeouts() {
 }
 
 #[test]
-fn one_submission_whose_containers_may_be_restarted() {
+fn small_one_submission_whose_containers_may_be_restarted() {
     holds("task_stopped, stops", Scenario::new(1, 1).with_restarts());
 }
 
 #[test]
-fn one_submission_that_is_relaunched_after_spot_interruptions() {
+fn small_one_submission_that_is_relaunched_after_spot_interruptions() {
     holds("relaunch_on", unstopped(Scenario::new(1, 0).on_spot()));
 }
 
