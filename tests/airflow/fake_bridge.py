@@ -53,6 +53,8 @@ class FakeBridge:
         self.stops: list[tuple[str, str]] = []
         self.signatures: list[str] = []
         self.proxied: list[str] = []
+        self.looked_up: list[list[str]] = []
+        self.ranges: list[tuple[int, int]] = []
         self.faults: dict[str, deque[Fault]] = defaultdict(deque)
         self.item_errors: dict[str, deque[dict[str, str]]] = defaultdict(deque)
         self.unprocessed = 0
@@ -159,8 +161,9 @@ class FakeBridge:
         with self.changed:
             if operation == "Query":
                 values = body["ExpressionAttributeValues"]
-                feed, since = values[":feed"]["S"], int(values[":since"]["N"])
-                rows = [r for r in self.records.values() if r.get("feed") == feed and r["changed_at"] >= since]
+                feed, since, until = values[":feed"]["S"], int(values[":since"]["N"]), int(values[":until"]["N"])
+                self.ranges.append((since, until))
+                rows = [r for r in self.records.values() if r.get("feed") == feed and since <= r["changed_at"] <= until]
                 rows.sort(key=lambda r: (r["changed_at"], r["submission_id"]))
                 if start := body.get("ExclusiveStartKey"):
                     after = (int(start["changed_at"]["N"]), start["submission_id"]["S"])
@@ -179,6 +182,7 @@ class FakeBridge:
                 self.unprocessed = 0
                 columns = tuple(request["ExpressionAttributeNames"].values())
                 ids = [key["submission_id"]["S"] for key in keys[:cut]]
+                self.looked_up.append(ids)
                 rows = [wire(self.records[id], columns) for id in ids if id in self.records]
                 unprocessed = {table: {**request, "Keys": keys[cut:]}} if keys[cut:] else {}
                 return 200, {"Responses": {table: rows}, "UnprocessedKeys": unprocessed}

@@ -11,7 +11,7 @@ from airflow_ecs_bridge.aws import Aws
 from airflow_ecs_bridge.client import BridgeClient, BridgeError, Cause
 from airflow_ecs_bridge.stopper import Stopper
 from airflow_ecs_bridge.submitter import Submitter
-from airflow_ecs_bridge.table import Table
+from airflow_ecs_bridge.table import END_OF_TIME, Table
 from airflow_ecs_bridge.threads import bounded
 from airflow_ecs_bridge.watcher import Watcher
 
@@ -35,7 +35,7 @@ class Bridge:
         self._settings = settings
         self._aws = Aws(settings)
         self._client = BridgeClient(settings.submit_url, self._aws, settings.request_timeout)
-        self.watcher = Watcher(self._table, self._aws.forget, settings, report)
+        self.watcher = Watcher(self._table, self._aws.forget, settings, report, self._is_pending)
         self.submitter = Submitter(self._client, settings, report, self.watcher.settle)
         self.stopper = Stopper(self._client, self.watcher.lookup)
         self.census = census.Census(settings.census_interval, census.living)
@@ -88,13 +88,16 @@ class Bridge:
         try:
             table = self._table()
             # What the watcher does later: a Query on the index, a BatchGetItem on the table.
-            table.changes(2**53)
+            table.changes(END_OF_TIME)
             table.records(["health-check"])
         except Exception as error:
             raise Unhealthy(
                 f"the ECS bridge's table {settings.table!r} cannot be read: {error} (check table and region_name, and "
                 "that the credentials may dynamodb:Query its index feed and dynamodb:BatchGetItem)"
             ) from error
+
+    def _is_pending(self, submission_id: str) -> bool:
+        return self.submitter.holds(submission_id)
 
     def _table(self) -> Table:
         return Table(self._aws.dynamodb(), self._settings.table, self._settings.deployment)

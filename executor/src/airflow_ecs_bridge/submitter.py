@@ -86,6 +86,12 @@ class Submitter:
             time.sleep(0.02)
         return len(self._pending)
 
+    # Any thread
+
+    def holds(self, submission_id: str) -> bool:
+        """Tell whether the bridge has not answered for this one yet."""
+        return submission_id in self._pending
+
     # The submitter's threads
 
     def step(self) -> None:

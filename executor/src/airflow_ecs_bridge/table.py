@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 BATCH_SIZE = 100
 """Keys that one BatchGetItem takes at most."""
 
+END_OF_TIME = 2**53
+"""Later than any time that a record has, in epoch milliseconds."""
+
 TERMINAL = frozenset({"succeeded", "failed", "rejected", "expired", "cancelled", "lost"})
 
 _ATTRIBUTES = (
@@ -60,14 +63,20 @@ class Table:
         self._name = name
         self._deployment = deployment
 
-    def changes(self, since: int, after: dict[str, Any] | None = None) -> tuple[list[Record], dict[str, Any] | None]:
-        """Return what ended at or after `since` (epoch ms), oldest first, and where the next page begins."""
+    def changes(
+        self, since: int, after: dict[str, Any] | None = None, until: int = END_OF_TIME
+    ) -> tuple[list[Record], dict[str, Any] | None]:
+        """Return what ended from `since` to `until` (epoch ms), oldest first, and where the next page begins."""
         page = {} if after is None else {"ExclusiveStartKey": after}
         answer = self._client.query(
             TableName=self._name,
             IndexName="feed",
-            KeyConditionExpression="feed = :feed AND changed_at >= :since",
-            ExpressionAttributeValues={":feed": {"S": self._deployment}, ":since": {"N": str(since)}},
+            KeyConditionExpression="feed = :feed AND changed_at BETWEEN :since AND :until",
+            ExpressionAttributeValues={
+                ":feed": {"S": self._deployment},
+                ":since": {"N": str(since)},
+                ":until": {"N": str(until)},
+            },
             **page,
         )
         return [_record(item) for item in answer["Items"]], answer.get("LastEvaluatedKey")

@@ -1,9 +1,10 @@
 """Learns what ended: one thread that owns the set of what is in flight and the place in the feed.
 
-Each poll is one request. Usually it is a Query of the feed from a little before the newest entry seen, since an index
-lags and the writers' clocks differ; what is not in flight is dropped, so an entry read twice is harmless. Now and
-then it reads further back, and once in `lookup_interval` everything in flight is looked up by its id, a hundred a
-request, so that nothing depends on the feed alone. With nothing in flight nothing is read.
+A poll is one Query of the feed, from a little before the newest entry seen, since an index lags and the writers' clocks
+differ. What is not in flight is dropped, so an entry read twice is harmless. Between two polls there is time for what
+no heartbeat waits for, a request at a time: records that somebody asked for, the feed further back, and everything in
+flight by its id, a hundred a request, once in `lookup_interval`, so that nothing depends on the feed alone. With
+nothing in flight nothing is read.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import logging
 import math
 import queue
 import time
+from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -27,12 +29,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SHORT_OVERLAP_MS = 10_000
+SHORT_OVERLAP_MS = 5_000
 """How far back of the newest entry seen a poll reads: an index's usual lag is below a second."""
 
 LONG_OVERLAP_MS = 120_000
-"""How far back it reads every `LONG_OVERLAP_EVERY` seconds. Re-reading two minutes of a busy feed each second would
-cost ten times as much, in read units and in this process's CPU."""
+"""How far back the feed is read, apart from the polls, every `LONG_OVERLAP_EVERY` seconds. To read two minutes of a
+busy feed in each poll would cost ten times as much, in read units and in this process's CPU."""
 
 LONG_OVERLAP_EVERY = 20.0
 
@@ -65,6 +67,15 @@ class _Settle:
     submission_id: str
 
 
+@dataclass(frozen=True)
+class _Range:
+    """A part of the feed that is left to read, in epoch milliseconds, and its next page."""
+
+    since: int
+    until: int
+    after: dict[str, Any] | None = None
+
+
 class Watcher:
     """Other threads call `watch`, `forget`, `settle`, `lookup` and `beat`; the rest happens in its own thread."""
 
@@ -74,12 +85,14 @@ class Watcher:
         disconnect: Callable[[], None],
         settings: Settings,
         report: Callable[[Outcome], None],
+        is_pending: Callable[[str], bool] = lambda _: False,
     ) -> None:
         """Make one.
 
         :param connect: makes the table's reader; called again after an error
         :param disconnect: called after an error, lest `connect` takes the same credentials again
         :param report: takes how a submission ended
+        :param is_pending: tells whether a submission may not have reached the bridge yet
         """
         self._connect = connect
         self._disconnect = disconnect
@@ -88,17 +101,28 @@ class Watcher:
         self._wishes: queue.SimpleQueue[_Watch | _Forget | _Settle | Lookup] = queue.SimpleQueue()
         # All from here on is of the thread alone, but `_rhythm`, which other threads only replace.
         self._rhythm = Rhythm()
+        self._is_pending = is_pending
         self._table: Table | None = None
+        self._untaken: deque[_Watch | _Forget | _Settle | Lookup] = deque()
+        self._lookups: deque[Lookup] = deque()
         self._in_flight: dict[str, None] = {}
         self._unsettled: dict[str, None] = {}
         self._newest_ms = 0
-        self._page: tuple[int, dict[str, Any]] | None = None  # where a read that goes on began, and goes on
+        self._page: tuple[int, dict[str, Any]] | None = None  # where a poll that goes on began, and goes on
         self._next_poll = 0.0
-        self._next_long_overlap = 0.0
-        self._next_sweep = 0.0
+        self._took = 0.0
+        self._poll_failures = 0
+        self._polled_last = False
+        # Between the polls.
+        self._next_spare = 0.0
+        self._spare_failures = 0
+        self._further_back: _Range | None = None
+        self._next_further_back = 0.0
         self._sweep: list[str] = []
-        self._swept_last = False
-        self._failures = 0
+        self._sweep_pause = 0.0
+        self._next_batch = 0.0
+        self._next_sweep = 0.0
+        self._missing: set[str] = set()
         self.service = Service("ecs-bridge-watch", self.step)
 
     # Other threads
@@ -128,27 +152,28 @@ class Watcher:
     # The watcher's thread
 
     def step(self) -> None:
-        """Take what was asked for, and poll when it is time."""
-        busy = bool(self._in_flight or self._unsettled)
-        wait = min(max(self._next_poll - time.monotonic(), 0.0), _IDLE_WAIT) if busy else _IDLE_WAIT
-        for wish in drain(self._wishes, 1000, wait):
-            self._take(wish)
-        if not (self._in_flight or self._unsettled) or time.monotonic() < self._next_poll:
+        """Take what was asked for, poll when it is time, and use the time between."""
+        self._untaken.extend(drain(self._wishes, 1000, self._wait(time.monotonic())))
+        while self._untaken:
+            self._take(self._untaken.popleft())
+        while self._lookups:
+            self._answer(self._lookups.popleft())
+        if not self._in_flight:
             return
         began = time.monotonic()
-        try:
-            self._poll()
-            self._failures = 0
-            took = time.monotonic() - began
-            self._next_poll = self._rhythm.next_poll(began, took, self._settings.poll_interval)
-        except Exception as error:
-            self._failures += 1
-            self._page = None
-            self._hang_up()
-            self._next_poll = time.monotonic() + backoff(self._failures)
-            log.warning("reading the ECS bridge's table failed and will be repeated: %s", error)
-        if self._page:
-            self._next_poll = 0.0
+        if began >= self._next_poll:
+            self._poll(began)
+        elif (read := self._spare(began)) is not None:
+            self._use_time_between(read)
+
+    def _wait(self, now: float) -> float:
+        if self._untaken or self._lookups:
+            return 0.0
+        if not self._in_flight:
+            return _IDLE_WAIT
+        if self._spare(now) is not None:
+            return 0.0
+        return min(max(min(self._next_poll, self._next_work(now)) - now, 0.0), _IDLE_WAIT)
 
     def _take(self, wish: _Watch | _Forget | _Settle | Lookup) -> None:
         match wish:
@@ -162,15 +187,17 @@ class Watcher:
                 if submission_id in self._in_flight:
                     self._unsettled[submission_id] = None
             case Lookup():
-                self._answer(wish)
+                self._lookups.append(wish)
 
     def _resume(self) -> None:
         """Begin to read: nothing that is waited for ended before now, whatever the writers' clocks say of now."""
         now = time.monotonic()
         self._newest_ms = int(time.time() * 1000) - LONG_OVERLAP_MS
-        self._page = None
-        self._next_long_overlap = now
+        self._page = self._further_back = None
+        self._next_further_back = now + LONG_OVERLAP_EVERY
+        self._sweep = []
         self._next_sweep = now + self._settings.lookup_interval
+        self._missing.clear()
 
     def _answer(self, question: Lookup) -> None:
         if not question.future.set_running_or_notify_cancel():
@@ -194,31 +221,26 @@ class Watcher:
             if not isinstance(error, Exception):
                 raise
 
-    def _poll(self) -> None:
-        """Make one request."""
-        now = time.monotonic()
-        if now >= self._next_sweep:
-            self._next_sweep = now + self._settings.lookup_interval
-            self._sweep = list(self._in_flight)
-        self._sweep = [submission_id for submission_id in self._sweep if submission_id in self._in_flight]
-        if self._unsettled:
-            self._read_unsettled()
-        elif self._sweep and not self._swept_last and not self._page:
-            # Every other poll at most, so that a large sweep does not hold up the feed.
-            self._swept_last = True
-            self._read_sweep()
-        else:
-            self._swept_last = False
-            self._read_feed(now)
+    # Polls
 
-    def _read_feed(self, now: float) -> None:
-        if self._page:
-            since, after = self._page
-        else:
-            long = now >= self._next_long_overlap
-            if long:
-                self._next_long_overlap = now + LONG_OVERLAP_EVERY
-            since, after = self._newest_ms - (LONG_OVERLAP_MS if long else SHORT_OVERLAP_MS), None
+    def _poll(self, began: float) -> None:
+        """Make one request of the feed."""
+        try:
+            self._read_feed()
+        except Exception as error:
+            self._poll_failures += 1
+            self._page = None
+            self._hang_up()
+            self._next_poll = time.monotonic() + backoff(self._poll_failures)
+            log.warning("reading the ECS bridge's table failed and will be repeated: %s", error)
+            return
+        self._poll_failures = 0
+        self._polled_last = True
+        self._took = time.monotonic() - began
+        self._next_poll = 0.0 if self._page else self._rhythm.next_poll(began, self._took, self._settings.poll_interval)
+
+    def _read_feed(self) -> None:
+        since, after = self._page or (self._newest_ms - SHORT_OVERLAP_MS, None)
         records, more = self._reader().changes(since, after)
         self._page = (since, more) if more else None
         # No clock but ours takes the place in the feed beyond now, or one that is wrong would hide what follows.
@@ -226,11 +248,75 @@ class Watcher:
         self._newest_ms = max([self._newest_ms, *(min(record.changed_at or 0, now_ms) for record in records)])
         self._ended([record for record in records if record.submission_id in self._in_flight])
 
+    # Between the polls
+
+    def _spare(self, now: float) -> Callable[[], None] | None:
+        """Return what there is to read, if there is time for it: always for one request, else as a poll takes."""
+        fits = self._polled_last or self._next_poll - now > self._took
+        if self._page or now < self._next_spare or not fits:
+            return None
+        if self._unsettled:
+            return self._read_unsettled
+        if self._further_back or now >= self._next_further_back:
+            return self._read_further_back
+        if now >= (self._next_batch if self._sweep else self._next_sweep):
+            return self._read_sweep
+        return None
+
+    def _next_work(self, now: float) -> float:
+        """Return when there may be something to read between two polls."""
+        times = [self._next_further_back, self._next_batch if self._sweep else self._next_sweep]
+        # What is due already, and does not fit, waits for the poll.
+        return max(min((each for each in times if each > now), default=self._next_poll), self._next_spare)
+
+    def _use_time_between(self, read: Callable[[], None]) -> None:
+        self._polled_last = False
+        try:
+            read()
+            self._spare_failures = 0
+        except Exception as error:
+            self._spare_failures += 1
+            self._hang_up()
+            self._next_spare = time.monotonic() + backoff(self._spare_failures)
+            log.warning("reading the ECS bridge's table failed and will be repeated: %s", error)
+
+    def _read_further_back(self) -> None:
+        here = self._further_back
+        if here is None:
+            self._next_further_back = time.monotonic() + LONG_OVERLAP_EVERY
+            here = _Range(self._newest_ms - LONG_OVERLAP_MS, self._newest_ms - SHORT_OVERLAP_MS)
+        self._further_back = here
+        records, more = self._reader().changes(here.since, here.after, here.until)
+        self._further_back = _Range(here.since, here.until, more) if more else None
+        self._ended([record for record in records if record.submission_id in self._in_flight])
+
     def _read_sweep(self) -> None:
-        batch, self._sweep = self._sweep[:BATCH_SIZE], self._sweep[BATCH_SIZE:]
-        records, unread = self._reader().records(batch)
-        self._sweep += unread
-        self._ended([record for record in records.values() if record.ended])
+        """Look up the next hundred of everything in flight, evenly over `lookup_interval`."""
+        now = time.monotonic()
+        if not self._sweep:
+            self._sweep = list(self._in_flight)
+            self._sweep_pause = self._settings.lookup_interval / math.ceil(len(self._sweep) / BATCH_SIZE)
+            # After the last batch of this one, however long it takes.
+            self._next_sweep = now + self._settings.lookup_interval
+            self._next_batch = now
+        batch = [id for id in self._sweep[:BATCH_SIZE] if id in self._in_flight]
+        if batch:
+            records, unread = self._reader().records(batch)
+            self._look_for_missing(set(batch) - set(unread) - records.keys())
+            self._missing -= records.keys()
+            self._sweep += unread
+            self._ended([record for record in records.values() if record.ended])
+        del self._sweep[:BATCH_SIZE]
+        # The rest in the time that is left of the interval.
+        self._next_batch += self._sweep_pause
+
+    def _look_for_missing(self, ids: set[str]) -> None:
+        """Release what has no record in two sweeps: it was deleted, or the table was replaced."""
+        ids = {id for id in ids if not self._is_pending(id)}
+        gone = ids & self._missing
+        self._missing |= ids - gone
+        for submission_id in gone:
+            self._tell(Outcome(submission_id, Verdict.RELEASED, "its record is no longer in the ECS bridge's table"))
 
     def _read_unsettled(self) -> None:
         batch = list(self._unsettled)[:BATCH_SIZE]
@@ -240,6 +326,8 @@ class Watcher:
             self._unsettled.pop(submission_id, None)
             if submission_id not in records:
                 self._tell(Outcome(submission_id, Verdict.RELEASED, "the ECS bridge never got it"))
+
+    # What is known
 
     def _ended(self, records: list[Record]) -> None:
         # The feed has little. Read the record of a failure, and of a success that has a reason: an interruption.
@@ -265,6 +353,7 @@ class Watcher:
     def _drop(self, submission_id: str) -> None:
         self._in_flight.pop(submission_id, None)
         self._unsettled.pop(submission_id, None)
+        self._missing.discard(submission_id)
 
     def _reader(self) -> Table:
         if self._table is None:

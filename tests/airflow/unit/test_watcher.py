@@ -7,8 +7,8 @@ from typing import Any
 
 import boto3
 import pytest
-from airflow_ecs_bridge.table import Table
-from airflow_ecs_bridge.watcher import LEAD, Rhythm
+from airflow_ecs_bridge.table import END_OF_TIME, Table
+from airflow_ecs_bridge.watcher import LEAD, LONG_OVERLAP_MS, SHORT_OVERLAP_MS, Lookup, Rhythm
 from fake_bridge import DEPLOYMENT, TABLE, now_ms
 from moto.server import ThreadedMotoServer
 from test_executor import event, launched
@@ -109,6 +109,120 @@ def test_an_error_between_two_pages_is_waited_out_and_the_read_begins_anew(start
     assert bridge.calls["Query"] < 20
 
 
+def in_flight(start: Any, bridge: Any, count: int) -> Any:
+    """Start an executor with so many in flight, all swept every second."""
+    executor = start(parallelism=count)
+    items = [task(executor, f"t{n}") for n in range(count)]
+    run(executor, *items)
+    launched(bridge, *items)
+    return executor
+
+
+def test_a_sweep_is_finished_before_the_next_however_much_is_in_flight(configure, start, bridge):
+    configure(lookup_interval="1", poll_interval="0.5")
+    in_flight(start, bridge, 2500)
+    bridge.latency = 0.05
+    bridge.looked_up.clear()
+    bridge.wait_until(lambda: len(bridge.looked_up) > 60)
+    sweep = [id for batch in bridge.looked_up[:25] for id in batch]
+    following = [id for batch in bridge.looked_up[25:50] for id in batch]
+    assert set(sweep) == set(bridge.records)
+    assert set(following) == set(bridge.records)
+
+
+def test_a_sweep_does_not_hold_up_the_feed(configure, start, bridge):
+    configure(lookup_interval="1", poll_interval="0.2")
+    executor = in_flight(start, bridge, 1000)
+    bridge.fail("BatchGetItem", times=1000, status=400, body={"__type": "x#InternalServerError", "message": "no"})
+    bridge.wait_until(lambda: bridge.calls["BatchGetItem"] > 3)
+    id = next(iter(bridge.records))
+    bridge.finish(id)
+    beat_until(executor, lambda: executor.event_buffer)
+
+
+def test_the_feed_further_back_is_read_apart_from_the_polls(start, bridge, monkeypatch):
+    monkeypatch.setattr("airflow_ecs_bridge.watcher.LONG_OVERLAP_EVERY", 0.3)
+    executor = in_flight(start, bridge, 2)
+    first = next(iter(bridge.records))
+    bridge.finish(first)
+    beat_until(executor, lambda: executor.event_buffer)
+    newest = bridge.records[first]["changed_at"]
+    bridge.ranges.clear()
+    apart = (newest - LONG_OVERLAP_MS, newest - SHORT_OVERLAP_MS)
+    bridge.wait_until(lambda: bridge.ranges.count(apart) >= 2)
+    assert {since for since, until in bridge.ranges if until == END_OF_TIME} == {newest - SHORT_OVERLAP_MS}
+    assert {each for each in bridge.ranges if each[1] != END_OF_TIME} == {apart}
+
+
+def test_a_submission_whose_record_is_gone_for_two_sweeps_frees_its_slot(configure, start, bridge):
+    configure(lookup_interval="1")
+    executor = in_flight(start, bridge, 2)
+    gone, stays = bridge.records
+    with bridge.changed:
+        del bridge.records[gone]
+    beat_until(executor, lambda: len(executor.running) == 1)
+    assert sum(gone in batch for batch in bridge.looked_up) == 2
+    (text,) = [log.extra for log in executor._task_event_logs]
+    assert "no longer in the ECS bridge's table" in text
+    assert executor.event_buffer == {}
+    bridge.finish(stays)
+    beat_until(executor, lambda: not executor.running)
+
+
+def test_what_has_not_reached_the_bridge_yet_is_not_missed(configure, start, bridge):
+    configure(lookup_interval="1")
+    executor = start()
+    bridge.fail("/v1/submissions", times=1000, status=503)
+    run(executor, item := task(executor))
+    id = item.ti.external_executor_id
+    bridge.wait_until(lambda: sum(id in batch for batch in bridge.looked_up) >= 3)
+    executor.heartbeat()
+    assert item.ti.key in executor.running
+    with bridge.changed:
+        bridge.faults["/v1/submissions"].clear()
+    launched(bridge, item)
+
+
+def test_records_that_are_asked_for_do_not_hold_up_the_feed(executor, bridge):
+    run(executor, item := task(executor), other := task(executor, "other"))
+    launched(bridge, item, other)
+    watcher = executor._bridge.watcher
+    bridge.fail("BatchGetItem", times=1000, status=400, body={"__type": "x#InternalServerError", "message": "not now"})
+    watcher.settle(other.ti.external_executor_id)
+    bridge.wait_until(lambda: bridge.calls["BatchGetItem"] > 3)
+    bridge.finish(item.ti.external_executor_id)
+    beat_until(executor, lambda: event(executor, item))
+
+
+def test_what_was_asked_of_a_thread_that_dies_is_kept(executor, bridge, monkeypatch, caplog):
+    watcher = executor._bridge.watcher
+    read, deaths = watcher._reader, []
+
+    def die_once() -> Table:
+        if not deaths:
+            deaths.append(1)
+            raise SystemExit("out of some library")
+        return read()
+
+    item = task(executor)
+    bridge.call(
+        "POST",
+        "/v1/submissions",
+        {"submissions": [{"submission_id": item.ti.external_executor_id, "command": ["true"]}]},
+    )
+    monkeypatch.setattr(watcher, "_reader", die_once)
+    # Taken together: the lookup ends the thread, and what was asked for after it is still to be done.
+    questions = [Lookup(["an-id"]), Lookup(["another"])]
+    watcher._untaken.extend(questions)
+    watcher.watch([item.ti.external_executor_id])
+    with pytest.raises(SystemExit):
+        questions[0].future.result(10)
+    executor._track(item.ti.key, item.ti.external_executor_id)
+    bridge.finish(item.ti.external_executor_id)
+    beat_until(executor, lambda: event(executor, item))
+    assert questions[1].future.result(10) == {}
+
+
 @pytest.mark.parametrize("hours", [-1, 1])
 def test_clocks_that_differ_by_an_hour_delay_results_but_lose_none(start, configure, bridge, hours):
     configure(lookup_interval="1")
@@ -198,6 +312,7 @@ def test_dynamodb_understands_the_reads(dynamodb):
     ]
     assert more is None
     assert [r.submission_id for r in table.changes(101)[0]] == ["b"]
+    assert [r.submission_id for r in table.changes(0, None, 199)[0]] == ["a"]
     found, unread = table.records(["b", "c", "nowhere", "b"])
     assert unread == []
     assert found.keys() == {"b", "c"}
