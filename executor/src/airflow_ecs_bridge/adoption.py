@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 REVOKED = "revoked by Airflow, stuck in queued"
 """The reason of a stop that Airflow follows by queuing the task instance again."""
 
-SUBMISSION_ID = re.compile(r"[A-Za-z0-9_-]{1,60}")
+SUBMISSION_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+"""Ids that Airflow assigns, or the executor makes, are UUIDs."""
 
 STALE_MS = 10_000
 """A record this much older than its task instance's queuing is of an earlier run. Above what clocks differ, and below
@@ -53,11 +54,11 @@ class Orphan:
     queued_ms: int | None = None
     """When it was queued, in epoch milliseconds; asked for only where the id may be stale."""
     job: Job | None = None
-    """How to submit it, made in advance where the answer is awaited in the background."""
+    """How to submit it, if it is queued; made in advance, since its record is read in the background."""
 
 
 def submission_id_of(external_executor_id: str | None) -> str | None:
-    """Return the id if it can be one of ours; another executor's (an ARN, say) cannot."""
+    """Return the id if it can be one of ours; another executor's (an ARN, a pod's name) cannot."""
     if external_executor_id and SUBMISSION_ID.fullmatch(external_executor_id):
         return external_executor_id
     return None

@@ -83,7 +83,6 @@ class Settings:
     launch_margin: float
     request_timeout: float
     startup_timeout: float
-    adoption_timeout: float
     end_timeout: float
     awslogs_group: str | None
     awslogs_stream_prefix: str | None
@@ -107,7 +106,6 @@ class Settings:
             launch_margin=reader.seconds("launch_margin"),
             request_timeout=reader.seconds("request_timeout", least=0.1),
             startup_timeout=reader.seconds("startup_timeout", least=0.1),
-            adoption_timeout=reader.seconds("adoption_timeout"),
             end_timeout=reader.seconds("end_timeout"),
             awslogs_group=reader.text("awslogs_group"),
             awslogs_stream_prefix=reader.text("awslogs_stream_prefix"),

@@ -17,6 +17,7 @@ census notice it; such a try is stopped, and its slot is free.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import queue
 import time
@@ -60,7 +61,10 @@ SUPERSEDED = "superseded, Airflow has queued its task instance again"
 GIVEN_UP = "given up by Airflow, its task instance was cleared, marked or deleted"
 
 _LOOKUP_AGAIN = 2.0
-"""Seconds between two tries to read the records of adopted task instances."""
+"""Seconds after which the records of adopted task instances are read again if that failed."""
+
+_LOOKUP_SIZE = 1000
+"""Records that are read at a time, so that the feed does not wait for all of them."""
 
 
 class EcsBridgeExecutor(BaseExecutor):
@@ -86,9 +90,9 @@ class EcsBridgeExecutor(BaseExecutor):
         # Jobs whose id is written ahead: in this heartbeat, and in the one before.
         self._announced: list[Job] = []
         self._committed: list[Job] = []
-        # Adopted task instances whose records could not be read in time.
+        # Adopted task instances whose records are not read yet.
         self._orphans: dict[str, Orphan] = {}
-        self._orphan_lookup: Future[dict[str, Record]] | None = None
+        self._orphan_lookup: tuple[list[str], Future[dict[str, Record]]] | None = None
         self._next_orphan_lookup = 0.0
 
     @cached_property
@@ -313,8 +317,8 @@ class EcsBridgeExecutor(BaseExecutor):
             self._log_event("ecs bridge failed", key, result.info)
             self.fail(key, result.info)
         else:
-            log.warning("%s was not launched, Airflow will queue it again: %s", key, result.info)
-            self._log_event("ecs bridge not launched", key, result.info)
+            log.warning("%s does not run, and is left to Airflow: %s", key, result.info)
+            self._log_event("ecs bridge released", key, result.info)
             self.running.discard(key)
 
     def _log_event(self, event: str, key: Key, text: str | None) -> None:
@@ -384,22 +388,13 @@ class EcsBridgeExecutor(BaseExecutor):
     # Adoption
 
     def try_adopt_task_instances(self, tis: Sequence[TaskInstance]) -> Sequence[TaskInstance]:
-        """Take over the task instances of a scheduler that died; return those that Airflow must reset."""
+        """Take over the task instances of a scheduler that died; return those that Airflow must reset.
+
+        Whatever has an id is adopted at once. Its record is read in the background, and judged at a later heartbeat.
+        """
         if self._bridge is None or not tis:
             return tis
-        try:
-            orphans = [(ti, self._orphan(ti)) for ti in tis]
-            ids = [orphan.submission_id for _, orphan in orphans if orphan.submission_id]
-            # Watched from before the read: an end is either in what is read or in the feed after it.
-            self._bridge.watcher.watch(ids)
-            records = self._read(ids)
-        except Exception:
-            log.exception("Task instances could not be adopted")
-            return tis
-        refused = [ti for ti, orphan in orphans if not self._adopt(ti, orphan, records)]
-        for id in ids:
-            if id not in self._keys:
-                self._bridge.watcher.forget(id)
+        refused = [ti for ti in tis if not self._adopt(ti)]
         log.info("Adopted %d of %d task instances", len(tis) - len(refused), len(tis))
         return refused
 
@@ -417,36 +412,23 @@ class EcsBridgeExecutor(BaseExecutor):
             queued_ms=queued_ms,
         )
 
-    def _read(self, ids: list[str]) -> dict[str, Record] | None:
-        """Read records, waiting for `adoption_timeout` at most; None if they cannot be read now."""
-        if not ids or self._bridge is None:
-            return {}
-        answer = self._bridge.watcher.lookup(ids)
+    def _adopt(self, ti: TaskInstance) -> bool:
         try:
-            return answer.result(self.settings.adoption_timeout)
-        except Exception as error:
-            answer.cancel()
-            log.warning(
-                "The ECS bridge's table could not be read, adopting %d task instances on trust: %s",
-                len(ids),
-                str(error) or type(error).__name__,
-            )
-            return None
-
-    def _adopt(self, ti: TaskInstance, orphan: Orphan, records: dict[str, Record] | None) -> bool:
-        try:
-            if records is None and orphan.submission_id:
-                orphan.job = self._rebuild(ti, orphan.submission_id) if orphan.queued else None
-                self._track(orphan.key, orphan.submission_id)
-                self._orphans[orphan.submission_id] = orphan
-                return True
-            record = (records or {}).get(orphan.submission_id or "")
-            plan = adoption.judge(orphan, record)
-            if plan in (Plan.SUBMIT, Plan.SUBMIT_ANEW):
+            orphan = self._orphan(ti)
+            if orphan.foreign or (not orphan.queued and not orphan.submission_id):
+                return False
+            if orphan.queued:
                 orphan.job = self._rebuild(ti, orphan.submission_id or str(uuid.uuid4()))
-            return self._carry_out(plan, orphan, record)
+            if orphan.submission_id is None:
+                return self._carry_out(adoption.judge(orphan, None), orphan, None)
+            if self._bridge is not None:
+                # From before the read: an end is either in what is read or in the feed after it.
+                self._bridge.watcher.watch([orphan.submission_id])
+            self._track(orphan.key, orphan.submission_id)
+            self._orphans[orphan.submission_id] = orphan
+            return True
         except Exception:
-            log.exception("Task instance %s could not be adopted", orphan.key)
+            log.exception("Task instance %s could not be adopted", getattr(ti, "key", ti))
             return False
 
     def _carry_out(self, plan: Plan, orphan: Orphan, record: Record | None) -> bool:
@@ -470,23 +452,28 @@ class EcsBridgeExecutor(BaseExecutor):
         return True
 
     def _settle_orphans(self) -> None:
-        """Go on with adopted task instances whose records could not be read at the time."""
+        """Read the records of adopted task instances, and go on with those that were read."""
         if self._orphan_lookup is None:
             if time.monotonic() >= self._next_orphan_lookup and self._bridge:
-                self._orphan_lookup = self._bridge.watcher.lookup(list(self._orphans))
+                ids = list(itertools.islice(self._orphans, _LOOKUP_SIZE))
+                self._orphan_lookup = ids, self._bridge.watcher.lookup(ids)
             return
-        if not self._orphan_lookup.done():
+        ids, answer = self._orphan_lookup
+        if not answer.done():
             return
-        answer, self._orphan_lookup = self._orphan_lookup, None
-        self._next_orphan_lookup = time.monotonic() + _LOOKUP_AGAIN
-        if answer.exception() is not None:
+        self._orphan_lookup = None
+        if (error := answer.exception()) is not None:
+            self._next_orphan_lookup = time.monotonic() + _LOOKUP_AGAIN
+            log.warning("%d adopted task instances could not be looked up, will try again: %s", len(ids), error)
             return
         records = answer.result()
-        for submission_id, orphan in list(self._orphans.items()):
-            del self._orphans[submission_id]
+        for submission_id in ids:
+            orphan = self._orphans.pop(submission_id, None)
+            if orphan is None:
+                continue  # revoked, or superseded
             record = records.get(submission_id)
             if not self._carry_out(adoption.judge(orphan, record), orphan, record):
-                # Airflow thinks it runs, and we know nothing of it: its missing heartbeat will tell.
+                # Airflow has it running, and the bridge does not know it: its missing heartbeat will tell.
                 self._untrack(orphan.key)
                 self.running.discard(orphan.key)
 

@@ -102,13 +102,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
         default="15",
         example="15",
     ),
-    "adoption_timeout": _option(
-        "Seconds that the scheduler waits for the table when it adopts the tasks of a scheduler that died. After\n"
-        "them the tasks are adopted all the same and looked up in the background.",
-        type="float",
-        default="5",
-        example="5",
-    ),
     "end_timeout": _option(
         "Seconds that a scheduler which is told to stop waits until what it handed over has reached the bridge.\n"
         "What has not is adopted and submitted by the next scheduler.",

@@ -43,7 +43,6 @@ OPTIONS = {
     "REQUEST_TIMEOUT": "30",
     # Only bounds: a busy machine may need them.
     "STARTUP_TIMEOUT": "60",
-    "ADOPTION_TIMEOUT": "60",
     "END_TIMEOUT": "60",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import datetime, timezone
 from typing import Any
 
@@ -10,7 +11,7 @@ from airflow.utils.state import TaskInstanceState
 from airflow_ecs_bridge.adoption import REVOKED, Orphan, Plan, judge, submission_id_of
 from airflow_ecs_bridge.table import Record
 from fake_bridge import FakeBridge, now_ms
-from test_executor import event, launched
+from test_executor import event
 from workloads import beat_until, orphan, task
 
 QUEUED, RUNNING = TaskInstanceState.QUEUED, TaskInstanceState.RUNNING
@@ -54,7 +55,7 @@ def test_a_record_older_than_the_queuing_is_of_an_earlier_run():
 def test_an_id_of_another_executor_is_none_of_ours():
     assert submission_id_of("arn:aws:ecs:eu-central-1:123456789012:task/c/0") is None
     assert submission_id_of(None) is None
-    assert submission_id_of("0" * 61) is None
+    assert submission_id_of("orders-extract-0c9ab1") is None
     assert submission_id_of("8a4f1c1e-0000-4000-8000-000000000000") == "8a4f1c1e-0000-4000-8000-000000000000"
 
 
@@ -102,19 +103,38 @@ def test_what_ended_while_no_scheduler_looked_is_reported(executor, bridge):
 def test_what_was_queued_but_never_submitted_is_submitted_under_the_same_id(executor, bridge, rebuild):
     item = task(executor)
     assert executor.try_adopt_task_instances([orphan(item, QUEUED)]) == []
-    launched(bridge, item)
+    beat_until(executor, lambda: item.ti.external_executor_id in bridge.records)
     assert bridge.batches[0][0]["command"] == ["airflow", "rebuilt"]
     bridge.finish(item.ti.external_executor_id)
     beat_until(executor, lambda: event(executor, item))
     assert event(executor, item)[0] == SUCCESS
 
 
-def test_what_the_bridge_does_not_know_but_may_run_is_reset_by_airflow(executor, bridge):
-    ti = orphan(task(executor))
+def test_what_another_executor_launched_is_reset_by_airflow(executor, bridge):
     foreign = orphan(task(executor, "foreign"), external_executor_id="arn:aws:ecs:x:1:task/c/0")
-    waiting = orphan(task(executor, "waiting"), QUEUED, external_executor_id="arn:aws:ecs:x:1:task/c/1")
-    assert executor.try_adopt_task_instances([ti, foreign, waiting]) == [ti, foreign, waiting]
+    waiting = orphan(task(executor, "waiting"), QUEUED, external_executor_id="orders-extract-0c9ab1")
+    unnamed = orphan(task(executor, "unnamed", id=None))
+    tis = [foreign, waiting, unnamed]
+    assert executor.try_adopt_task_instances(tis) == tis
     assert not executor.running
+
+
+def test_what_runs_and_the_bridge_does_not_know_is_left_to_airflow_s_heartbeat_check(executor, bridge):
+    ti = orphan(task(executor))
+    assert executor.try_adopt_task_instances([ti]) == []
+    beat_until(executor, lambda: not executor.running)
+    assert executor.event_buffer == {}
+    assert executor._orphans == {}
+
+
+def test_adoption_waits_for_nothing(executor, bridge):
+    gate = threading.Event()
+    item = task(executor)
+    known_to(bridge, item)
+    bridge.fail("BatchGetItem", gate=gate, carried_out=True, status=500)
+    executor.try_adopt_task_instances([orphan(item)])
+    assert executor.running == {item.ti.key}
+    gate.set()
 
 
 def test_what_is_queued_without_an_id_gets_one_written_ahead(executor, bridge, rebuild):
@@ -134,6 +154,7 @@ def test_a_stale_id_is_replaced_where_ids_are_not_assigned(start, bridge, rebuil
     bridge.records[stale]["created_at"] -= 60_000
     ti = orphan(item, QUEUED, queued_dttm=datetime.now(timezone.utc))
     assert executor.try_adopt_task_instances([ti]) == []
+    beat_until(executor, lambda: event(executor, item))
     state, id = event(executor, item)
     assert (state, id != stale) == (RUNNING, True)
     executor.heartbeat()
@@ -144,18 +165,16 @@ def test_a_stale_id_is_replaced_where_ids_are_not_assigned(start, bridge, rebuil
     assert event(executor, item)[0] == SUCCESS
 
 
-def test_what_expired_is_left_to_airflow_s_stuck_handling(executor, bridge):
+def test_what_expired_is_left_to_airflow_s_stuck_handling(executor, bridge, rebuild):
     item = task(executor)
     known_to(bridge, item, "expired")
     assert executor.try_adopt_task_instances([orphan(item, QUEUED)]) == []
-    assert not executor.running
-    executor.heartbeat()
+    beat_until(executor, lambda: not executor.running)
     assert event(executor, item) is None
 
 
 def test_an_unreadable_table_delays_no_scheduler_and_loses_nothing(configure, start, bridge, rebuild, monkeypatch):
     monkeypatch.setattr("airflow_ecs_bridge.executor._LOOKUP_AGAIN", 0.1)
-    configure(adoption_timeout="0.2")
     executor = start()
     runs, ended, waiting, unknown = (task(executor, name) for name in ("runs", "ended", "waiting", "unknown"))
     known_to(bridge, runs)
@@ -181,6 +200,7 @@ def test_unprocessed_keys_are_asked_for_again(executor, bridge):
         known_to(bridge, item)
     bridge.unprocessed = 60
     assert executor.try_adopt_task_instances([orphan(item) for item in items]) == []
+    beat_until(executor, lambda: not executor._orphans)
     assert len(executor.running) == 250
     assert bridge.calls["BatchGetItem"] == 1 + 4  # the health check's, then 100 (60 unprocessed), 100, 100, 10
 

@@ -327,9 +327,10 @@ def test_the_log_view_never_raises(options, bridge, fault):
 
     from airflow_ecs_bridge.executor import EcsBridgeExecutor
 
-    bridge.fail("/v1/submissions/abc", **fault)
-    lines, _ = EcsBridgeExecutor().get_task_log(SimpleNamespace(external_executor_id="abc"), 1)
-    assert "abc could not be looked up" in lines[0]
+    id = str(uuid.uuid4())
+    bridge.fail(f"/v1/submissions/{id}", **fault)
+    lines, _ = EcsBridgeExecutor().get_task_log(SimpleNamespace(external_executor_id=id), 1)
+    assert f"{id} could not be looked up" in lines[0]
 
 
 def test_the_log_view_of_an_unconfigured_executor_says_so(monkeypatch):
