@@ -15,6 +15,7 @@ from airflow_ecs_bridge.client import BridgeClient
 from airflow_ecs_bridge.table import Table
 from botocore.config import Config
 from botocore.credentials import Credentials
+from botocore.httpsession import URLLib3Session
 from local_stack import PROGRAM, LocalStack, until
 from recorder import Exchange, Recorder
 from stacks import ACCOUNT, ROOT, arn
@@ -76,8 +77,8 @@ class Local:
     def region(self) -> str:
         return "us-east-1"
 
-    def verify(self) -> bool:
-        return True
+    def http(self, url: str, read_timeout: float) -> URLLib3Session:
+        return URLLib3Session(timeout=read_timeout)
 
     def dynamodb(self) -> Any:
         return boto3.client("dynamodb", endpoint_url=self._dynamodb, config=Config(retries={"total_max_attempts": 1}))
