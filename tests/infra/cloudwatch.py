@@ -36,6 +36,9 @@ def resolved(node: Any) -> Any:
             return name
         case {"Fn::FindInMap": [name, first, second]}:
             return SOURCE["Mappings"][name][resolved(first)][resolved(second)]
+        # Every condition is that an option is given, and here none is.
+        case {"Fn::If": [_, _, otherwise]}:
+            return resolved(otherwise)
         case {"Fn::Sub": str(text)}:
             return text
         case dict():
