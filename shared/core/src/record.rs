@@ -447,6 +447,11 @@ impl Record {
         (self.launch_calls, self.lookups) = (0, 0);
     }
 
+    /// A text of ECS about its task, without command and environment as far as its request is still known.
+    pub(crate) fn redact(&self, text: &str) -> String {
+        self.request.as_ref().map_or_else(|| text.to_owned(), |request| request.redact(text))
+    }
+
     /// Lets it wait for capacity until its deadline, or for so long that a look at it costs next to nothing.
     pub(crate) fn wait_for_capacity(&mut self, now: Timestamp, rules: &Rules) {
         let Some(profile) = &self.profile else { return };

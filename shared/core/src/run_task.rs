@@ -381,13 +381,24 @@ impl FrozenRequest {
         self.0.len()
     }
 
+    fn json(&self) -> io::Result<String> {
+        let mut request = String::new();
+        DeflateDecoder::new(&*self.0).read_to_string(&mut request)?;
+        Ok(request)
+    }
+
+    /// A text of ECS about a task of this request, without its command and environment; see [`redact`].
+    pub(crate) fn redact(&self, text: &str) -> String {
+        // What is not a request launched no task, and so holds nothing that ECS could quote.
+        redact(text, &self.json().unwrap_or_default())
+    }
+
     /// The body of the RunTask call for one attempt.
     ///
     /// # Errors
-    /// Where the stored bytes are no request.
+    /// If the stored bytes are not a request.
     pub fn body(&self, started_by: &StartedBy) -> io::Result<String> {
-        let mut request = String::new();
-        DeflateDecoder::new(&*self.0).read_to_string(&mut request)?;
+        let request = self.json()?;
         let rest = request.strip_prefix('{').ok_or(io::ErrorKind::InvalidData)?;
         let comma = if rest == "}" { "" } else { "," };
         // Neither of the two holds a character that JSON would escape.

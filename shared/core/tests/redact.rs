@@ -1,6 +1,14 @@
 //! No fragment of a command or an environment survives in an error text, however it is quoted there.
 
-use ecs_bridge_core::run_task::redact;
+#![expect(clippy::unwrap_used, reason = "test code")]
+
+use std::time::Duration;
+
+use ecs_bridge_core::{
+    Attempt, Container, Input, Record, Rules, State, Task, Timers, Timestamp, api, decide,
+    profile::{Clusters, Profiles},
+    run_task::redact,
+};
 use proptest::{collection::vec, prelude::*, sample::select};
 use serde_json::json;
 
@@ -86,4 +94,54 @@ proptest! {
         let body = json!({"overrides": {"containerOverrides": [{"name": "main", "command": secrets}]}}).to_string();
         prop_assert_eq!(redact(&message, &body), message);
     }
+}
+
+/// A launched submission with a secret in its command, after ECS has said `stopped_reason` and `reason` of its task.
+fn stopped(stopped_reason: &str, reason: &str) -> Record {
+    let profiles =
+        json!({"default": {"run_task": {"taskDefinition": "etl"}, "container_name": "main", "max_attempts": 1}});
+    let profiles = Profiles::parse(&profiles.to_string(), &Clusters::new("nightly", "")).unwrap();
+    let body = json!({"submissions": [{"submission_id": "a", "command": ["etl", "--password", "hunter2hunter2"]}]});
+    let item = api::submissions(body.to_string().as_bytes(), &profiles).unwrap().remove(0);
+    let rules = Rules {
+        deployment: "prod".parse().unwrap(),
+        retention: Duration::from_secs(86_400),
+        timers: Timers::default(),
+    };
+    let now = Timestamp::from_millis(1_800_000_000_000);
+    let (record, _) = Record::launching(item.submission.unwrap(), now, &rules);
+    let task = Task {
+        arn: "arn:aws:ecs:eu-west-1:123456789012:task/nightly/0123456789abcdef0123456789abcdef".to_owned(),
+        cluster_arn: "arn:aws:ecs:eu-west-1:123456789012:cluster/nightly".to_owned(),
+        attempt: Attempt::FIRST,
+        version: 1,
+        last_status: "STOPPED".to_owned(),
+        desired_status: "STOPPED".to_owned(),
+        stop_code: Some("TaskFailedToStart".to_owned()),
+        stopped_reason: Some(stopped_reason.to_owned()),
+        containers: vec![Container {
+            name: "main".to_owned(),
+            last_status: "STOPPED".to_owned(),
+            exit_code: None,
+            reason: Some(reason.to_owned()),
+        }],
+        started_at: None,
+        execution_stopped_at: None,
+        stopped_at: None,
+        at: None,
+    };
+    decide(&record, &Input::Seen(task), now, &rules).record.unwrap()
+}
+
+#[test]
+fn what_ecs_says_of_a_task_is_recorded_without_the_command() {
+    let record = stopped(
+        "main could not start with hunter2hunter2",
+        "CannotStartContainerError: OCI runtime create failed: args [etl --password hunter2hu…",
+    );
+    assert_eq!(record.state, State::Failed);
+    assert_eq!(record.stopped_reason.as_deref(), Some("main could not start with [redacted]"));
+    let reason = record.reason.unwrap();
+    assert!(reason.starts_with("TaskFailedToStart: CannotStartContainerError: OCI runtime create failed"), "{reason}");
+    assert!(!reason.contains("hunter") && !reason.contains("password"), "{reason}");
 }

@@ -87,7 +87,8 @@ impl Step<'_> {
         let before = record.clone();
         fill(&mut record.task_arn, Some(&task.arn));
         fill(&mut record.stop_code, task.stop_code.as_ref());
-        fill(&mut record.stopped_reason, task.stopped_reason.as_ref());
+        let stopped_reason = task.stopped_reason.as_deref().map(|text| record.redact(text));
+        fill(&mut record.stopped_reason, stopped_reason.as_ref());
         fill(&mut record.started_at, task.started_at.as_ref());
         fill(&mut record.stopped_at, task.stopped_at.as_ref());
         fill(&mut record.container_exited_at, task.execution_stopped_at.as_ref());
@@ -111,7 +112,8 @@ impl Step<'_> {
         record.last_status = Some(task.last_status.clone());
         record.desired_status = Some(task.desired_status.clone());
         take(&mut record.stop_code, task.stop_code.as_ref());
-        take(&mut record.stopped_reason, task.stopped_reason.as_ref());
+        let stopped_reason = task.stopped_reason.as_deref().map(|text| record.redact(text));
+        take(&mut record.stopped_reason, stopped_reason.as_ref());
         take(&mut record.started_at, task.started_at.as_ref());
         take(&mut record.stopped_at, task.stopped_at.as_ref());
         take(&mut record.container_exited_at, task.execution_stopped_at.as_ref());
@@ -185,7 +187,7 @@ impl Step<'_> {
         let certain = !may_have_run
             && self.record.policy.complete_on == CompleteOn::ContainerExit
             && task.stop_code.as_deref() == Some("TaskFailedToStart");
-        let words = task.named(name).find_map(|container| container.reason.clone());
+        let words = task.named(name).find_map(|container| Some(self.record.redact(container.reason.as_deref()?)));
         let reason = match words {
             Some(words) => format!("{}: {words}", self.stop_words()),
             None => format!("{}, and container {name} has no exit code", self.stop_words()),
