@@ -1,4 +1,4 @@
-"""Requests that are not as they should be: a clear error each, in the described form, and nothing of them in it."""
+"""Invalid requests: each gets a clear error of the documented form, which quotes nothing of the request."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def item(submission_id: str, **more: object) -> dict[str, Any]:
 
 
 def environment(characters: int) -> dict[str, object]:
-    """Overrides that make `overrides` with the command ["true"] so long as JSON."""
+    """Overrides with which `overrides` and the command ["true"] have this many characters of JSON."""
     entry = {"command": ["true"], "environment": [{"name": "X", "value": ""}], "name": "main"}
     frame = len(json.dumps({"containerOverrides": [entry]}, separators=(",", ":")))
     over = {"name": "main", "environment": [{"name": "X", "value": "x" * (characters - frame)}]}
@@ -45,7 +45,7 @@ def test_the_description_is_openapi() -> None:
     ],
     ids=["empty", "cut", "words", "no UTF-8", "half a surrogate", "deep", "huge number", "trailing"],
 )
-def test_what_is_not_json_is_400(stack: Stack, body: bytes) -> None:
+def test_a_body_that_is_not_json_is_400(stack: Stack, body: bytes) -> None:
     answer = stack.api.send("POST", "/v1/submissions", body)
     assert (answer.status, answer.code) == (400, "bad_request")
     assert MARK not in answer.text
@@ -74,7 +74,7 @@ def test_an_envelope_of_another_shape_is_422(stack: Stack, path: str, body: obje
     assert MARK not in answer.text
 
 
-def test_a_hundred_and_one_items_are_told_how_many_are_taken_and_leave_no_record(stack: Stack) -> None:
+def test_a_hundred_and_one_items_are_refused_with_the_limit_and_leave_no_record(stack: Stack) -> None:
     answer = stack.api.post("/v1/submissions", {"submissions": [item(f"lot-{n}") for n in range(101)]})
     message = answer.json["error"]["message"]
     assert "101" in message and "100" in message
@@ -96,14 +96,14 @@ def test_another_content_type_is_415(stack: Stack) -> None:
         assert (answer.status, answer.code) == (415, "unsupported_media_type")
 
 
-def test_a_content_type_with_a_charset_in_capitals_is_taken(stack: Stack) -> None:
+def test_a_content_type_with_a_charset_and_capitals_is_accepted(stack: Stack) -> None:
     body = json.dumps({"submissions": [item("charset")]}).encode()
     headers = {"content-type": "Application/JSON; charset=UTF-8"}
     assert stack.api.send("POST", "/v1/submissions", body, headers).status == 200
 
 
-def test_a_body_in_base64_is_taken(stack: Stack) -> None:
-    # Lambda encodes the body of a request that does not say what it is.
+def test_a_body_in_base64_is_accepted(stack: Stack) -> None:
+    # Lambda encodes the body of a request without a content type.
     body = json.dumps({"submissions": [item("base64")]}).encode()
     answer = stack.api.send("POST", "/v1/submissions", body, {})
     assert answer.json["submissions"][0]["submission_id"] == "base64"
@@ -134,7 +134,7 @@ def function_url_event(body: str) -> dict[str, Any]:
     }
 
 
-def test_a_body_that_is_not_the_base64_it_is_said_to_be_is_400(stack: Stack) -> None:
+def test_a_body_that_is_not_valid_base64_is_400(stack: Stack) -> None:
     answer = stack.invoke("submit", function_url_event(f"{MARK}!"))
     assert answer["statusCode"] == 400
     assert json.loads(answer["body"])["error"]["code"] == "bad_request" and MARK not in answer["body"]
@@ -154,13 +154,13 @@ def test_a_body_that_is_not_the_base64_it_is_said_to_be_is_400(stack: Stack) -> 
         ("OPTIONS", "/v1/submissions", "POST"),
     ],
 )
-def test_another_method_is_405_and_says_which(stack: Stack, method: str, path: str, allow: str) -> None:
+def test_another_method_is_405_with_the_method_that_is_allowed(stack: Stack, method: str, path: str, allow: str) -> None:
     answer = stack.api.send(method, path)
     assert (answer.status, answer.code, answer.headers["allow"]) == (405, "method_not_allowed", allow)
 
 
 @pytest.mark.parametrize("path", ["/", f"/{MARK}", "/v1", "/v1/submission", "/v2/submissions", "/v1/submissions/a/b"])
-def test_another_path_is_404_and_says_which_there_are(stack: Stack, path: str) -> None:
+def test_an_unknown_path_is_404_with_the_known_ones(stack: Stack, path: str) -> None:
     answer = stack.api.send("GET", path)
     assert (answer.status, answer.code) == (404, "not_found")
     assert MARK not in answer.text
@@ -169,30 +169,30 @@ def test_another_path_is_404_and_says_which_there_are(stack: Stack, path: str) -
 @pytest.mark.parametrize(
     "submission_id", ["never-submitted", "x" * 61, "%00", "a%20b", "", "%23launch-rate", MARK + "!"]
 )
-def test_an_id_that_nobody_has_is_404(stack: Stack, submission_id: str) -> None:
+def test_an_unknown_id_is_404(stack: Stack, submission_id: str) -> None:
     answer = stack.api.send("GET", f"/v1/submissions/{submission_id}")
     assert (answer.status, answer.code) == (404, "not_found")
     assert MARK not in answer.text
 
 
 BAD_ITEMS: dict[str, tuple[Any, str, str]] = {
-    "no object": (MARK, "invalid", "must be an object"),
-    "no id": ({"command": ["true"]}, "invalid", "submission_id is needed"),
-    "an id that is no string": (item("a") | {"submission_id": 7}, "invalid", "must be a string"),
+    "not an object": (MARK, "invalid", "must be an object"),
+    "no id": ({"command": ["true"]}, "invalid", "submission_id is required"),
+    "an id that is not a string": (item("a") | {"submission_id": 7}, "invalid", "must be a string"),
     "an id of 61 characters": (item("x" * 61), "invalid", "1 to 60 characters"),
     "an empty id": (item(""), "invalid", "1 to 60 characters"),
     "an id with a NUL": (item("a\0b"), "invalid", "1 to 60 characters"),
     "an id with a slash": (item(f"{MARK}/b"), "invalid", "A-Z, a-z, 0-9, _ and -"),
     "the launch rate's key": (item("#launch-rate"), "invalid", "A-Z, a-z, 0-9, _ and -"),
-    "no command": ({"submission_id": "bad"}, "invalid", "command is needed"),
+    "no command": ({"submission_id": "bad"}, "invalid", "command is required"),
     "a command that is a string": (item("bad") | {"command": MARK}, "invalid", "a list of strings"),
     "a command of numbers": (item("bad") | {"command": [1]}, "invalid", "a list of strings"),
     "an empty command": (item("bad") | {"command": []}, "invalid", "at least one"),
     "a NUL in the command": (item("bad") | {"command": [f"{MARK}\0"]}, "invalid", "NUL"),
     "an unknown profile": (item("bad", profile=MARK), "unknown_profile", "known: default"),
-    "a profile that is no name": (item("bad", profile=f"{MARK}/"), "invalid", "A-Z, a-z, 0-9, _ and -"),
-    "overrides that are no object": (item("bad", overrides=[MARK]), "invalid", "must be an object"),
-    "an unknown parameter": (item("bad", overrides={MARK: 1}), "invalid", "no parameter of RunTask"),
+    "a profile that is not a name": (item("bad", profile=f"{MARK}/"), "invalid", "A-Z, a-z, 0-9, _ and -"),
+    "overrides that are not an object": (item("bad", overrides=[MARK]), "invalid", "must be an object"),
+    "an unknown parameter": (item("bad", overrides={MARK: 1}), "invalid", "not a parameter of RunTask"),
     "an unknown parameter within": (
         item("bad", overrides={"overrides": {"containerOverrides": [{"name": "main", MARK: MARK}]}}),
         "invalid",
@@ -232,7 +232,7 @@ BAD_ITEMS: dict[str, tuple[Any, str, str]] = {
     "the command twice": (
         item("bad", overrides={"overrides": {"containerOverrides": [{"name": "main", "command": [MARK]}]}}),
         "invalid",
-        "the command stands in command",
+        "must be in command",
     ),
     "8,193 characters of overrides": (item("bad", overrides=environment(8193)), "invalid", "8193"),
     "a deadline in seconds": (item("bad", launch_deadline=1_800_000_000), "invalid", "milliseconds"),
@@ -244,7 +244,7 @@ BAD_ITEMS: dict[str, tuple[Any, str, str]] = {
 
 
 @pytest.mark.parametrize("name", BAD_ITEMS)
-def test_a_bad_item_has_its_error_and_hurts_no_other(stack: Stack, name: str) -> None:
+def test_a_bad_item_has_its_own_error_and_affects_no_other(stack: Stack, name: str) -> None:
     bad, code, text = BAD_ITEMS[name]
     good = "good-" + "".join(letter if letter.isalnum() else "-" for letter in name)
     before, after, error = *stack.submit(item(f"{good}-1"), item(f"{good}-2")), stack.submit(item(good), bad)[1]
@@ -261,13 +261,13 @@ def test_bad_items_leave_no_record(stack: Stack) -> None:
     assert not {submission_id for submission_id in ids if submission_id == "bad" or MARK in submission_id}
 
 
-def test_8192_characters_of_overrides_are_taken_and_run(stack: Stack) -> None:
+def test_8192_characters_of_overrides_are_accepted_and_run(stack: Stack) -> None:
     answer = stack.submit(item("at-the-limit", overrides=environment(8192)))[0]
     assert "error" not in answer
     assert stack.until_ended("at-the-limit")["state"] == "succeeded"
 
 
-def test_an_id_of_60_characters_is_taken_and_runs(stack: Stack) -> None:
+def test_an_id_of_60_characters_is_accepted_and_runs(stack: Stack) -> None:
     stack.submit(item("x" * 60))
     assert stack.until_ended("x" * 60)["state"] == "succeeded"
 
@@ -279,7 +279,7 @@ def test_a_hundred_items_are_answered_in_their_order(stack: Stack) -> None:
     assert [answer.get("submission_id") for answer in answers] == [one.get("submission_id") for one in items]
 
 
-def test_of_one_id_in_a_call_the_first_is_the_submission(stack: Stack) -> None:
+def test_the_first_item_with_an_id_is_the_submission(stack: Stack) -> None:
     others = [item("twice") | {"command": ["false"]}] * 10
     first, *conflicts, again = stack.submit(item("twice"), *others, item("twice"))
     assert {first["submission_id"], again["submission_id"]} == {"twice"} and "error" not in first | again
@@ -289,7 +289,7 @@ def test_of_one_id_in_a_call_the_first_is_the_submission(stack: Stack) -> None:
     assert len(stack.tasks("twice")) == 1
 
 
-def test_a_record_is_shown_by_the_names_of_the_table(stack: Stack) -> None:
+def test_a_record_has_the_names_of_the_table(stack: Stack) -> None:
     stack.submit(item("shown", labels={"dag_id": "etl"}) | {"command": ["sh", "-c", f"exit 3 # {MARK}"]})
     row = stack.until_ended("shown")
     until("its task is torn down", lambda: "stopped_at" in stack.row("shown"))
@@ -313,7 +313,7 @@ def test_stops_answer_each_item_in_order(stack: Stack) -> None:
     assert not stack.tasks("unheard-of")
 
 
-def test_health_is_well_and_names_what_it_looked_at(stack: Stack) -> None:
+def test_health_names_the_deployment_the_table_and_its_checks(stack: Stack) -> None:
     answer = stack.api.send("GET", "/v1/health")
     assert answer.status == 200
     assert (answer.json["deployment"], answer.json["table"]) == (stack.ready["deployment"], stack.ready["table"])

@@ -196,7 +196,7 @@ def recorder() -> Iterator[Recorder]:
         recorder.shutdown()
 
 
-def test_run_task_is_signed_over_the_very_bytes_that_are_sent(run: Callable[..., Function], recorder: Recorder) -> None:
+def test_run_task_is_signed_over_the_bytes_that_are_sent(run: Callable[..., Function], recorder: Recorder) -> None:
     endpoint = f"http://127.0.0.1:{recorder.server_port}"
     function = run("submit", AWS_ENDPOINT_URL_ECS=endpoint)
     assert function.api.submit(item("signed", ["echo", "ä"]))[0]["state"] == "launched"
@@ -219,7 +219,7 @@ def test_run_task_is_signed_over_the_very_bytes_that_are_sent(run: Callable[...,
 
 
 @pytest.mark.parametrize("name", ["submit", "task-state", "reconcile"])
-def test_a_wrong_environment_is_told_whole_and_at_once(name: str) -> None:
+def test_all_problems_of_the_environment_are_reported_at_once(name: str) -> None:
     environment = {"ECS_BRIDGE_DEPLOYMENT": "a/b", "ECS_BRIDGE_LAUNCH_RATE": "fast"}
     done = subprocess.run(
         [PROGRAM.parent / name], env=environment, capture_output=True, text=True, timeout=60, check=False

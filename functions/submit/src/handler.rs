@@ -1,4 +1,4 @@
-//! Which path does what.
+//! The routes.
 
 use std::time::SystemTime;
 
@@ -12,10 +12,10 @@ use ecs_bridge_core::{
 
 use crate::http::{Refusal, json_answer, json_body};
 
-/// What the function holds between invocations.
+/// The state that the function keeps between invocations.
 #[derive(Debug)]
 pub struct App {
-    /// Table, ECS and rules.
+    /// Its table, ECS and rules.
     pub bridge: Bridge,
     /// The deployment's profiles.
     pub profiles: Profiles,
@@ -46,20 +46,20 @@ impl App {
         let path = request.raw_path.as_deref().unwrap_or_default();
         match path {
             "/v1/submissions" => {
-                takes("POST", method)?;
+                accepts("POST", method)?;
                 self.submit(&json_body(request)?, deadline).await
             }
             "/v1/stops" => {
-                takes("POST", method)?;
+                accepts("POST", method)?;
                 self.stop(&json_body(request)?).await
             }
             "/v1/health" => {
-                takes("GET", method)?;
+                accepts("GET", method)?;
                 Ok(self.health(request_id).await)
             }
             _ => {
                 let Some(id) = path.strip_prefix("/v1/submissions/") else { return Err(not_found()) };
-                takes("GET", method)?;
+                accepts("GET", method)?;
                 self.show(id).await
             }
         }
@@ -71,24 +71,24 @@ impl App {
             Ok(Some(record)) => Ok(json_answer(200, &record.public())),
             Ok(None) => Err(Refusal::new(404, "not_found", "no submission has this id, or its record has expired")),
             Err(error) => {
-                tracing::error!(submission_id = %id, %error, "a record could not be read");
+                tracing::error!(submission_id = %id, %error, "failed to read a record");
                 Err(Refusal::unavailable())
             }
         }
     }
 }
 
-fn takes(allowed: &'static str, method: &str) -> Result<(), Refusal> {
+fn accepts(allowed: &'static str, method: &str) -> Result<(), Refusal> {
     if method == allowed {
         return Ok(());
     }
-    let refusal = Refusal::new(405, "method_not_allowed", format!("this path takes {allowed}"));
+    let refusal = Refusal::new(405, "method_not_allowed", format!("this path accepts {allowed}"));
     Err(Refusal { allow: Some(allowed), ..refusal })
 }
 
 fn not_found() -> Refusal {
     let known = "POST /v1/submissions, GET /v1/submissions/{id}, POST /v1/stops, GET /v1/health";
-    Refusal::new(404, "not_found", format!("no such path; there are {known}"))
+    Refusal::new(404, "not_found", format!("no such path; known: {known}"))
 }
 
 impl From<BodyError> for Refusal {

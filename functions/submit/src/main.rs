@@ -55,7 +55,7 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     lambda_runtime::run(service_fn(handler)).await
 }
 
-/// The profiles, from `ECS_BRIDGE_PROFILES`, or from the file that `ECS_BRIDGE_PROFILES_FILE` names.
+/// Reads the profiles from `ECS_BRIDGE_PROFILES`, or from the file that `ECS_BRIDGE_PROFILES_FILE` names.
 fn read_profiles<F>(
     environment: &mut Environment<F>,
     clusters: &Clusters,
@@ -73,7 +73,7 @@ where
             }
         },
         (None, None) | (Some(_), Some(_)) => {
-            let problem = "one of ECS_BRIDGE_PROFILES and ECS_BRIDGE_PROFILES_FILE is needed, and not both";
+            let problem = "either ECS_BRIDGE_PROFILES or ECS_BRIDGE_PROFILES_FILE must be set";
             environment.note(problem);
             return Err(problem.into());
         }

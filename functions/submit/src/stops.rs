@@ -15,7 +15,7 @@ use crate::{
     submissions::unavailable,
 };
 
-/// How many stops are worked on side by side.
+/// The number of stops handled concurrently.
 const SIDE_BY_SIDE: usize = 16;
 
 impl App {
@@ -43,7 +43,8 @@ impl App {
         }
     }
 
-    /// Stops a submission. An unknown one leaves a cancelled record, so that what it overtook never launches.
+    /// Stops a submission. For an unknown one it creates a cancelled record, so that a submission that the stop overtook
+    /// never launches.
     async fn stop_one(&self, id: &SubmissionId, reason: &str) -> Result<Record, BridgeError> {
         let record = match self.bridge.table.get(id).await? {
             Some(record) => record,

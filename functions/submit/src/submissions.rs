@@ -134,7 +134,7 @@ impl App {
                 (answer(Some(record.state), record.task_arn, None), false)
             }
             Ok(Outcome::Known(record)) => {
-                let message = "this id was submitted before with another command, overrides or profile";
+                let message = "this id was submitted with a different command, overrides or profile";
                 (answer(Some(record.state), None, Some(ItemError::new(ItemCode::Conflict, message))), false)
             }
             Err(error) => (answer(None, None, Some(unavailable(&id, &error))), false),

@@ -1,6 +1,6 @@
-//! The bodies of the HTTP API: read strictly, answered in one form.
+//! The bodies of the HTTP API. Unknown members are errors.
 //!
-//! No error text quotes what was sent: it may hold a secret.
+//! No error text quotes the request: it may hold a secret.
 
 use std::collections::BTreeMap;
 
@@ -15,34 +15,34 @@ use crate::{
     time::Timestamp,
 };
 
-/// How many items a call may bring.
+/// The limit on items in a call.
 pub const ITEMS: usize = 100;
 
-/// How long the reason of a stop may be, in bytes.
+/// The limit on the reason of a stop, in bytes.
 pub const REASON_BYTES: usize = 256;
 
-/// What is wrong with one item; the others are not hurt by it.
+/// Why an item was not accepted. The other items are not affected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ItemCode {
-    /// Its shape or a limit.
+    /// It is malformed or exceeds a limit.
     Invalid,
-    /// No profile of that name.
+    /// There is no profile of that name.
     UnknownProfile,
-    /// An override outside the profile's allow-list.
+    /// The profile does not allow one of the overrides.
     OverrideNotAllowed,
-    /// The id is known with other content.
+    /// The id is known with different content.
     Conflict,
-    /// Not accepted now: send it again.
+    /// Not accepted now; retry.
     Unavailable,
 }
 
 /// The error of one item.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ItemError {
-    /// What kind it is.
+    /// The kind of error.
     pub code: ItemCode,
-    /// What was wrong, and what would be right.
+    /// What is wrong, and what would be right.
     pub message: String,
 }
 
@@ -57,34 +57,34 @@ impl ItemError {
     }
 }
 
-/// The answer for one item, in the place of the item.
+/// The result for one item, at the position of the item.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ItemAnswer {
-    /// Its place in the call, from 0.
+    /// Its position in the call, from 0.
     pub index: usize,
-    /// Its id, where it is a valid one.
+    /// Its id, if valid.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub submission_id: Option<SubmissionId>,
-    /// Where the submission stands.
+    /// The state of the submission.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<State>,
-    /// Its task, where there is one.
+    /// Its task, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub task_arn: Option<String>,
-    /// What was wrong with the item.
+    /// Why the item was not accepted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<ItemError>,
 }
 
-/// Why a body cannot be read at all.
+/// Why a body as a whole is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BodyError {
     /// 400.
     #[error("the body is not JSON in UTF-8 (line {line}, column {column})")]
     NotJson {
-        /// Where reading stopped.
+        /// Where parsing stopped, from 1.
         line: usize,
-        /// Where reading stopped.
+        /// Where parsing stopped, from 1.
         column: usize,
     },
     /// 422.
@@ -92,19 +92,19 @@ pub enum BodyError {
     Envelope(String),
 }
 
-/// One item of `POST /v1/submissions`, as far as it could be read.
+/// One item of `POST /v1/submissions`, as far as it could be parsed.
 #[derive(Debug)]
 pub struct SubmissionItem {
-    /// Its id, where it is a valid one.
+    /// Its id, if valid.
     pub submission_id: Option<SubmissionId>,
     /// The submission, ready to be recorded.
     pub submission: Result<Submission, ItemError>,
 }
 
-/// Reads the body of `POST /v1/submissions`: 1 to [`ITEMS`] items, each valid or with its own error.
+/// Parses the body of `POST /v1/submissions`: 1 to [`ITEMS`] items, each valid or with its own error.
 ///
 /// # Errors
-/// Where the body as a whole is not what it should be.
+/// If the body as a whole is malformed.
 pub fn submissions(body: &[u8], profiles: &Profiles) -> Result<Vec<SubmissionItem>, BodyError> {
     let mut envelope = envelope(body, &["submissions"])?;
     let items = items(&mut envelope, "submissions")?;
@@ -116,14 +116,14 @@ pub fn submissions(body: &[u8], profiles: &Profiles) -> Result<Vec<SubmissionIte
 pub struct Stops {
     /// The ids, each valid or with its own error.
     pub submission_ids: Vec<Result<SubmissionId, ItemError>>,
-    /// Why they are to be stopped.
+    /// Why the caller stops them.
     pub reason: String,
 }
 
-/// Reads the body of `POST /v1/stops`.
+/// Parses the body of `POST /v1/stops`.
 ///
 /// # Errors
-/// Where the body as a whole is not what it should be.
+/// If the body as a whole is malformed.
 pub fn stops(body: &[u8]) -> Result<Stops, BodyError> {
     let mut envelope = envelope(body, &["submission_ids", "reason"])?;
     let reason = match envelope.remove("reason") {
@@ -153,7 +153,7 @@ fn items(envelope: &mut Map<String, Value>, member: &str) -> Result<Vec<Value>, 
     if (1..=ITEMS).contains(&items.len()) {
         Ok(items)
     } else {
-        Err(BodyError::Envelope(format!("{member} has {} items; 1 to {ITEMS} are taken a call", items.len())))
+        Err(BodyError::Envelope(format!("{member} has {} items; a call takes 1 to {ITEMS}", items.len())))
     }
 }
 
@@ -171,7 +171,7 @@ fn submission_item(item: Value, profiles: &Profiles) -> SubmissionItem {
     };
     let id = match members.remove("submission_id") {
         Some(id) => submission_id(id),
-        None => Err(ItemError::invalid("submission_id is needed")),
+        None => Err(ItemError::invalid("submission_id is required")),
     };
     SubmissionItem { submission_id: id.clone().ok(), submission: id.and_then(|id| submission(id, members, profiles)) }
 }
@@ -207,7 +207,7 @@ fn submission(
             entries.iter().any(|entry| entry.get("command").is_some() && entry["name"] == *profile.container_name)
         });
     if names_own_command {
-        return Err(ItemError::invalid("the command stands in command, not in overrides"));
+        return Err(ItemError::invalid("the command of the profile's container must be in command, not in overrides"));
     }
     let (request, cluster) = profile.request(&command, &overrides).map_err(|error| {
         let code = match &error {
@@ -237,7 +237,7 @@ fn command(value: Option<Value>) -> Result<Vec<String>, ItemError> {
             Err(ItemError::invalid("command must not contain NUL characters"))
         }
         Some(command) => Ok(command),
-        None => Err(ItemError::invalid("command is needed: a list of strings")),
+        None => Err(ItemError::invalid("command is required: a list of strings")),
     }
 }
 
@@ -252,7 +252,7 @@ fn profile_name(value: Option<Value>) -> Result<ProfileName, ItemError> {
 }
 
 fn launch_deadline(value: Option<Value>) -> Result<Option<Timestamp>, ItemError> {
-    // Milliseconds of the years 2001 to 5138: seconds, sent by mistake, are earlier.
+    // Milliseconds of the years 2001 to 5138. Seconds, sent by mistake, are below.
     const MILLISECONDS: std::ops::Range<u64> = 1_000_000_000_000..100_000_000_000_000;
     match value {
         None => Ok(None),
@@ -269,10 +269,10 @@ fn labels(value: Option<Value>) -> Result<BTreeMap<String, String>, ItemError> {
         serde_json::from_value(value).map_err(|_| ItemError::invalid("labels must be an object of strings"))?;
     let bytes: usize = labels.iter().map(|(name, value)| name.len() + value.len()).sum();
     if labels.keys().any(String::is_empty) {
-        return Err(ItemError::invalid("a label needs a name"));
+        return Err(ItemError::invalid("a label must have a name"));
     }
     if bytes > LABEL_BYTES {
-        return Err(ItemError::invalid(format!("labels are {bytes} bytes in all; at most {LABEL_BYTES} are kept")));
+        return Err(ItemError::invalid(format!("labels are {bytes} bytes in all; at most {LABEL_BYTES} are accepted")));
     }
     Ok(labels)
 }
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn the_least_submission_is_an_id_and_a_command() {
+    fn a_submission_requires_only_an_id_and_a_command() {
         let submission = item(json!({"submission_id": "a", "command": ["true"]})).unwrap();
         assert_eq!(submission.profile.as_str(), "default");
         assert_eq!(submission.cluster, "nightly");
@@ -319,9 +319,9 @@ mod tests {
         use ItemCode::*;
         for (value, code, text) in [
             (json!(7), Invalid, "must be an object"),
-            (json!({"command": ["true"]}), Invalid, "submission_id is needed"),
+            (json!({"command": ["true"]}), Invalid, "submission_id is required"),
             (json!({"submission_id": "x".repeat(61), "command": ["true"]}), Invalid, "1 to 60 characters"),
-            (json!({"submission_id": "a"}), Invalid, "command is needed: a list of strings"),
+            (json!({"submission_id": "a"}), Invalid, "command is required: a list of strings"),
             (json!({"submission_id": "a", "command": "true"}), Invalid, "a list of strings"),
             (json!({"submission_id": "a", "command": []}), Invalid, "at least one string"),
             (json!({"submission_id": "a", "command": ["a\u{0}b"]}), Invalid, "NUL"),
@@ -339,13 +339,13 @@ mod tests {
             (
                 json!({"submission_id": "a", "command": ["true"], "overrides": {"overrides": {"containerOverrides": [{"name": "main", "command": ["x"]}]}}}),
                 Invalid,
-                "stands in command",
+                "must be in command",
             ),
             (json!({"submission_id": "a", "command": ["true"], "overrides": []}), Invalid, "an object of RunTask"),
             (
                 json!({"submission_id": "a", "command": ["true"], "overrides": {"hunter2": 1}}),
                 Invalid,
-                "overrides: *: is no parameter",
+                "overrides: *: is not a parameter",
             ),
             (json!({"submission_id": "a", "command": ["x".repeat(9000)]}), Invalid, "8192"),
             (
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn a_valid_id_is_echoed_though_the_rest_is_bad() {
+    fn a_valid_id_is_echoed_if_the_rest_of_the_item_is_not_valid() {
         let body =
             json!({"submissions": [{"submission_id": "a"}, {"submission_id": "a b", "command": ["true"]}]}).to_string();
         let items = submissions(body.as_bytes(), &profiles()).unwrap();
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_body_is_told_from_a_bad_envelope() {
+    fn a_body_that_is_not_json_is_distinguished_from_a_bad_envelope() {
         let read = |body: &[u8]| submissions(body, &profiles()).unwrap_err();
         assert!(matches!(read(b"{"), BodyError::NotJson { .. }));
         assert!(matches!(read(b"{\"submissions\": [\"\xff\"]}"), BodyError::NotJson { .. }));
@@ -386,12 +386,12 @@ mod tests {
         let many = json!({"submissions": vec![json!({}); 101]}).to_string();
         assert_eq!(
             read(many.as_bytes()),
-            BodyError::Envelope("submissions has 101 items; 1 to 100 are taken a call".into())
+            BodyError::Envelope("submissions has 101 items; a call takes 1 to 100".into())
         );
     }
 
     #[test]
-    fn stops_need_ids_and_a_reason() {
+    fn stops_require_ids_and_a_reason() {
         let read = stops(br#"{"submission_ids": ["a", "b c", 7], "reason": "cleared"}"#).unwrap();
         assert_eq!(read.reason, "cleared");
         let valid: Vec<_> = read.submission_ids.iter().map(Result::is_ok).collect();

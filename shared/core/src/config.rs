@@ -1,4 +1,4 @@
-//! What the functions are told by their environment: read once, at start, and complained of all at once.
+//! The functions' configuration: read from the environment once, at start, with all problems reported together.
 
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -9,17 +9,17 @@ use crate::{
     rules::{Rules, Timers},
 };
 
-/// All that is wrong with the environment.
+/// All problems of the environment.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct ConfigError(pub Vec<String>);
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the function's environment is not right: {}", self.0.join("; "))
+        write!(f, "the function's environment is not valid: {}", self.0.join("; "))
     }
 }
 
-/// What every function needs to know.
+/// The configuration that all functions share.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// `ECS_BRIDGE_TABLE`: the table's name.
@@ -30,25 +30,25 @@ pub struct Config {
     pub launch_rate: LaunchRate,
 }
 
-/// A source of variables that notes what is wrong with them.
+/// A source of variables that collects their problems.
 pub struct Environment<F> {
     get: F,
     problems: Vec<String>,
 }
 
 impl<F: Fn(&str) -> Option<String>> Environment<F> {
-    /// An environment in which `get` looks a variable up.
+    /// An environment whose variables `get` returns.
     pub fn new(get: F) -> Self {
         Self { get, problems: Vec::new() }
     }
 
-    /// A variable that may be left out; an empty one counts as left out.
+    /// An optional variable. An empty one counts as absent.
     pub fn optional(&self, name: &str) -> Option<String> {
         (self.get)(name).filter(|value| !value.is_empty())
     }
 
-    /// A variable that is needed; noted where it is missing.
-    pub fn needed(&mut self, name: &str) -> String {
+    /// A required variable. If it is absent, that is noted.
+    pub fn required(&mut self, name: &str) -> String {
         self.optional(name).unwrap_or_else(|| {
             self.note(format!("{name} is not set"));
             String::new()
@@ -71,10 +71,10 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
         }
     }
 
-    /// What every function needs to know.
+    /// The configuration that all functions share.
     pub fn config(&mut self) -> Config {
-        let table = self.needed("ECS_BRIDGE_TABLE");
-        let deployment = self.needed("ECS_BRIDGE_DEPLOYMENT").parse::<Deployment>();
+        let table = self.required("ECS_BRIDGE_TABLE");
+        let deployment = self.required("ECS_BRIDGE_DEPLOYMENT").parse::<Deployment>();
         let days = self.number(
             "ECS_BRIDGE_RETENTION_DAYS",
             30,
@@ -112,14 +112,14 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
     /// The deployment's clusters: `ECS_BRIDGE_CLUSTER`, the one of profiles that name none, and any more in
     /// `ECS_BRIDGE_CLUSTERS`, names or ARNs separated by commas.
     pub fn clusters(&mut self) -> Clusters {
-        let default = self.needed("ECS_BRIDGE_CLUSTER");
+        let default = self.required("ECS_BRIDGE_CLUSTER");
         Clusters::new(&default, &self.optional("ECS_BRIDGE_CLUSTERS").unwrap_or_default())
     }
 
-    /// `value`, unless anything was noted.
+    /// `value`, unless a problem was noted.
     ///
     /// # Errors
-    /// All that was noted.
+    /// All noted problems.
     pub fn finish<T>(self, value: T) -> Result<T, ConfigError> {
         if self.problems.is_empty() { Ok(value) } else { Err(ConfigError(self.problems)) }
     }
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_is_wrong_is_said_at_once() {
+    fn all_problems_are_reported_at_once() {
         let error = read(&[
             ("ECS_BRIDGE_DEPLOYMENT", "a/b"),
             ("ECS_BRIDGE_LAUNCH_RATE", "fast"),

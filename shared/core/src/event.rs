@@ -1,7 +1,7 @@
-//! EventBridge's *ECS Task State Change* events, and which of them are ours.
+//! EventBridge's *ECS Task State Change* events, and which of them belong to the deployment.
 //!
-//! Only what a decision needs is read. `detail.overrides` holds the command and its environment: it is never parsed,
-//! and so can be in no log.
+//! Only the fields that a decision needs are parsed. `detail.overrides` holds the command and its environment: it is
+//! never parsed, so that no log can hold it.
 
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
@@ -12,34 +12,34 @@ use crate::{
     time::Timestamp,
 };
 
-/// What an event turned out to be.
+/// An event, as far as the deployment is concerned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A task of one of this deployment's submissions.
     Ours(SubmissionId, Box<Task>),
-    /// Somebody else's, or of another type.
+    /// A task of another deployment or of none, or another type of event.
     Foreign,
 }
 
-/// An event that says it is ours and cannot be understood. Trying again would not help.
+/// An event that cannot be parsed, although it may belong to this deployment. A retry would fail too.
 #[derive(Debug, thiserror::Error)]
 pub enum EventError {
-    /// Not an event at all. The position is all that is told: the text may hold a command.
+    /// Not an event. The error gives only a position: the text may hold a command.
     #[error("not an EventBridge event (line {line}, column {column})")]
     Envelope {
-        /// Where reading stopped.
+        /// Where parsing stopped, from 1.
         line: usize,
-        /// Where reading stopped.
+        /// Where parsing stopped, from 1.
         column: usize,
     },
-    /// A task of ours with a field missing or mistyped.
-    #[error("event {id} has a detail that is no ECS task (line {line}, column {column} of the detail)")]
+    /// A task of this deployment with a missing or mistyped field.
+    #[error("event {id} has a detail that is not an ECS task (line {line}, column {column} of the detail)")]
     Detail {
-        /// The event's own id.
+        /// The id of the event, if it is one.
         id: String,
-        /// Where reading stopped.
+        /// Where parsing stopped, from 1.
         line: usize,
-        /// Where reading stopped.
+        /// Where parsing stopped, from 1.
         column: usize,
     },
 }
@@ -104,15 +104,15 @@ struct DetailContainer {
     reason: Option<String>,
 }
 
-/// A time that cannot be read is worth no event.
+/// A time that is not valid counts as absent: the rest of the event still counts.
 fn iso<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
     Ok(Option::<String>::deserialize(deserializer)?.as_deref().and_then(Timestamp::parse_iso))
 }
 
-/// Reads an event of `deployment`.
+/// Parses an event for `deployment`.
 ///
 /// # Errors
-/// Where the text is no event, or one of ours that cannot be understood.
+/// If the text is not an event, or is one of `deployment` that cannot be parsed.
 pub fn parse(text: &str, deployment: &Deployment) -> Result<Event, EventError> {
     let envelope: Envelope<'_> = serde_json::from_str(text)
         .map_err(|error| EventError::Envelope { line: error.line(), column: error.column() })?;
@@ -136,7 +136,7 @@ pub fn parse(text: &str, deployment: &Deployment) -> Result<Event, EventError> {
     Ok(Event::Ours(owner.submission_id, Box::new(detail.into_task(owner.attempt, at))))
 }
 
-/// EventBridge's own are UUIDs. What else may stand there is not repeated.
+/// Whether `text` may be quoted: EventBridge's ids are UUIDs, and a replayed event could hold anything.
 fn is_event_id(text: &str) -> bool {
     text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_null_now_and_then_is_no_poison() {
+    fn an_optional_field_may_be_absent_or_null() {
         let mut event = event("exit1");
         let detail = event["detail"].as_object_mut().unwrap();
         for field in ["launchType", "attachments", "platformVersion", "desiredStatus", "startedAt", "overrides"] {
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn events_of_others_are_foreign() {
+    fn events_of_other_deployments_and_types_are_foreign() {
         let foreign = |path: &str, value: Value| {
             let mut event = event("exit1");
             *event.pointer_mut(path).unwrap() = value;
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn poison_is_told_by_its_position_alone() {
+    fn an_error_gives_the_position_alone() {
         let mut event = event("exit1");
         event["detail"]["overrides"] = json!({"containerOverrides": [{"command": ["--password", "hunter2"]}]});
         event["detail"]["version"] = json!("hunter2");
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_tells_the_events_id_but_nothing_else_that_stands_in_its_place() {
+    fn an_error_gives_the_events_id_only_if_it_is_one() {
         let error = |id: &str| {
             let mut event = event("running");
             event["id"] = json!(id);

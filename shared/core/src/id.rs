@@ -1,4 +1,4 @@
-//! Names that exist only valid, and the two that are derived from them: `startedBy` and the client token.
+//! Names, which are valid by construction, and what derives from them: `startedBy` and the client token.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// Why a text is not the name it should be.
+/// A text that is not a valid name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what} must be 1 to {max} characters of A-Z, a-z, 0-9, _ and -")]
 pub struct InvalidName {
@@ -65,26 +65,26 @@ macro_rules! name {
 }
 
 name!(
-    /// What the caller calls a submission: 1 to 60 characters. The idempotency key, and the table's key.
+    /// The caller's name for a submission: 1 to 60 characters. The idempotency key and the key of the table.
     SubmissionId,
     "submission_id",
     60
 );
 name!(
-    /// One installed stack: 1 to 32 characters. It prefixes `startedBy`, so that stacks can share a cluster.
+    /// The name of one installed stack: 1 to 32 characters. It begins `startedBy`, so that stacks can share a cluster.
     Deployment,
     "the deployment's name",
     32
 );
 name!(
-    /// A named launch configuration of the deployment: 1 to 64 characters.
+    /// The name of a launch configuration of the deployment: 1 to 64 characters.
     ProfileName,
     "the profile's name",
     64
 );
 
 impl Deployment {
-    /// Stands in where a configuration is wrong, and will be refused.
+    /// A placeholder in a configuration that will be refused.
     pub(crate) fn unnamed() -> Self {
         Self("unnamed".to_owned())
     }
@@ -97,7 +97,7 @@ impl ProfileName {
     }
 }
 
-/// The count of tries to get one submission's container started: 1 to 99.
+/// The number of an attempt to start the container of a submission: 1 to 99.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u8", into = "u8")]
 pub struct Attempt(u8);
@@ -105,10 +105,10 @@ pub struct Attempt(u8);
 impl Attempt {
     /// The first one.
     pub const FIRST: Self = Self(1);
-    /// The last one that `startedBy` has room for.
+    /// The last one.
     pub const LAST: Self = Self(99);
 
-    /// The one after this; nothing after the last.
+    /// The next one; none after the last.
     pub fn next(self) -> Option<Self> {
         (self < Self::LAST).then_some(Self(self.0 + 1))
     }
@@ -139,25 +139,25 @@ impl fmt::Display for Attempt {
     }
 }
 
-/// `startedBy` of a task: `<deployment>/<submission_id>/<attempt>`, at most 96 of ECS's 128 characters.
+/// `startedBy` of a task: `<deployment>/<submission_id>/<attempt>`, at most 96 characters; ECS allows 128.
 ///
 /// Derived and never stored, so that any step can be repeated after a crash.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StartedBy {
-    /// Whose task it is.
+    /// The deployment that launched the task.
     pub deployment: Deployment,
     /// The submission that it runs.
     pub submission_id: SubmissionId,
-    /// Which of its attempts.
+    /// The attempt of the submission.
     pub attempt: Attempt,
 }
 
 impl StartedBy {
-    /// Reads what [`Display`](fmt::Display) writes; nothing for the `startedBy` of anybody else.
+    /// Parses what [`Display`](fmt::Display) writes; none for any other `startedBy`.
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('/');
         let (deployment, submission_id, attempt) = (parts.next()?, parts.next()?, parts.next()?);
-        // "01" and "+1" would parse as 1 too, but are not what we write.
+        // "01" and "+1" would parse as 1 too, but `Display` does not write them.
         if parts.next().is_some() || !attempt.starts_with(|first: char| ('1'..='9').contains(&first)) {
             return None;
         }
@@ -168,7 +168,7 @@ impl StartedBy {
         })
     }
 
-    /// RunTask's `clientToken`: base64url(SHA-256(startedBy)), 43 characters of the 64 allowed.
+    /// RunTask's `clientToken`: base64url(SHA-256(startedBy)), 43 characters; ECS allows 64.
     pub fn client_token(&self) -> String {
         BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(self.to_string()))
     }
@@ -189,13 +189,13 @@ mod tests {
     }
 
     #[test]
-    fn started_by_reads_back_as_written() {
+    fn started_by_parses_as_written() {
         assert_eq!(started_by().to_string(), "prod/etl-2026_11/3");
         assert_eq!(started_by().attempt.get(), 3);
     }
 
     #[test]
-    fn a_foreign_started_by_is_nothing() {
+    fn a_foreign_started_by_is_not_parsed() {
         for text in [
             "",
             "ecs-svc/123",
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_of_61_characters_says_what_would_be_right() {
+    fn the_error_of_an_invalid_id_gives_the_rule() {
         let error = "x".repeat(61).parse::<SubmissionId>().unwrap_err();
         assert_eq!(error.to_string(), "submission_id must be 1 to 60 characters of A-Z, a-z, 0-9, _ and -");
         assert!("x".repeat(60).parse::<SubmissionId>().is_ok());

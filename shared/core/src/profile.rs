@@ -8,23 +8,24 @@ use serde_json::{Map, Value};
 use crate::{
     id::{Attempt, ProfileName},
     run_task::{self, FrozenRequest, OVERRIDES_CHARACTERS, REQUEST_BYTES},
+    task::cluster_name,
 };
 
-/// What may be tried again, and what counts as the end; frozen into each record at acceptance.
+/// What is retried, and what ends a submission. Each record keeps the policy that it was accepted with.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Policy {
-    /// How many attempts a submission has in all.
+    /// The number of attempts of a submission, the first included.
     pub max_attempts: Attempt,
-    /// The stop codes after which a container that may have run is run again.
+    /// The stop codes after which a container that may have run is launched again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub relaunch_on: Vec<String>,
-    /// When the end is known.
+    /// What ends a submission.
     #[serde(default, skip_serializing_if = "CompleteOn::is_default")]
     pub complete_on: CompleteOn,
-    /// Seconds from launched to running; longer is stopped.
+    /// The seconds from launched to running after which the task is stopped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub launch_timeout: Option<u32>,
-    /// Seconds from running to the end; longer is stopped.
+    /// The seconds from running to the end after which the task is stopped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_timeout: Option<u32>,
 }
@@ -42,7 +43,7 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// Whether nothing in it differs from the default, so that the row need not hold it.
+    /// Whether it equals the default, so that the row can omit it.
     pub fn is_default(&self) -> bool {
         *self == Self::default()
     }
@@ -52,21 +53,21 @@ impl Policy {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CompleteOn {
-    /// The named container's exit, though its task is not STOPPED yet.
+    /// The exit of the named container, even if its task is not STOPPED yet.
     #[default]
     ContainerExit,
-    /// The whole task's end: for containers with a restart policy, whose exit may not be their last.
+    /// The end of the task: for containers with a restart policy, which may exit more than once.
     TaskStopped,
 }
 
 impl CompleteOn {
-    /// Whether it is the default.
+    /// Whether it equals the default.
     pub fn is_default(&self) -> bool {
         *self == Self::default()
     }
 }
 
-/// Stop codes that `relaunch_on` may name: ends that ECS or the host brought about, not the command or its caller.
+/// Stop codes that `relaunch_on` may name: those of tasks that ECS or the host ended, not the command or its caller.
 const RELAUNCHABLE: [&str; 5] =
     ["SpotInterruption", "TerminationNotice", "InfrastructureHealth", "TaskFailedToStart", "ServiceSchedulerInitiated"];
 
@@ -117,11 +118,10 @@ impl fmt::Display for Clusters {
     }
 }
 
-/// Whether both mean one cluster. ECS resolves a name in the caller's account and region, an ARN ends with the name.
+/// Whether both denote one cluster. ECS resolves a name in the caller's account and region; an ARN ends with the name.
 fn is_same_cluster(one: &str, other: &str) -> bool {
-    let is_named =
-        |arn: &str, name| arn.starts_with("arn:") && arn.rsplit_once('/').is_some_and(|(_, last)| last == name);
-    one == other || is_named(one, other) || is_named(other, one)
+    let is_arn = |cluster: &str| cluster.starts_with("arn:");
+    one == other || (is_arn(one) != is_arn(other) && cluster_name(one) == cluster_name(other))
 }
 
 /// A named launch configuration.
@@ -135,15 +135,15 @@ pub struct Profile {
     pub container_name: String,
     /// The cluster, by name or ARN.
     pub cluster: String,
-    /// What may be tried again, and what counts as the end.
+    /// What is retried, and what ends a submission.
     pub policy: Policy,
 }
 
-/// Why a profile refuses a submission. The texts are for the caller and quote none of its values.
+/// Why a profile refuses a submission. The texts are for the caller and quote no value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
     /// A parameter outside the allow-list.
-    #[error("the profile does not let a submission override {}", .0.join(", "))]
+    #[error("the profile does not allow overrides of {}", .0.join(", "))]
     NotAllowed(Vec<String>),
     /// A cluster that the deployment's roles do not allow.
     #[error("cluster: is not a cluster of the deployment; known: {0}")]
@@ -153,7 +153,7 @@ pub enum RequestError {
     Malformed(Vec<run_task::Problem>),
     /// ECS would refuse it.
     #[error(
-        "command and overrides are {0} characters of JSON with the profile's; ECS takes at most {OVERRIDES_CHARACTERS}"
+        "command and overrides, with the profile's, are {0} characters of JSON; ECS accepts at most {OVERRIDES_CHARACTERS}"
     )]
     TooLong(usize),
     /// DynamoDB would refuse the record.
@@ -162,10 +162,11 @@ pub enum RequestError {
 }
 
 impl Profile {
-    /// The request that runs `command` under this profile, with `overrides` merged over it.
+    /// The request that runs `command` with this profile and `overrides` merged over it, and its cluster.
     ///
     /// # Errors
-    /// Where `overrides` sets what it may not, is malformed, or makes the request too large for ECS or DynamoDB.
+    /// If `overrides` is invalid, sets something that the profile does not allow, or names a cluster that the deployment
+    /// does not have; if the request is too large for ECS or DynamoDB.
     pub fn request(
         &self,
         command: &[String],
@@ -197,7 +198,7 @@ impl Profile {
         Ok((request, cluster))
     }
 
-    /// The task definition that it runs.
+    /// Its task definition: family, family:revision, or ARN.
     pub fn task_definition(&self) -> &str {
         self.run_task.get("taskDefinition").and_then(Value::as_str).unwrap_or_default()
     }
@@ -208,16 +209,16 @@ impl Profile {
 pub struct Profiles(BTreeMap<ProfileName, Profile>);
 
 impl Profiles {
-    /// Reads a JSON object of profiles. Each runs on one of `clusters`.
+    /// Parses a JSON object of profiles. Each runs on one of `clusters`.
     ///
     /// # Errors
-    /// Everything that is wrong with them, together.
+    /// All problems of all profiles.
     pub fn parse(text: &str, clusters: &Clusters) -> Result<Self, Vec<String>> {
         let all: Map<String, Value> =
             serde_json::from_str(text).map_err(|error| vec![format!("not a JSON object: {error}")])?;
         let mut problems = Vec::new();
         if all.is_empty() {
-            problems.push("at least one profile is needed".to_owned());
+            problems.push("at least one profile is required".to_owned());
         }
         let mut profiles = BTreeMap::new();
         for (name, value) in all {
@@ -247,7 +248,7 @@ impl Profiles {
     }
 }
 
-/// Reads one profile, and notes all that is wrong with it.
+/// Parses one profile, and collects its problems.
 struct Reader<'a> {
     profile: &'a str,
     problems: &'a mut Vec<String>,
@@ -272,7 +273,7 @@ impl Reader<'_> {
         };
         for unknown in fields.keys().filter(|field| !FIELDS.contains(&field.as_str())) {
             self.problems.push(format!(
-                "{}.{unknown}: is no field of a profile; known: {}",
+                "{}.{unknown}: is not a field of a profile; known: {}",
                 self.profile,
                 FIELDS.join(", ")
             ));
@@ -297,14 +298,14 @@ impl Reader<'_> {
 
     fn run_task(&mut self, value: Option<Value>, clusters: &Clusters) -> Map<String, Value> {
         let Some(Value::Object(mut run_task)) = value else {
-            self.note("run_task", "is needed: an object of RunTask's parameters");
+            self.note("run_task", "is required: an object of RunTask's parameters");
             return Map::new();
         };
         for problem in run_task::check(&run_task) {
             self.note("run_task", problem);
         }
         if run_task.get("taskDefinition").and_then(Value::as_str).is_none_or(str::is_empty) {
-            self.note("run_task.taskDefinition", "is needed: family, family:revision, or ARN");
+            self.note("run_task.taskDefinition", "is required: family, family:revision, or ARN");
         }
         let cluster = run_task.entry("cluster").or_insert_with(|| clusters.default.as_str().into());
         if cluster.as_str().is_some_and(|cluster| !clusters.contains(cluster)) {
@@ -320,7 +321,7 @@ impl Reader<'_> {
             _ => {
                 self.note(
                     "container_name",
-                    "is needed: the name, in the task definition, of the container that runs the command",
+                    "is required: the name, in the task definition, of the container that runs the command",
                 );
                 String::new()
             }
@@ -345,7 +346,7 @@ impl Reader<'_> {
                 self.note(
                     "allow_overrides",
                     format_args!(
-                        "{entry:?} is no parameter of RunTask; right would be, for example, \"overrides.cpu\""
+                        "{entry:?} is not a parameter of RunTask; a valid entry is, for example, \"overrides.cpu\""
                     ),
                 );
             } else if run_task::OURS.contains(&entry.as_str()) {
@@ -371,7 +372,7 @@ impl Reader<'_> {
         for code in codes.iter().filter(|code| !RELAUNCHABLE.contains(&code.as_str())) {
             self.note(
                 "relaunch_on",
-                format_args!("{code:?} is no stop code to relaunch on; known: {}", RELAUNCHABLE.join(", ")),
+                format_args!("{code:?} is not a stop code to relaunch on; known: {}", RELAUNCHABLE.join(", ")),
             );
         }
         codes
@@ -410,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_is_wrong_is_said_at_once() {
+    fn all_problems_are_reported_at_once() {
         let problems = parse(json!({
             "a b": {"run_task": {"taskDefinition": "x"}, "container_name": "main"},
             "etl": {"run_task": {"taskDefinition": "x", "count": 3, "clientToken": "t", "subnets": [], "cluster": "x"},
@@ -423,15 +424,15 @@ mod tests {
             "\"a b\": the profile's name must be",
             "etl.run_task: count: is set by the bridge",
             "etl.run_task: clientToken: is set by the bridge",
-            "etl.run_task: subnets: belongs elsewhere: RunTask has it as networkConfiguration",
+            "etl.run_task: subnets: is not a parameter here; RunTask has networkConfiguration",
             "etl.run_task.cluster: is not a cluster of the deployment; known: nightly, big, arn:aws",
-            "etl.container_name: is needed",
+            "etl.container_name: is required",
             "etl.max_attempts: must be a whole number from 1 to 99",
-            "etl.relaunch_on: \"EssentialContainerExited\" is no stop code to relaunch on",
+            "etl.relaunch_on: \"EssentialContainerExited\" is not a stop code to relaunch on",
             "etl.complete_on: must be",
             "etl.run_timeout: must be a whole number of seconds",
-            "etl.allow_overrides: \"overrides.cpus\" is no parameter of RunTask",
-            "etl.retries: is no field of a profile",
+            "etl.allow_overrides: \"overrides.cpus\" is not a parameter of RunTask",
+            "etl.retries: is not a field of a profile",
             "empty: must be an object",
         ] {
             assert!(problems.iter().any(|problem| problem.starts_with(expected)), "{expected} is not in {problems:#?}");
@@ -468,13 +469,13 @@ mod tests {
     }
 
     #[test]
-    fn what_the_profile_does_not_open_is_refused_by_name() {
+    fn an_override_that_the_profile_does_not_allow_is_refused_by_name() {
         let error = request(&["overrides.cpu"], json!({"overrides": {"cpu": "512", "memory": "1024"}})).unwrap_err();
-        assert_eq!(error.to_string(), "the profile does not let a submission override overrides.memory");
+        assert_eq!(error.to_string(), "the profile does not allow overrides of overrides.memory");
     }
 
     #[test]
-    fn one_character_more_than_ecs_takes_is_refused_with_the_numbers() {
+    fn one_character_more_than_ecs_accepts_is_refused_with_the_numbers() {
         let length = |n: usize| profile(&[]).request(&["x".repeat(n)], &Map::new());
         let frame = r#"{"containerOverrides":[{"command":[""],"name":"main"}]}"#.len();
         assert!(length(OVERRIDES_CHARACTERS - frame).is_ok());

@@ -1,7 +1,7 @@
-//! RunTask's request: its shape, how overrides are merged into it, and how it is kept until it is sent.
+//! RunTask's request: its shape, how overrides are merged into it, how it is stored, and how its secrets are redacted.
 //!
-//! It stays JSON in ECS's own spelling from the profile to the wire, so that whatever runs with `RUN_TASK_KWARGS`
-//! runs here; the shape below only tells a misspelt parameter from a right one.
+//! It stays JSON in ECS's own spelling from the profile to the wire, so that an existing `RUN_TASK_KWARGS` works
+//! unchanged. The shape below only finds misspelt and mistyped parameters.
 
 use std::{
     borrow::Cow,
@@ -16,17 +16,17 @@ use serde_json::{Map, Value, json};
 
 use crate::id::StartedBy;
 
-/// ECS's limit on `overrides`, in characters of JSON ("the total number of characters allowed for overrides").
+/// ECS's limit on `overrides`, in characters of JSON (`overrides` of RunTask in the ECS API Reference).
 pub const OVERRIDES_CHARACTERS: usize = 8192;
 
-/// How large a frozen request may be, in bytes: DynamoDB's 400 KB for an item, less what the rest of a record needs.
+/// The limit on a frozen request, in bytes: DynamoDB's 400 KB for an item less 16 KB for the rest of the record.
 pub const REQUEST_BYTES: usize = 384 * 1024;
 
-/// RunTask's parameters that are the bridge's own.
+/// The RunTask parameters that the bridge sets itself.
 pub const OURS: [&str; 3] = ["count", "startedBy", "clientToken"];
 
-/// Parameters that decide under which rights, where and as what a task runs, and who may look into it. An allow-list
-/// opens them only by naming them, or a parameter below them.
+/// Parameters that decide what a task runs, where, with which rights and network, and who may open a shell in it. An
+/// allow-list allows them only by naming them, or a parameter below them.
 const GUARDED: [&str; 8] = [
     "cluster",
     "taskDefinition",
@@ -54,7 +54,7 @@ use Shape::{Flag, List, Number, Object, Text};
 const TEXTS: Shape = List(&Text);
 const TAGS: Shape = List(&Object(&[("key", Text), ("value", Text)]));
 
-/// RunTask's request, by botocore's service model of ECS.
+/// RunTask's request, from botocore's service model of ECS.
 const RUN_TASK: Shape = Object(&[
     ("capacityProviderStrategy", List(&Object(&[("capacityProvider", Text), ("weight", Number), ("base", Number)]))),
     ("cluster", Text),
@@ -127,15 +127,15 @@ const MANAGED_EBS_VOLUME: Shape = Object(&[
     ("filesystemType", Text),
 ]);
 
-/// What is wrong with RunTask parameters: where, and what would be right. Never the value itself.
+/// An invalid RunTask parameter. Never quotes its value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{path}: {problem}")]
 pub struct Problem {
-    /// Where, in dots: `overrides.containerOverrides.cpu`.
+    /// Its path, such as `overrides.containerOverrides.cpu`.
     pub path: String,
-    /// The same with `*` for a name that RunTask does not have.
+    /// The path with `*` for a name that RunTask does not know.
     place: String,
-    /// What.
+    /// What is wrong, and what would be right.
     pub problem: String,
 }
 
@@ -144,13 +144,13 @@ impl Problem {
         Self { path: path.to_owned(), place: path.to_owned(), problem: problem.into() }
     }
 
-    /// As a stranger may read it: nothing of what was sent, not even a name.
+    /// The text for a caller: quotes nothing that was sent, not even a name, but the names of RunTask's parameters.
     pub fn unquoted(&self) -> String {
         format!("{}: {}", self.place, self.problem)
     }
 }
 
-/// Everything in `parameters` that is no RunTask parameter, is of another type, or is the bridge's own.
+/// Finds everything in `parameters` that is not a RunTask parameter, has the wrong type, or is set by the bridge.
 pub fn check(parameters: &Map<String, Value>) -> Vec<Problem> {
     let mut problems = Vec::new();
     for name in OURS.into_iter().filter(|name| parameters.contains_key(*name)) {
@@ -166,21 +166,21 @@ fn check_object(object: &Map<String, Value>, shape: &Shape, path: &str, problems
         match members.iter().find(|(member, _)| member == name) {
             Some((_, shape)) => check_value(value, shape, &join(path, name), problems),
             None => {
-                let path_of_it = join(path, name);
+                let at = join(path, name);
                 problems.push(match place_of(name, &RUN_TASK, "") {
-                    // A name of RunTask's own tells nothing of the caller.
-                    Some(place) => Problem::new(&path_of_it, format!("belongs elsewhere: RunTask has it as {place}")),
+                    // The name is RunTask's, and so discloses nothing.
+                    Some(place) => Problem::new(&at, format!("is not a parameter here; RunTask has {place}")),
                     None => {
                         let known: Vec<_> = members.iter().map(|(member, _)| *member).collect();
-                        let problem = format!("is no parameter of RunTask; known here: {}", known.join(", "));
-                        Problem { path: path_of_it, place: join(path, "*"), problem }
+                        let problem = format!("is not a parameter of RunTask; known here: {}", known.join(", "));
+                        Problem { path: at, place: join(path, "*"), problem }
                     }
                 });
             }
         }
     }
     if path == CONTAINER_OVERRIDES && !object.contains_key("name") {
-        problems.push(Problem::new(path, "each entry needs the name of its container"));
+        problems.push(Problem::new(path, "each entry must have the name of a container"));
     }
 }
 
@@ -202,7 +202,7 @@ fn check_value(value: &Value, shape: &Shape, path: &str, problems: &mut Vec<Prob
     problems.push(Problem::new(path, wanted));
 }
 
-/// Where RunTask has a parameter of this name, nearest to the root; nothing where it has none.
+/// The path of the first RunTask parameter called `name`, outer ones first.
 fn place_of(name: &str, shape: &Shape, path: &str) -> Option<String> {
     match shape {
         List(item) => place_of(name, item, path),
@@ -212,16 +212,14 @@ fn place_of(name: &str, shape: &Shape, path: &str) -> Option<String> {
     }
 }
 
-/// Whether `path` names a parameter of RunTask, at any depth. `overrides.containerOverrides[log]` is that of the
-/// container `log`.
+/// Whether `path` names a parameter of RunTask at any depth. `overrides.containerOverrides[log].cpu` is the `cpu` of
+/// the container `log`.
 pub(crate) fn is_parameter(path: &str) -> bool {
-    let mut shape = &RUN_TASK;
-    if path
-        .split_once('[')
-        .is_some_and(|(_, rest)| !rest.split_once(']').is_some_and(|(name, _)| is_container_name(name)))
-    {
+    let is_container = |rest: &str| rest.split_once(']').is_some_and(|(name, _)| is_container_name(name));
+    if path.split_once('[').is_some_and(|(_, rest)| !is_container(rest)) {
         return false;
     }
+    let mut shape = &RUN_TASK;
     without_container(path).split('.').all(|name| {
         while let List(item) = shape {
             shape = item;
@@ -235,8 +233,8 @@ pub(crate) fn is_parameter(path: &str) -> bool {
     })
 }
 
-/// The parameters that `overrides` sets and `allowed` does not open, in dots. `own` is the profile's container; an
-/// override of another is `overrides.containerOverrides[*]` in the answer, and opened only by its name in the brackets.
+/// The paths that `overrides` sets and `allowed` does not allow. `own` is the profile's container. An override of another
+/// container is allowed only by its name in brackets, and returned as `overrides.containerOverrides[*]`.
 pub fn not_allowed(overrides: &Map<String, Value>, allowed: &[String], own: &str) -> Vec<String> {
     let mut paths = Vec::new();
     leaves(&Value::Object(overrides.clone()), "", own, &mut paths);
@@ -253,16 +251,16 @@ fn is_allowed(path: &str, allowed: &[String]) -> bool {
     // The name only says which container an override is for.
     is_own && path == "overrides.containerOverrides.name"
         || allowed.iter().any(|entry| {
-            let opens = |entry: &str| covers(entry, path);
+            let allows = covers(entry, path);
             match GUARDED.iter().find(|guarded| covers(guarded, &plain)) {
-                Some(guarded) => covers(guarded, &without_container(entry)) && opens(entry),
-                None if is_own => entry == "*" || opens(entry),
-                None => entry.contains('[') && (opens(entry) || is_name_of(path, entry)),
+                Some(guarded) => covers(guarded, &without_container(entry)) && allows,
+                None if is_own => entry == "*" || allows,
+                None => entry.contains('[') && (allows || is_name_of(path, entry)),
             }
         })
 }
 
-/// Whether `path` is the name in an override of a container that `entry` opens a part of.
+/// Whether `path` is the `name` of a container whose override `entry` allows in part.
 fn is_name_of(path: &str, entry: &str) -> bool {
     let container = |text: &str| text.find(']').and_then(|end| text.get(..=end)).map(str::to_owned);
     path.ends_with("].name") && container(path) == container(entry)
@@ -273,12 +271,12 @@ fn without_container(path: &str) -> Cow<'_, str> {
     replace_container(path, "")
 }
 
-/// The same with `[*]`: the name of a container is the caller's, and not repeated.
+/// The same with `[*]`: the name of the container comes from the caller, and is not repeated.
 fn anonymous(path: &str) -> String {
     replace_container(path, "[*]").into_owned()
 }
 
-/// What ECS takes as a container's name: letters, digits, hyphens and underscores.
+/// Whether ECS accepts `name` for a container: letters, digits, hyphens and underscores (`ContainerDefinition`).
 fn is_container_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
 }
@@ -303,12 +301,12 @@ fn leaves(value: &Value, path: &str, own: &str, paths: &mut Vec<String>) {
             match item.get("name").and_then(Value::as_str).filter(|_| path == CONTAINER_OVERRIDES) {
                 Some(name) if name == own => leaves(item, path, own, paths),
                 Some(name) if is_container_name(name) => leaves(item, &format!("{path}[{name}]"), own, paths),
-                // No entry of an allow-list opens this.
+                // No entry of an allow-list allows this.
                 Some(_) => leaves(item, &format!("{path}[*]"), own, paths),
                 None => leaves(item, path, own, paths),
             }
         }),
-        // The root itself is no parameter.
+        // The root itself is not a parameter.
         Value::Object(_) if path.is_empty() => {}
         _ => paths.push(path.to_owned()),
     }
@@ -318,8 +316,8 @@ fn join(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
-/// Merges `over` into `base`: objects member by member, container overrides by the container's name; all else
-/// is replaced.
+/// Merges `over` into `base`: objects member by member, container overrides by the container's name. Everything else is
+/// replaced.
 pub fn merge(base: &mut Map<String, Value>, over: &Map<String, Value>) {
     merge_at(base, over, "");
 }
@@ -346,7 +344,7 @@ fn merge_container(entries: &mut Vec<Value>, over: &Value, path: &str) {
     }
 }
 
-/// Makes `command` what the container `name` runs.
+/// Sets the command of the container `name`.
 pub fn set_command(parameters: &mut Map<String, Value>, name: &str, command: &[String]) {
     let entry = json!({"overrides": {"containerOverrides": [{"name": name, "command": command}]}});
     if let Value::Object(over) = entry {
@@ -354,12 +352,12 @@ pub fn set_command(parameters: &mut Map<String, Value>, name: &str, command: &[S
     }
 }
 
-/// How long `overrides` is as JSON, in characters, as ECS counts it.
+/// The length of `overrides` in characters of JSON, as ECS counts it.
 pub fn overrides_characters(parameters: &Map<String, Value>) -> usize {
     parameters.get("overrides").map_or(0, |overrides| overrides.to_string().chars().count())
 }
 
-/// A merged request as the table keeps it: deflated JSON, without the parameters that depend on the attempt.
+/// A merged request as the table stores it: deflated JSON, without the parameters that depend on the attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct FrozenRequest(#[serde(with = "serde_bytes")] Vec<u8>);
@@ -368,7 +366,7 @@ impl FrozenRequest {
     /// Freezes a request.
     pub fn freeze(parameters: &Map<String, Value>) -> Self {
         let mut encoder = DeflateEncoder::new(Vec::new(), Compression::best());
-        // Writing into memory does not fail; were it to, the request could not be read back, and that is handled.
+        // Writing to memory does not fail. If it did, `body` would return the error.
         let bytes = serde_json::to_writer(&mut encoder, parameters).ok().and_then(|()| {
             encoder.flush().ok()?;
             encoder.finish().ok()
@@ -387,9 +385,9 @@ impl FrozenRequest {
         Ok(request)
     }
 
-    /// A text of ECS about a task of this request, without its command and environment; see [`redact`].
+    /// [`redact`] for a text of ECS about a task of this request.
     pub(crate) fn redact(&self, text: &str) -> String {
-        // What is not a request launched no task, and so holds nothing that ECS could quote.
+        // Bytes that are not a request have launched no task.
         redact(text, &self.json().unwrap_or_default())
     }
 
@@ -406,16 +404,16 @@ impl FrozenRequest {
     }
 }
 
-/// The shortest fragment of a command or an environment that counts as a secret, in characters other than white space.
+/// The length of the shortest fragment of a command or an environment that is redacted, in characters other than white
+/// space. Shorter ones would make ordinary text unreadable, and disclose little.
 const FRAGMENT: usize = 6;
 
-/// What stands in place of a secret.
 const REDACTED: &str = "[redacted]";
 
-/// `message` of an ECS error without command and environment: such a message may quote the request that it refuses.
+/// A text of ECS without the command and the environment of the request in `body`: an error may quote what it refuses.
 ///
-/// Every run of [`FRAGMENT`] or more characters that also stands in a word of a command or in the value of a variable is
-/// replaced: whole, cut, wrapped by white space, or escaped as in JSON (also twice). Shorter runs tell nothing.
+/// Replaces every run of 6 or more characters that occurs in an argument of a command or in the value of a variable,
+/// whether whole, cut off, wrapped by white space, or escaped as in JSON, once or twice. Linear in both lengths.
 pub fn redact(message: &str, body: &str) -> String {
     let request: Value = serde_json::from_str(body).unwrap_or_default();
     let containers = request.pointer("/overrides/containerOverrides").and_then(Value::as_array).into_iter().flatten();
@@ -431,7 +429,7 @@ pub fn redact(message: &str, body: &str) -> String {
             fragments.extend(visible(form).collect::<Vec<_>>().windows(FRAGMENT).map(text_of));
         }
     }
-    // The characters of the message that a reader sees, with the places where they stand.
+    // The visible characters of the message, with their positions.
     let seen: Vec<_> = message.char_indices().filter(|(_, character)| !character.is_whitespace()).collect();
     let mut spans: Vec<Range<usize>> = Vec::new();
     for window in seen.windows(FRAGMENT) {
@@ -561,7 +559,7 @@ mod tests {
     }
 
     #[test]
-    fn roles_cluster_and_task_definition_are_open_only_by_their_full_name() {
+    fn roles_cluster_and_task_definition_are_allowed_only_by_name() {
         let overrides = object(json!({
             "cluster": "other", "taskDefinition": "other", "platformVersion": "LATEST",
             "overrides": {"taskRoleArn": "arn", "cpu": "512", "containerOverrides": [{"name": "main", "cpu": 1}]},
@@ -589,7 +587,7 @@ mod tests {
     }
 
     #[test]
-    fn another_container_is_open_only_by_its_name() {
+    fn another_container_is_allowed_only_by_its_name() {
         let sidecar = json!({"overrides": {"containerOverrides": [{"name": "log", "cpu": 1, "environment": []}]}});
         let all = "overrides.containerOverrides[*].cpu overrides.containerOverrides[*].environment \
                    overrides.containerOverrides[*].name";
@@ -613,7 +611,7 @@ mod tests {
     }
 
     #[test]
-    fn what_guards_a_task_is_open_only_by_its_own_name_or_below_it() {
+    fn a_guarded_parameter_is_allowed_only_by_its_name_or_by_one_below_it() {
         let overrides = json!({
             "enableExecuteCommand": true,
             "networkConfiguration": {"awsvpcConfiguration": {"subnets": ["s"], "assignPublicIp": "ENABLED"}},
@@ -628,12 +626,12 @@ mod tests {
     }
 
     #[test]
-    fn a_parameter_at_the_wrong_level_is_told_where_it_belongs() {
+    fn the_error_of_a_parameter_at_the_wrong_level_says_where_it_belongs() {
         let problems = check(&object(json!({"containerOverrides": [], "subnets": ["secret"], "hunter2": 1})));
         let words: Vec<_> = problems.iter().map(Problem::unquoted).collect();
         assert!(
             words.contains(
-                &"containerOverrides: belongs elsewhere: RunTask has it as overrides.containerOverrides".to_owned()
+                &"containerOverrides: is not a parameter here; RunTask has overrides.containerOverrides".to_owned()
             ),
             "{words:?}"
         );

@@ -1,4 +1,4 @@
-//! Moments, as the table keeps them.
+//! Moments, as the table stores them.
 
 use std::time::Duration;
 
@@ -30,17 +30,17 @@ impl Timestamp {
         Self(self.0.saturating_add(millis(by)))
     }
 
-    /// The moment `by` earlier, not before the epoch.
+    /// The moment `by` earlier, but not before the epoch.
     pub fn minus(self, by: Duration) -> Self {
         Self(self.0.saturating_sub(millis(by)))
     }
 
-    /// The time gone by since `earlier`; none if `earlier` is the later one, as clocks differ.
+    /// The time since `earlier`; zero if `earlier` is later, as clocks differ.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 
-    /// A moment from the ISO 8601 text of an event (`2020-08-14T18:06:23.679Z`); nothing if it is none.
+    /// A moment from the ISO 8601 text of an event (`2020-08-14T18:06:23.679Z`); none if it is not one.
     pub fn parse_iso(text: &str) -> Option<Self> {
         use ::time::{OffsetDateTime, format_description::well_known::Rfc3339};
         let at = OffsetDateTime::parse(text, &Rfc3339).ok()?;
