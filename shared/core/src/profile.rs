@@ -280,9 +280,10 @@ impl Reader<'_> {
         }
         let run_task = self.run_task(fields.remove("run_task"), clusters);
         let cluster = run_task.get("cluster").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let container_name = self.container_name(fields.remove("container_name"));
         Profile {
-            container_name: self.container_name(fields.remove("container_name")),
-            allow_overrides: self.allow_overrides(fields.remove("allow_overrides")),
+            allow_overrides: self.allow_overrides(fields.remove("allow_overrides"), &container_name),
+            container_name,
             policy: Policy {
                 max_attempts: self.max_attempts(fields.remove("max_attempts")),
                 relaunch_on: self.relaunch_on(fields.remove("relaunch_on")),
@@ -339,7 +340,7 @@ impl Reader<'_> {
         }
     }
 
-    fn allow_overrides(&mut self, value: Option<Value>) -> Vec<String> {
+    fn allow_overrides(&mut self, value: Option<Value>, container_name: &str) -> Vec<String> {
         let allowed = self.texts("allow_overrides", value);
         for entry in &allowed {
             if entry != "*" && !run_task::is_parameter(entry) {
@@ -353,7 +354,9 @@ impl Reader<'_> {
                 self.note("allow_overrides", format_args!("{entry:?} is set by the bridge"));
             }
         }
-        allowed
+        // A path without brackets is that of the profile's own container.
+        let own = format!("[{container_name}]");
+        allowed.iter().map(|entry| entry.replace(&own, "")).collect()
     }
 
     fn max_attempts(&mut self, value: Option<Value>) -> Attempt {
@@ -472,6 +475,13 @@ mod tests {
     fn an_override_that_the_profile_does_not_allow_is_refused_by_name() {
         let error = request(&["overrides.cpu"], json!({"overrides": {"cpu": "512", "memory": "1024"}})).unwrap_err();
         assert_eq!(error.to_string(), "the profile does not allow overrides of overrides.memory");
+    }
+
+    #[test]
+    fn the_profiles_own_container_may_be_named_in_brackets() {
+        let overrides = json!({"overrides": {"containerOverrides": [{"name": "main", "cpu": 1}]}});
+        assert!(request(&["overrides.containerOverrides[main].cpu"], overrides.clone()).is_ok());
+        assert!(request(&["overrides.containerOverrides[log].cpu"], overrides).is_err());
     }
 
     #[test]
