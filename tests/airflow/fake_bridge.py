@@ -58,6 +58,14 @@ class FakeBridge:
         self.faults: dict[str, deque[Fault]] = defaultdict(deque)
         self.item_errors: dict[str, deque[dict[str, str]]] = defaultdict(deque)
         self.unprocessed = 0
+        self.health: dict[str, Any] = {
+            "status": "ok",
+            "deployment": DEPLOYMENT,
+            "table": TABLE,
+            "checks": [],
+            "warnings": [],
+            "profiles": {name: {"max_attempts": 3} for name in PROFILES},
+        }
         self.unhealthy: dict[str, Any] | None = None
         self.changed = threading.Condition(threading.RLock())
 
@@ -104,7 +112,7 @@ class FakeBridge:
             if (method, path) == ("POST", "/v1/stops"):
                 return 200, {"submissions": [self._stop(id, body["reason"]) for id in body["submission_ids"]]}
             if method == "GET" and path == "/v1/health":
-                return (503, self.unhealthy) if self.unhealthy else (200, {"status": "ok"})
+                return (503, self.unhealthy) if self.unhealthy else (200, self.health)
             if method == "GET" and path.startswith("/v1/submissions/"):
                 record = self.records.get(path.rsplit("/", 1)[-1])
                 return (

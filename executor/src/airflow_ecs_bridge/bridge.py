@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_ecs_bridge import census, tasklog
 from airflow_ecs_bridge.adoption import submission_id_of
@@ -75,7 +75,7 @@ class Bridge:
 
     def _ask(self) -> None:
         try:
-            self._client.health()
+            health = self._client.health()
         except BridgeError as error:
             unanswered = "see the submit function's log" if error.status else "check submit_url and the way to it"
             hint = {
@@ -85,6 +85,7 @@ class Bridge:
             }.get(error.cause, unanswered)
             raise Unhealthy(f"the ECS bridge is not healthy: {error} ({hint})") from error
         settings = self._settings
+        self._compare(health)
         try:
             table = self._table()
             # What the watcher does later: a Query on the index, a BatchGetItem on the table.
@@ -95,6 +96,29 @@ class Bridge:
                 f"the ECS bridge's table {settings.table!r} cannot be read: {error} (check table and region_name, and "
                 "that the credentials may dynamodb:Query its index feed and dynamodb:BatchGetItem)"
             ) from error
+
+    def _compare(self, health: dict[str, Any]) -> None:
+        """Raise Unhealthy if the options name another deployment or table; log what the bridge warns of."""
+        settings = self._settings
+        table = settings.table.rpartition("/")[2]  # of an ARN
+        for option, ours in (("deployment", settings.deployment), ("table", table)):
+            theirs = health.get(option)
+            # A function of an older version does not say.
+            if theirs is not None and theirs != ours:
+                raise Unhealthy(
+                    f"[ecs_bridge_executor] {option} is {ours!r}, but the {option} of the ECS bridge "
+                    f"{settings.submit_url} is {theirs!r}"
+                )
+        for warning in health.get("warnings") or []:
+            log.warning("The ECS bridge warns: %s", warning)
+        for profile, policy in (health.get("profiles") or {}).items():
+            if policy.get("relaunch_on") and not policy.get("by_try"):
+                log.warning(
+                    "Profile %s of the ECS bridge has relaunch_on, which does not work for Airflow's workers: an "
+                    "interrupted one fails its task and exits with 0, and the second container of a try is refused. "
+                    "Use the tasks' retries instead",
+                    profile,
+                )
 
     def _is_pending(self, submission_id: str) -> bool:
         return self.submitter.holds(submission_id)

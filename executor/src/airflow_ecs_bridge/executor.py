@@ -60,6 +60,9 @@ HEARTBEAT_LOST = "failed by Airflow, its heartbeat was missing"
 SUPERSEDED = "superseded, Airflow has queued its task instance again"
 GIVEN_UP = "given up by Airflow, its task instance was cleared, marked or deleted"
 
+LEAST_LAUNCH_TIME = 120.0
+"""Seconds to launch a task, below which the executor warns at its start."""
+
 _LOOKUP_AGAIN = 2.0
 """Seconds after which the records of adopted task instances are read again if that failed."""
 
@@ -107,10 +110,26 @@ class EcsBridgeExecutor(BaseExecutor):
         bridge = Bridge(self.settings, self._results.put)
         if self.settings.check_health_on_startup:
             bridge.check_health()
+        self._check_times()
         self._ids_are_assigned = self._airflow_assigns_ids()
         bridge.start()
         self._bridge = bridge
         log.info("Running tasks on the ECS bridge %s", self.settings.submit_url)
+
+    def _check_times(self) -> None:
+        """Warn if Airflow takes tasks for stuck before a launch has a chance."""
+        queued = global_conf.getfloat("scheduler", "task_queued_timeout")
+        left = queued - self.settings.launch_margin
+        if left < LEAST_LAUNCH_TIME:
+            log.warning(
+                "[scheduler] task_queued_timeout is %g s and [ecs_bridge_executor] launch_margin %g s: %g s are left "
+                "to launch a task, which is less than %g s. A shortage of capacity makes Airflow fail it after %g s",
+                queued,
+                self.settings.launch_margin,
+                max(left, 0),
+                LEAST_LAUNCH_TIME,
+                queued * (1 + global_conf.getint("scheduler", "num_stuck_in_queued_retries", fallback=2)),
+            )
 
     def end(self) -> None:
         """Wait, `end_timeout` seconds at most, until what was handed over is with the bridge. Containers go on."""

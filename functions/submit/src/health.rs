@@ -1,6 +1,8 @@
 //! `GET /v1/health`: whether the function reaches table and cluster, and whether the profiles fit their task
 //! definitions.
 
+use std::collections::BTreeMap;
+
 use aws_lambda_events::lambda_function_urls::LambdaFunctionUrlResponse;
 use ecs_bridge_core::{
     SubmissionId,
@@ -51,17 +53,20 @@ impl App {
         let (failures, warnings) = (problems(&vital), problems(&profiles));
         let (deployment, table) = (&self.bridge.rules.deployment, self.bridge.table.name());
         let checks: Vec<_> = vital.iter().chain(&profiles).collect();
+        // What a caller may have to know of the profiles: how often, and after what, a command is run again.
+        let policies: BTreeMap<_, _> = self.profiles.iter().map(|(name, profile)| (name, &profile.policy)).collect();
         if failures.is_empty() {
             return json_answer(
                 200,
-                &json!({"status": "ok", "deployment": deployment, "table": table, "checks": checks, "warnings": warnings}),
+                &json!({"status": "ok", "deployment": deployment, "table": table, "checks": checks, "warnings": warnings,
+                        "profiles": policies}),
             );
         }
         let error = json!({"code": "unhealthy", "message": failures.join("; ")});
         json_answer(
             503,
             &json!({"error": error, "request_id": request_id, "deployment": deployment, "table": table, "checks": checks,
-                    "warnings": warnings}),
+                    "warnings": warnings, "profiles": policies}),
         )
     }
 

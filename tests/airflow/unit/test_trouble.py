@@ -123,7 +123,7 @@ def test_a_task_that_never_reached_the_bridge_in_time_is_left_to_airflow(configu
 
 
 def test_a_call_that_timed_out_but_was_accepted_is_found_in_the_table(configure, start, bridge):
-    configure(launch_margin="599")
+    configure(launch_margin="595")  # of the token's 600 seconds
     executor = start()
     bridge.fail("/v1/submissions", carried_out=True, status=504)
     bridge.fail("/v1/submissions", times=1000, status=503)
@@ -271,6 +271,57 @@ def test_the_scheduler_does_not_start_on_a_sick_bridge_and_says_why(start, bridg
         start()
     for word in words:
         assert word in str(failure.value)
+
+
+@pytest.mark.parametrize("option", ["deployment", "table"])
+def test_an_option_that_names_another_deployment_or_table_stops_the_start(configure, start, option):
+    from airflow_ecs_bridge.bridge import Unhealthy
+
+    configure(**{option: "another"})
+    with pytest.raises(Unhealthy, match=rf"{option} is 'another', but the {option} of the ECS bridge .* is '"):
+        start()
+
+
+def test_a_table_may_be_named_by_its_arn(configure, start, bridge):
+    from fake_bridge import TABLE
+
+    configure(table=f"arn:aws:dynamodb:eu-central-1:123456789012:table/{TABLE}")
+    start()
+
+
+def test_a_bridge_of_a_version_that_names_neither_is_not_refused(start, bridge):
+    bridge.health = {"status": "ok"}
+    start()
+
+
+def test_what_the_bridge_warns_of_is_logged_and_the_scheduler_starts(start, bridge, caplog):
+    bridge.health["warnings"] = ["profile large: task definition big has no container called main"]
+    start()
+    assert "profile large: task definition big has no container called main" in caplog.text
+
+
+def test_a_profile_with_relaunch_on_is_a_warning(start, bridge, caplog):
+    bridge.health["profiles"]["large"]["relaunch_on"] = ["SpotInterruption"]
+    start()
+    assert "Profile large of the ECS bridge has relaunch_on" in caplog.text
+    assert "Profile default" not in caplog.text
+
+
+def test_a_queued_timeout_that_leaves_no_time_for_a_launch_is_a_warning_with_numbers(
+    configure, start, monkeypatch, caplog
+):
+    monkeypatch.setenv("AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT", "200")
+    monkeypatch.setenv("AIRFLOW__SCHEDULER__NUM_STUCK_IN_QUEUED_RETRIES", "3")
+    configure(launch_margin="150")
+    start()
+    assert "task_queued_timeout is 200 s" in caplog.text
+    assert "50 s are left" in caplog.text
+    assert "after 800 s" in caplog.text
+
+
+def test_the_default_times_are_no_warning(start, caplog):
+    start()
+    assert "task_queued_timeout" not in caplog.text
 
 
 def test_the_health_check_is_bounded(configure, start, bridge):
