@@ -9,6 +9,7 @@ from airflow_ecs_bridge import census, tasklog
 from airflow_ecs_bridge.adoption import submission_id_of
 from airflow_ecs_bridge.aws import Aws
 from airflow_ecs_bridge.client import BridgeClient, BridgeError, Cause
+from airflow_ecs_bridge.metrics import Metrics
 from airflow_ecs_bridge.stopper import Stopper
 from airflow_ecs_bridge.submitter import Submitter
 from airflow_ecs_bridge.table import END_OF_TIME, Table
@@ -31,18 +32,21 @@ class Unhealthy(Exception):
 class Bridge:
     """Everything of a started executor that is not Airflow's. Making one does no I/O and starts nothing."""
 
-    def __init__(self, settings: Settings, report: Callable[[Outcome], None]) -> None:
+    def __init__(self, settings: Settings, report: Callable[[Outcome], None], team_name: str | None = None) -> None:
         self._settings = settings
         self._aws = Aws(settings)
         self._client = BridgeClient(settings.submit_url, self._aws, settings.request_timeout)
-        self.watcher = Watcher(self._table, self._aws.forget, settings, report, self._is_pending)
+        failed_calls = self._client.failed_calls
+        self.watcher = Watcher(self._table, self._aws.forget, settings, report, self._is_pending, failed_calls)
         self.submitter = Submitter(self._client, settings, report, self.watcher.settle)
         self.stopper = Stopper(self._client, self.watcher.lookup)
-        self.census = census.Census(settings.census_interval, census.living)
+        self.census = census.Census(settings.census_interval, census.living, failed_calls)
+        self.metrics = Metrics(self.figures, team_name)
         self._services = [
             self.watcher.service,
             self.stopper.service,
             self.census.service,
+            self.metrics.service,
             *self.submitter.services,
         ]
 
@@ -61,6 +65,21 @@ class Bridge:
         for service in self._services:
             service.revive()
         self.watcher.beat()
+
+    def figures(self) -> dict[str, float]:
+        """Return the state of the executor's side in numbers; from any thread."""
+        return {
+            **self.submitter.figures(),
+            **self.watcher.figures(),
+            "threads_down": sum(service.is_down for service in self._services),
+            "failed_calls": self._client.failed_calls.value,
+        }
+
+    def dump(self) -> str:
+        """Return the figures, and the threads, as text."""
+        figures = ", ".join(f"{name} {value:g}" for name, value in self.figures().items())
+        down = [service.name for service in self._services if service.is_down]
+        return f"{figures}; threads down: {', '.join(down) or 'none'}"
 
     def check_health(self) -> None:
         """Ask bridge and table whether they can work; raise Unhealthy if not, after `startup_timeout` at the latest."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.models.taskinstancekey import TaskInstanceKey
 
-from airflow_ecs_bridge.threads import Service, drain
+from airflow_ecs_bridge.threads import Service, Tally, drain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,14 +75,16 @@ def living() -> Living:
 class Census:
     """The scheduler's thread calls `due`, `compare` and `dead`; the query runs in the census's own thread."""
 
-    def __init__(self, interval: float, ask: Callable[[], Living]) -> None:
+    def __init__(self, interval: float, ask: Callable[[], Living], failed_calls: Tally) -> None:
         """Make one.
 
         :param interval: seconds between two comparisons
         :param ask: queries Airflow's database
+        :param failed_calls: counts errors
         """
         self._interval = interval
         self._ask = ask
+        self._failed_calls = failed_calls
         self._next = time.monotonic() + interval
         self._questions: queue.SimpleQueue[Held] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[Dead] = queue.SimpleQueue()
@@ -109,6 +111,7 @@ class Census:
             try:
                 now = self._ask()
             except Exception as error:
+                self._failed_calls.add()
                 log.warning("could not compare with Airflow's database, will try again: %s", type(error).__name__)
                 continue
             missing = {id for id, key in held.tracked.items() if isinstance(key, TaskInstanceKey) and id not in now.ids}

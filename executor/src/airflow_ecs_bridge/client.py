@@ -14,6 +14,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.exceptions import BotoCoreError, HTTPClientError
 
 from airflow_ecs_bridge.aws import Aws, CredentialsMissing
+from airflow_ecs_bridge.threads import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,6 +63,7 @@ class BridgeClient:
         self._url = url
         self._aws = aws
         self._timeout = timeout
+        self.failed_calls = Tally()
         self._lock = threading.Lock()
         self._http: URLLib3Session | None = None
 
@@ -84,6 +86,13 @@ class BridgeClient:
         return self._call("GET", "/v1/health")
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        try:
+            return self._send(method, path, body)
+        except BridgeError:
+            self.failed_calls.add()
+            raise
+
+    def _send(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
         data = None if body is None else json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
         headers = {} if data is None else {"Content-Type": "application/json"}
         request = AWSRequest(method, self._url + path, headers=headers, data=data)

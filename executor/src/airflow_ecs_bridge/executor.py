@@ -107,7 +107,7 @@ class EcsBridgeExecutor(BaseExecutor):
 
     def start(self) -> None:
         """Check the options and the bridge's health, and begin the threads; raise if the bridge cannot work."""
-        bridge = Bridge(self.settings, self._results.put)
+        bridge = Bridge(self.settings, self._results.put, getattr(self, "team_name", None))
         if self.settings.check_health_on_startup:
             bridge.check_health()
         self._check_times()
@@ -166,6 +166,22 @@ class EcsBridgeExecutor(BaseExecutor):
         except Exception:
             # An exception out of a heartbeat ends the scheduler.
             log.exception("The ECS bridge's executor failed in a heartbeat")
+
+    def debug_dump(self) -> None:
+        """Log what the executor holds; the scheduler calls it on SIGUSR2."""
+        super().debug_dump()
+        try:
+            if self._bridge is not None:
+                log.info("ECS bridge: %s", self._bridge.dump())
+                log.info(
+                    "ECS bridge: %d adopted task instances are not looked up yet, %d results are not reported yet",
+                    len(self._orphans),
+                    self._results.qsize(),
+                )
+                lines = (f"{id} {key}" for id, key in self._keys.copy().items())
+                log.info("ECS bridge: submissions (%d)\n\t%s", len(self._keys), "\n\t".join(lines))
+        except Exception:
+            log.exception("The executor's state could not be logged")
 
     # New work
 

@@ -88,6 +88,16 @@ class Submitter:
 
     # Any thread
 
+    def figures(self) -> dict[str, float]:
+        """Return how much is pending, and for how long."""
+        jobs = list(self._pending.copy().values())
+        oldest = min((job.queued_at for job in jobs), default=None)
+        return {
+            "pending": len(jobs),
+            "retrying": sum(job.failures > 0 for job in jobs),
+            "oldest_pending": 0.0 if oldest is None else max(time.time() - oldest, 0.0),
+        }
+
     def holds(self, submission_id: str) -> bool:
         """Tell whether the bridge has not answered for this one yet."""
         return submission_id in self._pending

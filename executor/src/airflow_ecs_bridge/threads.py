@@ -56,6 +56,19 @@ def bounded(function: Callable[[], T], seconds: float, name: str) -> T:
         raise TimeoutError(f"no answer within {seconds:g} s") from None
 
 
+class Tally:
+    """A count that several threads add to."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.value = 0
+
+    def add(self) -> None:
+        """Count one more."""
+        with self._lock:
+            self.value += 1
+
+
 class Service:
     """Repeats `step` in a daemon thread of its own until it is stopped.
 
@@ -64,25 +77,30 @@ class Service:
     """
 
     def __init__(self, name: str, step: Callable[[], None]) -> None:
-        self._name = name
+        self.name = name
         self._step = step
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Begin."""
-        self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+        self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         """Ask the thread to end after its current step; does not wait."""
         self._stop.set()
 
+    @property
+    def is_down(self) -> bool:
+        """Whether the thread has died."""
+        return self._thread is not None and not self._thread.is_alive() and not self._stop.is_set()
+
     def revive(self) -> bool:
         """Start the thread again if it died; True if it had."""
-        if self._thread is None or self._thread.is_alive() or self._stop.is_set():
+        if not self.is_down:
             return False
-        log.error("thread %s died and is started again", self._name)
+        log.error("thread %s died and is started again", self.name)
         self.start()
         return True
 
@@ -94,8 +112,8 @@ class Service:
                 failures = 0
             except Exception:
                 failures += 1
-                log.exception("error in thread %s", self._name)
+                log.exception("error in thread %s", self.name)
                 self._stop.wait(backoff(failures))
             except BaseException:
-                log.critical("thread %s ends", self._name, exc_info=True)
+                log.critical("thread %s ends", self.name, exc_info=True)
                 return

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_ecs_bridge.outcome import Outcome, Verdict, outcome
 from airflow_ecs_bridge.table import BATCH_SIZE, Record, Table
-from airflow_ecs_bridge.threads import Service, backoff, drain
+from airflow_ecs_bridge.threads import Service, Tally, backoff, drain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -85,7 +85,8 @@ class Watcher:
         disconnect: Callable[[], None],
         settings: Settings,
         report: Callable[[Outcome], None],
-        is_pending: Callable[[str], bool] = lambda _: False,
+        is_pending: Callable[[str], bool],
+        failed_calls: Tally,
     ) -> None:
         """Make one.
 
@@ -93,6 +94,7 @@ class Watcher:
         :param disconnect: called after an error, lest `connect` takes the same credentials again
         :param report: takes how a submission ended
         :param is_pending: tells whether a submission may not have reached the bridge yet
+        :param failed_calls: counts errors
         """
         self._connect = connect
         self._disconnect = disconnect
@@ -102,6 +104,7 @@ class Watcher:
         # All from here on is of the thread alone, but `_rhythm`, which other threads only replace.
         self._rhythm = Rhythm()
         self._is_pending = is_pending
+        self._failed_calls = failed_calls
         self._table: Table | None = None
         self._untaken: deque[_Watch | _Forget | _Settle | Lookup] = deque()
         self._lookups: deque[Lookup] = deque()
@@ -111,6 +114,7 @@ class Watcher:
         self._page: tuple[int, dict[str, Any]] | None = None  # where a poll that goes on began, and goes on
         self._next_poll = 0.0
         self._took = 0.0
+        self._read_at = 0.0
         self._poll_failures = 0
         self._polled_last = False
         # Between the polls.
@@ -148,6 +152,12 @@ class Watcher:
     def beat(self) -> None:
         """Note a heartbeat of the scheduler."""
         self._rhythm = self._rhythm.beat(time.monotonic())
+
+    def figures(self) -> dict[str, float]:
+        """Return how much is in flight, and how old what is known of it is."""
+        in_flight = len(self._in_flight)
+        lag = time.monotonic() - self._read_at if in_flight else 0.0
+        return {"in_flight": in_flight, "feed_lag": max(lag, 0.0)}
 
     # The watcher's thread
 
@@ -191,7 +201,7 @@ class Watcher:
 
     def _resume(self) -> None:
         """Begin to read: nothing that is waited for ended before now, whatever the writers' clocks say of now."""
-        now = time.monotonic()
+        now = self._read_at = time.monotonic()
         self._newest_ms = int(time.time() * 1000) - LONG_OVERLAP_MS
         self._page = self._further_back = None
         self._next_further_back = now + LONG_OVERLAP_EVERY
@@ -236,7 +246,8 @@ class Watcher:
             return
         self._poll_failures = 0
         self._polled_last = True
-        self._took = time.monotonic() - began
+        self._read_at = time.monotonic()
+        self._took = self._read_at - began
         self._next_poll = 0.0 if self._page else self._rhythm.next_poll(began, self._took, self._settings.poll_interval)
 
     def _read_feed(self) -> None:
@@ -361,6 +372,7 @@ class Watcher:
         return self._table
 
     def _hang_up(self) -> None:
+        self._failed_calls.add()
         self._table = None
         self._disconnect()
 
