@@ -1,5 +1,6 @@
 //! A bridge as a caller sees it: where it is, its HTTP API, and its table.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -20,9 +21,7 @@ use thiserror::Error;
 
 /// How long a call may take: as long as the function behind it, and a little more.
 const CALL_TIMEOUT: Duration = Duration::from_secs(90);
-/// The partitions of the table's `due` index.
-const DUE: [&str; 4] = ["0", "1", "2", "3"];
-/// What one BatchGetItem takes.
+/// DynamoDB's limit on the keys of a BatchGetItem.
 const BATCH: usize = 100;
 
 /// Where the bridge is. Each may also come from the ready file of a local stack, or from the environment.
@@ -289,12 +288,9 @@ impl Bridge {
     /// The records of all submissions that have not ended.
     pub async fn in_flight(&self) -> Result<Vec<Record>, BridgeError> {
         let table = self.table()?;
-        let mut ids = Vec::new();
-        for shard in DUE {
-            ids.extend(table.ids_of("due", shard, usize::MAX).await?);
-        }
+        let ids = table.ids_in_due().await?;
         let mut records = table.records(&ids).await?;
-        // The index lags behind: what ended meanwhile is in it still.
+        // The index is eventually consistent: a submission that has just ended may still be in it.
         records.retain(|record| record.contains_key("due"));
         Ok(records)
     }
@@ -331,6 +327,17 @@ struct Table {
 }
 
 impl Table {
+    /// The keys of the `due` index, which holds exactly the submissions that have not ended.
+    async fn ids_in_due(&self) -> Result<Vec<String>, BridgeError> {
+        let scan = self.client.scan().table_name(&self.name).index_name("due");
+        let mut items = scan.into_paginator().items().send();
+        let mut ids = Vec::new();
+        while let Some(item) = items.next().await {
+            ids.extend(submission_id(&item.map_err(|error| self.error(error))?));
+        }
+        Ok(ids)
+    }
+
     /// The keys of one partition of an index, the latest first.
     async fn ids_of(&self, index: &str, partition: &str, most: usize) -> Result<Vec<String>, BridgeError> {
         let query = self
@@ -347,7 +354,7 @@ impl Table {
         while ids.len() < most {
             let Some(item) = pages.next().await else { break };
             let item = item.map_err(|error| self.error(error))?;
-            ids.extend(item.get("submission_id").and_then(|id| id.as_s().ok()).cloned());
+            ids.extend(submission_id(&item));
         }
         Ok(ids)
     }
@@ -358,7 +365,7 @@ impl Table {
             let key = |id: &String| [("submission_id".to_owned(), AttributeValue::S(id.clone()))].into();
             let keys = KeysAndAttributes::builder().set_keys(Some(batch.iter().map(key).collect())).build();
             let mut left = Some([(self.name.clone(), keys.map_err(|error| self.error(error))?)].into());
-            while let Some(keys) = left.filter(|left: &std::collections::HashMap<_, _>| !left.is_empty()) {
+            while let Some(keys) = left.filter(|left: &HashMap<_, _>| !left.is_empty()) {
                 let answer = self.client.batch_get_item().set_request_items(Some(keys)).send().await;
                 let answer = answer.map_err(|error| self.error(error))?;
                 let items = answer.responses.into_iter().flatten().flat_map(|(_, items)| items);
@@ -372,6 +379,10 @@ impl Table {
     fn error(&self, error: impl Into<aws_sdk_dynamodb::Error>) -> BridgeError {
         BridgeError::Table { table: self.name.clone(), source: Box::new(error.into()) }
     }
+}
+
+fn submission_id(item: &HashMap<String, AttributeValue>) -> Option<String> {
+    item.get("submission_id").and_then(|id| id.as_s().ok()).cloned()
 }
 
 /// An attribute as JSON; bytes are left out, no record shows them.

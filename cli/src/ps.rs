@@ -25,8 +25,8 @@ pub struct Ps {
     bridge: Where,
 }
 
-/// What the table holds and no one else is shown.
-const INNER: [&str; 6] = ["request", "content_hash", "rev", "feed", "due", "policy"];
+/// Attributes that are internal to the bridge.
+const INTERNAL: [&str; 8] = ["request", "content_hash", "nonce", "rev", "due", "check_at", "feed", "changed_at"];
 
 impl Ps {
     pub fn run(self) -> Result<(), ShowError> {
@@ -39,7 +39,7 @@ impl Ps {
             }
             if self.json {
                 for record in &mut records {
-                    record.retain(|name, _| !INNER.contains(&name.as_str()));
+                    record.retain(|name, _| !INTERNAL.contains(&name.as_str()));
                 }
                 output::say(json!(records));
             } else {

@@ -86,6 +86,7 @@ def test_a_deployer_may_do_what_cloudformation_does_in_his_name_and_no_more(gran
         ("operator", "lambda:InvokeFunctionUrl", arn("lambda", "function:prod-submit"), {}),
         ("operator", "dynamodb:UpdateItem", arn("dynamodb", "table/bridge-Table-1"), {}),
         ("operator", "dynamodb:Query", arn("dynamodb", "table/billing"), {}),
+        ("operator", "dynamodb:Scan", arn("dynamodb", "table/bridge-Table-1"), {}),
         ("operator", "ecs:RunTask", arn("ecs", "task-definition/etl:1"), {}),
         ("operator", "sqs:ReceiveMessage", arn("sqs", "billing"), {}),
         ("operator", "kms:Decrypt", EVERY_OPTION["KmsKeyArn"], {}),

@@ -77,6 +77,15 @@ def test_ps_lists_what_is_in_flight_and_stop_ends_it(cli: Cli) -> None:
     assert state == "cancelled"
 
 
+def test_ps_lists_what_waits_for_its_launch(start: Callable[..., LocalStack]) -> None:
+    stack = start(reconcile_every=0)
+    stack.rule(submission_id="waits", failure="RESOURCE:CPU", times=1)
+    assert stack.submit({"submission_id": "waits", "command": ["true"]})[0]["state"] == "queued"
+    (listed,) = json.loads(run_program("ps", "--json", ECS_BRIDGE_READY_FILE=stack.ready_file).stdout)
+    assert (listed["submission_id"], listed["state"]) == ("waits", "queued")
+    assert not listed.keys() & {"request", "nonce", "content_hash", "rev"}
+
+
 def test_a_bridge_that_nobody_named_is_asked_for() -> None:
     answer = run_program("show", "x")
     assert answer.returncode == 1
