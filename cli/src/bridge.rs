@@ -1,4 +1,4 @@
-//! A bridge as a caller sees it: where it is, its HTTP API, and its table.
+//! A deployed or local bridge: how to find it, its HTTP API, and its table.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -19,16 +19,16 @@ use serde::Deserialize;
 use serde_json::{Map, Number, Value};
 use thiserror::Error;
 
-/// How long a call may take: as long as the function behind it, and a little more.
+/// The timeout of a call: that of the function, and some seconds more.
 const CALL_TIMEOUT: Duration = Duration::from_secs(90);
 /// DynamoDB's limit on the keys of a BatchGetItem.
 const BATCH: usize = 100;
 
-/// Where the bridge is. Each may also come from the ready file of a local stack, or from the environment.
+/// How to find the bridge. Values may also come from the ready file of a local stack, or from the environment.
 #[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "Where the bridge is")]
+#[command(next_help_heading = "Bridge")]
 pub struct Where {
-    /// What `ecs-bridge local --ready-file` wrote [env: ECS_BRIDGE_READY_FILE]
+    /// The file that `ecs-bridge local --ready-file` wrote [env: ECS_BRIDGE_READY_FILE]
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
     /// The URL of the submit function [env: ECS_BRIDGE_URL]
@@ -40,7 +40,7 @@ pub struct Where {
     /// The deployment's name [env: ECS_BRIDGE_DEPLOYMENT]
     #[arg(long, value_name = "NAME")]
     deployment: Option<String>,
-    /// DynamoDB's endpoint, where it is not AWS's own [env: AWS_ENDPOINT_URL_DYNAMODB]
+    /// The endpoint of DynamoDB, if not that of AWS [env: AWS_ENDPOINT_URL_DYNAMODB]
     #[arg(long, value_name = "URL")]
     dynamodb_url: Option<String>,
     /// The region [default: from the URL, else from the AWS configuration]
@@ -57,7 +57,7 @@ struct ReadyFile {
     region: Option<String>,
 }
 
-/// A bridge that can be called.
+/// A client of a bridge.
 #[derive(Debug)]
 pub struct Bridge {
     url: Option<String>,
@@ -67,93 +67,96 @@ pub struct Bridge {
     connector: Connector,
 }
 
-/// Why a bridge could not be asked, or what it answered instead.
+/// Why a call to the bridge failed.
 #[derive(Debug, Error)]
 pub enum BridgeError {
-    /// Something is not known that is needed.
-    #[error("the {what} is not known: give {flag}, set {variable}, or name a local stack's --ready-file")]
+    /// A required value is not set.
+    #[error("the {what} is not set: use {flag}, {variable}, or the --ready-file of a local stack")]
     Unknown {
-        /// What.
+        /// The value.
         what: &'static str,
-        /// The flag that gives it.
+        /// Its flag.
         flag: &'static str,
-        /// The variable that does.
+        /// Its environment variable.
         variable: &'static str,
     },
-    /// The ready file cannot be used.
-    #[error("the ready file {}", path.display())]
+    /// The ready file cannot be read.
+    #[error("cannot read the ready file {}", path.display())]
     ReadyFile {
-        /// Where it is.
+        /// Its path.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
     /// No credentials.
     #[error("no AWS credentials to sign the call with")]
     Credentials(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The call did not come through.
+    /// The call failed without a response.
     #[error("cannot reach {url}")]
     Unreachable {
-        /// Whom.
+        /// Its URL.
         url: String,
-        /// Why not.
+        /// The cause.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The call took too long.
-    #[error("no answer from {0} in time")]
+    /// The call timed out.
+    #[error("the call of {0} timed out")]
     TimedOut(String),
     /// The bridge refused the call.
     #[error("{message} ({status}, {code}{})", request_id.as_ref().map(|id| format!(", request {id}")).unwrap_or_default())]
     Refused {
-        /// HTTP's.
+        /// The HTTP status.
         status: u16,
-        /// The bridge's.
+        /// The error code.
         code: String,
-        /// In the bridge's words.
+        /// The bridge's message.
         message: String,
-        /// To look for in its log.
+        /// The request's id in the function's log.
         request_id: Option<String>,
     },
-    /// The answer is not what the API promises.
-    #[error("the answer of {0} is not understood")]
+    /// The response is not one of the API.
+    #[error("the response of {0} is not one of the bridge's API")]
     NotUnderstood(String),
     /// DynamoDB refused.
-    #[error("the table {table} cannot be read")]
+    #[error("cannot read the table {table}")]
     Table {
         /// Its name.
         table: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: Box<aws_sdk_dynamodb::Error>,
     },
 }
 
 impl BridgeError {
-    /// Whether it may come right by itself.
-    pub fn may_pass(&self) -> bool {
+    /// Whether a retry may succeed.
+    pub fn is_retryable(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::TimedOut(_) => true,
             Self::Refused { status, .. } => *status >= 500 || *status == 429,
-            _ => false,
+            Self::Unknown { .. }
+            | Self::ReadyFile { .. }
+            | Self::Credentials(_)
+            | Self::NotUnderstood(_)
+            | Self::Table { .. } => false,
         }
     }
 
-    /// Whether the bridge knows nothing of what was asked for.
+    /// Whether the bridge does not know the submission or path.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Refused { status: 404, .. })
     }
 }
 
-/// One row of the table, or a record as the API shows it.
+/// A row of the table, or a record of the API.
 pub type Record = Map<String, Value>;
 
-/// Something of the bridge that went wrong, and how.
 type Boxed = Box<dyn std::error::Error + Send + Sync>;
 
 impl Where {
-    /// Finds out where the bridge is. What a flag says goes before the ready file, that before the environment.
+    /// Finds the bridge. Flags take precedence over the ready file, and that over the environment.
     pub async fn find(&self) -> Result<Bridge, BridgeError> {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let path = self.ready_file.clone().or_else(|| variable("ECS_BRIDGE_READY_FILE").map(PathBuf::from));
@@ -179,7 +182,7 @@ impl Where {
         if let Some(region) = region {
             config = config.region(Region::new(region));
         }
-        // A stack on this machine takes any signature: no credentials need to be had for it.
+        // A local stack accepts any signature, and so needs no credentials.
         if [&url, &dynamodb_url].into_iter().flatten().any(|url| is_local(url)) {
             config = config.credentials_provider(Credentials::for_tests());
         }
@@ -210,7 +213,7 @@ fn is_local(url: &str) -> bool {
 }
 
 impl Bridge {
-    /// Calls the API; the JSON of its answer.
+    /// Calls the API and returns the JSON of its response.
     pub async fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value, BridgeError> {
         let unknown = BridgeError::Unknown { what: "bridge's URL", flag: "--url", variable: "ECS_BRIDGE_URL" };
         let url = format!("{}{path}", self.url.as_ref().ok_or(unknown)?);
@@ -270,7 +273,7 @@ impl Bridge {
         request.try_into().map_err(|error: aws_smithy_runtime_api::http::HttpError| unreachable(error.into()))
     }
 
-    /// A submission's record, by the API.
+    /// The record of a submission, from the API.
     pub async fn record(&self, id: &str) -> Result<Record, BridgeError> {
         let path = format!("/v1/submissions/{id}");
         match self.call("GET", &path, None).await? {
@@ -295,7 +298,7 @@ impl Bridge {
         Ok(records)
     }
 
-    /// The records of the submissions that ended last, the newest first.
+    /// The records of the `most` submissions that ended last, the newest first.
     pub async fn ended(&self, most: usize) -> Result<Vec<Record>, BridgeError> {
         let unknown =
             BridgeError::Unknown { what: "deployment", flag: "--deployment", variable: "ECS_BRIDGE_DEPLOYMENT" };
@@ -309,7 +312,7 @@ impl Bridge {
     }
 }
 
-/// The refusal of a call, whoever it came from: the bridge, or Lambda before it.
+/// The error of a response, be it the bridge's or Lambda's own.
 fn refusal(status: u16, body: Value) -> BridgeError {
     let text = |at: &str| body.pointer(at).and_then(Value::as_str).map(str::to_owned);
     let message = text("/error/message").or_else(|| text("/Message")).or_else(|| text("/message"));
@@ -338,7 +341,7 @@ impl Table {
         Ok(ids)
     }
 
-    /// The keys of one partition of an index, the latest first.
+    /// The keys of a partition of an index, the latest first.
     async fn ids_of(&self, index: &str, partition: &str, most: usize) -> Result<Vec<String>, BridgeError> {
         let query = self
             .client
@@ -385,7 +388,7 @@ fn submission_id(item: &HashMap<String, AttributeValue>) -> Option<String> {
     item.get("submission_id").and_then(|id| id.as_s().ok()).cloned()
 }
 
-/// An attribute as JSON; bytes are left out, no record shows them.
+/// An attribute as JSON. Bytes, which no record shows, become null.
 fn json(value: AttributeValue) -> Value {
     match value {
         AttributeValue::S(text) => text.into(),
@@ -405,7 +408,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_region_of_a_function_url_is_in_it() {
+    fn the_region_is_read_from_a_function_url() {
         assert_eq!(region_of("https://abc.lambda-url.eu-central-1.on.aws/").as_deref(), Some("eu-central-1"));
         assert_eq!(region_of("http://127.0.0.1:8080"), None);
     }
@@ -419,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_keeps_the_bridges_words() {
+    fn a_refusal_has_the_message_of_the_bridge_or_of_lambda() {
         let body = serde_json::json!({"error": {"code": "too_large", "message": "too much"}, "request_id": "r"});
         assert_eq!(refusal(413, body).to_string(), "too much (413, too_large, request r)");
         assert_eq!(refusal(403, serde_json::json!({"Message": "Forbidden"})).to_string(), "Forbidden (403, no code)");

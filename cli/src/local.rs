@@ -20,13 +20,13 @@ pub struct Local {
 
 #[derive(Subcommand)]
 enum Helper {
-    /// Reads {"pattern", "event"} lines; answers each with true, false, or {"error"}
+    /// Read lines of {"pattern", "event"}, and write true, false or {"error"} for each
     #[command(hide = true)]
     MatchPattern,
-    /// Ends what a run left behind, once standard input closes
+    /// End the processes that a run left behind, once standard input closes
     #[command(hide = true)]
     Watchdog {
-        /// The run's name
+        /// The name of the run
         run: String,
     },
 }

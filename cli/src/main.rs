@@ -1,4 +1,4 @@
-//! `ecs-bridge`: the local stack, and what a person at a terminal wants of a bridge.
+//! `ecs-bridge`: runs the local stack, and submits, shows, lists and stops submissions.
 
 mod bridge;
 mod local;

@@ -1,4 +1,4 @@
-//! What is written to the terminal: errors on one line, tables, times.
+//! Output on the terminal: errors on one line, tables, times.
 
 use std::error::Error;
 use std::fmt::Display;
@@ -10,13 +10,13 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::bridge::Record;
 
-/// The error, and what caused it, on one line of standard error.
+/// Writes the error and its causes on one line to standard error.
 pub fn report(error: &dyn Error) {
     let mut line = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
         let text = error.to_string();
-        // Some errors repeat their cause in their own words.
+        // Some errors repeat their cause.
         if !line.ends_with(&text) {
             line.push_str(": ");
             line.push_str(&text);
@@ -26,12 +26,12 @@ pub fn report(error: &dyn Error) {
     eprintln!("ecs-bridge: {line}");
 }
 
-/// Writes a line to standard output. Nobody may read it any more: `ecs-bridge ps | head` is no error.
+/// Writes a line to standard output. A closed pipe, as with `ecs-bridge ps | head`, is not an error.
 pub fn say(line: impl Display) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
-/// A field of a record as text, `-` where it is absent.
+/// An attribute of a record as text, `-` if absent.
 pub fn text(record: &Record, name: &str) -> String {
     match record.get(name) {
         None | Some(Value::Null) => "-".into(),
@@ -63,7 +63,7 @@ pub fn duration(millis: i64) -> String {
     }
 }
 
-/// Rows under their headings, each column as wide as it must be.
+/// Rows under their headings, in aligned columns.
 pub fn table<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -> String {
     let mut widths = headings.map(str::len);
     for row in rows {
@@ -79,7 +79,7 @@ pub fn table<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -> Strin
     std::iter::once(line(headings)).chain(rows).collect()
 }
 
-/// The part of a task's ARN that differs from task to task.
+/// The id of the record's task.
 pub fn task_id(record: &Record) -> String {
     let arn = text(record, "task_arn");
     arn.rsplit('/').next().unwrap_or(&arn).to_owned()
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_as_exact_as_one_reads_them() {
+    fn durations_are_rounded_to_two_units() {
         for (millis, text) in [
             (-5, "0.0s"),
             (430, "0.4s"),

@@ -1,4 +1,4 @@
-//! `ecs-bridge profile import`: from the configuration of Airflow's AwsEcsExecutor to a profile that launches alike.
+//! `ecs-bridge profile import`: converts the configuration of Airflow's AwsEcsExecutor to a profile.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,17 +11,17 @@ use crate::output;
 
 const SECTION: &str = "aws_ecs_executor";
 const VARIABLES: &str = "AIRFLOW__AWS_ECS_EXECUTOR__";
-/// Options that are about the executor itself: the bridge has them elsewhere, or has no need of them.
+/// Options of the executor itself, which the bridge configures elsewhere or does not need.
 const NOT_LAUNCHING: [&str; 4] = ["conn_id", "region_name", "check_health_on_startup", "max_run_task_attempts"];
-/// Options that stand at the top of RunTask's parameters.
+/// Options that are RunTask's own parameters.
 const PARAMETERS: [&str; 5] =
     ["capacity_provider_strategy", "cluster", "launch_type", "platform_version", "task_definition"];
-/// Options that stand in the network configuration or name the container.
+/// Options of the network configuration, and the name of the container.
 const PLACED: [&str; 4] = ["assign_public_ip", "container_name", "security_groups", "subnets"];
-/// What the bridge sets itself in every request, and refuses in a profile.
+/// The RunTask parameters that the bridge sets itself, and refuses in a profile.
 const OURS: [&str; 3] = ["count", "startedBy", "clientToken"];
 
-/// Profiles of a deployment
+/// Work with profiles
 #[derive(Args)]
 pub struct Profile {
     #[command(subcommand)]
@@ -33,13 +33,13 @@ enum ProfileCommand {
     Import(Import),
 }
 
-/// Make a profile of AwsEcsExecutor's configuration
+/// Convert the configuration of AwsEcsExecutor to a profile
 ///
-/// Reads the section [aws_ecs_executor] of airflow.cfg and, over it, the variables AIRFLOW__AWS_ECS_EXECUTOR__*.
-/// Writes profiles as the bridge takes them to standard output, and what to look at to standard error.
+/// Reads the section [aws_ecs_executor] of airflow.cfg and the variables AIRFLOW__AWS_ECS_EXECUTOR__*, which take
+/// precedence. Writes the profile to standard output, and notes on what to check to standard error.
 #[derive(Args)]
 struct Import {
-    /// Airflow's configuration [default: $AIRFLOW_HOME/airflow.cfg or ~/airflow/airflow.cfg, if there is one]
+    /// Airflow's configuration [default: $AIRFLOW_HOME/airflow.cfg or ~/airflow/airflow.cfg, if it exists]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// The profile's name
@@ -47,34 +47,34 @@ struct Import {
     name: String,
 }
 
-/// Why no profile can be made.
+/// Why the conversion failed.
 #[derive(Debug, Error)]
 pub enum ImportError {
     /// The file cannot be read.
-    #[error("{}", path.display())]
+    #[error("cannot read {}", path.display())]
     File {
-        /// Which.
+        /// Its path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
     /// There is nothing to import.
-    #[error("neither a section [{SECTION}] nor variables {VARIABLES}* were found")]
+    #[error("found neither a section [{SECTION}] nor variables {VARIABLES}*")]
     Nothing,
-    /// An option that cannot be done without.
+    /// A required option is not set.
     #[error("{0} is not set")]
     Missing(&'static str),
-    /// An option whose value makes no sense.
-    #[error("{option} is {expected}")]
+    /// An option has an invalid value.
+    #[error("{option} must be {expected}")]
     Malformed {
         /// Its name.
         option: &'static str,
-        /// What it should be.
+        /// What it must be.
         expected: &'static str,
     },
-    /// Two that exclude one another.
-    #[error("capacity_provider_strategy and launch_type exclude one another")]
+    /// Two options exclude each other.
+    #[error("capacity_provider_strategy and launch_type are mutually exclusive")]
     BothKinds,
 }
 
@@ -104,12 +104,13 @@ fn options(config: Option<PathBuf>) -> Result<Options, ImportError> {
     options.extend(
         std::env::vars().filter_map(|(name, value)| Some((name.strip_prefix(VARIABLES)?.to_ascii_lowercase(), value))),
     );
-    // Airflow takes an empty option for none.
+    // To Airflow an empty option is not set.
     options.retain(|_, value| !value.trim().is_empty());
     if options.is_empty() { Err(ImportError::Nothing) } else { Ok(options) }
 }
 
-/// The options of the section, read as Python's configparser does: continued lines are indented, `%%` is a percent sign.
+/// The options of the section, parsed as Python's configparser does: continuation lines are indented, `%%` is a percent
+/// sign.
 fn section(text: &str) -> Options {
     let mut options = Options::new();
     let mut inside = false;
@@ -139,7 +140,7 @@ fn section(text: &str) -> Options {
     options
 }
 
-/// The profile, and what its owner should look at.
+/// The profile, and notes for its owner.
 fn convert(options: &Options) -> Result<(Value, Vec<String>), ImportError> {
     let mut notes = Vec::new();
     let mut given: Map<String, Value> = Map::new();
@@ -152,7 +153,7 @@ fn convert(options: &Options) -> Result<(Value, Vec<String>), ImportError> {
     given.entry("platform_version").or_insert_with(|| "LATEST".into());
     given.entry("assign_public_ip").or_insert_with(|| "False".into());
     if let Some(text) = options.get("run_task_kwargs") {
-        let expected = "no JSON object";
+        let expected = "a JSON object";
         let malformed = ImportError::Malformed { option: "run_task_kwargs", expected };
         given.extend(serde_json::from_str::<Map<String, Value>>(text).map_err(|_| malformed)?);
     }
@@ -160,7 +161,7 @@ fn convert(options: &Options) -> Result<(Value, Vec<String>), ImportError> {
         given.insert("capacity_provider_strategy".into(), strategy(text)?);
     }
 
-    // Said once more in camelCase, an option of RunTask is the same.
+    // In camelCase an option has the name of the RunTask parameter.
     let mut run_task = camel_case(given);
     let ec2 = run_task.get("launchType").and_then(Value::as_str) == Some("EC2");
     match (run_task.contains_key("launchType"), run_task.contains_key("capacityProviderStrategy")) {
@@ -168,20 +169,20 @@ fn convert(options: &Options) -> Result<(Value, Vec<String>), ImportError> {
         (false, false) => {
             run_task.insert("launchType".into(), "FARGATE".into());
             notes.push(
-                "neither launch type nor capacity provider strategy is set: FARGATE, as AwsEcsExecutor does for a cluster \
-                 without a default strategy; remove launchType if yours has one"
+                "neither launch type nor capacity provider strategy is set: launchType is FARGATE, as AwsEcsExecutor sets it for \
+                 a cluster without a default strategy; remove it if your cluster has one"
                     .to_owned(),
             );
         }
         _ => {}
     }
     if ec2 {
-        // AwsEcsExecutor drops it, too: only Fargate has platform versions.
+        // AwsEcsExecutor drops it too: only Fargate has platform versions.
         run_task.remove("platformVersion");
     }
     for name in OURS {
         if run_task.remove(name).is_some() {
-            notes.push(format!("{name} is left out: the bridge sets it in every request"));
+            notes.push(format!("{name} is omitted: the bridge sets it in every request"));
         }
     }
     if !run_task.contains_key("taskDefinition") {
@@ -194,48 +195,48 @@ fn convert(options: &Options) -> Result<(Value, Vec<String>), ImportError> {
 
     let mut profile = json!({"container_name": container, "run_task": run_task});
     if let Some(attempts) = options.get("max_run_task_attempts") {
-        let malformed = ImportError::Malformed { option: "max_run_task_attempts", expected: "no whole number above 0" };
+        let malformed = ImportError::Malformed { option: "max_run_task_attempts", expected: "a whole number above 0" };
         let attempts = attempts.trim().parse::<u32>().ok().filter(|attempts| *attempts > 0).ok_or(malformed)?;
         profile.as_object_mut().map(|profile| profile.insert("max_attempts".into(), attempts.into()));
         notes.push(
-            "max_attempts counts only launches whose container never started; AwsEcsExecutor repeats others, too"
+            "max_attempts counts only launches whose container never started; AwsEcsExecutor also repeats others"
                 .to_owned(),
         );
     }
     let known =
         |name: &str| [&PARAMETERS[..], &PLACED, &NOT_LAUNCHING].concat().contains(&name) || name == "run_task_kwargs";
     for name in options.keys().filter(|name| !known(name)) {
-        notes.push(format!("{name} is no option of AwsEcsExecutor that can be imported"));
+        notes.push(format!("{name} is not an option of AwsEcsExecutor that can be imported"));
     }
     notes.push("no overrides are allowed: add what tasks set in executor_config to allow_overrides".to_owned());
     Ok((profile, notes))
 }
 
-/// JSON, or Python's spelling of it, as Airflow's own example has it.
+/// JSON, or a Python literal, as in Airflow's own example.
 fn strategy(text: &str) -> Result<Value, ImportError> {
-    let expected = "no list of capacity providers";
+    let expected = "a list of capacity providers";
     let parsed = serde_json::from_str(text).or_else(|_| serde_json::from_str(&text.replace('\'', "\"")));
     let malformed = ImportError::Malformed { option: "capacity_provider_strategy", expected };
     parsed.ok().filter(Value::is_array).ok_or(malformed)
 }
 
-/// The container's name stands in the profile, and in the first of the container overrides, if there are any.
+/// Sets the container's name in the first of the container overrides, if any.
 fn name_container(run_task: &mut Map<String, Value>, container: &str) -> Result<(), ImportError> {
     let Some(overrides) = run_task.get_mut("overrides") else { return Ok(()) };
     let malformed =
-        ImportError::Malformed { option: "run_task_kwargs", expected: "not what RunTask takes in overrides" };
+        ImportError::Malformed { option: "run_task_kwargs", expected: "an object whose overrides RunTask accepts" };
     let Some(containers) = overrides.get_mut("containerOverrides") else { return Ok(()) };
     let Some(first) = containers.as_array_mut().and_then(|containers| containers.first_mut()) else {
         return Err(malformed);
     };
     let first = first.as_object_mut().ok_or(malformed)?;
     first.insert("name".into(), container.into());
-    // It is the submission's.
+    // The command comes from the submission.
     first.remove("command");
     Ok(())
 }
 
-/// Subnets, security groups and the public address go where RunTask wants them, over a network configuration of the
+/// Moves subnets, security groups and the public address into the network configuration, which replaces that of
 /// run_task_kwargs, as AwsEcsExecutor does.
 fn place_network(run_task: &mut Map<String, Value>, ec2: bool) -> Result<(), ImportError> {
     let list = |value: Value| match value {
@@ -264,7 +265,7 @@ fn place_network(run_task: &mut Map<String, Value>, ec2: bool) -> Result<(), Imp
     Ok(())
 }
 
-/// Keys in camelCase, in objects within objects, too; tags keep theirs.
+/// The object with its keys, also of nested objects, in camelCase. Those of tags are kept.
 fn camel_case(object: Map<String, Value>) -> Map<String, Value> {
     let entries = object.into_iter().map(|(key, value)| match value {
         Value::Object(inner) if !key.eq_ignore_ascii_case("tags") => (camelize(&key), Value::Object(camel_case(inner))),
@@ -293,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn a_usual_section_becomes_a_profile() {
+    fn a_section_becomes_a_profile() {
         let profile = import(
             "[core]\nexecutor = x\n[aws_ecs_executor]\n# a comment\nregion_name = eu-central-1\ncluster = jobs\n\
              container_name = airflow\ntask_definition = airflow:3\nsubnets = subnet-1,subnet-2\n\
@@ -309,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn run_task_kwargs_go_over_the_options_in_either_spelling() {
+    fn run_task_kwargs_take_precedence_in_either_spelling() {
         let profile = import(
             "[aws_ecs_executor]\ncluster = jobs\ncontainer_name = main\ntask_definition = a\nsubnets = s\n\
              capacity_provider_strategy = [{'capacityProvider': 'FARGATE_SPOT', 'weight': 1}]\n\
@@ -337,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn what_airflow_would_refuse_is_refused() {
+    fn a_configuration_that_airflow_refuses_is_refused() {
         let section = |more: &str| format!("[aws_ecs_executor]\ncontainer_name = m\ntask_definition = a\n{more}");
         assert!(matches!(import(&section("security_groups = sg")), Err(ImportError::Missing("subnets"))));
         let both = "subnets = s\nlaunch_type = EC2\ncapacity_provider_strategy = []";

@@ -12,10 +12,10 @@ use crate::show::ShowError;
 /// List the submissions that have not ended
 #[derive(Args)]
 pub struct Ps {
-    /// Also those that ended last
+    /// Also list those that ended last
     #[arg(long)]
     all: bool,
-    /// How many of these at most
+    /// The number of ended ones to list at most
     #[arg(long, value_name = "N", default_value_t = 100, requires = "all")]
     last: usize,
     /// Write the records as a JSON array

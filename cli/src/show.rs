@@ -7,7 +7,7 @@ use thiserror::Error;
 use crate::bridge::{BridgeError, Record, Where};
 use crate::output::{self, iso};
 
-/// Show all that is known of a submission
+/// Show the record of a submission
 #[derive(Args)]
 pub struct Show {
     /// The submission's id
@@ -19,16 +19,16 @@ pub struct Show {
     bridge: Where,
 }
 
-/// Why nothing can be shown.
+/// Why a command failed.
 #[derive(Debug, Error)]
 pub enum ShowError {
-    /// Nobody submitted it, or too long ago.
+    /// There is no such submission, or its record has expired.
     #[error("no submission {0}")]
     NotFound(String),
-    /// The bridge did not answer as it should.
+    /// The bridge failed.
     #[error(transparent)]
     Bridge(#[from] BridgeError),
-    /// The machine refuses something.
+    /// The operating system failed.
     #[error(transparent)]
     Io(#[from] std::io::Error),
 }
@@ -51,7 +51,7 @@ impl Show {
 
 fn describe(record: &Record) -> String {
     let width = record.keys().map(String::len).max().unwrap_or_default();
-    // First what one looks for, then the rest.
+    // The most wanted attributes first.
     let first = ["submission_id", "state", "exit_code", "reason", "attempt", "stop_code", "stopped_reason", "task_arn"];
     let known = first.into_iter().filter(|name| record.contains_key(*name));
     let rest = record.keys().map(String::as_str).filter(|name| !first.contains(name));
@@ -61,9 +61,9 @@ fn describe(record: &Record) -> String {
 fn shown(record: &Record, name: &str) -> String {
     let time = output::millis(record, name);
     match time {
-        // In seconds, as DynamoDB wants it.
+        // In seconds, the unit of DynamoDB's time to live.
         Some(time) if name == "expires_at" => iso(time.saturating_mul(1_000)),
-        Some(time) if name.ends_with("_at") || matches!(name, "launch_deadline" | "unanswered_since") => iso(time),
+        Some(time) if name.ends_with("_at") || name.ends_with("_since") || name == "launch_deadline" => iso(time),
         _ => output::text(record, name),
     }
 }

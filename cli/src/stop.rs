@@ -9,19 +9,19 @@ use crate::bridge::Where;
 use crate::output::{self, text};
 use crate::show::ShowError;
 
-/// What one call takes.
+/// The API's limit on ids in a call.
 const BATCH: usize = 100;
 
-/// Stop submissions: what is queued is never launched, what runs is ended
+/// Stop submissions: one that is queued is never launched, one that runs is stopped
 #[derive(Args)]
 pub struct Stop {
     /// The submissions' ids
     #[arg(required = true, value_name = "ID")]
     ids: Vec<String>,
-    /// Why, for those who look later
+    /// The reason, which is recorded
     #[arg(long, default_value = "stopped by ecs-bridge stop")]
     reason: String,
-    /// Write the answers as JSON, one a line
+    /// Write the results as JSON, one a line
     #[arg(long)]
     json: bool,
     #[command(flatten)]

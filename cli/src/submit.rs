@@ -10,39 +10,39 @@ use thiserror::Error;
 use crate::bridge::{Bridge, BridgeError, Record, Where};
 use crate::output;
 
-/// What `submit --wait` ends with where the command has no exit code.
+/// The exit code of `submit --wait` if the command has none.
 const NO_EXIT_CODE: u8 = 125;
-/// What it ends with where the submission could not be made or followed.
+/// The exit code of `submit --wait` if submitting or following failed.
 const NOT_SUBMITTED: u8 = 126;
-/// How long the bridge may be out of reach while a submission is followed.
+/// How long the bridge may be unreachable while a submission is followed.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Submit a command, and follow it to its end if asked to
+/// Submit a command, and follow it until it ends if --wait is given
 #[derive(Args)]
 #[command(after_help = "\
-With --wait the process ends with the command's exit code; with 125 where there is none (the submission was rejected, \
-expired, cancelled or lost, or failed without one), and with 126 where it could not be made or followed. \
-A submission goes on when following it is interrupted: see `ecs-bridge show` and `ecs-bridge stop`.")]
+With --wait the exit code is that of the command; 125 if it has none (the submission was rejected, expired, cancelled or \
+lost, or failed without one); 126 if submitting or following failed. Interrupting --wait does not stop the submission: see \
+`ecs-bridge show` and `ecs-bridge stop`.")]
 pub struct Submit {
-    /// The profile to launch it by
+    /// The profile to launch it with
     #[arg(long, value_name = "NAME")]
     profile: Option<String>,
-    /// The submission's id: the same id and command again is the same submission [default: a new one]
+    /// The submission's id; submitting the same id and command again does not run it again [default: a new UUID]
     #[arg(long, value_name = "ID")]
     id: Option<String>,
-    /// A word of your own about it
+    /// A label of the submission; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
     label: Vec<(String, String)>,
-    /// RunTask parameters over the profile's, as far as it allows them
+    /// RunTask parameters that override the profile's, as far as it allows
     #[arg(long, value_name = "JSON", value_parser = object)]
     overrides: Option<Map<String, Value>>,
-    /// Launch it within so many seconds, or not at all
+    /// Do not launch it later than this many seconds from now
     #[arg(long, value_name = "SECONDS")]
     launch_within: Option<u64>,
-    /// Follow it to its end
+    /// Follow it until it ends
     #[arg(long)]
     wait: bool,
-    /// Write JSON: the answer, and with --wait the record after each change, one a line
+    /// Write JSON: the result, or with --wait the record after each change, one a line
     #[arg(long)]
     json: bool,
     /// The command
@@ -58,7 +58,7 @@ enum SubmitError {
     Bridge(#[from] BridgeError),
     #[error("{message} ({code})")]
     Item { code: String, message: String },
-    #[error("the answer has no submission in it")]
+    #[error("the response holds no submission")]
     NoItem,
 }
 
@@ -134,41 +134,41 @@ impl Submit {
         item
     }
 
-    /// Tells each change until the submission has ended; its last record.
+    /// Writes each change until the submission has ended, and returns its last record.
     async fn follow(&self, bridge: &Bridge, id: &str, began: Instant) -> Result<Record, SubmitError> {
-        let mut told = String::new();
-        let mut heard = Instant::now();
+        let mut written = String::new();
+        let mut answered = Instant::now();
         loop {
             let record = match bridge.record(id).await {
                 Ok(record) => record,
-                Err(error) if error.may_pass() && heard.elapsed() < PATIENCE => {
+                Err(error) if error.is_retryable() && answered.elapsed() < PATIENCE => {
                     output::report(&error);
                     tokio::time::sleep(Duration::from_secs(2)).await;
                     continue;
                 }
                 Err(error) => return Err(error.into()),
             };
-            heard = Instant::now();
+            answered = Instant::now();
             let line = describe(&record);
-            if line != told {
+            if line != written {
                 if self.json {
                     output::say(Value::Object(record.clone()));
                 } else {
                     output::say(format!("{:>7.1}s  {line}", began.elapsed().as_secs_f64()));
                 }
-                told = line;
+                written = line;
             }
             if has_ended(&record) {
                 return Ok(record);
             }
-            // Quick at first, for a command that is over at once; later no more than a person would look.
+            // Short at first, for a command that ends at once.
             let pause = (began.elapsed() / 20).clamp(Duration::from_millis(100), Duration::from_secs(2));
             tokio::time::sleep(pause).await;
         }
     }
 }
 
-/// A submission that has ended is in the feed of ended ones, and has these states.
+/// Whether its state is terminal.
 fn has_ended(record: &Record) -> bool {
     let state = output::text(record, "state");
     matches!(state.as_str(), "succeeded" | "failed" | "rejected" | "expired" | "cancelled" | "lost")
@@ -189,10 +189,10 @@ fn describe(record: &Record) -> String {
     line
 }
 
-/// The command's exit code as a process can end with it.
+/// The command's exit code, as a process can return it.
 fn exit_code(record: &Record) -> u8 {
     let Some(code) = record.get("exit_code").and_then(Value::as_i64) else { return NO_EXIT_CODE };
-    // Only eight bits come through; what is not 0 must not become it.
+    // Only eight bits are returned. A code other than 0 must not become 0.
     match u8::try_from(code & 0xff).unwrap_or(1) {
         0 if code != 0 => 1,
         code => code,
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_says_what_is_known() {
+    fn a_line_has_what_is_known() {
         let fields = json!({"state": "failed", "attempt": 2, "task_arn": "arn:x:task/c/abc", "exit_code": 7});
         assert_eq!(describe(&record(fields)), "failed, attempt 2, task abc, exit code 7");
     }

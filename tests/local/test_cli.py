@@ -19,7 +19,7 @@ def cli(start: Callable[..., LocalStack]) -> Cli:
     return lambda *arguments: run_program(*arguments, ECS_BRIDGE_READY_FILE=stack.ready_file)
 
 
-def test_waiting_ends_with_the_commands_exit_code(cli: Cli) -> None:
+def test_wait_returns_the_commands_exit_code(cli: Cli) -> None:
     answer = cli("submit", "--wait", "--id", "seven", "--", "sh", "-c", "exit 7")
     assert answer.returncode == 7, answer.stderr
     first, *changes = answer.stdout.splitlines()
@@ -28,22 +28,22 @@ def test_waiting_ends_with_the_commands_exit_code(cli: Cli) -> None:
     assert "exit code 7" in changes[-1]
 
 
-def test_success_ends_with_zero(cli: Cli) -> None:
+def test_wait_returns_0_after_success(cli: Cli) -> None:
     assert cli("submit", "--wait", "--", "true").returncode == 0
 
 
-def test_what_has_no_exit_code_ends_with_125(cli: Cli) -> None:
+def test_wait_returns_125_without_an_exit_code(cli: Cli) -> None:
     answer = cli("submit", "--wait", "--launch-within", "0", "--id", "late", "--", "true")
     assert answer.returncode == 125, answer.stdout + answer.stderr
 
 
-def test_what_is_not_taken_ends_with_126_and_the_bridges_words(cli: Cli) -> None:
+def test_wait_returns_126_and_the_bridges_message_if_the_item_is_refused(cli: Cli) -> None:
     answer = cli("submit", "--wait", "--profile", "nobody", "--", "true")
     assert answer.returncode == 126
     assert "unknown_profile" in answer.stderr
 
 
-def test_a_conflict_is_told(cli: Cli) -> None:
+def test_a_conflict_is_reported(cli: Cli) -> None:
     assert cli("submit", "--wait", "--id", "twice", "--", "true").returncode == 0
     answer = cli("submit", "--id", "twice", "--", "false")
     assert (answer.returncode, "conflict" in answer.stderr) == (1, True)
@@ -56,7 +56,7 @@ def test_json_is_one_record_a_line(cli: Cli) -> None:
     assert records[-1]["labels"] == {"a": "b"}
 
 
-def test_show_tells_all_and_says_when_there_is_nothing(cli: Cli) -> None:
+def test_show_writes_the_record_or_that_there_is_none(cli: Cli) -> None:
     cli("submit", "--wait", "--id", "shown", "--", "sh", "-c", "exit 3")
     shown = cli("show", "shown")
     assert "exit_code" in shown.stdout
@@ -65,7 +65,7 @@ def test_show_tells_all_and_says_when_there_is_nothing(cli: Cli) -> None:
     assert (answer.returncode, answer.stderr) == (1, "ecs-bridge: no submission nobody\n")
 
 
-def test_ps_lists_what_is_in_flight_and_stop_ends_it(cli: Cli) -> None:
+def test_ps_lists_what_is_in_flight_until_stop_ends_it(cli: Cli) -> None:
     cli("submit", "--id", "long", "--", "sleep", "600")
     listed = json.loads(cli("ps", "--json").stdout)
     assert [record["submission_id"] for record in listed] == ["long"]
@@ -86,7 +86,7 @@ def test_ps_lists_what_waits_for_its_launch(start: Callable[..., LocalStack]) ->
     assert not listed.keys() & {"request", "nonce", "content_hash", "rev"}
 
 
-def test_a_bridge_that_nobody_named_is_asked_for() -> None:
+def test_without_a_bridge_the_error_names_the_flags() -> None:
     answer = run_program("show", "x")
     assert answer.returncode == 1
     assert "--url" in answer.stderr
