@@ -7,8 +7,6 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow_ecs_bridge.outcome import Verdict, outcome
-
 if TYPE_CHECKING:
     from airflow_ecs_bridge.job import Job
     from airflow_ecs_bridge.table import Record
@@ -75,7 +73,7 @@ def judge(orphan: Orphan, record: Record | None) -> Plan:
     if not record.ended:
         return Plan.WATCH
     revoked = record.state == "cancelled" and REVOKED in (record.reason or "")
-    if orphan.queued and (revoked or outcome(record).verdict is Verdict.RELEASED):
+    if orphan.queued and (revoked or record.state == "expired"):
         return Plan.LEAVE
     return Plan.REPORT
 

@@ -146,18 +146,23 @@ class Bridge:
         return Table(self._aws.dynamodb(), self._settings.table, self._settings.deployment)
 
 
-def task_log(settings: Settings, external_executor_id: str | None) -> list[str]:
-    """Return what the bridge knows of a running task, or why that is not known; never raises, takes seconds at most."""
-    submission_id = submission_id_of(external_executor_id)
-    if submission_id is None:
-        return []
+class LogView:
+    """What the log view shows of running tasks; one for each executor, so that its session and connections are kept."""
 
-    def ask() -> list[str]:
-        aws = Aws(settings)
-        client = BridgeClient(settings.submit_url, aws, tasklog.TIMEOUT)
-        return tasklog.describe(client.show(submission_id), settings, aws.region())
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._client = BridgeClient(settings.submit_url, Aws(settings), tasklog.TIMEOUT)
 
-    try:
-        return bounded(ask, tasklog.TIMEOUT, "ecs-bridge-log")
-    except Exception as error:
-        return [f"ECS bridge: submission {submission_id} could not be looked up: {error}"]
+    def lines(self, external_executor_id: str | None) -> list[str]:
+        """Return what the bridge knows of a task, or why that is not known; never raises, takes seconds at most."""
+        submission_id = submission_id_of(external_executor_id)
+        if submission_id is None:
+            return []
+
+        def ask() -> list[str]:
+            return tasklog.describe(self._client.show(submission_id), self._settings)
+
+        try:
+            return bounded(ask, tasklog.TIMEOUT, "ecs-bridge-log")
+        except Exception as error:
+            return [f"ECS bridge: submission {submission_id} could not be looked up: {error}"]

@@ -77,6 +77,8 @@ class Settings:
     region_name: str | None
     check_health_on_startup: bool
     queue_profiles: QueueProfiles
+    allowed_profiles: frozenset[str] | None
+    """None: all."""
     poll_interval: float
     lookup_interval: float
     census_interval: float
@@ -100,6 +102,7 @@ class Settings:
             region_name=reader.text("region_name"),
             check_health_on_startup=reader.boolean("check_health_on_startup"),
             queue_profiles=reader.queue_profiles("queue_profiles"),
+            allowed_profiles=reader.profiles("allowed_profiles"),
             poll_interval=reader.seconds("poll_interval", least=0.1),
             lookup_interval=reader.seconds("lookup_interval", least=1),
             census_interval=reader.seconds("census_interval", least=1),
@@ -170,6 +173,15 @@ class _Reader:
             self.errors.append(f"{option} must be a number of seconds, at least {least:g}, not {value!r}")
             return least
         return number
+
+    def profiles(self, option: str) -> frozenset[str] | None:
+        value = self.text(option)
+        if value is None:
+            return None
+        names = frozenset(name.strip() for name in value.split(","))
+        if wrong := sorted(name for name in names if not PROFILE_NAME.fullmatch(name)):
+            self.errors.append(f"{option} has what is no profile's name: {', '.join(map(repr, wrong))}")
+        return names
 
     def queue_profiles(self, option: str) -> QueueProfiles:
         try:

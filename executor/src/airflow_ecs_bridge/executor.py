@@ -34,11 +34,11 @@ from airflow.utils.state import TaskInstanceState
 
 from airflow_ecs_bridge import adoption
 from airflow_ecs_bridge.adoption import Orphan, Plan
-from airflow_ecs_bridge.bridge import Bridge, task_log
+from airflow_ecs_bridge.bridge import Bridge, LogView
 from airflow_ecs_bridge.census import Held
 from airflow_ecs_bridge.config import ConfigError, Settings
 from airflow_ecs_bridge.job import Job
-from airflow_ecs_bridge.outcome import Outcome, Verdict, outcome
+from airflow_ecs_bridge.outcome import AIRFLOW_3, Outcome, Verdict, outcome
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,7 +51,6 @@ if TYPE_CHECKING:
 
     Key: TypeAlias = Any  # a TaskInstanceKey or, from 3.3 on, a CallbackKey
 
-AIRFLOW_3 = hasattr(BaseExecutor, "jwt_generator")
 CALLBACKS = hasattr(base_executor, "state_class_for_key")  # from 3.3 on their ends can be told by their keys
 
 log = logging.getLogger(__name__)
@@ -102,6 +101,10 @@ class EcsBridgeExecutor(BaseExecutor):
     def settings(self) -> Settings:
         """The options, read at the first use."""
         return Settings.from_conf(self.conf)
+
+    @cached_property
+    def _log_view(self) -> LogView:
+        return LogView(self.settings)
 
     # Life
 
@@ -478,7 +481,7 @@ class EcsBridgeExecutor(BaseExecutor):
             self._track(orphan.key, orphan.submission_id)
         elif plan is Plan.REPORT and record:
             self._track(orphan.key, record.submission_id)
-            self._results.put(outcome(record))
+            self._results.put(outcome(record, self.settings))
         elif plan is Plan.LEAVE:
             self._untrack(orphan.key)
             self.running.discard(orphan.key)
@@ -530,7 +533,7 @@ class EcsBridgeExecutor(BaseExecutor):
     def get_task_log(self, ti: TaskInstance, try_number: int) -> tuple[list[str], list[str]]:
         """Say what the bridge knows of a running task; called in the API server, on an instance never started."""
         try:
-            return task_log(self.settings, ti.external_executor_id), []
+            return self._log_view.lines(ti.external_executor_id), []
         except ConfigError as error:
             return [str(error)], []
 

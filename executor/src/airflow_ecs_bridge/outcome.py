@@ -6,8 +6,15 @@ import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from airflow.executors.base_executor import BaseExecutor
+
+from airflow_ecs_bridge.tasklog import cloudwatch_link
+
 if TYPE_CHECKING:
+    from airflow_ecs_bridge.config import Settings
     from airflow_ecs_bridge.table import Record
+
+AIRFLOW_3 = hasattr(BaseExecutor, "jwt_generator")
 
 
 class Verdict(enum.Enum):
@@ -31,22 +38,22 @@ class Outcome:
     info: str | None = None
 
 
-def outcome(record: Record) -> Outcome:
+def outcome(record: Record, settings: Settings) -> Outcome:
     """Judge a record in a terminal state."""
     if record.state == "succeeded":
         # Airflow 3's worker fails its task when it is interrupted, and exits with 0: only this says why.
         eventful = record.reason or record.attempts or record.stop_code not in (None, "EssentialContainerExited")
-        return Outcome(record.submission_id, Verdict.SUCCEEDED, explain(record) if eventful else None)
+        return Outcome(record.submission_id, Verdict.SUCCEEDED, explain(record, settings) if eventful else None)
     if record.state == "expired":
-        return Outcome(record.submission_id, Verdict.RELEASED, explain(record))
-    return Outcome(record.submission_id, Verdict.FAILED, explain(record))
+        return Outcome(record.submission_id, Verdict.RELEASED, explain(record, settings))
+    return Outcome(record.submission_id, Verdict.FAILED, explain(record, settings))
 
 
-def explain(record: Record) -> str:
+def explain(record: Record, settings: Settings) -> str:
     """Put into one line for people how a submission ended, and where to look further."""
     facts = [f"the ECS bridge says {record.state}"]
     if record.exit_code is not None:
-        facts.append(f"exit code {record.exit_code}{_signal(record.exit_code)}")
+        facts.append(f"exit code {record.exit_code}{_meaning(record.exit_code)}")
     if record.stop_code:
         facts.append(f"stop code {record.stop_code}")
     facts += [f"attempt {number} ended with {end}" for number, end in enumerate(record.attempts, 1)]
@@ -54,9 +61,16 @@ def explain(record: Record) -> str:
     facts.append(f"submission {record.submission_id}")
     if record.task_arn:
         facts.append(record.task_arn)
+    if link := cloudwatch_link(record.task_arn, record.container_name, settings):
+        facts.append(link)
     return ", ".join(facts)
 
 
-def _signal(exit_code: int) -> str:
+def _meaning(exit_code: int) -> str:
     # A shell's convention, which container runtimes follow: 128 + the signal's number.
+    if exit_code == 1 and AIRFLOW_3:
+        return (
+            " (of Airflow's worker, not of the task: it could not reach the API server, was refused because its token "
+            "had expired or its try was no longer the current one, or could not import; its log tells)"
+        )
     return {137: " (killed, often for want of memory)", 143: " (terminated)"}.get(exit_code, "")

@@ -61,6 +61,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
         default="match",
         example='{"gpu": "gpu-spot", "large": "fargate-4cpu"}',
     ),
+    "allowed_profiles": _option(
+        "Profiles that tasks of this Airflow, or of this team, may use, separated by commas. A task that asks for\n"
+        "another one fails. Unset: all. The queue's own choice is meant too; ``default`` must be named to be used.",
+        example="default, team-a-large",
+    ),
     "poll_interval": _option(
         "Seconds between two reads of the feed of finished tasks. It is read only while something is in flight, and\n"
         "each read is one request, however much is in flight.",
@@ -135,7 +140,7 @@ def get_provider_info() -> dict[str, Any]:
         "name": "ECS bridge",
         "description": "Runs Airflow tasks on Amazon ECS through the ECS bridge.",
         "versions": [__version__],
-        "executors": ["airflow_ecs_bridge.executor.EcsBridgeExecutor"],
+        "executors": ["airflow_ecs_bridge.EcsBridgeExecutor"],
         # Without it Airflow warns in every command, and imports the executor to ask for its commands.
         "cli": ["airflow_ecs_bridge.provider.get_cli_commands"],
         "config": {

@@ -13,9 +13,10 @@ import logging
 import queue
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_ecs_bridge.client import BATCH_SIZE, Answer, BridgeClient, BridgeError, Cause
+from airflow_ecs_bridge.config import DEFAULT_PROFILE
 from airflow_ecs_bridge.job import Job, Unsubmittable
 from airflow_ecs_bridge.outcome import Outcome, Verdict
 from airflow_ecs_bridge.table import TERMINAL
@@ -138,6 +139,7 @@ class Submitter:
         for job in batch:
             try:
                 body = job.body or job.build(self._profile(job), self._settings.launch_margin)
+                self._check_profile(body)
             except Unsubmittable as error:
                 self._refuse(job, str(error), unanswered)
                 continue
@@ -199,6 +201,11 @@ class Submitter:
     def _done(self, job: Job, unanswered: dict[str, Job]) -> None:
         del unanswered[job.submission_id]
         self._pending.pop(job.submission_id, None)
+
+    def _check_profile(self, body: dict[str, Any]) -> None:
+        allowed, profile = self._settings.allowed_profiles, body.get("profile", DEFAULT_PROFILE)
+        if allowed is not None and profile not in allowed:
+            raise Unsubmittable(f"profile {profile} is not in [ecs_bridge_executor] allowed_profiles")
 
     def _profile(self, job: Job) -> str | None:
         profile = self._settings.queue_profiles.profile(job.queue)

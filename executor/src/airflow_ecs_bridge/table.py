@@ -30,6 +30,7 @@ _ATTRIBUTES = (
     "task_arn",
     "created_at",
     "attempts",
+    "container_name",
 )
 
 
@@ -44,6 +45,7 @@ class Record:
     stopped_reason: str | None = None
     reason: str | None = None
     task_arn: str | None = None
+    container_name: str | None = None
     created_at: int | None = None
     changed_at: int | None = None
     attempts: tuple[str, ...] = ()
@@ -115,6 +117,7 @@ def _record(item: dict[str, Any]) -> Record:
         stopped_reason=text("stopped_reason"),
         reason=text("reason"),
         task_arn=text("task_arn"),
+        container_name=text("container_name"),
         created_at=number("created_at"),
         changed_at=number("changed_at"),
         attempts=tuple(each["S"] for each in item.get("attempts", {}).get("L", [])),

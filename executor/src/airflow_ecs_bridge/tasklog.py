@@ -1,4 +1,4 @@
-"""What the log view of a running task shows of the bridge: state, ECS task, and a link to its log stream."""
+"""What people see of a task of the bridge: its state, its ECS task, and a link to its log stream."""
 
 from __future__ import annotations
 
@@ -12,19 +12,26 @@ TIMEOUT = 4.0
 """Seconds that the log view may wait for the bridge."""
 
 
-def describe(record: dict[str, Any], settings: Settings, region: str) -> list[str]:
+def describe(record: dict[str, Any], settings: Settings) -> list[str]:
     """Return lines for people about a record of the bridge."""
     lines = [f"ECS bridge: submission {record.get('submission_id')} is {record.get('state')}"]
     arn = record.get("task_arn")
     if not isinstance(arn, str):
         return lines
     lines.append(f"ECS task: {arn}")
-    container = record.get("container_name")
-    if settings.awslogs_group and settings.awslogs_stream_prefix and isinstance(container, str):
-        # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/using_awslogs.html: prefix/container/task id
-        stream = f"{settings.awslogs_stream_prefix}/{container}/{arn.rsplit('/', 1)[-1]}"
-        lines.append(f"CloudWatch: {_console_link(settings.awslogs_region or region, settings.awslogs_group, stream)}")
+    if link := cloudwatch_link(arn, record.get("container_name"), settings):
+        lines.append(f"CloudWatch: {link}")
     return lines
+
+
+def cloudwatch_link(task_arn: str | None, container: str | None, settings: Settings) -> str | None:
+    """Return a link to the log stream of a task, if the options tell where it is."""
+    if not (task_arn and container and settings.awslogs_group and settings.awslogs_stream_prefix):
+        return None
+    # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/using_awslogs.html: prefix/container/task id
+    stream = f"{settings.awslogs_stream_prefix}/{container}/{task_arn.rsplit('/', 1)[-1]}"
+    # arn:partition:ecs:region:account:task/cluster/id
+    return _console_link(settings.awslogs_region or task_arn.split(":")[3], settings.awslogs_group, stream)
 
 
 def _console_link(region: str, group: str, stream: str) -> str:

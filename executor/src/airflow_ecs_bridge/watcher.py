@@ -347,7 +347,7 @@ class Watcher:
         for place in range(0, len(short), BATCH_SIZE):
             full |= self._details(short[place : place + BATCH_SIZE])
         for record in records:
-            self._tell(outcome(full.get(record.submission_id, record)))
+            self._tell(outcome(full.get(record.submission_id, record), self._settings))
 
     def _details(self, submission_ids: list[str]) -> dict[str, Record]:
         try:

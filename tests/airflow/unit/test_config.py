@@ -105,7 +105,7 @@ def test_airflow_knows_the_provider_its_executor_and_every_default():
     from airflow.providers_manager import ProvidersManager
 
     provider = ProvidersManager().providers["airflow-ecs-bridge"]
-    assert provider.data["executors"] == ["airflow_ecs_bridge.executor.EcsBridgeExecutor"]
+    assert provider.data["executors"] == ["airflow_ecs_bridge.EcsBridgeExecutor"]
     for name, option in OPTIONS.items():
         assert conf.get("ecs_bridge_executor", name, fallback=None) == option["default"]
         assert option["description"].strip()
@@ -121,3 +121,22 @@ def test_options_of_a_team_are_its_own(options, monkeypatch):
     assert EcsBridgeExecutor(team_name="red").settings.deployment == "red"
     assert EcsBridgeExecutor().settings.deployment == "test"
     assert EcsBridgeExecutor.supports_multi_team
+
+
+def test_the_provider_and_the_docs_name_the_same_class():
+    from pathlib import Path
+
+    from airflow_ecs_bridge.provider import get_provider_info
+
+    (name,) = get_provider_info()["executors"]
+    guide = (Path(__file__).parents[3] / "docs" / "airflow.md").read_text()
+    assert f"executor = {name}\n" in guide
+
+
+def test_a_wrong_name_among_the_allowed_profiles_is_told(configure, options):
+    from airflow_ecs_bridge.config import ConfigError
+    from airflow_ecs_bridge.executor import EcsBridgeExecutor
+
+    configure(allowed_profiles="default,, no such name")
+    with pytest.raises(ConfigError, match="allowed_profiles has what is no profile's name: '', 'no such name'"):
+        _ = EcsBridgeExecutor().settings

@@ -372,6 +372,66 @@ def test_the_log_view_of_a_running_task_says_where_it_runs(options, configure, b
     assert lines[2].endswith(f"/log-group/$252Fecs$252Fairflow/log-events/worker$252Fmain$252F{arn.rsplit('/', 1)[1]}")
 
 
+def test_the_log_view_keeps_its_session(options, bridge, monkeypatch):
+    from types import SimpleNamespace
+
+    from airflow_ecs_bridge.executor import EcsBridgeExecutor
+
+    sessions = []
+    connect = Aws._connect
+    monkeypatch.setattr(Aws, "_connect", lambda self: sessions.append(self) or connect(self))
+    executor = EcsBridgeExecutor()
+    for _ in range(3):
+        executor.get_task_log(SimpleNamespace(external_executor_id=str(uuid.uuid4())), 1)
+    assert bridge.calls.total() == 3
+    assert len(sessions) == 1
+
+
+def test_the_link_to_the_log_is_in_the_event_log_of_a_failure(configure, start, bridge):
+    configure(awslogs_group="/ecs/airflow", awslogs_stream_prefix="worker")
+    executor = start()
+    run(executor, item := task(executor))
+    launched(bridge, item)
+    bridge.finish(item.ti.external_executor_id, "failed")
+    beat_until(executor, lambda: event(executor, item))
+    (text,) = task_events(executor)
+    task_id = bridge.records[item.ti.external_executor_id]["task_arn"].rsplit("/", 1)[1]
+    assert f"/log-group/$252Fecs$252Fairflow/log-events/worker$252Fmain$252F{task_id}" in text
+
+
+def test_exit_code_1_is_explained_as_the_worker_s_own(executor, bridge):
+    run(executor, item := task(executor))
+    launched(bridge, item)
+    bridge.finish(item.ti.external_executor_id, "failed", exit_code=1)
+    beat_until(executor, lambda: event(executor, item))
+    assert "exit code 1 (of Airflow's worker, not of the task" in event(executor, item)[1]
+
+
+# Profiles that this Airflow may use
+
+
+def test_a_task_of_a_profile_that_is_not_allowed_fails_with_the_reason(configure, start, bridge):
+    configure(allowed_profiles="default, small")
+    executor = start()
+    allowed, queue = task(executor, "allowed"), task(executor, "queue", queue="large")
+    config = task(executor, "config", executor_config={"profile": "large"})
+    run(executor, allowed, queue, config)
+    launched(bridge, allowed)
+    beat_until(executor, lambda: event(executor, queue) and event(executor, config))
+    assert event(executor, queue)[0] == event(executor, config)[0] == FAILED
+    assert "profile large is not in [ecs_bridge_executor] allowed_profiles" in event(executor, config)[1]
+    assert set(bridge.records) == {allowed.ti.external_executor_id}
+
+
+def test_the_default_profile_is_allowed_only_by_its_name(configure, start, bridge):
+    configure(allowed_profiles="large")
+    executor = start()
+    run(executor, plain := task(executor), large := task(executor, "large", queue="large"))
+    launched(bridge, large)
+    beat_until(executor, lambda: event(executor, plain))
+    assert "profile default is not in" in event(executor, plain)[1]
+
+
 @pytest.mark.parametrize("fault", [{"status": 500}, {"hang_up": True}, {"status": 404}])
 def test_the_log_view_never_raises(options, bridge, fault):
     from types import SimpleNamespace
