@@ -3,7 +3,8 @@
 use std::{collections::HashMap, sync::Mutex, time::Duration};
 
 use aws_sdk_dynamodb::{
-    Client,
+    Client, Config,
+    config::retry::RetryConfig,
     error::{ProvideErrorMetadata, SdkError},
     operation::{put_item::PutItemError, query::builders::QueryFluentBuilder, update_item::UpdateItemError},
     types::{AttributeValue, KeysAndAttributes, ReturnValue, ReturnValuesOnConditionCheckFailure, Select},
@@ -179,7 +180,7 @@ impl Table {
     /// # Errors
     /// Where DynamoDB does not answer: the record may then exist or not. Retrying is safe.
     pub async fn create(&self, record: &Record) -> Result<Created, TableError> {
-        let nonce = AttributeValue::N(fastrand::u64(..).to_string());
+        let nonce = nonce();
         let mut row = write(record)?;
         row.insert(NONCE.to_owned(), nonce.clone());
         let result = self
@@ -206,14 +207,18 @@ impl Table {
     }
 
     /// Writes what differs between `before` and `after`, if the row is still at the `rev` of `before`; otherwise
-    /// answers with what is there instead, if anything is.
+    /// answers with what the table holds instead, if anything.
     ///
     /// Attributes that are the same in both are not named, so that those of a newer version of this code survive.
+    ///
+    /// The row gets a new `nonce`, as in [`create`](Self::create): a write whose answer was lost is no lost race.
     ///
     /// # Errors
     /// Where DynamoDB does not answer: it may then be written or not.
     pub async fn update(&self, before: &Record, after: &Record) -> Result<Result<(), Option<Box<Record>>>, TableError> {
-        let (old, new) = (write(before)?, write(after)?);
+        let (old, mut new) = (write(before)?, write(after)?);
+        let nonce = nonce();
+        new.insert(NONCE.to_owned(), nonce.clone());
         let mut request = self
             .client
             .update_item()
@@ -246,7 +251,11 @@ impl Table {
             Err(SdkError::ServiceError(ref error))
                 if let UpdateItemError::ConditionalCheckFailedException(found) = error.err() =>
             {
-                Ok(Err(found.item().cloned().map(read).transpose()?.map(Box::new)))
+                let Some(item) = found.item().cloned() else { return Ok(Err(None)) };
+                let is_own = item.get(NONCE) == Some(&nonce);
+                let current = read(item)?;
+                // An older version of this code raises `rev` and leaves `nonce`.
+                Ok(if is_own && current.rev == after.rev { Ok(()) } else { Err(Some(Box::new(current))) })
             }
             Err(error) => Err(TableError::call("UpdateItem")(error)),
         }
@@ -337,6 +346,8 @@ impl Table {
 
     /// Gives back launch tokens that were taken and not used. The bucket never holds more than its burst.
     ///
+    /// Without the SDK's retries: after a lost answer, a retry would give the same tokens back twice.
+    ///
     /// # Errors
     /// If DynamoDB does not answer: the tokens are then lost, or not.
     pub async fn give_back_launch_tokens(&self, tokens: u32, rate: LaunchRate) -> Result<(), TableError> {
@@ -349,6 +360,8 @@ impl Table {
             .condition_expression("empty_at > :tokens")
             .expression_attribute_values(":tokens", micros(rate.micros(tokens)))
             .return_values(ReturnValue::AllNew)
+            .customize()
+            .config_override(Config::builder().retry_config(RetryConfig::disabled()))
             .send()
             .await
             .map_err(TableError::call("UpdateItem"))?;
@@ -377,6 +390,11 @@ impl Table {
         let empty_at = row.and_then(|row| number(row.get("empty_at")?));
         *self.bucket.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = empty_at.map(Bucket::from_micros);
     }
+}
+
+/// Marks a row with the write that it stems from.
+fn nonce() -> AttributeValue {
+    AttributeValue::N(fastrand::u64(..).to_string())
 }
 
 fn micros(number: u64) -> AttributeValue {

@@ -12,7 +12,7 @@ use ecs_bridge_core::{
     api::{self, ItemCode},
     event::Event,
     launch_rate::LaunchRate,
-    record::{DUE_SHARDS, QUEUE},
+    record::{DUE_SHARDS, QUEUE, REPEAT},
     run_task::REQUEST_BYTES,
 };
 use futures_util::future::join_all;
@@ -99,6 +99,39 @@ async fn the_row_of_a_put_item_whose_answer_was_lost_is_recognised_as_new() {
     assert_eq!(deployment.table.operations(), ["PutItem", "PutItem"]);
     let created = deployment.bridge.table.create(&record).await.unwrap();
     assert!(matches!(created, Created::Known(_)), "another caller's row is not this call's");
+}
+
+/// The answer of the `nth` UpdateItem is lost.
+async fn deployment_that_loses(nth: usize) -> Deployment {
+    let table = Wire::dynamodb(move |seen, seen_before| match (seen.operation.as_str(), seen_before) {
+        ("UpdateItem", before) if before == nth => Reply::AnswerLost,
+        _ => Reply::PassOn,
+    })
+    .await;
+    Deployment::with(table, Wire::start(|_, _| Reply::Answer(200, task(json!({})).to_string())).await)
+}
+
+#[tokio::test]
+async fn an_update_whose_answer_was_lost_is_no_lost_race() {
+    let deployment = deployment_that_loses(0).await;
+    let (record, _) = deployment.claimed(item("a")).await;
+    let due = record.check_at.unwrap();
+    let next = Record { rev: record.rev + 1, check_at: Some(due.plus(Duration::from_secs(1))), ..record.clone() };
+    let table = &deployment.bridge.table;
+    assert_eq!(table.update(&record, &next).await.unwrap(), Ok(()));
+    assert_eq!(deployment.table.operations(), ["PutItem", "UpdateItem", "UpdateItem"]);
+
+    let again = table.update(&record, &next).await.unwrap();
+    assert_eq!(again, Err(Some(Box::new(next))), "the same write by another process is a lost race");
+}
+
+#[tokio::test]
+async fn a_claim_whose_answer_was_lost_is_still_carried_out() {
+    let deployment = deployment_that_loses(0).await;
+    let (record, _) = deployment.claimed(item("a")).await;
+    let due = Record { check_at: Some(now()), due: Some(REPEAT.to_owned()), ..record };
+    let claimed = deployment.bridge.claim(due, &Input::Due).await.unwrap();
+    assert!(claimed.is_some_and(|claimed| claimed.action.is_some()), "the claim would stand and nobody act on it");
 }
 
 #[tokio::test]
@@ -274,6 +307,17 @@ async fn tokens_that_were_not_used_can_be_taken_by_another_process() {
     assert_eq!(one.table.take_launch_tokens(100, at, RATE).await.unwrap(), 0);
     one.table.give_back_launch_tokens(500, RATE).await.unwrap();
     assert_eq!(one.table.take_launch_tokens(1000, at, RATE).await.unwrap(), 100, "no more than the burst");
+}
+
+#[tokio::test]
+async fn tokens_given_back_without_an_answer_are_not_given_back_twice() {
+    const RATE: LaunchRate = LaunchRate { per_second: 1.0, burst: 100 };
+    let deployment = deployment_that_loses(1).await;
+    let (one, other) = (deployment.another_process(), deployment.another_process());
+    let at = Timestamp::from_millis(1_700_000_000_000);
+    assert_eq!(one.table.take_launch_tokens(100, at, RATE).await.unwrap(), 100);
+    assert!(one.table.give_back_launch_tokens(40, RATE).await.is_err());
+    assert_eq!(other.table.take_launch_tokens(100, at, RATE).await.unwrap(), 40);
 }
 
 #[tokio::test]
