@@ -174,5 +174,7 @@ fn submission() -> Submission {
         request: FrozenRequest::freeze(&Map::new()),
         labels: BTreeMap::new(),
         launch_deadline: None,
+        priority: 0,
+        pool: None,
     }
 }

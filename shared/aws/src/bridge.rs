@@ -3,12 +3,17 @@
 use std::{
     collections::{HashMap, VecDeque},
     fmt::Display,
+    pin::Pin,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use ecs_bridge_core::{
-    Action, Call, Input, LaunchAnswer, Record, Rules, StartedBy, Task, Timestamp, config::Config, decide,
-    decide::AfterStop, launch_rate::LaunchRate, task_id,
+    Action, Call, Input, LaunchAnswer, Record, Rules, StartedBy, SubmissionId, Task, Timestamp,
+    config::Config,
+    decide,
+    decide::{AfterStop, PoolInput},
+    launch_rate::LaunchRate,
+    task_id,
 };
 
 use crate::{
@@ -43,6 +48,8 @@ pub enum BridgeError {
     #[error("a task that should not be alive was not stopped")]
     NotStopped(#[source] EcsError),
 }
+
+type Boxed<'a, T> = Pin<Box<dyn Future<Output = Result<T, TableError>> + 'a>>;
 
 /// Table, ECS and rules of a deployment.
 #[derive(Debug)]
@@ -119,6 +126,9 @@ impl Bridge {
                 telemetry::raised(&record, decision.alarm);
                 return Ok((Settled { record, action: decision.action }, false));
             };
+            if let Input::Seen(task) = input {
+                self.tell_served(&record, task).await?;
+            }
             match self.table.update(&record, &next).await? {
                 Ok(()) => {
                     telemetry::written(&record, &next, now());
@@ -130,6 +140,35 @@ impl Bridge {
                 Err(None) => return Ok((Settled { record, action: None }, false)),
             }
         }
+    }
+
+    /// What is seen of a runner's task is first applied to the submission that it serves, so that a process that stops
+    /// between the two writes leaves the runner's row as it was, and the input is news again.
+    ///
+    /// Boxed: it decides within a decision, and every other would hold its state too.
+    fn tell_served<'a>(&'a self, record: &'a Record, task: &'a Task) -> Boxed<'a, ()> {
+        Box::pin(async move {
+            let Some(serves) = record.runner.as_ref().and_then(|runner| runner.serves.as_ref()) else { return Ok(()) };
+            let Some(served) = self.table.get(serves).await? else { return Ok(()) };
+            let is_taken = served.taken().is_some_and(|taken| taken.runner_id == record.submission_id);
+            let input = match (is_taken, task.is_stopped()) {
+                (true, _) => PoolInput::RunnerSeen(record.submission_id.clone(), task.clone()),
+                (false, true) => PoolInput::RunnerGone,
+                (false, false) => return Ok(()),
+            };
+            self.decide_and_write(served, &Input::Pool(input)).await.map(drop)
+        })
+    }
+
+    /// Closes a runner, on condition that it serves this submission. Answers whether it does: its task may be stopped
+    /// then, and hits no other command.
+    fn close_runner<'a>(&'a self, runner_id: &'a SubmissionId, serves: &'a SubmissionId) -> Boxed<'a, bool> {
+        Box::pin(async move {
+            // A row that its time to live has removed serves nothing else.
+            let Some(runner) = self.table.get(runner_id).await? else { return Ok(true) };
+            let settled = self.decide(runner, &Input::Pool(PoolInput::Close(Some(serves.clone())))).await?;
+            Ok(settled.record.runner.is_some_and(|runner| runner.serves.as_ref() == Some(serves)))
+        })
     }
 
     /// Decides on `input`, acts, decides on the outcome, and so on until no action is left.
@@ -172,7 +211,17 @@ impl Bridge {
             Action::RunTask(call) => Ok(self.run_task(record, call).await),
             Action::LookUp(_) => Ok(self.look_up(record).await),
             Action::Describe { task_arn } => Ok(self.describe(record, &task_arn).await),
-            Action::Stop { task_arn, cluster, reason, then } => {
+            Action::Stop { task_arn, cluster, reason, runner, then } => {
+                if let Some(runner_id) = runner {
+                    match self.close_runner(&runner_id, &record.submission_id).await {
+                        Ok(true) => {}
+                        Ok(false) => return Ok(Vec::new()),
+                        Err(error) => {
+                            tracing::warn!(submission_id = %record.submission_id, %error, "its runner was not closed; it is stopped when due");
+                            return Ok(Vec::new());
+                        }
+                    }
+                }
                 self.stop(record, task_arn, &cluster, &reason, then).await
             }
         }
@@ -289,10 +338,11 @@ fn is_only_chance(record: &Record, action: &Action) -> bool {
 
 /// The input of a description of the record's own task, begun at `at`. ECS leaves `startedBy` out now and then.
 fn told(record: &Record, described: Described, at: Timestamp) -> Input {
-    match described {
-        Described::Task(Some(_), task) => Input::Seen(*task),
-        Described::Task(None, task) => Input::Seen(Task { attempt: record.attempt, ..*task }),
-        Described::Missing(task_arn) => Input::Missing { task_arn, at, stop_sent: false },
+    match (described, record.taken()) {
+        (Described::Task(_, task), Some(taken)) => Input::Pool(PoolInput::RunnerSeen(taken.runner_id.clone(), *task)),
+        (Described::Task(Some(_), task), None) => Input::Seen(*task),
+        (Described::Task(None, task), None) => Input::Seen(Task { attempt: record.attempt, ..*task }),
+        (Described::Missing(task_arn), _) => Input::Missing { task_arn, at, stop_sent: false },
     }
 }
 

@@ -166,7 +166,7 @@ async fn of_many_events_at_once_the_newest_is_kept_and_each_write_counts() {
     let versions = [9, 2, 12, 7, 5, 11, 3, 8, 10, 4, 6];
     deployment.table.take();
     let settled =
-        join_all(versions.map(|version| deployment.bridge.settle(stale.clone(), seen(version, "RUNNING"))).into_iter())
+        join_all(versions.into_iter().map(|version| deployment.bridge.settle(stale.clone(), seen(version, "RUNNING"))))
             .await;
     assert!(settled.iter().all(Result::is_ok));
     let record = deployment.record("a").await;

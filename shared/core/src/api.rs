@@ -226,6 +226,8 @@ fn submission(
         request,
         labels,
         launch_deadline,
+        priority: 0,
+        pool: None,
     })
 }
 

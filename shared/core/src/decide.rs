@@ -8,19 +8,22 @@
 //! attempt again whose container may have started (`relaunch_on` excepted).
 
 mod launch;
+pub mod pool;
 mod stop;
 mod task;
 
 use std::time::Duration;
 
 use crate::{
-    id::Attempt,
+    id::{Attempt, SubmissionId},
     record::{self, Call, NEVER, Record},
     rules::{Rules, Timers},
     state::State,
     task::Task,
     time::Timestamp,
 };
+
+pub use pool::PoolInput;
 
 /// An observation or a request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -59,6 +62,8 @@ pub enum Input {
     Blocked,
     /// It waits for capacity, and is the next to find out, or to use, what there is.
     Turn,
+    /// Of a pool: for a pooled submission, or for a runner.
+    Pool(PoolInput),
 }
 
 /// The outcome of a RunTask call.
@@ -110,6 +115,9 @@ pub enum Action {
         cluster: String,
         /// The reason to give.
         reason: String,
+        /// The runner whose task it is, where a pooled submission's command runs there: it is first closed, on condition
+        /// that it still serves that submission.
+        runner: Option<SubmissionId>,
         /// What to do after it.
         then: AfterStop,
     },
@@ -153,7 +161,7 @@ pub struct Decision {
 /// Decides the next record and action for `record` on `input` at `now`.
 pub fn decide(record: &Record, input: &Input, now: Timestamp, rules: &Rules) -> Decision {
     let mut next = record.clone();
-    let mut step = Step { record: &mut next, now, rules, alarm: None };
+    let mut step = Step { record: &mut next, now, rules, alarm: None, forced: false };
     let action = match input {
         Input::Due => step.due(),
         Input::Launch(call, answer) => step.launch_answered(*call, answer),
@@ -171,14 +179,17 @@ pub fn decide(record: &Record, input: &Input, now: Timestamp, rules: &Rules) -> 
             None
         }
         Input::Turn => step.turn(),
+        Input::Pool(input) => step.pool(input),
     };
-    let alarm = step.alarm;
-    if next == *record {
+    let (alarm, forced) = (step.alarm, step.forced);
+    if next == *record && !forced {
         return Decision { record: None, action, alarm };
     }
     if !next.state.is_terminal() {
         next.expires_at = NEVER;
-        if matches!(next.state, State::Launched | State::Running) && !next.may_relaunch() {
+        // A runner may have to be told again what it has taken.
+        let is_over_with = next.taken().is_none() && !next.may_relaunch();
+        if matches!(next.state, State::Launched | State::Running) && is_over_with {
             next.request = None;
         }
         next.place(now, rules);
@@ -194,7 +205,10 @@ struct Step<'a> {
     now: Timestamp,
     rules: &'a Rules,
     alarm: Option<Alarm>,
+    /// The row is written although nothing in it but `rev` changes.
+    forced: bool,
 }
+
 impl Step<'_> {
     fn timers(&self) -> Timers {
         self.rules.timers

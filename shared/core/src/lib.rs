@@ -9,6 +9,7 @@ pub mod decide;
 pub mod event;
 pub mod id;
 pub mod launch_rate;
+pub mod pool;
 pub mod profile;
 pub mod record;
 pub mod rules;

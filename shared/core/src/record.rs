@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     id::{Attempt, ProfileName, StartedBy, SubmissionId},
+    pool::{self, PoolKey, Pooled, Process, Runner},
     profile::Policy,
     rules::{Rules, Timers},
     run_task::FrozenRequest,
@@ -43,6 +44,12 @@ pub const RECORD_BYTES: usize = 1024;
 
 /// How many bytes the labels of a submission may take, keys and values together.
 pub const LABEL_BYTES: usize = 200;
+
+/// The partition of the `due` index for runners that are to be launched: after everything else that is.
+pub const RUNNERS: &str = "runners";
+
+/// How long the row of a runner is kept once it is over.
+const RUNNER_KEPT: Duration = Duration::from_secs(86_400);
 
 /// `expires_at` of a record that is not terminal: DynamoDB never removes it. The last second of the year 9999.
 pub const NEVER: u64 = 253_402_300_799;
@@ -175,6 +182,22 @@ pub struct Record {
     /// [`NEVER`] until the record is terminal.
     pub expires_at: u64,
 
+    /// Its pool, where runners take it; absent where it is launched in a container of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pooled: Option<Box<Pooled>>,
+    /// What makes it a runner; absent for submissions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runner: Option<Box<Runner>>,
+    /// What waits in a pool with a higher number is taken first.
+    #[serde(default, skip_serializing_if = "is_default_priority")]
+    pub priority: i32,
+    /// Partition of the `pool` index: of submissions that wait, and of runners that are not over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
+    /// Sort key of the `pool` index.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rank: Option<i64>,
+
     /// Partition of the `due` index; absent once terminal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub due: Option<String>,
@@ -228,7 +251,7 @@ impl ContentHash {
     }
 }
 
-fn canonical(value: &Value) -> String {
+pub(crate) fn canonical(value: &Value) -> String {
     match value {
         Value::Object(members) => {
             let sorted: BTreeMap<_, _> = members.iter().collect();
@@ -262,6 +285,10 @@ pub struct Submission {
     pub labels: BTreeMap<String, String>,
     /// The caller's deadline.
     pub launch_deadline: Option<Timestamp>,
+    /// What waits in a pool with a higher number is taken first.
+    pub priority: i32,
+    /// The pool whose runners take it; none where it is launched in a container of its own.
+    pub pool: Option<PoolKey>,
 }
 
 /// One claimed RunTask call.
@@ -289,10 +316,17 @@ impl Record {
             content_hash: Some(submission.content_hash),
             labels: submission.labels,
             launch_deadline: submission.launch_deadline,
+            priority: submission.priority,
+            pooled: submission.pool.map(|key| Box::new(Pooled { key, taken: None })),
             due: Some(QUEUE.to_owned()),
             check_at: Some(now),
             ..Self::blank(submission.submission_id, now)
         };
+        if record.pooled.is_some() {
+            record.enter_the_index();
+            record.wait_for_a_runner(now);
+            record.place(now, rules);
+        }
         if record.is_past_deadline(now) {
             record.end(State::Expired, "the launch deadline had passed when it was submitted", now, rules);
         }
@@ -307,7 +341,8 @@ impl Record {
     /// called, reconcile finds the expired lease then, or as soon as the caller submits again.
     pub fn launching(submission: Submission, now: Timestamp, rules: &Rules) -> (Self, Option<Call>) {
         let mut record = Self::queued(submission, now, rules);
-        let call = (record.state == State::Queued).then(|| record.claim(now, rules));
+        let is_launched = record.state == State::Queued && record.pooled.is_none();
+        let call = is_launched.then(|| record.claim(now, rules));
         if call.is_some() {
             let Timers { first_check, lease, send_within, .. } = rules.timers;
             let repeatable = record.launch_deadline.map(|deadline| deadline.minus(send_within).max(now.plus(lease)));
@@ -336,6 +371,17 @@ impl Record {
         self.last_call_at = Some(now);
         self.check_at = Some(now.plus(rules.timers.lease));
         Call { attempt: self.attempt, since, nth: self.launch_calls, claimed_at: now }
+    }
+
+    /// The record of a new runner, to be launched under the submission's request. It is launched once, and never again.
+    pub fn runner(submission: Submission, runner: Runner, now: Timestamp, rules: &Rules) -> Self {
+        let policy =
+            Policy { max_attempts: Attempt::FIRST, relaunch_on: Vec::new(), run_timeout: None, ..submission.policy };
+        let mut record = Self::queued(Submission { policy, pool: None, ..submission }, now, rules);
+        record.runner = Some(Box::new(runner));
+        record.enter_the_index();
+        record.place(now, rules);
+        record
     }
 
     /// What a stop for an unknown id leaves: a submission that it overtook finds it, and never launches.
@@ -391,11 +437,44 @@ impl Record {
             stopped_at: None,
             updated_at: now,
             expires_at: NEVER,
+            pooled: None,
+            runner: None,
+            priority: 0,
+            pool: None,
+            rank: None,
             due: None,
             check_at: None,
             feed: None,
             changed_at: None,
         }
+    }
+
+    /// The process that has taken it, if it is pooled and taken.
+    pub fn taken(&self) -> Option<&Process> {
+        self.pooled.as_ref()?.taken.as_ref()
+    }
+
+    /// Makes it visible to those who look for work, or for runners.
+    pub(crate) fn enter_the_index(&mut self) {
+        if let Some(pooled) = &mut self.pooled {
+            pooled.taken = None;
+            self.pool = Some(pooled.key.waiting());
+        } else if let Some(runner) = &self.runner {
+            self.pool = Some(runner.key.runners());
+        }
+        self.rank = self.pool.as_ref().map(|_| pool::rank(self.priority, self.created_at));
+    }
+
+    pub(crate) fn leave_the_index(&mut self) {
+        (self.pool, self.rank) = (None, None);
+    }
+
+    /// Sets the timer of a submission that waits for a runner: just past its deadline, or a day.
+    pub(crate) fn wait_for_a_runner(&mut self, now: Timestamp) {
+        const DAY: Duration = Duration::from_secs(86_400);
+        let day = now.plus(DAY);
+        let past_deadline = self.launch_deadline.map(|deadline| deadline.plus(Duration::from_millis(1)));
+        self.check_at = Some(past_deadline.map_or(day, |at| at.min(day)));
     }
 
     /// Whether `other` asks for the same work. A bare stop answers any content.
@@ -426,9 +505,13 @@ impl Record {
         self.request = None;
         self.due = None;
         self.check_at = None;
-        self.feed = Some(rules.deployment.to_string());
+        self.leave_the_index();
+        // A runner is nobody's submission: no executor reads of it, and nobody asks for it again.
+        let is_runner = self.runner.is_some();
+        self.feed = (!is_runner).then(|| rules.deployment.to_string());
         self.changed_at = Some(now);
-        self.expires_at = now.plus(rules.retention).seconds();
+        let kept = if is_runner { rules.retention.min(RUNNER_KEPT) } else { rules.retention };
+        self.expires_at = now.plus(kept).seconds();
         self.forget_the_launch();
         self.forget_refusals();
         (self.missing_count, self.missing_at, self.untold_since) = (0, None, None);
@@ -482,6 +565,8 @@ impl Record {
         let Some(check_at) = self.check_at else { return };
         self.due = Some(match self.state {
             State::Queued if self.waits_for_capacity() => return,
+            State::Queued if self.pooled.is_some() => shard(&self.submission_id),
+            State::Queued if self.runner.is_some() => RUNNERS.to_owned(),
             State::Queued => QUEUE.to_owned(),
             State::Launching if self.may_repeat(check_at.max(now), rules) => REPEAT.to_owned(),
             State::Launching | State::Launched | State::Running => shard(&self.submission_id),
@@ -531,7 +616,19 @@ impl Record {
 
     /// The record as the API shows it: without the request, and without what only the bridge needs.
     pub fn public(&self) -> Value {
-        const PRIVATE: [&str; 7] = ["request", "content_hash", "rev", "due", "check_at", "feed", "changed_at"];
+        const PRIVATE: [&str; 11] = [
+            "request",
+            "content_hash",
+            "rev",
+            "due",
+            "check_at",
+            "feed",
+            "changed_at",
+            "pooled",
+            "runner",
+            "pool",
+            "rank",
+        ];
         let bare = Self { request: None, content_hash: None, ..self.clone() };
         let mut shown = serde_json::to_value(bare).unwrap_or_default();
         if let Some(members) = shown.as_object_mut() {
@@ -580,6 +677,11 @@ fn bytes_of(value: &Value) -> usize {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
 fn is_zero(number: &u32) -> bool {
     *number == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_default_priority(priority: &i32) -> bool {
+    *priority == 0
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]

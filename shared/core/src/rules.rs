@@ -45,6 +45,8 @@ pub struct Timers {
     /// How long ECS may deny access to RunTask before a submission without a launch deadline is rejected: a change of a
     /// role takes a while to reach every part of AWS.
     pub denied_for: Duration,
+    /// How long a runner without work may go without asking for it before it is stopped.
+    pub silent_after: Duration,
     /// How long ECS may fail to tell about a launch or a task before the submission is given up as lost.
     pub give_up_after: Duration,
     /// How long a submission without a deadline waits for its profile's capacity before it is looked at.
@@ -67,6 +69,7 @@ impl Default for Timers {
             backoff: Duration::from_secs(5),
             backoff_most: Duration::from_secs(MINUTE),
             denied_for: Duration::from_secs(60 * MINUTE),
+            silent_after: Duration::from_secs(3 * MINUTE),
             give_up_after: Duration::from_secs(24 * 60 * MINUTE),
             wait_for_capacity: Duration::from_secs(60 * MINUTE),
         }
@@ -91,6 +94,7 @@ impl Timers {
             backoff: by(self.backoff),
             backoff_most: by(self.backoff_most),
             denied_for: by(self.denied_for),
+            silent_after: by(self.silent_after),
             give_up_after: by(self.give_up_after),
             wait_for_capacity: by(self.wait_for_capacity),
         }

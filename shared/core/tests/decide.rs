@@ -207,6 +207,8 @@ fn submission(policy: Policy, labels: BTreeMap<String, String>, launch_deadline:
         request: FrozenRequest::freeze(&Map::new()),
         labels,
         launch_deadline,
+        priority: 0,
+        pool: None,
     }
 }
 

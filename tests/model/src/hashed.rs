@@ -66,6 +66,11 @@ fn behaviour(record: &Record) -> impl Hash + use<> {
         due,
         changed_at,
         policy,
+        pooled: _,
+        runner: _,
+        priority: _,
+        pool: _,
+        rank: _,
         // The same for a whole life.
         submission_id: _,
         schema: _,

@@ -149,6 +149,7 @@ fn stopped_task(input: &mut Input) -> Option<&mut Task> {
         | Input::NotTold { .. }
         | Input::Missing { .. }
         | Input::Stop(_)
+        | Input::Pool(_)
         | Input::Resubmitted
         | Input::Blocked
         | Input::Turn => None,

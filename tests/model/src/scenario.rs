@@ -132,6 +132,7 @@ impl Scenario {
                 backoff: ticks(1),
                 backoff_most: ticks(2),
                 denied_for: ticks(3),
+                silent_after: ticks(3),
                 give_up_after: ticks(8),
                 wait_for_capacity: ticks(4),
             },
@@ -168,6 +169,8 @@ impl Scenario {
             request: FrozenRequest::freeze(&Map::new()),
             labels: BTreeMap::new(),
             launch_deadline: self.launch_deadline.map(Self::at),
+            priority: 0,
+            pool: None,
         }
     }
 }

@@ -578,7 +578,8 @@ impl Turn<'_> {
             | Input::Missing { .. }
             | Input::Resubmitted
             | Input::Blocked
-            | Input::Turn => {}
+            | Input::Turn
+            | Input::Pool(_) => {}
         }
         Some(())
     }
@@ -612,7 +613,8 @@ impl Turn<'_> {
             | Input::Missing { .. }
             | Input::Resubmitted
             | Input::Blocked
-            | Input::Turn => {}
+            | Input::Turn
+            | Input::Pool(_) => {}
         }
         if let Some(action) = action {
             self.go_on(Next::Act(action));

@@ -13,6 +13,10 @@ impl Step<'_> {
         if self.has_expired() {
             return None;
         }
+        if self.is_waiting() {
+            self.record.wait_for_a_runner(self.now);
+            return None;
+        }
         Some(Action::RunTask(self.record.claim(self.now, self.rules)))
     }
 

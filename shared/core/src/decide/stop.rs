@@ -34,7 +34,8 @@ impl Step<'_> {
     }
 
     pub(super) fn stop_task(&self, task_arn: String, reason: String, then: AfterStop) -> Action {
-        Action::Stop { task_arn, cluster: self.record.cluster.clone(), reason, then }
+        let runner = self.record.taken().map(|taken| taken.runner_id.clone());
+        Action::Stop { task_arn, cluster: self.record.cluster.clone(), reason, runner, then }
     }
 
     pub(super) fn is_another(&self, arn: &str) -> bool {

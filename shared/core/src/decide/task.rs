@@ -18,6 +18,9 @@ impl Step<'_> {
     pub(super) fn due_launched(&mut self) -> Option<Action> {
         let task_arn = self.record.task_arn.clone()?;
         self.request_stop_if_overdue();
+        if self.record.stop_requested.is_none() && self.is_idle_runner() {
+            return self.due_idle(&task_arn);
+        }
         if let Some(stop) = &self.record.stop_requested {
             let reason = stop.reason.clone();
             self.check_in(self.timers().stop_every);
@@ -106,16 +109,9 @@ impl Step<'_> {
         if matches!(self.record.state, State::Queued | State::Launching) {
             self.launched();
         }
+        self.take_over(task);
         let record = &mut *self.record;
-        record.task_arn = Some(task.arn.clone());
-        record.ecs_version = Some(task.version);
-        record.last_status = Some(task.last_status.clone());
-        record.desired_status = Some(task.desired_status.clone());
-        take(&mut record.stop_code, task.stop_code.as_ref());
-        let stopped_reason = task.stopped_reason.as_deref().map(|text| record.redact(text));
-        take(&mut record.stopped_reason, stopped_reason.as_ref());
         take(&mut record.started_at, task.started_at.as_ref());
-        take(&mut record.stopped_at, task.stopped_at.as_ref());
         take(&mut record.container_exited_at, task.execution_stopped_at.as_ref());
         if task.has_run(&record.container_name) {
             record.seen_running = true;
@@ -125,6 +121,19 @@ impl Step<'_> {
                 self.check_by_timeout();
             }
         }
+    }
+
+    /// Records the version of a task, its status, and why it stops.
+    pub(super) fn take_over(&mut self, task: &Task) {
+        let record = &mut *self.record;
+        record.task_arn = Some(task.arn.clone());
+        record.ecs_version = Some(task.version);
+        record.last_status = Some(task.last_status.clone());
+        record.desired_status = Some(task.desired_status.clone());
+        take(&mut record.stop_code, task.stop_code.as_ref());
+        let stopped_reason = task.stopped_reason.as_deref().map(|text| record.redact(text));
+        take(&mut record.stopped_reason, stopped_reason.as_ref());
+        take(&mut record.stopped_at, task.stopped_at.as_ref());
     }
 
     /// Ends the attempt, or the submission, if `task` has ended.
@@ -148,14 +157,26 @@ impl Step<'_> {
 
     pub(super) fn exited(&mut self, task: &Task, code: i32) {
         self.record.exit_code = Some(code);
-        if code != 0 && self.relaunches() {
-            // Spot ends containers with 143 or 137. The next attempt waits until this task is STOPPED.
-            if task.is_stopped() {
-                let reason = format!("{} with exit code {code}", self.stop_words());
-                self.next_attempt(reason, true);
-            }
-            return;
+        // Spot ends containers with 143 or 137. The next attempt waits until this task is STOPPED.
+        if task.is_stopped() {
+            self.stopped_with_code(code);
+        } else if code == 0 || !self.relaunches() {
+            self.end_with_code(code);
         }
+    }
+
+    /// The task is STOPPED, and the exit code known.
+    pub(super) fn stopped_with_code(&mut self, code: i32) {
+        if code != 0 && self.relaunches() {
+            let reason = format!("{} with exit code {code}", self.stop_words());
+            self.next_attempt(reason, true);
+        } else {
+            self.end_with_code(code);
+        }
+    }
+
+    /// Ends the submission with its exit code.
+    pub(super) fn end_with_code(&mut self, code: i32) {
         let (state, reason) = match (code, &self.record.stop_requested) {
             (0, _) => (State::Succeeded, self.interruption()),
             (_, Some(Stop { cause: StopCause::User, reason })) => (State::Cancelled, reason.clone()),
@@ -231,6 +252,10 @@ impl Step<'_> {
         (record.container_exited_at, record.stopped_at) = (None, None);
         record.forget_the_launch();
         self.heard();
+        if self.record.pooled.is_some() {
+            self.record.enter_the_index();
+            return self.record.wait_for_a_runner(self.now);
+        }
         let wait = self.backoff(attempt.get().into());
         self.check_in(wait);
     }

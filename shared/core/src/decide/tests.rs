@@ -2,9 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::*;
+use super::{
+    pool::{Served, Standing},
+    *,
+};
 use crate::{
     id::ProfileName,
+    pool::{PoolKey, Process, Runner, TokenHash},
     profile::{CompleteOn, Policy},
     record::{ContentHash, REPEAT, Submission},
     run_task::FrozenRequest,
@@ -40,6 +44,8 @@ pub(crate) fn submission(id: &str) -> Submission {
         request: FrozenRequest::freeze(&serde_json::Map::new()),
         labels: BTreeMap::new(),
         launch_deadline: None,
+        priority: 0,
+        pool: None,
     }
 }
 
@@ -923,4 +929,289 @@ fn the_creating_claim_is_due_while_its_call_can_still_be_repeated_before_the_dea
     assert_eq!(due(Some(2 * first_check)), first_check);
     assert_eq!(due(Some(10 * MINUTE)), 10 * MINUTE - send_within);
     assert_eq!(due(Some(MINUTE)), lease);
+}
+
+// Pools.
+
+fn key() -> PoolKey {
+    let pool = serde_json::from_str(r#"{"max": 5}"#).unwrap();
+    PoolKey::of(&ProfileName::default_profile(), &serde_json::Map::new(), "main", &pool)
+}
+
+fn process(incarnation: &str) -> Process {
+    Process { runner_id: "runner-1".parse().unwrap(), incarnation: incarnation.to_owned().try_into().unwrap() }
+}
+
+const ONE: &str = "incarnation-1";
+const OTHER: &str = "incarnation-2";
+
+impl Life {
+    fn waiting_with(policy: Policy) -> Self {
+        let submission = Submission { policy, pool: Some(key()), ..submission("a") };
+        Self::of(Record::queued(submission, now(), &rules()))
+    }
+
+    fn waiting() -> Self {
+        Self::waiting_with(Policy::default())
+    }
+
+    fn taken_with(policy: Policy) -> Self {
+        let mut life = Self::waiting_with(policy);
+        assert_eq!(life.take(ONE), State::Running);
+        life
+    }
+
+    fn pool(&mut self, input: PoolInput) -> State {
+        self.learn(Input::Pool(input))
+    }
+
+    fn take(&mut self, incarnation: &str) -> State {
+        let cluster = task("RUNNING").cluster_arn;
+        self.pool(PoolInput::Take { by: process(incarnation), task_arn: task("RUNNING").arn, cluster })
+    }
+
+    fn done(&mut self, incarnation: &str, exit_code: i32, stopping: bool) -> State {
+        self.pool(PoolInput::Done { by: process(incarnation), exit_code, stopping })
+    }
+
+    /// Its runner's task is seen.
+    fn runner_seen(&mut self, task: Task) -> State {
+        self.pool(PoolInput::RunnerSeen("runner-1".parse().unwrap(), task))
+    }
+
+    /// A runner with a task, that has not asked yet.
+    fn runner(commands: u32) -> Self {
+        let runner = Runner {
+            key: key(),
+            token: TokenHash::of("secret"),
+            commands,
+            incarnation: None,
+            serves: None,
+            served: 0,
+            closing: false,
+            polled_at: None,
+        };
+        let mut life = Self::of(Record::runner(submission("runner-1"), runner, now(), &rules()));
+        life.due();
+        let call = life.call();
+        life.learn(Input::Launch(call, live_task()));
+        life
+    }
+
+    fn asking(commands: u32) -> Self {
+        let mut life = Self::runner(commands);
+        life.contact(ONE);
+        life
+    }
+
+    fn contact(&mut self, incarnation: &str) -> State {
+        self.pool(PoolInput::Contact(incarnation.to_owned().try_into().unwrap()))
+    }
+
+    fn serve(&mut self, id: &str) -> State {
+        self.pool(PoolInput::Serve(id.parse().unwrap()))
+    }
+
+    fn runs(&self) -> &Runner {
+        self.record.runner.as_ref().unwrap()
+    }
+
+    fn standing(&self, incarnation: &str) -> Standing {
+        pool::standing(&self.record, self.runs(), &incarnation.to_owned().try_into().unwrap())
+    }
+}
+
+fn stopped_by(stop_code: &str, exit_code: Option<i32>) -> Task {
+    let containers = vec![container("STOPPED", exit_code)];
+    Task { stop_code: Some(stop_code.to_owned()), version: 9, containers, ..task("STOPPED") }
+}
+
+fn again_after_spot() -> Policy {
+    Policy { relaunch_on: vec!["SpotInterruption".to_owned()], ..Policy::default() }
+}
+
+#[test]
+fn a_submission_that_waits_is_in_the_pools_index_and_is_never_launched() {
+    let mut life = Life::waiting();
+    assert_eq!(life.record.pool, Some(key().waiting()));
+    assert!(life.record.rank.is_some() && life.record.due.as_deref() != Some("queued"));
+    let (_, call) = Record::launching(Submission { pool: Some(key()), ..submission("a") }, now(), &rules());
+    assert!(call.is_none());
+    life.due();
+    assert_eq!((life.record.state, &life.action), (State::Queued, &None));
+}
+
+#[test]
+fn one_process_takes_a_submission_and_no_other_can() {
+    let mut life = Life::taken_with(Policy::default());
+    assert_eq!((life.record.taken(), life.record.pool.as_ref()), (Some(&process(ONE)), None));
+    assert!(life.record.request.is_some(), "the answer may have to be repeated");
+    life.take(OTHER);
+    assert_eq!((life.record.taken(), life.wrote), (Some(&process(ONE)), false));
+}
+
+#[test]
+fn what_is_stopped_or_past_its_deadline_is_not_taken() {
+    let mut life = Life::waiting();
+    life.learn(Input::Stop("enough".to_owned()));
+    assert_eq!((life.take(ONE), life.record.pool.clone()), (State::Cancelled, None));
+
+    let deadline = Some(now().plus(MINUTE));
+    let late = Submission { launch_deadline: deadline, pool: Some(key()), ..submission("a") };
+    let mut life = Life::of(Record::queued(late, now(), &rules()));
+    life.wait(MINUTE + Duration::from_secs(1));
+    assert_eq!(life.take(ONE), State::Queued);
+    assert_eq!(life.due(), State::Expired);
+}
+
+#[test]
+fn only_the_process_that_took_it_reports_its_end_and_once() {
+    let mut life = Life::taken_with(Policy::default());
+    life.done(OTHER, 0, false);
+    assert!(!life.wrote && life.record.state == State::Running);
+    assert_eq!(life.done(ONE, 3, false), State::Failed);
+    assert_eq!((life.record.exit_code, life.record.request.is_none()), (Some(3), true));
+    life.done(ONE, 0, false);
+    assert_eq!((life.record.exit_code, life.wrote), (Some(3), false));
+}
+
+#[test]
+fn the_runners_own_exit_code_is_never_the_commands() {
+    let mut life = Life::taken_with(Policy::default());
+    assert_eq!(life.runner_seen(stopped_by("EssentialContainerExited", Some(0))), State::Failed);
+    assert_eq!(life.record.exit_code, None);
+    assert!(life.record.reason.as_deref().unwrap().contains("reported no exit code"));
+}
+
+#[test]
+fn the_end_of_another_runner_changes_nothing() {
+    let mut life = Life::taken_with(Policy::default());
+    let other = PoolInput::RunnerSeen("runner-2".parse().unwrap(), stopped_by("SpotInterruption", None));
+    assert_eq!((life.pool(other), life.wrote), (State::Running, false));
+    let mut life = Life::waiting();
+    assert_eq!(life.runner_seen(stopped_by("SpotInterruption", None)), State::Queued);
+}
+
+#[test]
+fn a_code_reported_while_the_runner_is_stopped_waits_for_the_stop_code_where_that_may_relaunch() {
+    let mut life = Life::taken_with(again_after_spot());
+    assert_eq!(life.done(ONE, 143, true), State::Running);
+    assert_eq!(life.runner_seen(stopped_by("SpotInterruption", Some(0))), State::Queued);
+    assert_eq!((life.record.attempt.get(), life.record.taken(), life.record.exit_code), (2, None, None));
+    assert_eq!(life.record.pool, Some(key().waiting()), "it waits again");
+    assert!(life.record.ran_before && life.record.request.is_some());
+
+    let mut life = Life::taken_with(again_after_spot());
+    life.done(ONE, 143, true);
+    assert_eq!(life.runner_seen(stopped_by("UserInitiated", Some(0))), State::Failed);
+    assert_eq!(life.record.exit_code, Some(143));
+
+    let mut life = Life::taken_with(again_after_spot());
+    assert_eq!(life.done(ONE, 0, true), State::Succeeded);
+    let mut life = Life::taken_with(Policy::default());
+    assert_eq!(life.done(ONE, 143, true), State::Failed, "nothing would run it again");
+}
+
+#[test]
+fn a_stop_of_a_taken_submission_names_the_runner_that_is_to_be_closed_first() {
+    let mut life = Life::taken_with(Policy::default());
+    life.learn(Input::Stop("enough".to_owned()));
+    let Some(Action::Stop { runner, .. }) = &life.action else { panic!("{:?}", life.action) };
+    assert_eq!(runner.as_ref(), Some(&process(ONE).runner_id));
+    assert_eq!(life.done(ONE, 143, true), State::Cancelled);
+}
+
+#[test]
+fn a_take_that_is_under_way_fails_once_its_runner_has_ended() {
+    let mut life = Life::waiting();
+    let rev = life.record.rev;
+    life.pool(PoolInput::RunnerGone);
+    assert_eq!((life.record.rev, life.record.state), (rev + 1, State::Queued));
+    let mut life = Life::taken_with(Policy::default());
+    life.pool(PoolInput::RunnerGone);
+    assert!(!life.wrote);
+}
+
+#[test]
+fn a_runner_runs_for_one_process_and_any_other_stops_it() {
+    let mut life = Life::runner(1);
+    assert_eq!(life.contact(ONE), State::Running);
+    assert_eq!((life.standing(ONE), life.standing(OTHER)), (Standing::Open, Standing::Taken));
+    life.contact(ONE);
+    assert!(!life.wrote, "asking costs a write a minute");
+    life.wait(MINUTE).contact(ONE);
+    assert_eq!(life.runs().polled_at, Some(life.now));
+    life.contact(OTHER);
+    assert!(life.record.stop_requested.is_some() && life.runs().closing);
+    assert_eq!(life.standing(ONE), Standing::Close);
+    life.due();
+    assert!(life.stops());
+}
+
+#[test]
+fn a_runner_serves_one_submission_at_a_time_and_serving_it_again_is_written() {
+    let mut life = Life::asking(2);
+    life.serve("a");
+    let rev = life.record.rev;
+    life.serve("a");
+    assert_eq!(life.record.rev, rev + 1);
+    life.serve("b");
+    assert_eq!((life.runs().serves.as_ref().unwrap().as_str(), life.wrote), ("a", false));
+    life.pool(PoolInput::Served { submission_id: "a".parse().unwrap(), done: true });
+    assert_eq!((&life.runs().serves, life.runs().served, life.runs().closing), (&None, 1, false));
+    life.serve("b");
+    life.pool(PoolInput::Served { submission_id: "b".parse().unwrap(), done: true });
+    assert!(life.runs().closing, "its commands are done");
+    life.serve("c");
+    assert!(!life.wrote);
+}
+
+#[test]
+fn a_runner_is_closed_only_for_what_it_still_serves() {
+    let mut life = Life::asking(5);
+    life.serve("b");
+    life.pool(PoolInput::Close(Some("a".parse().unwrap())));
+    assert!(!life.runs().closing, "StopTask would hit another command");
+    life.pool(PoolInput::Close(None));
+    assert!(!life.runs().closing);
+    life.pool(PoolInput::Close(Some("b".parse().unwrap())));
+    assert!(life.runs().closing);
+}
+
+#[test]
+fn an_idle_runner_that_asks_is_left_alone_and_one_that_does_not_is_stopped() {
+    let mut life = Life::asking(1);
+    life.wait(MINUTE * 2).contact(ONE);
+    life.due();
+    assert_eq!(life.action, None, "who asks needs no description");
+    life.wait(5 * MINUTE).due();
+    assert!(life.stops() && life.runs().closing);
+
+    let mut busy = Life::asking(1);
+    busy.serve("a");
+    busy.wait(30 * MINUTE).due();
+    assert!(matches!(busy.action, Some(Action::Describe { .. })), "{:?}", busy.action);
+}
+
+#[test]
+fn a_runner_never_stands_in_the_feed_and_is_launched_after_everything_else() {
+    let runner = Life::runner(1).record.runner.unwrap();
+    let record = Record::runner(submission("runner-1"), *runner, now(), &rules());
+    assert_eq!((record.due.as_deref(), record.pool.as_ref()), (Some("runners"), Some(&key().runners())));
+    let mut life = Life::asking(1);
+    life.see(exited(5, 0));
+    assert_eq!((life.record.state, &life.record.feed, &life.record.pool), (State::Succeeded, &None, &None));
+    assert!(life.record.expires_at <= life.now.plus(Duration::from_secs(86_400)).seconds());
+}
+
+#[test]
+fn what_a_runner_serves_is_ours_untaken_or_over() {
+    let by = process(ONE);
+    let served = |life: &Life| pool::served(Some(&life.record), &by);
+    assert_eq!(served(&Life::waiting()), Served::Untaken);
+    let mut life = Life::taken_with(Policy::default());
+    assert_eq!(served(&life), Served::Ours);
+    assert_eq!(pool::served(Some(&life.record), &process(OTHER)), Served::Over(false));
+    life.done(ONE, 0, false);
+    assert_eq!((served(&life), pool::served(None, &by)), (Served::Over(true), Served::Over(false)));
 }

@@ -1,0 +1,161 @@
+//! Runners and what they serve, at the wire: two rows that no transaction joins.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code")]
+
+mod support;
+
+use ecs_bridge_core::{
+    Input, LaunchAnswer, ProfileName, Record, State, Task, api,
+    decide::PoolInput,
+    pool::{PoolKey, Process, Runner, TokenHash},
+    record::Submission,
+};
+use serde_json::{Map, json};
+use support::{CLUSTER, Deployment, Reply, TASK, item, profiles, submission_id};
+
+const RUNNER: &str = "runner-1";
+
+fn process() -> Process {
+    let incarnation = "incarnation-1".to_owned().try_into().unwrap();
+    Process { runner_id: submission_id(RUNNER), incarnation }
+}
+
+fn key() -> PoolKey {
+    let pool = serde_json::from_value(json!({"max": 5})).unwrap();
+    PoolKey::of(&ProfileName::default_profile(), &Map::new(), "main", &pool)
+}
+
+fn submission(id: &str) -> Submission {
+    let body = json!({"submissions": [item(id)]}).to_string();
+    let submission = api::submissions(body.as_bytes(), &profiles()).unwrap().remove(0).submission.unwrap();
+    Submission { pool: Some(key()), ..submission }
+}
+
+/// A runner that asks for work.
+async fn runner(deployment: &Deployment) -> Record {
+    let bridge = &deployment.bridge;
+    let runner = Runner {
+        key: key(),
+        token: TokenHash::of("secret"),
+        commands: 9,
+        incarnation: None,
+        serves: None,
+        served: 0,
+        closing: false,
+        polled_at: None,
+    };
+    let submission = Submission { submission_id: submission_id(RUNNER), ..submission("stands-in") };
+    let record = Record::runner(submission, runner, ecs_bridge_aws::now(), &bridge.rules);
+    bridge.table.create(&record).await.unwrap();
+    let settled = bridge.decide(record, &Input::Due).await.unwrap();
+    let Some(ecs_bridge_core::Action::RunTask(call)) = settled.action else { unreachable!("{settled:?}") };
+    let task = LaunchAnswer::Task { arn: TASK.to_owned(), live: true };
+    let record = bridge.settle(settled.record, Input::Launch(call, task)).await.unwrap();
+    pool(deployment, record, PoolInput::Contact(process().incarnation)).await
+}
+
+async fn pool(deployment: &Deployment, record: Record, input: PoolInput) -> Record {
+    deployment.bridge.settle(record, Input::Pool(input)).await.unwrap()
+}
+
+/// A submission that waits, and that the runner's row says it serves.
+async fn served(deployment: &Deployment, id: &str) -> Record {
+    let record = Record::queued(submission(id), ecs_bridge_aws::now(), &deployment.bridge.rules);
+    deployment.bridge.table.create(&record).await.unwrap();
+    pool(deployment, deployment.record(RUNNER).await, PoolInput::Serve(submission_id(id))).await;
+    record
+}
+
+async fn taken(deployment: &Deployment, id: &str) -> Record {
+    let record = served(deployment, id).await;
+    let take = PoolInput::Take { by: process(), task_arn: TASK.to_owned(), cluster: CLUSTER.to_owned() };
+    pool(deployment, record, take).await
+}
+
+fn stopped() -> Input {
+    Input::Seen(Task {
+        arn: TASK.to_owned(),
+        cluster_arn: CLUSTER.to_owned(),
+        attempt: ecs_bridge_core::Attempt::FIRST,
+        version: 7,
+        last_status: "STOPPED".to_owned(),
+        desired_status: "STOPPED".to_owned(),
+        stop_code: Some("SpotInterruption".to_owned()),
+        stopped_reason: None,
+        containers: vec![],
+        started_at: None,
+        execution_stopped_at: None,
+        stopped_at: None,
+        at: None,
+    })
+}
+
+async fn deployment() -> Deployment {
+    Deployment::new(|_, _| Reply::Answer(200, "{}".to_owned())).await
+}
+
+#[tokio::test]
+async fn the_end_of_a_runners_task_ends_what_it_serves_before_its_own_row() {
+    let deployment = deployment().await;
+    runner(&deployment).await;
+    taken(&deployment, "a").await;
+    deployment.table.take();
+    deployment.bridge.settle(deployment.record(RUNNER).await, stopped()).await.unwrap();
+    let writes = deployment.table.seen().into_iter().filter(|seen| seen.operation == "UpdateItem");
+    let ids: Vec<_> =
+        writes.map(|seen| seen.body()["Key"]["submission_id"]["S"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(ids, ["a", RUNNER]);
+    let (submission, runner) = (deployment.record("a").await, deployment.record(RUNNER).await);
+    assert_eq!((submission.state, submission.exit_code), (State::Failed, None));
+    assert!(submission.reason.unwrap().starts_with("SpotInterruption"));
+    assert!(runner.state.is_terminal() && runner.feed.is_none());
+}
+
+#[tokio::test]
+async fn a_submission_that_was_not_taken_yet_is_not_failed_but_can_no_longer_be_taken_by_that_reading() {
+    let deployment = deployment().await;
+    runner(&deployment).await;
+    let read = served(&deployment, "a").await;
+    deployment.bridge.settle(deployment.record(RUNNER).await, stopped()).await.unwrap();
+    let now = deployment.record("a").await;
+    assert_eq!((now.state, now.rev), (State::Queued, read.rev + 1));
+    let late = Record { rev: read.rev + 1, ..read.clone() };
+    let written = deployment.bridge.table.update(&read, &late).await.unwrap();
+    assert!(written.is_err(), "the take that is still under way loses");
+}
+
+#[tokio::test]
+async fn a_stop_closes_the_runner_first_and_then_stops_its_task() {
+    let deployment = deployment().await;
+    runner(&deployment).await;
+    let record = taken(&deployment, "a").await;
+    deployment.bridge.settle(record, Input::Stop("enough".to_owned())).await.unwrap();
+    assert!(deployment.record(RUNNER).await.runner.unwrap().closing);
+    assert_eq!(deployment.ecs.operations(), ["StopTask"]);
+}
+
+#[tokio::test]
+async fn a_stop_hits_no_other_command_of_the_runner() {
+    let deployment = deployment().await;
+    runner(&deployment).await;
+    let stale = taken(&deployment, "a").await;
+    // Its command is done, and the runner has taken the next.
+    pool(&deployment, stale.clone(), PoolInput::Done { by: process(), exit_code: 0, stopping: false }).await;
+    let over = PoolInput::Served { submission_id: submission_id("a"), done: true };
+    pool(&deployment, deployment.record(RUNNER).await, over).await;
+    taken(&deployment, "b").await;
+    // A process that read the row before decides to stop it.
+    let settled = ecs_bridge_aws::Settled {
+        action: ecs_bridge_core::decide(
+            &stale,
+            &Input::Stop("enough".to_owned()),
+            ecs_bridge_aws::now(),
+            &deployment.bridge.rules,
+        )
+        .action,
+        record: stale,
+    };
+    deployment.bridge.carry_out(settled).await.unwrap();
+    assert!(deployment.ecs.operations().is_empty(), "no StopTask");
+    assert!(!deployment.record(RUNNER).await.runner.unwrap().closing);
+}
