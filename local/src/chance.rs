@@ -1,5 +1,5 @@
-//! Decisions that depend on a seed and on what is decided about, never on the order of arrival: a failing seed
-//! makes the same choices again, however its tasks interleave.
+//! Decisions that depend on a seed and on their subject, never on the order of arrival: a failing seed makes the same
+//! choices again, however its tasks interleave.
 
 use std::ops::RangeInclusive;
 
@@ -16,7 +16,8 @@ impl Chance {
         Self { seed }
     }
 
-    /// FNV-1a over question and identity, finished as in splitmix64 so that near inputs give far outputs.
+    /// A number for this question and identity: FNV-1a, finished as in splitmix64, so that similar inputs give different
+    /// numbers.
     #[must_use]
     pub fn number(&self, question: &str, identity: &str) -> u64 {
         let bytes = self.seed.to_le_bytes().into_iter().chain(question.bytes()).chain([0]).chain(identity.bytes());
@@ -32,13 +33,13 @@ impl Chance {
     /// True with this probability (0 to 1).
     #[must_use]
     pub fn happens(&self, probability: f64, question: &str, identity: &str) -> bool {
-        // The upper 53 bits are what a double holds exactly.
+        // A double holds 53 bits exactly.
         #[expect(clippy::cast_precision_loss, reason = "53 bits fit a double")]
         let fraction = (self.number(question, identity) >> 11) as f64 / (1_u64 << 53) as f64;
         fraction < probability
     }
 
-    /// A number of this range.
+    /// A number in this range.
     #[must_use]
     pub fn between(&self, range: &RangeInclusive<u64>, question: &str, identity: &str) -> u64 {
         let width = range.end().saturating_sub(*range.start()).saturating_add(1);
@@ -61,7 +62,7 @@ impl Chance {
         format!("{:016x}{:016x}", self.number(question, identity), self.number(&more, identity))
     }
 
-    /// The same in the form of a UUID.
+    /// 32 hexadecimal digits in the form of a UUID.
     #[must_use]
     pub fn uuid(&self, question: &str, identity: &str) -> String {
         let mut hex = self.hex(question, identity);
@@ -77,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_same_seed_decides_alike_and_another_one_otherwise() {
+    fn the_same_seed_makes_the_same_decisions_and_another_one_does_not() {
         let decide = |seed| (0..64).map(|n| Chance::new(seed).happens(0.5, "drop", &n.to_string())).collect::<Vec<_>>();
         assert_eq!(decide(7), decide(7));
         assert_ne!(decide(7), decide(8));

@@ -1,4 +1,4 @@
-//! Times as AWS spells them, and the scale by which the stand-in shortens its own delays.
+//! Times in the formats of AWS, and the scale by which the stand-in shortens its own delays.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,20 +10,20 @@ use time::macros::format_description;
 pub struct Millis(pub u64);
 
 impl Millis {
-    /// The present time of this machine.
+    /// The current time.
     #[must_use]
     pub fn now() -> Self {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Self(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
 
-    /// Earlier by so many milliseconds.
+    /// The time this many milliseconds earlier.
     #[must_use]
     pub fn before(self, millis: u64) -> Self {
         Self(self.0.saturating_sub(millis))
     }
 
-    /// Seconds with their fraction, as the JSON protocol of ECS writes times.
+    /// Seconds with a fraction, as the JSON protocol of ECS writes times.
     #[must_use]
     pub fn epoch_seconds(self) -> f64 {
         #[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 fit a double for 285,000 years")]
@@ -37,7 +37,7 @@ impl Millis {
         self.date().and_then(|date| date.format(&Rfc3339).ok()).unwrap_or_default()
     }
 
-    /// `12/Mar/2020:19:03:58 +0000`, as requests of function URLs write theirs.
+    /// `12/Mar/2020:19:03:58 +0000`, as requests of function URLs write times.
     #[must_use]
     pub fn common_log(self) -> String {
         let form = format_description!("[day]/[month repr:short]/[year]:[hour]:[minute]:[second] +0000");
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_spelt_as_aws_spells_them() {
+    fn times_have_the_formats_of_aws() {
         let time = Millis(1_597_428_383_679);
         assert_eq!(time.iso(), "2020-08-14T18:06:23.679Z");
         assert_eq!(time.common_log(), "14/Aug/2020:18:06:23 +0000");

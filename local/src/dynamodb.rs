@@ -7,18 +7,18 @@ use tokio::net::TcpListener;
 
 use crate::template::Template;
 
-/// Why DynamoDB did not come up.
+/// Why DynamoDB did not start.
 #[derive(Debug, Error)]
 pub enum DynamoDbError {
-    /// The database refuses what the template says.
-    #[error("dynamodb refuses the template's table: {0}")]
+    /// The database refuses the table of the template.
+    #[error("DynamoDB refuses the table of the template: {0}")]
     Refused(String),
 }
 
-/// A database that holds the template's table under this name.
+/// A database with the template's table, under this name.
 ///
 /// # Errors
-/// Where the template's table is none that DynamoDB would create.
+/// If DynamoDB would not create the table.
 pub fn database(template: &Template, table: &str) -> Result<Database, DynamoDbError> {
     let refused = |error: &dyn std::fmt::Display| DynamoDbError::Refused(error.to_string());
     let database = Database::memory().map_err(|error| refused(&error))?;
@@ -34,6 +34,6 @@ pub fn database(template: &Template, table: &str) -> Result<Database, DynamoDbEr
 
 /// Serves the database until the task that awaits this is dropped.
 pub async fn serve(listener: TcpListener, database: Database) {
-    // Only a broken listener ends it, and then the callers see that.
+    // Only a broken listener ends it, and its callers notice that.
     let _ = dynoxide::server::serve_with_shutdown(listener, database, std::future::pending()).await;
 }

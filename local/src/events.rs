@@ -1,5 +1,5 @@
-//! The stand-in for EventBridge: one rule, by the deployment's own pattern, with task-state as its target. Events are
-//! doubled, dropped and delayed as the seed says.
+//! The stand-in for EventBridge: one rule with the deployment's own pattern and task-state as its target. It duplicates,
+//! drops and delays events according to the seed.
 
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
@@ -14,23 +14,23 @@ use crate::http::lock;
 use crate::lambda::Lambda;
 use crate::pattern::Pattern;
 
-/// How many events are kept to be looked at.
+/// How many events are kept for inspection.
 const KEPT: usize = 1_000;
 
-/// What goes wrong on the way.
+/// Faults of the delivery.
 #[derive(Clone, Debug)]
 pub struct Delivery {
-    /// Share of events that come twice.
+    /// The share of events that are delivered twice.
     pub duplicate: f64,
-    /// Share of events that never come.
+    /// The share of events that are not delivered.
     pub drop: f64,
-    /// Each delivery is late by so many milliseconds.
+    /// The delay of each delivery, in milliseconds.
     pub delay_ms: RangeInclusive<u64>,
-    /// What decides.
+    /// The source of decisions.
     pub chance: Chance,
 }
 
-/// The bus.
+/// The event bus.
 #[derive(Debug)]
 pub struct Bus {
     pattern: Pattern,
@@ -52,8 +52,8 @@ impl Bus {
         let _ = self.target.set((lambda, function.to_owned()));
     }
 
-    /// Takes an event, and delivers it if the rule's pattern passes it; tells whether it does. `identity` is what the
-    /// seed's decisions hang on.
+    /// Puts an event on the bus and delivers it if it matches the rule's pattern; returns whether it does. The faults
+    /// depend on the seed and on `identity`.
     pub fn put(self: &Arc<Self>, event: Value, identity: &str) -> bool {
         self.faults.events_sent.count();
         let matches = self.pattern.matches(&event);
@@ -92,7 +92,7 @@ impl Bus {
             let (lambda, function, payload) = (Arc::clone(lambda), function.clone(), payload.clone());
             let delay = chance.between(delay_ms, question, identity);
             if delay == 0 {
-                // The function is there: the stack was started with it.
+                // The function exists: the stack was started with it.
                 let _ = lambda.invoke_event(&function, payload);
                 continue;
             }

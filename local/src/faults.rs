@@ -1,4 +1,4 @@
-//! Counts of what was made to go wrong, so that a run can say how much of it there was.
+//! Counts of the injected faults of a run.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,12 +9,12 @@ use serde_json::{Value, json};
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// One more.
+    /// Adds one.
     pub fn count(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many so far.
+    /// The count.
     #[must_use]
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
@@ -42,24 +42,24 @@ macro_rules! faults {
 faults! {
     /// Events that ECS put on the bus.
     events_sent,
-    /// Those that the rule passed on.
+    /// Events that matched the rule.
     events_matched,
     /// Events delivered twice.
     duplicated,
     /// Events never delivered.
     dropped,
-    /// Deliveries that were late.
+    /// Delayed deliveries.
     delayed,
     /// RunTask calls refused with ThrottlingException.
     throttled,
-    /// RunTask calls refused for want of capacity.
+    /// RunTask calls refused for lack of capacity.
     out_of_capacity,
-    /// Tasks that were made to fail before their container started.
+    /// Tasks that failed before their container started.
     failed_starts,
-    /// Calls that happened, but were answered with a 500.
+    /// Calls that took effect but were answered with a 500.
     server_errors,
-    /// Calls that happened, but got no answer.
+    /// Calls that took effect but were not answered.
     unanswered,
-    /// Calls that a rule from outside refused.
+    /// Calls refused by a rule of `/_local/rules`.
     refused_by_rule,
 }

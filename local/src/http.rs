@@ -1,4 +1,4 @@
-//! Serves routers on the loopback interface, on connections that may also be broken off without an answer.
+//! Serves routers on the loopback interface. A response may also be replaced by a broken connection.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::task::{AbortHandle, JoinSet};
 
-/// Put on a response: it is thrown away, and its connection closed.
+/// An extension of a response: the response is dropped and its connection closed.
 #[derive(Clone, Copy, Debug)]
 pub struct NoAnswer;
 
@@ -41,10 +41,10 @@ impl Drop for Server {
     }
 }
 
-/// A listener on this port, or on a free one where it is 0.
+/// A listener on this port, or on a free one if it is 0.
 ///
 /// # Errors
-/// Where the port is taken.
+/// If the port is in use.
 pub async fn listen(port: u16) -> io::Result<TcpListener> {
     TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, port)).await
 }
@@ -52,7 +52,7 @@ pub async fn listen(port: u16) -> io::Result<TcpListener> {
 /// Serves until the returned server is dropped.
 ///
 /// # Errors
-/// Where the listener has no address any more.
+/// If the listener has no address.
 pub fn serve(listener: TcpListener, router: Router) -> io::Result<Server> {
     let address = listener.local_addr()?;
     let task = tokio::spawn(async move {
@@ -60,11 +60,11 @@ pub fn serve(listener: TcpListener, router: Router) -> io::Result<Server> {
         loop {
             while connections.try_join_next().is_some() {}
             let Ok((stream, _)) = listener.accept().await else {
-                // Out of descriptors, most likely: connections that end make room.
+                // Most likely out of file descriptors, until connections end.
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 continue;
             };
-            // Small answers must not wait for the caller's acknowledgement.
+            // Small responses must not wait for the acknowledgement of the caller.
             let _ = stream.set_nodelay(true);
             let router = TowerToHyperService::new(router.clone());
             connections.spawn(async move {
@@ -73,12 +73,12 @@ pub fn serve(listener: TcpListener, router: Router) -> io::Result<Server> {
                     async move {
                         let answer = answer.await.unwrap_or_else(|never| match never {});
                         match answer.extensions().get::<NoAnswer>() {
-                            Some(NoAnswer) => Err(io::Error::other("asked to break off")),
+                            Some(NoAnswer) => Err(io::Error::other("broken off on request")),
                             None => Ok(answer),
                         }
                     }
                 });
-                // A caller that goes away is not our error.
+                // A caller that disconnects is not an error.
                 let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
             });
         }
@@ -86,13 +86,13 @@ pub fn serve(listener: TcpListener, router: Router) -> io::Result<Server> {
     Ok(Server { address, task: task.abort_handle() })
 }
 
-/// A JSON answer.
+/// A JSON response.
 #[must_use]
 pub fn json(status: StatusCode, body: &Value) -> Response<Body> {
     bytes(status, "application/json", body.to_string().into())
 }
 
-/// An answer of this content type.
+/// A response with this content type.
 #[must_use]
 pub fn bytes(status: StatusCode, content_type: &'static str, body: Bytes) -> Response<Body> {
     let mut response = Response::new(Body::from(body));
@@ -101,14 +101,14 @@ pub fn bytes(status: StatusCode, content_type: &'static str, body: Bytes) -> Res
     response
 }
 
-/// Adds a header; a value that cannot be one is left out.
+/// Adds a header. An invalid value is omitted.
 pub fn set_header(response: &mut Response<Body>, name: &'static str, value: &str) {
     if let Ok(value) = header::HeaderValue::from_str(value) {
         response.headers_mut().insert(HeaderName::from_static(name), value);
     }
 }
 
-/// Locks; what a panicking holder left behind is as good as any, for no lock here guards a half-done change.
+/// Locks a mutex. Poisoning is ignored, as no lock here guards a change in several steps.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_is_broken_off_without_a_byte() {
+    async fn a_connection_is_closed_without_a_response() {
         assert!(answer_of("/answers").await.ends_with("yes"));
         assert_eq!(answer_of("/breaks-off").await, "");
     }

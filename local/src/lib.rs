@@ -1,9 +1,9 @@
-//! The stand-in for AWS on one machine: for trying the bridge, for developing against it, and for its tests.
+//! The stand-in for AWS on one machine: to try the bridge, to develop with it, and for its tests.
 //!
-//! It shares no code with the functions that it runs: what both would get wrong alike, no test could find. The parts
-//! are a [`lambda`] with real processes, DynamoDB by dynoxide, an [`ecs`] whose containers are processes, and an event
-//! bus between them ([`events`]) that filters by the deployment's own template ([`template`], [`pattern`]). Whatever
-//! is made to go wrong hangs on a seed ([`chance`]) and is counted ([`faults`]).
+//! It shares no code with the functions that it runs: no test could find a mistake that both make. Its parts are a
+//! [`lambda`] with real processes, DynamoDB by dynoxide, an [`ecs`] whose containers are processes, and an event bus
+//! ([`events`]) that filters by the deployment's own template ([`template`], [`pattern`]). Injected faults depend on a
+//! seed ([`chance`]) and are counted ([`faults`]).
 
 pub mod chance;
 pub mod clock;

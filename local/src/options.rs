@@ -8,16 +8,16 @@ use clap::Args;
 
 use crate::ecs::{SHAPE_TAG, SHAPE_VARIABLE, Shapes, Throttle};
 
-/// How a local stack is to be.
+/// The options of a local stack.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
-    /// Folder of the functions' binaries (submit, task-state, reconcile) [default: that of this program]
+    /// Directory of the functions' binaries (submit, task-state, reconcile) [default: that of this program]
     #[arg(long, value_name = "DIR")]
     pub functions_dir: Option<PathBuf>,
-    /// Run no functions: DynamoDB and ECS alone, events go nowhere
+    /// Run DynamoDB and ECS only; events are not delivered
     #[arg(long)]
     pub no_functions: bool,
-    /// Processes of each function
+    /// Number of processes of each function
     #[arg(long, value_name = "N", default_value_t = 4)]
     pub processes: usize,
     /// The deployment's name
@@ -26,87 +26,87 @@ pub struct Options {
     /// The cluster's name
     #[arg(long, value_name = "NAME", default_value = "local", value_parser = name)]
     pub cluster: String,
-    /// Profiles, a JSON object [default: `default` runs the task definition demo, `sidecar` demo-sidecar]
+    /// File of the profiles, a JSON object [default: `default` runs the task definition demo, `sidecar` demo-sidecar]
     #[arg(long, value_name = "FILE")]
     pub profiles: Option<PathBuf>,
-    /// Task definitions, a JSON array of RegisterTaskDefinition requests, beside the built-in demo and demo-sidecar
+    /// File of further task definitions than demo and demo-sidecar, a JSON array of RegisterTaskDefinition requests
     #[arg(long, value_name = "FILE")]
     pub task_definitions: Option<PathBuf>,
-    /// Take table, event pattern and time limits from this template [default: the one that this program was built with]
+    /// The template of table, event pattern and timeouts [default: the one that this program was built with]
     #[arg(long, value_name = "FILE")]
     pub template: Option<PathBuf>,
-    /// Seconds between two runs of reconcile; 0 for never
+    /// Seconds between two runs of reconcile; 0 for none
     #[arg(long, value_name = "S", default_value_t = 60.0, value_parser = seconds)]
     pub reconcile_every: f64,
-    /// Write addresses and names here, as JSON, once all is up
+    /// Write addresses and names to this file, as JSON, once everything has started
     #[arg(long, value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
-    /// Write the functions' environment here, as NAME=VALUE lines, for running one of them elsewhere
+    /// Write the functions' environment to this file, as NAME=VALUE lines, to run one of them elsewhere
     #[arg(long, value_name = "FILE")]
     pub env_file: Option<PathBuf>,
-    /// Write the output of functions and containers here, a file each [default: functions to standard error, containers nowhere]
+    /// Write the output of each function and container to a file in this directory [default: functions to standard error, containers discarded]
     #[arg(long, value_name = "DIR")]
     pub log_dir: Option<PathBuf>,
-    /// Use ports N (submissions), N+1 (Lambda), N+2 (DynamoDB), N+3 (ECS) [default: free ones]
+    /// Use the ports N (submit), N+1 (Lambda), N+2 (DynamoDB) and N+3 (ECS) [default: free ones]
     #[arg(long, value_name = "N")]
     pub port_base: Option<u16>,
-    /// An environment variable for the functions
+    /// Environment variable of the functions; may be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
     pub function_env: Vec<(String, String)>,
-    /// An environment variable for all containers; without a value, that of this program
+    /// Environment variable of all containers, by default with the value that it has here; may be repeated
     #[arg(long, value_name = "NAME[=VALUE]", value_parser = variable)]
     pub container_env: Vec<(String, String)>,
-    /// Go on when the process that started this one ends
+    /// Continue when the parent process ends
     #[arg(long)]
     pub outlive_parent: bool,
 
     /// Divide the functions' own timers by this (ECS_BRIDGE_TIMER_SCALE)
     #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = scale, help_heading = "Time")]
     pub timer_scale: f64,
-    /// Divide the stand-in's delays by this: ECS's steps and memory, stop timeouts, Lambda's retries
+    /// Divide the delays of the stand-in by this: steps and memory of ECS, stop timeouts, retries of Lambda
     #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = scale, help_heading = "Time")]
     pub time_scale: f64,
-    /// Seconds from a task's creation to PENDING
+    /// Seconds from the creation of a task to PENDING
     #[arg(long, value_name = "S", default_value_t = 0.3, value_parser = seconds, help_heading = "Time")]
     pub provision_s: f64,
     /// Seconds from PENDING to the start of its containers
     #[arg(long, value_name = "S", default_value_t = 0.3, value_parser = seconds, help_heading = "Time")]
     pub pull_s: f64,
-    /// Seconds from the last container's exit to STOPPED
+    /// Seconds from the exit of the last container to STOPPED
     #[arg(long, value_name = "S", default_value_t = 2.0, value_parser = seconds, help_heading = "Time")]
     pub teardown_s: f64,
-    /// Do not start `true`, `false`, `sh -c 'exit N'` and `sleep S` as processes, but end as they would; S is scaled
+    /// Simulate `true`, `false`, `sh -c 'exit N'` and `sleep S` instead of starting processes; S is scaled
     #[arg(long, help_heading = "Time")]
     pub simulate: bool,
 
-    /// What all chances below hang on; the same seed makes the same choices
+    /// Seed of all faults below; the same seed makes the same choices
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Faults")]
     pub seed: u64,
     /// Deliver this share of the events twice
     #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = share, help_heading = "Faults")]
     pub duplicate: f64,
-    /// Lose this share of the events
+    /// Drop this share of the events
     #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = share, help_heading = "Faults")]
     pub drop: f64,
-    /// Deliver each event late by so much, so that they change places
+    /// Delay each event by this many milliseconds, so that events are reordered
     #[arg(long, value_name = "MIN..MAX", default_value = "0..0", help_heading = "Faults")]
     pub delay_ms: Delay,
-    /// Let so many RunTask calls a second through, and BURST at once [default BURST: RATE]
+    /// Throttle RunTask above RATE calls a second and BURST at once [default BURST: RATE]
     #[arg(long, value_name = "RATE[/BURST]", help_heading = "Faults")]
     pub throttle: Option<Throttle>,
-    /// Tasks that fit in the cluster; more are answered in RunTask's failures
+    /// Number of tasks that fit into the cluster; RunTask answers with failures beyond it
     #[arg(long, value_name = "N", help_heading = "Faults")]
     pub capacity: Option<usize>,
-    /// Let this share of the tasks fail before their containers start
+    /// Fail this share of the tasks before their containers start
     #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = share, help_heading = "Faults")]
     pub fail_start: f64,
-    /// Answer this share of the ECS calls with a 500 or not at all, though they happened
+    /// Answer this share of the ECS calls with a 500 or not at all, although they took effect
     #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = share, help_heading = "Faults")]
     pub api_error: f64,
-    /// Take so long for each ECS call
+    /// Milliseconds that each ECS call takes
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Faults")]
     pub api_latency_ms: u64,
-    /// Know a task in DescribeTasks and ListTasks only so long after its creation
+    /// Milliseconds from the creation of a task until DescribeTasks and ListTasks return it
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Faults")]
     pub consistency_lag_ms: u64,
 }
@@ -120,7 +120,7 @@ impl FromStr for Delay {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let range = text.split_once("..").and_then(|(least, most)| Some(least.parse().ok()?..=most.parse().ok()?));
-        range.filter(|range| !range.is_empty()).map(Self).ok_or("two numbers with .. between them, the smaller first")
+        range.filter(|range| !range.is_empty()).map(Self).ok_or("two numbers separated by .., the smaller first")
     }
 }
 
@@ -131,9 +131,9 @@ impl FromStr for Throttle {
         let (rate, burst) = text.split_once('/').unwrap_or((text, text));
         let parse = |text: &str| text.parse::<f64>().ok().filter(|number| number.is_finite() && *number > 0.0);
         match (parse(rate), parse(burst)) {
-            // A bucket that holds less than one would never let anything through.
+            // A bucket that holds less than one call would refuse all.
             (Some(rate), Some(burst)) => Ok(Self { rate, burst: burst.max(1.0) }),
-            _ => Err("a number above 0, or two with / between them"),
+            _ => Err("a number above 0, or two separated by /"),
         }
     }
 }
@@ -158,38 +158,36 @@ fn name(text: &str) -> Result<String, &'static str> {
 
 fn variable(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
-        Some(("", _)) => Err("a variable has a name".into()),
+        Some(("", _)) => Err("the variable has no name".into()),
         Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
-        None => {
-            std::env::var(text).map(|value| (text.to_owned(), value)).map_err(|_| format!("{text} is not set here"))
-        }
+        None => std::env::var(text).map(|value| (text.to_owned(), value)).map_err(|_| format!("{text} is not set")),
     }
 }
 
-/// What `--help` says after the flags.
+/// The text of `--help` after the flags.
 #[must_use]
 pub fn after_help() -> String {
     format!(
         "\
-Shapes: what a task does beyond the usual. Ask for one or more (words between spaces) with the tag {SHAPE_TAG} on the
-RunTask request, or with the variable {SHAPE_VARIABLE} in a container override's environment:
+Shapes are unusual behaviours of a task. Request one or more, separated by spaces, with the tag {SHAPE_TAG} of the RunTask
+request, or with the variable {SHAPE_VARIABLE} in the environment of a container override:
 {}
-Beside ECS's API, the ECS address answers:
-  GET  /_local/calls                 how often each operation was called
-  GET  /_local/tasks                 all tasks of this run, and how often each one's command was started
-  GET  /_local/faults                how much was made to go wrong
+Besides ECS's API, the ECS address answers:
+  GET  /_local/calls                 the number of calls by operation
+  GET  /_local/tasks                 all tasks of this run, with the number of starts of their commands
+  GET  /_local/faults                the number of injected faults
   GET  /_local/events                the last 1000 events
-  POST /_local/events                put any event on the bus: {{\"matched\": bool}}
+  POST /_local/events                puts any event on the bus: {{\"matched\": bool}}
   POST /_local/tasks/ID/ACTION       spot-notice, termination-notice, spot-interruption, infrastructure-health,
-                                     forget (MISSING from now on), tell (its present state, as one more event)
+                                     forget (MISSING from now on), tell (sends its current state as another event)
   POST /_local/rules                 for the next `times` calls of `operation` (RunTask), or only those of
                                      `submission_id`: {{\"shapes\": \"...\"}}, {{\"error\": {{\"code\", \"message\"}}}},
                                      {{\"failure\": REASON}}, or {{\"answer\": \"server_error\" | \"none\"}} (it happens);
                                      DELETE drops all rules
-and the Lambda address, beside Invoke:
-  GET  /_local/processes             functions' processes with their pids; DELETE /_local/processes/PID kills one
-  GET  /_local/invocations           counts by function: errors, time-outs, retries, events still pending, ...
-  GET  /_local/abandoned             events that were given up after three tries",
+and the Lambda address, besides Invoke:
+  GET  /_local/processes             the functions' processes with their pids; DELETE /_local/processes/PID kills one
+  GET  /_local/invocations           counts by function: errors, timeouts, retries, pending events, ...
+  GET  /_local/abandoned             events that failed three times",
         Shapes::help()
     )
 }

@@ -1,19 +1,19 @@
-//! Event patterns as EventBridge reads them: [`Pattern::parse`] refuses what EventBridge refuses, [`Pattern::matches`]
-//! decides about one event. Nothing here knows ECS.
+//! EventBridge's event patterns: [`Pattern::parse`] refuses what EventBridge refuses, [`Pattern::matches`] tests an event.
+//! Nothing here is specific to ECS.
 //!
-//! Keys of a pattern are joined by "and", the values of an array by "or". Where the event holds an array of objects,
-//! one object has to match all that the pattern says below it; only `{"exists": false}` speaks of all of them.
+//! The keys of a pattern are joined by "and", the values of an array by "or". If the event holds an array of objects, one
+//! object must match everything below it in the pattern; only `{"exists": false}` applies to all of them.
 
 use std::net::IpAddr;
 
 use serde_json::{Map, Value};
 use thiserror::Error;
 
-/// A checked event pattern.
+/// A valid event pattern.
 #[derive(Clone, Debug)]
 pub struct Pattern(Fields);
 
-/// What a pattern says of one object: each field, and one of each `$or`.
+/// The conditions on an object: all fields, and one branch of each `$or`.
 #[derive(Clone, Debug, Default)]
 struct Fields {
     fields: Vec<(String, Field)>,
@@ -33,7 +33,7 @@ enum Test {
     Numeric(Vec<(Comparison, f64)>),
     Cidr(IpAddr, u8),
     Text(Text),
-    /// None of these values, and none of these texts; strings and numbers only.
+    /// None of these values, and none of these strings. Matches strings and numbers only.
     AnythingBut(Vec<Value>, Vec<Text>),
 }
 
@@ -62,56 +62,56 @@ enum Comparison {
     GreaterOrEqual,
 }
 
-/// Why a pattern is not one.
+/// Why a pattern is not valid.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum PatternError {
-    /// EventBridge takes an object of at least one field.
-    #[error("an event pattern is an object with at least one field")]
+    /// Not an object with at least one field.
+    #[error("an event pattern must be an object with at least one field")]
     NotAnObject,
-    /// A field's value is an object of fields or an array of tests.
+    /// The value of a field is neither an object nor an array.
     #[error("{0:?} must be an object or an array")]
     NotAField(String),
-    /// An array of tests holds one at least.
+    /// An array of tests is empty.
     #[error("{0:?} must not be an empty array")]
     NoTests(String),
-    /// `$or` takes two patterns at least.
-    #[error("$or takes an array of at least two objects")]
+    /// `$or` has fewer than two patterns.
+    #[error("$or must be an array of at least two objects")]
     BadOr,
-    /// A test written as an object has one key.
-    #[error("{0:?}: a match expression has exactly one key")]
+    /// A match expression has no or several keys.
+    #[error("{0:?}: a match expression must have exactly one key")]
     NotOneKey(String),
     /// An array inside an array of tests.
-    #[error("{0:?}: an array must not stand among its tests")]
+    #[error("{0:?}: its tests must not include an array")]
     NestedArray(String),
     /// An operator that EventBridge does not have.
     #[error("{field:?}: unknown match type {operator:?}")]
     UnknownOperator {
-        /// The field that it stands in.
+        /// The field.
         field: String,
-        /// What it is called.
+        /// The operator.
         operator: String,
     },
-    /// An operator with an operand that it does not take.
-    #[error("{field:?}: {operator:?} does not take this operand")]
+    /// An operator with an invalid operand.
+    #[error("{field:?}: invalid operand of {operator:?}")]
     BadOperand {
-        /// The field that it stands in.
+        /// The field.
         field: String,
-        /// What it is called.
+        /// The operator.
         operator: String,
     },
 }
 
 impl Pattern {
-    /// Checks a pattern and makes it ready for use.
+    /// Parses a pattern.
     ///
     /// # Errors
-    /// Where EventBridge would refuse the pattern.
+    /// If EventBridge would refuse the pattern.
     pub fn parse(pattern: &Value) -> Result<Self, PatternError> {
         let object = pattern.as_object().filter(|object| !object.is_empty()).ok_or(PatternError::NotAnObject)?;
         Fields::parse(object).map(Self)
     }
 
-    /// Whether a rule with this pattern passes the event on.
+    /// Whether the event matches.
     #[must_use]
     pub fn matches(&self, event: &Value) -> bool {
         self.0.match_any(&[event])
@@ -145,7 +145,7 @@ impl Fields {
         Ok(parsed)
     }
 
-    /// Whether one of the objects that stand at one path of the event matches; `{"exists": false}` asks all of them.
+    /// Whether one of the objects at a path of the event matches. `{"exists": false}` must hold for all of them.
     fn match_any(&self, nodes: &[&Value]) -> bool {
         nodes.iter().any(|node| self.match_one(node, nodes))
     }
@@ -166,7 +166,7 @@ impl Fields {
     }
 }
 
-/// What stands under this name in each of the nodes, arrays opened.
+/// The values of this name in each of the nodes, arrays flattened.
 fn children<'event>(nodes: &[&'event Value], name: &str) -> Vec<&'event Value> {
     fn open<'event>(value: &'event Value, into: &mut Vec<&'event Value>) {
         match value {
@@ -313,7 +313,7 @@ impl Text {
     fn parse(field: &str, operator: &str, operand: &Value) -> Result<Self, PatternError> {
         let bad = || PatternError::BadOperand { field: field.to_owned(), operator: operator.to_owned() };
         let text = || operand.as_str().map(str::to_owned).ok_or_else(bad);
-        // "prefix" and "suffix" also take {"equals-ignore-case": "..."}.
+        // "prefix" and "suffix" also accept {"equals-ignore-case": "..."}.
         let ignoring_case = || match operand.as_object() {
             None => Ok(None),
             Some(inner) => match only_entry(field, inner)? {
@@ -347,7 +347,8 @@ impl Text {
     }
 }
 
-/// `*` stands for any characters, `\*` and `\\` for themselves; two stars in a row are refused, as EventBridge does.
+/// Parses a wildcard: `*` matches any characters, `\*` and `\\` themselves. Two stars in a row are refused, as EventBridge
+/// does.
 fn glob(text: &str) -> Option<Vec<Glob>> {
     let mut glob = Vec::new();
     let mut characters = text.chars();
@@ -363,7 +364,7 @@ fn glob(text: &str) -> Option<Vec<Glob>> {
 }
 
 fn glob_matches(glob: &[Glob], value: &str) -> bool {
-    // The glob's prefixes that match what was read so far; no backtracking, so no input is slow.
+    // The prefixes of the glob that match the text so far. Without backtracking, the time is linear.
     let mut reached = vec![false; glob.len() + 1];
     let skip_stars = |reached: &mut Vec<bool>| {
         for (at, part) in glob.iter().enumerate() {
@@ -408,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn every_field_has_to_match_and_any_of_its_values() {
+    fn every_field_must_match_with_any_of_its_values() {
         let pattern = json!({"source": ["aws.ecs"], "detail": {"lastStatus": ["RUNNING", "STOPPED"]}});
         assert!(matches(pattern.clone(), json!({"source": "aws.ecs", "detail": {"lastStatus": "STOPPED", "x": 1}})));
         assert!(!matches(pattern.clone(), json!({"source": "aws.ecs", "detail": {"lastStatus": "PENDING"}})));
@@ -416,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_of_any_container_counts_null_included() {
+    fn exists_matches_if_any_container_has_the_field_also_as_null() {
         let pattern = json!({"containers": {"exitCode": [{"exists": true}]}});
         assert!(matches(pattern.clone(), json!({"containers": [{"name": "a"}, {"name": "b", "exitCode": 0}]})));
         assert!(matches(pattern.clone(), json!({"containers": [{"exitCode": null}]})));
@@ -425,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn exists_false_speaks_of_all_objects_of_an_array() {
+    fn exists_false_applies_to_all_objects_of_an_array() {
         let pattern = json!({"containers": {"exitCode": [{"exists": false}]}});
         assert!(!matches(pattern.clone(), json!({"containers": [{"name": "a"}, {"exitCode": 0}]})));
         assert!(matches(pattern.clone(), json!({"containers": [{"name": "a"}]})));
@@ -434,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn one_object_of_an_array_has_to_match_all() {
+    fn one_object_of_an_array_must_match_all_conditions() {
         let pattern = json!({"containers": {"name": ["main"], "exitCode": [{"anything-but": 0}]}});
         assert!(!matches(
             pattern.clone(),
@@ -447,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn or_is_joined_with_what_stands_beside_it() {
+    fn or_is_joined_with_its_siblings() {
         let pattern = json!({"a": [1], "$or": [{"b": [2]}, {"c": {"d": [3]}}]});
         assert!(matches(pattern.clone(), json!({"a": 1.0, "b": 2})));
         assert!(matches(pattern.clone(), json!({"a": 1, "c": {"d": [9, 3]}})));
@@ -456,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_matched_by_their_operators() {
+    fn every_operator_matches_as_documented() {
         for (test, yes, no) in [
             (json!({"prefix": "a/"}), json!("a/b"), json!("ab")),
             (json!({"prefix": {"equals-ignore-case": "Ab"}}), json!("aBc"), json!("ba")),
@@ -472,8 +473,8 @@ mod tests {
             (json!({"exists": true}), json!(null), json!({"below": 1})),
             (json!(null), json!(null), json!("")),
         ] {
-            assert!(matches(json!({"k": [test]}), json!({"k": yes})), "{test} should take {yes}");
-            assert!(!matches(json!({"k": [test]}), json!({"k": no})), "{test} should not take {no}");
+            assert!(matches(json!({"k": [test]}), json!({"k": yes})), "{test} should match {yes}");
+            assert!(!matches(json!({"k": [test]}), json!({"k": no})), "{test} should not match {no}");
         }
     }
 

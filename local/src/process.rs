@@ -1,5 +1,4 @@
-//! Processes and the end of them: groups are killed whole, and a watchdog ends what is left when this program died
-//! without the chance to do so itself.
+//! Ends processes: whole groups, and through a watchdog those that remain after this program was killed.
 
 use std::io;
 use std::path::Path;
@@ -11,7 +10,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
-/// A variable in the environment of everything that one local stack starts, by which the watchdog knows it.
+/// An environment variable of all processes that a local stack starts, by which the watchdog finds them.
 pub const RUN_VARIABLE: &str = "ECS_BRIDGE_LOCAL_RUN";
 
 /// Kills a process group with SIGKILL; false if there is none.
@@ -19,35 +18,35 @@ pub fn kill_group(leader: u32) -> bool {
     signal_group(leader, Signal::SIGKILL)
 }
 
-/// Asks a process group to end.
+/// Sends SIGTERM to a process group; false if there is none.
 pub fn terminate_group(leader: u32) -> bool {
     signal_group(leader, Signal::SIGTERM)
 }
 
 fn signal_group(leader: u32, signal: Signal) -> bool {
-    // Group 0 would be our own.
+    // Group 0 is that of this program.
     i32::try_from(leader).is_ok_and(|leader| leader > 1 && killpg(Pid::from_raw(leader), signal).is_ok())
 }
 
-/// Whether a child of this program has ended, though nobody has asked for its status yet.
+/// Whether a child of this program has ended. Does not reap it.
 pub fn has_ended(child: u32) -> bool {
     let Ok(child) = i32::try_from(child) else { return true };
     let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
     !matches!(waitid(Id::Pid(Pid::from_raw(child)), flags), Ok(WaitStatus::StillAlive))
 }
 
-/// Starts the watchdog: `program` with these arguments is to call [`watch`] with the run's name. It ends what the run
-/// left behind as soon as the returned child's standard input closes, so also when this program is killed.
+/// Starts the watchdog: `program` with these arguments calls [`watch`] with the name of the run. It ends the processes of
+/// the run when the standard input of the returned child closes, as it does when this program is killed.
 ///
 /// # Errors
-/// Where it cannot be started.
+/// If it cannot be started.
 pub fn start_watchdog(program: &Path, arguments: &[&str]) -> io::Result<std::process::Child> {
     use std::os::unix::process::CommandExt;
     Command::new(program)
         .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
-        // Ctrl-C at the terminal is not for the watchdog.
+        // Ctrl-C on the terminal must not end the watchdog.
         .process_group(0)
         .spawn()
 }
@@ -84,7 +83,7 @@ fn kill_marked(marker: &str) -> bool {
     found
 }
 
-/// As many open files as this user may have: each running container takes one.
+/// Raises the limit on open files to the hard limit: each running container needs one.
 pub fn raise_file_limit() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)

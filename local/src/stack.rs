@@ -1,4 +1,4 @@
-//! The whole stack: put together, run until it is asked to end, and taken down with all that it started.
+//! The whole stack: starts all parts, runs until it is asked to end, and ends all that it started.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -26,69 +26,69 @@ use crate::template::{self, Template, TemplateError};
 
 const REGION: &str = "us-east-1";
 const ACCOUNT: &str = "123456789012";
-/// The functions, by the names of their binaries, and what each is for.
+/// The names of the functions' binaries.
 const SUBMIT: &str = "submit";
 const TASK_STATE: &str = "task-state";
 const RECONCILE: &str = "reconcile";
 const DEFAULT_PROFILES: &str = include_str!("profiles.json");
-/// The arguments with which `ecs-bridge` is the watchdog of a run, whose name follows.
+/// The arguments that make `ecs-bridge` the watchdog of a run; the name of the run follows.
 pub const WATCHDOG: [&str; 2] = ["local", "watchdog"];
 
-/// Why a stack did not come up.
+/// Why a stack did not start.
 #[derive(Debug, Error)]
 pub enum LocalError {
-    /// A file that was named cannot be read or written.
+    /// A file cannot be read or written.
     #[error("{}: {source}", path.display())]
     File {
-        /// Which.
+        /// Its path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// A port cannot be listened on.
+    /// A port is not available.
     #[error("cannot listen on port {port}")]
     Port {
         /// 0 for any.
         port: u16,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
     /// A function's binary is missing.
-    #[error("no function at {}: build it, or name its folder with --functions-dir", .0.display())]
+    #[error("no function at {}: build it, or set --functions-dir", .0.display())]
     NoFunction(PathBuf),
-    /// The template is of no use.
+    /// The template is not valid.
     #[error(transparent)]
     Template(#[from] TemplateError),
     /// The template has no such function.
     #[error("the template has no function whose binary is {0}")]
     NotInTemplate(&'static str),
-    /// The task definitions are of no use.
+    /// The task definitions are not valid.
     #[error("{}", path.display())]
     Definitions {
-        /// Where they are.
+        /// Their path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: DefinitionError,
     },
-    /// DynamoDB did not come up.
+    /// DynamoDB did not start.
     #[error(transparent)]
     DynamoDb(#[from] DynamoDbError),
-    /// A function did not come up.
+    /// A function did not start.
     #[error(transparent)]
     Lambda(#[from] StartError),
-    /// The machine refuses something.
+    /// The operating system failed.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
-/// Addresses and names of a running stack, as the ready file has them.
+/// Addresses and names of a running stack: the contents of the ready file.
 #[derive(Clone, Debug, Serialize)]
 pub struct Ready {
     /// `<submit_url>/v1/submissions` is the API.
     pub submit_url: String,
-    /// Where functions are invoked.
+    /// The endpoint of Lambda.
     pub lambda_url: String,
     /// DynamoDB's endpoint.
     pub dynamodb_url: String,
@@ -104,7 +104,7 @@ pub struct Ready {
     pub deployment: String,
 }
 
-/// A running stack; dropping it ends it.
+/// A running stack. Dropping it ends it.
 #[derive(Debug)]
 pub struct Stack {
     ready: Ready,
@@ -115,10 +115,10 @@ pub struct Stack {
     _lambda: Arc<Lambda>,
 }
 
-/// Runs a stack until SIGINT, SIGTERM or, unless told otherwise, the end of the parent.
+/// Runs a stack until SIGINT, SIGTERM or, without `outlive_parent`, the end of the parent.
 ///
 /// # Errors
-/// Where it does not come up.
+/// If it does not start.
 pub fn run(options: &Options) -> Result<(), LocalError> {
     process::raise_file_limit();
     let run = Chance::new(Millis::now().0).uuid("run", &std::process::id().to_string());
@@ -126,7 +126,7 @@ pub fn run(options: &Options) -> Result<(), LocalError> {
     let mut watchdog = process::start_watchdog(&program, &[&WATCHDOG[..], &[run.as_str()]].concat())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(async {
-        // Before anything is started: a signal that comes meanwhile ends it in order, too.
+        // Before anything is started, so that a signal during the start ends the stack in order.
         let end = Ending::new(!options.outlive_parent)?;
         tokio::select! {
             result = serve(options, &run) => result,
@@ -134,7 +134,7 @@ pub fn run(options: &Options) -> Result<(), LocalError> {
         }
     });
     runtime.shutdown_timeout(Duration::from_secs(1));
-    // The watchdog sees its input close and ends what is left, grandchildren included.
+    // The watchdog notices that its input closes, and ends what is left, grandchildren included.
     drop(watchdog.stdin.take());
     watchdog.wait()?;
     result
@@ -142,12 +142,12 @@ pub fn run(options: &Options) -> Result<(), LocalError> {
 
 async fn serve(options: &Options, run: &str) -> Result<(), LocalError> {
     let stack = Stack::start(options, run).await?;
-    // Nobody need read it.
+    // A closed pipe is not an error.
     let _ = writeln!(io::stdout(), "{}", stack.banner(options.ready_file.as_deref()));
     std::future::pending().await
 }
 
-/// The ways in which a run is asked to end.
+/// What ends a run.
 struct Ending {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
@@ -183,10 +183,10 @@ impl Ending {
 }
 
 impl Stack {
-    /// Starts all parts and waits until they answer. `run` names this run to the watchdog.
+    /// Starts all parts and waits until they answer. `run` is the name of the run, for the watchdog.
     ///
     /// # Errors
-    /// Where a part does not come up; what was started until then is ended.
+    /// If a part does not start. Parts that were started are ended.
     pub async fn start(options: &Options, run: &str) -> Result<Self, LocalError> {
         let place = Place { region: REGION.into(), account: ACCOUNT.into(), cluster: options.cluster.clone() };
         let cluster = place.cluster_arn();
@@ -244,7 +244,7 @@ impl Stack {
         Ok(stack)
     }
 
-    /// Where everything is.
+    /// The addresses and names.
     #[must_use]
     pub fn ready(&self) -> &Ready {
         &self.ready
@@ -276,7 +276,7 @@ fn read(path: &Path) -> Result<String, LocalError> {
     std::fs::read_to_string(path).map_err(|source| LocalError::File { path: path.to_owned(), source })
 }
 
-/// Who waits for the file sees all of it or nothing.
+/// Writes the file atomically: who waits for it reads all of it.
 fn write_whole(path: &Path, text: &str) -> Result<(), LocalError> {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{}.tmp", std::process::id()));
@@ -336,7 +336,7 @@ fn inherited(names: &[&str]) -> Vec<(String, String)> {
     names.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect()
 }
 
-/// What a function needs to know, wherever it runs.
+/// The environment of the functions.
 fn function_environment(options: &Options, ready: &Ready) -> Result<Vec<(String, String)>, LocalError> {
     let mut environment: Vec<(String, String)> = [
         ("AWS_REGION", ready.region.as_str()),
@@ -353,7 +353,7 @@ fn function_environment(options: &Options, ready: &Ready) -> Result<Vec<(String,
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .into();
     environment.push(match &options.profiles {
-        // Functions run in folders of their own.
+        // Functions run in directories of their own.
         Some(path) => {
             let whole = path.canonicalize().map_err(|source| LocalError::File { path: path.clone(), source })?;
             ("ECS_BRIDGE_PROFILES_FILE".into(), whole.display().to_string())
@@ -421,7 +421,7 @@ async fn reconcile(lambda: Arc<Lambda>, every: Duration, chance: Chance) {
             "source": "aws.events", "account": ACCOUNT, "time": Millis::now().iso(), "region": REGION,
             "resources": [format!("arn:aws:events:{REGION}:{ACCOUNT}:rule/reconcile")], "detail": {},
         });
-        // It is there: the stack was started with it.
+        // The function exists: the stack was started with it.
         let _ = lambda.invoke_event(RECONCILE, event.to_string().into());
     }
 }

@@ -1,5 +1,5 @@
-//! What the local stack takes from the deployment's own template.yaml, so that the two cannot differ: the table, the
-//! event pattern, and each function's time limit and address.
+//! The parts of the deployment's own template.yaml that the local stack uses, so that the two cannot differ: the table,
+//! the event pattern, and the timeout and URL of each function.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,28 +10,28 @@ use thiserror::Error;
 
 use crate::pattern::{Pattern, PatternError};
 
-/// The template as it was when this program was built.
+/// The template with which this program was built.
 pub const BUILT_IN: &str = include_str!("../../template.yaml");
 
-/// The parts of the template that a local stack needs, all references resolved.
+/// The parts of the template that a local stack needs, with references resolved.
 #[derive(Clone, Debug)]
 pub struct Template {
-    /// Which events reach task-state.
+    /// The pattern of the events for task-state.
     pub pattern: Pattern,
-    /// The members that DynamoDB's CreateTable takes, without the name.
+    /// The parameters of CreateTable, without the name.
     pub table: Map<String, Value>,
-    /// The attribute by which DynamoDB drops old items.
+    /// The attribute of the time to live.
     pub time_to_live: Value,
-    /// The functions by the names of their binaries.
+    /// The functions, by the names of their binaries.
     pub functions: BTreeMap<String, FunctionTemplate>,
 }
 
-/// What the template says of one function.
+/// The template's settings of a function.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FunctionTemplate {
-    /// After this time an invocation is ended.
+    /// The timeout of an invocation.
     pub timeout: Duration,
-    /// Whether it can be called at a URL of its own.
+    /// Whether it has a function URL.
     pub has_url: bool,
 }
 
@@ -41,24 +41,24 @@ pub enum TemplateError {
     /// It is not YAML.
     #[error("the template is not YAML")]
     Yaml(#[source] saphyr::ScanError),
-    /// It says something in a way that is not understood here.
+    /// It lacks a part, or uses something that is not supported here.
     #[error("the template cannot be used at {at}: {problem}")]
     Unusable {
-        /// The path to it.
+        /// The key in question.
         at: String,
         /// What is wrong.
         problem: &'static str,
     },
-    /// Its event pattern is not one.
-    #[error("the template's event pattern is refused")]
+    /// Its event pattern is not valid.
+    #[error("the template's event pattern is not valid")]
     Pattern(#[source] PatternError),
 }
 
 impl Template {
-    /// Reads a template, its parameters set to these values.
+    /// Parses a template with these values of its parameters.
     ///
     /// # Errors
-    /// Where it is not YAML, or one of the parts is missing or not understood.
+    /// If it is not YAML, or one of the parts is missing or not supported.
     pub fn parse(text: &str, parameters: &BTreeMap<&str, &str>) -> Result<Self, TemplateError> {
         let documents = Yaml::load_from_str(text).map_err(TemplateError::Yaml)?;
         let root = documents.first().ok_or_else(|| unusable("the top", "it is empty"))?;
@@ -97,11 +97,11 @@ impl Template {
     }
 }
 
-/// The time limit of a function that sets none, in seconds.
+/// The default timeout of a function, in seconds.
 const LAMBDA_TIMEOUT: u64 = 3;
 const PATTERN: [&str; 6] = ["TaskStateFunction", "Properties", "Events", "TaskStateChange", "Properties", "Pattern"];
 const TIME_TO_LIVE: &str = "TimeToLiveSpecification";
-/// The members of a table's properties that CreateTable has too, and that matter on one machine.
+/// The properties of a table that are also parameters of CreateTable, and that matter on one machine.
 const CREATE_TABLE: [&str; 5] =
     ["AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes", "LocalSecondaryIndexes", "BillingMode"];
 
@@ -117,19 +117,20 @@ fn path<'y, 'input>(node: &'y Yaml<'input>, keys: &[&str]) -> Option<&'y Yaml<'i
     keys.iter().try_fold(node, |node, key| node.as_mapping_get(key))
 }
 
-/// YAML as JSON, with `Ref` and `Fn::Sub` of parameters replaced, in their long and their short form, and `Fn::If` in its
-/// long one.
+/// YAML as JSON, with `Ref` and `Fn::Sub` of parameters replaced, in the long and the short form, and `Fn::If` in the long
+/// one.
 fn resolve(node: &Yaml, parameters: &BTreeMap<&str, &str>, place: &str) -> Result<Value, TemplateError> {
     let parameter = |name: &str| {
-        let value =
-            parameters.get(name).ok_or_else(|| unusable(place, "only the template's parameters can be referred to"));
+        let value = parameters
+            .get(name)
+            .ok_or_else(|| unusable(place, "only references to the template's parameters are supported"));
         value.map(|value| (*value).to_owned())
     };
     let substitute = |text: &str| {
         let mut rest = text;
         let mut whole = String::new();
         while let Some((before, reference)) = rest.split_once("${") {
-            let (name, after) = reference.split_once('}').ok_or_else(|| unusable(place, "a ${ has no end"))?;
+            let (name, after) = reference.split_once('}').ok_or_else(|| unusable(place, "a ${ is not closed"))?;
             whole.push_str(before);
             whole.push_str(&parameter(name)?);
             rest = after;
@@ -141,7 +142,7 @@ fn resolve(node: &Yaml, parameters: &BTreeMap<&str, &str>, place: &str) -> Resul
         Yaml::Tagged(tag, inner) => match (tag.suffix.as_str(), inner.as_str()) {
             ("Ref", Some(name)) => parameter(name).map(Value::String),
             ("Sub", Some(text)) => substitute(text),
-            _ => Err(unusable(place, "only !Ref and !Sub are understood")),
+            _ => Err(unusable(place, "only !Ref and !Sub are supported")),
         },
         Yaml::Mapping(mapping) => {
             if let (1, Some((key, value))) = (mapping.len(), mapping.iter().next()) {
@@ -150,7 +151,7 @@ fn resolve(node: &Yaml, parameters: &BTreeMap<&str, &str>, place: &str) -> Resul
                     (Some("Fn::Sub"), Some(text)) => return substitute(text),
                     _ => {}
                 }
-                // Every condition is that an optional parameter is given, and none is here.
+                // Every condition is that an optional parameter is set, and here none is.
                 if let (Some("Fn::If"), Yaml::Sequence(items)) = (key.as_str(), value)
                     && let [_, _, otherwise] = items.as_slice()
                 {
@@ -158,7 +159,7 @@ fn resolve(node: &Yaml, parameters: &BTreeMap<&str, &str>, place: &str) -> Resul
                 }
             }
             let entries = mapping.iter().map(|(key, value)| {
-                let key = key.as_str().ok_or_else(|| unusable(place, "a key is no text"))?;
+                let key = key.as_str().ok_or_else(|| unusable(place, "a key is not a string"))?;
                 Ok((key.to_owned(), resolve(value, parameters, place)?))
             });
             Ok(Value::Object(entries.collect::<Result<_, TemplateError>>()?))
@@ -172,7 +173,9 @@ fn resolve(node: &Yaml, parameters: &BTreeMap<&str, &str>, place: &str) -> Resul
         Yaml::Value(Scalar::Integer(value)) => Ok(Value::from(*value)),
         Yaml::Value(Scalar::FloatingPoint(value)) => Ok(Value::from(value.into_inner())),
         Yaml::Value(Scalar::String(value)) => Ok(Value::String(value.to_string())),
-        Yaml::Representation(..) | Yaml::Alias(_) | Yaml::BadValue => Err(unusable(place, "a value is not understood")),
+        Yaml::Representation(..) | Yaml::Alias(_) | Yaml::BadValue => {
+            Err(unusable(place, "this value is not supported"))
+        }
     }
 }
 
@@ -187,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn the_projects_own_template_is_understood() {
+    fn the_projects_own_template_is_parsed() {
         let template = Template::parse(BUILT_IN, &parameters()).unwrap();
         assert!(template.table.contains_key("KeySchema"));
         assert!(template.functions["submit"].has_url);
@@ -196,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn its_pattern_passes_events_of_the_own_deployment_and_cluster_only() {
+    fn its_pattern_matches_only_events_of_the_deployment_and_its_cluster() {
         let template = Template::parse(BUILT_IN, &parameters()).unwrap();
         let event = |cluster: &str, started_by: &str, detail_type: &str| {
             json!({"source": "aws.ecs", "detail-type": detail_type, "detail": {
@@ -211,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn short_and_long_references_are_resolved_alike() {
+    fn short_and_long_references_are_resolved() {
         let text =
             "a: !Sub '${Deployment}/'\nb: {'Fn::Sub': '${Deployment}/'}\nc: !Ref ClusterArn\nd: {Ref: ClusterArn}";
         let documents = Yaml::load_from_str(text).unwrap();
@@ -222,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn of_an_if_the_branch_without_the_option_is_taken() {
+    fn an_if_takes_the_branch_without_the_option() {
         let documents = Yaml::load_from_str("a: {'Fn::If': [HasMore, {Ref: More}, [{Ref: ClusterArn}]]}").unwrap();
         let resolved = resolve(&documents[0], &parameters(), "test").unwrap();
         assert_eq!(resolved["a"], json!([parameters()["ClusterArn"]]));

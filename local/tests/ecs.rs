@@ -1,4 +1,4 @@
-//! The stand-in for ECS, in virtual time: nothing is forked, hours pass at once.
+//! The stand-in for ECS, in virtual time: without processes, and with hours that pass at once.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 use std::sync::Arc;
@@ -132,7 +132,7 @@ async fn a_task_goes_through_its_states_with_rising_versions_and_its_exit_shows_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_stands_for_its_first_task_and_refuses_other_parameters() {
+async fn a_repeated_token_returns_its_first_task_and_refuses_other_parameters() {
     let world = world(settings());
     let arn = world.start("a", &["sleep", "600"], json!({})).await;
     assert_eq!(world.start("a", &["sleep", "600"], json!({})).await, arn);
@@ -156,7 +156,7 @@ async fn a_token_is_forgotten_an_hour_after_its_task_stopped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_lives_a_day_at_most() {
+async fn a_token_is_kept_for_a_day_at_most() {
     let world = world(settings());
     let arn = world.start("a", &["sleep", "1000000"], json!({})).await;
     tokio::time::sleep(24 * HOUR - MINUTE).await;
@@ -166,7 +166,7 @@ async fn a_token_lives_a_day_at_most() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stopped_task_is_told_of_for_an_hour() {
+async fn a_stopped_task_is_described_for_an_hour() {
     let world = world(settings());
     let arn = world.start("a", &["true"], json!({})).await;
     tokio::time::sleep(MINUTE).await;
@@ -176,7 +176,7 @@ async fn a_stopped_task_is_told_of_for_an_hour() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_young_task_is_not_known_everywhere_yet() {
+async fn a_new_task_is_not_described_at_once() {
     let world = world(EcsSettings { consistency_lag: MINUTE, ..settings() });
     let arn = world.start("a", &["sleep", "600"], json!({})).await;
     assert_eq!(world.describe(&arn).await["failures"][0]["reason"], "MISSING");
@@ -185,7 +185,7 @@ async fn a_young_task_is_not_known_everywhere_yet() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stopped_command_is_terminated_and_says_who_asked() {
+async fn a_stopped_command_is_terminated_with_the_reason_of_the_caller() {
     let world = world(settings());
     let arn = world.start("a", &["sleep", "600"], json!({})).await;
     tokio::time::sleep(MINUTE).await;
@@ -216,7 +216,7 @@ async fn a_task_that_is_stopped_early_never_starts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_does_not_fit_or_comes_too_fast_is_refused_for_now() {
+async fn capacity_and_rate_are_limited() {
     let throttle = Some(Throttle { rate: 1.0, burst: 2.0 });
     let world = world(EcsSettings { capacity: Some(1), throttle, ..settings() });
     world.start("a", &["sleep", "600"], json!({})).await;
@@ -231,7 +231,7 @@ async fn what_does_not_fit_or_comes_too_fast_is_refused_for_now() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_is_not_answered_has_happened() {
+async fn a_call_that_is_not_answered_has_taken_effect() {
     let world = world(EcsSettings { api_error: 1.0, ..settings() });
     for id in 0..16 {
         let (status, _) = world.run(&id.to_string(), &["true"], json!({})).await;
@@ -242,7 +242,7 @@ async fn a_call_that_is_not_answered_has_happened() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_same_seed_lets_the_same_tasks_fail() {
+async fn the_same_seed_fails_the_same_tasks() {
     let mut codes = Vec::new();
     for reverse in [false, true] {
         let world = world(EcsSettings { fail_start: 0.5, ..settings() });
@@ -299,7 +299,7 @@ async fn the_limits_of_a_request_are_those_of_ecs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn tasks_are_listed_by_who_started_them_and_page_by_page() {
+async fn tasks_are_listed_by_started_by_and_in_pages() {
     let world = world(settings());
     for id in 0..5 {
         world.start(&id.to_string(), &["sleep", "600"], json!({"startedBy": "d/x/1"})).await;
@@ -361,7 +361,7 @@ fn fast() -> EcsSettings {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_shape_can_be_asked_for() {
+async fn every_shape_can_be_requested() {
     type Check = fn(&[Value]) -> bool;
     fn last(events: &[Value]) -> &Value {
         &events.last().unwrap()["detail"]
@@ -412,14 +412,14 @@ async fn every_shape_can_be_asked_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_clock_may_be_wrong() {
+async fn the_execution_may_stop_before_the_task_started() {
     let events = world(settings()).shaped("clock-skew", &["true"]).await;
     let last = &events.last().unwrap()["detail"];
     assert!(last["executionStoppedAt"].as_str() < last["startedAt"].as_str(), "{last}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_forgotten_task_is_missing_and_nothing_told_its_end() {
+async fn a_forgotten_task_is_missing_without_an_event_of_its_end() {
     let world = world(settings());
     let events = world.shaped("forgotten", &["true"]).await;
     assert!(events.iter().all(|event| event["detail"]["desiredStatus"] == "RUNNING"));
@@ -428,7 +428,7 @@ async fn a_forgotten_task_is_missing_and_nothing_told_its_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn rules_from_outside_hold_for_so_many_calls_of_one_submission() {
+async fn a_rule_applies_to_the_given_number_of_calls_of_a_submission() {
     let world = world(settings());
     let rule = json!({"submission_id": "a", "times": 2, "error": {"code": "BlockedException", "message": "blocked"}});
     world.local("POST", "rules", rule).await;

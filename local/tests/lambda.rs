@@ -1,4 +1,4 @@
-//! The local Lambda, against a function that speaks through the real runtime client.
+//! The local Lambda, with a function that uses the real runtime client.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 use std::path::PathBuf;
@@ -66,7 +66,7 @@ async fn a_function_answers_and_knows_its_arn() {
 }
 
 #[tokio::test]
-async fn an_error_of_the_function_is_its_own_words() {
+async fn an_error_of_the_function_is_returned() {
     let lambda = lambda(1, LONG).await;
     let error = invoke(&lambda, json!({"do": "fail"})).await.unwrap_err();
     assert_eq!(error["errorMessage"], "asked to fail");
@@ -83,7 +83,7 @@ async fn a_process_that_dies_fails_its_invocation_and_is_replaced() {
 }
 
 #[tokio::test]
-async fn a_process_over_its_time_is_killed_and_replaced() {
+async fn a_process_that_times_out_is_killed_and_replaced() {
     let lambda = lambda(1, Duration::from_secs(1)).await;
     let error = invoke(&lambda, json!({"do": "sleep"})).await.unwrap_err();
     assert_eq!(error["errorType"], "Sandbox.Timedout");
@@ -100,7 +100,7 @@ async fn an_answer_over_six_megabytes_is_an_error() {
 }
 
 #[tokio::test]
-async fn a_function_that_does_not_start_is_told_and_its_invocations_fail() {
+async fn a_function_that_does_not_start_is_reported_and_its_invocations_fail() {
     let lambda = start(1, LONG, vec![("PROBE_DIES_AT_START".into(), "1".into())]);
     assert!(lambda.ready().await.is_err());
     let error = invoke(&lambda, json!({})).await.unwrap_err();
@@ -108,7 +108,7 @@ async fn a_function_that_does_not_start_is_told_and_its_invocations_fail() {
 }
 
 #[tokio::test]
-async fn an_event_is_tried_three_times_then_given_up() {
+async fn an_event_is_attempted_three_times_and_then_discarded() {
     let lambda = lambda(1, LONG).await;
     let file = Scratch::new("given-up");
     let event = json!({"do": "append", "path": file.0, "failures": 9});
@@ -119,7 +119,7 @@ async fn an_event_is_tried_three_times_then_given_up() {
 }
 
 #[tokio::test]
-async fn an_event_that_succeeds_at_last_is_done_once_more_only() {
+async fn an_event_is_not_attempted_again_after_it_succeeded() {
     let lambda = lambda(1, LONG).await;
     let file = Scratch::new("at-last");
     let event = json!({"do": "append", "path": file.0, "failures": 1});

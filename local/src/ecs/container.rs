@@ -1,5 +1,4 @@
-//! A container as a local process of its own group, or, where forking is too dear, as a timer that ends as the
-//! process would.
+//! A container: a local process in a group of its own or, to save the fork, a timer that ends as the process would.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -20,29 +19,29 @@ use crate::process;
 const KILLED: i32 = 128 + 9;
 const TERMINATED: i32 = 128 + 15;
 
-/// What a container runs, and how it is to end.
+/// How a container runs and ends.
 #[derive(Clone, Debug)]
 pub(super) struct Spec {
     pub(super) argv: Vec<String>,
     pub(super) environment: Vec<(String, String)>,
     pub(super) directory: Option<PathBuf>,
-    /// From SIGTERM to SIGKILL.
+    /// The time from SIGTERM to SIGKILL.
     pub(super) stop_timeout: Duration,
     pub(super) restart: Option<Restart>,
-    /// Where its output goes.
+    /// The file of its output.
     pub(super) log: Option<PathBuf>,
-    /// Whether commands that do nothing but end are imitated.
+    /// Whether trivial commands are simulated.
     pub(super) simulate: Option<Scale>,
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Restart {
     pub(super) ignored: Vec<i32>,
-    /// It must have run so long.
+    /// The time that it must have run to be restarted.
     pub(super) after: Duration,
 }
 
-/// What is wanted of a task's containers; it only ever rises.
+/// What the containers of a task must do. It only rises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Stop {
     No,
@@ -50,7 +49,7 @@ pub(super) enum Stop {
     Kill,
 }
 
-/// A container that was started.
+/// A started container.
 pub(super) struct Running {
     spec: Spec,
     body: Body,
@@ -66,20 +65,20 @@ impl Running {
     /// Starts the command.
     pub(super) fn start(spec: Spec) -> io::Result<Self> {
         let started = Instant::now();
-        if let Some((lasts, code)) = spec.simulate.and_then(|scale| imitate(&spec.argv, scale)) {
+        if let Some((lasts, code)) = spec.simulate.and_then(|scale| simulate_command(&spec.argv, scale)) {
             return Ok(Self { spec, body: Body::Imitation { end: started + lasts, code }, started });
         }
         let child = spawn(&spec)?;
         Ok(Self { spec, body: Body::Process(child), started })
     }
 
-    /// Waits for the end, started again as its policy says; the exit code as ECS reports it. `restarted` is called for
-    /// every start but the first.
+    /// Waits for the end, with restarts by its policy, and returns the exit code as ECS reports it. Calls `restarted` at
+    /// every start except the first.
     pub(super) async fn run(mut self, mut stop: watch::Receiver<Stop>, restarted: Arc<dyn Fn() + Send + Sync>) -> i32 {
         loop {
             let code = match &mut self.body {
                 Body::Process(child) => wait(child, &mut stop, self.spec.stop_timeout).await,
-                Body::Imitation { end, code } => imitated(*end, *code, &mut stop).await,
+                Body::Imitation { end, code } => simulated(*end, *code, &mut stop).await,
             };
             let again = self.spec.restart.as_ref().is_some_and(|policy| {
                 !policy.ignored.contains(&code) && self.started.elapsed() >= policy.after && *stop.borrow() == Stop::No
@@ -141,7 +140,7 @@ async fn wait(child: &mut Child, stop: &mut watch::Receiver<Stop>, stop_timeout:
                 signal(process::kill_group);
                 kill_at = None;
             }
-            wanted = next_wish(stop, heard) => {
+            wanted = next_stop(stop, heard) => {
                 heard = wanted;
                 if wanted == Stop::Terminate {
                     signal(process::terminate_group);
@@ -152,30 +151,30 @@ async fn wait(child: &mut Child, stop: &mut watch::Receiver<Stop>, stop_timeout:
             }
         }
     };
-    // A container ends with its first process: nothing of its group stays. The kernel hands out pids in turn, so that
-    // this one is nobody else's yet.
+    // A container ends with its first process, and so does its group. The kernel assigns pids in turn, so that this one
+    // is not reused yet.
     signal(process::kill_group);
     status.map_or(1, exit_code)
 }
 
-/// The next wish beyond what was heard; never, once the wisher is gone.
-async fn next_wish(stop: &mut watch::Receiver<Stop>, heard: Stop) -> Stop {
-    match stop.wait_for(|wanted| *wanted > heard).await.map(|wanted| *wanted) {
+/// Waits for more than `last`; forever if its sender is gone.
+async fn next_stop(stop: &mut watch::Receiver<Stop>, last: Stop) -> Stop {
+    match stop.wait_for(|wanted| *wanted > last).await.map(|wanted| *wanted) {
         Ok(wanted) => wanted,
         Err(_) => std::future::pending().await,
     }
 }
 
-async fn imitated(end: Instant, code: i32, stop: &mut watch::Receiver<Stop>) -> i32 {
+async fn simulated(end: Instant, code: i32, stop: &mut watch::Receiver<Stop>) -> i32 {
     tokio::select! {
         biased;
         () = tokio::time::sleep_until(end) => code,
-        wanted = next_wish(stop, Stop::No) => if wanted == Stop::Terminate { TERMINATED } else { KILLED },
+        wanted = next_stop(stop, Stop::No) => if wanted == Stop::Terminate { TERMINATED } else { KILLED },
     }
 }
 
-/// `true`, `false`, `sh -c 'exit N'` and `sleep S`: how long they last and what they end with.
-fn imitate(argv: &[String], scale: Scale) -> Option<(Duration, i32)> {
+/// The duration and exit code of `true`, `false`, `sh -c 'exit N'` and `sleep S`.
+fn simulate_command(argv: &[String], scale: Scale) -> Option<(Duration, i32)> {
     let words: Vec<_> = argv.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["true"] => Some((Duration::ZERO, 0)),
@@ -218,7 +217,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_command_ends_with_its_own_code_imitated_or_not() {
+    async fn a_command_ends_with_its_own_code_simulated_or_not() {
         for simulate in [false, true] {
             assert_eq!(run(spec(&["true"], simulate), Stop::No).await, 0);
             assert_eq!(run(spec(&["sh", "-c", "exit 7"], simulate), Stop::No).await, 7);
@@ -235,12 +234,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_ignores_sigterm_is_killed_after_the_stop_timeout() {
+    async fn a_command_that_ignores_sigterm_is_killed_after_the_stop_timeout() {
         let stubborn = spec(&["sh", "-c", "trap '' TERM; while :; do sleep 3600; done"], false);
         let (wishes, stop) = watch::channel(Stop::No);
         let running = tokio::spawn(Running::start(stubborn).unwrap().run(stop, Arc::new(|| ())));
         wishes.send_replace(Stop::Terminate);
-        // Killed by SIGTERM itself if that came before the trap was set.
+        // SIGTERM kills it if it arrives before the trap is set.
         assert!([137, 143].contains(&running.await.unwrap()));
     }
 
@@ -251,7 +250,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_policy_starts_it_again_until_an_ignored_code() {
+    async fn a_restart_policy_restarts_it_until_an_ignored_code() {
         let file = std::env::temp_dir().join(format!("ecs-bridge-restart-{}", std::process::id()));
         let script = format!("echo x >> {0}; test $(wc -l < {0}) -lt 3", file.display());
         let mut spec = spec(&["sh", "-c", &script], false);

@@ -1,4 +1,4 @@
-//! What tests ask of the stand-in beyond ECS's own API, all under `/_local/`, and the containers' metadata endpoint.
+//! The routes under `/_local/`, by which tests control the stand-in, and the containers' metadata endpoint.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use super::task::{Order, Task};
 use super::{Ecs, Shapes};
 use crate::http::{self, lock};
 
-/// Something to happen to the next calls of an operation.
+/// A fault for the next calls of an operation.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Rule {
     #[serde(default = "run_task")]
@@ -30,21 +30,21 @@ pub(super) struct Rule {
     then: Then,
 }
 
-/// What is to happen.
+/// The fault.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Then {
-    /// The task behaves so.
+    /// The task has these shapes.
     Shapes(String),
-    /// The call is refused, and nothing happens.
+    /// The call is refused and has no effect.
     Error { code: String, message: String },
     /// RunTask answers with this in `failures`.
     Failure(String),
-    /// The call happens, and says so or not.
+    /// The call takes effect, and is answered like this.
     Answer(Answer),
 }
 
-/// How a call that happened is answered.
+/// How a call that took effect is answered.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Answer {

@@ -1,4 +1,4 @@
-//! Task definitions: what containers a task has, as RegisterTaskDefinition takes them.
+//! Task definitions, in the format of RegisterTaskDefinition.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,9 +18,9 @@ pub struct TaskDefinitions(BTreeMap<String, Arc<TaskDefinition>>);
 pub struct TaskDefinition {
     /// Its name.
     pub family: String,
-    /// Counted from 1.
+    /// Its number, from 1.
     pub revision: u32,
-    /// What it runs.
+    /// Its containers.
     pub containers: Vec<ContainerDefinition>,
     /// Task size, as text.
     pub cpu: Option<String>,
@@ -28,26 +28,26 @@ pub struct TaskDefinition {
     pub memory: Option<String>,
     /// `awsvpc` or another.
     pub network_mode: Option<String>,
-    /// All of it as it was given, for DescribeTaskDefinition.
+    /// The request that registered it, for DescribeTaskDefinition.
     given: Map<String, Value>,
 }
 
-/// One container of a task definition; what matters when it runs as a local process.
+/// A container of a task definition, as far as it matters for a local process.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ContainerDefinition {
     /// Its name.
     pub name: String,
-    /// Shown, never pulled.
+    /// Its image, which is never pulled.
     #[serde(default)]
     pub image: String,
-    /// Whether its end is the task's.
+    /// Whether the task ends with it.
     #[serde(default = "essential")]
     pub essential: bool,
-    /// Stands before the command.
+    /// The entry point, before the command.
     #[serde(default)]
     pub entry_point: Vec<String>,
-    /// What it runs unless the request says otherwise.
+    /// The command, unless the request overrides it.
     #[serde(default)]
     pub command: Vec<String>,
     /// Its environment.
@@ -56,10 +56,10 @@ pub struct ContainerDefinition {
     /// Seconds between SIGTERM and SIGKILL.
     #[serde(default)]
     pub stop_timeout: Option<u64>,
-    /// Whether it is started again.
+    /// Its restart policy.
     #[serde(default)]
     pub restart_policy: Option<RestartPolicy>,
-    /// Where it runs.
+    /// Its working directory.
     #[serde(default)]
     pub working_directory: Option<std::path::PathBuf>,
 }
@@ -78,12 +78,12 @@ pub struct Variable {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RestartPolicy {
-    /// Off without it.
+    /// Whether it applies.
     pub enabled: bool,
-    /// With these codes it is not started again.
+    /// The exit codes after which it is not restarted.
     #[serde(default)]
     pub ignored_exit_codes: Vec<i32>,
-    /// Seconds that it must have run to be started again.
+    /// The seconds that it must have run to be restarted.
     #[serde(default = "restart_attempt_period")]
     pub restart_attempt_period: u64,
 }
@@ -96,17 +96,17 @@ fn restart_attempt_period() -> u64 {
     60
 }
 
-/// Why task definitions cannot be used.
+/// Why task definitions are not valid.
 #[derive(Debug, Error)]
 pub enum DefinitionError {
-    /// Not the JSON that is expected.
-    #[error("task definitions are a JSON array of RegisterTaskDefinition requests")]
+    /// Not an array of requests.
+    #[error("task definitions must be a JSON array of RegisterTaskDefinition requests")]
     Json(#[from] serde_json::Error),
     /// A family without containers.
     #[error("task definition {0} has no containers")]
     NoContainers(String),
-    /// Two containers of one name.
-    #[error("task definition {0} names two containers alike")]
+    /// Two containers of the same name.
+    #[error("task definition {0} has two containers of the same name")]
     SameName(String),
 }
 
@@ -126,10 +126,10 @@ struct Known {
 }
 
 impl TaskDefinitions {
-    /// The built-in ones, and those of a file's text; a family of the file replaces a built-in one of that name.
+    /// The built-in ones and those of a file's text. A family of the file replaces a built-in one of that name.
     ///
     /// # Errors
-    /// Where the text is not what RegisterTaskDefinition takes.
+    /// If the text is not an array of RegisterTaskDefinition requests.
     pub fn parse(file: Option<&str>) -> Result<Self, DefinitionError> {
         let mut all = Self::default();
         for text in [Some(BUILT_IN), file].into_iter().flatten() {
@@ -164,7 +164,7 @@ impl TaskDefinitions {
         Ok(())
     }
 
-    /// Finds one by family, `family:revision` or ARN.
+    /// The task definition of this family, `family:revision` or ARN.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<&Arc<TaskDefinition>> {
         self.0.get(name.rsplit('/').next().unwrap_or(name))
@@ -172,11 +172,11 @@ impl TaskDefinitions {
 }
 
 impl TaskDefinition {
-    /// As DescribeTaskDefinition shows it.
+    /// The format of DescribeTaskDefinition.
     #[must_use]
     pub fn describe(&self, arn: &str) -> Value {
         let mut shown = self.given.clone();
-        // Input members that the output does not have.
+        // Members of the request that the response does not have.
         shown.remove("tags");
         shown.insert("taskDefinitionArn".into(), arn.into());
         shown.insert("revision".into(), self.revision.into());
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn containers_of_one_name_are_refused() {
+    fn two_containers_of_the_same_name_are_refused() {
         let text = r#"[{"family": "f", "containerDefinitions": [{"name": "a"}, {"name": "a"}]}]"#;
         assert!(matches!(TaskDefinitions::parse(Some(text)), Err(DefinitionError::SameName(_))));
     }

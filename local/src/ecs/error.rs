@@ -1,4 +1,4 @@
-//! Errors as ECS's JSON protocol writes them.
+//! Errors in the format of ECS's JSON protocol.
 
 use axum::body::Body;
 use axum::http::{Response, StatusCode};
@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::http;
 
-/// An error answer.
+/// An error response.
 #[derive(Clone, Debug)]
 pub(super) struct ApiError {
     pub(super) status: StatusCode,

@@ -1,4 +1,4 @@
-//! The life of one task, from PROVISIONING to STOPPED: its containers started, watched and ended, each step told.
+//! The life of a task from PROVISIONING to STOPPED: starts, watches and ends its containers, and sends events.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use super::{Ecs, definition};
 use crate::clock::Millis;
 use crate::http::lock;
 
-/// ECS's stop timeout where a definition sets none.
+/// ECS's default stop timeout.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Lives a task that was just created.
+/// Runs a newly created task until it is STOPPED.
 pub(super) async fn live(ecs: Arc<Ecs>, id: String) {
     let Some((mut orders, shapes)) =
         lock(&ecs.state).tasks.get(&id).map(|task| (task.orders.subscribe(), task.shapes.clone()))
@@ -30,10 +30,10 @@ pub(super) async fn live(ecs: Arc<Ecs>, id: String) {
     tear_down(&ecs, &id).await;
 }
 
-/// Container and exit code, in the order of their ends.
+/// Containers with their exit codes, in the order of the exits.
 type Exits = mpsc::UnboundedReceiver<(usize, i32)>;
 
-/// From PROVISIONING to running containers; `None` where it never comes to that.
+/// Takes a task from PROVISIONING to running containers; none if they do not start.
 async fn start(
     ecs: &Arc<Ecs>,
     id: &str,
@@ -74,7 +74,7 @@ async fn start(
                 let (ended, stop) = (ended.clone(), stop.subscribe());
                 tokio::spawn(async move {
                     let code = running.run(stop, again).await;
-                    // The task's life may be over before its containers are: then nobody asks.
+                    // The task may have ended before its containers, and then nobody receives.
                     let _ = ended.send((at, code));
                 });
             }
@@ -99,7 +99,7 @@ async fn start(
     Some((exits, stop))
 }
 
-/// Waits; false if the task was told to end meanwhile.
+/// Waits; false if the task was stopped in the meantime.
 async fn pause(time: Duration, orders: &mut watch::Receiver<Order>) -> bool {
     tokio::select! {
         biased;
@@ -108,7 +108,7 @@ async fn pause(time: Duration, orders: &mut watch::Receiver<Order>) -> bool {
     }
 }
 
-/// The container's reason, and the task's, of a start that was asked to fail.
+/// The reasons of the container and of the task for a start that fails by its shape.
 fn refusal(shapes: &super::Shapes) -> Option<(Option<&'static str>, &'static str)> {
     let whole = "Task failed to start";
     if shapes.has(Shape::CannotPull) {
@@ -144,7 +144,7 @@ fn count_start(ecs: &Ecs, id: &str, at: usize) {
     }
 }
 
-/// What each container runs: the definition, and the request over it.
+/// The specification of each container: its definition with the overrides of the request.
 fn specs(ecs: &Ecs, task: &Task) -> Vec<Spec> {
     let settings = &ecs.settings;
     let spec = |container: &definition::ContainerDefinition| {
@@ -178,7 +178,7 @@ fn specs(ecs: &Ecs, task: &Task) -> Vec<Spec> {
     task.definition.containers.iter().map(spec).collect()
 }
 
-/// From RUNNING until the last container ended.
+/// Takes a task from RUNNING to the exit of its last container.
 async fn run(
     ecs: &Arc<Ecs>,
     id: &str,
@@ -195,7 +195,7 @@ async fn run(
     };
     let mut left = lock(&ecs.state).tasks.get(id).map_or(0, |task| task.containers.len());
     if shapes.has(Shape::FailedToStartAfterExit) {
-        // Never said to run: its sidecars did not start.
+        // Never reported as RUNNING: its sidecars did not start.
         ecs.update(id, all_up);
     } else {
         ecs.change(id, |task| {
@@ -237,9 +237,9 @@ async fn run(
     }
 }
 
-/// Spot's words.
+/// The stopped reason of a Spot interruption.
 pub(super) const SPOT_REASON: &str = "Your Spot Task was interrupted.";
-/// A lost host's.
+/// The stopped reason after the loss of a host.
 pub(super) const HOST_REASON: &str = "Task stopped due to an unhealthy underlying host.";
 
 fn raise(stop: &watch::Sender<Stop>, to: Stop) {
@@ -259,7 +259,7 @@ async fn next_order(orders: &mut watch::Receiver<Order>, heard: Order) -> Order 
     }
 }
 
-/// Tells a container's exit; true if the others have to end too.
+/// Reports a container's exit; true if the others must end too.
 fn note_exit(ecs: &Arc<Ecs>, id: &str, at: usize, code: i32, left: usize, shapes: &super::Shapes) -> bool {
     let mut ends = false;
     ecs.change(id, |task| {
@@ -269,7 +269,7 @@ fn note_exit(ecs: &Arc<Ecs>, id: &str, at: usize, code: i32, left: usize, shapes
         if !ends {
             return;
         }
-        // Where the first event of an exit finds the task differs in real life.
+        // On AWS the status of the task in the first event of an exit varies.
         let status = if left == 0 {
             let choices = [Status::Running, Status::Deactivating, Status::Deprovisioning];
             ecs.settings.chance.pick(choices, "status at exit", id)
@@ -300,7 +300,7 @@ fn end_container(task: &mut Task, at: usize, code: i32) {
     }
 }
 
-/// From the last container's end to STOPPED.
+/// Takes a task from the exit of its last container to STOPPED.
 async fn tear_down(ecs: &Arc<Ecs>, id: &str) {
     ecs.change_if(id, |task| {
         let now = Millis::now();
@@ -328,7 +328,7 @@ async fn tear_down(ecs: &Arc<Ecs>, id: &str) {
 }
 
 impl Ecs {
-    /// Changes a task without telling anyone.
+    /// Changes a task without an event.
     fn update(&self, id: &str, change: impl FnOnce(&mut Task)) {
         if let Some(task) = lock(&self.state).tasks.get_mut(id) {
             change(task);

@@ -1,5 +1,5 @@
-//! The stand-in for ECS: one cluster, ECS's JSON protocol, each container a process of this machine. What it knows
-//! of a task is kept until the end of the run, what it tells is what ECS would still know.
+//! The stand-in for ECS: one cluster, ECS's JSON protocol, and each container a local process. It keeps all tasks until the
+//! end of the run, but its API forgets them as ECS does.
 
 mod container;
 mod control;
@@ -43,53 +43,53 @@ pub use task::Place;
 
 const CONTENT_TYPE: &str = "application/x-amz-json-1.1";
 const TARGET: &str = "AmazonEC2ContainerServiceV20141113.";
-/// ECS tells of a stopped task for an hour, and keeps a client token no longer than that hour, or a day in all.
+/// ECS describes a stopped task for an hour, and keeps a client token for that hour, but at most for a day.
 const MEMORY: Duration = Duration::from_secs(60 * 60);
 const TOKEN_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How the stand-in behaves.
+/// The settings of the stand-in.
 #[derive(Clone, Debug)]
 pub struct EcsSettings {
-    /// Its place in the world of ARNs.
+    /// The parts of its ARNs.
     pub place: Place,
-    /// What can be run.
+    /// The task definitions.
     pub definitions: TaskDefinitions,
-    /// What ECS's own times are divided by.
+    /// The divisor of ECS's own times.
     pub scale: Scale,
-    /// From creation to PENDING.
+    /// The time from creation to PENDING.
     pub provisioning: Duration,
-    /// From PENDING to the start of the containers.
+    /// The time from PENDING to the start of the containers.
     pub pull: Duration,
-    /// From the end of the containers to STOPPED.
+    /// The time from the exit of the containers to STOPPED.
     pub teardown: Duration,
-    /// A task that is younger is unknown to DescribeTasks and ListTasks.
+    /// The age below which a task is unknown to DescribeTasks and ListTasks.
     pub consistency_lag: Duration,
-    /// Each call takes so long.
+    /// The duration of each call.
     pub api_latency: Duration,
-    /// RunTask calls a second that are let through, and how many at once.
+    /// The limit on RunTask calls.
     pub throttle: Option<Throttle>,
-    /// Tasks that fit in the cluster.
+    /// The number of tasks that fit into the cluster.
     pub capacity: Option<usize>,
-    /// Share of tasks that do not start.
+    /// The share of tasks that do not start.
     pub fail_start: f64,
-    /// Share of calls that happen without saying so.
+    /// The share of calls that take effect without a successful response.
     pub api_error: f64,
-    /// Trivial commands are imitated.
+    /// Whether trivial commands are simulated.
     pub simulate: bool,
-    /// Variables that every container gets.
+    /// Environment variables of every container.
     pub environment: Vec<(String, String)>,
-    /// Where containers write.
+    /// The directory of the containers' output.
     pub log_dir: Option<PathBuf>,
-    /// What decides.
+    /// The source of decisions.
     pub chance: Chance,
 }
 
-/// A token bucket's size and rate.
+/// A rate limit.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Throttle {
-    /// A second.
+    /// Calls per second.
     pub rate: f64,
-    /// At once.
+    /// Calls at once.
     pub burst: f64,
 }
 
@@ -99,7 +99,7 @@ pub struct Ecs {
     settings: EcsSettings,
     bus: Arc<Bus>,
     faults: Arc<Faults>,
-    /// Where this is served, for the containers' metadata endpoint.
+    /// The URL of this server, for the containers' metadata endpoint.
     url: String,
     state: Mutex<State>,
 }
@@ -109,21 +109,21 @@ struct State {
     tasks: HashMap<String, Task>,
     /// Ids in the order of creation.
     order: Vec<String>,
-    /// How many are not STOPPED.
+    /// The number of tasks that are not STOPPED.
     live: usize,
     by_started_by: HashMap<String, Vec<String>>,
     tokens: HashMap<String, Token>,
     calls: BTreeMap<String, u64>,
-    /// How often a call with the very same content was made.
+    /// The number of calls by their content.
     repeats: HashMap<u64, u32>,
     bucket: Option<Bucket>,
     rules: Vec<Rule>,
 }
 
-/// A client token and what it stands for.
+/// A client token.
 #[derive(Debug)]
 struct Token {
-    /// Of the request.
+    /// The hash of the request.
     hash: u64,
     created: Instant,
     tasks: Vec<String>,
@@ -135,7 +135,7 @@ struct Bucket {
     filled: Instant,
 }
 
-/// What became of a call besides its result.
+/// The result of a call, and whether it is sent.
 enum Reply {
     Result(Result<Value, ApiError>),
     NoAnswer,
@@ -197,7 +197,7 @@ struct DescribeClusters {
     clusters: Vec<String>,
 }
 
-/// A member of the wrong type is refused as the protocol refuses it.
+/// The error of the protocol for a member of the wrong type.
 fn parse<T: DeserializeOwned>(body: &Value) -> Result<T, ApiError> {
     T::deserialize(body).map_err(|error| ApiError::new("SerializationException", error.to_string()))
 }
@@ -218,7 +218,7 @@ async fn call(Shared(ecs): Shared<Arc<Ecs>>, headers: HeaderMap, body: Bytes) ->
     };
     let nth = ecs.count(operation, &body);
     let latency = ecs.settings.api_latency;
-    // The effect comes in the middle, so that its events may overtake the answer.
+    // The call takes effect halfway through its latency, so that its events may overtake the response.
     tokio::time::sleep(latency / 2).await;
     let reply = ecs.answer(operation, &body, nth);
     tokio::time::sleep(latency / 2).await;
@@ -236,7 +236,7 @@ async fn call(Shared(ecs): Shared<Arc<Ecs>>, headers: HeaderMap, body: Bytes) ->
     response
 }
 
-/// The same for the same bytes in every run.
+/// A hash that is the same in every run.
 fn hash_of(bytes: &[u8]) -> u64 {
     Chance::new(0).number("body", &String::from_utf8_lossy(bytes))
 }
@@ -248,7 +248,7 @@ impl Ecs {
         Self { settings, bus, faults, url, state: Mutex::default() }
     }
 
-    /// Counts the call; tells how often one with this very content came before.
+    /// Counts the call; returns the number of calls with the same content, this one included.
     fn count(&self, operation: &str, body: &[u8]) -> u32 {
         let mut state = lock(&self.state);
         *state.calls.entry(operation.to_owned()).or_default() += 1;
@@ -375,7 +375,7 @@ impl Ecs {
         Ok(json!({"tasks": shown, "failures": []}))
     }
 
-    /// The words in which ECS says that it has no room.
+    /// ECS's failure for lack of capacity.
     fn shortage(&self, request: &Request) -> String {
         let reasons = [
             "RESOURCE:MEMORY",
@@ -386,7 +386,7 @@ impl Ecs {
         self.settings.chance.pick(reasons, "shortage", request.identity()).to_owned()
     }
 
-    /// The tasks that this client token has started already.
+    /// The tasks that this client token has started.
     fn earlier(&self, state: &State, request: &Request, hash: u64) -> Result<Option<Vec<Value>>, ApiError> {
         let Some(token) = request.client_token.as_ref().and_then(|token| state.tokens.get(token)) else {
             return Ok(None);
@@ -449,7 +449,7 @@ impl Ecs {
         Value::Object(shown)
     }
 
-    /// What ECS would know of.
+    /// The tasks that ECS would still know.
     fn known<'state>(&self, state: &'state State, id: &str) -> Option<&'state Task> {
         let task = state.tasks.get(id)?;
         let too_old = task.stopped.is_some_and(|at| at.elapsed() > self.settings.scale.shorten(MEMORY));
@@ -512,7 +512,7 @@ impl Ecs {
             task.desired_status() == desired
                 && input.family.as_ref().is_none_or(|family| *family == task.definition.family)
                 && input.launch_type.as_ref().is_none_or(|kind| *kind == task.request.launch_type)
-                // No task here belongs to a service or an instance.
+                // No task belongs to a service or a container instance.
                 && input.service_name.is_none()
                 && input.container_instance.is_none()
         };
@@ -586,7 +586,7 @@ impl Ecs {
         });
     }
 
-    /// The same, if there was anything to change.
+    /// The same if the task changes.
     fn change_if(self: &Arc<Self>, id: &str, change: impl FnOnce(&mut Task) -> bool) {
         let event = {
             let mut state = lock(&self.state);
@@ -600,7 +600,7 @@ impl Ecs {
         self.announce(event);
     }
 
-    /// Puts a task's present state on the bus, once more or for the first time.
+    /// Puts an event with the current state of a task on the bus.
     fn tell(self: &Arc<Self>, id: &str) -> bool {
         let event = lock(&self.state).tasks.get(id).and_then(|task| self.event(task));
         let told = event.is_some();
@@ -614,7 +614,7 @@ impl Ecs {
         }
     }
 
-    /// The Task State Change of a task's present state, and the identity of it for the seed.
+    /// The Task State Change event for the current state of a task, and its identity for the seed.
     fn event(&self, task: &Task) -> Option<(Value, String)> {
         let silent = task.shapes.has(Shape::NoEvents)
             || (task.shapes.has(Shape::Forgotten) && task.stopping)
@@ -635,7 +635,7 @@ impl Ecs {
         Some((event, identity))
     }
 
-    /// Tells a task's life to end, and says so at once; a task that is ending already goes on with that.
+    /// Makes a task end, and sends an event. A task that is already ending is not affected.
     fn order(self: &Arc<Self>, id: &str, order: Order, code: &'static str, reason: &str) {
         self.change_if(id, |task| {
             let news = !task.stopping;
@@ -654,7 +654,7 @@ impl Ecs {
     }
 }
 
-/// The last part of an ARN, or an id as it is.
+/// The id of a task, from its ARN or id.
 fn task_id(reference: &str) -> &str {
     reference.rsplit('/').next().unwrap_or(reference)
 }

@@ -1,4 +1,4 @@
-//! The RunTask request: what ECS takes, and in which words it refuses the rest.
+//! The RunTask request: its validation, with ECS's messages.
 
 use std::sync::Arc;
 
@@ -9,10 +9,10 @@ use super::definition::{TaskDefinition, Variable};
 use super::error::ApiError;
 use super::shape::{SHAPE_TAG, SHAPE_VARIABLE, Shapes};
 
-/// The most characters of overrides, their JSON included.
+/// The limit on overrides, in characters of JSON.
 const MAX_OVERRIDES: usize = 8_192;
 
-/// A RunTask request that ECS would take.
+/// A valid RunTask request.
 #[derive(Clone, Debug)]
 pub(super) struct Request {
     pub(super) count: usize,
@@ -51,7 +51,7 @@ pub(super) struct ContainerOverride {
 }
 
 impl Overrides {
-    /// As a task shows them: what was given, with the lists that are always there.
+    /// The overrides in the format of a task: with the lists that are always present.
     pub(super) fn shown(&self) -> Value {
         let mut shown = self.given.as_object().cloned().unwrap_or_default();
         shown.entry("containerOverrides").or_insert_with(|| json!([]));
@@ -60,7 +60,7 @@ impl Overrides {
     }
 }
 
-/// The members that matter here; ECS's protocol ignores those that nobody knows.
+/// The members that matter here. ECS's protocol ignores unknown ones.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Input {
@@ -116,7 +116,7 @@ struct Tag {
 }
 
 impl Request {
-    /// Checks a request against ECS's limits.
+    /// Validates a request against ECS's limits.
     pub(super) fn parse(body: &Value, definition: &Arc<TaskDefinition>) -> Result<Self, ApiError> {
         let input: Input = super::parse(body)?;
         let count = input.count.unwrap_or(1);
@@ -170,7 +170,7 @@ impl Request {
         })
     }
 
-    /// What the request is about, for decisions that are to be the same in every run.
+    /// The identity of the request, for decisions that are the same in every run.
     pub(super) fn identity(&self) -> &str {
         self.started_by.as_deref().or(self.client_token.as_deref()).unwrap_or_default()
     }

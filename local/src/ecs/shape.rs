@@ -1,18 +1,18 @@
-//! The odd things that real ECS does, each by a name, so that a test can ask for it: in a tag or an environment
-//! variable of one RunTask, or by a rule from outside.
+//! The unusual behaviours of ECS, each by a name with which a test requests it: in a tag or an environment variable of a
+//! RunTask request, or by a rule.
 
 use std::str::FromStr;
 
 use thiserror::Error;
 
-/// The tag, on a RunTask request, that asks for shapes.
+/// The tag of a RunTask request that requests shapes.
 pub const SHAPE_TAG: &str = "ecs-bridge-local:shape";
-/// The environment variable, in a container override, that does the same.
+/// The environment variable of a container override that requests shapes.
 pub const SHAPE_VARIABLE: &str = "ECS_BRIDGE_LOCAL_SHAPE";
 
 macro_rules! shapes {
     ($($(#[doc = $doc:literal])+ $name:ident = $text:literal,)+) => {
-        /// Something that a task may do.
+        /// An unusual behaviour of a task.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Shape {
             $($(#[doc = $doc])+ $name,)+
@@ -30,7 +30,7 @@ shapes! {
     CannotPull = "cannot-pull",
     /// The container cannot be created.
     CannotCreate = "cannot-create",
-    /// The task's network or secrets cannot be had: ResourceInitializationError in the stopped reason alone.
+    /// The task's network or secrets are not available: ResourceInitializationError in the stopped reason alone.
     ResourceInit = "resource-init",
     /// The command runs and ends, but its sidecars never started: TaskFailedToStart with an exit code.
     FailedToStartAfterExit = "failed-to-start-after-exit",
@@ -40,9 +40,9 @@ shapes! {
     TerminationNotice = "termination-notice",
     /// A Spot notice, then SIGTERM and SIGKILL.
     SpotInterruption = "spot-interruption",
-    /// The host goes away once it runs: STOPPED, InfrastructureHealth, no exit code.
+    /// The host is lost once it runs: STOPPED, InfrastructureHealth, no exit code.
     InfrastructureHealth = "infrastructure-health",
-    /// STOPPED without an exit code, though the command ended.
+    /// STOPPED without an exit code, although the command ended.
     NoExitCode = "no-exit-code",
     /// The exit code is null in events.
     NullExitCode = "null-exit-code",
@@ -64,47 +64,47 @@ shapes! {
     NoAttachments = "no-attachments",
     /// Events without platformVersion.
     NoPlatformVersion = "no-platform-version",
-    /// Events with members that nobody knows yet.
+    /// Events with unknown members.
     UnknownMembers = "unknown-members",
-    /// Events with event_time in place of time.
+    /// Events with event_time instead of time.
     EventTime = "event-time",
-    /// Events only of the task's creation and its end.
+    /// Only events of the task's creation and its end.
     SkipStates = "skip-states",
-    /// The execution stopped before the task started, by its clock.
+    /// An executionStoppedAt before startedAt.
     ClockSkew = "clock-skew",
     /// No events at all.
     NoEvents = "no-events",
-    /// ECS forgets the task as soon as it stopped, and no event tells its end: MISSING.
+    /// The task is MISSING as soon as it has stopped, and its end sends no event.
     Forgotten = "forgotten",
 }
 
-/// What is asked of one task.
+/// The shapes of a task.
 #[derive(Clone, Debug, Default)]
 pub struct Shapes(Vec<Shape>);
 
-/// A word that is no shape.
+/// A word that is not a shape.
 #[derive(Debug, Error)]
 #[error("unknown shape {0:?}")]
 pub struct UnknownShape(String);
 
 impl Shapes {
-    /// Whether this is asked for.
+    /// Whether it includes this shape.
     #[must_use]
     pub fn has(&self, shape: Shape) -> bool {
         self.0.contains(&shape)
     }
 
-    /// Asks for one more.
+    /// Adds a shape.
     pub fn add(&mut self, shape: Shape) {
         self.0.push(shape);
     }
 
-    /// Asks for all of these too.
+    /// Adds all of these shapes.
     pub fn extend(&mut self, more: &Self) {
         self.0.extend(&more.0);
     }
 
-    /// A line for each, for the help text.
+    /// A line of help for each shape.
     #[must_use]
     pub fn help() -> String {
         Shape::HELP.iter().map(|(name, text)| format!("  {name:<28}{}\n", text.trim())).collect()
@@ -114,7 +114,7 @@ impl Shapes {
 impl FromStr for Shapes {
     type Err = UnknownShape;
 
-    /// Words between spaces.
+    /// Parses words separated by spaces.
     fn from_str(text: &str) -> Result<Self, UnknownShape> {
         let find = |word: &str| {
             let known = Shape::NAMES.iter().find(|(name, _)| *name == word);

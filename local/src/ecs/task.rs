@@ -1,4 +1,4 @@
-//! A task and how ECS writes it: in answers, and in events.
+//! A task, and its formats in responses and in events.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use super::shape::{Shape, Shapes};
 use crate::chance::Chance;
 use crate::clock::Millis;
 
-/// Where the cluster is.
+/// The parts of ARNs.
 #[derive(Clone, Debug)]
 pub struct Place {
     /// Region, for ARNs.
@@ -24,7 +24,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// `arn:aws:ecs:REGION:ACCOUNT:` and what is given.
+    /// `arn:aws:ecs:REGION:ACCOUNT:` and the resource.
     #[must_use]
     pub fn arn(&self, resource: &str) -> String {
         format!("arn:aws:ecs:{}:{}:{resource}", self.region, self.account)
@@ -69,12 +69,12 @@ impl Status {
     }
 }
 
-/// What the life of a task is told from outside; it only ever rises.
+/// What ends a task. It only rises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Order {
     Live,
     Stop,
-    /// The host is gone: nothing is heard of the containers any more.
+    /// The host is lost: the containers are not reported any more.
     LoseHost,
 }
 
@@ -91,11 +91,11 @@ pub(super) struct Task {
     pub(super) stopped_reason: Option<String>,
     pub(super) times: Times,
     pub(super) containers: Vec<Container>,
-    /// How often the asked-for command was started.
+    /// The number of starts of the requested command.
     pub(super) start_count: u32,
-    /// Seen by us, whatever ECS tells.
+    /// The actual exit code, whatever ECS reports.
     pub(super) process_exit_code: Option<i32>,
-    /// When the asked-for command ended, by our clock.
+    /// When the requested command ended, by the local clock.
     pub(super) process_exited: Option<Millis>,
     pub(super) stopped: Option<Instant>,
     pub(super) forgotten: bool,
@@ -125,12 +125,12 @@ pub(super) struct Container {
     pub(super) was_started: bool,
 }
 
-/// Who is to read it.
+/// The format of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reader {
-    /// A caller of the API: times are numbers.
+    /// Of responses: times are numbers.
     Api,
-    /// A rule of EventBridge: times are texts.
+    /// Of events: times are strings.
     Event,
 }
 
@@ -194,7 +194,7 @@ impl Task {
         if self.stopping { "STOPPED" } else { "RUNNING" }
     }
 
-    /// Says that the task is to end, and why; what was said first stays.
+    /// Records that the task must end, and why. The first reason is kept.
     pub(super) fn begin_to_stop(&mut self, code: &'static str, reason: &str) {
         self.stopping = true;
         self.stop_code.get_or_insert(code);
@@ -202,19 +202,19 @@ impl Task {
         self.times.stopping.get_or_insert_with(Millis::now);
     }
 
-    /// The container whose command was asked for.
+    /// The container whose command was requested.
     pub(super) fn named_container(&self) -> usize {
         let asked = self.request.overrides.containers.iter().find(|container| container.command.is_some());
         let name = asked.and_then(|container| container.name.as_ref());
         self.containers.iter().position(|container| Some(&container.name) == name).unwrap_or(0)
     }
 
-    /// What ECS says that its exit code is.
+    /// The exit code that ECS reports.
     pub(super) fn told_exit_code(&self) -> Option<i32> {
         self.containers.get(self.named_container()).and_then(|container| container.exit_code)
     }
 
-    /// The task as ECS writes it.
+    /// The task in ECS's format.
     pub(super) fn describe(&self, place: &Place, chance: &Chance, reader: Reader) -> Map<String, Value> {
         let event = reader == Reader::Event;
         let time = |at: Millis| if event { Value::from(at.iso()) } else { Value::from(at.epoch_seconds()) };
@@ -332,7 +332,7 @@ impl Task {
             };
             if let (true, Some(code)) = (at == self.named_container(), twin_code) {
                 let mut twin = fields.clone();
-                // The twin ends with the task, after its brother.
+                // The second container ends with the task, after the first.
                 if self.status == Status::Stopped {
                     twin.insert("exitCode".into(), code.into());
                 } else {
@@ -346,7 +346,7 @@ impl Task {
         Value::Array(containers)
     }
 
-    /// What only events show of the shapes that were asked for.
+    /// Applies the shapes that only events show.
     fn distort(&self, task: &mut Map<String, Value>) {
         for (shape, member) in [
             (Shape::NoStartedBy, "startedBy"),
@@ -372,7 +372,7 @@ impl Task {
         }
     }
 
-    /// What little ECS still tells to a repeated client token once the task has stopped.
+    /// The few members with which ECS answers a repeated client token once the task has stopped.
     pub(super) fn describe_briefly(&self, place: &Place) -> Value {
         json!({"taskArn": self.arn(place), "clusterArn": place.cluster_arn(),
                "lastStatus": self.status.as_str(), "desiredStatus": self.desired_status()})

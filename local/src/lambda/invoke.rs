@@ -1,4 +1,4 @@
-//! Lambda's Invoke, as the AWS SDKs call it, and what tests ask of the functions' processes.
+//! Lambda's Invoke API, and the routes by which tests control the functions' processes.
 
 use std::sync::Arc;
 

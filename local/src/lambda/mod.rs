@@ -1,6 +1,6 @@
-//! A small Lambda: functions with several processes each, invoked through a queue. It keeps Lambda's promises about
-//! what is answered, retried and given up, and replaces processes that die or take too long. It deliberately lacks
-//! scaling (a function has as many processes as it was given; calls wait for one), freezing, versions and permissions.
+//! A small Lambda: functions with several processes each, invoked through a queue. It answers, retries and discards
+//! invocations as Lambda does, and replaces processes that die or time out. It deliberately lacks scaling (a function has a
+//! fixed number of processes, and calls wait for one), freezing, versions and permissions.
 
 mod invoke;
 mod queue;
@@ -28,62 +28,62 @@ use queue::Queue;
 pub use invoke::router as invoke_router;
 pub use url::router as url_router;
 
-/// The largest payload of a synchronous invocation, and of its answer.
+/// The limit on the payload of a synchronous invocation, and on that of its response, in bytes.
 pub const MAX_PAYLOAD: usize = 6 * 1024 * 1024;
-/// The largest payload of an asynchronous invocation.
+/// The limit on the payload of an asynchronous invocation, in bytes.
 pub const MAX_EVENT: usize = 1024 * 1024;
 
-/// How long Lambda waits before it tries an asynchronous invocation for the second and the third time.
+/// The delays before the second and the third attempt of an asynchronous invocation.
 const RETRIES: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(120)];
-/// An asynchronous invocation is given up when it is older.
+/// The maximum age of an asynchronous invocation; an older one is discarded.
 const MAX_AGE: Duration = Duration::from_secs(6 * 60 * 60);
-/// How many given-up events are kept to be looked at.
+/// How many discarded events are kept for inspection.
 const ABANDONED_KEPT: usize = 1_000;
 
-/// How one function is run.
+/// The settings of a function.
 #[derive(Clone, Debug)]
 pub struct FunctionSettings {
     /// Its name.
     pub name: String,
     /// The program, a client of Lambda's Runtime API.
     pub executable: PathBuf,
-    /// All of its environment, but for what Lambda adds.
+    /// Its environment, without the variables that Lambda adds.
     pub environment: Vec<(String, String)>,
-    /// An invocation that takes longer is ended with its process.
+    /// The timeout of an invocation, after which its process is killed.
     pub timeout: Duration,
     /// The number of processes.
     pub processes: usize,
 }
 
-/// Where and when functions are run.
+/// The settings of all functions.
 #[derive(Clone, Debug)]
 pub struct LambdaSettings {
     /// The region, for ARNs.
     pub region: String,
     /// The account, for ARNs.
     pub account: String,
-    /// What Lambda's own delays (retries) are divided by.
+    /// The divisor of Lambda's own delays, before retries.
     pub scale: Scale,
-    /// Processes write here, a file each, if given; else to this program's standard error.
+    /// The directory in which each process writes its output to a file; without it, to standard error.
     pub log_dir: Option<PathBuf>,
-    /// Makes request ids.
+    /// The source of request ids.
     pub chance: Chance,
 }
 
-/// Why Lambda did not come up.
+/// Why Lambda did not start.
 #[derive(Debug, Error)]
 pub enum StartError {
-    /// A function's first process ended before it asked for work.
+    /// The first process of a function ended before it requested an invocation.
     #[error("function {function} does not start: {cause}")]
     Init {
         /// Its name.
         function: String,
-        /// What was seen.
+        /// The error of its process.
         cause: String,
     },
 }
 
-/// The running functions; dropping it ends them.
+/// The running functions. Dropping it ends them.
 #[derive(Debug)]
 pub struct Lambda {
     functions: BTreeMap<String, Arc<Function>>,
@@ -105,7 +105,7 @@ struct Function {
     processes: Mutex<BTreeMap<u32, Arc<sandbox::Process>>>,
 }
 
-/// What became of a function's invocations.
+/// The results of a function's invocations.
 #[derive(Debug, Default)]
 struct Tally {
     invocations: AtomicU64,
@@ -132,12 +132,12 @@ struct Invocation {
     answer: oneshot::Sender<Outcome>,
 }
 
-/// How an invocation ended.
+/// The result of an invocation.
 #[derive(Clone, Debug)]
 pub enum Outcome {
-    /// The function answered.
+    /// The response of the function.
     Answer(Bytes),
-    /// The function failed, or its process did: the error as JSON.
+    /// The error of the function or of its process, as JSON.
     FunctionError(Bytes),
 }
 
@@ -147,13 +147,13 @@ impl Outcome {
     }
 }
 
-/// No function has that name.
+/// There is no function of that name.
 #[derive(Debug, Error)]
 #[error("function not found: {0}")]
 pub struct UnknownFunction(String);
 
 impl Lambda {
-    /// Starts all processes of all functions; [`Lambda::ready`] tells when they are up.
+    /// Starts all processes of all functions. [`Lambda::ready`] waits for them.
     #[must_use]
     pub fn start(settings: LambdaSettings, functions: Vec<FunctionSettings>) -> Self {
         let mut slots = JoinSet::new();
@@ -176,10 +176,10 @@ impl Lambda {
         Self { functions, settings, requests: AtomicU64::new(0), abandoned: Mutex::default(), _slots: slots }
     }
 
-    /// Waits until every function has a process that asked for work.
+    /// Waits until every function has a process that has requested an invocation.
     ///
     /// # Errors
-    /// Where a function's process ended instead.
+    /// If a process of a function ended before that.
     pub async fn ready(&self) -> Result<(), StartError> {
         for (name, function) in &self.functions {
             let mut startup = function.startup.subscribe();
@@ -197,10 +197,10 @@ impl Lambda {
         Ok(())
     }
 
-    /// Invokes a function and waits for its end.
+    /// Invokes a function and waits for the result.
     ///
     /// # Errors
-    /// Where there is no such function.
+    /// If there is no such function.
     pub async fn invoke(&self, name: &str, payload: Bytes) -> Result<(String, Outcome), UnknownFunction> {
         let function = self.function(name)?;
         let request_id = self.request_id();
@@ -208,10 +208,10 @@ impl Lambda {
         Ok((request_id, outcome))
     }
 
-    /// Accepts an asynchronous invocation: it is tried up to three times, then given up.
+    /// Accepts an asynchronous invocation, which is attempted up to three times.
     ///
     /// # Errors
-    /// Where there is no such function.
+    /// If there is no such function.
     pub fn invoke_event(self: &Arc<Self>, name: &str, payload: Bytes) -> Result<String, UnknownFunction> {
         let function = Arc::clone(self.function(name)?);
         let request_id = self.request_id();
@@ -245,7 +245,7 @@ impl Lambda {
         function.tally.abandoned.fetch_add(1, Ordering::Relaxed);
         let parse = |bytes: &Bytes| serde_json::from_slice::<Value>(bytes).unwrap_or_default();
         let name = &function.settings.name;
-        eprintln!("ecs-bridge local: gave up an event for {name} ({request_id}): {}", String::from_utf8_lossy(error));
+        eprintln!("ecs-bridge local: discarded an event for {name} ({request_id}): {}", String::from_utf8_lossy(error));
         let mut abandoned = lock(&self.abandoned);
         if abandoned.len() == ABANDONED_KEPT {
             abandoned.pop_front();
@@ -263,7 +263,7 @@ impl Lambda {
         self.settings.chance.uuid("request", &self.requests.fetch_add(1, Ordering::Relaxed).to_string())
     }
 
-    /// The processes that run now.
+    /// The running processes.
     #[must_use]
     pub fn processes(&self) -> Value {
         let all = self.functions.values().flat_map(|function| {
@@ -277,10 +277,10 @@ impl Lambda {
         json!({"processes": all.collect::<Vec<_>>()})
     }
 
-    /// Kills a process of a function with SIGKILL, and waits until it is dead; false if it is none.
+    /// Kills a process of a function with SIGKILL and waits for its end; false if there is none with this pid.
     pub async fn kill(&self, pid: u32) -> bool {
         let killed = self.functions.values().any(|function| {
-            // Held while the signal is sent, so that the pid cannot be another's already.
+            // Held while the signal is sent, so that the pid cannot be reused.
             let processes = lock(&function.processes);
             processes.contains_key(&pid) && crate::process::kill_group(pid)
         });
@@ -290,7 +290,7 @@ impl Lambda {
         killed
     }
 
-    /// Counts of what became of invocations, by function.
+    /// The number of invocations by function and result.
     #[must_use]
     pub fn tallies(&self) -> Value {
         let rows = self.functions.iter().map(|(name, function)| {
@@ -307,7 +307,7 @@ impl Lambda {
         json!({"functions": rows.collect::<serde_json::Map<_, _>>()})
     }
 
-    /// The last events that were given up.
+    /// The last events that were discarded.
     #[must_use]
     pub fn abandoned(&self) -> Value {
         json!({"abandoned": lock(&self.abandoned).iter().cloned().collect::<Vec<_>>()})
@@ -327,7 +327,7 @@ impl Function {
     }
 }
 
-/// The function's name in any form that Lambda takes: name, name:qualifier, partial or full ARN.
+/// The name in any form of a function name that Lambda accepts: name, name:qualifier, partial or full ARN.
 fn short_name(name: &str) -> &str {
     let name = name.rsplit_once("function:").map_or(name, |(_, name)| name);
     name.split(':').next().unwrap_or(name)

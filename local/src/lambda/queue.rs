@@ -1,4 +1,4 @@
-//! A queue with many takers, of which any may go away while it waits: nothing is lost with it.
+//! A queue with many receivers. A receiver that is dropped while it waits loses no item.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -26,7 +26,7 @@ impl<T> Queue<T> {
         self.count.add_permits(1);
     }
 
-    /// Puts back what was taken in vain.
+    /// Puts an undelivered item back to the front.
     pub(super) fn push_front(&self, item: T) {
         lock(&self.items).push_front(item);
         self.count.add_permits(1);
@@ -34,7 +34,7 @@ impl<T> Queue<T> {
 
     pub(super) async fn pop(&self) -> T {
         loop {
-            // The semaphore is never closed; were it, waiting for ever is what an empty queue does.
+            // The semaphore is never closed.
             let Ok(permit) = self.count.acquire().await else { std::future::pending().await };
             permit.forget();
             if let Some(item) = lock(&self.items).pop_front() {
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_taker_that_gives_up_takes_nothing_with_it() {
+    async fn a_receiver_that_is_dropped_loses_no_item() {
         let queue = Queue::default();
         {
             let mut waiting = Box::pin(queue.pop());

@@ -1,4 +1,4 @@
-//! One process of a function: its Runtime API on an address of its own, its time limit, its end and its successor.
+//! One process of a function: its Runtime API on an address of its own, its timeout, its end and its replacement.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -21,17 +21,17 @@ use super::{Function, Invocation, MAX_PAYLOAD, Outcome, Startup};
 use crate::clock::Millis;
 use crate::http::{self, lock};
 
-/// How long the successor of a process waits that never asked for work; doubled each time up to the second.
+/// The delays before a process that never requested an invocation is replaced: the first, doubled up to the second.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// What a running process is at.
+/// The state of a running process.
 #[derive(Debug)]
 pub(super) struct Process {
     pid: u32,
     function: Arc<Function>,
     work: Mutex<Work>,
-    /// When the present invocation's time is up.
+    /// The deadline of the current invocation.
     deadline: watch::Sender<Option<Instant>>,
     invocations: AtomicU64,
 }
@@ -58,13 +58,13 @@ impl Process {
         self.invocations.load(Ordering::Relaxed)
     }
 
-    /// Ends the present invocation if it is that one.
+    /// Ends the current invocation if it has this id.
     fn finish(&self, request_id: &str, outcome: Outcome) -> bool {
         let mut work = lock(&self.work);
         match std::mem::replace(&mut *work, Work::Idle) {
             Work::Busy { invocation, .. } if invocation.request_id == request_id => {
                 self.deadline.send_replace(None);
-                // The caller may have gone away.
+                // The caller may have disconnected.
                 let _ = invocation.answer.send(outcome);
                 true
             }
@@ -78,12 +78,12 @@ impl Process {
 
 /// How a process ended.
 enum End {
-    /// By itself, or killed from outside.
+    /// It exited, or was killed by others.
     Exit(String),
     TimedOut,
 }
 
-/// Runs a process, and another whenever it ended.
+/// Runs a process and replaces it whenever it ends.
 pub(super) async fn keep_one_running(function: Arc<Function>, slot: usize, log_dir: Option<PathBuf>) {
     let mut pause = FIRST_PAUSE;
     loop {
@@ -97,7 +97,7 @@ pub(super) async fn keep_one_running(function: Arc<Function>, slot: usize, log_d
                 json!({"errorType": "Runtime.InvalidEntrypoint", "errorMessage": error.to_string()}).to_string()
             }
         };
-        // As in Lambda, a failed start costs one waiting invocation, so that none waits for ever.
+        // As in Lambda, a failed start fails one waiting invocation, so that none waits forever.
         function.startup.send_if_modified(|startup| {
             let first = matches!(startup, Startup::Starting);
             if first {
@@ -113,12 +113,12 @@ pub(super) async fn keep_one_running(function: Arc<Function>, slot: usize, log_d
     }
 }
 
-/// Runs one process to its end; tells its problem if it never asked for work.
+/// Runs one process until it ends; returns its error if it never requested an invocation.
 async fn run_one(function: &Arc<Function>, slot: usize, log_dir: Option<&PathBuf>) -> io::Result<Option<String>> {
     let listener = http::listen(0).await?;
     let address = listener.local_addr()?.to_string();
     let mut child = command(function, slot, log_dir, &address)?.spawn()?;
-    let pid = child.id().ok_or_else(|| io::Error::other("the process has no id"))?;
+    let pid = child.id().ok_or_else(|| io::Error::other("the process has no pid"))?;
     let process = Arc::new(Process {
         pid,
         function: Arc::clone(function),
@@ -139,7 +139,7 @@ async fn run_one(function: &Arc<Function>, slot: usize, log_dir: Option<&PathBuf
             _ = deadline.changed() => {}
         }
     };
-    // Out of the list before its pid can be another's: no one kills by it then.
+    // Off the list before its pid can be reused, so that nobody kills another process by it.
     if matches!(end, End::TimedOut) {
         crate::process::kill_group(pid);
     }
@@ -156,7 +156,7 @@ async fn run_one(function: &Arc<Function>, slot: usize, log_dir: Option<&PathBuf
             let problem = init_error.map_or_else(
                 || match end {
                     End::Exit(status) => json!({"errorType": "Runtime.ExitError",
-                        "errorMessage": format!("the process ended before it asked for work: {status}")})
+                        "errorMessage": format!("the process ended before it requested an invocation: {status}")})
                     .to_string(),
                     End::TimedOut => json!({"errorType": "Sandbox.Timedout"}).to_string(),
                 },
@@ -224,13 +224,13 @@ fn command(
         .stdin(Stdio::null())
         .stdout(stdout)
         .stderr(stderr)
-        // A group of its own: Ctrl-C at the terminal is for this program, which then ends the functions in order.
+        // A group of its own: Ctrl-C on the terminal is for this program, which then ends the functions.
         .process_group(0)
         .kill_on_drop(true);
     Ok(command)
 }
 
-/// The Runtime API as one process sees it.
+/// The Runtime API of one process.
 fn router(process: Arc<Process>) -> Router {
     let base = "/2018-06-01/runtime";
     Router::new()
@@ -238,7 +238,7 @@ fn router(process: Arc<Process>) -> Router {
         .route(&format!("{base}/invocation/{{id}}/response"), post(response))
         .route(&format!("{base}/invocation/{{id}}/error"), post(error))
         .route(&format!("{base}/init/error"), post(init_error))
-        // One byte more than is allowed is read, so that it can be refused in Lambda's words.
+        // Reads one byte more than the limit, to refuse it with Lambda's message.
         .layer(DefaultBodyLimit::max(4 * MAX_PAYLOAD))
         .with_state(process)
 }
@@ -251,14 +251,13 @@ async fn next(State(process): State<Arc<Process>>) -> Response<Body> {
             *work = Work::Idle;
             function.startup.send_replace(Startup::Ready);
         }
-        // Its connection broke before the process had it: the same once more.
+        // Its connection broke before the process received the invocation: deliver the same again.
         if let Work::Busy { invocation, until } = &*work {
             return event(function, invocation, *until);
         }
     }
     let invocation = function.queue.pop().await;
-    // No await from here on: either the process has it, or it is back in the queue. One that died while it waited has
-    // nothing to do with what came after.
+    // No await from here on: either the process has the invocation, or it is back in the queue.
     let mut work = lock(&process.work);
     if !matches!(*work, Work::Idle) || crate::process::has_ended(process.pid) {
         function.queue.push_front(invocation);

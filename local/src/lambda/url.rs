@@ -1,5 +1,5 @@
-//! A function's URL: any HTTP request becomes an event in payload format 2.0, the function's answer an HTTP answer.
-//! Signatures are not checked: whoever reaches the loopback interface may call.
+//! A function URL: converts HTTP requests to events in payload format 2.0, and the function's result to a response. Does
+//! not check signatures: every local process may call.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,11 +17,11 @@ use super::{Lambda, MAX_PAYLOAD, Outcome};
 use crate::clock::Millis;
 use crate::http;
 
-/// All paths and methods of one function's URL.
+/// The routes of a function URL: all paths and methods.
 pub fn router(lambda: Arc<Lambda>, function: String) -> Router {
     Router::new()
         .fallback(call)
-        // Refused below by the size of the event, which is what Lambda counts.
+        // Lambda limits the size of the event, which is checked below.
         .layer(DefaultBodyLimit::max(4 * MAX_PAYLOAD))
         .with_state((lambda, Arc::from(function)))
 }
@@ -61,7 +61,7 @@ fn event(head: &axum::http::request::Parts, body: &Bytes, request_id: &str, now:
     let mut headers: BTreeMap<&str, String> = BTreeMap::new();
     let mut cookies = Vec::new();
     for (name, value) in &head.headers {
-        // Cookies have a place of their own, and are no header then.
+        // Cookies have a member of their own and are not among the headers.
         if name == header::COOKIE {
             cookies.extend(text(value).split(';').map(|cookie| cookie.trim().to_owned()));
             continue;
@@ -105,7 +105,7 @@ fn event(head: &axum::http::request::Parts, body: &Bytes, request_id: &str, now:
     event
 }
 
-/// Several values of one name are joined by commas.
+/// Joins several values of one name by commas.
 fn query_parameters(head: &axum::http::request::Parts) -> Map<String, Value> {
     let pairs = Query::<Vec<(String, String)>>::try_from_uri(&head.uri).map(|Query(pairs)| pairs).unwrap_or_default();
     let mut joined: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -115,7 +115,7 @@ fn query_parameters(head: &axum::http::request::Parts) -> Map<String, Value> {
     joined.into_iter().map(|(name, values)| (name, values.join(",").into())).collect()
 }
 
-/// Lambda passes these bodies as they are, all others in base64.
+/// Whether Lambda passes a body of this content type as text; others are in base64.
 fn is_text(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -125,7 +125,7 @@ fn is_text(headers: &HeaderMap) -> bool {
         || kind.ends_with("+xml")
 }
 
-/// What a function may answer in payload format 2.0.
+/// The result of a function in payload format 2.0.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Structured {
@@ -140,11 +140,11 @@ struct Structured {
     is_base64_encoded: Option<bool>,
 }
 
-/// The HTTP answer that a function's payload means; `None` where Lambda would call it malformed.
+/// The HTTP response for a function's result; none if Lambda would consider it malformed.
 fn answer(payload: &Bytes) -> Option<Response<Body>> {
     let value: Value = serde_json::from_slice(payload).ok()?;
     if value.get("statusCode").is_none() {
-        // Without a status the payload itself is the body; a text is that text.
+        // Without a status the payload is the body.
         let body = value.as_str().map_or_else(|| payload.clone(), |text| Bytes::from(text.to_owned()));
         return Some(http::bytes(StatusCode::OK, "application/json", body));
     }
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn values_of_one_name_are_joined_and_cookies_stand_apart() {
+    fn values_of_one_name_are_joined_and_cookies_are_separate() {
         let request = Request::builder().uri("/a%20b?x=1&y=%2B&x=2").header("X-A", "1").header("x-a", "2");
         let event = event_of(request.header("cookie", "a=1; b=2"), b"");
         assert_eq!(event["headers"], json!({"x-a": "1,2"}));
