@@ -258,7 +258,7 @@ impl Stack {
         };
         format!(
             "\
-The ECS bridge is up on this machine.
+The ECS bridge is running on this machine.
 
   submissions  {submit_url}/v1/submissions
   functions    {lambda_url}
@@ -267,7 +267,7 @@ The ECS bridge is up on this machine.
 
   ecs-bridge submit {how} --wait -- echo hello
 
-Ctrl-C ends it, and all that it started."
+Ctrl-C stops it and everything that it started."
         )
     }
 }

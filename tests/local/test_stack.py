@@ -55,13 +55,14 @@ def test_it_ends_with_its_parent(tmp_path: Path) -> None:
     ready = tmp_path / "ready.json"
     parent = f"""
 import subprocess, time, pathlib
-child = subprocess.Popen([{str(PROGRAM)!r}, "local", "--no-functions", "--ready-file", {str(ready)!r}])
+command = [{str(PROGRAM)!r}, "local", "--no-functions", "--ready-file", {str(ready)!r}]
+child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
 while not pathlib.Path({str(ready)!r}).exists():
     time.sleep(0.02)
 print(child.pid, flush=True)
 """
     answer = subprocess.run([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True, check=True)
-    pid = int(answer.stdout.split()[-1])
+    pid = int(answer.stdout)
 
     def is_over() -> bool:
         try:
