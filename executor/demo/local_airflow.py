@@ -9,7 +9,6 @@ import os
 import secrets
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import time
@@ -17,6 +16,8 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from sqlalchemy import create_engine
 
 BIN = Path(sys.executable).parent
 FINISHED = {"success", "failed", "skipped", "upstream_failed", "removed"}
@@ -37,9 +38,16 @@ class Airflow:
     """One Airflow in one folder; a context manager, so that all its processes end."""
 
     def __init__(
-        self, home: Path, dags: Path, port: int | None = None, environment: dict[str, str] | None = None
+        self,
+        home: Path,
+        dags: Path,
+        port: int | None = None,
+        environment: dict[str, str] | None = None,
+        database: str | None = None,
     ) -> None:
+        """Make one; its database is a file in its folder unless another is named, as SQLAlchemy does."""
         self.home = home
+        self.database = create_engine(database or f"sqlite:///{home}/airflow.db?timeout=60", pool_pre_ping=True)
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.ran = home / "ran"
@@ -67,7 +75,7 @@ class Airflow:
             "AIRFLOW__CORE__FERNET_KEY": "",
             "AIRFLOW__CORE__PARALLELISM": "6",
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db?timeout=60",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": self.database.url.render_as_string(hide_password=False),
             "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "3",
             "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "6",
             "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "2",
@@ -92,8 +100,11 @@ class Airflow:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process in reversed(self._processes):
+        for process in self._processes:
+            process.terminate()
+        for process in self._processes:
             end(process)
+        self.database.dispose()
 
     @contextlib.contextmanager
     def scheduler(self, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
@@ -171,11 +182,11 @@ class Airflow:
         return sorted(line.partition(" ")[2] for line in lines if line.startswith(run_id + " "))
 
     def rows(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        """Ask Airflow's database."""
-        with contextlib.closing(
-            sqlite3.connect(f"file:{self.home}/airflow.db?mode=ro", timeout=30, uri=True)
-        ) as database:
-            return database.execute(statement, parameters).fetchall()
+        """Ask Airflow's database; parameters are question marks."""
+        if self.database.dialect.paramstyle != "qmark":
+            statement = statement.replace("?", "%s")
+        with self.database.connect() as connection:
+            return [tuple(row) for row in connection.exec_driver_sql(statement, parameters)]
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
         """Call Airflow's REST API."""

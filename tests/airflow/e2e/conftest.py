@@ -1,4 +1,4 @@
-"""A real Airflow 3.3 and the local stack, shared by the end-to-end tests of the executor."""
+"""A real Airflow 3.3 on PostgreSQL, and the local stack, shared by the end-to-end tests of the executor."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE.parent), str(HERE.parents[2] / "executor" / "demo")]
+sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[2] / "executor" / "demo")]
 
 import pytest
 from local_airflow import Airflow
 from local_stack import LocalStack
+from postgres import Postgres
 from stacks import PROFILES
 
 
@@ -20,7 +21,12 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
     """Airflow without a scheduler."""
     # Its schedulers can load what crashes.
     environment = {"PYTHONPATH": str(HERE)}
-    with Airflow(tmp_path_factory.mktemp("airflow"), HERE / "dags", environment=environment) as airflow:
+    with (
+        Postgres() as postgres,
+        Airflow(
+            tmp_path_factory.mktemp("airflow"), HERE / "dags", environment=environment, database=postgres.url
+        ) as airflow,
+    ):
         yield airflow
 
 

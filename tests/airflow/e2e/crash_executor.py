@@ -8,32 +8,47 @@ import signal
 from airflow_ecs_bridge.client import BridgeClient
 from airflow_ecs_bridge.executor import EcsBridgeExecutor
 
+PLACES = (
+    "before QUEUED is committed",
+    "before the submission",
+    "before the submit call",
+    "in the submit call",
+    "with results unreported",
+)
+"""In the order in which one task instance passes them."""
 
-def die() -> None:
+
+def die_at(place: str) -> None:
     """Die as a process dies whose machine is gone."""
-    os.kill(os.getpid(), signal.SIGKILL)
+    if os.environ.get("CRASH_AT") == place:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 class CrashingExecutor(EcsBridgeExecutor):
-    """Dies after QUEUED was committed and before the submission, in the submit call, or with results unreported."""
+    """Dies in the scheduler's thread."""
+
+    def queue_workload(self, workload, session):
+        super().queue_workload(workload, session)
+        die_at("before QUEUED is committed")
 
     def _process_workloads(self, workload_items):
-        if os.environ.get("CRASH_AT") == "before the submission":
-            die()
+        die_at("before the submission")
         super()._process_workloads(workload_items)
 
     def _ended(self, result):
-        if os.environ.get("CRASH_AT") == "with results unreported":
-            die()
+        die_at("with results unreported")
         super()._ended(result)
 
 
-if os.environ.get("CRASH_AT") == "in the submit call":
-    _submit = BridgeClient.submit
+_submit = BridgeClient.submit
 
-    def submit_and_die(self, submissions):
-        """Let the bridge take them, and die before the answer is used."""
-        _submit(self, submissions)
-        die()
 
-    BridgeClient.submit = submit_and_die
+def submit_and_die(self, submissions):
+    """Die before the bridge hears of them, or before its answer is used."""
+    die_at("before the submit call")
+    answers = _submit(self, submissions)
+    die_at("in the submit call")
+    return answers
+
+
+BridgeClient.submit = submit_and_die

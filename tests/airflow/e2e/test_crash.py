@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
-import pytest
+from crash_executor import PLACES
 from stacks import scheduler_environment, start_counts
 
 CRASHING = "crash_executor.CrashingExecutor"
@@ -24,12 +24,13 @@ def assert_as_without_the_crash(airflow, stack, run: str) -> None:
     assert len(counts) == 6  # three, and two of the nap, and the last
 
 
-@pytest.mark.parametrize("place", ["before the submission", "in the submit call", "with results unreported"])
-def test_a_scheduler_that_is_killed_loses_nothing(airflow, stack, place):
+def test_a_scheduler_that_is_killed_at_each_step_of_a_queueing_loses_nothing(airflow, stack):
     environment = scheduler_environment(stack, AIRFLOW__CORE__EXECUTOR=CRASHING)
-    with airflow.scheduler({**environment, "CRASH_AT": place}) as scheduler:
-        run = airflow.trigger("crash")
-        airflow.until("the scheduler has died", lambda: scheduler.poll() == -signal.SIGKILL, 300)
+    run = None
+    for place in PLACES:
+        with airflow.scheduler({**environment, "CRASH_AT": place}) as scheduler:
+            run = run or airflow.trigger("crash")
+            airflow.until(f"the scheduler has died {place}", lambda: scheduler.poll() == -signal.SIGKILL, 300)
     with airflow.scheduler(environment):
         assert_as_without_the_crash(airflow, stack, run)
 
@@ -44,20 +45,19 @@ def test_a_scheduler_that_is_killed_loses_nothing_where_ids_are_written_ahead(ai
         assert_as_without_the_crash(airflow, stack, run)
 
 
-def test_a_scheduler_that_is_killed_while_containers_run_loses_nothing(airflow, stack):
+def test_of_two_schedulers_one_is_killed_while_containers_run_and_the_other_loses_nothing(airflow, stack):
     environment = scheduler_environment(stack)
 
-    def running() -> bool:
-        tis = airflow.task_instances(run)
-        return sum(ti["state"] == "running" for (task_id, _), ti in tis.items() if task_id == "works") == 3
+    def running(run: str) -> int:
+        return sum(ti["state"] == "running" for (task_id, _), ti in airflow.task_instances(run).items())
 
-    with airflow.scheduler(environment) as scheduler:
-        run = airflow.trigger("crash")
-        airflow.until("the three run", running, 300)
-        os.kill(scheduler.pid, signal.SIGKILL)
-        scheduler.wait()
-    with airflow.scheduler(environment):
-        assert_as_without_the_crash(airflow, stack, run)
+    with airflow.scheduler(environment) as one, airflow.scheduler(environment):
+        runs = [airflow.trigger("crash") for _ in range(2)]
+        airflow.until("several run", lambda: sum(map(running, runs)) >= 3, 300)
+        os.kill(one.pid, signal.SIGKILL)
+        one.wait()
+        for run in runs:
+            assert_as_without_the_crash(airflow, stack, run)
 
 
 def test_a_late_success_of_a_deferred_task_s_first_run_does_not_fail_it(airflow, make_stack):
