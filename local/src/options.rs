@@ -181,7 +181,7 @@ Besides ECS's API, the ECS address answers:
   POST /_local/tasks/ID/ACTION       spot-notice, termination-notice, spot-interruption, infrastructure-health,
                                      forget (MISSING from now on), tell (sends its current state as another event)
   POST /_local/rules                 for the next `times` calls of `operation` (RunTask), or only those of
-                                     `submission_id`: {{\"shapes\": \"...\"}}, {{\"error\": {{\"code\", \"message\"}}}},
+                                     `submission_id`, or of `task_definition`: {{\"shapes\": \"...\"}}, {{\"error\": {{\"code\", \"message\"}}}},
                                      {{\"failure\": REASON}}, or {{\"answer\": \"server_error\" | \"none\"}} (it happens);
                                      DELETE drops all rules
 and the Lambda address, besides Invoke:

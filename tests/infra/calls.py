@@ -118,7 +118,6 @@ def by_nobody(deployment: str, table: str, cluster: str, task_definition: str, r
         Call("task-state", "iam:PassRole", role, to_tasks),
         Call("task-state", "lambda:InvokeFunction", arn("lambda", f"function:{deployment}-submit")),
         Call("reconcile", "dynamodb:PutItem", table_arn),
-        Call("reconcile", "dynamodb:GetItem", table_arn),
         Call("reconcile", "ecs:DescribeTaskDefinition", "*"),
         Call("reconcile", "ecs:DescribeClusters", cluster),
         Call("reconcile", "lambda:InvokeFunction", arn("lambda", f"function:{deployment}-reconcile")),

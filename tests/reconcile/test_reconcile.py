@@ -221,6 +221,45 @@ def test_a_launch_whose_outcome_could_not_be_written_is_not_accepted_until_it_is
     assert outcome(bench.settle("unwritten")) == ("failed", 3)
 
 
+# Capacity.
+
+
+def test_a_profile_without_capacity_holds_up_no_other_and_is_launched_once_it_has_some(tmp_path: Path) -> None:
+    definition = {"family": "gpu", "containerDefinitions": [{"name": "main", "image": "local", "essential": True}]}
+    profiles = {"default": profile(), "gpu": profile(run_task={"taskDefinition": "gpu"})}
+    ids = [f"gpu-{number}" for number in range(300)]
+    flags = {"simulate": True, "timer-scale": 10, "reconcile-every": 5}
+    with LocalStack(tmp_path, flags, profiles=profiles, task_definitions=[definition]) as stack:
+        stack.rule(task_definition="gpu", failure="RESOURCE:GPU", times=100_000)
+        for start in range(0, len(ids), 100):
+            items = [{"submission_id": id, "command": ["true"], "profile": "gpu"} for id in ids[start : start + 100]]
+            assert {answer["state"] for answer in stack.submit(*items)} == {"queued"}
+        late = {"submission_id": "late", "command": ["true"], "profile": "gpu", "launch_deadline": int(time.time() * 1000) + 1000}
+        stack.submit(late)
+        [healthy] = stack.submit({"submission_id": "healthy", "command": ["true"]})
+        assert healthy["state"] == "launched"
+
+        def waiting() -> list[Record]:
+            return [row for row in stack.rows() if row.get("due") == "waiting/gpu"]
+
+        # One of them may be finding out whether capacity is back.
+        until("all wait for capacity", lambda: len(waiting()) >= len(ids) - 1)
+        assert "RESOURCE:GPU" in waiting()[0]["reason"] or "no capacity" in waiting()[0]["reason"]
+        assert stack.calls()["RunTask"] < len(ids) / 2
+
+        assert stack.until_ended("late")["state"] == "expired"
+        assert "before that" in stack.row("late")["reason"]
+        assert stack.tasks("late") == []
+
+        stack.drop_rules()
+
+        launched = [row for row in stack.rows() if row["submission_id"] != "late"]
+        assert len(launched) == len(ids) + 1
+        for row in launched:
+            assert stack.until_ended(row["submission_id"])["state"] == "succeeded"
+        assert [task["start_count"] for task in stack.tasks()] == [1] * (len(ids) + 1)
+
+
 # What RunTask did not answer.
 
 

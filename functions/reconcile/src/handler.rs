@@ -8,8 +8,11 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use ecs_bridge_aws::{Bridge, BridgeError, TableError, telemetry};
-use ecs_bridge_core::{Action, Input, Record, State};
+use ecs_bridge_aws::{Bridge, BridgeError, Page, TableError, now, telemetry};
+use ecs_bridge_core::{
+    Action, Input, Record, State, Timestamp,
+    record::{QUEUE, waiting},
+};
 use serde::Serialize;
 
 use crate::{launches, timers};
@@ -59,11 +62,29 @@ impl Reconcile {
         // A deadline before the start is none at all: `cargo lambda watch` tells a moment in 1970.
         let left = deadline.duration_since(SystemTime::now()).map_or(RUN, |left| left.saturating_sub(MARGIN));
         let run = Run { bridge: &self.bridge, until: Instant::now() + left.min(RUN), at_rest: Default::default() };
+        self.tell_queue().await?;
         let (launched, served) = tokio::join!(launches::run(&run), timers::run(&run));
         let report = launched?.and(served?);
         telemetry::reconciled(report.repaired, report.overdue);
         tracing::info!(?report, "reconciled");
         Ok(report)
+    }
+}
+
+impl Reconcile {
+    /// Tells how long the queue is, and how old.
+    async fn tell_queue(&self) -> Result<(), TableError> {
+        let (table, at) = (&self.bridge.table, now());
+        table.look_at_launch_tokens().await?;
+        let oldest = table.due(QUEUE, at, 1, Page::default()).await?.records.pop();
+        let mut depth = if oldest.is_some() { table.count_due(QUEUE, at).await? } else { 0 };
+        let capacity = table.capacity(at);
+        for profile in capacity.keys() {
+            depth += table.count_due(&waiting(profile), Timestamp::MAX).await?;
+        }
+        let blocked = capacity.values().filter(|known| known.is_blocked()).count();
+        telemetry::queue(depth, oldest.map_or(Duration::ZERO, |oldest| at.since(oldest.check_at)), blocked);
+        Ok(())
     }
 }
 

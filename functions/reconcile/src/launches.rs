@@ -1,4 +1,4 @@
-//! What needs a launch token: the queue, and repeats of unanswered launches.
+//! What needs a launch token: the queue, repeats of unanswered launches, and what waits for its profile's capacity.
 //!
 //! One stream from the index to RunTask: as soon as a call is over and a token is there, the next one begins.
 
@@ -9,17 +9,19 @@ use std::{
     time::Duration,
 };
 
-use ecs_bridge_aws::{BridgeError, TableError, now};
+use ecs_bridge_aws::{BridgeError, Page, TableError, now};
 use ecs_bridge_core::{
-    Action, Input, Record, decide,
+    Action, Input, ProfileName, Record, State, Timestamp,
+    capacity::Capacity,
+    decide,
     launch_rate::LaunchRate,
-    record::{QUEUE, REPEAT},
+    record::{QUEUE, REPEAT, waiting},
 };
 use futures_util::{StreamExt, stream};
 
 use crate::{
     handler::{Claimed, Loop, Report, Run},
-    partition::{PAGE, Partition},
+    partition::{LOOK_AHEAD, PAGE, Partition},
 };
 
 /// How long RunTask may take for the launch rate to be reached all the same, with the writes before and after it.
@@ -51,7 +53,9 @@ pub async fn run(run: &Run<'_>) -> Result<Report, TableError> {
         run,
         counts: &counts,
         at_once,
-        partitions: [QUEUE, REPEAT].map(Partition::new).into(),
+        lanes: [QUEUE, REPEAT]
+            .map(|name| Lane { partition: Partition::new(name), profile: None, is_open: true })
+            .into(),
         free: VecDeque::new(),
         launches: VecDeque::new(),
         unfinished: false,
@@ -123,13 +127,22 @@ impl Work {
     }
 }
 
+/// A partition of what is to be launched.
+struct Lane {
+    partition: Partition,
+    /// The profile that has, or had, no capacity for what is in it.
+    profile: Option<ProfileName>,
+    /// Whether all that is in it may be launched.
+    is_open: bool,
+}
+
 /// Where the work comes from.
 struct Source<'a> {
     run: &'a Run<'a>,
     counts: &'a Counts,
     at_once: usize,
     /// In turns: the one read last is the last.
-    partitions: VecDeque<Partition>,
+    lanes: VecDeque<Lane>,
     /// What needs no token after all: it cannot be launched any more.
     free: VecDeque<Work>,
     /// What needs a token.
@@ -151,7 +164,7 @@ impl Source<'_> {
                 return Ok(Some(work));
             }
             if self.run.is_late() {
-                self.unfinished = !self.launches.is_empty() || self.partitions.iter().any(Partition::has_more);
+                self.unfinished = !self.launches.is_empty() || self.lanes.iter().any(|lane| lane.partition.has_more());
                 return Ok(None);
             }
             if !self.launches.is_empty() {
@@ -173,45 +186,99 @@ impl Source<'_> {
         }
     }
 
-    /// Reads what is due of the first partition that has anything. Answers whether there was.
+    /// Reads what may be launched from the first lane that has anything. Answers whether there was.
     async fn read(&mut self) -> Result<bool, TableError> {
-        let table = &self.run.bridge.table;
-        let per_read = self.run.bridge.launch_rate.per_second * READ_AHEAD.as_secs_f64();
-        for _ in 0..self.partitions.len() {
-            self.partitions.rotate_left(1);
-            let Some(partition) = self.partitions.back_mut() else { break };
-            let ids = partition.next(table, (per_read as usize).clamp(PAGE / 10, PAGE)).await?;
-            if ids.is_empty() {
-                continue;
+        let bridge = self.run.bridge;
+        let per_read = bridge.launch_rate.per_second * READ_AHEAD.as_secs_f64();
+        let limit = (per_read as usize).clamp(PAGE / 10, PAGE);
+        let capacity = bridge.table.capacity(now());
+        for profile in capacity.keys() {
+            if !self.lanes.iter().any(|lane| lane.profile.as_ref() == Some(profile)) {
+                let (partition, profile) = (Partition::new(waiting(profile)), Some(profile.clone()));
+                self.lanes.push_back(Lane { partition, profile, is_open: false });
             }
-            for record in table.get_all(&ids).await? {
-                self.sort(record);
+        }
+        for _ in 0..self.lanes.len() {
+            self.lanes.rotate_left(1);
+            let Some(lane) = self.lanes.back_mut() else { break };
+            let (ids, input) = match &lane.profile {
+                None => (lane.partition.next(&bridge.table, limit, false).await?, Input::Due),
+                Some(profile) => {
+                    let known = capacity.get(profile).copied();
+                    let is_open = !known.is_some_and(|known| known.is_blocked());
+                    if is_open != lane.is_open {
+                        // What was read of it before is to be read again.
+                        (lane.partition, lane.is_open) = (Partition::new(waiting(profile)), is_open);
+                    }
+                    if let Some(record) = probe(self.run, profile, known).await? {
+                        self.launches.push_front(Work { record, input: Input::Turn, has_token: true });
+                        return Ok(true);
+                    }
+                    let ids = lane.partition.next(&bridge.table, limit, is_open).await?;
+                    (ids, if is_open { Input::Turn } else { Input::Blocked })
+                }
+            };
+            if !ids.is_empty() {
+                for record in bridge.table.get_all(&ids).await? {
+                    self.sort(record, &input);
+                }
+                return Ok(true);
             }
-            return Ok(true);
         }
         Ok(false)
     }
 
-    fn sort(&mut self, record: Record) {
-        let input = Input::Due;
-        let decision = decide(&record, &input, now(), &self.run.bridge.rules);
+    fn sort(&mut self, record: Record, input: &Input) {
+        let Run { bridge, .. } = self.run;
+        let is_blocked =
+            record.state == State::Queued && record.profile.as_ref().is_some_and(|it| bridge.is_blocked(it));
+        let input = if is_blocked { Input::Blocked } else { input.clone() };
+        let decision = decide(&record, &input, now(), &bridge.rules);
         match (decision.action, decision.record) {
             (Some(Action::RunTask(_)), _) => self.launches.push_back(Work { record, input, has_token: true }),
             (_, Some(_)) => self.free.push_back(Work { record, input, has_token: false }),
-            // Another has claimed it since the index was read.
+            // Another has claimed it since the index was read, or it waits for capacity already.
             (_, None) => {}
         }
     }
 
+    /// When the next submission finds out whether capacity is back, if that is soon.
+    fn next_probe(&self) -> Option<Timestamp> {
+        let capacity = self.run.bridge.table.capacity(now());
+        let blocked = capacity.values().filter(|known| known.is_blocked()).map(|known| known.probe_at);
+        blocked.min().filter(|probe_at| *probe_at <= now().plus(LOOK_AHEAD))
+    }
+
     /// Waits until something may be due. Answers whether the run is over.
     async fn rest(&self) -> bool {
-        let next_due = self.partitions.iter().filter_map(|partition| partition.next_due).min();
+        let next_due = self.lanes.iter().filter_map(|lane| lane.partition.next_due).min().into_iter();
+        let next_due = next_due.chain(self.next_probe()).min();
         let at_rest = next_due.is_none() && self.counts.under_way.load(Ordering::Relaxed) == 0;
         if self.run.is_over(Loop::Launches, at_rest) {
             return true;
         }
         self.run.sleep(next_due.map_or(PAUSE, |next_due| next_due.since(now()).min(PAUSE))).await;
         false
+    }
+}
+
+/// The first of the submissions that wait for the capacity of a profile, if it is time to find out by it whether that is
+/// back, and no other process does. Where none waits, what is known of the profile is forgotten after a while.
+async fn probe(run: &Run<'_>, profile: &ProfileName, known: Option<Capacity>) -> Result<Option<Record>, TableError> {
+    let (table, at) = (&run.bridge.table, now());
+    let Some(known) = known else { return Ok(None) };
+    let probed = known.probed(at, &run.bridge.rules.timers);
+    let idle = known.idle(at);
+    if probed.is_none() && idle.is_none() {
+        return Ok(None);
+    }
+    let first = table.due(&waiting(profile), Timestamp::MAX, 1, Page::default()).await?.records.pop();
+    match (first, probed, idle) {
+        (Some(first), Some(probed), _) if table.set_capacity(profile, Some(known), Some(probed)).await? => {
+            table.get(&first.submission_id).await
+        }
+        (None, _, Some(next)) => table.set_capacity(profile, Some(known), next).await.map(|_| None),
+        _ => Ok(None),
     }
 }
 

@@ -10,7 +10,7 @@ use ecs_bridge_aws::{DueRecord, Page, Table, TableError, now, telemetry::OVERDUE
 use ecs_bridge_core::{SubmissionId, Timestamp};
 
 /// How far ahead a run looks for what will be due: what was refused is launched again within seconds.
-const LOOK_AHEAD: Duration = Duration::from_secs(15);
+pub const LOOK_AHEAD: Duration = Duration::from_secs(15);
 
 /// How many rows are read at a time.
 pub const PAGE: usize = 100;
@@ -46,19 +46,20 @@ impl Partition {
         }
     }
 
-    /// Up to `limit` of what is due by now; none at the end, after which it starts at the beginning.
+    /// Up to `limit` of what is due by now, or of `all`; none at the end, after which it starts at the beginning.
     ///
     /// # Errors
     /// If DynamoDB does not answer.
-    pub async fn next(&mut self, table: &Table, limit: usize) -> Result<Vec<SubmissionId>, TableError> {
+    pub async fn next(&mut self, table: &Table, limit: usize, all: bool) -> Result<Vec<SubmissionId>, TableError> {
         while self.due.is_empty() {
             if self.page.is_last() {
                 self.next_due = None;
             }
             let at = now();
             let page = std::mem::take(&mut self.page);
-            self.page = table.due(&self.name, at.plus(LOOK_AHEAD), PAGE as i32, page).await?;
-            self.take_page(at);
+            let horizon = if all { Timestamp::MAX } else { at.plus(LOOK_AHEAD) };
+            self.page = table.due(&self.name, horizon, PAGE as i32, page).await?;
+            self.take_page(if all { horizon } else { at });
             if self.page.is_last() {
                 break;
             }
@@ -79,7 +80,7 @@ impl Partition {
         page.truncate(later);
         // In another order than other runs have, so that they seldom want the same.
         page.sort_by_cached_key(|record| self.random.hash_one(record));
-        self.overdue += page.iter().filter(|record| at.since(record.check_at) > OVERDUE).count();
+        self.overdue += page.iter().filter(|record| now().since(record.check_at) > OVERDUE).count();
         self.due.extend(page.iter().map(|record| record.submission_id.clone()));
         self.read.extend(page);
     }

@@ -38,7 +38,7 @@ pub async fn run(run: &Run<'_>) -> Result<Report, TableError> {
         let random = RandomState::new();
         shards.sort_by_cached_key(|shard| random.hash_one(&shard.name));
         for shard in &mut shards {
-            let ids = shard.next(&run.bridge.table, PAGE).await?;
+            let ids = shard.next(&run.bridge.table, PAGE, false).await?;
             serve(run, &ids, &mut report).await?;
             if run.is_late() {
                 break;

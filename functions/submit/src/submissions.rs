@@ -161,8 +161,17 @@ impl App {
     /// If DynamoDB does not take the record, or what came of its launch. The caller retries, and that brings the timer
     /// of its unanswered launch forward.
     async fn accept(&self, submission: Submission, tokens: &Tokens<'_>) -> Result<Outcome, BridgeError> {
-        let has_token = tokens.take().await;
-        let (record, call) = if has_token {
+        let is_blocked = || self.bridge.is_blocked(&submission.profile);
+        let mut has_token = !is_blocked() && tokens.take().await;
+        // Who takes tokens sees what has no capacity.
+        let is_blocked = is_blocked();
+        if is_blocked && has_token {
+            tokens.put_back().await;
+            has_token = false;
+        }
+        let (record, call) = if is_blocked {
+            (Record::waiting(submission, now(), &self.bridge.rules), None)
+        } else if has_token {
             Record::launching(submission, now(), &self.bridge.rules)
         } else {
             (Record::queued(submission, now(), &self.bridge.rules), None)

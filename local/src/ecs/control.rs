@@ -23,6 +23,9 @@ pub(super) struct Rule {
     /// Only for this submission, where the call has a startedBy.
     #[serde(default)]
     submission_id: Option<String>,
+    /// Only for this task definition, where the call names one.
+    #[serde(default)]
+    task_definition: Option<String>,
     /// For how many calls.
     #[serde(default = "once")]
     times: u32,
@@ -63,10 +66,17 @@ fn once() -> u32 {
 }
 
 /// The first rule that is for this call; one use of it is gone.
-pub(super) fn take_rule(rules: &mut Vec<Rule>, operation: &str, started_by: &str) -> Option<Then> {
+pub(super) fn take_rule(
+    rules: &mut Vec<Rule>,
+    operation: &str,
+    started_by: &str,
+    task_definition: Option<&str>,
+) -> Option<Then> {
     let submission = started_by.split('/').nth(1);
     let at = rules.iter().position(|rule| {
-        rule.operation == operation && (rule.submission_id.is_none() || rule.submission_id.as_deref() == submission)
+        rule.operation == operation
+            && (rule.submission_id.is_none() || rule.submission_id.as_deref() == submission)
+            && (rule.task_definition.is_none() || rule.task_definition.as_deref() == task_definition)
     })?;
     let rule = rules.get_mut(at)?;
     let then = rule.then.clone();

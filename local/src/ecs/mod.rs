@@ -266,7 +266,12 @@ impl Ecs {
             return Reply::Result(Err(ApiError::new("ThrottlingException", "Rate exceeded")));
         }
         let started_by = body.get("startedBy").and_then(Value::as_str).unwrap_or_default();
-        let rule = control::take_rule(&mut lock(&self.state).rules, operation, started_by);
+        let rule = control::take_rule(
+            &mut lock(&self.state).rules,
+            operation,
+            started_by,
+            body.get("taskDefinition").and_then(Value::as_str),
+        );
         if let Some(Then::Error { code, message }) = &rule {
             self.faults.refused_by_rule.count();
             return Reply::Result(Err(ApiError::new(code, message.clone())));

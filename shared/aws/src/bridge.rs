@@ -8,10 +8,11 @@ use std::{
 };
 
 use ecs_bridge_core::{
-    Action, Call, Input, LaunchAnswer, Record, Rules, StartedBy, SubmissionId, Task, Timestamp,
+    Action, Call, Input, LaunchAnswer, ProfileName, Record, Rules, StartedBy, SubmissionId, Task, Timestamp,
+    capacity::Capacity,
     config::Config,
     decide,
-    decide::{AfterStop, PoolInput},
+    decide::{AfterStop, Obstacle, PoolInput},
     launch_rate::LaunchRate,
     task_id,
 };
@@ -87,6 +88,31 @@ impl Bridge {
                 tracing::warn!(%error, "no launch tokens now; what is to be launched stays queued");
                 0
             }
+        }
+    }
+
+    /// Whether submissions of this profile wait for capacity, as far as this process has seen lately.
+    pub fn is_blocked(&self, profile: &ProfileName) -> bool {
+        self.table.capacity(now()).get(profile).is_some_and(Capacity::is_blocked)
+    }
+
+    /// Takes into account what an answer of RunTask tells about the capacity for a profile. Where DynamoDB fails, the next
+    /// answer tells it again.
+    async fn see_capacity(&self, record: &Record, answer: &LaunchAnswer) {
+        let Some(profile) = &record.profile else { return };
+        let at = now();
+        let seen = self.table.capacity(at).get(profile).copied();
+        let next = match answer {
+            LaunchAnswer::Task { .. } => seen.and_then(|seen| seen.launched(at)),
+            LaunchAnswer::RefusedForNow(Obstacle::Capacity, _) => Capacity::refused(seen, at, &self.rules.timers),
+            LaunchAnswer::RefusedForNow(Obstacle::Access | Obstacle::Other, _)
+            | LaunchAnswer::RefusedForGood(_)
+            | LaunchAnswer::Unanswered(_) => None,
+        };
+        if let Some(next) = next
+            && let Err(error) = self.table.set_capacity(profile, seen, Some(next)).await
+        {
+            tracing::warn!(%profile, %error, "the capacity for a profile was not recorded");
         }
     }
 
@@ -236,6 +262,7 @@ impl Bridge {
         match self.ecs.run_task(record, &started_by).await {
             RunTaskAnswer::Answer(answer) => {
                 telemetry::answered(record, &answer);
+                self.see_capacity(record, &answer).await;
                 vec![Input::Launch(call, answer)]
             }
             RunTaskAnswer::Conflict(task_arns) => self.adopt(record, call, &started_by, task_arns).await,

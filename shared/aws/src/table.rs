@@ -1,6 +1,10 @@
 //! The table: records by key, the `due` index, and the launch rate's bucket.
 
-use std::{collections::HashMap, sync::Mutex, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Mutex,
+    time::Duration,
+};
 
 use aws_sdk_dynamodb::{
     Client, Config,
@@ -10,7 +14,8 @@ use aws_sdk_dynamodb::{
     types::{AttributeValue, KeysAndAttributes, ReturnValue, ReturnValuesOnConditionCheckFailure, Select},
 };
 use ecs_bridge_core::{
-    Record, SubmissionId, Timestamp,
+    ProfileName, Record, SubmissionId, Timestamp,
+    capacity::Capacity,
     launch_rate::{self, Bucket, LaunchRate, Taken},
 };
 use serde_dynamo::aws_sdk_dynamodb_1::{from_item, to_item};
@@ -30,6 +35,12 @@ const UNPROCESSED_MOST: Duration = Duration::from_secs(2);
 const BUCKET_TRIES: u32 = 5;
 
 const KEY: &str = "submission_id";
+
+/// What the attributes of the launch rate's row begin with that hold a profile's capacity.
+const CAPACITY: &str = "capacity/";
+
+/// How long what was seen of it may be acted on.
+const CAPACITY_KNOWN: Duration = Duration::from_secs(60);
 
 const NONCE: &str = "nonce";
 
@@ -104,19 +115,28 @@ impl Page {
     }
 }
 
+/// The row of the launch rate as last seen.
+#[derive(Clone, Debug, Default)]
+struct Launches {
+    /// If the row was there.
+    bucket: Option<Bucket>,
+    /// By profile; those that never lacked capacity are not in it.
+    capacity: BTreeMap<ProfileName, Capacity>,
+    seen_at: Timestamp,
+}
+
 /// The deployment's table.
 #[derive(Debug)]
 pub struct Table {
     client: Client,
     name: String,
-    /// The bucket as last seen, if its row was there.
-    bucket: Mutex<Option<Bucket>>,
+    launches: Mutex<Launches>,
 }
 
 impl Table {
     /// The table called `name`.
     pub fn new(client: Client, name: impl Into<String>) -> Self {
-        Self { client, name: name.into(), bucket: Mutex::default() }
+        Self { client, name: name.into(), launches: Mutex::default() }
     }
 
     /// Its name.
@@ -382,19 +402,88 @@ impl Table {
         Ok(())
     }
 
+    /// What was last seen of the profiles that lacked capacity; nothing if that was a minute or more before `now`.
+    pub fn capacity(&self, now: Timestamp) -> BTreeMap<ProfileName, Capacity> {
+        let launches = self.launches.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if now.since(launches.seen_at) < CAPACITY_KNOWN { launches.capacity.clone() } else { BTreeMap::new() }
+    }
+
+    /// Writes what is known of a profile's capacity, if that is still what was seen. Answers whether it was.
+    ///
+    /// # Errors
+    /// If DynamoDB does not answer.
+    pub async fn set_capacity(
+        &self,
+        profile: &ProfileName,
+        seen: Option<Capacity>,
+        next: Option<Capacity>,
+    ) -> Result<bool, TableError> {
+        let value = |capacity: Capacity| {
+            let number = |number: u64| AttributeValue::N(number.to_string());
+            AttributeValue::M(Item::from([
+                ("refusals".to_owned(), number(capacity.refusals.into())),
+                ("probe_at".to_owned(), number(capacity.probe_at.millis())),
+                ("changed_at".to_owned(), number(capacity.changed_at.millis())),
+            ]))
+        };
+        let result = self
+            .client
+            .update_item()
+            .table_name(&self.name)
+            .key(KEY, AttributeValue::S(launch_rate::ROW.to_owned()))
+            .update_expression(if next.is_some() { "SET #capacity = :next" } else { "REMOVE #capacity" })
+            .condition_expression(if seen.is_some() { "#capacity = :seen" } else { "attribute_not_exists(#capacity)" })
+            .expression_attribute_names("#capacity", format!("{CAPACITY}{profile}"))
+            .set_expression_attribute_values({
+                let values = [(":next", next), (":seen", seen)];
+                let values: Item =
+                    values.into_iter().filter_map(|(name, known)| Some((name.to_owned(), value(known?)))).collect();
+                (!values.is_empty()).then_some(values)
+            })
+            .return_values(ReturnValue::AllNew)
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .send()
+            .await;
+        match result {
+            Ok(written) => {
+                self.see_launch_row(written.attributes());
+                Ok(true)
+            }
+            Err(SdkError::ServiceError(ref error))
+                if let UpdateItemError::ConditionalCheckFailedException(found) = error.err() =>
+            {
+                self.see_launch_row(found.item());
+                Ok(false)
+            }
+            Err(error) => Err(TableError::call("UpdateItem")(error)),
+        }
+    }
+
     fn seen_bucket(&self) -> Option<Bucket> {
-        *self.bucket.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.launches.lock().unwrap_or_else(std::sync::PoisonError::into_inner).bucket
     }
 
     fn see_launch_row(&self, row: Option<&Item>) {
-        let empty_at = row.and_then(|row| number(row.get("empty_at")?));
-        *self.bucket.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = empty_at.map(Bucket::from_micros);
+        let bucket = row.and_then(|row| number(row.get("empty_at")?)).map(Bucket::from_micros);
+        let capacity = row.into_iter().flatten().filter_map(|(name, value)| {
+            Some((name.strip_prefix(CAPACITY)?.parse().ok()?, capacity(value.as_m().ok()?)?))
+        });
+        let launches = Launches { bucket, capacity: capacity.collect(), seen_at: crate::now() };
+        *self.launches.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = launches;
     }
 }
 
 /// Marks a row with the write that it stems from.
 fn nonce() -> AttributeValue {
     AttributeValue::N(fastrand::u64(..).to_string())
+}
+
+fn capacity(of: &Item) -> Option<Capacity> {
+    Some(Capacity {
+        refusals: u32::try_from(number(of.get("refusals")?)?).ok()?,
+        probe_at: Timestamp::from_millis(number(of.get("probe_at")?)?),
+        changed_at: Timestamp::from_millis(number(of.get("changed_at")?)?),
+    })
 }
 
 fn micros(number: u64) -> AttributeValue {

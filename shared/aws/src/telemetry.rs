@@ -70,6 +70,13 @@ pub fn accepted(record: &Record) {
     counter!("Submissions").increment(1);
 }
 
+/// How many submissions wait for a launch, for how long the oldest has been due, and how many profiles have no capacity.
+pub fn queue(depth: usize, age: Duration, blocked: usize) {
+    gauge!("QueueDepth").set(depth as f64);
+    gauge!("QueueAge").set(age.as_secs_f64());
+    gauge!("Blocked").set(blocked as f64);
+}
+
 /// A run of reconcile found so much out, and met so many records that were due for long.
 pub fn reconciled(repairs: usize, overdue: usize) {
     counter!("Repairs").increment(repairs as u64);

@@ -332,6 +332,38 @@ async fn a_clock_an_hour_ahead_takes_the_burst_and_does_not_stall_the_others() {
 }
 
 #[tokio::test]
+async fn who_takes_launch_tokens_learns_which_profiles_have_no_capacity() {
+    let refused = json!({"tasks": [], "failures": [{"reason": "RESOURCE:GPU"}]});
+    let deployment = Deployment::answering(Reply::Answer(200, refused.to_string())).await;
+    let profile = ecs_bridge_core::ProfileName::default_profile();
+    let other = deployment.another_process();
+    for n in 0..3 {
+        assert_eq!(other.launch_tokens(1).await, 1);
+        assert!(!other.is_blocked(&profile), "after {n} refusals");
+        deployment.launched(item(&format!("s{n}"))).await;
+    }
+    deployment.table.take();
+    deployment.launched(item("s3")).await;
+    assert_eq!(deployment.table.take(), ["PutItem", "UpdateItem"], "a further refusal is no news");
+    assert_eq!(other.launch_tokens(1).await, 1);
+    assert!(other.is_blocked(&profile));
+
+    let known = other.table.capacity(now())[&profile];
+    let probed = known.probed(known.probe_at, &other.rules.timers);
+    assert!(probed.is_some());
+    let claimed = [&deployment.bridge, &other].map(|process| process.table.set_capacity(&profile, Some(known), probed));
+    let claimed: Vec<_> = join_all(claimed).await.into_iter().map(Result::unwrap).collect();
+    assert!(claimed[0] != claimed[1], "one process finds out whether it is back: {claimed:?}");
+
+    let blocked = other.table.capacity(now())[&profile];
+    let open = blocked.launched(now());
+    assert!(other.table.set_capacity(&profile, Some(blocked), open).await.unwrap());
+    assert!(!other.is_blocked(&profile));
+    assert!(other.table.set_capacity(&profile, open, None).await.unwrap());
+    assert!(other.table.capacity(now()).is_empty());
+}
+
+#[tokio::test]
 async fn without_the_table_there_are_no_tokens() {
     let table = Wire::dynamodb(|_, _| support::error(500, "InternalServerError", "")).await;
     let deployment = Deployment::with(table, Wire::start(|_, _| Reply::Closed).await);

@@ -4,6 +4,7 @@
 //! arguments, so that the same code runs in the functions, in the property tests and in the model checker.
 
 pub mod api;
+pub mod capacity;
 pub mod config;
 pub mod decide;
 pub mod event;
