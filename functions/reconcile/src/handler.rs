@@ -14,6 +14,7 @@ use ecs_bridge_core::{
     record::{QUEUE, waiting},
 };
 use serde::Serialize;
+use tokio::sync::Notify;
 
 use crate::{launches, timers};
 
@@ -61,7 +62,8 @@ impl Reconcile {
     pub async fn run(&self, deadline: SystemTime) -> Result<Report, TableError> {
         // A deadline before the start is none at all: `cargo lambda watch` tells a moment in 1970.
         let left = deadline.duration_since(SystemTime::now()).map_or(RUN, |left| left.saturating_sub(MARGIN));
-        let run = Run { bridge: &self.bridge, until: Instant::now() + left.min(RUN), at_rest: Default::default() };
+        let until = Instant::now() + left.min(RUN);
+        let run = Run { bridge: &self.bridge, until, at_rest: Default::default(), over: Notify::new() };
         self.tell_queue().await?;
         let (launched, served) = tokio::join!(launches::run(&run), timers::run(&run));
         let report = launched?.and(served?);
@@ -96,6 +98,7 @@ pub struct Run<'a> {
     /// When no more work is begun.
     pub until: Instant,
     at_rest: [AtomicBool; 2],
+    over: Notify,
 }
 
 /// Which of the two loops it is.
@@ -108,8 +111,8 @@ pub enum Loop {
 }
 
 impl Run<'_> {
-    /// Tells whether this loop has anything to do soon. A run ends only when both have not: each may make work for the
-    /// other.
+    /// Tells whether this loop has anything to do soon, and answers whether the run is over: it is once neither has, as
+    /// each may make work for the other.
     pub fn is_over(&self, which: Loop, at_rest: bool) -> bool {
         let [launches, timers] = &self.at_rest;
         let own = match which {
@@ -117,7 +120,16 @@ impl Run<'_> {
             Loop::Timers => timers,
         };
         own.store(at_rest, Ordering::Relaxed);
-        launches.load(Ordering::Relaxed) && timers.load(Ordering::Relaxed)
+        let is_over = self.are_at_rest();
+        if is_over {
+            self.over.notify_waiters();
+        }
+        is_over
+    }
+
+    /// Whether neither loop had anything to do soon when it last looked.
+    fn are_at_rest(&self) -> bool {
+        self.at_rest.iter().all(|at_rest| at_rest.load(Ordering::Relaxed))
     }
 
     /// Whether there is no time left to begin anything.
@@ -125,9 +137,14 @@ impl Run<'_> {
         Instant::now() >= self.until
     }
 
-    /// Sleeps, but not for longer than the run goes on.
-    pub async fn sleep(&self, time: Duration) {
-        tokio::time::sleep_until((Instant::now() + time).min(self.until).into()).await;
+    /// Sleeps, but not for longer than the run goes on. Answers whether it is over.
+    pub async fn sleep(&self, time: Duration) -> bool {
+        let time_is_up = tokio::time::sleep_until((Instant::now() + time).min(self.until).into());
+        tokio::select! {
+            () = time_is_up => {}
+            () = self.over.notified() => {}
+        }
+        self.are_at_rest()
     }
 
     /// Claims a record and does what is due; a description is left to the caller, who asks for many at once.

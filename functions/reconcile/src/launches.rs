@@ -257,8 +257,7 @@ impl Source<'_> {
         if self.run.is_over(Loop::Launches, at_rest) {
             return true;
         }
-        self.run.sleep(next_due.map_or(PAUSE, |next_due| next_due.since(now()).min(PAUSE))).await;
-        false
+        self.run.sleep(next_due.map_or(PAUSE, |next_due| next_due.since(now()).min(PAUSE))).await
     }
 }
 

@@ -22,6 +22,9 @@ const GATHERINGS: u32 = 6;
 /// The longest wait before the index is read again.
 const PAUSE: Duration = Duration::from_secs(5);
 
+/// The wait before the index is read again after something was served.
+const AGAIN: Duration = Duration::from_millis(200);
+
 /// How many records are worked on side by side.
 const SIDE_BY_SIDE: usize = 32;
 
@@ -34,11 +37,13 @@ pub async fn run(run: &Run<'_>) -> Result<Report, TableError> {
     let mut shards: Vec<_> = (0..DUE_SHARDS).map(|shard| Partition::new(shard.to_string())).collect();
     while !run.is_late() {
         let began = Instant::now();
+        let mut has_served = false;
         // Another run has another order, so that the two seldom want the same.
         let random = RandomState::new();
         shards.sort_by_cached_key(|shard| random.hash_one(&shard.name));
         for shard in &mut shards {
             let ids = shard.next(&run.bridge.table, PAGE, false).await?;
+            has_served |= !ids.is_empty();
             serve(run, &ids, &mut report).await?;
             if run.is_late() {
                 break;
@@ -49,12 +54,19 @@ pub async fn run(run: &Run<'_>) -> Result<Report, TableError> {
             continue;
         }
         let next_due = shards.iter().filter_map(|shard| shard.next_due).min();
-        if run.is_over(Loop::Timers, next_due.is_none()) {
+        // What was served may be due again soon: that shows only when the index is read once more.
+        if run.is_over(Loop::Timers, next_due.is_none() && !has_served) {
             break;
         }
         let gathered = began + run.bridge.rules.timers.stop_every / GATHERINGS;
-        let due_in = next_due.map_or(PAUSE, |next_due| next_due.since(now()).min(PAUSE));
-        run.sleep(due_in.max(gathered.saturating_duration_since(Instant::now()))).await;
+        let wait = match next_due {
+            Some(next_due) => next_due.since(now()).min(PAUSE).max(gathered.saturating_duration_since(Instant::now())),
+            None if has_served => AGAIN,
+            None => PAUSE,
+        };
+        if run.sleep(wait).await {
+            break;
+        }
     }
     report.overdue = shards.iter().map(|shard| shard.overdue).sum();
     Ok(report)
