@@ -8,6 +8,7 @@ SHELL := /bin/bash -euo pipefail
 
 PYTHON ?= python3
 VENV   := .venv
+INFRA  := .venv-infra
 PYTEST := $(VENV)/bin/python -m pytest
 # cargo-lambda comes from PyPI, with the linker that it looks for beside it.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -72,20 +73,23 @@ test-runner: programs ## the runner program, and the zygote with a real Airflow
 
 # The tests wait for most of their time, and compilers do not: stages run side by side, and those that compile give way.
 .PHONY: test
-test: programs $(VENV)/.done ## run all tests
+test: programs $(VENV)/.done $(INFRA)/.done .venv-checkov/.done ## run all tests
+	executor/venv.sh 3 2
 	rm -rf $(TESTED) && mkdir -p $(TESTED) && cp $(BINARIES:%=target/debug/%) $(TESTED)/
 	@ECS_BRIDGE_PROGRAM=$(CURDIR)/$(TESTED)/ecs-bridge $(MAKE) --no-print-directory --jobs 4 --output-sync=target \
 		stage-rust stage-stacks stage-faults stage-airflow
 
 .PHONY: stage-rust stage-stacks stage-faults stage-airflow
+# Each does one thing after the other, and takes no job from the others.
+ONE_BY_ONE := $(MAKE) --no-print-directory --jobs 1
 stage-rust:
-	@nice $(MAKE) --no-print-directory lint test-rust test-sam-build
+	@nice $(ONE_BY_ONE) lint test-rust test-sam-build
 stage-stacks:
-	@$(MAKE) --no-print-directory test-stacks test-infra
+	@$(ONE_BY_ONE) test-stacks test-infra
 stage-faults:
-	@$(MAKE) --no-print-directory test-faults test-runner
+	@$(ONE_BY_ONE) test-faults test-runner
 stage-airflow:
-	@$(MAKE) --no-print-directory test-airflow
+	@$(ONE_BY_ONE) test-airflow
 
 .PHONY: check
 check: $(VENV)/.done ## what to run while editing: lint, unit tests, the model's small worlds, one test on the local stack
@@ -116,7 +120,6 @@ fuzz: $(TOOLS)/bin/cargo-fuzz ## make up events, requests and profiles: SECONDS=
 
 # The deployment. SAM and checkov pin many libraries, so each has a venv of its own.
 
-INFRA := .venv-infra
 
 $(INFRA)/.done: tests/infra/requirements.txt
 	$(PYTHON) -m venv $(INFRA)
