@@ -13,8 +13,6 @@ from walk import Recording
 OPERATING = (ROOT / "docs/operating.md").read_text()
 RESOURCES = template()["Resources"]
 ALARMS = [resource["Properties"] for resource in RESOURCES.values() if resource["Type"] == "AWS::CloudWatch::Alarm"]
-# Reconcile writes them once it serves the queue by profile.
-TO_COME = {"QueueDepth", "QueueAge", "Blocked"}
 UNITS = {"count": {None, "Count"}, "seconds": {"Seconds"}}
 
 
@@ -41,7 +39,7 @@ def test_what_is_written_is_what_is_described(recording: Recording, described: d
                 assert metric.get("Unit") in UNITS[described[metric["Name"]][0]]
                 written[metric["Name"]] = set(dimensions)
     expected = {name: dimensions for name, (_, dimensions) in described.items()}
-    assert {name: each for name, each in expected.items() if name in written or name not in TO_COME} == written
+    assert expected == written
 
 
 def watched() -> list[dict[str, Any]]:

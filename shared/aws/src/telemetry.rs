@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use ecs_bridge_core::{Alarm, Deployment, LaunchAnswer, Record, State, Timestamp, task_id};
-use metrics::{Unit, counter, describe_histogram, gauge, histogram};
+use metrics::{Unit, counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_cloudwatch_embedded::{Builder, Collector};
 use tracing::{Level, level_filters::LevelFilter};
 use tracing_subscriber::fmt::{
@@ -51,6 +51,7 @@ impl Metrics {
         }
         describe_histogram!("SubmissionToStart", Unit::Seconds, "");
         describe_histogram!("ExitToRecord", Unit::Seconds, "");
+        describe_gauge!("QueueAge", Unit::Seconds, "");
         Self(collector.ok())
     }
 
