@@ -30,11 +30,12 @@ OURS = "airflow_ecs_bridge.executor:EcsBridgeExecutor"
 TARGETS = {
     "idle heartbeat, 10,000 in flight": 0.001,
     "submit 1,000": 0.050,
+    "heartbeat, 2,000 a second": 0.005,
     "landing": 1.5,
     "landing, 1,000 in 10 s": 1.5,
     "landing, 1,000 in 10 s, 99 of 100": 1.5,
 }
-MOST_CALLS = 1.0
+MOST_CALLS = 1.2  # a Query; every 20 s another one that reads further back; lookups by id
 
 
 @contextlib.contextmanager
@@ -116,6 +117,8 @@ def main() -> int:
             ours = drive(home, OURS, url, *common, "--in-flight", arguments.in_flight)
         with stub(FAKE_BRIDGE) as url:
             ours |= drive(home, OURS, url, *common, *submit, "--landings", landings)
+        with stub(FAKE_BRIDGE) as url:
+            ours |= drive(home, OURS, url, *common, "--rate", "2000", "--memory", "10000")
         with stub(HERE / "ecs_stub.py") as url:
             peer = drive(home, PEER, url, *common, "--pause", "0.1", "--in-flight", peer_in_flight)
         with stub(HERE / "ecs_stub.py") as url:

@@ -6,8 +6,10 @@ Run by bench.py, in a process of its own, with the executor's whole configuratio
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import json
+import os
 import statistics
 import time
 import urllib.request
@@ -36,6 +38,13 @@ class NullExecutor(BaseExecutor):
 
     def end(self) -> None:
         """End."""
+
+
+def resident() -> int:
+    """Return the bytes of resident memory."""
+    gc.collect()
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 class Bench:
@@ -102,6 +111,28 @@ class Bench:
                 return spent
             time.sleep(0.1)
 
+    def hand_over(self, rate: int, seconds: int) -> tuple[list[float], float]:
+        """Hand over so many a second, 100 a heartbeat; return the seconds of each heartbeat, and the rate at AWS."""
+        before = self.control("count")["records"]
+        items = self.workloads(rate * seconds)
+        beats: list[float] = []
+        began = time.monotonic()
+        for place in range(0, len(items), 100):
+            time.sleep(max(began + place / rate - time.monotonic(), 0))
+            for item in items[place : place + 100]:
+                self.executor.queue_workload(item, session=None)
+            beats.append(self.heartbeat())
+        while self.control("count")["records"] < before + len(items):
+            time.sleep(0.02)
+        return beats, len(items) / (time.monotonic() - began)
+
+    def memory(self, count: int) -> float:
+        """Return the bytes of resident memory that each of so many tasks takes while it is in flight."""
+        before = resident()
+        self.submit(count)
+        self.executor.get_event_buffer()
+        return (resident() - before) / count
+
     def idle(self, beats: int, pause: float) -> tuple[list[float], float]:
         """Beat with nothing to do; return the seconds of each beat, and AWS calls per beat."""
         self.heartbeat()
@@ -144,11 +175,17 @@ class Bench:
         return results
 
     def landings_together(self, count: int, seconds: float) -> list[float]:
-        """End so many, spread over so many seconds, beating once a second; return what each took, as `landing` does."""
+        """End so many, spread over so many seconds, beating once a second; return what each took, as `landing` does.
+
+        The ends begin after three heartbeats, as a scheduler's are regular before there is much to end.
+        """
         self.submit(count)
         results: list[float] = []
         ended: deque[float] = deque()
-        began = beat_at = time.monotonic()
+        # Here, or the objects that the bench has made for this cause a full collection of 0.4 s in between.
+        gc.collect()
+        beat_at = time.monotonic()
+        began = beat_at + 3.0
         while self.executor.running:
             sent = len(results) + len(ended)
             due = min(count, int((time.monotonic() - began) / seconds * count)) - sent
@@ -179,6 +216,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--landings", type=int, default=0)
     parser.add_argument("--together", type=int, default=1000)
+    parser.add_argument("--rate", type=int, default=0, help="submissions a second to hand over for five seconds")
+    parser.add_argument("--memory", type=int, default=0, help="tasks in flight whose memory is measured")
     parser.add_argument("--latency-ms", type=float, default=30)
     arguments = parser.parse_args()
     if arguments.executor == "null":
@@ -220,6 +259,16 @@ def main() -> None:
         each = 1000 / arguments.submit
         spread = (max(rounds) - min(rounds)) * each
         tell("submit 1,000", statistics.median(rounds) * each, "s", spread=spread, measured=arguments.submit)
+    if arguments.rate:
+        beats, rate = bench.hand_over(arguments.rate, 5)
+        name = f"{arguments.rate:,} a second"
+        slow = sorted(beats)[int(len(beats) * 0.99) - 1]
+        tell(f"heartbeat, {name}", statistics.median(beats), "s", spread=max(beats) - min(beats))
+        tell(f"heartbeat, {name}, 99 of 100", slow, "s", spread=max(beats) - min(beats))
+        tell(f"handed over, {name}", rate, "/s", spread=0.0)
+    if arguments.memory:
+        bench.finish()
+        tell("memory of a task in flight", bench.memory(arguments.memory), "B", spread=0.0)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import math
 import queue
+import statistics
 import time
 from collections import deque
 from concurrent.futures import Future
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SHORT_OVERLAP_MS = 5_000
+SHORT_OVERLAP_MS = 3_000
 """How far back of the newest entry seen a poll reads: an index's usual lag is below a second."""
 
 LONG_OVERLAP_MS = 120_000
@@ -38,7 +39,7 @@ busy feed in each poll would cost ten times as much, in read units and in this p
 
 LONG_OVERLAP_EVERY = 20.0
 
-LEAD = 0.1
+LEAD = 0.15
 """Seconds by which a poll should be over before the scheduler's next heartbeat, which is when results are taken."""
 
 _IDLE_WAIT = 1.0
@@ -113,7 +114,7 @@ class Watcher:
         self._newest_ms = 0
         self._page: tuple[int, dict[str, Any]] | None = None  # where a poll that goes on began, and goes on
         self._next_poll = 0.0
-        self._took = 0.0
+        self._durations: deque[float] = deque([0.0, 0.0], maxlen=5)  # of the last polls
         self._read_at = 0.0
         self._poll_failures = 0
         self._polled_last = False
@@ -247,8 +248,17 @@ class Watcher:
         self._poll_failures = 0
         self._polled_last = True
         self._read_at = time.monotonic()
-        self._took = self._read_at - began
-        self._next_poll = 0.0 if self._page else self._rhythm.next_poll(began, self._took, self._settings.poll_interval)
+        self._durations.append(self._read_at - began)
+        interval = self._settings.poll_interval
+        self._next_poll = 0.0 if self._page else self._rhythm.next_poll(began, self._may_take(), interval)
+
+    def _may_take(self) -> float:
+        """Return the seconds that the next poll may take.
+
+        Half more than the last ones, but for one that was slow alone: a poll that is over only after its heartbeat
+        delays its results until the next.
+        """
+        return 1.5 * sorted(self._durations)[-2]
 
     def _read_feed(self) -> None:
         since, after = self._page or (self._newest_ms - SHORT_OVERLAP_MS, None)
@@ -263,7 +273,7 @@ class Watcher:
 
     def _spare(self, now: float) -> Callable[[], None] | None:
         """Return what there is to read, if there is time for it: always for one request, else as a poll takes."""
-        fits = self._polled_last or self._next_poll - now > self._took
+        fits = self._polled_last or self._next_poll - now > self._may_take()
         if self._page or now < self._next_spare or not fits:
             return None
         if self._unsettled:
@@ -382,23 +392,30 @@ class Rhythm:
     """The scheduler's heartbeats, as far as they are regular."""
 
     last: float | None = None
-    period: float | None = None
+    gaps: tuple[float, ...] = ()
+    """Seconds between the last heartbeats, the newest at the end."""
+
+    @property
+    def period(self) -> float | None:
+        """What to expect of the next gap; one that was late changes nothing."""
+        return statistics.median_low(self.gaps) if self.gaps else None
 
     def beat(self, now: float) -> Rhythm:
-        """Note a heartbeat; the gap to the one before is what to expect of the next."""
-        return Rhythm(now, None if self.last is None else now - self.last)
+        """Note a heartbeat."""
+        return Rhythm(now, () if self.last is None else (*self.gaps[-2:], now - self.last))
 
     def next_poll(self, began: float, took: float, interval: float) -> float:
         """Return when to poll after a poll that began then and took so long, as the next may.
 
-        An interval later, put off so that it is over just before the heartbeat that follows: what is read then waits
-        moments to be taken, not half a second on average, and at the price of one request a heartbeat. A scheduler
-        that is busy beats far more often than the interval, or in no rhythm at all: then it is just the interval.
+        About an interval later, so that it ends just before a heartbeat, which reports what it read: results wait for
+        moments and not for half a second on average. A busy scheduler beats far more often than the interval, or
+        irregularly: then it is the interval itself.
         """
         due = began + interval
-        if self.last is None or self.period is None or not interval / 2 <= self.period <= 3 * interval:
+        period = self.period
+        if self.last is None or period is None or not interval / 2 <= period <= 3 * interval:
             return due
-        lead = min(LEAD + took, self.period / 2)
-        # The first heartbeat that a quick poll would not come (much) too early for.
-        beats = (due - 0.1 * interval + LEAD - self.last) / self.period
-        return self.last - lead + math.ceil(beats) * self.period
+        lead = min(LEAD + took, period / 2)
+        # The first heartbeat for which the poll is not much earlier than the interval.
+        beats = (due - 0.3 * interval + LEAD - self.last) / period
+        return self.last - lead + math.ceil(beats) * period

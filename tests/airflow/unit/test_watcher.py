@@ -47,6 +47,14 @@ def test_a_slow_scheduler_is_not_polled_for_more_often_than_it_beats():
     assert rhythm.next_poll(4.0 - LEAD, 0.0, 1.0) == pytest.approx(6.0 - LEAD)
 
 
+def test_one_late_heartbeat_does_not_change_the_rhythm():
+    assert beats(10.0, 11.0, 12.0, 13.4, 14.0).period == 1.0
+
+
+def test_a_rhythm_is_known_after_its_second_gap():
+    assert beats(10.0, 10.01, 10.02, 11.0, 12.0).period == pytest.approx(1.0, abs=0.03)
+
+
 def test_without_a_rhythm_it_is_the_interval():
     assert Rhythm().next_poll(5.0, 0.0, 1.0) == 6.0
     assert beats(0.0, 60.0).next_poll(60.0, 0.0, 1.0) == 61.0
