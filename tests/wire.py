@@ -1,22 +1,68 @@
-"""Between the functions and AWS: a proxy that sees every call, and can let a function die at one of them."""
+"""A proxy between the functions and AWS: it sees every call, and makes calls fail."""
 
 from __future__ import annotations
 
 import http.client
 import json
 import os
+import random
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from enum import Enum
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from local_stack import LAUNCH_RATE_ROW
+
 SERVICES = ("dynamodb", "ecs", "lambda")
-# What changes something beyond the function's process.
-EFFECTS = {"PutItem", "UpdateItem", "RunTask", "StopTask", "Invoke"}
+# Calls that write one item.
+WRITES = {"PutItem", "UpdateItem"}
+# Calls that change something outside of the function's process.
+EFFECTS = WRITES | {"RunTask", "StopTask", "Invoke"}
+
+
+class Fault(Enum):
+    """How a call fails.
+
+    The codes are those of "Error handling with DynamoDB" in its Developer Guide. TransactionInProgressException is not
+    among them: only TransactWriteItems returns it, and the bridge calls no such operation.
+    """
+
+    DIES_BEFORE = "the function dies before the call"
+    DIES_AFTER = "the function dies after the call, without the answer"
+    ANSWER_LOST = "answer lost"
+    INTERNAL_ERROR = "InternalServerError"
+    INTERNAL_ERROR_AFTER = "InternalServerError, though it was done"
+    THROTTLED = "ThrottlingException"
+    NO_THROUGHPUT = "ProvisionedThroughputExceededException"
+    CONFLICT = "TransactionConflictException"
+    UNPROCESSED = "UnprocessedKeys"
+
+
+# Status, error code and message of the calls that DynamoDB refuses. The SDK retries all but a conflict.
+REFUSALS = {
+    Fault.INTERNAL_ERROR: (500, "com.amazonaws.dynamodb.v20120810#InternalServerError", "Internal server error"),
+    Fault.THROTTLED: (400, "com.amazon.coral.availability#ThrottlingException", "Rate of requests exceeds the allowed throughput."),
+    Fault.NO_THROUGHPUT: (
+        400,
+        "com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException",
+        "The level of configured provisioned throughput for the table was exceeded.",
+    ),
+    Fault.CONFLICT: (
+        400,
+        "com.amazonaws.dynamodb.v20120810#TransactionConflictException",
+        "Transaction is ongoing for the item",
+    ),
+}
+REFUSALS[Fault.INTERNAL_ERROR_AFTER] = REFUSALS[Fault.INTERNAL_ERROR]
+# Faults of calls that DynamoDB carries out.
+DONE = {Fault.DIES_AFTER, Fault.ANSWER_LOST, Fault.INTERNAL_ERROR_AFTER, Fault.UNPROCESSED}
+DEATHS = {Fault.DIES_BEFORE, Fault.DIES_AFTER}
 
 
 @dataclass(frozen=True)
@@ -30,33 +76,96 @@ class Call:
 
 @dataclass
 class Cut:
-    """The effect at which a function is to die, and whether that effect still happens."""
+    """The effect of a process, the `nth` from 1, that is to fail. Deaths count all effects, other faults only writes."""
 
     pid: int
     nth: int
-    happens: bool
+    fault: Fault
     kill: Callable[[], object]
     seen: int = 0
     made: bool = False
 
+    def counts(self, operation: str) -> bool:
+        return operation in (EFFECTS if self.fault in DEATHS else WRITES)
+
+
+class TableFaults:
+    """Faults of DynamoDB at random: this share of the calls, evenly of all kinds that the operation can have."""
+
+    ANY = (Fault.ANSWER_LOST, Fault.INTERNAL_ERROR, Fault.INTERNAL_ERROR_AFTER, Fault.THROTTLED, Fault.NO_THROUGHPUT)
+
+    def __init__(self, share: float, seed: object) -> None:
+        self.share = share
+        self.chance = random.Random(f"table/{seed}")
+        self.counts: Counter[str] = Counter()
+        self.choosing = threading.Lock()
+
+    def choose(self, call: Call) -> Fault | None:
+        kinds = list(self.ANY)
+        if call.operation in WRITES:
+            kinds.append(Fault.CONFLICT)
+        if call.operation == "BatchGetItem":
+            # A part of several keys, as often as all the others together: the call is a rare one.
+            kinds += [Fault.UNPROCESSED] * len(kinds) if len(wanted_keys(call.body)[1]) > 1 else []
+        with self.choosing:
+            if self.chance.random() >= self.share:
+                return None
+            fault = self.chance.choice(kinds)
+            self.counts[fault.value] += 1
+            return fault
+
+
+class History:
+    """Every version of every record, as the table accepted it: a file of JSON objects, in no order."""
+
+    def __init__(self, file: Path) -> None:
+        self.output = file.open("w")
+        self.writing = threading.Lock()
+
+    @staticmethod
+    def asks(call: Call) -> dict[str, Any]:
+        """The call, such that its answer tells the whole new row."""
+        return {**call.body, "ReturnValues": "ALL_NEW"} if call.operation == "UpdateItem" else call.body
+
+    def add(self, call: Call, answer: dict[str, Any]) -> None:
+        row = call.body["Item"] if call.operation == "PutItem" else answer["Attributes"]
+        if row["submission_id"]["S"] != LAUNCH_RATE_ROW:
+            with self.writing:
+                self.output.write(json.dumps(row) + "\n")
+
+    def close(self) -> None:
+        with self.writing:
+            self.output.close()
+
 
 class Wire:
-    """Three proxies, one for each service; a context manager. Endpoints are known at once, targets once the stack is."""
+    """A proxy for each service; a context manager. Its endpoints are known at once, its targets once the stack is up."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        services: Iterable[str] = SERVICES,
+        *,
+        table_faults: TableFaults | None = None,
+        history: History | None = None,
+    ) -> None:
+        # A long run with a history would only fill the memory with calls.
         self.calls: list[Call] = []
         self.targets: dict[str, str] = {}
         self.cut: Cut | None = None
         # Calls that are answered with an internal error, and not passed on.
         self.fails: Callable[[Call], bool] = lambda _: False
+        self.table_faults = table_faults
+        self.history = history
         self.changing = threading.Lock()
-        self.servers = {service: self.server(service) for service in SERVICES}
+        self.servers = {service: self.server(service) for service in services}
 
     def server(self, service: str) -> ThreadingHTTPServer:
         wire = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            # Headers and body leave together: the second of two segments waits for an acknowledgement.
+            wbufsize = -1
 
             def do_POST(self) -> None:
                 wire.pass_on(service, self)
@@ -81,66 +190,109 @@ class Wire:
         for server in self.servers.values():
             server.shutdown()
             server.server_close()
+        if self.history:
+            self.history.close()
 
     def environment(self) -> dict[str, str]:
-        """What makes a function call this instead."""
+        """The variables by which a function calls this proxy instead of AWS."""
         return {
             f"AWS_ENDPOINT_URL_{service.upper()}": f"http://127.0.0.1:{server.server_port}"
             for service, server in self.servers.items()
         }
 
     def connect(self, ready: dict[str, str]) -> None:
-        """Tells where the stack is that all is passed on to."""
-        self.targets = {service: ready[f"{service}_url"] for service in SERVICES}
+        """Names the stack that calls are passed on to."""
+        self.targets = {service: ready[f"{service}_url"] for service in self.servers}
 
     def pass_on(self, service: str, request: BaseHTTPRequestHandler) -> None:
         body = request.rfile.read(int(request.headers.get("content-length", 0)))
         operation = request.headers.get("x-amz-target", "Lambda.Invoke").rsplit(".", 1)[1]
         call = Call(operation, time.time(), json.loads(body or b"{}"))
-        self.calls.append(call)
-        if self.fails(call):
-            content = json.dumps({"__type": "InternalServerError", "message": "asked to fail"}).encode()
-            request.send_response(500)
-            request.send_header("content-length", str(len(content)))
-            request.end_headers()
-            request.wfile.write(content)
-            return None
+        if self.history is None:
+            self.calls.append(call)
         cut = self.is_cut(operation, request.client_address[1])
-        if cut and not cut.happens:
-            return self.die(cut, request)
-        upstream = http.client.HTTPConnection(urlsplit(self.targets[service]).netloc, timeout=60)
-        try:
-            upstream.request("POST", request.path, body, dict(request.headers))
-            answer = upstream.getresponse()
-            content = answer.read()
-        except (http.client.HTTPException, OSError):
-            # The stack gave no answer: neither does this.
+        fault = cut.fault if cut else self.choose(service, call)
+        if fault is None or fault in DONE:
+            passed = self.carry_out(service, request, call, body, fault)
+            if passed is None:
+                # The stack gave no answer: neither does this.
+                request.close_connection = True
+                return
+            status, headers, content = passed
+        if cut and fault in DEATHS:
+            cut.kill()
+        if fault in DEATHS or fault is Fault.ANSWER_LOST:
             request.close_connection = True
-            return None
-        finally:
-            upstream.close()
-        if cut:
-            return self.die(cut, request)
-        request.send_response_only(answer.status)
-        for name, value in answer.getheaders():
-            if name.lower() not in ("content-length", "connection", "transfer-encoding"):
-                request.send_header(name, value)
+            return
+        if fault in REFUSALS:
+            status, code, message = REFUSALS[fault]
+            headers = [("content-type", "application/x-amz-json-1.0")]
+            content = json.dumps({"__type": code, "message": message}).encode()
+        request.send_response_only(status)
+        for name, value in headers:
+            request.send_header(name, value)
         request.send_header("content-length", str(len(content)))
         request.end_headers()
         request.wfile.write(content)
 
+    def choose(self, service: str, call: Call) -> Fault | None:
+        if self.fails(call):
+            return Fault.INTERNAL_ERROR
+        return self.table_faults.choose(call) if self.table_faults and service == "dynamodb" else None
+
+    def carry_out(
+        self, service: str, request: BaseHTTPRequestHandler, call: Call, body: bytes, fault: Fault | None
+    ) -> tuple[int, list[tuple[str, str]], bytes] | None:
+        """The stack's answer: its status, its headers and its body."""
+        is_write = self.history is not None and call.operation in WRITES
+        asked, left = call.body, None
+        if fault is Fault.UNPROCESSED:
+            asked, left = split_keys(call.body)
+        if self.history and is_write:
+            asked = self.history.asks(call)
+        if asked is not call.body:
+            body = json.dumps(asked).encode()
+        # The stand-ins check no signature, so that a changed body needs no other.
+        headers = {**request.headers, "content-length": str(len(body))}
+        upstream = http.client.HTTPConnection(urlsplit(self.targets[service]).netloc, timeout=60)
+        try:
+            upstream.request("POST", request.path, body, headers)
+            answer = upstream.getresponse()
+            content = answer.read()
+        except (http.client.HTTPException, OSError):
+            return None
+        finally:
+            upstream.close()
+        if answer.status == 200 and self.history and is_write:
+            self.history.add(call, json.loads(content))
+        if answer.status == 200 and left:
+            content = json.dumps({**json.loads(content), "UnprocessedKeys": left}).encode()
+        dropped = {"content-length", "connection", "transfer-encoding"} | ({"x-amz-crc32"} if left else set())
+        kept = [(name, value) for name, value in answer.getheaders() if name.lower() not in dropped]
+        return answer.status, kept, content
+
     def is_cut(self, operation: str, port: int) -> Cut | None:
         with self.changing:
-            if self.cut is None or self.cut.made or operation not in EFFECTS or not has_socket(self.cut.pid, port):
+            cut = self.cut
+            if cut is None or cut.made or not cut.counts(operation) or not has_socket(cut.pid, port):
                 return None
-            self.cut.seen += 1
-            self.cut.made = self.cut.seen == self.cut.nth
-            return self.cut if self.cut.made else None
+            cut.seen += 1
+            cut.made = cut.seen == cut.nth
+            return cut if cut.made else None
 
-    @staticmethod
-    def die(cut: Cut, request: BaseHTTPRequestHandler) -> None:
-        cut.kill()
-        request.close_connection = True
+
+def wanted_keys(body: dict[str, Any]) -> tuple[str, list[Any]]:
+    """The table of a BatchGetItem, and the keys that are asked for: the bridge reads one table."""
+    [(table, wanted)] = body["RequestItems"].items()
+    return table, wanted["Keys"]
+
+
+def split_keys(body: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A BatchGetItem for half of its keys, and the `UnprocessedKeys` of its answer."""
+    table, keys = wanted_keys(body)
+    half = len(keys) // 2
+    asked, left = ({table: {**body["RequestItems"][table], "Keys": part}} for part in (keys[:half], keys[half:]))
+    return {**body, "RequestItems": asked}, left
 
 
 def has_socket(pid: int, port: int) -> bool:
