@@ -34,6 +34,11 @@ TESTED := target/tested
 programs:
 	$(if $(ECS_BRIDGE_PROGRAM),,cargo build --locked $(PROGRAMS))
 
+# The programs, and the one that replays chaos runs.
+.PHONY: replay
+replay:
+	$(if $(ECS_BRIDGE_PROGRAM),,cargo build --locked $(PROGRAMS) -p ecs-bridge-model)
+
 .PHONY: demo
 demo: programs ## run a handful of commands through the bridge on this machine, and look on
 	$(PYTHON) local/demo.py
@@ -58,7 +63,7 @@ FAULTS := reconcile crash chaos
 test-stacks: programs $(VENV)/.done
 	for folder in $(STACKS); do $(PYTEST) -q tests/$$folder; done
 
-test-faults: programs $(VENV)/.done
+test-faults: replay $(VENV)/.done
 	for folder in $(FAULTS); do $(PYTEST) -q tests/$$folder; done
 
 test-e2e: test-stacks test-faults ## the functions on the local stack, also under faults
@@ -73,9 +78,9 @@ test-runner: programs ## the runner program, and the zygote with a real Airflow
 
 # The tests wait for most of their time, and compilers do not: stages run side by side, and those that compile give way.
 .PHONY: test
-test: programs $(VENV)/.done $(INFRA)/.done .venv-checkov/.done ## run all tests
+test: replay $(VENV)/.done $(INFRA)/.done .venv-checkov/.done ## run all tests
 	executor/venv.sh 3 2
-	rm -rf $(TESTED) && mkdir -p $(TESTED) && cp $(BINARIES:%=target/debug/%) $(TESTED)/
+	rm -rf $(TESTED) && mkdir -p $(TESTED) && cp $(BINARIES:%=target/debug/%) target/debug/ecs-bridge-replay $(TESTED)/
 	@ECS_BRIDGE_PROGRAM=$(CURDIR)/$(TESTED)/ecs-bridge $(MAKE) --no-print-directory --jobs 4 --output-sync=target \
 		stage-rust stage-stacks stage-faults stage-airflow
 
@@ -101,8 +106,20 @@ check: $(VENV)/.done ## what to run while editing: lint, unit tests, the model's
 	$(PYTEST) -q tests/e2e/test_lives.py
 
 .PHONY: chaos
-chaos: programs $(VENV)/.done ## a run under faults: SEED=n N=n
+chaos: replay $(VENV)/.done ## a run under faults: SEED=n N=n
 	$(VENV)/bin/python tests/chaos/run.py --seed $(or $(SEED),1) --submissions $(or $(N),300)
+
+# The last release: its tag, or in a clone without tags the last commit before the changelog told of a change.
+EARLIER ?= $(or $(shell git describe --tags --abbrev=0 --match 'v*' 2>/dev/null),$(shell \
+	git log --format=%H --reverse -S'### Changed' -- CHANGELOG.md | head -n 1)^)
+.PHONY: chaos-versions
+chaos-versions: replay $(VENV)/.done ## the same with functions of the last release beside these: SEED=n N=n EARLIER=commit
+	rm -rf target/earlier && mkdir -p target/earlier
+	git archive $(EARLIER) | tar -x -C target/earlier
+	cargo build --locked --manifest-path target/earlier/Cargo.toml --target-dir target/earlier-build \
+		$(foreach name,$(FUNCTIONS),-p $(name))
+	$(VENV)/bin/python tests/chaos/run.py --seed $(or $(SEED),1) --submissions $(or $(N),300) \
+		--earlier $(CURDIR)/target/earlier-build/debug
 
 .PHONY: model
 model: ## visit every state of the protocol's model, with more faults than the tests; many minutes

@@ -1,4 +1,4 @@
-"""The account at the end of a run: what the table says against what really ran. Each rule is one of the promises."""
+"""The audit at the end of a run: the table against what really ran. Each rule is one of the promises."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def audit(
     transitions: Mapping[str, list[tuple[str, str]]],
     alarms: Counter[str],
 ) -> list[str]:
-    """All that is wrong, a line each."""
+    """What is wrong, a line each."""
     problems = [f"alarm: {alarm}" for alarm in alarms if alarm.startswith("a second task")]
     by_id: dict[str, list[Task]] = defaultdict(list)
     for task in tasks:
         by_id[task["submission_id"]].append(task)
     row_by_id = {row["submission_id"]: row for row in rows}
-    problems += [f"{id}: nobody submitted this" for id in (row_by_id.keys() | by_id.keys()) - planned.keys()]
+    problems += [f"{id}: was never submitted" for id in (row_by_id.keys() | by_id.keys()) - planned.keys()]
     for id, of_plan in planned.items():
         row, own = row_by_id.get(id), sorted(by_id[id], key=lambda task: task["attempt"])
         if row is None:
-            problems.append(f"{id}: lost: it has no record")
+            problems.append(f"{id}: has no record")
             continue
         found = [*of_record(of_plan, row), *of_tasks(of_plan, row, own)]
         found += of_history(row, first_seen.get(id), transitions.get(id, []))
@@ -79,7 +79,7 @@ def of_tasks(planned: Planned, row: Record, tasks: list[Task]) -> Iterator[str]:
     if code is not None and (last is None or last["exit_code"] != code):
         yield f"exit code {code} is not that of its container"
     if code is None and ran and last["exit_code"] is not None and row["state"] != "lost":
-        yield f"is {row['state']} without the exit code {last['exit_code']} that ECS told"
+        yield f"is {row['state']} without the exit code {last['exit_code']} that ECS reported"
     if ran and planned.code is not None and last["process_exit_code"] not in (planned.code, None):
         yield f"the container exited with {last['process_exit_code']}, not {planned.code}"
     if "task_arn" in row and last is not None and row["task_arn"].rsplit("/")[-1] != last["task_arn"].rsplit("/")[-1]:

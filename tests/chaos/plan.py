@@ -1,4 +1,4 @@
-"""What a run submits, by its seed: each submission with what may become of it and nothing else."""
+"""What a run submits, by its seed: each submission with the ends that it may have."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 SHAPE = "ECS_BRIDGE_LOCAL_SHAPE"
 MAX_ATTEMPTS = 3
-# Far longer than any run: such a command ends only because it is stopped.
+# Far longer than any run: such a command ends only by a stop.
 FOR_EVER = 100_000
 
 
@@ -44,7 +44,7 @@ class Planned:
     command: list[str]
     profile: str
     states: frozenset[str]
-    # What its command exits with if nobody stops it; none if it does not end by itself.
+    # Its command's exit code unless it is stopped; none if it does not end by itself.
     code: int | None
     shape: str | None = None
     # Milliseconds from its submission.
@@ -64,7 +64,7 @@ class Planned:
         return item
 
 
-# Shapes under which the end is told unusually, and no other than usual.
+# Shapes that change how ECS reports the end, but not the end.
 ODD_BUT_TRUE = [
     "failed-to-start-after-exit",
     "short-arns",
@@ -116,12 +116,12 @@ def planned(submission_id: str, kind: str, chance: random.Random) -> Planned:
         case "exits":
             return planned(ends, exits, code)
         case "odd":
-            # A container told twice exits 0 only if both do, and its twin does.
+            # A container that is listed twice exits with 0 only if both entries do; its twin does.
             return planned(ends, exits, code, shape=chance.choice(ODD_BUT_TRUE))
         case "whole task":
             return planned(ends, exits, code, profile="whole-task")
-        # A RunTask that was claimed, and whose caller died, is not repeated after a stop or a deadline: `lost`, if ECS
-        # has no task of it. See `audit` for the latter.
+        # A claimed RunTask whose process died is not repeated after a stop or a deadline: `lost`, if ECS has no task
+        # of it, which `audit` checks.
         case "stopped":
             return planned("cancelled failed lost", for_ever, None, stop_after=chance.uniform(-1, 6))
         case "deadline":
@@ -134,6 +134,6 @@ def planned(submission_id: str, kind: str, chance: random.Random) -> Planned:
         case "run timeout":
             return planned("failed", for_ever, None, profile="run-timeout")
         case "forgotten":
-            # ECS forgets it at its end and no event tells of that: looked at in time, its code is known, else lost.
+            # ECS forgets it at its end, and sends no event: `lost`, unless it was described in time.
             return planned(f"lost {ends}", exits, code, shape="forgotten")
     raise ValueError(kind)

@@ -1,10 +1,10 @@
-"""A run of the local stack under faults, and the account of every submission at its end.
+"""A run of the local stack under faults, and an audit of every submission at its end.
 
     python tests/chaos/run.py --seed 1 --submissions 300
 
-The seed decides what is submitted, stopped and repeated, which calls and events go wrong and when a process is killed;
-only how processes and threads interleave is left to the machine. Exits with 1, and keeps all it wrote, if any submission
-was lost, doubled or recorded wrongly.
+The seed decides what is submitted, stopped and repeated, which calls and events fail and when a process is killed. Only
+how processes and threads interleave depends on the machine. Exits with 1, and keeps all files, if any submission was
+lost, doubled or recorded wrongly.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 import json
 import random
 import shutil
+import subprocess
 import sys
 import tempfile
 import threading
@@ -27,47 +28,52 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from audit import audit  # noqa: E402
-from local_stack import LocalStack, Record, until  # noqa: E402
+from local_stack import PROGRAM, LocalStack, Record, until  # noqa: E402
 from plan import PROFILES, Planned, plan  # noqa: E402
+from wire import History, TableFaults, Wire  # noqa: E402
 
-# The protocol's minutes become seconds. By 60: a check after 10 s and every 20 s then, a lease of 3 s, unanswered
+# The protocol's minutes become seconds. Divided by 60: a check after 12 s and then every 20 s, a lease of 3 s, unanswered
 # launches repeated for 50 s; a claimed RunTask is sent within 1 s or not at all, so 4 s lie between the last one and a
 # lookup that counts. Large runs keep the machine busy, and get three times as long.
 TIMER_SCALE = {"few": 60, "many": 20}
 MANY = 1000
-# ECS is quicker too, but by a sixth of that: it remembers a stopped task, and the token that started it, six times
-# as long as it would. So a token outlives all repeats of its launch however late they are, and a task that no event
-# told of is described while it is known.
+# ECS is faster too, but by a sixth of that: it remembers a stopped task and its client token six times as long. So a
+# token outlives all repeats of its launch however late they are, and a task whose events are lost is described in time.
 ECS_SLOWER = 6
+FUNCTIONS = ("submit", "task-state", "reconcile")
 CALLERS = 4
 BATCH = 40
 
 
 @dataclass
 class Faults:
-    """What goes wrong, and how often; shares are of events, tasks or calls."""
+    """What fails, and how often; shares are of events, tasks or calls."""
 
     duplicate: float = 0.3
     drop: float = 0.15
     delay_ms: str = "0..3000"
     fail_start: float = 0.12
     api_error: float = 0.06
+    table_error: float = 0.06
     consistency_lag_ms: int = 300
     # Between two kills, at least and at most, in parts of a lease.
     kill_every: tuple[float, float] = (0.03, 0.3)
-    # Shares of a caller's batches that are sent again though they were answered, and with other content.
+    # The shares of a caller's batches that are sent again after their answer, and with other content.
     repeat: float = 0.2
     conflict: float = 0.1
 
 
 @dataclass
 class Run:
-    """One run: its threads share this."""
+    """One run; its threads share it."""
 
     seed: int
     submissions: int
     rate: float
     timer_scale: float
+    folder: Path
+    # The functions of an earlier version: each process is one of them or a current one, at random.
+    earlier: Path | None = None
     faults: Faults = field(default_factory=Faults)
 
     def __post_init__(self) -> None:
@@ -81,10 +87,16 @@ class Run:
         self.first_seen: dict[str, Record] = {}
         self.problems: list[str] = []
         self.errors: list[BaseException] = []
+        self.table_faults = TableFaults(self.faults.table_error, self.seed)
+        self.history = self.folder / "history.jsonl"
+        self.env_file = self.folder / "functions.env"
+        self.versions = self.folder / "versions"
 
     def flags(self) -> dict[str, object]:
         faults = self.faults
-        return {
+        flags: dict[str, object] = {"functions-dir": self.mixed_functions(self.earlier)} if self.earlier else {}
+        return flags | {
+            "env-file": self.env_file,
             "simulate": True,
             "timer-scale": self.timer_scale,
             "time-scale": self.time_scale,
@@ -98,7 +110,7 @@ class Run:
             "api-error": faults.api_error,
             "api-latency-ms": 10,
             "consistency-lag-ms": faults.consistency_lag_ms,
-            # Less than the bridge believes to have.
+            # Less than the bridge assumes.
             "throttle": f"{0.7 * self.rate}/{self.rate / 2}",
             "capacity": int(self.rate),
         }
@@ -107,33 +119,65 @@ class Run:
         with self.counting:
             self.counts[what] += number
 
-    def go(self, folder: Path) -> list[str]:
-        """All of it; answers with what is wrong."""
-        launch_rate = {"ECS_BRIDGE_LAUNCH_RATE": self.rate, "ECS_BRIDGE_LAUNCH_BURST": int(2 * self.rate)}
-        with LocalStack(folder, self.flags(), profiles=PROFILES, function_env=launch_rate) as self.stack:
-            work = list(self.planned.values())
-            parts = [self.thread(self.call, work[caller::CALLERS], caller) for caller in range(CALLERS)]
-            stopper = self.thread(self.stop)
-            others = [self.thread(self.kill), self.thread(self.watch)]
-            try:
-                for part in [*parts, stopper]:
-                    part.join()
-                self.raise_errors()
-                until("every submission is on the feed", self.all_seen, seconds=self.longest())
-            except AssertionError as error:
-                missing = [planned for id, planned in self.planned.items() if id not in self.first_seen]
-                rows = {row["submission_id"]: row for row in self.stack.rows()}
-                self.problems += [str(error)]
-                self.problems += [f"not ended: {planned}: {rows.get(planned.submission_id)}" for planned in missing[:20]]
-            finally:
-                self.over.set()
-                for part in others:
-                    part.join()
+    def mixed_functions(self, earlier: Path) -> Path:
+        """Functions that are of the earlier or of the current version, which each process chooses as it starts."""
+        mixed = self.folder / "functions"
+        mixed.mkdir()
+        for function in FUNCTIONS:
+            program = mixed / function
+            program.write_text(
+                "#!/bin/sh\n"
+                "case $(od -An -N1 -tu1 /dev/urandom) in\n"
+                f"*[02468]) echo earlier {function} >> {self.versions}; exec {earlier / function} ;;\n"
+                f"*) echo current {function} >> {self.versions}; exec {PROGRAM.parent / function} ;;\n"
+                "esac\n"
+            )
+            program.chmod(0o755)
+        return mixed
+
+    def go(self) -> list[str]:
+        """The whole run; returns what is wrong."""
+        with Wire(["dynamodb"], table_faults=self.table_faults, history=History(self.history)) as wire:
+            environment = {
+                "ECS_BRIDGE_LAUNCH_RATE": self.rate,
+                "ECS_BRIDGE_LAUNCH_BURST": int(2 * self.rate),
+                # With the inputs of all decisions, for the replay.
+                "AWS_LAMBDA_LOG_LEVEL": "DEBUG",
+                **wire.environment(),
+            }
+            with LocalStack(self.folder, self.flags(), profiles=PROFILES, function_env=environment) as self.stack:
+                wire.connect(self.stack.ready)
+                self.run()
+        self.counts |= {f"DynamoDB: {fault}": number for fault, number in self.table_faults.counts.items()}
+        if self.earlier:
+            self.counts |= Counter(f"started {line}" for line in self.versions.read_text().splitlines())
+        return self.problems + self.replay()
+
+    def run(self) -> None:
+        work = list(self.planned.values())
+        parts = [self.thread(self.call, work[caller::CALLERS], caller) for caller in range(CALLERS)]
+        stopper = self.thread(self.stop)
+        others = [self.thread(self.kill), self.thread(self.watch)]
+        try:
+            for part in [*parts, stopper]:
+                part.join()
             self.raise_errors()
-            return self.problems or self.settle()
+            until("every submission is on the feed", self.all_seen, seconds=self.longest())
+        except AssertionError as error:
+            missing = [planned for id, planned in self.planned.items() if id not in self.first_seen]
+            rows = {row["submission_id"]: row for row in self.stack.rows()}
+            self.problems += [str(error)]
+            self.problems += [f"not ended: {planned}: {rows.get(planned.submission_id)}" for planned in missing[:20]]
+        finally:
+            self.over.set()
+            for part in others:
+                part.join()
+        self.raise_errors()
+        if not self.problems:
+            self.settle()
 
     def longest(self) -> float:
-        """Seconds after which a run that has not ended never will: ten times what the launch rate and 1 h cost."""
+        """Seconds after which a run that has not ended never will: ten times the launch rate's time and an hour."""
         return 10 * (self.submissions / self.rate + 3600 / self.timer_scale)
 
     def thread(self, work: Callable[..., None], *arguments: object) -> threading.Thread:
@@ -156,7 +200,7 @@ class Run:
         self.raise_errors()
         return len(self.first_seen) == len(self.planned)
 
-    # Callers: they repeat whatever got no answer, and now and then what got one.
+    # Callers: they retry what was not answered, and sometimes what was.
 
     def call(self, work: list[Planned], caller: int) -> None:
         chance = random.Random(f"caller/{self.seed}/{caller}")
@@ -192,10 +236,10 @@ class Run:
             answers = self.answered(lambda: self.stack.submit({**item, "command": ["echo", "something else"]}))
             if answers and answers[0].get("error", {}).get("code") != "unavailable":
                 planned, answer = self.planned[item["submission_id"]], answers[0]
-                # What a stop for an unknown id left answers any content.
+                # The record of a stop for an unknown id fits any content.
                 fits = answer.get("state") == "cancelled" if planned.stop_after is not None else False
                 if answer.get("error", {}).get("code") != "conflict" and not fits:
-                    self.problems.append(f"{item['submission_id']} was taken with other content: {answer}")
+                    self.problems.append(f"{item['submission_id']} was accepted with other content: {answer}")
                 return
 
     def answered(self, ask: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]] | None:
@@ -209,7 +253,7 @@ class Run:
             return None
 
     def stop(self) -> None:
-        """Sends each stop in its time, those for submissions that come later included."""
+        """Sends each stop at its time, some before their submission."""
         waiting = {id: planned.stop_after for id, planned in self.planned.items() if planned.stop_after is not None}
         while waiting and not self.over.is_set():
             now = time.time()
@@ -226,7 +270,7 @@ class Run:
     def kill(self) -> None:
         chance = random.Random(f"kill/{self.seed}")
         while not self.over.wait(self.lease * chance.uniform(*self.faults.kill_every)):
-            function = chance.choice(["submit", "task-state", "reconcile"])
+            function = chance.choice(FUNCTIONS)
             processes = [process for process in self.stack.processes() if process["function"] == function]
             busy = [process for process in processes if process["state"] == "busy"]
             victim = chance.choice(busy or processes or [None])
@@ -263,8 +307,8 @@ class Run:
 
     # The end.
 
-    def settle(self) -> list[str]:
-        """Waits for the last events, then accounts for everything."""
+    def settle(self) -> None:
+        """Waits for the last events, then audits everything."""
         stack = self.stack
 
         def is_quiet() -> bool:
@@ -282,7 +326,16 @@ class Run:
                 self.counts[f"{function}: {what}"] = tally[what]
         transitions, alarms = read_logs(stack.logs())
         self.counts |= {f"alarm: {alarm}": number for alarm, number in alarms.items()}
-        return self.problems + audit(self.planned, stack.rows(), stack.tasks(), self.first_seen, transitions, alarms)
+        self.problems += audit(self.planned, stack.rows(), stack.tasks(), self.first_seen, transitions, alarms)
+
+    def replay(self) -> list[str]:
+        """Replays every write of the run through the real decision."""
+        variables = dict(line.split("=", 1) for line in self.env_file.read_text().splitlines())
+        flags = ["--earlier-version"] if self.earlier else []
+        command = [PROGRAM.with_name("ecs-bridge-replay"), *flags, self.history, *self.stack.logs()]
+        replay = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+        print(replay.stdout.partition("\n")[0])
+        return [] if replay.returncode == 0 else [replay.stdout + replay.stderr]
 
     def summary(self, seconds: float) -> str:
         states = Counter(end["state"] for end in self.first_seen.values())
@@ -293,15 +346,17 @@ class Run:
 
 
 def read_logs(files: list[Path]) -> tuple[dict[str, list[tuple[str, str]]], Counter[str]]:
-    """Every state change that the functions logged, by submission, and how often each error was."""
+    """The state changes that the functions logged, by submission, and the count of each error."""
     transitions: dict[str, list[tuple[str, str]]] = {}
     alarms: Counter[str] = Counter()
     for file in files:
-        for line in file.read_text().splitlines():
+        for line in file.open(errors="replace"):
+            if '"transition"' not in line and '"ERROR"' not in line:
+                continue
             try:
                 entry = json.loads(line)
             except ValueError:
-                # Cut short by a kill.
+                # Cut by a kill.
                 continue
             fields = entry.get("fields", {})
             if fields.get("message") == "transition":
@@ -315,19 +370,23 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--submissions", type=int, default=300)
-    parser.add_argument("--rate", type=float, default=40, help="launches a second that the bridge believes to have")
+    parser.add_argument("--rate", type=float, default=40, help="launches a second that the bridge assumes")
     parser.add_argument("--timer-scale", type=float, help="by what the protocol's times are divided")
+    parser.add_argument("--table-error", type=float, default=Faults.table_error, help="share of DynamoDB's calls that fail")
+    parser.add_argument("--earlier", type=Path, help="folder with the functions of an earlier version, which take part")
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="ecs-bridge-chaos-"))
     timer_scale = arguments.timer_scale or TIMER_SCALE["many" if arguments.submissions > MANY else "few"]
-    run = Run(arguments.seed, arguments.submissions, arguments.rate, timer_scale)
+    faults = Faults(table_error=arguments.table_error)
+    run = Run(arguments.seed, arguments.submissions, arguments.rate, timer_scale, folder, arguments.earlier, faults)
     began = time.monotonic()
-    problems = run.go(folder)
+    problems = run.go()
     print(run.summary(time.monotonic() - began))
     if problems:
         print(*problems[:50], sep="\n")
         print(f"{len(problems)} problems; logs in {folder}")
-        print(f"again: make chaos SEED={arguments.seed} N={arguments.submissions}")
+        target = "chaos-versions" if arguments.earlier else "chaos"
+        print(f"again: make {target} SEED={arguments.seed} N={arguments.submissions}")
         return 1
     print("Every submission is accounted for.")
     shutil.rmtree(folder)

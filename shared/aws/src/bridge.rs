@@ -147,11 +147,13 @@ impl Bridge {
 
     async fn decide_and_write(&self, mut record: Record, input: &Input) -> Result<(Settled, bool), TableError> {
         loop {
-            let decision = decide(&record, input, now(), &self.rules);
+            let at = now();
+            let decision = decide(&record, input, at, &self.rules);
             let Some(next) = decision.record else {
                 telemetry::raised(&record, decision.alarm);
                 return Ok((Settled { record, action: decision.action }, false));
             };
+            telemetry::decided(&record, input, at);
             if let Input::Seen(task) = input {
                 self.tell_served(&record, task).await?;
             }

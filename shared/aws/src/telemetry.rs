@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use ecs_bridge_core::{Alarm, Deployment, LaunchAnswer, Record, State, Timestamp, task_id};
+use ecs_bridge_core::{Alarm, Deployment, Input, LaunchAnswer, Record, State, Timestamp, task_id};
 use metrics::{Unit, counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_cloudwatch_embedded::{Builder, Collector};
 use tracing::{Level, level_filters::LevelFilter};
@@ -82,6 +82,15 @@ pub fn queue(depth: usize, age: Duration, blocked: usize) {
 pub fn reconciled(repairs: usize, overdue: usize) {
     counter!("Repairs").increment(repairs as u64);
     gauge!("Overdue").set(overdue as f64);
+}
+
+/// A decision is about to be written: with the record at this `rev`, all that [`decide`](ecs_bridge_core::decide) needs
+/// to come to it again. The chaos tests replay it (docs/reliability.md).
+pub(crate) fn decided(record: &Record, input: &Input, now: Timestamp) {
+    if tracing::enabled!(Level::DEBUG) {
+        let input = serde_json::to_string(input).unwrap_or_default();
+        tracing::debug!(submission_id = %record.submission_id, rev = record.rev, now = now.millis(), input, "decided");
+    }
 }
 
 /// A record was written.

@@ -14,6 +14,8 @@ mod task;
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     id::{Attempt, SubmissionId},
     record::{self, Call, NEVER, Record},
@@ -25,8 +27,8 @@ use crate::{
 
 pub use pool::PoolInput;
 
-/// An observation or a request.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// An observation or a request. As JSON it stands in the functions' logs at `DEBUG`, so that decisions can be replayed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Input {
     /// `check_at` has passed.
     Due,
@@ -67,7 +69,7 @@ pub enum Input {
 }
 
 /// The outcome of a RunTask call.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum LaunchAnswer {
     /// ECS has a task: this call's, or that of an earlier one with the same token.
     Task {
@@ -85,7 +87,7 @@ pub enum LaunchAnswer {
 }
 
 /// What kept ECS from launching a task for now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Obstacle {
     /// No capacity for this kind of task: `failures[]`, no container instances, a quota of tasks or vCPUs.
     Capacity,

@@ -292,7 +292,7 @@ pub struct Submission {
 }
 
 /// One claimed RunTask call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Call {
     /// The attempt that it is for.
     pub attempt: Attempt,

@@ -1,11 +1,13 @@
 //! An ECS task as ECS tells of it: by an event, by DescribeTasks, or in the answer of RunTask.
 
+use serde::{Deserialize, Serialize};
+
 use crate::{id::Attempt, time::Timestamp};
 
 /// What was seen of a task at one of its versions.
 ///
 /// Statuses, codes and reasons are kept as ECS spells them: more of them may come.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Task {
     /// The task's ARN, in its long or in its old short form.
     pub arn: String,
@@ -36,7 +38,7 @@ pub struct Task {
 }
 
 /// One container of a [`Task`].
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Container {
     /// Its name in the task definition; not unique in every event.
     pub name: String,

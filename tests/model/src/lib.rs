@@ -16,6 +16,7 @@ mod ecs;
 mod hashed;
 mod mutation;
 mod promise;
+pub mod replay;
 mod scenario;
 mod world;
 

@@ -1,6 +1,6 @@
 //! What must hold in every state.
 
-use ecs_bridge_core::State;
+use ecs_bridge_core::{Record, Rules, State};
 use stateright::Property;
 
 use crate::{Scenario, World};
@@ -58,6 +58,36 @@ impl Promise {
             Self::OnlyStops => "task-state and stops only call StopTask",
         }
     }
+}
+
+/// Reports which promises a row keeps or breaks by itself, whatever happened around it.
+pub fn of_row(row: &Record, rules: &Rules, mut breaks: impl FnMut(Promise, bool)) {
+    let over = row.state.is_terminal();
+    let on_timer = row.check_at.is_some() && row.due.is_some();
+    let on_feed = row.feed.is_some() && row.changed_at.is_some();
+    let soon = row.updated_at.plus(rules.timers.stop_every);
+    let stop_is_late = row.stop_requested.is_some() && row.check_at.is_some_and(|check_at| check_at > soon);
+    breaks(Promise::Timer, over == on_timer || over != on_feed || stop_is_late);
+
+    let launches = matches!(row.state, State::Queued | State::Launching);
+    breaks(Promise::Request, if over { row.request.is_some() } else { launches && row.request.is_none() });
+
+    let is_success = row.state == State::Succeeded;
+    breaks(Promise::ExitCode, if over { is_success != (row.exit_code == Some(0)) } else { false });
+}
+
+/// Reports which promises a write keeps or breaks.
+pub fn of_write(before: &Record, after: &Record, mut breaks: impl FnMut(Promise, bool)) {
+    let follows = before.state == after.state || before.state.successors().contains(&after.state);
+    let end = |record: &Record| (record.state, record.exit_code, record.feed.clone(), record.changed_at);
+    breaks(Promise::Final, before.state.is_terminal() && end(before) != end(after));
+    breaks(Promise::Successors, !follows || after.rev != before.rev + 1);
+    breaks(Promise::StopIsFinal, before.stop_requested.is_some() && claims(before, after));
+}
+
+/// Whether a write claims a RunTask call.
+fn claims(before: &Record, after: &Record) -> bool {
+    after.last_call_at.is_some() && after.last_call_at != before.last_call_at
 }
 
 /// The name of the property that a submission can come to this end, if it is one.

@@ -587,10 +587,7 @@ impl Turn<'_> {
     fn commit(&mut self, before: &Record, next: Hashed<Record>, action: Option<&Action>) {
         self.check_row(&next);
         self.breaks(Promise::StopIsFinal, self.lane.stopped && matches!(action, Some(Action::RunTask(_))));
-        let follows = before.state == next.state || before.state.successors().contains(&next.state);
-        let ends = |record: &Record| (record.state, record.exit_code, record.feed.clone(), record.changed_at);
-        self.breaks(Promise::Final, before.state.is_terminal() && ends(before) != ends(&next));
-        self.breaks(Promise::Successors, !follows || next.rev != before.rev + 1);
+        promise::of_write(before, &next, |promise, is_broken| self.breaks(promise, is_broken));
         self.lane.row = Some(next);
         if !self.scenario.has(Mutation::NoVersionCheck) {
             for process in &mut self.lane.processes {
@@ -728,26 +725,14 @@ impl Turn<'_> {
     // What must hold.
 
     fn check_row(&mut self, row: &Record) {
-        let over = row.state.is_terminal();
-        let on_timer = row.check_at.is_some() && row.due.is_some();
-        let on_feed = row.feed.is_some() && row.changed_at.is_some();
-        let soon = row.updated_at.plus(Scenario::rules().timers.stop_every);
-        let stop_is_late = row.stop_requested.is_some() && row.check_at.is_some_and(|check_at| check_at > soon);
-        self.breaks(Promise::Timer, over == on_timer || over != on_feed || stop_is_late);
+        promise::of_row(row, &Scenario::rules(), |promise, is_broken| self.breaks(promise, is_broken));
 
-        let launches = matches!(row.state, State::Queued | State::Launching);
-        self.breaks(Promise::Request, if over { row.request.is_some() } else { launches && row.request.is_none() });
-
-        let exits = match row.exit_code {
-            None => row.state == State::Succeeded,
-            Some(code) => {
-                let arn = row.task_arn.as_deref().unwrap_or_default();
-                let told = self.lane.task_of(arn).filter(|task| task.attempt == row.attempt);
-                let told = told.and_then(|task| task.exit_code());
-                told != Some(code) || over && (row.state == State::Succeeded) != (code == 0)
-            }
-        };
-        self.breaks(Promise::ExitCode, exits);
+        if let Some(code) = row.exit_code {
+            let arn = row.task_arn.as_deref().unwrap_or_default();
+            let told = self.lane.task_of(arn).filter(|task| task.attempt == row.attempt);
+            let told = told.and_then(|task| task.exit_code());
+            self.breaks(Promise::ExitCode, told != Some(code));
+        }
 
         let never_started = matches!(row.state, State::Rejected | State::Expired);
         self.breaks(

@@ -3,6 +3,8 @@
 //! A command starts only after the one write that makes its submission's row `running` and names the runner's process.
 //! The runner's row, the index and every count are hints: late, wrong or lost, they cost time and no promise.
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     decide::{Action, AfterStop, Step},
     id::SubmissionId,
@@ -13,7 +15,7 @@ use crate::{
 };
 
 /// An input that only pools have.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum PoolInput {
     // For a submission's row.
     /// A process of a runner takes it: the runner's task, as its row has it, is now this submission's.
