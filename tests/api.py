@@ -1,4 +1,4 @@
-"""The HTTP API as its description has it: every answer that a test sees is held against docs/openapi.yaml."""
+"""A client of the HTTP API that validates every answer against docs/openapi.yaml."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ class Answer:
 
 @dataclass(frozen=True)
 class Api:
-    """Where the API is: what stands before `/v1/…`."""
+    """The API's base URL, without `/v1/…`."""
 
     url: str
 
     def send(
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] = JSON, timeout: float = 90
     ) -> Answer:
-        """One request; an answer that is not as described fails the test."""
+        """One request; an answer that docs/openapi.yaml does not describe fails the test."""
         target = urlsplit(self.url)
         connection = http.client.HTTPConnection(target.netloc, timeout=timeout)
         try:
@@ -80,7 +80,7 @@ class Api:
 
 
 class Stack(LocalStack):
-    """A local stack whose every answer is held against the description."""
+    """A local stack whose answers are validated against the description."""
 
     @cached_property
     def api(self) -> Api:
@@ -97,7 +97,7 @@ class Stack(LocalStack):
 
 
 def find(method: str, path: str) -> tuple[str, dict[str, Any]] | None:
-    """The described operation that this is, and the pointer to it."""
+    """The operation of the description, and the pointer to it."""
     segments = path.split("/")
     for template, operations in DOCUMENT["paths"].items():
         wanted = template.split("/")
@@ -142,7 +142,7 @@ def check_answer(method: str, path: str, answer: Answer) -> None:
 
 
 def check_request(method: str, path: str, body: bytes | None, answer: Answer) -> None:
-    """What is taken is described as right, what is refused for its shape as wrong."""
+    """An accepted body is valid by the description, a body refused for its shape is not."""
     found = find(method, path)
     if found is None or method != "POST" or answer.status not in (200, 422):
         return

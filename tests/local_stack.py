@@ -1,4 +1,4 @@
-"""The local stack as a process of its own, and what a test asks of it."""
+"""The local stack as a process, and its interface for tests."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ import boto3
 from botocore.config import Config
 
 ROOT = Path(__file__).resolve().parents[1]
-# The functions are taken from the program's own folder.
+# The functions are in the same folder.
 PROGRAM = Path(os.environ.get("ECS_BRIDGE_PROGRAM", ROOT / "target" / "debug" / "ecs-bridge"))
 TERMINAL = {"succeeded", "failed", "rejected", "expired", "cancelled", "lost"}
-# Seconds after which something that has not happened never will, on a busy machine too.
+# Seconds after which a wait fails, enough for a busy machine.
 PATIENCE = 240
 LAUNCH_RATE_ROW = "#launch-rate"
 
@@ -46,7 +46,7 @@ def until(what: str, look: Callable[[], T | None], seconds: float = PATIENCE, ev
 
 
 class LocalStack:
-    """A stack with a folder for all that it writes; a context manager, so that it always ends."""
+    """A stack, with a folder for its files; a context manager, so that it always ends."""
 
     def __init__(
         self,
@@ -120,7 +120,7 @@ class LocalStack:
         return call("GET", f"{self.ready['lambda_url']}/_local/processes")["processes"]
 
     def kill(self, pid: int) -> bool:
-        """SIGKILL for a function's process; false where it has ended by itself."""
+        """Kills a function's process with SIGKILL; false where it has ended already."""
         try:
             return call("DELETE", f"{self.ready['lambda_url']}/_local/processes/{pid}")["killed"]
         except urllib.error.HTTPError as error:
@@ -148,7 +148,7 @@ class LocalStack:
         return call("GET", f"{self.ready['ecs_url']}/_local/faults")
 
     def rule(self, **rule: object) -> None:
-        """What is to happen to the next calls; see `ecs-bridge local --help`."""
+        """A fault of the next calls; see `ecs-bridge local --help`."""
         call("POST", f"{self.ready['ecs_url']}/_local/rules", rule)
 
     def drop_rules(self) -> None:

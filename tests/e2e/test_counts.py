@@ -1,4 +1,4 @@
-"""What a submission costs, counted at the wire."""
+"""The requests of a submission, counted at the wire."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def wire() -> Iterator[Wire]:
 
 @pytest.fixture(scope="module")
 def stack(start: Callable[..., Stack], wire: Wire) -> Stack:
-    """One whose tasks tell nothing for a minute, so that all requests are submit's."""
+    """A stack whose tasks have no events for a minute, so that all requests are submit's."""
     flags = {"reconcile-every": 0, "processes": 1, "provision-s": 60}
     stack = start(flags, function_env={"ECS_BRIDGE_LAUNCH_RATE": 1, **wire.environment()})
     wire.connect(stack.ready)
@@ -35,7 +35,7 @@ def counted(wire: Wire, call: Callable[[], Any]) -> Counter[str]:
     return Counter(call.operation for call in wire.calls)
 
 
-def test_a_submission_takes_three_requests_beside_its_run_task(stack: Stack, wire: Wire) -> None:
+def test_a_submission_takes_three_requests_and_its_run_task(stack: Stack, wire: Wire) -> None:
     counts = counted(wire, lambda: stack.submit({"submission_id": "one", "command": ["true"]}))
     assert counts["RunTask"] == 1
     assert sum(counts[operation] for operation in DYNAMODB) <= 3, counts
@@ -65,7 +65,7 @@ def test_showing_takes_one(stack: Stack, wire: Wire) -> None:
 
 
 def test_without_a_launch_token_it_is_queued_by_one_write(stack: Stack, wire: Wire) -> None:
-    # The burst of 100 is used up by so many, at one new token a second.
+    # These use up the burst of 100; one new token arrives a second.
     stack.submit(*({"submission_id": f"burst-{n}", "command": ["true"]} for n in range(100)))
     items = [{"submission_id": f"waits-{n}", "command": ["true"]} for n in range(50)]
     counts = counted(wire, lambda: stack.submit(*items))

@@ -1,5 +1,5 @@
-"""Records, the events that come to them, and what they are then: each life of tests/fixtures/lives.json through the
-real task-state function, its requests to DynamoDB and ECS counted at the wire."""
+"""Each life of tests/fixtures/lives.json, a record and its events, through the real task-state function. Its requests to
+DynamoDB and ECS are counted at the wire."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def stack(start: Callable[..., Stack], wire: Wire) -> Stack:
     """One without reconcile, so that all requests are task-state's."""
     stack = start({"reconcile-every": 0, "processes": 1}, function_env=wire.environment())
     wire.connect(stack.ready)
-    # Whatever the functions ask for as they start is over with the first answer.
+    # The requests of a start are complete with the first answer.
     stack.invoke("task-state", {})
     return stack
 
@@ -67,7 +67,7 @@ def test_a_life_ends_as_it_should(stack: Stack, wire: Wire, life: dict[str, Any]
     assert {name: row.get(name) for name in life["ends"]} == life["ends"], life["shows"]
 
 
-def test_what_is_no_event_is_let_go_for_nothing(stack: Stack, wire: Wire) -> None:
+def test_a_payload_that_is_no_event_is_ignored_without_a_request(stack: Stack, wire: Wire) -> None:
     wire.calls.clear()
     for payload in (7, "event", [], {"detail": None}, {"detail": []}, {"detail": {"startedBy": "local/x/1"}}):
         stack.invoke("task-state", payload)
@@ -87,7 +87,7 @@ def test_poison_is_logged_without_command_or_environment(stack: Stack) -> None:
     assert not [path for path in stack.logs() if SECRET in path.read_text()]
 
 
-def test_an_event_of_a_row_that_cannot_be_read_is_not_let_go(stack: Stack) -> None:
+def test_an_event_of_an_unreadable_row_is_not_acknowledged(stack: Stack) -> None:
     stack.table.put_item(Item={"submission_id": "unreadable", "state": "resting"})
     with pytest.raises(FunctionError) as failed:
         stack.invoke("task-state", event("unreadable", {"event": {}}))

@@ -1,4 +1,4 @@
-"""What real ECS does, asked of the stand-in, and what becomes of the submission."""
+"""Oddities of real ECS, reproduced by the stand-in, and how the submission ends."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHAPES: dict[str, tuple[list[str], str, int | None, int]] = {
     "infrastructure-health": (["sleep", "60"], "failed", None, 1),
     "no-exit-code": (EXIT_3, "failed", None, 1),
     "null-exit-code": (EXIT_3, "failed", None, 1),
-    # Only its last event is without containers; the one before told of the exit.
+    # Only its last event has no containers; the one before has the exit code.
     "empty-containers": (EXIT_3, "failed", 3, 1),
     "twin": (EXIT_3, "failed", 3, 1),
     "failing-twin": (["true"], "failed", 1, 1),
@@ -35,7 +35,7 @@ SHAPES: dict[str, tuple[list[str], str, int | None, int]] = {
     "event-time": (EXIT_3, "failed", 3, 1),
     "skip-states": (EXIT_3, "failed", 3, 1),
     "clock-skew": (EXIT_3, "failed", 3, 1),
-    # No event tells of these: reconcile finds them out.
+    # These have no events: reconcile finds their end.
     "no-started-by": (EXIT_3, "failed", 3, 1),
     "no-events": (EXIT_3, "failed", 3, 1),
     "forgotten": (EXIT_3, "lost", None, 1),
@@ -48,7 +48,7 @@ def item(submission_id: str, command: list[str], **more: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def shaped(start: Callable[..., Stack]) -> Stack:
-    """All shapes at once, with the bridge's timers a hundred times as fast."""
+    """All shapes at once, with the bridge's timers a hundred times faster."""
     stack = start({"timer-scale": 100, "reconcile-every": 1, "teardown-s": 0.2})
     items = []
     for shape, (command, *_) in SHAPES.items():
@@ -69,7 +69,7 @@ def test_a_shape_ends_as_it_should(shaped: Stack, shape: str) -> None:
 
 
 def test_events_may_overtake_the_answer_of_run_task(start: Callable[..., Stack]) -> None:
-    # The task is over before RunTask's answer has gone half its way.
+    # The task ends before the answer of RunTask arrives.
     stack = start({"api-latency-ms": 1000})
     stack.submit(*(item(f"early-{n}", ["sh", "-c", f"exit {n}"]) for n in range(20)))
     for n in range(20):
@@ -78,7 +78,7 @@ def test_events_may_overtake_the_answer_of_run_task(start: Callable[..., Stack])
         assert [task["start_count"] for task in stack.tasks(f"early-{n}")] == [1]
 
 
-def test_a_refusal_for_now_is_no_item_error_and_is_tried_again(stack: Stack) -> None:
+def test_a_refusal_for_now_is_no_item_error_and_is_retried(stack: Stack) -> None:
     stack.rule(submission_id="refused-now", failure="RESOURCE:MEMORY", times=1)
     answer = stack.submit(item("refused-now", ["true"]))[0]
     assert answer["state"] == "queued" and "error" not in answer
@@ -87,7 +87,7 @@ def test_a_refusal_for_now_is_no_item_error_and_is_tried_again(stack: Stack) -> 
     assert (row["state"], row["attempt"]) == ("succeeded", 1)
 
 
-def test_a_refusal_for_good_is_no_item_error_and_says_what_ecs_said(stack: Stack) -> None:
+def test_a_refusal_for_good_is_no_item_error_and_has_the_message_of_ecs(stack: Stack) -> None:
     error = {"code": "InvalidParameterException", "message": "No Fargate configuration exists for given values."}
     stack.rule(submission_id="refused-for-good", error=error, times=5)
     answer = stack.submit(item("refused-for-good", ["true"]))[0]
@@ -134,7 +134,7 @@ def test_a_deadline_that_has_passed_never_launches(stack: Stack) -> None:
     assert answer["state"] == "expired" and not stack.tasks("too-late")
 
 
-def test_a_stop_ends_a_running_command_and_the_feed_tells_of_it(stack: Stack) -> None:
+def test_a_stop_ends_a_running_command_and_is_on_the_feed(stack: Stack) -> None:
     stack.submit(item("stopped", ["sleep", "60"]))
     stack.until_state("stopped", "running")
     stack.stop("stopped", reason="cleared")

@@ -1,4 +1,4 @@
-"""Each function by itself: under `cargo lambda watch`, called by `cargo lambda invoke` and by HTTP.
+"""Each function separately: under `cargo lambda watch`, called by `cargo lambda invoke` and by HTTP.
 
 The local stack is here only for DynamoDB and ECS; it runs no function, and its events go nowhere.
 """
@@ -19,7 +19,7 @@ import pytest
 from api import Api
 from local_stack import PROGRAM, ROOT, LocalStack, until
 
-# cargo-lambda is beside the Python that runs this.
+# cargo-lambda is in the folder of the running Python.
 TOOLS = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
 
@@ -28,7 +28,7 @@ class Failed(Exception):
 
 
 class Function:
-    """One function under a `cargo lambda watch` of its own; a context manager.
+    """One function under its own `cargo lambda watch`; a context manager.
 
     Watch gets the binary that is built already: building it anew, as it does by default, would take minutes.
     """
@@ -79,11 +79,11 @@ class Function:
 
     @property
     def api(self) -> Api:
-        """Watch makes a function URL's event of any request."""
+        """Watch turns any request into a function URL's event."""
         return Api(self.url)
 
     def invoke(self, payload: object) -> Any:
-        """`cargo lambda invoke`, which hands the payload over in a file."""
+        """`cargo lambda invoke`, with the payload in a file."""
         file = self.folder / "payload.json"
         file.write_text(json.dumps(payload))
         command = ["cargo", "lambda", "invoke", "-A", "127.0.0.1", "-P", str(self.port), "--data-file", str(file)]

@@ -1,4 +1,4 @@
-"""The three functions as Lambda runs them: one life of a submission, step by step, each step called by hand."""
+"""The three functions as Lambda runs them: the life of a submission, with each step invoked by the test."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_events_carry_a_submission_to_its_end(aws: LocalStack, submit: Function,
     answer = submit.api.submit(item("walk", ["sh", "-c", "exit 7"]))[0]
     assert answer["state"] == "launched" and answer["task_arn"]
     events = events_of(aws, "walk")
-    assert submit.api.show("walk")["state"] == "launched", "nobody has told yet"
+    assert submit.api.show("walk")["state"] == "launched", "no event was delivered yet"
     states = []
     for event in events:
         assert task_state.invoke(event) is None
@@ -60,7 +60,7 @@ def test_events_carry_a_submission_to_its_end(aws: LocalStack, submit: Function,
     assert (record["exit_code"], record["stop_code"]) == (7, "EssentialContainerExited")
 
 
-def test_reconcile_finds_out_what_no_event_told(
+def test_reconcile_finds_out_what_no_event_reported(
     aws: LocalStack, run: Callable[..., Function], submit: Function, reconcile: Function
 ) -> None:
     aws.rule(submission_id="refused", failure="RESOURCE:CPU", times=1)
@@ -134,7 +134,7 @@ def test_health_fails_without_its_cluster_or_table(
     assert answer.json["table"] == wrong.get("ECS_BRIDGE_TABLE", aws.ready["table"])
 
 
-def test_an_event_is_not_acknowledged_while_the_table_does_not_answer(
+def test_an_event_is_not_acknowledged_while_dynamodb_is_unavailable(
     run: Callable[..., Function], aws: LocalStack
 ) -> None:
     function = run("task-state", ECS_BRIDGE_TABLE="no-such-table")
@@ -153,7 +153,7 @@ def test_an_event_is_not_acknowledged_while_the_table_does_not_answer(
         function.invoke(event)
 
 
-def test_without_a_table_every_item_is_to_be_sent_again(run: Callable[..., Function]) -> None:
+def test_without_a_table_every_item_is_unavailable(run: Callable[..., Function]) -> None:
     function = run("submit", ECS_BRIDGE_TABLE="no-such-table")
     answer = function.api.submit(item("a", ["true"]), item("b", ["true"]))
     assert [one["error"]["code"] for one in answer] == ["unavailable", "unavailable"]
@@ -164,7 +164,7 @@ def test_without_a_table_every_item_is_to_be_sent_again(run: Callable[..., Funct
 
 
 class Recorder(ThreadingHTTPServer):
-    """Takes ECS's place: keeps each request as it came, and answers with one task."""
+    """A stand-in for ECS: keeps each raw request, and answers with one task."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), RecorderHandler)
@@ -206,7 +206,7 @@ def test_run_task_is_signed_over_the_bytes_that_are_sent(run: Callable[..., Func
     assert sent["startedBy"] == "local/signed/1" and len(sent["clientToken"]) == 43
     assert sent["overrides"]["containerOverrides"] == [{"name": "main", "command": ["echo", "ä"]}]
 
-    # Signed anew by botocore, over the headers that the function says it signed, it is the same signature.
+    # botocore's signature over the same headers is the same.
     lowered = {name.lower(): value for name, value in headers.items()}
     signed = lowered["authorization"].split("SignedHeaders=")[1].split(",")[0].split(";")
     assert {"host", "x-amz-date", "x-amz-target", "content-type"} <= set(signed)

@@ -1,4 +1,4 @@
-"""Those who call a local stack: the AWS SDK, and the command line."""
+"""Callers of a local stack: the AWS SDK, and the command line."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def client(stack: LocalStack, service: str) -> Any:
 
 
 def check_answer(operation_model: Any, response_dict: dict[str, Any], **_: object) -> None:
-    """botocore reads leniently: the raw answer is held against the model, so that nothing in it goes unseen."""
+    """botocore parses leniently, so the raw answer is validated against the model."""
     if response_dict["status_code"] == 200:
         found = problems(operation_model.output_shape, json.loads(response_dict["body"]))
         assert not found, f"{operation_model.name}: {found}"
@@ -45,7 +45,7 @@ def run_task(ecs: Any, submission: str, command: list[str], **more: Any) -> Any:
 
 
 def task(stack: LocalStack, arn: str) -> dict[str, Any]:
-    """What really became of a task."""
+    """The final record of a task in the stand-in."""
     return next(row for row in stack.tasks() if row["task_arn"] == arn)
 
 

@@ -1,17 +1,17 @@
-"""Holds JSON against a shape of botocore's models, strictly: no unknown member, no other type, no unknown constant."""
+"""Validates JSON against a shape of botocore's models, strictly: no unknown member, type or constant."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-# Told by ECS's guide and seen in events, but not in botocore's list of constants.
+# In ECS's developer guide and in events, but not in botocore's list of constants.
 ALSO_KNOWN = {"TaskStopCode": {"InfrastructureHealth"}}
 PLAIN = {"string": str, "boolean": bool, "integer": int, "long": int, "double": (int, float), "float": (int, float)}
 
 
 def problems(shape: Any, value: Any, *, times: type | tuple[type, ...] = (int, float)) -> list[str]:
-    """All that is wrong with the value. `times` is how timestamps are written."""
+    """What is wrong with the value. `times` is the format of timestamps."""
     return list(_problems(shape, value, shape.name, times))
 
 

@@ -18,7 +18,7 @@ from local_stack import ROOT, LocalStack, until
 from shapes import problems
 
 MODEL = botocore.session.get_session().get_service_model("ecs")
-# Any operation may be answered with these; models do not list them.
+# Errors that any operation may return; models do not list them.
 COMMON = {"ThrottlingException", "SerializationException"}
 
 
@@ -73,7 +73,7 @@ def test_a_task_with_sidecars_and_capacity_provider_has_the_same_shape(stack: Lo
     assert "launchType" not in described
 
 
-def test_what_is_unknown_is_missing(ecs: Any) -> None:
+def test_an_unknown_task_is_missing(ecs: Any) -> None:
     answer = ecs.describe_tasks(cluster="local", tasks=["no-such-task"])
     assert [failure["reason"] for failure in answer["failures"]] == ["MISSING"]
 
@@ -97,7 +97,7 @@ def test_the_cluster_and_the_definitions_are_described(ecs: Any) -> None:
         assert "main" in [container["name"] for container in containers]
 
 
-def test_want_of_capacity_is_a_failure_in_an_answer_of_the_usual_shape(stack: LocalStack, ecs: Any) -> None:
+def test_missing_capacity_is_a_failure_in_an_answer_of_the_usual_shape(stack: LocalStack, ecs: Any) -> None:
     stack.rule(failure="RESOURCE:MEMORY")
     answer = run_task(ecs, "full", ["true"])
     assert (answer["tasks"], answer["failures"][0]["reason"]) == ([], "RESOURCE:MEMORY")
@@ -131,7 +131,7 @@ def test_too_many_calls_are_throttled(start: Callable[..., LocalStack]) -> None:
 
 
 def captured() -> list[dict[str, Any]]:
-    """Events that AWS sent, as far as they were published."""
+    """Published events that AWS sent."""
     files = sorted((ROOT / "tests/fixtures/events").glob("*.json"))
     return [json.loads(file.read_text()) for file in files]
 

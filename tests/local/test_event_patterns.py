@@ -1,4 +1,4 @@
-"""The local stack's event patterns against an engine that others wrote, LocalStack's, over patterns times events."""
+"""The local stack's event patterns against LocalStack's engine, for every pair of patterns and events."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_both_engines_agree_on_every_pattern_and_event() -> None:
         if answer != other
     ]
     assert differing == []
-    # The table is of use only where patterns both pass and hold back.
+    # The comparison means something only where events match and do not match.
     assert 0.2 < sum(answers) / len(answers) < 0.8
 
 
@@ -129,7 +129,7 @@ def test_both_engines_refuse_the_same_patterns() -> None:
 
 
 def test_one_object_of_an_array_has_to_match_all_of_a_pattern() -> None:
-    """As EventBridge does, by its open-source engine's documentation; LocalStack's looks at each field by itself."""
+    """As in EventBridge, by the documentation of its open-source engine; LocalStack's looks at each field separately."""
     pattern = {"containers": {"name": ["main"], "exitCode": [1]}}
     apart = {"containers": [{"name": "main", "exitCode": 0}, {"name": "x", "exitCode": 1}]}
     together = {"containers": [{"name": "x", "exitCode": 0}, {"name": "main", "exitCode": 1}]}

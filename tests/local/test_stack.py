@@ -1,4 +1,4 @@
-"""The stack as a whole: how it comes up, what it tells, and that nothing of it stays."""
+"""The stack as a whole: its start, its files, and that nothing of it is left."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ENDINGS = [signal.SIGINT, signal.SIGTERM, signal.SIGKILL]
 
 
 def run_name(stack: LocalStack) -> str:
-    """What all processes of a run have in their environment, as one of its functions shows."""
+    """A variable that all processes of a run have, read from one of its functions."""
     pid = stack.processes()[0]["pid"]
     variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     return next(variable for variable in variables if variable.startswith(b"ECS_BRIDGE_LOCAL_RUN=")).decode()
@@ -40,7 +40,7 @@ def processes_of(run: str) -> list[str]:
 @pytest.mark.parametrize("ending", ENDINGS, ids=lambda ending: ending.name)
 def test_nothing_is_left_of_a_run_however_it_ends(start: Callable[..., LocalStack], ending: signal.Signals) -> None:
     stack = start(time_scale=100)
-    # A container whose child has left its group, and keeps nothing of its environment but the PATH.
+    # A container whose child has left its process group, with no variable but PATH.
     script = "setsid sleep 86400 & env -i PATH=$PATH sleep 86400 & sleep 86400"
     arn = run_task(client(stack, "ecs"), "left", ["sh", "-c", script])["tasks"][0]["taskArn"]
     until("the container runs", lambda: task(stack, arn)["last_status"] == "RUNNING")
@@ -73,7 +73,7 @@ print(child.pid, flush=True)
     until("the local stack has ended", is_over)
 
 
-def test_the_ready_file_names_all_that_a_caller_needs(start: Callable[..., LocalStack]) -> None:
+def test_the_ready_file_has_everything_that_a_caller_needs(start: Callable[..., LocalStack]) -> None:
     ready = start(no_functions=True, deployment="dev", cluster="jobs").ready
     assert set(ready) == {
         "submit_url", "lambda_url", "dynamodb_url", "ecs_url", "table", "cluster", "region", "deployment"
@@ -102,14 +102,14 @@ def test_the_table_is_the_templates(start: Callable[..., LocalStack]) -> None:
     assert expiry == {"TimeToLiveStatus": "ENABLED", "AttributeName": "expires_at"}
 
 
-def test_a_function_that_cannot_start_is_told_of_at_once(tmp_path: Path) -> None:
+def test_a_function_that_cannot_start_is_reported_at_once(tmp_path: Path) -> None:
     answer = run_program("local", "--function-env", "ECS_BRIDGE_LAUNCH_RATE=fast", "--log-dir", tmp_path)
     assert answer.returncode == 1
     assert "does not start" in answer.stderr
     assert str(tmp_path) in answer.stderr
 
 
-def test_containers_get_path_and_what_they_are_given_and_nothing_else(start: Callable[..., LocalStack]) -> None:
+def test_containers_get_path_and_their_own_variables_and_no_other(start: Callable[..., LocalStack]) -> None:
     stack = start(no_functions=True, time_scale=100, container_env="GIVEN=all")
     overrides = {
         "containerOverrides": [{"name": "main", "command": ["env"], "environment": [{"name": "ASKED", "value": "one"}]}]
@@ -130,7 +130,7 @@ def test_functions_are_invoked_as_the_sdks_do(start: Callable[..., LocalStack]) 
     assert (answer["StatusCode"], "FunctionError" in answer) == (200, False)
     arn = "arn:aws:lambda:us-east-1:123456789012:function:reconcile"
     assert functions.invoke(FunctionName=arn, InvocationType="Event", Payload=b"{}")["StatusCode"] == 202
-    until("the event is over", lambda: stack.invocations()["reconcile"]["events_pending"] == 0)
+    until("the event is handled", lambda: stack.invocations()["reconcile"]["events_pending"] == 0)
     with pytest.raises(functions.exceptions.ResourceNotFoundException):
         functions.invoke(FunctionName="nobody", Payload=b"{}")
     with pytest.raises(functions.exceptions.InvalidRequestContentException):

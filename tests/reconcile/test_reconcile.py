@@ -1,4 +1,4 @@
-"""What the events did not tell, reconcile finds out: each promise of it against the local stack, its timers shortened.
+"""reconcile finds out what no event reported: each of its promises, on the local stack with shortened timers.
 
 No schedule runs it here: each test invokes it, or shows that submit does.
 """
@@ -19,7 +19,7 @@ from wire import Call, Wire
 
 # A lease of 3 s, a claimed RunTask sent within 1 s or not at all, the first check after 10 s; ECS remembers for 6 minutes.
 TIMES = {"timer-scale": 60, "time-scale": 10, "teardown-s": 1}
-# Where nothing but time has to pass.
+# For flows that only wait.
 HASTY = {"timer-scale": 240, "time-scale": 20}
 NO_SCHEDULE = {"reconcile-every": 3600}
 RUN_TASK = {
@@ -60,7 +60,7 @@ class Bench:
         return answer
 
     def settle(self, id: str) -> Record:
-        """Lets reconcile work until the submission has ended."""
+        """Invokes reconcile until the submission has ended."""
 
         def ended() -> Record | None:
             row = self.stack.row(id)
@@ -108,7 +108,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
 
 @pytest.fixture(scope="module")
 def never_placed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    """Here no task ever gets beyond PROVISIONING."""
+    """A stack whose tasks never leave PROVISIONING."""
     with stack_behind_a_wire(tmp_path_factory.mktemp("never-placed"), **{"provision-s": 1e6}) as bench:
         yield bench
 
@@ -117,7 +117,7 @@ def outcome(row: Record) -> tuple[str, int | None]:
     return row["state"], row.get("exit_code")
 
 
-# What was refused for now.
+# Refusals for now.
 
 
 def test_launches_what_was_refused_for_now(bench: Bench) -> None:
@@ -140,7 +140,7 @@ def test_is_woken_by_submit_and_keeps_to_the_launch_rate_with_it(tmp_path_factor
             items = [{"submission_id": f"rate-{number}", "command": ["true"]} for number in range(count)]
             states = Counter(answer["state"] for answer in stack.submit(*items))
             assert states["queued"] > 0
-            # While reconcile is at it, submit takes its share of the same bucket.
+            # Meanwhile submit takes its share of the same bucket.
             late = [{"submission_id": f"late-{number}", "command": ["true"]} for number in range(10)]
             stack.submit(*late)
             until("all have succeeded", lambda: all(row["state"] == "succeeded" for row in stack.rows()))
@@ -167,7 +167,7 @@ def test_several_at_once_do_no_harm_and_waste_no_launch_tokens(tmp_path: Path) -
         assert sum(report["errors"] for report in reports) == 0
         ends = Counter(outcome(stack.until_ended(id)) for id in ids)
         assert ends == {("failed", 3): len(ids)}
-        # Each was called for once by submit, and once more by whichever claimed it.
+        # submit called RunTask once for each, and the run that claimed it once more.
         assert stack.calls()["RunTask"] == 2 * len(ids)
         assert [task["start_count"] for task in stack.tasks()] == [1] * len(ids)
 
@@ -260,7 +260,7 @@ def test_a_profile_without_capacity_holds_up_no_other_and_is_launched_once_it_ha
         assert [task["start_count"] for task in stack.tasks()] == [1] * (len(ids) + 1)
 
 
-# What RunTask did not answer.
+# Unanswered launches.
 
 
 def test_a_stop_does_not_wait_behind_repeats_that_have_no_launch_token(tmp_path: Path) -> None:
@@ -297,10 +297,10 @@ def test_an_unanswered_launch_is_repeated_with_the_same_token_and_finds_its_task
 
 def test_a_launch_that_is_never_answered_is_looked_up_and_lost(tmp_path: Path) -> None:
     with stack_behind_a_wire(tmp_path, **HASTY) as bench:
-        bench.stack.rule(submission_id="nobody-knows", error=SERVER_ERROR, times=1000)
-        bench.submit("nobody-knows")
-        row = bench.settle("nobody-knows")
-        calls = bench.launches("nobody-knows")
+        bench.stack.rule(submission_id="unanswered", error=SERVER_ERROR, times=1000)
+        bench.submit("unanswered")
+        row = bench.settle("unanswered")
+        calls = bench.launches("unanswered")
     assert row["state"] == "lost" and "may have run" in row["reason"]
     assert len(calls) > 1 and all(call.body == calls[0].body for call in calls)
     lookups = [call for call in bench.wire.calls if call.operation == "ListTasks"]
@@ -323,10 +323,10 @@ def test_an_unanswered_launch_past_its_deadline_is_looked_up_not_expired(bench: 
     assert bench.starts("unanswered-late") == 1
 
 
-# What no event told.
+# Missing events.
 
 
-def test_finds_the_end_that_no_event_told_and_says_so(bench: Bench) -> None:
+def test_finds_an_end_without_an_event_and_reports_it(bench: Bench) -> None:
     bench.submit("silent", profile="silent")
     bench.until_task("silent", "STOPPED")
     report = bench.stack.invoke("reconcile")
@@ -349,7 +349,7 @@ def test_a_task_that_ecs_has_forgotten_is_stopped_and_lost(bench: Bench) -> None
 # Timeouts.
 
 
-def test_what_is_not_running_in_time_is_stopped_and_has_failed(never_placed: Bench) -> None:
+def test_a_task_that_is_not_running_in_time_is_stopped_and_fails(never_placed: Bench) -> None:
     never_placed.submit("never", FOR_EVER, "launch-timeout")
     row = never_placed.settle("never")
     assert outcome(row) == ("failed", None) and "launch_timeout" in row["reason"]
@@ -357,7 +357,7 @@ def test_what_is_not_running_in_time_is_stopped_and_has_failed(never_placed: Ben
     never_placed.until_task("never", "STOPPED")
 
 
-def test_what_runs_for_too_long_is_stopped_and_has_failed(bench: Bench) -> None:
+def test_a_task_that_runs_for_too_long_is_stopped_and_fails(bench: Bench) -> None:
     bench.submit("long", FOR_EVER, "run-timeout")
     row = bench.settle("long")
     assert outcome(row) == ("failed", 143) and "run_timeout" in row["reason"]
@@ -366,7 +366,7 @@ def test_what_runs_for_too_long_is_stopped_and_has_failed(bench: Bench) -> None:
 # Stops.
 
 
-def test_a_stop_before_the_submission_is_what_the_submission_finds(bench: Bench) -> None:
+def test_a_stop_before_its_submission_cancels_it(bench: Bench) -> None:
     assert [answer["state"] for answer in bench.stack.stop("overtaken")] == ["cancelled"]
     assert bench.submit("overtaken")["state"] == "cancelled"
     assert bench.stack.tasks("overtaken") == [] and bench.launches("overtaken") == []
@@ -375,7 +375,7 @@ def test_a_stop_before_the_submission_is_what_the_submission_finds(bench: Bench)
 def test_a_stop_while_queued_cancels_at_once_and_for_good(bench: Bench) -> None:
     bench.stack.rule(submission_id="queued", error=THROTTLED)
     bench.submit("queued")
-    # Reconcile was woken, and may have been quicker than the stop.
+    # submit woke reconcile, which may have been faster than the stop.
     [answer] = bench.stack.stop("queued", reason="cleared")
     row = bench.settle("queued")
     assert row["state"] == "cancelled" and row["reason"] == "cleared"
@@ -409,7 +409,7 @@ def test_a_stop_while_running_stops_the_container(bench: Bench) -> None:
     assert outcome(row) == ("cancelled", 143) and row["reason"] == "cleared"
 
 
-def test_what_exits_0_when_it_is_stopped_has_succeeded(bench: Bench, tmp_path: Path) -> None:
+def test_a_stopped_container_that_exits_with_0_has_succeeded(bench: Bench, tmp_path: Path) -> None:
     ready = tmp_path / "ready"
     bench.submit("graceful", ["sh", "-c", f"trap 'exit 0' TERM; touch {ready}; while :; do sleep 0.05; done"])
     until("the container has set its trap", ready.exists)
@@ -417,7 +417,7 @@ def test_what_exits_0_when_it_is_stopped_has_succeeded(bench: Bench, tmp_path: P
     assert outcome(bench.settle("graceful")) == ("succeeded", 0)
 
 
-def test_a_stop_that_is_refused_is_sent_again(bench: Bench) -> None:
+def test_a_refused_stop_is_repeated(bench: Bench) -> None:
     bench.submit("refused-stop", FOR_EVER)
     bench.stack.until_state("refused-stop", "running")
     bench.stack.rule(operation="StopTask", error=THROTTLED, times=8)
@@ -429,7 +429,7 @@ def test_a_stop_after_the_end_changes_nothing(bench: Bench) -> None:
     bench.submit("over")
     before = bench.settle("over")
     assert [answer["state"] for answer in bench.stack.stop("over")] == ["failed"]
-    # The task's own end may still fill in what was unknown.
+    # The task's end may still add what was unknown.
     after = bench.stack.row("over")
     assert outcome(after) == outcome(before) and "stop_requested" not in after
 
@@ -437,7 +437,7 @@ def test_a_stop_after_the_end_changes_nothing(bench: Bench) -> None:
 # Another attempt.
 
 
-def test_spot_interruption_is_run_again_where_the_profile_asks_for_it(bench: Bench) -> None:
+def test_an_interruption_is_relaunched_where_the_profile_says_so(bench: Bench) -> None:
     bench.stack.rule(submission_id="spot", shapes="spot-interruption")
     bench.submit("spot", ["sleep", "20"], "again")
     row = bench.settle("spot")
@@ -459,6 +459,6 @@ def test_a_container_that_never_started_is_tried_again_until_no_attempt_is_left(
 def test_the_next_attempt_is_launched_without_waiting_for_the_schedule(bench: Bench) -> None:
     bench.stack.rule(submission_id="woken", shapes="cannot-pull")
     bench.submit("woken")
-    # Nobody invokes reconcile but task-state.
+    # Only task-state invokes reconcile.
     row = bench.stack.until_ended("woken")
     assert outcome(row) == ("failed", 3) and row["attempt"] == 2

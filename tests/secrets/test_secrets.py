@@ -1,6 +1,6 @@
-"""Nothing secret leaves: a token planted in commands, environments and refused input is in no log, answer, metric or row.
+"""A secret in commands, environments and refused input appears in no log, answer, metric or row.
 
-What ECS itself is told, and what a container writes, is not the bridge's to keep.
+Excepted are requests to ECS, and the output of containers.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ ENDED = "feed"
 
 @dataclass
 class Seen:
-    """A stack's whole run, and all that came out of the bridge in it."""
+    """A run of a stack, with the logs, answers and rows that it left."""
 
     stack: LocalStack
     answers: list[str] = field(default_factory=list)
@@ -59,7 +59,7 @@ class Seen:
         return text
 
     def submit(self, id: str, *command: str, **more: object) -> None:
-        """One whose command and environment hold the token."""
+        """A submission whose command and environment hold the secret."""
         environment = [{"name": "SECRET", "value": TOKEN}]
         overrides = {"overrides": {"containerOverrides": [{"name": "main", "environment": environment}]}}
         item = {"submission_id": id, "command": command, "overrides": overrides, **more}
@@ -69,7 +69,7 @@ class Seen:
         self.ids.append(id)
 
     def refused(self, **item: object) -> None:
-        """One that is no submission."""
+        """An invalid submission."""
         self.post("/v1/submissions", json.dumps({"submissions": [item]}).encode())
 
     def invoke(self, function: str, payload: object) -> None:
@@ -80,12 +80,12 @@ class Seen:
 
 
 def echo(code: str) -> dict[str, str]:
-    """An error of ECS that quotes what it was given."""
+    """An error of ECS that quotes its request."""
     return {"code": code, "message": f"bad value {TOKEN} in sh -c 'echo {TOKEN}; exit 3' of --password={TOKEN}"}
 
 
 def live(seen: Seen) -> None:
-    """Every way that a submission may go, and every error that its caller may meet."""
+    """Every way in which a submission may end, and every error that its caller may get."""
     stack = seen.stack
     say = ("sh", "-c", f"echo {TOKEN}; exit 3")
     for id, rule in {
@@ -114,7 +114,7 @@ def live(seen: Seen) -> None:
         seen.submit(f"docker-{profile}", "sh", "-c", f": {TOKEN}; sleep 5", profile=profile)
         docker_says(seen, f"docker-{profile}")
 
-    # What is refused.
+    # Refused requests.
     refused = {"submission_id": "refused", "command": [TOKEN]}
     seen.refused(**refused, profile="unknown")
     seen.refused(**refused, overrides={"overrides": {"taskRoleArn": TOKEN}})
@@ -134,7 +134,7 @@ def live(seen: Seen) -> None:
     seen.post("/v1/submissions", json.dumps({"submissions": TOKEN}).encode())
     seen.post("/v1/submissions", json.dumps(TOKEN).encode())
 
-    # What task-state cannot read.
+    # Events that task-state cannot parse.
     events = [event for event in stack.events() if event["detail"].get("startedBy", "").startswith("local/")]
     broken = {**events[0]["detail"], "lastStatus": {"no": TOKEN}}
     seen.invoke("task-state", {**events[0], "detail": broken})
@@ -144,7 +144,7 @@ def live(seen: Seen) -> None:
 
 
 def docker_says(seen: Seen, id: str) -> None:
-    """ECS tells that the task's container did not start, in a container runtime's words, which quote the program."""
+    """ECS reports that the container did not start, in the words of a container runtime, which quote the program."""
     row = until(f"{id} is launched", lambda: {"task_arn"} <= (row := seen.stack.row(id)).keys() and row)
     words = f'unable to start container process: exec: "/no/such/{TOKEN}": stat /no/such/{TOKEN}: no such file or directory'
     container = {"name": "main", "lastStatus": "STOPPED", "taskArn": row["task_arn"]}
@@ -167,7 +167,7 @@ def docker_says(seen: Seen, id: str) -> None:
 
 @pytest.fixture(scope="module", params=["INFO", "DEBUG"])
 def seen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
-    """A whole run at each level of logging that a deployment can have."""
+    """A run at each log level that a deployment can have."""
     environment = {"AWS_LAMBDA_LOG_LEVEL": request.param, "ECS_BRIDGE_DEPLOYMENT": "local"}
     folder = tmp_path_factory.mktemp("secrets")
     with LocalStack(folder, FLAGS, profiles=PROFILES, function_env=environment) as stack:
@@ -210,8 +210,8 @@ def around(text: str) -> str:
     return text[max(0, at - 300) : at + 60]
 
 
-def test_the_token_was_there_to_be_found(seen: Seen) -> None:
-    """The search finds it where it may be: in what ECS was told, and in a request as it is stored."""
+def test_the_search_finds_the_secret_where_it_belongs(seen: Seen) -> None:
+    """In the requests to ECS, and in a stored request."""
     assert any(leaks(json.dumps(event)) for event in seen.stack.events())
     compressor = zlib.compressobj(wbits=-15)
     stored = compressor.compress(json.dumps({"command": [TOKEN]}).encode()) + compressor.flush()
@@ -237,6 +237,6 @@ def test_it_is_in_no_row_at_the_end(seen: Seen) -> None:
     assert not found, "\n".join(found)
 
 
-def test_every_kind_of_end_was_among_them(seen: Seen) -> None:
+def test_every_terminal_state_was_reached(seen: Seen) -> None:
     states = {row["state"] for row in seen.stack.rows()}
     assert states == {"succeeded", "failed", "rejected", "expired", "cancelled", "lost"}

@@ -1,16 +1,16 @@
-//! ECS: the life of a task, and how long anybody remembers it.
+//! ECS: the life of a task, and how long ECS remembers it.
 
 use ecs_bridge_core::{Attempt, Container, Task};
 
 use crate::scenario::{CONTAINER, Scenario};
 
-/// For how many ticks after a task's end ECS describes it, and keeps its token. It is an hour in earnest.
+/// For how many ticks after a task's end ECS describes it, and keeps its token: an hour in production.
 pub(crate) const REMEMBERED: u8 = 5;
 
-/// For how many ticks a task may stay as it is before it goes on.
+/// The most ticks that a task stays in one status that it leaves by itself.
 const LINGERS: u8 = 2;
 
-/// For how many ticks after a launch DescribeTasks and ListTasks may not know of it.
+/// For how many ticks after a launch DescribeTasks and ListTasks may not know the task.
 const NEW: u8 = 1;
 
 /// A task.
@@ -19,7 +19,7 @@ pub(crate) struct EcsTask {
     /// Its place among the tasks of its submission.
     pub(crate) id: u8,
     pub(crate) attempt: Attempt,
-    /// Which client token it was launched with, of those used for its attempt: always the one, if all is right.
+    /// The client token that it was launched with, of those used for its attempt: always the same, without a bug.
     pub(crate) token: u32,
     pub(crate) version: u8,
     pub(crate) status: Status,
@@ -31,18 +31,18 @@ pub(crate) struct EcsTask {
     /// StopTask was called for it while it lived.
     pub(crate) stop_asked: bool,
     pub(crate) launched_at: u8,
-    /// When it became what it is.
+    /// The tick of its last change.
     pub(crate) since: u8,
-    /// The newest version of it that a function has dealt with.
+    /// The newest version of it that a function has seen.
     pub(crate) heard: u8,
 }
 
-/// How far a task has come.
+/// The status of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Status {
     Provisioning,
     Running,
-    /// The container has exited, the task is being torn down.
+    /// The container has exited, and the task is being torn down.
     Exited(i32),
     Stopped(End),
 }
@@ -57,7 +57,7 @@ pub(crate) enum End {
     Unknown,
 }
 
-/// `stopCode`, as far as it makes a difference.
+/// `stopCode`, as far as decisions depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum StopCode {
     TaskFailedToStart,
@@ -82,7 +82,7 @@ impl StopCode {
 pub enum Change {
     /// Its container starts.
     Starts,
-    /// Its container cannot be started, and ECS tells why.
+    /// Its container cannot be started, and ECS says why.
     FailsToStart,
     /// Its container exits with this code.
     Exits(i32),
@@ -90,7 +90,7 @@ pub enum Change {
     Restarts,
     /// It is STOPPED, with its container's exit code if there is one.
     Stops,
-    /// ECS wants its capacity back.
+    /// ECS reclaims its capacity.
     SpotNotice,
 }
 
@@ -116,12 +116,12 @@ impl EcsTask {
         matches!(self.status, Status::Stopped(_))
     }
 
-    /// Its container runs, or is still to run.
+    /// Its container runs, or will.
     pub(crate) fn is_live(&self) -> bool {
         matches!(self.status, Status::Provisioning | Status::Running)
     }
 
-    /// Time may not pass before it goes on.
+    /// It has to change before time passes.
     pub(crate) fn is_overdue(&self, now: u8) -> bool {
         let lingers = match self.status {
             Status::Provisioning | Status::Running if !self.to_stop => LINGERS,
@@ -131,17 +131,17 @@ impl EcsTask {
         now >= self.since + lingers
     }
 
-    /// ECS still describes it, and answers its token with it.
+    /// ECS still describes it, and returns it for its token.
     pub(crate) fn is_remembered(&self, now: u8) -> bool {
         !self.is_stopped() || now < self.since + REMEMBERED
     }
 
-    /// ECS may not know of it yet.
+    /// ECS may not know it yet.
     pub(crate) fn is_new(&self, now: u8) -> bool {
         now < self.launched_at + NEW
     }
 
-    /// Forgets times that make no difference any more.
+    /// Clears times on which nothing depends any more.
     pub(crate) fn age(&mut self, now: u8) {
         if !self.is_new(now) {
             self.launched_at = 0;
@@ -151,12 +151,12 @@ impl EcsTask {
         }
     }
 
-    /// What an event tells of it.
+    /// The part of it that an event holds.
     pub(crate) fn told(self) -> Self {
         Self { heard: 0, launched_at: 0, stop_asked: false, ..self }
     }
 
-    /// What still matters of a task that is over, and whose submission has gone on to another attempt.
+    /// What still matters of a stopped task whose submission is at a later attempt.
     pub(crate) fn outlived(self) -> Self {
         Self { version: 0, status: Status::Stopped(End::Unknown), stop_code: None, ..self.told() }
     }
@@ -201,7 +201,7 @@ impl EcsTask {
                 self.ran = true;
             }
             Change::FailsToStart => {
-                // Of the versions on the way, no event is sent.
+                // The versions between have no events.
                 self.version += 3;
                 self.stop_as(StopCode::TaskFailedToStart);
                 self.status = Status::Stopped(End::NeverStarted);
@@ -215,7 +215,7 @@ impl EcsTask {
                     Status::Exited(code) => End::Exit(code),
                     Status::Provisioning | Status::Running | Status::Stopped(_) => End::Unknown,
                 };
-                // The worst that ECS can call a container that ran: without evidence this must not count.
+                // The most misleading code for a container that ran: without evidence it must not count.
                 self.stop_as(StopCode::TaskFailedToStart);
                 self.status = Status::Stopped(end);
             }
@@ -241,7 +241,7 @@ impl EcsTask {
         self.stop_code.get_or_insert(code);
     }
 
-    /// Whether the rule of EventBridge lets an event of this through.
+    /// Whether an event of it matches the EventBridge rule.
     pub(crate) fn is_told(&self) -> bool {
         match self.status {
             Status::Provisioning => false,
@@ -253,7 +253,7 @@ impl EcsTask {
         format!("{}/{}", scenario.task_arns(), self.id)
     }
 
-    /// As ECS tells of it.
+    /// As ECS describes it.
     pub(crate) fn describe(&self, scenario: &Scenario) -> Task {
         let (last_status, container) = match self.status {
             Status::Provisioning => ("PROVISIONING", "PENDING"),

@@ -1,4 +1,4 @@
-//! Values that are shared by many states, and are hashed once.
+//! Values that many states share, hashed once.
 
 use std::{
     fmt,
@@ -18,7 +18,7 @@ pub(crate) fn fingerprint<T: Hash>(value: &T) -> u64 {
     hasher.finish()
 }
 
-/// A shared value with its fingerprint, which stands for it in comparisons, as it does in the checker's own.
+/// A shared value with its fingerprint. Comparisons use the fingerprint alone, as the checker's own do.
 pub(crate) struct Hashed<T>(Arc<(T, u64)>);
 
 impl<T: Hash> Hashed<T> {
@@ -29,15 +29,15 @@ impl<T: Hash> Hashed<T> {
 }
 
 impl Hashed<Record> {
-    /// A row of the table. Two rows count as the same where nothing can tell them apart from here on.
+    /// A row of the table. Two rows are equal where no later decision can tell them apart.
     pub(crate) fn row(record: Record) -> Self {
         let hash = fingerprint(&behaviour(&record));
         Self(Arc::new((record, hash)))
     }
 }
 
-/// What the decisions and promises still depend on. Every attribute is named, so that a new one has to be put on one
-/// side or the other.
+/// The attributes on which decisions and promises still depend. Every attribute is named, so that a new one has to be
+/// assigned to one side.
 fn behaviour(record: &Record) -> impl Hash + use<> {
     let Record {
         state,
@@ -71,7 +71,7 @@ fn behaviour(record: &Record) -> impl Hash + use<> {
         priority: _,
         pool: _,
         rank: _,
-        // The same for a whole life.
+        // These never change.
         submission_id: _,
         schema: _,
         profile: _,
@@ -82,16 +82,16 @@ fn behaviour(record: &Record) -> impl Hash + use<> {
         launch_deadline: _,
         created_at: _,
         feed: _,
-        // Texts for people, and what is only shown to them.
+        // Only for people.
         last_status: _,
         desired_status: _,
         stopped_reason: _,
         container_exited_at: _,
         reason: _,
         attempts: _,
-        // It goes along with `missing_at`.
+        // It changes with `missing_at`.
         missing_count: _,
-        // It only rises: whether it still is what somebody read is noted with the reader.
+        // It only rises; whether it is still what a function read is noted with that function.
         rev: _,
         updated_at: _,
         expires_at: _,
@@ -108,7 +108,7 @@ fn behaviour(record: &Record) -> impl Hash + use<> {
     let stop = (stop_code.clone(), stop_requested.as_ref().map(|stop| stop.cause as u8));
     let run_since = started_at.filter(|_| policy.run_timeout.is_some());
     let run = (*launched_at, run_since, *seen_running, *ran_before, *missing_at, *untold_since);
-    // Time passes in whole ticks: when exactly between two of them something is due makes no difference.
+    // Time passes in whole ticks: the exact moment between two of them does not matter.
     let timer = (check_at.map(Scenario::tick_from), due.clone(), request.is_some());
     (task, Some(seen), Some((launch, stop, run, timer)))
 }

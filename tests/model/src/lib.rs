@@ -1,16 +1,16 @@
-//! The bridge in a small world, for a model checker to walk through whole.
+//! The bridge in a small world, of which a model checker visits every state.
 //!
 //! The decisions are the real ones: [`ecs_bridge_core::decide`], on real records. Around them is a model of all that
 //! can go wrong: ECS with its tokens, its forgetfulness and its late answers, EventBridge, the conditional writes of
-//! the table, functions that stop at any point, and a caller that changes its mind. [`World`] is a state of it,
-//! [`Step`] is what may happen next, [`Promise`] is what must never be broken, and a [`Mutation`] is a bug put in to
-//! see that it is found.
+//! the table, functions that stop at any point, and a caller that stops what it submitted. [`World`] is a state of it,
+//! [`Step`] is what may happen next, [`Promise`] is what must never be broken, and a [`Mutation`] is a bug that the
+//! model must find. [`replay`] checks the history of a real run by the same promises.
 //!
 //! Time is counted in ticks. The timers are a few ticks long, in the order in which the real ones stand to each other
-//! and to what ECS keeps; a bound that is safe with a minute to spare in earnest is as tight here as it can be.
+//! and to what ECS keeps; a bound with a minute to spare in production is as tight here as it can be.
 //!
-//! Not modelled: the retention of ended records (weeks), and the launch rate (whoever has no token leaves the record
-//! `queued`, and that may happen here at any time).
+//! Not modelled: the retention of ended records (weeks), and the launch rate (without a launch token a record
+//! stays `queued`, which may happen here at any time).
 
 mod ecs;
 mod hashed;

@@ -1,4 +1,4 @@
-//! Bugs, put in to see that they are found.
+//! Seeded bugs, to show that the model finds them.
 
 use ecs_bridge_core::{Call, Decision, Input, LaunchAnswer, Record, State, Task, Timestamp, decide};
 
@@ -7,37 +7,37 @@ use crate::scenario::Scenario;
 /// A bug.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutation {
-    /// RunTask is called first, and its submission recorded afterwards.
+    /// RunTask is called before its submission is recorded.
     RunTaskBeforeRecord,
-    /// Records are written whatever `rev` has become.
+    /// Records are written without the condition on `rev`.
     NoVersionCheck,
     /// An unanswered RunTask is repeated under a new client token.
     NewToken,
-    /// A refused repeat is taken for proof that nothing was launched.
+    /// A refused repeat counts as proof that nothing was launched.
     RefusedRepeatIsProof,
-    /// A launch deadline ends what was launched without an answer.
+    /// A launch deadline ends an unanswered launch as `expired`.
     UnansweredExpires,
-    /// A new attempt keeps the version of the task before.
+    /// A new attempt keeps the version of the previous task.
     VersionKept,
-    /// A stop for an unknown id leaves nothing.
+    /// A stop for an unknown id leaves no record.
     StopForgotten,
-    /// An event can change what is over.
+    /// An event can change a terminal record.
     EndChanges,
     /// A container that stopped without an exit code counts as one that exited with 0.
     AbsentIsZero,
-    /// RunTask is sent however long ago it was claimed.
+    /// RunTask is sent however old its claim is.
     SentLate,
     /// An unanswered RunTask is repeated for longer than ECS keeps its token.
     RepeatedForTooLong,
-    /// What failed to start is launched again without evidence that its container never ran.
+    /// A task that failed to start is launched again without evidence that its container never ran.
     NoEvidence,
-    /// A lost event is not made up for: nobody looks after a launched task.
+    /// A launched task is never described, so that a lost event goes unnoticed.
     NobodyLooks,
-    /// A live task of a submission that is over is left alone. One comes about by a RunTask that is sent late.
+    /// A live task of an ended submission is not stopped. A RunTask that is sent late launches one.
     OrphanLeft,
-    /// A stop does not keep an unanswered RunTask from being repeated.
+    /// An unanswered RunTask is repeated despite a stop.
     StopIgnoredByRepeat,
-    /// A lookup or a description that ECS refuses counts for nothing.
+    /// A lookup or a description that ECS refuses is ignored.
     RefusedLookupForgotten,
 }
 
@@ -64,7 +64,7 @@ impl Mutation {
 }
 
 impl Scenario {
-    /// The real decision, with the bug around it if it is one of deciding.
+    /// The real decision, changed by the seeded bug if that is one of decisions.
     pub(crate) fn decide(&self, record: &Record, input: &Input, now: Timestamp) -> Decision {
         let mut rules = Self::rules();
         let Some(mutation) = self.mutation else { return decide(record, input, now, &rules) };
@@ -93,7 +93,7 @@ impl Scenario {
             }
             Mutation::RepeatedForTooLong => {
                 rules.timers.repeat_for *= 3;
-                // So that it takes few repeats to come there.
+                // So that few repeats are enough.
                 rules.timers.lease *= 3;
             }
             Mutation::NoEvidence => {

@@ -1,21 +1,21 @@
-//! What must hold in every state.
+//! Promises: what must hold in every state.
 
 use ecs_bridge_core::{Record, Rules, State};
 use stateright::Property;
 
 use crate::{Scenario, World};
 
-/// The name of the property that whatever reconcile may finish is over in the end.
+/// The name of the property that every submission ends.
 pub const SETTLED: &str = "with nothing left to happen, every submission is over";
 
-/// What must never happen. It is noticed by the step that does it.
+/// A promise; the step that breaks it notices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Promise {
     /// An attempt has at most one task.
     OneTask,
-    /// No container starts once one of an attempt before may have, but for `relaunch_on`, and then only after its end.
+    /// No container starts after one of an earlier attempt may have started; under `relaunch_on`, only after that one's end.
     NeverAgain,
-    /// No container runs that no record tells of.
+    /// No container runs without a record.
     Recorded,
     /// A terminal state, its exit code and its place in the feed never change.
     Final,
@@ -23,17 +23,17 @@ pub enum Promise {
     Successors,
     /// The exit code is the container's, and 0 is the only success.
     ExitCode,
-    /// What was rejected or expired has never run, and does not run.
+    /// A rejected or expired submission has never run, and never runs.
     NeverStarted,
     /// No RunTask is claimed after a stop was answered.
     StopIsFinal,
-    /// The end of the container ends its attempt as soon as a function hears of it.
+    /// The end of the container ends its attempt as soon as a function sees it.
     EndIsHeard,
-    /// A container that lives although its submission ended is stopped by whoever sees it.
+    /// A live container of an ended submission is stopped by the first function that sees it.
     NothingLeft,
-    /// What is not over is on the timer, soon if a stop is wanted; what is over is not.
+    /// A submission is on the timer until it has ended, and soon due while a stop is requested.
     Timer,
-    /// The request is there as long as a RunTask may be claimed, and gone at the end.
+    /// The request is kept as long as a RunTask may be claimed, and removed at the end.
     Request,
     /// task-state and stops make no ECS call but StopTask.
     OnlyStops,

@@ -1,4 +1,4 @@
-//! What is being checked: how many submissions, under which policy, with how many faults.
+//! A scenario: how many submissions, under which policy, with how many faults.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -16,10 +16,10 @@ pub(crate) const CONTAINER: &str = "main";
 
 const TICK_MS: u64 = 1000;
 
-/// The moment of the first tick; any will do.
+/// The time of the first tick, an arbitrary one.
 const EPOCH_MS: u64 = 1_800_000_000_000;
 
-/// A world to be walked through.
+/// A world to check.
 #[derive(Clone, Debug)]
 pub struct Scenario {
     /// How many submissions there are.
@@ -30,17 +30,17 @@ pub struct Scenario {
     pub policy: Policy,
     /// After this tick they are not launched any more.
     pub launch_deadline: Option<u8>,
-    /// ECS may want its capacity back.
+    /// ECS may reclaim its capacity.
     pub spot: bool,
     /// Containers may be started again by a restart policy.
     pub restarts: bool,
-    /// The caller may ask for a stop.
+    /// The caller may request a stop.
     pub stops: bool,
     /// From any moment on, ECS may refuse every call and EventBridge lose every event.
     pub outage: bool,
-    /// The bug that was put in.
+    /// The seeded bug.
     pub mutation: Option<Mutation>,
-    /// The tick by which all must be over; none if it is not.
+    /// The last tick, by which every submission must have ended.
     pub horizon: u8,
 }
 
@@ -77,7 +77,7 @@ impl Scenario {
         Self { spot: true, policy: Policy { relaunch_on, ..self.policy }, ..self }
     }
 
-    /// With containers that ECS may restart, so that only the task's end counts.
+    /// With containers that ECS may restart: only the task's end counts.
     #[must_use]
     pub fn with_restarts(self) -> Self {
         Self { restarts: true, policy: Policy { complete_on: CompleteOn::TaskStopped, ..self.policy }, ..self }
@@ -107,10 +107,10 @@ impl Scenario {
 
     /// The protocol's times, in ticks.
     ///
-    /// As in earnest: a claim outlives its call (`send_within` < `lease`); the last repeat is sent before ECS can have
+    /// As in production: a claim outlives its call (`send_within` < `lease`); the last repeat is sent before ECS can have
     /// forgotten the token (`repeat_for` + `send_within` < what ECS remembers); a task is looked up only when ListTasks
-    /// must know of it (`send_within` < `lookup_after`); it is given up only after the last repeat and its lookups
-    /// (`repeat_for` + `lookup_after` < `give_up_after`); a task is asked for before ECS forgets it (`check_every` <
+    /// must know it (`send_within` < `lookup_after`); it is given up only after the last repeat and its lookups
+    /// (`repeat_for` + `lookup_after` < `give_up_after`); a task is described before ECS forgets it (`check_every` <
     /// what ECS remembers); MISSING counts only when DescribeTasks must know of a task (`missing_after`), and the first
     /// check comes after that even where RunTask took its time (`missing_after` + `send_within` < `first_check`).
     pub(crate) fn rules() -> Rules {
@@ -156,7 +156,7 @@ impl Scenario {
         "arn:aws:ecs:eu-west-1:123456789012:task/nightly"
     }
 
-    /// What the caller sends. All submissions are alike, so that it makes no difference which is which.
+    /// The submission that the caller sends: the same each time, so that submissions are interchangeable.
     pub(crate) fn submission(&self) -> Submission {
         let profile = ProfileName::default_profile();
         Submission {

@@ -19,22 +19,22 @@ use crate::{
 /// Everything, at one moment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct World {
-    /// The tick that it is.
+    /// The current tick.
     pub now: u8,
     /// How many faults may still happen.
     pub faults: u8,
     /// ECS refuses every call, and EventBridge may lose any event.
     pub outage: bool,
-    /// Whose turn it is. Submissions share nothing but the clock and the faults, so that the order of their steps
-    /// within a tick makes no difference: each takes all of its own before the next.
+    /// The submission whose turn it is. Submissions share only the clock and the faults, so the order of their steps
+    /// within a tick does not matter: each takes all of its steps before the next.
     turn: usize,
-    /// The submissions, each with all that concerns it alone.
+    /// The submissions.
     pub lanes: Vec<Lane>,
-    /// What the last step broke.
+    /// The promise that the last step broke.
     pub broken: Option<Promise>,
 }
 
-/// Submissions are alike: which of them is which makes no difference, as long as all of them have their turn before them.
+/// Submissions are interchangeable as long as none of them has had its turn.
 impl Hash for World {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let mut lanes: Vec<_> = self.lanes.iter().map(fingerprint).collect();
@@ -47,33 +47,33 @@ impl Hash for World {
 
 /// One submission: its caller, its row, its tasks, their events, and the functions at work on it.
 ///
-/// A function that handles several is one here for each: that they stop together is one of the orders in which each
-/// may stop.
+/// A function that handles several submissions counts as one function for each: that they stop together is one of the
+/// orders in which each may stop.
 #[derive(Clone, Debug, Default, PartialEq, Hash)]
 pub struct Lane {
     submitted: bool,
-    /// A stop was asked for, and answered.
+    /// A stop was requested, and answered.
     stopped: bool,
     row: Option<Hashed<Record>>,
     tasks: Vec<EcsTask>,
-    /// On their way, in no order.
+    /// In flight, in no order.
     events: Vec<Event>,
     /// In no order.
     processes: Vec<Process>,
 }
 
-/// An event on its way: the task as it then was.
+/// An event in flight: the task as it was then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Event {
     task: EcsTask,
-    /// It may come at any time, or never; else it comes within the tick.
+    /// It may arrive at any time, or never; else it arrives within the tick.
     late: bool,
 }
 
-/// A function at work.
+/// A running function.
 #[derive(Clone, Debug, PartialEq, Hash)]
 struct Process {
-    /// It goes on at any time, or never: slow, frozen, dead. Else it goes on within the tick.
+    /// It continues at any time, or never: slow, frozen, dead. Else it continues within the tick.
     paused: bool,
     next: Next,
 }
@@ -81,20 +81,20 @@ struct Process {
 /// What a function is about to do.
 #[derive(Clone, Debug, PartialEq, Hash)]
 enum Next {
-    /// It has read and decided; the row was not written since.
+    /// It has read and decided; the row has not changed since.
     Write {
         input: Hashed<Input>,
         next: Hashed<Record>,
         action: Option<Hashed<Action>>,
     },
-    /// It has read, and the row was written since: its own write will fail.
+    /// It has read, and the row has changed since: its write will fail.
     WriteTooLate(Hashed<Input>),
     Act(Hashed<Action>),
-    /// It knows what came of it, and nobody else does.
+    /// It knows the outcome of its call, and no other function does.
     Learn(Vec<Hashed<Input>>),
 }
 
-/// Something that may happen. `stalls`: the function reads and decides, and its write comes later or never.
+/// Something that may happen. `stalls`: the function reads and decides, and writes later or never.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "the fields are places in the lists of the state before")]
 pub enum Step {
@@ -104,17 +104,17 @@ pub enum Step {
     Outage,
     /// The caller submits; there is a launch token or not.
     Submit { lane: usize, token: bool },
-    /// The caller submits the same once more.
+    /// The caller submits the same again.
     Resubmit { lane: usize },
-    /// The caller wants it stopped.
+    /// The caller requests a stop.
     Stop { lane: usize, stalls: bool },
-    /// reconcile comes to a record that is due.
+    /// reconcile handles a record that is due.
     Reconcile { lane: usize, stalls: bool },
     /// Its profile has no capacity.
     Block { lane: usize },
     /// It waits for capacity, and reconcile finds out whether there is any.
     Turn { lane: usize, stalls: bool },
-    /// An event reaches task-state, and may do so once more.
+    /// An event reaches task-state, and may do so again.
     Deliver { lane: usize, event: usize, again: bool, stalls: bool },
     /// An event is delayed, or lost.
     Delay { lane: usize, event: usize },
@@ -122,37 +122,37 @@ pub enum Step {
     Task { lane: usize, task: usize, change: Change },
     /// A function calls ECS.
     Act { lane: usize, process: usize, outcome: Outcome },
-    /// A function deals with the answer.
+    /// A function decides on the answer.
     Learn { lane: usize, process: usize, stalls: bool },
-    /// A function writes what it has decided a while ago.
+    /// A function writes an earlier decision.
     Write { lane: usize, process: usize },
-    /// A function becomes slow, or dies.
+    /// A function stalls or dies.
     Pause { lane: usize, process: usize },
 }
 
 /// How a call to ECS goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
-    /// As it should.
+    /// Successful.
     Answered,
     /// Refused.
     Refused {
-        /// And always will be.
+        /// For good; else for now.
         for_good: bool,
     },
-    /// The answer does not come.
+    /// No answer arrives.
     Unanswered {
-        /// But the call did.
+        /// The call did.
         arrived: bool,
     },
-    /// ECS does not know yet of what was launched a moment ago.
+    /// ECS does not know a new task yet.
     Stale,
     /// Access is denied.
     Denied,
 }
 
 impl World {
-    /// Whether nothing more has to happen: what may still come was late, and may as well never come.
+    /// Whether nothing more has to happen: everything still in flight is late, and may never arrive.
     pub(crate) fn is_quiet(&self, scenario: &Scenario) -> bool {
         self.broken.is_none()
             && self.lanes.iter().all(|lane| !lane.is_busy(self.now))
@@ -197,7 +197,7 @@ impl Lane {
         self.row.as_ref().and_then(|row| row.check_at).is_some_and(|check_at| check_at <= Scenario::at(now))
     }
 
-    /// Time makes a difference to it.
+    /// It depends on time.
     fn is_pending(&self, now: u8) -> bool {
         let late = self.processes.iter().any(|process| process.paused) || self.events.iter().any(|event| event.late);
         self.row.as_ref().is_some_and(|row| !row.state.is_terminal())
@@ -381,7 +381,7 @@ impl Scenario {
 }
 
 impl Lane {
-    /// The task that ECS answers a client token with.
+    /// The task that ECS returns for a client token.
     fn token_answers(&self, token: u32, call: Call, now: u8) -> Option<&EcsTask> {
         self.tasks.iter().find(|task| task.attempt == call.attempt && task.token == token && task.is_remembered(now))
     }
@@ -398,7 +398,7 @@ struct Turn<'a> {
 }
 
 impl Turn<'_> {
-    /// Nothing if it changes nothing, or cannot be.
+    /// Returns nothing if the step changes nothing, or is impossible.
     fn take(&mut self, step: Step) -> Option<()> {
         match step {
             Step::Wait | Step::Outage => return None,
@@ -471,7 +471,7 @@ impl Turn<'_> {
     }
 
     fn fault(&mut self) {
-        // A step that needs a fault is only there while one is left.
+        // A step that needs a fault is only offered while one is left.
         *self.faults -= 1;
     }
 
@@ -487,7 +487,7 @@ impl Turn<'_> {
 
     // The caller, and submit.
 
-    /// The put of a record, which fails where one is there already: the answer is then where that stands.
+    /// The conditional put of a record. Where one exists already, the caller is answered with its state.
     fn submit(&mut self, token: bool) -> Option<()> {
         self.lane.submitted = true;
         if self.lane.row.is_some() {
@@ -510,7 +510,7 @@ impl Turn<'_> {
         Some(())
     }
 
-    /// The caller was not answered. Nothing where that changes nothing.
+    /// The caller was not answered. Returns nothing if that changes nothing.
     fn resubmit(&mut self) -> Option<()> {
         let Some(row) = &self.lane.row else { return self.submit(true) };
         let rev = row.rev;
@@ -518,7 +518,7 @@ impl Turn<'_> {
         self.lane.row.as_ref().filter(|row| row.rev > rev).map(|_| ())
     }
 
-    /// The conditional put: the one that finds no row.
+    /// A conditional put that finds no row.
     fn create(&mut self, record: Record) {
         self.check_row(&record);
         self.lane.row = Some(Hashed::row(record));
@@ -526,8 +526,8 @@ impl Turn<'_> {
 
     // The loop of every function: read, decide, write if unchanged, act.
 
-    /// Reads the row and decides on `input`. The write comes at once, as another's before it would only make this one
-    /// read and decide anew; or, where it `stalls`, at any time.
+    /// Reads the row and decides on `input`. The write follows at once, as another write between would only make this
+    /// function read and decide again; or, where it `stalls`, at any time.
     fn settle(&mut self, input: &Hashed<Input>, stalls: bool, caller: Caller) -> Option<()> {
         let now = Scenario::at(self.now);
         let Some(row) = self.lane.row.clone() else {
@@ -554,7 +554,7 @@ impl Turn<'_> {
         Some(())
     }
 
-    /// Without a row: a stop leaves one, nothing else does.
+    /// Without a row: a stop creates one, nothing else does.
     fn settle_unknown(&mut self, input: &Input, stalls: bool) -> Option<()> {
         let (now, rules) = (Scenario::at(self.now), Scenario::rules());
         match input {
@@ -598,7 +598,7 @@ impl Turn<'_> {
         }
     }
 
-    /// `input` has had its effect on what was `before`; what follows is to be done.
+    /// `input` was decided on, with the row as it was `before`; the action follows.
     fn dealt_with(&mut self, before: &Record, input: &Input, action: Option<Hashed<Action>>) {
         match input {
             Input::Stop(_) => self.lane.stopped = true,
@@ -620,7 +620,7 @@ impl Turn<'_> {
 
     // ECS.
 
-    /// Calls ECS, and tells what is learnt by it.
+    /// Calls ECS, and returns the inputs that follow.
     fn act(&mut self, action: &Action, outcome: Outcome) -> Vec<Input> {
         let now = Scenario::at(self.now);
         match action {
@@ -722,7 +722,7 @@ impl Turn<'_> {
         Some(())
     }
 
-    // What must hold.
+    // Promises.
 
     fn check_row(&mut self, row: &Record) {
         promise::of_row(row, &Scenario::rules(), |promise, is_broken| self.breaks(promise, is_broken));
@@ -740,7 +740,7 @@ impl Turn<'_> {
             never_started && self.lane.tasks.iter().any(|task| task.ran || task.is_live()),
         );
 
-        // What ends without its container's end, while it is known to live, has had its task stopped.
+        // A submission that ends while its container lives has had its task stopped.
         let alive = row
             .task_arn
             .as_deref()
@@ -775,7 +775,7 @@ impl Turn<'_> {
     }
 }
 
-/// What ended without the end of its container.
+/// Whether a submission ended without the end of its container.
 fn ended_without(row: &Record) -> bool {
     matches!(row.state, State::Lost | State::Cancelled | State::Expired | State::Rejected)
 }

@@ -1,4 +1,4 @@
-//! The real decisions keep every promise in every state that the model can come to.
+//! The real decisions keep every promise in every state that the model can reach.
 
 use std::{collections::BTreeSet, time::Instant};
 
@@ -6,7 +6,7 @@ use ecs_bridge_core::State;
 use ecs_bridge_model::{Scenario, Step, World, end_is_reached};
 use stateright::{Checker, Expectation, HasDiscoveries, Model, Path};
 
-/// Walks through every state, and says how many there were.
+/// Visits every state, and prints how many there are.
 fn holds(what: &str, scenario: Scenario) {
     let begun = Instant::now();
     let (submissions, faults) = (scenario.submissions, scenario.faults);
@@ -25,7 +25,7 @@ fn holds(what: &str, scenario: Scenario) {
     }
 }
 
-/// How it came to that.
+/// The path to a broken promise.
 fn story(path: Path<World, Step>) -> String {
     let mut story = String::new();
     for (world, step) in path.into_vec() {
