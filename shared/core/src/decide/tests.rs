@@ -139,6 +139,17 @@ fn at(version: u64, last_status: &str, containers: Vec<Container>) -> Task {
     Task { version, containers, ..task(last_status) }
 }
 
+#[test]
+fn the_timers_are_those_of_the_rules() {
+    let mut life = Life::launched(Policy::default());
+    life.now = life.record.check_at.unwrap();
+    let halved = Rules { timers: Timers::default().scaled(2.0), ..rules() };
+    let quick = decide(&life.record, &Input::Due, life.now, &halved).record.unwrap();
+    life.learn(Input::Due);
+    let wait = |record: &Record| record.check_at.unwrap().since(life.now);
+    assert_eq!(wait(&quick) * 2, wait(&life.record));
+}
+
 fn running(version: u64) -> Task {
     at(version, "RUNNING", vec![container("RUNNING", None)])
 }
