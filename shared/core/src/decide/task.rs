@@ -242,6 +242,8 @@ impl Step<'_> {
         record.attempts.push(reason);
         record.attempt = attempt;
         record.state = State::Queued;
+        // If it waited for capacity, there was some.
+        record.due = None;
         record.ran_before |= may_have_run;
         record.seen_running = false;
         record.forget_refusals();

@@ -10,7 +10,7 @@ use crate::{
     id::ProfileName,
     pool::{PoolKey, Process, Runner, TokenHash},
     profile::{CompleteOn, Policy},
-    record::{ContentHash, REPEAT, Submission},
+    record::{ContentHash, QUEUE, REPEAT, Submission},
     run_task::FrozenRequest,
     task::{
         Container,
@@ -318,6 +318,14 @@ fn what_waits_without_a_deadline_is_looked_at_each_hour() {
         assert_eq!((life.learn(Input::Blocked), life.now.since(since)), (State::Queued, 60 * MINUTE));
         assert!(life.wrote);
     }
+}
+
+#[test]
+fn a_next_attempt_does_not_wait_for_capacity_as_the_one_before_did() {
+    let waiting = Submission { policy: policy(&["SpotInterruption"]), ..submission("a") };
+    let mut life = Life::of(Record::waiting(waiting, now(), &rules()));
+    assert_eq!(life.see(stopped(2, "SpotInterruption", vec![])), State::Queued);
+    assert_eq!((life.record.attempt.get(), life.record.due.as_deref()), (2, Some(QUEUE)));
 }
 
 #[test]
