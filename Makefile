@@ -15,7 +15,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 TOOLS  := .tools
 
-FUNCTIONS := submit task-state reconcile
+FUNCTIONS := submit task-state reconcile work
 PROGRAMS  := $(foreach name,$(FUNCTIONS) ecs-bridge-cli ecs-bridge-runner,-p $(name))
 BINARIES  := $(FUNCTIONS) ecs-bridge ecs-bridge-runner
 

@@ -82,11 +82,11 @@ def test_a_hundred_and_one_items_are_refused_with_the_limit_and_leave_no_record(
 
 
 @pytest.mark.parametrize("path", ["/v1/submissions", "/v1/stops"])
-def test_a_body_above_2_mib_is_413_with_the_numbers(stack: Stack, path: str) -> None:
-    body = json.dumps({"submissions": [item("big", labels={"x": MARK + "x" * 2 * MIB})]}).encode()
+def test_a_body_above_4_mib_is_413_with_the_numbers(stack: Stack, path: str) -> None:
+    body = json.dumps({"submissions": [item("big", labels={"x": MARK + "x" * 4 * MIB})]}).encode()
     answer = stack.api.send("POST", path, body)
     assert (answer.status, answer.code) == (413, "too_large")
-    assert str(len(body)) in answer.text and str(2 * MIB) in answer.text and MARK not in answer.text
+    assert str(len(body)) in answer.text and str(4 * MIB) in answer.text and MARK not in answer.text
 
 
 def test_another_content_type_is_415(stack: Stack) -> None:

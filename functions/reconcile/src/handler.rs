@@ -1,22 +1,29 @@
-//! One run: two loops side by side, until nothing is due or the time is up.
+//! One run: three loops side by side, until nothing is due or the time is up.
 //!
 //! [`launches`](crate::launches) does what needs a launch token, [`timers`](crate::timers) everything else, so that no
-//! stop and no check waits behind a launch.
+//! stop and no check waits behind a launch. [`pools`](crate::pools) creates the runners that are missing.
 
 use std::{
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant, SystemTime},
 };
 
 use ecs_bridge_aws::{Bridge, BridgeError, Page, TableError, now, telemetry};
 use ecs_bridge_core::{
-    Action, Input, Record, State, Timestamp,
+    Action, Input, Record, State, SubmissionId, Timestamp,
     record::{QUEUE, waiting},
 };
 use serde::Serialize;
 use tokio::sync::Notify;
 
-use crate::{launches, timers};
+use crate::{
+    launches,
+    pools::{self, Pools},
+    timers,
+};
 
 /// How long a run goes on finding work; the schedule starts another every minute.
 const RUN: Duration = Duration::from_secs(55);
@@ -43,6 +50,10 @@ pub struct Report {
     pub overdue: usize,
     /// Records that could not be worked on now; they stay due.
     pub errors: usize,
+    /// Runners that were created for pools.
+    pub created: usize,
+    /// Runners that were closed, as there were more than needed.
+    pub closed: usize,
     /// Whether something that is due was left for the next run.
     pub unfinished: bool,
 }
@@ -52,6 +63,8 @@ pub struct Report {
 pub struct Reconcile {
     /// Table, ECS and rules.
     pub bridge: Bridge,
+    /// The pools of the deployment's profiles.
+    pub pools: Pools,
 }
 
 impl Reconcile {
@@ -63,10 +76,17 @@ impl Reconcile {
         // A deadline before the start is none at all: `cargo lambda watch` tells a moment in 1970.
         let left = deadline.duration_since(SystemTime::now()).map_or(RUN, |left| left.saturating_sub(MARGIN));
         let until = Instant::now() + left.min(RUN);
-        let run = Run { bridge: &self.bridge, until, at_rest: Default::default(), over: Notify::new() };
+        let run = Run {
+            bridge: &self.bridge,
+            pools: &self.pools,
+            until,
+            created: Mutex::default(),
+            at_rest: Default::default(),
+            over: Notify::new(),
+        };
         self.tell_queue().await?;
-        let (launched, served) = tokio::join!(launches::run(&run), timers::run(&run));
-        let report = launched?.and(served?);
+        let (launched, served, sized) = tokio::join!(launches::run(&run), timers::run(&run), pools::run(&run));
+        let report = launched?.and(served?).and(sized);
         telemetry::reconciled(report.repaired, report.overdue);
         tracing::info!(?report, "reconciled");
         Ok(report)
@@ -78,14 +98,17 @@ impl Reconcile {
     async fn tell_queue(&self) -> Result<(), TableError> {
         let (table, at) = (&self.bridge.table, now());
         table.look_at_launch_tokens().await?;
-        let oldest = table.due(QUEUE, at, 1, Page::default()).await?.records.pop();
-        let mut depth = if oldest.is_some() { table.count_due(QUEUE, at).await? } else { 0 };
+        let first = table.due(QUEUE, at, 1, Page::default()).await?.records.pop();
+        let mut depth = if first.is_some() { table.count_due(QUEUE, at).await? } else { 0 };
+        // Its place in the queue has a head start.
+        let first: Vec<_> = first.into_iter().map(|first| first.submission_id).collect();
+        let age = table.get_all(&first).await?.pop().map_or(Duration::ZERO, |first| at.since(first.created_at));
         let capacity = table.capacity(at);
         for profile in capacity.keys() {
             depth += table.count_due(&waiting(profile), Timestamp::MAX).await?;
         }
         let blocked = capacity.values().filter(|known| known.is_blocked()).count();
-        telemetry::queue(depth, oldest.map_or(Duration::ZERO, |oldest| at.since(oldest.check_at)), blocked);
+        telemetry::queue(depth, age, blocked);
         Ok(())
     }
 }
@@ -95,29 +118,37 @@ impl Reconcile {
 pub struct Run<'a> {
     /// Table, ECS and rules.
     pub bridge: &'a Bridge,
+    /// The pools of the deployment's profiles.
+    pub pools: &'a Pools,
+    /// Runners that were created, and are to be launched: the index does not show them yet.
+    pub created: Mutex<Vec<SubmissionId>>,
     /// When no more work is begun.
     pub until: Instant,
-    at_rest: [AtomicBool; 2],
+    at_rest: [AtomicBool; 3],
+    /// Ends every sleep.
     over: Notify,
 }
 
-/// Which of the two loops it is.
+/// Which of the loops it is.
 #[derive(Clone, Copy, Debug)]
 pub enum Loop {
     /// What needs a launch token.
     Launches,
-    /// Everything else.
+    /// Everything else that is due.
     Timers,
+    /// What waits for runners.
+    Pools,
 }
 
 impl Run<'_> {
-    /// Tells whether this loop has anything to do soon, and answers whether the run is over: it is once neither has, as
-    /// each may make work for the other.
+    /// Tells whether this loop has anything to do soon, and answers whether the run is over: it is once none has, as each
+    /// may make work for the others.
     pub fn is_over(&self, which: Loop, at_rest: bool) -> bool {
-        let [launches, timers] = &self.at_rest;
+        let [launches, timers, pools] = &self.at_rest;
         let own = match which {
             Loop::Launches => launches,
             Loop::Timers => timers,
+            Loop::Pools => pools,
         };
         own.store(at_rest, Ordering::Relaxed);
         let is_over = self.are_at_rest();
@@ -127,9 +158,16 @@ impl Run<'_> {
         is_over
     }
 
-    /// Whether neither loop had anything to do soon when it last looked.
+    /// Whether no loop had anything to do soon when it last looked.
     fn are_at_rest(&self) -> bool {
         self.at_rest.iter().all(|at_rest| at_rest.load(Ordering::Relaxed))
+    }
+
+    /// A runner was created, and is to be launched.
+    pub fn created(&self, id: SubmissionId) {
+        self.created.lock().unwrap_or_else(PoisonError::into_inner).push(id);
+        self.at_rest.iter().for_each(|at_rest| at_rest.store(false, Ordering::Relaxed));
+        self.over.notify_waiters();
     }
 
     /// Whether there is no time left to begin anything.
@@ -209,6 +247,8 @@ impl Report {
             repaired: self.repaired + other.repaired,
             overdue: self.overdue + other.overdue,
             errors: self.errors + other.errors,
+            created: self.created + other.created,
+            closed: self.closed + other.closed,
             unfinished: self.unfinished || other.unfinished,
         }
     }

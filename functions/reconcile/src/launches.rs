@@ -5,7 +5,10 @@
 use std::{
     collections::VecDeque,
     pin::pin,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -15,7 +18,7 @@ use ecs_bridge_core::{
     capacity::Capacity,
     decide,
     launch_rate::LaunchRate,
-    record::{QUEUE, REPEAT, waiting},
+    record::{QUEUE, REPEAT, RUNNERS, waiting},
 };
 use futures_util::{StreamExt, stream};
 
@@ -56,6 +59,7 @@ pub async fn run(run: &Run<'_>) -> Result<Report, TableError> {
         lanes: [QUEUE, REPEAT]
             .map(|name| Lane { partition: Partition::new(name), profile: None, is_open: true })
             .into(),
+        runners: Partition::new(RUNNERS),
         free: VecDeque::new(),
         launches: VecDeque::new(),
         unfinished: false,
@@ -143,6 +147,8 @@ struct Source<'a> {
     at_once: usize,
     /// In turns: the one read last is the last.
     lanes: VecDeque<Lane>,
+    /// Runners, which are launched when no lane has anything.
+    runners: Partition,
     /// What needs no token after all: it cannot be launched any more.
     free: VecDeque<Work>,
     /// What needs a token.
@@ -164,7 +170,8 @@ impl Source<'_> {
                 return Ok(Some(work));
             }
             if self.run.is_late() {
-                self.unfinished = !self.launches.is_empty() || self.lanes.iter().any(|lane| lane.partition.has_more());
+                let partitions = self.lanes.iter().map(|lane| &lane.partition).chain([&self.runners]);
+                self.unfinished = !self.launches.is_empty() || partitions.into_iter().any(Partition::has_more);
                 return Ok(None);
             }
             if !self.launches.is_empty() {
@@ -225,7 +232,16 @@ impl Source<'_> {
                 return Ok(true);
             }
         }
-        Ok(false)
+        let created: Vec<_> = {
+            let mut created = self.run.created.lock().unwrap_or_else(PoisonError::into_inner);
+            let first = created.len().saturating_sub(limit);
+            created.drain(first..).collect()
+        };
+        let ids = if created.is_empty() { self.runners.next(&bridge.table, limit, false).await? } else { created };
+        for record in bridge.table.get_all(&ids).await? {
+            self.sort(record, &Input::Due);
+        }
+        Ok(!ids.is_empty())
     }
 
     fn sort(&mut self, record: Record, input: &Input) {
@@ -251,7 +267,8 @@ impl Source<'_> {
 
     /// Waits until something may be due. Answers whether the run is over.
     async fn rest(&self) -> bool {
-        let next_due = self.lanes.iter().filter_map(|lane| lane.partition.next_due).min().into_iter();
+        let partitions = self.lanes.iter().map(|lane| &lane.partition).chain([&self.runners]);
+        let next_due = partitions.filter_map(|partition| partition.next_due).min().into_iter();
         let next_due = next_due.chain(self.next_probe()).min();
         let at_rest = next_due.is_none() && self.counts.under_way.load(Ordering::Relaxed) == 0;
         if self.run.is_over(Loop::Launches, at_rest) {

@@ -3,6 +3,7 @@
 mod handler;
 mod launches;
 mod partition;
+mod pools;
 mod timers;
 
 use ecs_bridge_aws::{
@@ -21,10 +22,11 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     telemetry::log();
     let mut environment = Environment::new(|name: &str| std::env::var(name).ok());
     let config = environment.config();
+    let pools = pools::Pools::read(&mut environment);
     let config = environment.finish(config)?;
 
     let metrics = Metrics::new(&config.rules.deployment);
-    let reconcile = Reconcile { bridge: Bridge::new(&Clients::from_environment(), config) };
+    let reconcile = Reconcile { bridge: Bridge::new(&Clients::from_environment(), config), pools };
     // Its role reads the index, and no record by itself.
     warm_up(async { drop(reconcile.bridge.table.due(QUEUE, Timestamp::from_millis(0), 1, Page::default()).await) })
         .await;

@@ -3,14 +3,21 @@
 use std::time::SystemTime;
 
 use aws_lambda_events::lambda_function_urls::{LambdaFunctionUrlRequest, LambdaFunctionUrlResponse};
-use ecs_bridge_aws::{Bridge, Wake};
+use ecs_bridge_aws::{
+    Bridge, Wake,
+    http::{Refusal, json_answer, json_body},
+};
 use ecs_bridge_core::{
     SubmissionId,
     api::BodyError,
     profile::{Clusters, Profiles},
 };
 
-use crate::http::{Refusal, json_answer, json_body};
+use crate::submissions::Spares;
+
+/// The limit on a body, in bytes: four times the size of 100 submissions with the longest overrides that ECS accepts. A call with
+/// longer commands, for a pool, takes fewer submissions.
+const BODY_BYTES: usize = 4 * 1024 * 1024;
 
 /// The state that the function keeps between invocations.
 #[derive(Debug)]
@@ -21,12 +28,14 @@ pub struct App {
     pub profiles: Profiles,
     /// The clusters that its roles allow.
     pub clusters: Clusters,
-    /// Reconcile, which launches what is left queued.
+    /// Wakes reconcile, which launches what is left queued.
     pub wake: Wake,
+    /// The runners of pools, as far as this process knows.
+    pub spares: Spares,
 }
 
 impl App {
-    /// Answers one request before `deadline`; every error is an answer too.
+    /// Answers one request before `deadline`. An error is an answer too.
     pub async fn handle(
         &self,
         request: LambdaFunctionUrlRequest,
@@ -47,11 +56,11 @@ impl App {
         match path {
             "/v1/submissions" => {
                 accepts("POST", method)?;
-                self.submit(&json_body(request)?, deadline).await
+                self.submit(&json_body(request, BODY_BYTES)?, deadline).await
             }
             "/v1/stops" => {
                 accepts("POST", method)?;
-                self.stop(&json_body(request)?).await
+                self.stop(&json_body(request, BODY_BYTES)?).await
             }
             "/v1/health" => {
                 accepts("GET", method)?;
@@ -91,11 +100,10 @@ fn not_found() -> Refusal {
     Refusal::new(404, "not_found", format!("no such path; known: {known}"))
 }
 
-impl From<BodyError> for Refusal {
-    fn from(error: BodyError) -> Self {
-        match error {
-            BodyError::NotJson { .. } => Self::new(400, "bad_request", error.to_string()),
-            BodyError::Envelope(message) => Self::new(422, "unprocessable", message),
-        }
+/// The refusal of a body as a whole.
+pub fn malformed(error: &BodyError) -> Refusal {
+    match error {
+        BodyError::NotJson { .. } => Refusal::new(400, "bad_request", error.to_string()),
+        BodyError::Envelope(message) => Refusal::new(422, "unprocessable", message),
     }
 }

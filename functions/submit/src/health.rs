@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use aws_lambda_events::lambda_function_urls::LambdaFunctionUrlResponse;
+use ecs_bridge_aws::http::json_answer;
 use ecs_bridge_core::{
     SubmissionId,
     profile::{CompleteOn, Profile},
@@ -11,7 +12,7 @@ use ecs_bridge_core::{
 use serde::Serialize;
 use serde_json::json;
 
-use crate::{handler::App, http::json_answer};
+use crate::handler::App;
 
 /// One thing that was checked.
 #[derive(Debug, Serialize)]
@@ -53,7 +54,7 @@ impl App {
         let (failures, warnings) = (problems(&vital), problems(&profiles));
         let (deployment, table) = (&self.bridge.rules.deployment, self.bridge.table.name());
         let checks: Vec<_> = vital.iter().chain(&profiles).collect();
-        // What a caller may have to know of the profiles: how often, and after what, a command is run again.
+        // The parts of the profiles that a caller may need: how often, and after what, a command is run again.
         let policies: BTreeMap<_, _> = self.profiles.iter().map(|(name, profile)| (name, &profile.policy)).collect();
         if failures.is_empty() {
             return json_answer(

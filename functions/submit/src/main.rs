@@ -2,22 +2,16 @@
 
 mod handler;
 mod health;
-mod http;
 mod stops;
 mod submissions;
 
-use std::error::Error;
-
 use aws_lambda_events::lambda_function_urls::LambdaFunctionUrlRequest;
 use ecs_bridge_aws::{
-    Bridge, Clients, Wake,
+    Bridge, Clients, Wake, read_profiles,
     telemetry::{self, Metrics},
     warm_up,
 };
-use ecs_bridge_core::{
-    config::Environment,
-    profile::{Clusters, Profiles},
-};
+use ecs_bridge_core::config::Environment;
 use lambda_runtime::{LambdaEvent, service_fn};
 
 use crate::handler::App;
@@ -39,6 +33,7 @@ async fn main() -> Result<(), lambda_runtime::Error> {
         bridge: Bridge::new(&clients, config),
         profiles: profiles?,
         clusters,
+        spares: Default::default(),
     };
     warm_up(async {
         let cluster = app.clusters.default_cluster();
@@ -53,33 +48,4 @@ async fn main() -> Result<(), lambda_runtime::Error> {
         Ok::<_, lambda_runtime::Error>(answer)
     };
     lambda_runtime::run(service_fn(handler)).await
-}
-
-/// Reads the profiles from `ECS_BRIDGE_PROFILES`, or from the file that `ECS_BRIDGE_PROFILES_FILE` names.
-fn read_profiles<F>(
-    environment: &mut Environment<F>,
-    clusters: &Clusters,
-) -> Result<Profiles, Box<dyn Error + Send + Sync>>
-where
-    F: Fn(&str) -> Option<String>,
-{
-    let text = match (environment.optional("ECS_BRIDGE_PROFILES"), environment.optional("ECS_BRIDGE_PROFILES_FILE")) {
-        (Some(text), None) => text,
-        (None, Some(file)) => match std::fs::read_to_string(&file) {
-            Ok(text) => text,
-            Err(error) => {
-                environment.note(format!("ECS_BRIDGE_PROFILES_FILE: {file}: {error}"));
-                return Err(error.into());
-            }
-        },
-        (None, None) | (Some(_), Some(_)) => {
-            let problem = "either ECS_BRIDGE_PROFILES or ECS_BRIDGE_PROFILES_FILE must be set";
-            environment.note(problem);
-            return Err(problem.into());
-        }
-    };
-    Profiles::parse(&text, clusters).map_err(|problems| {
-        problems.iter().for_each(|problem| environment.note(format!("profiles: {problem}")));
-        problems.join("; ").into()
-    })
 }

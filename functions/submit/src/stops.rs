@@ -1,7 +1,11 @@
 //! `POST /v1/stops`.
 
 use aws_lambda_events::lambda_function_urls::LambdaFunctionUrlResponse;
-use ecs_bridge_aws::{BridgeError, Created, now};
+use ecs_bridge_aws::{
+    BridgeError, Created,
+    http::{Refusal, json_answer},
+    now,
+};
 use ecs_bridge_core::{
     Input, Record, SubmissionId,
     api::{self, ItemAnswer, ItemError},
@@ -10,8 +14,7 @@ use futures_util::{StreamExt, stream};
 use serde_json::json;
 
 use crate::{
-    handler::App,
-    http::{Refusal, json_answer},
+    handler::{App, malformed},
     submissions::unavailable,
 };
 
@@ -21,7 +24,7 @@ const SIDE_BY_SIDE: usize = 16;
 impl App {
     /// Answers `POST /v1/stops`.
     pub async fn stop(&self, body: &[u8]) -> Result<LambdaFunctionUrlResponse, Refusal> {
-        let stops = api::stops(body)?;
+        let stops = api::stops(body).map_err(|error| malformed(&error))?;
         let answers = stream::iter(stops.submission_ids.into_iter().enumerate())
             .map(|(index, id)| self.stop_item(index, id, &stops.reason))
             .buffered(SIDE_BY_SIDE)

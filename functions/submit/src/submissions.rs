@@ -1,15 +1,19 @@
 //! `POST /v1/submissions`: record first, RunTask second.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     fmt::Display,
     time::{Duration, SystemTime},
 };
 
 use aws_lambda_events::lambda_function_urls::LambdaFunctionUrlResponse;
-use ecs_bridge_aws::{Bridge, BridgeError, Created, Settled, now, telemetry};
+use ecs_bridge_aws::{
+    Bridge, BridgeError, Created, Settled,
+    http::{Refusal, json_answer},
+    now, telemetry,
+};
 use ecs_bridge_core::{
-    Action, Input, Record, State, SubmissionId,
+    Action, Input, ProfileName, Record, State, SubmissionId,
     api::{self, ItemAnswer, ItemCode, ItemError, SubmissionItem},
     record::Submission,
 };
@@ -17,22 +21,18 @@ use futures_util::{StreamExt, stream};
 use serde_json::json;
 use tokio::sync::Mutex;
 
-use crate::{
-    handler::App,
-    http::{Refusal, json_answer},
-};
+use crate::handler::{App, malformed};
 
-/// How many submissions are worked on side by side.
+/// The number of submissions handled concurrently.
 const SIDE_BY_SIDE: usize = 32;
 
-/// How many launch tokens are taken at a time: what turns out to be known needs none, and what a call holds others miss.
+/// The number of launch tokens taken at a time. A known submission needs none, and other calls lack what this one holds.
 const TOKENS: usize = 16;
 
-/// What must be left of an invocation's time for a submission to be begun: for its writes, and a RunTask that is not
-/// answered.
+/// The time that must be left of the invocation to start a submission: enough for its writes and a RunTask that times out.
 const TO_LAUNCH: Duration = Duration::from_secs(20);
 
-/// The launch tokens of a call, taken as they are needed.
+/// The launch tokens of a call, taken as needed.
 struct Tokens<'a> {
     bridge: &'a Bridge,
     held: Mutex<Held>,
@@ -40,9 +40,9 @@ struct Tokens<'a> {
 
 struct Held {
     tokens: usize,
-    /// How many submissions have not asked for one yet.
+    /// The number of submissions that have not taken one yet.
     to_come: usize,
-    /// Whether the bucket had none left: this call does not ask again.
+    /// Whether the bucket is empty: this call takes no more.
     is_out: bool,
 }
 
@@ -67,27 +67,74 @@ impl<'a> Tokens<'a> {
         self.held.lock().await.tokens += 1;
     }
 
-    /// Gives back those that were not used.
+    /// Gives unused tokens back to the bucket.
     async fn give_back(self) {
         self.bridge.give_back(self.held.into_inner().tokens).await;
     }
 }
 
-/// What became of one submission.
+/// What a call leaves to reconcile.
+enum Left {
+    /// Nothing.
+    Nothing,
+    /// A launch.
+    Queued,
+    /// A runner, perhaps: the submission waits in the pool of this profile.
+    Waiting(ProfileName),
+}
+
+impl Left {
+    fn by(record: &Record) -> Self {
+        match (record.state == State::Queued, record.pooled.is_some(), &record.profile) {
+            (true, true, Some(profile)) => Self::Waiting(profile.clone()),
+            (true, _, _) => Self::Queued,
+            (false, _, _) => Self::Nothing,
+        }
+    }
+}
+
+/// The runners that submissions of this process were left to, since a pool was last sized.
+#[derive(Debug, Default)]
+pub struct Spares(Mutex<BTreeMap<ProfileName, (u64, u64)>>);
+
+impl Spares {
+    /// Whether fewer runners are idle or starting than `left` more submissions of a profile need. If DynamoDB does not
+    /// answer, they may be.
+    async fn lack(&self, bridge: &Bridge, profile: &ProfileName, left: u64) -> bool {
+        let row = match bridge.table.pool_row(profile).await {
+            Ok(row) => row,
+            Err(error) => {
+                tracing::warn!(%error, %profile, "the runners of a pool are not known");
+                return true;
+            }
+        };
+        let mut known = self.0.lock().await;
+        let (rev, since) = known.entry(profile.clone()).or_default();
+        if *rev != row.rev {
+            (*rev, *since) = (row.rev, 0);
+        }
+        *since += left;
+        *since > u64::from(row.spare) || left > row.spare_now()
+    }
+}
+
+/// The result for one submission.
 enum Outcome {
-    /// Recorded by this call, and taken as far as it went.
+    /// Recorded by this call, with the result of its launch.
     New(Record),
-    /// It was there already.
+    /// Known before.
     Known(Record),
 }
 
 impl App {
-    /// Answers `POST /v1/submissions` before `deadline`: what there is no time for is `unavailable`, and not begun.
+    /// Answers `POST /v1/submissions` before `deadline`. Items for which the time is too short are `unavailable`, and not
+    /// recorded.
     pub async fn submit(&self, body: &[u8], deadline: SystemTime) -> Result<LambdaFunctionUrlResponse, Refusal> {
-        let items = api::submissions(body, &self.profiles)?;
-        let wanted = items.iter().filter(|item| item.submission.is_ok()).count();
+        let items = api::submissions(body, &self.profiles).map_err(|error| malformed(&error))?;
+        let is_launched = |item: &&SubmissionItem| item.submission.as_ref().is_ok_and(|it| it.pool.is_none());
+        let wanted = items.iter().filter(is_launched).count();
         let tokens = Tokens::new(&self.bridge, wanted);
-        // Of those with one id, the first is the submission, and the others are answered by it.
+        // The first item with an id is the submission. The others are answered by its record.
         let mut ids = HashSet::new();
         let (firsts, repeats): (Vec<_>, Vec<_>) =
             items.into_iter().enumerate().partition(|(_, item)| ids.insert(item.submission_id.clone()));
@@ -98,56 +145,73 @@ impl App {
         }
         tokens.give_back().await;
         answers.sort_unstable_by_key(|(answer, _)| answer.index);
-        if answers.iter().any(|(_, left_queued)| *left_queued) {
-            self.wake.wake().await;
-        }
+        self.wake_for(answers.iter().map(|(_, left)| left)).await;
         let answers: Vec<_> = answers.into_iter().map(|(answer, _)| answer).collect();
         Ok(json_answer(200, &json!({"submissions": answers})))
     }
 
-    /// The answer to one item, and whether this call left it queued.
+    /// Wakes reconcile if there is something for it to launch.
+    async fn wake_for(&self, left: impl Iterator<Item = &Left>) {
+        let mut waiting: BTreeMap<&ProfileName, u64> = BTreeMap::new();
+        let mut is_needed = false;
+        for left in left {
+            match left {
+                Left::Nothing => {}
+                Left::Queued => is_needed = true,
+                Left::Waiting(profile) => *waiting.entry(profile).or_default() += 1,
+            }
+        }
+        for (profile, left) in waiting {
+            is_needed |= self.spares.lack(&self.bridge, profile, left).await;
+        }
+        if is_needed {
+            self.wake.wake().await;
+        }
+    }
+
+    /// The result for one item, and what this call left of it.
     async fn submit_item(
         &self,
         index: usize,
         item: SubmissionItem,
         tokens: &Tokens<'_>,
         deadline: SystemTime,
-    ) -> (ItemAnswer, bool) {
+    ) -> (ItemAnswer, Left) {
         let SubmissionItem { submission_id, submission } = item;
         let answer = |state, task_arn, error| ItemAnswer { index, submission_id, state, task_arn, error };
         let submission = match submission {
             Ok(submission) => submission,
-            Err(error) => return (answer(None, None, Some(error)), false),
+            Err(error) => return (answer(None, None, Some(error)), Left::Nothing),
         };
         if is_short(deadline) {
             let error = ItemError::new(ItemCode::Unavailable, "the call ran out of time; retry this item");
-            return (answer(None, None, Some(error)), false);
+            return (answer(None, None, Some(error)), Left::Nothing);
         }
         let (id, content_hash) = (submission.submission_id.clone(), submission.content_hash);
         match self.accept(submission, tokens).await {
             Ok(Outcome::New(record)) => {
-                let left_queued = record.state == State::Queued;
-                (answer(Some(record.state), record.task_arn, None), left_queued)
+                let left = Left::by(&record);
+                (answer(Some(record.state), record.task_arn, None), left)
             }
             Ok(Outcome::Known(record)) if record.is_same_work(&content_hash) => {
                 let record = self.resubmitted(record).await;
-                (answer(Some(record.state), record.task_arn, None), false)
+                (answer(Some(record.state), record.task_arn, None), Left::Nothing)
             }
             Ok(Outcome::Known(record)) => {
                 let message = "this id was submitted with a different command, overrides or profile";
-                (answer(Some(record.state), None, Some(ItemError::new(ItemCode::Conflict, message))), false)
+                (answer(Some(record.state), None, Some(ItemError::new(ItemCode::Conflict, message))), Left::Nothing)
             }
-            Err(error) => (answer(None, None, Some(unavailable(&id, &error))), false),
+            Err(error) => (answer(None, None, Some(unavailable(&id, &error))), Left::Nothing),
         }
     }
 
-    /// What becomes of a known record that its caller sent again.
+    /// Brings the timer of a resubmitted record forward if needed, and returns the record.
     async fn resubmitted(&self, record: Record) -> Record {
         match self.bridge.settle(record.clone(), Input::Resubmitted).await {
             Ok(record) => record,
             Err(error) => {
-                // It is recorded, and due in any case.
-                tracing::warn!(submission_id = %record.submission_id, %error, "its timer was not brought forward");
+                // The record is due in any case.
+                tracing::warn!(submission_id = %record.submission_id, %error, "failed to bring the timer of a resubmitted record forward");
                 record
             }
         }
@@ -155,14 +219,16 @@ impl App {
 
     /// Records a submission and, with a token, launches it.
     ///
-    /// A crash after the record is written leaves it due: `queued` at once, `launching` when its claim has run out.
+    /// After a crash the record is due: `queued` at once, `launching` when its claim has expired.
     ///
     /// # Errors
-    /// If DynamoDB does not take the record, or what came of its launch. The caller retries, and that brings the timer
-    /// of its unanswered launch forward.
+    /// If DynamoDB does not accept the record, or the result of its launch. The caller retries, and that brings the timer of
+    /// its unanswered launch forward.
     async fn accept(&self, submission: Submission, tokens: &Tokens<'_>) -> Result<Outcome, BridgeError> {
-        let is_blocked = || self.bridge.is_blocked(&submission.profile);
-        let mut has_token = !is_blocked() && tokens.take().await;
+        // What a runner takes needs no launch.
+        let is_pooled = submission.pool.is_some();
+        let is_blocked = || !is_pooled && self.bridge.is_blocked(&submission.profile);
+        let mut has_token = !is_pooled && !is_blocked() && tokens.take().await;
         // Who takes tokens sees what has no capacity.
         let is_blocked = is_blocked();
         if is_blocked && has_token {
@@ -192,14 +258,14 @@ impl App {
     }
 }
 
-/// Whether there is too little time left to begin a launch. A deadline in the past is none at all: `cargo lambda watch`
-/// tells a moment in 1970.
+/// Whether the time left is too short for a launch. A deadline in the past counts as none: that of `cargo lambda watch` is
+/// in 1970.
 fn is_short(deadline: SystemTime) -> bool {
     deadline.duration_since(SystemTime::now()).is_ok_and(|left| left < TO_LAUNCH)
 }
 
-/// The error of an item that DynamoDB did not take.
+/// The error of an item that DynamoDB did not accept.
 pub fn unavailable(submission_id: &SubmissionId, error: &impl Display) -> ItemError {
-    tracing::error!(%submission_id, %error, "an item was not accepted");
+    tracing::error!(%submission_id, %error, "failed to record an item");
     ItemError::new(ItemCode::Unavailable, "DynamoDB is unavailable; retry this item")
 }

@@ -145,6 +145,24 @@ impl Bridge {
         Ok(written.then_some(settled))
     }
 
+    /// As [`decide`](Self::decide), but on this record only: the record as written; nothing if that came to no write, or
+    /// another was quicker.
+    ///
+    /// # Errors
+    /// As of [`decide`](Self::decide).
+    pub async fn attempt(&self, record: &Record, input: &Input) -> Result<Option<Record>, TableError> {
+        let at = now();
+        let decision = decide(record, input, at, &self.rules);
+        telemetry::raised(record, decision.alarm);
+        let Some(next) = decision.record else { return Ok(None) };
+        telemetry::decided(record, input, at);
+        let written = self.table.update(record, &next).await?;
+        if written.is_ok() {
+            telemetry::written(record, &next, now());
+        }
+        Ok(written.is_ok().then_some(next))
+    }
+
     async fn decide_and_write(&self, mut record: Record, input: &Input) -> Result<(Settled, bool), TableError> {
         loop {
             let at = now();

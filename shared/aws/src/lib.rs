@@ -6,6 +6,8 @@
 mod bridge;
 mod clients;
 mod ecs;
+pub mod http;
+mod profiles;
 mod table;
 pub mod telemetry;
 mod wake;
@@ -13,5 +15,6 @@ mod wake;
 pub use bridge::{Bridge, BridgeError, Settled, now};
 pub use clients::{Clients, warm_up};
 pub use ecs::{DESCRIBED, Described, Ecs, EcsError};
-pub use table::{Created, DueRecord, Page, Table, TableError};
+pub use profiles::read_profiles;
+pub use table::{Created, DueRecord, Page, Ranked, Table, TableError};
 pub use wake::Wake;

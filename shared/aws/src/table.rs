@@ -1,4 +1,6 @@
-//! The table: records by key, the `due` index, and the launch rate's bucket.
+//! The table: records by key, the `due` index, and the launch rate's bucket. Pools have a module of their own.
+
+mod pool;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -10,7 +12,11 @@ use aws_sdk_dynamodb::{
     Client, Config,
     config::retry::RetryConfig,
     error::{ProvideErrorMetadata, SdkError},
-    operation::{put_item::PutItemError, query::builders::QueryFluentBuilder, update_item::UpdateItemError},
+    operation::{
+        put_item::PutItemError,
+        query::builders::QueryFluentBuilder,
+        update_item::{UpdateItemError, builders::UpdateItemFluentBuilder},
+    },
     types::{AttributeValue, KeysAndAttributes, ReturnValue, ReturnValuesOnConditionCheckFailure, Select},
 };
 use ecs_bridge_core::{
@@ -19,6 +25,8 @@ use ecs_bridge_core::{
     launch_rate::{self, Bucket, LaunchRate, Taken},
 };
 use serde_dynamo::aws_sdk_dynamodb_1::{from_item, to_item};
+
+pub use pool::Ranked;
 
 type Item = HashMap<String, AttributeValue>;
 
@@ -38,6 +46,9 @@ const KEY: &str = "submission_id";
 
 /// What the attributes of the launch rate's row begin with that hold a profile's capacity.
 const CAPACITY: &str = "capacity/";
+
+/// What the attributes of that row begin with that name the profiles with a pool.
+const POOL: &str = "pool/";
 
 /// How long what was seen of it may be acted on.
 const CAPACITY_KNOWN: Duration = Duration::from_secs(60);
@@ -122,6 +133,7 @@ struct Launches {
     bucket: Option<Bucket>,
     /// By profile; those that never lacked capacity are not in it.
     capacity: BTreeMap<ProfileName, Capacity>,
+    pools: Vec<ProfileName>,
     seen_at: Timestamp,
 }
 
@@ -239,7 +251,7 @@ impl Table {
         let (old, mut new) = (write(before)?, write(after)?);
         let nonce = nonce();
         new.insert(NONCE.to_owned(), nonce.clone());
-        let mut request = self
+        let request = self
             .client
             .update_item()
             .table_name(&self.name)
@@ -248,25 +260,7 @@ impl Table {
             .expression_attribute_names("#rev", "rev")
             .expression_attribute_values(":before", AttributeValue::N(before.rev.to_string()))
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-        let (mut set, mut remove) = (Vec::new(), Vec::new());
-        for name in old.keys().filter(|name| !new.contains_key(*name)) {
-            remove.push(format!("#{name}"));
-            request = request.expression_attribute_names(format!("#{name}"), name);
-        }
-        for (name, value) in new {
-            if old.get(&name) != Some(&value) {
-                set.push(format!("#{name} = :{name}"));
-                request = request
-                    .expression_attribute_names(format!("#{name}"), &name)
-                    .expression_attribute_values(format!(":{name}"), value);
-            }
-        }
-        // `rev` always differs, so that there is something to set.
-        let mut expression = format!("SET {}", set.join(", "));
-        if !remove.is_empty() {
-            expression = format!("{expression} REMOVE {}", remove.join(", "));
-        }
-        match request.update_expression(expression).send().await {
+        match difference(request, &old, new).send().await {
             Ok(_) => Ok(Ok(())),
             Err(SdkError::ServiceError(ref error))
                 if let UpdateItemError::ConditionalCheckFailedException(found) = error.err() =>
@@ -468,9 +462,35 @@ impl Table {
         let capacity = row.into_iter().flatten().filter_map(|(name, value)| {
             Some((name.strip_prefix(CAPACITY)?.parse().ok()?, capacity(value.as_m().ok()?)?))
         });
-        let launches = Launches { bucket, capacity: capacity.collect(), seen_at: crate::now() };
+        let names = row.into_iter().flatten().map(|(name, _)| name.strip_prefix(POOL));
+        let mut pools: Vec<ProfileName> = names.filter_map(|name| name?.parse().ok()).collect();
+        pools.sort();
+        let launches = Launches { bucket, capacity: capacity.collect(), pools, seen_at: crate::now() };
         *self.launches.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = launches;
     }
+}
+
+/// An update that sets and removes what differs between `old` and `new`. Attributes that are the same in both are not
+/// named. At least one must be to be set: `rev` always is.
+fn difference(mut request: UpdateItemFluentBuilder, old: &Item, new: Item) -> UpdateItemFluentBuilder {
+    let (mut set, mut remove) = (Vec::new(), Vec::new());
+    for name in old.keys().filter(|name| !new.contains_key(*name)) {
+        remove.push(format!("#{name}"));
+        request = request.expression_attribute_names(format!("#{name}"), name);
+    }
+    for (name, value) in new {
+        if old.get(&name) != Some(&value) {
+            set.push(format!("#{name} = :{name}"));
+            request = request
+                .expression_attribute_names(format!("#{name}"), &name)
+                .expression_attribute_values(format!(":{name}"), value);
+        }
+    }
+    let mut expression = format!("SET {}", set.join(", "));
+    if !remove.is_empty() {
+        expression = format!("{expression} REMOVE {}", remove.join(", "));
+    }
+    request.update_expression(expression)
 }
 
 /// Marks a row with the write that it stems from.

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use ecs_bridge_core::{Alarm, Deployment, Input, LaunchAnswer, Record, State, Timestamp, task_id};
+use ecs_bridge_core::{Alarm, Deployment, Input, LaunchAnswer, Record, State, SubmissionId, Timestamp, task_id};
 use metrics::{Unit, counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_cloudwatch_embedded::{Builder, Collector};
 use tracing::{Level, level_filters::LevelFilter};
@@ -71,6 +71,22 @@ pub fn accepted(record: &Record) {
     counter!("Submissions").increment(1);
 }
 
+/// A caller of the work function is not the runner that it claims to be.
+pub fn refused_runner(submission_id: &SubmissionId, reason: &str) {
+    tracing::warn!(%submission_id, reason, "refused a caller of the work function");
+    counter!("RunnersRefused").increment(1);
+}
+
+/// The pools together: submissions that wait, runners that start, idle ones, busy ones, and pools whose runners have failed
+/// to start for long.
+pub fn pools(waiting: u32, [starting, idle, busy]: [u32; 3], failing: usize) {
+    gauge!("PoolWaiting").set(f64::from(waiting));
+    gauge!("RunnersStarting").set(f64::from(starting));
+    gauge!("RunnersIdle").set(f64::from(idle));
+    gauge!("RunnersBusy").set(f64::from(busy));
+    gauge!("PoolsFailing").set(failing as f64);
+}
+
 /// How many submissions wait for a launch, for how long the oldest has been due, and how many profiles have no capacity.
 pub fn queue(depth: usize, age: Duration, blocked: usize) {
     gauge!("QueueDepth").set(depth as f64);
@@ -108,6 +124,10 @@ pub(crate) fn written(from: &Record, to: &Record, now: Timestamp) {
         stop_code = to.stop_code,
         "transition"
     );
+    if to.runner.is_some() {
+        // Nobody's submission.
+        return;
+    }
     if to.state == State::Running {
         histogram!("SubmissionToStart").record(to.started_at.unwrap_or(now).since(to.created_at));
     }

@@ -7,7 +7,7 @@ mod support;
 use ecs_bridge_core::{
     Input, LaunchAnswer, ProfileName, Record, State, Task, api,
     decide::PoolInput,
-    pool::{PoolKey, Process, Runner, TokenHash},
+    pool::{Pool, PoolKey, Process, Runner, TokenHash},
     record::Submission,
 };
 use serde_json::{Map, json};
@@ -20,9 +20,12 @@ fn process() -> Process {
     Process { runner_id: submission_id(RUNNER), incarnation }
 }
 
+fn pool_of() -> Pool {
+    serde_json::from_value(json!({"max": 5})).unwrap()
+}
+
 fn key() -> PoolKey {
-    let pool = serde_json::from_value(json!({"max": 5})).unwrap();
-    PoolKey::of(&ProfileName::default_profile(), &Map::new(), "main", &pool)
+    PoolKey::of(&ProfileName::default_profile(), &Map::new(), "main", &pool_of())
 }
 
 fn submission(id: &str) -> Submission {
@@ -34,16 +37,7 @@ fn submission(id: &str) -> Submission {
 /// A runner that asks for work.
 async fn runner(deployment: &Deployment) -> Record {
     let bridge = &deployment.bridge;
-    let runner = Runner {
-        key: key(),
-        token: TokenHash::of("secret"),
-        commands: 9,
-        incarnation: None,
-        serves: None,
-        served: 0,
-        closing: false,
-        polled_at: None,
-    };
+    let runner = Runner { commands: 9, ..Runner::new(key(), TokenHash::of("secret"), &pool_of()) };
     let submission = Submission { submission_id: submission_id(RUNNER), ..submission("stands-in") };
     let record = Record::runner(submission, runner, ecs_bridge_aws::now(), &bridge.rules);
     bridge.table.create(&record).await.unwrap();

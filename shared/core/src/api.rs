@@ -9,7 +9,9 @@ use serde_json::{Map, Value};
 
 use crate::{
     id::{ProfileName, SubmissionId},
-    profile::{Profiles, RequestError},
+    pool::{RUNNER_PREFIX, is_runner},
+    priority::{InvalidPriority, Priority},
+    profile::{Profiles, Request, RequestError},
     record::{ContentHash, LABEL_BYTES, Submission},
     state::State,
     time::Timestamp,
@@ -159,7 +161,14 @@ fn items(envelope: &mut Map<String, Value>, member: &str) -> Result<Vec<Value>, 
 
 fn submission_id(value: Value) -> Result<SubmissionId, ItemError> {
     let Value::String(id) = value else { return Err(ItemError::invalid("submission_id must be a string")) };
-    id.try_into().map_err(|error: crate::id::InvalidName| ItemError::invalid(error.to_string()))
+    let id: SubmissionId =
+        id.try_into().map_err(|error: crate::id::InvalidName| ItemError::invalid(error.to_string()))?;
+    if is_runner(&id) {
+        return Err(ItemError::invalid(format!(
+            "submission_id must not begin with {RUNNER_PREFIX}, as the ids of runners do"
+        )));
+    }
+    Ok(id)
 }
 
 fn submission_item(item: Value, profiles: &Profiles) -> SubmissionItem {
@@ -190,9 +199,10 @@ fn submission(
     };
     let launch_deadline = launch_deadline(members.remove("launch_deadline"))?;
     let labels = labels(members.remove("labels"))?;
+    let priority = priority(members.remove("priority"))?;
     if !members.is_empty() {
         return Err(ItemError::invalid(
-            "unknown members; known are submission_id, command, profile, overrides, launch_deadline and labels",
+            "unknown members; known are submission_id, command, profile, overrides, launch_deadline, labels and priority",
         ));
     }
     let Some(profile) = profiles.get(&profile_name) else {
@@ -209,10 +219,13 @@ fn submission(
     if names_own_command {
         return Err(ItemError::invalid("the command of the profile's container must be in command, not in overrides"));
     }
-    let (request, cluster) = profile.request(&command, &overrides).map_err(|error| {
+    let Request { frozen, cluster, pool } = profile.request(&command, &overrides).map_err(|error| {
         let code = match &error {
             RequestError::NotAllowed(_) | RequestError::UnknownCluster(_) => ItemCode::OverrideNotAllowed,
-            RequestError::Malformed(_) | RequestError::TooLong(_) | RequestError::TooLarge(_) => ItemCode::Invalid,
+            RequestError::Malformed(_)
+            | RequestError::TooLong(_)
+            | RequestError::TooMuchWork(_)
+            | RequestError::TooLarge(_) => ItemCode::Invalid,
         };
         ItemError::new(code, error.to_string())
     })?;
@@ -223,11 +236,11 @@ fn submission(
         profile: profile_name,
         submission_id,
         cluster,
-        request,
+        request: frozen,
         labels,
         launch_deadline,
-        priority: 0,
-        pool: None,
+        priority,
+        pool,
     })
 }
 
@@ -263,6 +276,11 @@ fn launch_deadline(value: Option<Value>) -> Result<Option<Timestamp>, ItemError>
             None => Err(ItemError::invalid("launch_deadline must be a whole number of milliseconds since 1970")),
         },
     }
+}
+
+fn priority(value: Option<Value>) -> Result<Priority, ItemError> {
+    let priority = value.map(|value| serde_json::from_value(value).map_err(|_| InvalidPriority));
+    Ok(priority.transpose().map_err(|error| ItemError::invalid(error.to_string()))?.unwrap_or_default())
 }
 
 fn labels(value: Option<Value>) -> Result<BTreeMap<String, String>, ItemError> {
@@ -360,6 +378,10 @@ mod tests {
                 Invalid,
                 "201 bytes",
             ),
+            (json!({"submission_id": "runner-a", "command": ["true"]}), Invalid, "must not begin with runner-"),
+            (json!({"submission_id": "a", "command": ["true"], "priority": 1000}), Invalid, "from 0 to 999"),
+            (json!({"submission_id": "a", "command": ["true"], "priority": -1}), Invalid, "from 0 to 999"),
+            (json!({"submission_id": "a", "command": ["true"], "priority": "1"}), Invalid, "from 0 to 999"),
             (json!({"submission_id": "a", "command": ["true"], "comand": []}), Invalid, "unknown members"),
         ] {
             let (seen, message) = error(value.clone());

@@ -55,6 +55,18 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
         })
     }
 
+    /// A variable that is `true` or `false`; the latter if it is absent.
+    pub fn flag(&mut self, name: &str) -> bool {
+        match self.optional(name).as_deref() {
+            Some("true") => true,
+            None | Some("false") => false,
+            Some(_) => {
+                self.note(format!("{name} must be true or false"));
+                false
+            }
+        }
+    }
+
     /// Notes a problem.
     pub fn note(&mut self, problem: impl Into<String>) {
         self.problems.push(problem.into());

@@ -11,6 +11,7 @@ pub mod event;
 pub mod id;
 pub mod launch_rate;
 pub mod pool;
+pub mod priority;
 pub mod profile;
 pub mod record;
 pub mod rules;

@@ -1,9 +1,9 @@
 //! Pools: profiles whose containers are runners, which wait for commands and pull them from the table.
 //!
-//! A waiting submission and a runner are rows like any other, with [`Waiting`], [`Taken`] or [`Runner`] beside them. How
-//! they change is [`crate::decide`]'s; here are their parts, who may ask for work, and how many runners a pool needs.
+//! A waiting submission and a runner are rows like any other, with [`Pooled`] or [`Runner`] beside them. How they change is
+//! [`crate::decide`]'s; here are their parts, and how many runners a pool needs.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, io, time::Duration};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,12 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     id::{InvalidName, ProfileName, SubmissionId},
-    record::canonical,
+    priority::Priority,
+    profile::Policy,
+    record::{ContentHash, Record, Submission, canonical},
+    rules::{Rules, Timers},
+    run_task::FrozenRequest,
+    state::State,
     time::Timestamp,
 };
 
@@ -22,17 +27,12 @@ pub const RUNNER_PREFIX: &str = "runner-";
 /// How many bytes of JSON the command and environment of a waiting submission may take. They do not travel in RunTask.
 pub const WORK_BYTES: usize = 64 * 1024;
 
-/// For how long a created runner is counted by its id: the index may not show it yet.
-pub const CREATED_COUNTED: Duration = Duration::from_secs(600);
-
-/// How long an idle runner counts as idle after it asked, by a time that its row notes every minute.
-const IDLE_COUNTED: Duration = Duration::from_secs(120);
-
-/// How long a submission may wait while runners are idle before it gets one of its own.
-const PASSED_OVER: Duration = Duration::from_secs(10);
-
-/// The minutes over which the busiest one sets how many runners are kept idle.
+/// The minutes of which the busiest one sets how many runners are kept idle.
 const RING: usize = 15;
+
+/// The runners that are created at most before the first batches of the last minutes are forgotten: their ids are read
+/// with each round of sizing.
+const CREATED_AT_ONCE: u32 = 1000;
 
 /// The `pool` object of a profile.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -109,7 +109,7 @@ impl PoolKey {
         Self(format!("{profile}#{hash}"))
     }
 
-    /// The partition of the index `pool` for the submissions that wait.
+    /// The partition of the index `pool` for the submissions that wait, in the order of their rank.
     pub fn waiting(&self) -> String {
         self.0.clone()
     }
@@ -198,6 +198,8 @@ pub struct Runner {
     pub token: TokenHash,
     /// How many commands it runs before it ends.
     pub commands: u32,
+    /// Milliseconds after which it asks again where there is nothing to do.
+    pub interval_ms: u32,
     /// The process that asked first; any other is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incarnation: Option<Incarnation>,
@@ -213,6 +215,27 @@ pub struct Runner {
     /// When it last asked for work, to the minute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub polled_at: Option<Timestamp>,
+    /// Since when it has had nothing to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_since: Option<Timestamp>,
+}
+
+impl Runner {
+    /// A runner that has not been launched.
+    pub fn new(key: PoolKey, token: TokenHash, pool: &Pool) -> Self {
+        Self {
+            key,
+            token,
+            commands: pool.commands_per_container,
+            interval_ms: pool.take_interval_ms,
+            incarnation: None,
+            serves: None,
+            served: 0,
+            closing: false,
+            polled_at: None,
+            idle_since: None,
+        }
+    }
 }
 
 /// Whether an id is a runner's.
@@ -220,24 +243,78 @@ pub fn is_runner(id: &SubmissionId) -> bool {
     id.as_str().starts_with(RUNNER_PREFIX)
 }
 
-/// The id of a new runner, from a random number.
-///
-/// # Errors
-/// Never: the prefix and 32 digits are a valid id.
-pub fn runner_id(random: u128) -> Result<SubmissionId, InvalidName> {
-    format!("{RUNNER_PREFIX}{random:032x}").parse()
+/// What the runners of a pool are launched with: the part of its profile that a pool key stands for, so that what was
+/// submitted under an earlier version of the profile still gets its runners.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spec {
+    /// The profile's own RunTask request, without a command.
+    pub run_task: FrozenRequest,
+    /// The container of the runner program.
+    pub container_name: String,
+    /// The cluster, by name or ARN.
+    pub cluster: String,
+    /// The profile's policy.
+    pub policy: Policy,
+    /// The profile's pool.
+    pub pool: Pool,
 }
 
-/// The sort key of the index `pool`: higher priorities first, then older submissions.
-pub fn rank(priority: i32, created_at: Timestamp) -> i64 {
-    // 2^43 milliseconds last until the year 2248; a priority of 20 bits and those fit.
-    const SPAN: i64 = 1 << 43;
-    let at = i64::try_from(created_at.millis()).unwrap_or(SPAN - 1).min(SPAN - 1);
-    -i64::from(priority) * SPAN + at
+/// How a runner reaches the work function.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WorkAddress {
+    /// The function's URL.
+    Url(String),
+    /// The function's ARN, for direct invocation.
+    Function(String),
 }
 
-/// How far priorities reach, up and down.
-pub const PRIORITIES: i32 = 500_000;
+impl Spec {
+    /// The row of a new runner, whose secret is `token`.
+    ///
+    /// # Errors
+    /// If the stored bytes are not a request.
+    pub fn runner(
+        &self,
+        (submission_id, key, profile): (SubmissionId, PoolKey, ProfileName),
+        token: &str,
+        work: &WorkAddress,
+        now: Timestamp,
+        rules: &Rules,
+    ) -> io::Result<Record> {
+        let (variable, address) = match work {
+            WorkAddress::Url(url) => ("ECS_BRIDGE_WORK_URL", url),
+            WorkAddress::Function(arn) => ("ECS_BRIDGE_WORK_FUNCTION", arn),
+        };
+        let interval = self.pool.take_interval_ms.to_string();
+        let variables = [
+            (variable, address.as_str()),
+            ("ECS_BRIDGE_RUNNER_ID", submission_id.as_str()),
+            ("ECS_BRIDGE_RUNNER_TOKEN", token),
+            ("ECS_BRIDGE_TAKE_INTERVAL_MS", &interval),
+        ];
+        let request = self.run_task.for_runner(&self.container_name, &self.pool.runner, &variables)?;
+        let submission = Submission {
+            submission_id,
+            content_hash: ContentHash::of(&self.pool.runner, &Value::Null, &profile),
+            profile,
+            container_name: self.container_name.clone(),
+            cluster: self.cluster.clone(),
+            policy: self.policy.clone(),
+            request,
+            labels: BTreeMap::new(),
+            launch_deadline: Some(now.plus(rules.timers.runner_launch)),
+            priority: Priority::default(),
+            pool: None,
+        };
+        let runner = Runner::new(key, TokenHash::of(token), &self.pool);
+        Ok(Record::runner(submission, runner, now, rules))
+    }
+}
+
+/// The key of a pool's row. No submission can have it: `#` is in no id.
+pub fn row_key(profile: &ProfileName) -> String {
+    format!("#pool/{profile}")
+}
 
 /// A pool's row, `#pool/<profile>`: what operators have set, and what sizing needs to know from round to round.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -260,41 +337,77 @@ pub struct PoolRow {
     /// When.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changed_at: Option<Timestamp>,
-    /// The runners of the last ten minutes, and when they were created.
+    /// What the pool keys stand for that are in use: the current one, and those of earlier versions of the profile as long
+    /// as anything waits or runs under them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub created: BTreeMap<SubmissionId, Timestamp>,
+    pub specs: BTreeMap<PoolKey, Spec>,
+    /// The runners that were created lately, of all keys.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub batches: Vec<Batch>,
+    /// How many submissions were ever taken, and how many of them found a runner idle. Raised by the work function,
+    /// whatever the `rev`, and written by nobody else.
+    #[serde(default)]
+    pub taken: u64,
+    /// See [`taken`](Self::taken).
+    #[serde(default)]
+    pub found_idle: u64,
+    /// `taken` when the pool was last sized.
+    #[serde(default)]
+    pub counted: u64,
     /// How many submissions were taken in each of the last 15 minutes, by the minute modulo 15.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub taken: Vec<u32>,
-    /// The minute of the last count in `taken`, since the epoch.
+    pub minutes: Vec<u32>,
+    /// The minute of the last count in `minutes`, since the epoch.
     #[serde(default)]
     pub minute: u64,
     /// How many runners were idle or starting, beyond what waited, when the pool was last sized.
     #[serde(default)]
     pub spare: u32,
-    /// When the pool was last sized.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sized_at: Option<Timestamp>,
     /// Since when its runners have failed to start, without a success.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failing_since: Option<Timestamp>,
+    /// Why the last of them failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
 }
 
-/// The key of a pool's row. No submission can have it: `#` is in no id.
-pub fn row_key(profile: &ProfileName) -> String {
-    format!("#pool/{profile}")
+/// Runners that one round of sizing created. Their ids are written before their rows, so that no round that follows
+/// counts one too few.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Batch {
+    /// A random number of 96 bits, in hexadecimal.
+    pub base: String,
+    /// How many.
+    pub runners: u32,
+    /// Their pool key.
+    pub key: PoolKey,
+    /// When.
+    pub at: Timestamp,
 }
 
-/// What a round of sizing counts.
+impl Batch {
+    /// A batch with a random number, of which 96 bits are used.
+    pub fn new(random: u128, runners: u32, key: PoolKey, at: Timestamp) -> Self {
+        Self { base: format!("{:024x}", random >> 32), runners, key, at }
+    }
+
+    /// The ids of its runners. None if the row holds something else than a batch.
+    pub fn ids(&self) -> Vec<SubmissionId> {
+        let ids = (0..self.runners).map(|nth| format!("{RUNNER_PREFIX}{}{nth:08x}", self.base).parse());
+        ids.collect::<Result<_, InvalidName>>().unwrap_or_default()
+    }
+}
+
+/// What a round of sizing counts under one key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Count {
     /// Submissions that wait.
     pub waiting: u32,
-    /// Those of them that have waited for more than 10 s.
+    /// Those of them that have waited for longer than [`Timers::passed_over`].
     pub passed_over: u32,
     /// Runners that have not asked for work yet.
     pub starting: u32,
-    /// Runners that serve nothing and asked within 2 minutes.
+    /// Runners that serve nothing and asked lately.
     pub idle: u32,
     /// Runners that serve a submission.
     pub busy: u32,
@@ -302,77 +415,174 @@ pub struct Count {
     pub alive: u32,
 }
 
+/// What a runner's row tells of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// It is not launched, or has not asked for work yet.
+    Starting,
+    /// It serves nothing, and asked lately.
+    Idle,
+    /// It serves a submission.
+    Busy,
+    /// It gets no more work, or has stopped asking.
+    Closing,
+}
+
+impl Runner {
+    /// What its row tells, if it is not over.
+    pub fn phase(&self, now: Timestamp, timers: &Timers) -> Phase {
+        // `polled_at` is noted every third of `silent_after`.
+        let counts_for = timers.silent_after * 2 / 3;
+        match (&self.serves, self.polled_at) {
+            _ if self.closing => Phase::Closing,
+            (Some(_), _) => Phase::Busy,
+            (None, None) => Phase::Starting,
+            (None, Some(polled_at)) if now.since(polled_at) <= counts_for => Phase::Idle,
+            (None, Some(_)) => Phase::Closing,
+        }
+    }
+}
+
 impl Count {
     /// Counts one runner that is not over.
-    pub fn runner(&mut self, runner: &Runner, now: Timestamp) {
+    pub fn runner(&mut self, phase: Phase) {
         self.alive += 1;
-        match (&runner.serves, runner.polled_at) {
-            _ if runner.closing => {}
-            (Some(_), _) => self.busy += 1,
-            (None, None) => self.starting += 1,
-            (None, Some(polled_at)) => self.idle += u32::from(now.since(polled_at) <= IDLE_COUNTED),
+        match phase {
+            Phase::Starting => self.starting += 1,
+            Phase::Idle => self.idle += 1,
+            Phase::Busy => self.busy += 1,
+            Phase::Closing => {}
         }
     }
 
-    /// Counts one submission that waits.
-    pub fn waiting(&mut self, since: Timestamp, now: Timestamp) {
+    /// Counts one submission that has waited since `since`.
+    pub fn waiting(&mut self, since: Timestamp, now: Timestamp, timers: &Timers) {
         self.waiting += 1;
-        self.passed_over += u32::from(now.since(since) > PASSED_OVER);
+        self.passed_over += u32::from(now.since(since) > timers.passed_over);
     }
 }
 
-/// What a round of sizing does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a round of sizing does under one key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sizing {
     /// How many runners to create.
     pub create: u32,
-    /// How many idle runners to close, those that have been idle for longer than `idle_timeout`.
+    /// How many idle runners to close: those that have been idle for longer than `idle_timeout`.
     pub close: u32,
+    /// How many idle runners to close at once: there are more than `max`.
+    pub excess: u32,
     /// How many runners remain for submissions that are still to come.
     pub spare: u32,
+    /// How many runners are wanted in all.
+    pub wanted: u32,
 }
 
 impl PoolRow {
-    /// The number of runners at most.
+    /// The number of runners at most, of all keys together.
     pub fn max(&self, pool: &Pool) -> u32 {
         self.max.unwrap_or(pool.max)
     }
 
     /// How many idle runners to keep: `min_idle`, or what was taken in the busiest minute of the last 15 if that is more.
     pub fn idle_target(&self, pool: &Pool) -> u32 {
-        let busiest = self.taken.iter().copied().max().unwrap_or_default();
+        let busiest = self.minutes.iter().copied().max().unwrap_or_default();
         self.min_idle.unwrap_or(pool.min_idle).max(busiest)
     }
 
-    /// Counts `taken` submissions of this minute, and forgets the minutes that are too long ago.
-    pub fn count_taken(&mut self, taken: u32, now: Timestamp) {
-        let minute = now.millis() / 60_000;
-        self.taken.resize(RING, 0);
+    /// How many submissions were taken in the last 15 minutes.
+    pub fn taken_lately(&self) -> u32 {
+        self.minutes.iter().sum()
+    }
+
+    /// Counts what was taken since the last round to this minute, and forgets the minutes that are too long ago.
+    pub fn count_taken(&mut self, now: Timestamp, timers: &Timers) {
+        let taken = u32::try_from(self.taken.saturating_sub(self.counted)).unwrap_or(u32::MAX);
+        self.counted = self.taken;
+        let minute = now.millis() / u64::try_from(timers.minute.as_millis()).unwrap_or(u64::MAX).max(1);
+        if taken == 0 && self.minutes.iter().all(|&count| count == 0) {
+            // Nothing to count or to forget: the row needs no write.
+            return;
+        }
+        self.minutes.resize(RING, 0);
         for passed in (self.minute + 1..=minute).rev().take(RING) {
-            if let Some(slot) = self.taken.get_mut(slot(passed)) {
+            if let Some(slot) = self.minutes.get_mut(slot(passed)) {
                 *slot = 0;
             }
         }
         self.minute = self.minute.max(minute);
-        if let Some(slot) = self.taken.get_mut(slot(minute)) {
+        if let Some(slot) = self.minutes.get_mut(slot(minute)) {
             *slot = slot.saturating_add(taken);
         }
     }
 
-    /// How many runners to create and to close: `wanted = min(max, busy + waiting + idle_target)`.
-    pub fn size(&self, pool: &Pool, count: &Count) -> Sizing {
-        let (max, idle_target) = (self.max(pool), self.idle_target(pool));
+    /// How many runners remain for new submissions, as far as is known since the last round.
+    pub fn spare_now(&self) -> u64 {
+        u64::from(self.spare).saturating_sub(self.taken.saturating_sub(self.counted))
+    }
+
+    /// How many runners to create and to close under a key, `wanted = min(max, busy + waiting + idle_target)`. `others` is
+    /// how many runners of other keys are not over, and `is_current` whether new submissions get this key.
+    pub fn size(&self, pool: &Pool, count: &Count, others: u32, is_current: bool, now: Timestamp) -> Sizing {
+        let max = self.max(pool).saturating_sub(others);
+        let idle_target = if is_current { self.idle_target(pool) } else { 0 };
+        let excess = count.alive.saturating_sub(max).min(count.idle);
         if self.paused {
-            return Sizing { create: 0, close: 0, spare: 0 };
+            return Sizing { excess, wanted: count.busy, ..Sizing::default() };
         }
         let wanted = max.min(count.busy + count.waiting + idle_target);
         // Idle runners that leave a submission waiting for so long do not take it.
         let idle = count.idle.saturating_sub(count.passed_over);
         let counted = count.starting + idle + count.busy;
-        let create = wanted.saturating_sub(counted).min(max.saturating_sub(count.alive));
+        let lately: u32 = self.batches.iter().map(|batch| batch.runners).sum();
+        let room = max.saturating_sub(count.alive).min(CREATED_AT_ONCE.saturating_sub(lately));
+        let create = wanted.saturating_sub(counted).min(room).min(self.may_fail(count, now));
         let close = if count.waiting == 0 { count.idle.saturating_sub(idle_target) } else { 0 };
         let spare = (count.starting + count.idle + create).saturating_sub(count.waiting);
-        Sizing { create, close, spare }
+        Sizing { create, close, excess, spare, wanted }
+    }
+
+    /// How many runners may be created while they fail to start: one at a time, each later than the one before.
+    fn may_fail(&self, count: &Count, now: Timestamp) -> u32 {
+        const SOONEST: Duration = Duration::from_secs(5);
+        const LATEST: Duration = Duration::from_secs(60);
+        let Some(since) = self.failing_since else { return u32::MAX };
+        let last = self.batches.iter().map(|batch| batch.at).max().unwrap_or(since);
+        let is_time = now.since(last) >= (last.since(since) / 2).clamp(SOONEST, LATEST);
+        u32::from(is_time && count.starting == 0)
+    }
+
+    /// Takes into account what became of the runners that were created lately: a pool is failing from the first of them
+    /// that ended without having asked for work, until one asks.
+    pub fn see(&mut self, runners: &[Record]) {
+        let asked = runners.iter().filter(|record| record.runner.as_ref().is_some_and(|it| it.incarnation.is_some()));
+        let last_success = asked.map(|record| record.started_at.unwrap_or(record.created_at)).max();
+        let failed = runners.iter().filter(|record| {
+            let has_asked = record.runner.as_ref().is_some_and(|runner| runner.incarnation.is_some());
+            record.state.is_terminal() && record.state != State::Cancelled && !has_asked
+        });
+        let failed: Vec<_> =
+            failed.filter(|record| last_success.is_none_or(|at| record.changed_at > Some(at))).collect();
+        let last = failed.iter().max_by_key(|record| record.changed_at);
+        let still = self.failing_since.filter(|since| last_success.is_none_or(|at| at < *since));
+        let first = failed.iter().filter_map(|record| record.changed_at).min();
+        // Where none was created lately, nothing waits for one.
+        self.failing_since = still.filter(|_| !runners.is_empty()).or(first);
+        self.failure = match (self.failing_since, last) {
+            (None, _) => None,
+            (Some(_), Some(last)) => last.reason.clone().or_else(|| self.failure.take()),
+            (Some(_), None) => self.failure.take(),
+        };
+    }
+
+    /// Forgets the batches that the index shows by now.
+    pub fn forget_batches(&mut self, now: Timestamp, timers: &Timers) {
+        self.batches.retain(|batch| now.since(batch.at) < timers.runner_counted);
+    }
+
+    /// Forgets the pool keys that nothing uses.
+    pub fn forget_keys(&mut self, is_used: impl Fn(&PoolKey) -> bool) {
+        let Self { specs, batches, .. } = self;
+        specs.retain(|key, _| is_used(key) || batches.iter().any(|batch| batch.key == *key));
     }
 }
 
@@ -383,72 +593,163 @@ fn slot(minute: u64) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decide::tests::{now, rules, submission};
 
     fn pool() -> Pool {
         serde_json::from_str(r#"{"max": 10, "min_idle": 2}"#).unwrap()
     }
 
     fn at(seconds: u64) -> Timestamp {
-        Timestamp::from_millis(1_800_000_000_000 + seconds * 1000)
+        now().plus(Duration::from_secs(seconds))
+    }
+
+    fn key() -> PoolKey {
+        PoolKey::of(&ProfileName::default_profile(), &Map::new(), "main", &pool())
+    }
+
+    fn sizing(row: &PoolRow, count: &Count) -> Sizing {
+        row.size(&pool(), count, 0, true, now())
     }
 
     #[test]
     fn an_empty_pool_gets_its_idle_runners() {
-        let sizing = PoolRow::default().size(&pool(), &Count::default());
-        assert_eq!(sizing, Sizing { create: 2, close: 0, spare: 2 });
+        let sizing = sizing(&PoolRow::default(), &Count::default());
+        assert_eq!((sizing.create, sizing.close, sizing.spare, sizing.wanted), (2, 0, 2, 2));
     }
 
     #[test]
-    fn runners_never_exceed_the_maximum() {
+    fn runners_never_exceed_the_maximum_of_all_keys() {
         let count = Count { waiting: 100, busy: 4, starting: 1, alive: 7, ..Count::default() };
-        assert_eq!(PoolRow::default().size(&pool(), &count).create, 3);
+        assert_eq!(sizing(&PoolRow::default(), &count).create, 3);
+        assert_eq!(PoolRow::default().size(&pool(), &count, 2, true, now()).create, 1);
         let lowered = PoolRow { max: Some(5), ..PoolRow::default() };
-        assert_eq!(lowered.size(&pool(), &count).create, 0);
+        assert_eq!(sizing(&lowered, &count).create, 0);
+    }
+
+    #[test]
+    fn idle_runners_beyond_a_lowered_maximum_are_closed_at_once() {
+        let count = Count { idle: 4, busy: 4, alive: 8, ..Count::default() };
+        assert_eq!(sizing(&PoolRow { max: Some(6), ..PoolRow::default() }, &count).excess, 2);
+        assert_eq!(sizing(&PoolRow { max: Some(1), ..PoolRow::default() }, &count).excess, 4);
+        assert_eq!(sizing(&PoolRow { max: Some(8), ..PoolRow::default() }, &count).excess, 0);
     }
 
     #[test]
     fn starting_and_idle_runners_are_not_created_twice() {
         let count = Count { waiting: 3, starting: 3, idle: 2, alive: 5, ..Count::default() };
-        assert_eq!(PoolRow::default().size(&pool(), &count).create, 0);
+        assert_eq!(sizing(&PoolRow::default(), &count).create, 0);
     }
 
     #[test]
     fn a_submission_that_idle_runners_pass_over_gets_a_runner_of_its_own() {
+        let row = PoolRow { min_idle: Some(0), ..PoolRow::default() };
         let count = Count { waiting: 1, passed_over: 1, idle: 3, alive: 3, ..Count::default() };
-        assert_eq!(PoolRow { min_idle: Some(0), ..PoolRow::default() }.size(&pool(), &count).create, 0);
-        let count = Count { idle: 1, alive: 1, ..count };
-        assert_eq!(PoolRow { min_idle: Some(0), ..PoolRow::default() }.size(&pool(), &count).create, 1);
+        assert_eq!(sizing(&row, &count).create, 0);
+        assert_eq!(sizing(&row, &Count { idle: 1, alive: 1, ..count }).create, 1);
     }
 
     #[test]
     fn a_paused_pool_creates_nothing() {
         let count = Count { waiting: 5, ..Count::default() };
-        assert_eq!(PoolRow { paused: true, ..PoolRow::default() }.size(&pool(), &count).create, 0);
+        assert_eq!(sizing(&PoolRow { paused: true, ..PoolRow::default() }, &count).create, 0);
+    }
+
+    #[test]
+    fn an_earlier_version_of_a_profile_gets_runners_for_what_waits_and_none_to_spare() {
+        let count = Count { waiting: 1, ..Count::default() };
+        assert_eq!(PoolRow::default().size(&pool(), &count, 0, false, now()).create, 1);
+        let idle = Count { idle: 2, alive: 2, ..Count::default() };
+        assert_eq!(PoolRow::default().size(&pool(), &idle, 0, false, now()).close, 2);
     }
 
     #[test]
     fn the_busiest_minute_of_the_last_15_is_kept_idle_and_then_let_end() {
+        let timers = Timers::default();
         let mut row = PoolRow::default();
-        row.count_taken(4, at(0));
-        row.count_taken(3, at(1));
-        row.count_taken(1, at(120));
+        let count = |row: &mut PoolRow, taken: u64, seconds| {
+            row.taken += taken;
+            row.count_taken(at(seconds), &timers);
+        };
+        count(&mut row, 4, 0);
+        count(&mut row, 3, 1);
+        count(&mut row, 1, 120);
+        assert_eq!((row.idle_target(&pool()), row.taken_lately()), (7, 8));
+        count(&mut row, 0, 14 * 60);
         assert_eq!(row.idle_target(&pool()), 7);
-        row.count_taken(0, at(14 * 60));
-        assert_eq!(row.idle_target(&pool()), 7);
-        row.count_taken(0, at(15 * 60));
+        count(&mut row, 0, 15 * 60);
         assert_eq!(row.idle_target(&pool()), pool().min_idle);
-        row.count_taken(5, at(86_400));
+        count(&mut row, 5, 86_400);
         assert_eq!(row.idle_target(&pool()), 5);
-        let count = Count { idle: 9, alive: 9, ..Count::default() };
-        assert_eq!(row.size(&pool(), &count).close, 4);
+        assert_eq!(sizing(&row, &Count { idle: 9, alive: 9, ..Count::default() }).close, 4);
     }
 
     #[test]
-    fn higher_priorities_come_first_and_then_older_submissions() {
-        let mut ranks = [(0, 5), (3, 9), (-1, 0), (0, 4), (3, 8)].map(|(priority, s)| (rank(priority, at(s)), s));
-        ranks.sort_unstable();
-        assert_eq!(ranks.map(|(_, s)| s), [8, 9, 4, 5, 0]);
-        assert!(rank(PRIORITIES, at(0)) < rank(-PRIORITIES, at(0)));
+    fn a_pool_at_rest_needs_no_write() {
+        let mut row = PoolRow::default();
+        row.count_taken(at(0), &Timers::default());
+        assert_eq!(row, PoolRow::default());
+    }
+
+    #[test]
+    fn what_was_taken_since_the_last_round_is_not_spare() {
+        let row = PoolRow { spare: 3, taken: 12, counted: 10, ..PoolRow::default() };
+        assert_eq!(row.spare_now(), 1);
+    }
+
+    #[test]
+    fn a_batch_names_its_runners() {
+        let ids = Batch::new(u128::MAX, 2, key(), now()).ids();
+        assert_eq!(ids.len(), 2);
+        assert!(ids.iter().all(is_runner));
+        assert_ne!(ids.first(), ids.last());
+        assert!(Batch::new(1 << 40, 1, key(), now()).ids() != Batch::new(1 << 41, 1, key(), now()).ids());
+    }
+
+    /// A runner that ended at this second without having asked for work, or with.
+    fn ended(seconds: u64, has_asked: bool) -> Record {
+        let runner = Runner::new(key(), TokenHash::of("secret"), &pool());
+        let mut record = Record::runner(submission("runner-1"), runner, at(0), &rules());
+        if has_asked {
+            record.runner.as_mut().unwrap().incarnation = Some("incarnation".to_owned().try_into().unwrap());
+            record.started_at = Some(at(seconds));
+        }
+        record.state = State::Launching;
+        record.end(State::Failed, "no such image", at(seconds), &rules());
+        record
+    }
+
+    #[test]
+    fn a_pool_fails_from_the_first_runner_that_never_asked_until_one_asks() {
+        let mut row = PoolRow::default();
+        row.see(&[ended(5, false), ended(9, false)]);
+        assert_eq!((row.failing_since, row.failure.as_deref()), (Some(at(5)), Some("no such image")));
+        row.see(&[ended(9, false)]);
+        assert_eq!(row.failing_since, Some(at(5)));
+        row.see(&[ended(9, false), ended(20, true)]);
+        assert_eq!((row.failing_since, &row.failure), (None, &None));
+        row.see(&[ended(5, true), ended(9, false)]);
+        assert_eq!(row.failing_since, Some(at(9)));
+        row.see(&[]);
+        assert_eq!(row.failing_since, None);
+    }
+
+    #[test]
+    fn a_failing_pool_tries_one_runner_at_a_time_ever_later() {
+        let count = Count { waiting: 9, ..Count::default() };
+        let mut row = PoolRow { failing_since: Some(at(0)), ..PoolRow::default() };
+        let mut tries = vec![];
+        for second in 0..600 {
+            let create = row.size(&pool(), &count, 0, true, at(second)).create;
+            if create > 0 {
+                assert_eq!(create, 1);
+                tries.push(second);
+                row.batches = vec![Batch::new(0, 1, key(), at(second))];
+            }
+        }
+        assert_eq!(tries[..5], [5, 10, 15, 23, 35]);
+        assert_eq!(tries[tries.len() - 1] - tries[tries.len() - 2], 60);
+        let starting = Count { starting: 1, alive: 1, ..count };
+        assert_eq!(row.size(&pool(), &starting, 0, true, at(3600)).create, 0);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     id::{Attempt, ProfileName},
+    pool::{Pool, PoolKey, Spec, WORK_BYTES},
     run_task::{self, FrozenRequest, OVERRIDES_CHARACTERS, REQUEST_BYTES},
     task::cluster_name,
 };
@@ -71,7 +72,7 @@ impl CompleteOn {
 const RELAUNCHABLE: [&str; 5] =
     ["SpotInterruption", "TerminationNotice", "InfrastructureHealth", "TaskFailedToStart", "ServiceSchedulerInitiated"];
 
-const FIELDS: [&str; 8] = [
+const FIELDS: [&str; 9] = [
     "run_task",
     "container_name",
     "allow_overrides",
@@ -80,6 +81,7 @@ const FIELDS: [&str; 8] = [
     "complete_on",
     "launch_timeout",
     "run_timeout",
+    "pool",
 ];
 
 /// The clusters that the deployment's roles allow, each by name or ARN.
@@ -137,6 +139,19 @@ pub struct Profile {
     pub cluster: String,
     /// What is retried, and what ends a submission.
     pub policy: Policy,
+    /// Its runners, if it has a pool.
+    pub pool: Option<(PoolKey, Pool)>,
+}
+
+/// A submission's request with its profile.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The merged RunTask request.
+    pub frozen: FrozenRequest,
+    /// The cluster, by name or ARN.
+    pub cluster: String,
+    /// The pool whose runners take the command; none if it is launched in a container of its own.
+    pub pool: Option<PoolKey>,
 }
 
 /// Why a profile refuses a submission. The texts are for the caller and quote no value.
@@ -156,22 +171,21 @@ pub enum RequestError {
         "command and overrides, with the profile's, are {0} characters of JSON; ECS accepts at most {OVERRIDES_CHARACTERS}"
     )]
     TooLong(usize),
+    /// A pool would refuse it.
+    #[error("command and environment, with the profile's, are {0} bytes of JSON; a pool accepts at most {WORK_BYTES}")]
+    TooMuchWork(usize),
     /// DynamoDB would refuse the record.
     #[error("the request is {0} bytes compressed; a record holds at most {REQUEST_BYTES}")]
     TooLarge(usize),
 }
 
 impl Profile {
-    /// The request that runs `command` with this profile and `overrides` merged over it, and its cluster.
+    /// The request that runs `command` with this profile and `overrides` merged over it.
     ///
     /// # Errors
     /// If `overrides` is invalid, sets something that the profile does not allow, or names a cluster that the deployment
-    /// does not have; if the request is too large for ECS or DynamoDB.
-    pub fn request(
-        &self,
-        command: &[String],
-        overrides: &Map<String, Value>,
-    ) -> Result<(FrozenRequest, String), RequestError> {
+    /// does not have; if the request is too large for ECS, a pool or DynamoDB.
+    pub fn request(&self, command: &[String], overrides: &Map<String, Value>) -> Result<Request, RequestError> {
         let problems = run_task::check(overrides);
         if !problems.is_empty() {
             return Err(RequestError::Malformed(problems));
@@ -183,19 +197,39 @@ impl Profile {
         let mut parameters = self.run_task.clone();
         run_task::merge(&mut parameters, overrides);
         run_task::set_command(&mut parameters, &self.container_name, command);
+        // A runner is launched already: it can do only what takes nothing but environment variables.
+        let pool = self.pool.as_ref().filter(|_| run_task::is_environment_of(overrides, &self.container_name));
+        let pool = pool.map(|(key, _)| key.clone());
         let characters = run_task::overrides_characters(&parameters);
-        if characters > OVERRIDES_CHARACTERS {
+        if pool.is_none() && characters > OVERRIDES_CHARACTERS {
             return Err(RequestError::TooLong(characters));
         }
         let cluster = parameters.get("cluster").and_then(Value::as_str).unwrap_or(&self.cluster).to_owned();
         if !self.clusters.contains(&cluster) {
             return Err(RequestError::UnknownCluster(self.clusters.clone()));
         }
-        let request = FrozenRequest::freeze(&parameters);
-        if request.bytes() > REQUEST_BYTES {
-            return Err(RequestError::TooLarge(request.bytes()));
+        let bytes = parameters.get("overrides").map_or(0, |overrides| overrides.to_string().len());
+        if pool.is_some() && bytes > WORK_BYTES {
+            return Err(RequestError::TooMuchWork(bytes));
         }
-        Ok((request, cluster))
+        let frozen = FrozenRequest::freeze(&parameters);
+        if frozen.bytes() > REQUEST_BYTES {
+            return Err(RequestError::TooLarge(frozen.bytes()));
+        }
+        Ok(Request { frozen, cluster, pool })
+    }
+
+    /// What the runners of its pool are launched with, and their key; none without a pool.
+    pub fn spec(&self) -> Option<(PoolKey, Spec)> {
+        let (key, pool) = self.pool.clone()?;
+        let spec = Spec {
+            run_task: FrozenRequest::freeze(&self.run_task),
+            container_name: self.container_name.clone(),
+            cluster: self.cluster.clone(),
+            policy: self.policy.clone(),
+            pool,
+        };
+        Some((key, spec))
     }
 
     /// Its task definition: family, family:revision, or ARN.
@@ -269,6 +303,7 @@ impl Reader<'_> {
                 container_name: String::new(),
                 cluster: String::new(),
                 policy: Policy::default(),
+                pool: None,
             };
         };
         for unknown in fields.keys().filter(|field| !FIELDS.contains(&field.as_str())) {
@@ -281,7 +316,8 @@ impl Reader<'_> {
         let run_task = self.run_task(fields.remove("run_task"), clusters);
         let cluster = run_task.get("cluster").and_then(Value::as_str).unwrap_or_default().to_owned();
         let container_name = self.container_name(fields.remove("container_name"));
-        Profile {
+        let pool = self.pool(fields.remove("pool"), &run_task, &container_name);
+        let profile = Profile {
             allow_overrides: self.allow_overrides(fields.remove("allow_overrides"), &container_name),
             container_name,
             policy: Policy {
@@ -294,7 +330,34 @@ impl Reader<'_> {
             clusters: clusters.clone(),
             cluster,
             run_task,
+            pool,
+        };
+        if profile.pool.is_some() && profile.policy.complete_on == CompleteOn::TaskStopped {
+            self.note(
+                "pool",
+                "the container of a pool must not have a restart policy, so complete_on must be container_exit",
+            );
         }
+        profile
+    }
+
+    fn pool(
+        &mut self,
+        value: Option<Value>,
+        run_task: &Map<String, Value>,
+        container_name: &str,
+    ) -> Option<(PoolKey, Pool)> {
+        let pool: Pool = match serde_json::from_value(value?) {
+            Ok(pool) => pool,
+            Err(error) => {
+                self.note("pool", format_args!("{error}; valid is, for example, {{\"max\": 100, \"min_idle\": 2}}"));
+                return None;
+            }
+        };
+        pool.problems().into_iter().for_each(|problem| self.note("pool", problem));
+        // A name that is not valid is noted elsewhere.
+        let profile = ProfileName::try_from(self.profile.to_owned()).ok()?;
+        Some((PoolKey::of(&profile, run_task, container_name, &pool), pool))
     }
 
     fn run_task(&mut self, value: Option<Value>, clusters: &Clusters) -> Map<String, Value> {
@@ -448,19 +511,19 @@ mod tests {
         profiles.unwrap().get(&ProfileName::default_profile()).unwrap().clone()
     }
 
-    fn request(allow: &[&str], overrides: Value) -> Result<(FrozenRequest, String), RequestError> {
+    fn request(allow: &[&str], overrides: Value) -> Result<Request, RequestError> {
         profile(allow).request(&["true".to_owned()], overrides.as_object().unwrap())
     }
 
     #[test]
     fn the_cluster_of_the_deployment_is_the_default() {
-        assert_eq!(request(&[], json!({})).unwrap().1, "nightly");
+        assert_eq!(request(&[], json!({})).unwrap().cluster, "nightly");
     }
 
     #[test]
     fn a_submission_may_name_only_a_cluster_of_the_deployment() {
         let arn = |name: &str| format!("arn:aws:ecs:eu-west-1:1:cluster/{name}");
-        let on = |cluster: &str| request(&["cluster"], json!({"cluster": cluster})).map(|(_, cluster)| cluster);
+        let on = |cluster: &str| request(&["cluster"], json!({"cluster": cluster})).map(|request| request.cluster);
         for known in ["nightly", "big", "gpu", &arn("gpu"), &arn("big")] {
             assert_eq!(on(known).unwrap(), known);
         }
@@ -482,6 +545,77 @@ mod tests {
         let overrides = json!({"overrides": {"containerOverrides": [{"name": "main", "cpu": 1}]}});
         assert!(request(&["overrides.containerOverrides[main].cpu"], overrides.clone()).is_ok());
         assert!(request(&["overrides.containerOverrides[log].cpu"], overrides).is_err());
+    }
+
+    fn pooled(pool: Value, more: Value) -> Result<Profile, Vec<String>> {
+        let mut profile = json!({"run_task": {"taskDefinition": "etl"}, "container_name": "main", "pool": pool,
+                                 "allow_overrides": ["overrides.cpu", "overrides.containerOverrides"]});
+        profile.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        parse(json!({"default": profile})).map(|all| all.get(&ProfileName::default_profile()).unwrap().clone())
+    }
+
+    #[test]
+    fn only_what_sets_nothing_but_environment_is_taken_by_a_runner() {
+        let profile = pooled(json!({"max": 10}), json!({})).unwrap();
+        let pool =
+            |overrides: Value| profile.request(&["true".to_owned()], overrides.as_object().unwrap()).unwrap().pool;
+        let environment = json!([{"name": "A", "value": "1"}]);
+        let container = |entry: Value| json!({"overrides": {"containerOverrides": [entry]}});
+        assert!(pool(json!({})).is_some());
+        assert!(pool(container(json!({"name": "main", "environment": environment}))).is_some());
+        assert!(pool(container(json!({"name": "main", "cpu": 256, "environment": environment}))).is_none());
+        assert!(pool(json!({"overrides": {"cpu": "256"}})).is_none());
+    }
+
+    #[test]
+    fn a_pool_accepts_longer_commands_than_ecs() {
+        let profile = pooled(json!({"max": 10}), json!({})).unwrap();
+        let request = |n: usize| profile.request(&["x".repeat(n)], &Map::new());
+        assert!(request(60_000).unwrap().pool.is_some());
+        let error = request(70_000).unwrap_err();
+        assert!(error.to_string().contains("a pool accepts at most 65536"), "{error}");
+    }
+
+    #[test]
+    fn a_pool_that_cannot_work_is_refused_with_the_reason() {
+        for (pool, more, expected) in [
+            (json!({"max": 1, "min_idle": 2}), json!({}), "default.pool: min_idle must not exceed max"),
+            (json!({"max": 0}), json!({}), "default.pool: max must be from 1 to 10000"),
+            (json!({"max": 1, "size": 2}), json!({}), "default.pool: unknown field `size`"),
+            (json!({}), json!({}), "default.pool: missing field `max`"),
+            (
+                json!({"max": 1}),
+                json!({"complete_on": "task_stopped"}),
+                "default.pool: the container of a pool must not",
+            ),
+        ] {
+            let problems = pooled(pool, more).unwrap_err();
+            assert!(problems[0].starts_with(expected), "{problems:?}");
+        }
+    }
+
+    #[test]
+    fn the_request_of_a_runner_is_the_profiles_with_the_runner_program() {
+        let profile = pooled(json!({"max": 1, "commands_per_container": 3}), json!({})).unwrap();
+        let (key, spec) = profile.spec().unwrap();
+        let id: crate::SubmissionId = "runner-1".parse().unwrap();
+        let (now, rules) = (crate::decide::tests::now(), crate::decide::tests::rules());
+        let work = crate::pool::WorkAddress::Url("https://work".into());
+        let record = spec.runner((id, key, ProfileName::default_profile()), "secret", &work, now, &rules).unwrap();
+        let body = record.request.as_ref().unwrap().body(&record.started_by(&rules)).unwrap();
+        let body: Value = serde_json::from_str(&body).unwrap();
+        let container = &body["overrides"]["containerOverrides"][0];
+        assert_eq!(container["command"], json!(["ecs-bridge-runner"]));
+        for variable in [
+            json!({"name": "ECS_BRIDGE_WORK_URL", "value": "https://work"}),
+            json!({"name": "ECS_BRIDGE_RUNNER_ID", "value": "runner-1"}),
+            json!({"name": "ECS_BRIDGE_RUNNER_TOKEN", "value": "secret"}),
+            json!({"name": "ECS_BRIDGE_TAKE_INTERVAL_MS", "value": "1000"}),
+        ] {
+            assert!(container["environment"].as_array().unwrap().contains(&variable), "{container}");
+        }
+        let runner = record.runner.unwrap();
+        assert_eq!((runner.commands, runner.token), (3, crate::pool::TokenHash::of("secret")));
     }
 
     #[test]

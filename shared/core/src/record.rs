@@ -8,7 +8,8 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     id::{Attempt, ProfileName, StartedBy, SubmissionId},
-    pool::{self, PoolKey, Pooled, Process, Runner},
+    pool::{PoolKey, Pooled, Process, Runner},
+    priority::Priority,
     profile::Policy,
     rules::{Rules, Timers},
     run_task::FrozenRequest,
@@ -23,11 +24,12 @@ pub const SCHEMA: u8 = 1;
 /// How many partitions of the `due` index the timers are spread over: `0`, `1`, …
 pub const DUE_SHARDS: u8 = 4;
 
-/// The partition of the `due` index for what is `queued`: apart from the timers, so that however much waits for the
+/// The partition of the `due` index for new submissions that are `queued`, in the order of their priority: apart from the timers, so that however much waits for the
 /// launch rate, no stop and no check waits behind it.
 pub const QUEUE: &str = "queued";
 
-/// The partition of the `due` index for unanswered launches that are to be repeated: they need a launch token too.
+/// The partition of the `due` index for what is to be launched again: unanswered launches, refused ones, and next
+/// attempts. They need a launch token too.
 pub const REPEAT: &str = "repeat";
 
 const WAITING: &str = "waiting/";
@@ -188,15 +190,15 @@ pub struct Record {
     /// What makes it a runner; absent for submissions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runner: Option<Box<Runner>>,
-    /// What waits in a pool with a higher number is taken first.
-    #[serde(default, skip_serializing_if = "is_default_priority")]
-    pub priority: i32,
+    /// How early it is served.
+    #[serde(default, skip_serializing_if = "Priority::is_default")]
+    pub priority: Priority,
     /// Partition of the `pool` index: of submissions that wait, and of runners that are not over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<String>,
-    /// Sort key of the `pool` index.
+    /// Sort key of the `pool` index: when it was submitted, less the head start of its priority.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rank: Option<i64>,
+    pub rank: Option<Timestamp>,
 
     /// Partition of the `due` index; absent once terminal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -285,8 +287,8 @@ pub struct Submission {
     pub labels: BTreeMap<String, String>,
     /// The caller's deadline.
     pub launch_deadline: Option<Timestamp>,
-    /// What waits in a pool with a higher number is taken first.
-    pub priority: i32,
+    /// How early it is served.
+    pub priority: Priority,
     /// The pool whose runners take it; none where it is launched in a container of its own.
     pub pool: Option<PoolKey>,
 }
@@ -319,11 +321,11 @@ impl Record {
             priority: submission.priority,
             pooled: submission.pool.map(|key| Box::new(Pooled { key, taken: None })),
             due: Some(QUEUE.to_owned()),
-            check_at: Some(now),
+            check_at: Some(now.minus(submission.priority.head_start(&rules.timers))),
             ..Self::blank(submission.submission_id, now)
         };
         if record.pooled.is_some() {
-            record.enter_the_index();
+            record.enter_the_index(rules);
             record.wait_for_a_runner(now);
             record.place(now, rules);
         }
@@ -379,7 +381,8 @@ impl Record {
             Policy { max_attempts: Attempt::FIRST, relaunch_on: Vec::new(), run_timeout: None, ..submission.policy };
         let mut record = Self::queued(Submission { policy, pool: None, ..submission }, now, rules);
         record.runner = Some(Box::new(runner));
-        record.enter_the_index();
+        record.enter_the_index(rules);
+        record.check_at = Some(now);
         record.place(now, rules);
         record
     }
@@ -439,7 +442,7 @@ impl Record {
             expires_at: NEVER,
             pooled: None,
             runner: None,
-            priority: 0,
+            priority: Priority::default(),
             pool: None,
             rank: None,
             due: None,
@@ -455,14 +458,14 @@ impl Record {
     }
 
     /// Makes it visible to those who look for work, or for runners.
-    pub(crate) fn enter_the_index(&mut self) {
+    pub(crate) fn enter_the_index(&mut self, rules: &Rules) {
         if let Some(pooled) = &mut self.pooled {
             pooled.taken = None;
             self.pool = Some(pooled.key.waiting());
         } else if let Some(runner) = &self.runner {
             self.pool = Some(runner.key.runners());
         }
-        self.rank = self.pool.as_ref().map(|_| pool::rank(self.priority, self.created_at));
+        self.rank = self.pool.as_ref().map(|_| self.priority.rank(self.created_at, &rules.timers));
     }
 
     pub(crate) fn leave_the_index(&mut self) {
@@ -537,10 +540,14 @@ impl Record {
 
     /// Lets it wait for capacity until its deadline, or for so long that a look at it costs next to nothing.
     pub(crate) fn wait_for_capacity(&mut self, now: Timestamp, rules: &Rules) {
-        let Some(profile) = &self.profile else { return };
+        // What waits for a runner is launched by none of these, and a runner is launched only while something waits.
+        let (Some(profile), None, None) = (&self.profile, &self.pooled, &self.runner) else { return };
         let expires = self.launch_deadline.map(|deadline| deadline.plus(Duration::from_millis(1)));
         let longest = now.plus(rules.timers.wait_for_capacity);
-        self.check_at = Some(expires.map_or(longest, |expires| expires.min(longest)));
+        let by = expires.map_or(longest, |expires| expires.min(longest));
+        // The order in which they are launched. What is looked at so early waits on, until its deadline.
+        let early = by.minus(self.priority.head_start(&rules.timers));
+        self.check_at = Some(if early > now { early } else { by });
         self.due = Some(waiting(profile));
         self.reason.get_or_insert_with(|| format!("ECS has no capacity for profile {profile}"));
     }
@@ -567,6 +574,8 @@ impl Record {
             State::Queued if self.waits_for_capacity() => return,
             State::Queued if self.pooled.is_some() => shard(&self.submission_id),
             State::Queued if self.runner.is_some() => RUNNERS.to_owned(),
+            // What was refused, and the next attempt, would wait behind the head starts of new submissions.
+            State::Queued if check_at > now => REPEAT.to_owned(),
             State::Queued => QUEUE.to_owned(),
             State::Launching if self.may_repeat(check_at.max(now), rules) => REPEAT.to_owned(),
             State::Launching | State::Launched | State::Running => shard(&self.submission_id),
@@ -677,11 +686,6 @@ fn bytes_of(value: &Value) -> usize {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
 fn is_zero(number: &u32) -> bool {
     *number == 0
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
-fn is_default_priority(priority: &i32) -> bool {
-    *priority == 0
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]

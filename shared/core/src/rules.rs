@@ -45,8 +45,19 @@ pub struct Timers {
     /// How long ECS may deny access to RunTask before a submission without a launch deadline is rejected: a change of a
     /// role takes a while to reach every part of AWS.
     pub denied_for: Duration,
+    /// How much earlier a submission of priority 0 is served than one of priority 999 that was submitted with it. The
+    /// oldest submission is passed by for no longer than this.
+    pub head_start: Duration,
     /// How long a runner without work may go without asking for it before it is stopped.
     pub silent_after: Duration,
+    /// How long a runner may wait for its launch. What still waits for one then gets another.
+    pub runner_launch: Duration,
+    /// How long a submission may wait while runners of its pool are idle before it gets one of its own.
+    pub passed_over: Duration,
+    /// How long a created runner is counted by its id, as the index may not show it yet.
+    pub runner_counted: Duration,
+    /// The minutes over whose last 15 the busiest one sets how many runners are kept idle.
+    pub minute: Duration,
     /// How long ECS may fail to tell about a launch or a task before the submission is given up as lost.
     pub give_up_after: Duration,
     /// How long a submission without a deadline waits for its profile's capacity before it is looked at.
@@ -69,7 +80,12 @@ impl Default for Timers {
             backoff: Duration::from_secs(5),
             backoff_most: Duration::from_secs(MINUTE),
             denied_for: Duration::from_secs(60 * MINUTE),
+            head_start: Duration::from_secs(10 * MINUTE),
             silent_after: Duration::from_secs(3 * MINUTE),
+            runner_launch: Duration::from_secs(10 * MINUTE),
+            passed_over: Duration::from_secs(10),
+            runner_counted: Duration::from_secs(10 * MINUTE),
+            minute: Duration::from_secs(MINUTE),
             give_up_after: Duration::from_secs(24 * 60 * MINUTE),
             wait_for_capacity: Duration::from_secs(60 * MINUTE),
         }
@@ -94,7 +110,12 @@ impl Timers {
             backoff: by(self.backoff),
             backoff_most: by(self.backoff_most),
             denied_for: by(self.denied_for),
+            head_start: by(self.head_start),
             silent_after: by(self.silent_after),
+            runner_launch: by(self.runner_launch),
+            passed_over: by(self.passed_over),
+            runner_counted: by(self.runner_counted),
+            minute: by(self.minute),
             give_up_after: by(self.give_up_after),
             wait_for_capacity: by(self.wait_for_capacity),
         }

@@ -352,9 +352,53 @@ pub fn set_command(parameters: &mut Map<String, Value>, name: &str, command: &[S
     }
 }
 
+/// Adds variables to the environment of the container `name`, in place of those of the same name.
+fn add_environment(parameters: &mut Map<String, Value>, name: &str, variables: &[(&str, &str)]) {
+    let containers = parameters.get("overrides").and_then(|overrides| overrides.get("containerOverrides"));
+    let container = containers.and_then(Value::as_array).into_iter().flatten().find(|entry| entry["name"] == name);
+    let mut environment = match container.and_then(|entry| entry.get("environment")) {
+        Some(Value::Array(environment)) => environment.clone(),
+        Some(_) | None => Vec::new(),
+    };
+    environment.retain(|variable| variables.iter().all(|(name, _)| variable["name"] != *name));
+    environment.extend(variables.iter().map(|(name, value)| json!({"name": name, "value": value})));
+    let entry = json!({"overrides": {"containerOverrides": [{"name": name, "environment": environment}]}});
+    if let Value::Object(over) = entry {
+        merge(parameters, &over);
+    }
+}
+
+/// Whether `overrides` sets nothing but the environment of the container `own`.
+pub(crate) fn is_environment_of(overrides: &Map<String, Value>, own: &str) -> bool {
+    let mut paths = Vec::new();
+    leaves(&Value::Object(overrides.clone()), "", own, &mut paths);
+    let allowed = [format!("{CONTAINER_OVERRIDES}.name"), format!("{CONTAINER_OVERRIDES}.environment")];
+    paths.iter().all(|path| allowed.iter().any(|allowed| covers(allowed, path)))
+}
+
 /// The length of `overrides` in characters of JSON, as ECS counts it.
 pub fn overrides_characters(parameters: &Map<String, Value>) -> usize {
     parameters.get("overrides").map_or(0, |overrides| overrides.to_string().chars().count())
+}
+
+/// A command and its environment, as a runner receives them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Work {
+    /// The program and its arguments.
+    pub command: Vec<String>,
+    /// Variables to set over those of the runner's container.
+    #[serde(default)]
+    pub environment: Vec<Variable>,
+}
+
+/// A variable, as RunTask spells it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Variable {
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    #[serde(default)]
+    pub value: String,
 }
 
 /// A merged request as the table stores it: deflated JSON, without the parameters that depend on the attempt.
@@ -389,6 +433,28 @@ impl FrozenRequest {
     pub(crate) fn redact(&self, text: &str) -> String {
         // Bytes that are not a request have launched no task.
         redact(text, &self.json().unwrap_or_default())
+    }
+
+    /// What a runner needs of it: the command and the environment of the container `name`.
+    ///
+    /// # Errors
+    /// If the stored bytes are not a request with a command for that container.
+    pub fn work(&self, name: &str) -> io::Result<Work> {
+        let mut request: Value = serde_json::from_str(&self.json()?)?;
+        let containers = request.pointer_mut("/overrides/containerOverrides").and_then(Value::as_array_mut);
+        let container = containers.into_iter().flatten().find(|entry| entry["name"] == name);
+        Ok(serde_json::from_value(container.ok_or(io::ErrorKind::InvalidData)?.take())?)
+    }
+
+    /// The request with another command and further variables for the container `name`.
+    ///
+    /// # Errors
+    /// If the stored bytes are not a request.
+    pub(crate) fn for_runner(&self, name: &str, command: &[String], variables: &[(&str, &str)]) -> io::Result<Self> {
+        let mut parameters: Map<String, Value> = serde_json::from_str(&self.json()?)?;
+        set_command(&mut parameters, name, command);
+        add_environment(&mut parameters, name, variables);
+        Ok(Self::freeze(&parameters))
     }
 
     /// The body of the RunTask call for one attempt.

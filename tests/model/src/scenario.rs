@@ -132,7 +132,12 @@ impl Scenario {
                 backoff: ticks(1),
                 backoff_most: ticks(2),
                 denied_for: ticks(3),
+                head_start: Duration::ZERO,
                 silent_after: ticks(3),
+                runner_launch: ticks(4),
+                passed_over: ticks(1),
+                runner_counted: ticks(4),
+                minute: ticks(1),
                 give_up_after: ticks(8),
                 wait_for_capacity: ticks(4),
             },
@@ -169,7 +174,7 @@ impl Scenario {
             request: FrozenRequest::freeze(&Map::new()),
             labels: BTreeMap::new(),
             launch_deadline: self.launch_deadline.map(Self::at),
-            priority: 0,
+            priority: Default::default(),
             pool: None,
         }
     }

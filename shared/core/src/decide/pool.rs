@@ -38,6 +38,8 @@ pub enum PoolInput {
     },
     /// The task of this runner was seen.
     RunnerSeen(SubmissionId, Task),
+    /// The runners of its pool fail to start, for this reason.
+    Held(String),
     /// The task of a runner ended that was about to take it: a take that is still under way must fail.
     RunnerGone,
 
@@ -67,6 +69,7 @@ impl Step<'_> {
             PoolInput::RunnerGone => self.forced = self.is_waiting(),
             PoolInput::Contact(incarnation) => self.contact(incarnation),
             PoolInput::Serve(submission_id) => self.serve(submission_id),
+            PoolInput::Held(reason) => self.held(reason),
             PoolInput::Served { submission_id, done } => self.served(submission_id, *done),
             PoolInput::Close(serves) => self.close(serves.as_ref()),
         }
@@ -96,6 +99,13 @@ impl Step<'_> {
         record.reason = None;
         self.check_in(self.timers().first_check);
         self.check_by_timeout();
+    }
+
+    /// What waits for a runner shows why there is none.
+    fn held(&mut self, reason: &str) {
+        if self.is_waiting() && self.record.reason.as_deref() != Some(reason) {
+            self.record.reason = Some(reason.to_owned());
+        }
     }
 
     fn is_taken_by(&self, by: &Process) -> bool {
@@ -170,7 +180,7 @@ impl Step<'_> {
         match &runner.incarnation {
             None => {
                 runner.incarnation = Some(incarnation.clone());
-                runner.polled_at = Some(now);
+                (runner.polled_at, runner.idle_since) = (Some(now), Some(now));
                 self.record.seen_running = true;
                 self.record.started_at.get_or_insert(now);
                 if self.record.state == State::Launched {
@@ -204,9 +214,11 @@ impl Step<'_> {
     }
 
     fn served(&mut self, submission_id: &SubmissionId, done: bool) {
+        let now = self.now;
         let Some(runner) = self.record.runner.as_mut() else { return };
         if runner.serves.as_ref() == Some(submission_id) {
             runner.serves = None;
+            runner.idle_since = Some(now);
             runner.served += u32::from(done);
             runner.closing |= runner.served >= runner.commands;
         }

@@ -119,6 +119,10 @@ impl Step<'_> {
             if record.state == State::Launched {
                 record.state = State::Running;
                 self.check_by_timeout();
+                if self.record.runner.is_some() {
+                    // It should ask for work soon.
+                    self.check_by(self.now.plus(self.timers().silent_after));
+                }
             }
         }
     }
@@ -255,7 +259,7 @@ impl Step<'_> {
         record.forget_the_launch();
         self.heard();
         if self.record.pooled.is_some() {
-            self.record.enter_the_index();
+            self.record.enter_the_index(self.rules);
             return self.record.wait_for_a_runner(self.now);
         }
         let wait = self.backoff(attempt.get().into());

@@ -8,9 +8,10 @@ use super::{
 };
 use crate::{
     id::ProfileName,
-    pool::{PoolKey, Process, Runner, TokenHash},
+    pool::{Pool, PoolKey, Process, Runner, TokenHash},
+    priority::Priority,
     profile::{CompleteOn, Policy},
-    record::{ContentHash, QUEUE, REPEAT, Submission},
+    record::{ContentHash, REPEAT, Submission},
     run_task::FrozenRequest,
     task::{
         Container,
@@ -44,7 +45,7 @@ pub(crate) fn submission(id: &str) -> Submission {
         request: FrozenRequest::freeze(&serde_json::Map::new()),
         labels: BTreeMap::new(),
         launch_deadline: None,
-        priority: 0,
+        priority: Priority::default(),
         pool: None,
     }
 }
@@ -224,9 +225,9 @@ fn what_waits_for_a_launch_waits_apart_from_the_timers() {
     life.due();
     assert_ne!(life.record.due.as_deref(), Some("queued"));
     life.learn(Input::Launch(life.call(), refused()));
-    assert_eq!(life.record.due.as_deref(), Some("queued"));
+    assert_eq!(life.record.due.as_deref(), Some(REPEAT), "apart from the head starts of new submissions");
     life.see(running(2));
-    assert_ne!(life.record.due.as_deref(), Some("queued"));
+    assert_ne!(life.record.due.as_deref(), Some(REPEAT));
 }
 
 #[test]
@@ -305,6 +306,9 @@ fn what_its_profile_has_no_capacity_for_waits_until_its_deadline_and_says_so() {
     assert_eq!(life.record.reason.as_deref(), Some("ECS has no capacity for profile default"));
     life.wait(MINUTE).learn(Input::Blocked);
     assert!(!life.wrote, "it waits already");
+    // Its place is that of its priority, and it keeps it until its deadline.
+    life.now = life.record.check_at.unwrap();
+    assert_eq!((life.learn(Input::Blocked), life.wrote), (State::Queued, true));
     assert_eq!((life.due(), life.action.clone()), (State::Expired, None));
     assert_eq!(life.now.since(deadline), Duration::from_millis(1));
 }
@@ -315,7 +319,8 @@ fn what_waits_without_a_deadline_is_looked_at_each_hour() {
     for _ in 0..3 {
         let since = life.now;
         life.now = life.record.check_at.unwrap();
-        assert_eq!((life.learn(Input::Blocked), life.now.since(since)), (State::Queued, 60 * MINUTE));
+        let place = 60 * MINUTE - Priority::default().head_start(&rules().timers);
+        assert_eq!((life.learn(Input::Blocked), life.now.since(since).as_secs()), (State::Queued, place.as_secs()));
         assert!(life.wrote);
     }
 }
@@ -325,7 +330,7 @@ fn a_next_attempt_does_not_wait_for_capacity_as_the_one_before_did() {
     let waiting = Submission { policy: policy(&["SpotInterruption"]), ..submission("a") };
     let mut life = Life::of(Record::waiting(waiting, now(), &rules()));
     assert_eq!(life.see(stopped(2, "SpotInterruption", vec![])), State::Queued);
-    assert_eq!((life.record.attempt.get(), life.record.due.as_deref()), (2, Some(QUEUE)));
+    assert_eq!((life.record.attempt.get(), life.record.due.as_deref()), (2, Some(REPEAT)));
 }
 
 #[test]
@@ -340,6 +345,16 @@ fn a_turn_launches_what_waits_before_its_timer_and_nothing_else() {
     life.learn(Input::Turn);
     assert!(!life.wrote, "it was refused, and waits for its backoff");
     assert_eq!(life.due(), State::Launching);
+}
+
+#[test]
+fn what_waits_for_a_runner_does_not_wait_for_capacity() {
+    let pooled = || Submission { pool: Some(key()), ..submission("a") };
+    let queued = Record::queued(pooled(), now(), &rules());
+    assert_eq!(Record::waiting(pooled(), now(), &rules()), queued);
+    let mut life = Life::of(queued);
+    life.learn(Input::Blocked);
+    assert!(!life.wrote);
 }
 
 #[test]
@@ -952,9 +967,12 @@ fn the_creating_claim_is_due_while_its_call_can_still_be_repeated_before_the_dea
 
 // Pools.
 
+fn pool() -> Pool {
+    serde_json::from_str(r#"{"max": 5}"#).unwrap()
+}
+
 fn key() -> PoolKey {
-    let pool = serde_json::from_str(r#"{"max": 5}"#).unwrap();
-    PoolKey::of(&ProfileName::default_profile(), &serde_json::Map::new(), "main", &pool)
+    PoolKey::of(&ProfileName::default_profile(), &serde_json::Map::new(), "main", &pool())
 }
 
 fn process(incarnation: &str) -> Process {
@@ -1000,16 +1018,7 @@ impl Life {
 
     /// A runner with a task, that has not asked yet.
     fn runner(commands: u32) -> Self {
-        let runner = Runner {
-            key: key(),
-            token: TokenHash::of("secret"),
-            commands,
-            incarnation: None,
-            serves: None,
-            served: 0,
-            closing: false,
-            polled_at: None,
-        };
+        let runner = Runner { commands, ..Runner::new(key(), TokenHash::of("secret"), &pool()) };
         let mut life = Self::of(Record::runner(submission("runner-1"), runner, now(), &rules()));
         life.due();
         let call = life.call();

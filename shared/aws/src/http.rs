@@ -1,13 +1,10 @@
-//! Requests and responses of the function URL.
+//! Requests and responses of a function URL.
 
 use aws_lambda_events::lambda_function_urls::{LambdaFunctionUrlRequest, LambdaFunctionUrlResponse};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use http::{HeaderMap, HeaderValue, header};
 use serde::Serialize;
 use serde_json::json;
-
-/// The limit on a body, in bytes: twice the size of 100 submissions with the longest overrides that ECS accepts.
-pub const BODY_BYTES: usize = 2 * 1024 * 1024;
 
 /// A call that fails as a whole. No text quotes the request.
 #[derive(Debug, PartialEq, Eq)]
@@ -59,8 +56,8 @@ pub fn json_answer(status: i64, body: &impl Serialize) -> LambdaFunctionUrlRespo
 /// The bytes of a JSON body.
 ///
 /// # Errors
-/// 413 above [`BODY_BYTES`], 415 for another content type, 400 for invalid base64.
-pub fn json_body(request: &LambdaFunctionUrlRequest) -> Result<Vec<u8>, Refusal> {
+/// 413 above `limit` bytes, 415 for another content type, 400 for invalid base64.
+pub fn json_body(request: &LambdaFunctionUrlRequest, limit: usize) -> Result<Vec<u8>, Refusal> {
     let content_type = request.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let media_type = content_type.and_then(|value| value.split(';').next()).map(str::trim);
     if media_type.is_some_and(|media_type| !media_type.eq_ignore_ascii_case("application/json")) {
@@ -73,8 +70,8 @@ pub fn json_body(request: &LambdaFunctionUrlRequest) -> Result<Vec<u8>, Refusal>
     } else {
         body.as_bytes().to_vec()
     };
-    if bytes.len() > BODY_BYTES {
-        let message = format!("the body has {} bytes; at most {BODY_BYTES} are accepted", bytes.len());
+    if bytes.len() > limit {
+        let message = format!("the body has {} bytes; at most {limit} are accepted", bytes.len());
         return Err(Refusal::new(413, "too_large", message));
     }
     Ok(bytes)

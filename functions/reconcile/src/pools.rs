@@ -1,0 +1,337 @@
+//! How many runners each pool has: created where submissions wait, closed where more are idle than needed.
+//!
+//! A round reads what waits and every runner that is not over, and claims the pool's row before it creates any, with the ids
+//! that it is about to create. So two rounds never exceed `max`, and what a round that died did not create, the next does.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    io,
+    time::Duration,
+};
+
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use ecs_bridge_aws::{BridgeError, Created, TableError, now, read_profiles, telemetry};
+use ecs_bridge_core::{
+    Input, ProfileName, Record, SubmissionId, Timestamp,
+    config::Environment,
+    decide::PoolInput,
+    pool::{Batch, Count, Phase, PoolKey, PoolRow, Sizing, Spec, WorkAddress},
+};
+use futures_util::{StreamExt, stream};
+
+use crate::handler::{Loop, Report, Run};
+
+/// The wait before pools are sized again, while anything waits.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// How many rows are written side by side.
+const SIDE_BY_SIDE: usize = 32;
+
+/// How many of those that wait get the reason of a pool that fails, each round.
+const HELD: usize = 100;
+
+/// Since when a pool must be failing to be counted as such.
+const FAILING: Duration = Duration::from_secs(600);
+
+/// Why a round failed. The next one does its work.
+#[derive(Debug, thiserror::Error)]
+enum SizeError {
+    #[error(transparent)]
+    Table(#[from] TableError),
+    #[error(transparent)]
+    Bridge(#[from] BridgeError),
+    #[error("no random numbers")]
+    Random(#[from] getrandom::Error),
+    #[error("what runners are launched with cannot be read")]
+    Spec(#[from] io::Error),
+}
+
+/// The pools of the deployment's profiles.
+#[derive(Debug, Default)]
+pub struct Pools {
+    current: BTreeMap<ProfileName, (PoolKey, Spec)>,
+    /// How runners reach the work function; none if there is no pool.
+    work: Option<WorkAddress>,
+}
+
+impl Pools {
+    /// Those of the profiles in the environment. A deployment without profiles there has none: reconcile needs them for
+    /// nothing else.
+    pub fn read<F: Fn(&str) -> Option<String>>(environment: &mut Environment<F>) -> Self {
+        let names = ["ECS_BRIDGE_PROFILES", "ECS_BRIDGE_PROFILES_FILE"];
+        if names.iter().all(|name| environment.optional(name).is_none()) {
+            return Self::default();
+        }
+        let clusters = environment.clusters();
+        // Its problems are noted.
+        let Ok(profiles) = read_profiles(environment, &clusters) else { return Self::default() };
+        let current = profiles.iter().filter_map(|(name, profile)| Some((name.clone(), profile.spec()?))).collect();
+        let url = environment.optional("ECS_BRIDGE_WORK_URL").map(WorkAddress::Url);
+        let work = url.or_else(|| environment.optional("ECS_BRIDGE_WORK_FUNCTION").map(WorkAddress::Function));
+        let pools = Self { current, work };
+        if !pools.current.is_empty() && pools.work.is_none() {
+            environment.note("ECS_BRIDGE_WORK_URL or ECS_BRIDGE_WORK_FUNCTION must be set, as a profile has a pool");
+        }
+        pools
+    }
+}
+
+/// Sizes the pools, until none lacks runners, or the time is up.
+pub async fn run(run: &Run<'_>) -> Report {
+    let mut report = Report::default();
+    let (mut known, mut is_first) = (BTreeSet::new(), true);
+    while !run.is_late() {
+        known.extend(run.bridge.table.pools());
+        let names: Vec<_> =
+            run.pools.current.keys().chain(&known).cloned().collect::<BTreeSet<_>>().into_iter().collect();
+        let mut totals = Totals::default();
+        for profile in &names {
+            let is_known = known.contains(profile);
+            match (Round { run, profile, now: now() }).size(is_known, &mut report).await {
+                Ok(round) => totals.add(&round),
+                Err(error) => {
+                    tracing::error!(%profile, %error, "a pool was not sized");
+                    report.errors += 1;
+                }
+            }
+            known.insert(profile.clone());
+        }
+        let Totals { count, failing, waits } = totals;
+        if is_first && !names.is_empty() {
+            telemetry::pools(count.waiting, [count.starting, count.idle, count.busy], failing);
+        }
+        // The index may not show yet what this run was woken for.
+        let is_at_rest = names.is_empty() || !waits && !is_first;
+        is_first = false;
+        if run.is_over(Loop::Pools, is_at_rest) || run.sleep(AGAIN).await {
+            break;
+        }
+    }
+    report
+}
+
+/// What the rounds of all pools counted.
+#[derive(Debug, Default)]
+struct Totals {
+    count: Count,
+    failing: usize,
+    waits: bool,
+}
+
+impl Totals {
+    fn add(&mut self, round: &Self) {
+        self.count.waiting += round.count.waiting;
+        self.count.starting += round.count.starting;
+        self.count.idle += round.count.idle;
+        self.count.busy += round.count.busy;
+        self.failing += round.failing;
+        self.waits |= round.waits;
+    }
+}
+
+/// One sizing of one pool.
+struct Round<'a> {
+    run: &'a Run<'a>,
+    profile: &'a ProfileName,
+    now: Timestamp,
+}
+
+/// What is there under one key.
+#[derive(Default)]
+struct Seen {
+    count: Count,
+    waiting: Vec<SubmissionId>,
+    /// Runners that serve nothing, those that have done so for longest first.
+    idle: Vec<Record>,
+}
+
+impl Round<'_> {
+    async fn size(&self, is_known: bool, report: &mut Report) -> Result<Totals, SizeError> {
+        let Run { bridge, pools, .. } = self.run;
+        let (table, timers) = (&bridge.table, &bridge.rules.timers);
+        let before = table.pool_row(self.profile).await?;
+        let mut row = before.clone();
+        let current = pools.current.get(self.profile);
+        if let Some((key, spec)) = current {
+            if !is_known {
+                table.set_pool(self.profile, true).await?;
+            }
+            row.specs.entry(key.clone()).or_insert_with(|| spec.clone());
+        }
+        row.count_taken(self.now, timers);
+        row.forget_batches(self.now, timers);
+
+        let (mut seen, lately) = self.look(&row).await?;
+        row.see(&lately);
+        let keys: Vec<_> = row.specs.keys().cloned().collect();
+        let all: u32 = seen.values().map(|seen| seen.count.alive).sum();
+        let (mut totals, mut batches, mut closing) = (Totals::default(), Vec::new(), Vec::new());
+        row.spare = 0;
+        for key in &keys {
+            let (Some(spec), Some(seen)) = (row.specs.get(key), seen.get_mut(key)) else { continue };
+            let is_current = current.is_some_and(|(current, _)| current == key);
+            let created: u32 = batches.iter().map(|batch: &Batch| batch.runners).sum();
+            let others = all - seen.count.alive + created;
+            let sizing = row.size(&spec.pool, &seen.count, others, is_current, self.now);
+            let Sizing { create, close, excess, spare, .. } = sizing;
+            if create > 0 {
+                batches.push(Batch::new(random()?, create, key.clone(), self.now));
+            }
+            let timeout = Duration::from_secs(spec.pool.idle_timeout.into());
+            closing.extend(to_close(
+                std::mem::take(&mut seen.idle),
+                close as usize,
+                excess as usize,
+                timeout,
+                self.now,
+            ));
+            if is_current {
+                row.spare = spare;
+            }
+            totals.add(&Totals { count: seen.count, failing: 0, waits: seen.count.waiting > 0 && !row.paused });
+        }
+        totals.failing = usize::from(row.failing_since.is_some_and(|since| self.now.since(since) >= FAILING));
+        row.batches.extend(batches.iter().cloned());
+        row.forget_keys(|key| {
+            let is_current = current.is_some_and(|(current, _)| current == key);
+            is_current || seen.get(key).is_some_and(|seen| seen.count.alive + seen.count.waiting > 0)
+        });
+        if row != before {
+            row.rev = before.rev + 1;
+            if !table.update_pool_row(self.profile, &before, &row).await? {
+                // Another round was quicker, and did this one's work.
+                return Ok(totals);
+            }
+        }
+        if row.specs.is_empty() && is_known {
+            table.set_pool(self.profile, false).await?;
+        }
+        report.created += self.create(&row, &lately).await?;
+        report.closed += self.close(closing).await?;
+        if let (Some(_), Some(reason)) = (row.failing_since, &row.failure) {
+            self.hold(seen.values().flat_map(|seen| &seen.waiting).take(HELD), reason).await?;
+        }
+        Ok(totals)
+    }
+
+    /// What waits and what runs under each key, and the runners that were created lately.
+    async fn look(&self, row: &PoolRow) -> Result<(BTreeMap<PoolKey, Seen>, Vec<Record>), SizeError> {
+        let bridge = self.run.bridge;
+        let (table, timers) = (&bridge.table, &bridge.rules.timers);
+        let mut by_key: BTreeMap<PoolKey, Seen> = BTreeMap::new();
+        let lately: HashSet<SubmissionId> = row.batches.iter().flat_map(Batch::ids).collect();
+        let mut ids = lately.clone();
+        for (key, spec) in &row.specs {
+            let most = row.max(&spec.pool) as usize;
+            let seen = by_key.entry(key.clone()).or_default();
+            for waiting in table.ranked(&key.waiting(), most).await? {
+                seen.count.waiting(waiting.priority.submitted_at(waiting.rank, timers), self.now, timers);
+                seen.waiting.push(waiting.submission_id);
+            }
+            // There are more than `max` where that was lowered.
+            let runners = table.ranked(&key.runners(), usize::MAX).await?;
+            ids.extend(runners.into_iter().map(|runner| runner.submission_id));
+        }
+        let records = table.get_all(&ids.into_iter().collect::<Vec<_>>()).await?;
+        let mut created_lately = Vec::new();
+        for record in records {
+            let Some(runner) = record.runner.as_deref() else { continue };
+            let phase = runner.phase(self.now, timers);
+            if !record.state.is_terminal()
+                && let Some(seen) = by_key.get_mut(&runner.key)
+            {
+                seen.count.runner(phase);
+                if phase == Phase::Idle {
+                    seen.idle.push(record.clone());
+                }
+            }
+            if lately.contains(&record.submission_id) {
+                created_lately.push(record);
+            }
+        }
+        // What another round is about to create, or died before it did: this one will.
+        let found: HashSet<_> = created_lately.iter().map(|record| &record.submission_id).collect();
+        for batch in &row.batches {
+            let missing = batch.ids().iter().filter(|id| !found.contains(id)).count();
+            if let Some(seen) = by_key.get_mut(&batch.key) {
+                (0..missing).for_each(|_| seen.count.runner(Phase::Starting));
+            }
+        }
+        Ok((by_key, created_lately))
+    }
+
+    /// Creates the runners whose ids are in the row and that are not there yet, and has them launched.
+    async fn create(&self, row: &PoolRow, there: &[Record]) -> Result<usize, SizeError> {
+        let Some(work) = &self.run.pools.work else { return Ok(0) };
+        let bridge = self.run.bridge;
+        let there: HashSet<_> = there.iter().map(|record| &record.submission_id).collect();
+        let mut runners = Vec::new();
+        for batch in &row.batches {
+            let Some(spec) = row.specs.get(&batch.key) else { continue };
+            for id in batch.ids().into_iter().filter(|id| !there.contains(id)) {
+                let of = (id, batch.key.clone(), self.profile.clone());
+                runners.push(spec.runner(of, &token()?, work, now(), &bridge.rules)?);
+            }
+        }
+        let creates = runners.into_iter().map(|runner| async move {
+            let created = bridge.table.create(&runner).await?;
+            Ok::<_, TableError>(matches!(created, Created::New).then_some(runner.submission_id))
+        });
+        let mut creates = stream::iter(creates).buffer_unordered(SIDE_BY_SIDE);
+        let mut count = 0;
+        while let Some(created) = creates.next().await {
+            if let Some(id) = created? {
+                count += 1;
+                self.run.created(id);
+            }
+        }
+        if count > 0 {
+            tracing::info!(profile = %self.profile, runners = count, "created runners");
+        }
+        Ok(count)
+    }
+
+    /// Closes idle runners. One that was given work in the meantime stays.
+    async fn close(&self, runners: Vec<Record>) -> Result<usize, SizeError> {
+        let mut count = 0;
+        for runner in runners {
+            count +=
+                usize::from(self.run.bridge.attempt(&runner, &Input::Pool(PoolInput::Close(None))).await?.is_some());
+        }
+        Ok(count)
+    }
+
+    /// Tells what waits why there is no runner.
+    async fn hold(&self, waiting: impl Iterator<Item = &SubmissionId>, reason: &str) -> Result<(), SizeError> {
+        let ids: Vec<_> = waiting.cloned().collect();
+        for record in self.run.bridge.table.get_all(&ids).await? {
+            let held = PoolInput::Held(format!("the runners of its pool fail: {reason}"));
+            self.run.bridge.settle(record, Input::Pool(held)).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Which idle runners to close: `excess` at once, and of the others up to `close` that have been idle for `timeout`.
+fn to_close(mut idle: Vec<Record>, close: usize, excess: usize, timeout: Duration, now: Timestamp) -> Vec<Record> {
+    let since =
+        |record: &Record| record.runner.as_ref().and_then(|runner| runner.idle_since).unwrap_or(record.created_at);
+    idle.sort_by_key(since);
+    let has_timed_out = idle.iter().take_while(|record| now.since(since(record)) >= timeout).count();
+    idle.truncate(excess.max(close.min(has_timed_out)));
+    idle
+}
+
+/// A random number, of which nobody can guess another.
+fn random() -> Result<u128, getrandom::Error> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes)?;
+    Ok(u128::from_be_bytes(bytes))
+}
+
+/// A runner's secret: 256 random bits.
+fn token() -> Result<String, getrandom::Error> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes)?;
+    Ok(BASE64_URL_SAFE_NO_PAD.encode(bytes))
+}

@@ -1,0 +1,241 @@
+//! One question of a runner: who it is, what it has done, and what it is to do next.
+//!
+//! Whatever is handed out was taken before, by the one conditional write on the submission's row. Where that is lost, or
+//! its answer, everything begins again from the runner's row, and no command starts twice.
+
+use ecs_bridge_aws::{TableError, http::Refusal, telemetry};
+use ecs_bridge_core::{
+    Input, Record, SubmissionId,
+    decide::{
+        PoolInput,
+        pool::{Served, Standing, served, standing},
+    },
+    pool::{Incarnation, Process, Runner, TokenHash},
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::{
+    caller::Caller,
+    handler::{App, another_process, forbidden, wait},
+};
+
+/// How often a take is begun again after it was lost to another runner.
+const TRIES: usize = 3;
+
+/// Among how many of those that wait one is chosen.
+const CHOICES: usize = 25;
+
+/// A runner's question.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ask {
+    runner_id: SubmissionId,
+    token: String,
+    incarnation: Incarnation,
+    /// It was told to stop, and takes nothing any more.
+    #[serde(default)]
+    stopping: bool,
+    /// A command that has ended.
+    #[serde(default)]
+    done: Option<Done>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Done {
+    submission_id: SubmissionId,
+    exit_code: i32,
+}
+
+/// What a runner does next.
+enum Next {
+    /// This submission is taken already; the answer was lost.
+    Again(Box<Record>),
+    /// It can be taken.
+    Take(Box<Record>),
+    /// The runner's row has changed: look again.
+    Look,
+    /// Nothing waits.
+    Nothing,
+}
+
+impl App {
+    /// Answers a runner's question.
+    ///
+    /// # Errors
+    /// If the caller is not that runner, or one process of it too many; if DynamoDB does not answer.
+    pub async fn ask(&self, ask: &Ask, caller: &Caller) -> Result<Value, Refusal> {
+        let unavailable = |error: TableError| Self::unavailable(&error);
+        let (id, incarnation) = (&ask.runner_id, &ask.incarnation);
+        let Some((record, runner)) = self.authenticate(ask, caller).await? else {
+            return Err(self.refuse(id, "there is no such runner with this token"));
+        };
+        let Some(task_arn) = record.task_arn.clone() else {
+            // Its launch has not been answered yet, or it was given up before it was.
+            return Ok(if record.state.is_terminal() { close() } else { wait(runner.interval_ms) });
+        };
+        if let Some(reason) = caller.mismatch(&task_arn, &self.roles) {
+            return Err(self.refuse(id, reason));
+        }
+        let by = Process { runner_id: id.clone(), incarnation: incarnation.clone() };
+        if let Some(done) = &ask.done {
+            self.done(&by, done, ask.stopping).await.map_err(unavailable)?;
+        }
+        let contact = Input::Pool(PoolInput::Contact(incarnation.clone()));
+        let record = self.bridge.decide(record, &contact).await.map_err(unavailable)?.record;
+        self.next(record, &by, ask.stopping).await
+    }
+
+    /// The runner's row, if the token is its.
+    async fn authenticate(&self, ask: &Ask, caller: &Caller) -> Result<Option<(Record, Runner)>, Refusal> {
+        if *caller == Caller::Identity(String::new()) {
+            return Err(self.refuse(&ask.runner_id, "the request was not signed"));
+        }
+        let record = self.bridge.table.get(&ask.runner_id).await.map_err(|error| Self::unavailable(&error))?;
+        let token = TokenHash::of(&ask.token);
+        Ok(record.and_then(|record| {
+            let runner = record.runner.as_deref().filter(|runner| runner.token == token)?.clone();
+            Some((record, runner))
+        }))
+    }
+
+    fn refuse(&self, runner_id: &SubmissionId, reason: &'static str) -> Refusal {
+        telemetry::refused_runner(runner_id, reason);
+        forbidden(reason)
+    }
+
+    /// Ends a submission with the exit code of its command, if this process has taken it.
+    async fn done(&self, by: &Process, done: &Done, stopping: bool) -> Result<(), TableError> {
+        // Removed by its time to live, or never there: nothing to end.
+        let Some(submission) = self.bridge.table.get(&done.submission_id).await? else { return Ok(()) };
+        let input = PoolInput::Done { by: by.clone(), exit_code: done.exit_code, stopping };
+        self.bridge.decide(submission, &Input::Pool(input)).await.map(drop)
+    }
+
+    /// What a runner does next, by its row as just read or written.
+    async fn next(&self, mut record: Record, by: &Process, stopping: bool) -> Result<Value, Refusal> {
+        let unavailable = |error: TableError| Self::unavailable(&error);
+        let mut interval = 0;
+        for _ in 0..TRIES {
+            let Some(runner) = record.runner.as_deref() else { break };
+            interval = runner.interval_ms;
+            match standing(&record, runner, &by.incarnation) {
+                Standing::Taken => return Err(another_process()),
+                Standing::Close => return Ok(close()),
+                Standing::TooEarly => break,
+                Standing::Open if stopping => break,
+                Standing::Open => {}
+            }
+            match self.choose(&record, runner, by).await.map_err(unavailable)? {
+                Next::Again(submission) => return run(&submission),
+                Next::Nothing => break,
+                Next::Look => {}
+                Next::Take(submission) => {
+                    let idle_since = runner.idle_since;
+                    if let Some(taken) = self.take(&record, *submission, by).await.map_err(unavailable)? {
+                        let found_idle = idle_since.is_some_and(|since| since <= taken.created_at);
+                        self.count(&taken, found_idle).await;
+                        return run(&taken);
+                    }
+                }
+            }
+            let again = self.bridge.table.get(&by.runner_id).await.map_err(unavailable)?;
+            let Some(again) = again else { return Ok(close()) };
+            record = again;
+        }
+        Ok(wait(interval))
+    }
+
+    /// What there is to do for a runner that may be given work.
+    async fn choose(&self, record: &Record, runner: &Runner, by: &Process) -> Result<Next, TableError> {
+        let table = &self.bridge.table;
+        if let Some(serves) = &runner.serves {
+            let submission = table.get(serves).await?;
+            return Ok(match (served(submission.as_ref(), by), submission) {
+                (Served::Ours, Some(submission)) => Next::Again(Box::new(submission)),
+                // What it was about to take, it takes: another runner might wait for nothing.
+                (Served::Untaken, Some(submission)) if !self.is_paused(record).await? => {
+                    Next::Take(Box::new(submission))
+                }
+                (Served::Untaken, Some(_)) => Next::Nothing,
+                (Served::Over(done), _) => {
+                    self.clear(record, serves, done).await?;
+                    Next::Look
+                }
+                (Served::Ours | Served::Untaken, None) => {
+                    self.clear(record, serves, false).await?;
+                    Next::Look
+                }
+            });
+        }
+        let waiting = table.ranked(&runner.key.waiting(), CHOICES).await?;
+        let Some(first) = waiting.first() else { return Ok(Next::Nothing) };
+        // At random among those of the first one's priority, so that runners that ask at once seldom want the same.
+        let alike = waiting.iter().take_while(|ranked| ranked.priority == first.priority).count();
+        let choice = waiting.get(fastrand::usize(..alike)).map(|ranked| &ranked.submission_id);
+        if self.is_paused(record).await? {
+            return Ok(Next::Nothing);
+        }
+        let Some(choice) = choice else { return Ok(Next::Nothing) };
+        // The index is eventually consistent: it may have been taken, or removed.
+        let submission = table.get(choice).await?;
+        Ok(match served(submission.as_ref(), by) {
+            Served::Untaken => submission.map_or(Next::Look, |submission| Next::Take(Box::new(submission))),
+            Served::Ours | Served::Over(_) => Next::Look,
+        })
+    }
+
+    /// Takes a submission: first the runner's row says so, then the submission's own, each as it was read. Nothing if
+    /// either has changed since, or it may not be taken.
+    async fn take(&self, record: &Record, submission: Record, by: &Process) -> Result<Option<Record>, TableError> {
+        let serve = PoolInput::Serve(submission.submission_id.clone());
+        if self.bridge.attempt(record, &Input::Pool(serve)).await?.is_none() {
+            return Ok(None);
+        }
+        let Some(task_arn) = record.task_arn.clone() else { return Ok(None) };
+        let take = PoolInput::Take { by: by.clone(), task_arn, cluster: record.cluster.clone() };
+        self.bridge.attempt(&submission, &Input::Pool(take)).await
+    }
+
+    /// The runner serves this submission no longer.
+    async fn clear(&self, record: &Record, serves: &SubmissionId, done: bool) -> Result<(), TableError> {
+        let input = PoolInput::Served { submission_id: serves.clone(), done };
+        self.bridge.attempt(record, &Input::Pool(input)).await.map(drop)
+    }
+
+    /// Whether an operator has paused the pool. Asked only where there is something to hand out.
+    async fn is_paused(&self, record: &Record) -> Result<bool, TableError> {
+        let Some(profile) = &record.profile else { return Ok(false) };
+        Ok(self.bridge.table.pool_row(profile).await?.paused)
+    }
+
+    /// Counts what was taken, for sizing. Where that fails, the pool is sized by what waits.
+    async fn count(&self, taken: &Record, found_idle: bool) {
+        let Some(profile) = &taken.profile else { return };
+        if let Err(error) = self.bridge.table.count_taken(profile, found_idle).await {
+            tracing::warn!(%error, %profile, "a submission that was taken is not counted");
+        }
+    }
+}
+
+fn close() -> Value {
+    json!({"close": true})
+}
+
+/// The command of a submission that was taken.
+fn run(submission: &Record) -> Result<Value, Refusal> {
+    let work = submission.request.as_ref().map(|request| request.work(&submission.container_name));
+    match work {
+        Some(Ok(work)) => Ok(json!({"run": {
+            "submission_id": submission.submission_id,
+            "command": work.command,
+            "environment": work.environment,
+        }})),
+        Some(Err(_)) | None => {
+            let id = &submission.submission_id;
+            tracing::error!(submission_id = %id, "a submission that was taken has no command that can be read");
+            Err(Refusal::new(500, "internal", "the command of a submission cannot be read"))
+        }
+    }
+}

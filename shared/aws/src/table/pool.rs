@@ -1,0 +1,157 @@
+//! Pools: the index of what waits and of runners, and each pool's own row.
+
+use aws_sdk_dynamodb::{error::SdkError, operation::update_item::UpdateItemError, types::AttributeValue};
+use ecs_bridge_core::{
+    ProfileName, SubmissionId, Timestamp,
+    pool::{PoolRow, row_key},
+    priority::Priority,
+};
+use serde_dynamo::aws_sdk_dynamodb_1::{from_item, to_item};
+
+use super::{Item, KEY, POOL, Page, Table, TableError, difference, number};
+
+/// What the work function counts in a pool's row, whatever its `rev`.
+const COUNTERS: [&str; 2] = ["taken", "found_idle"];
+
+/// A row of the `pool` index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ranked {
+    /// The record's key.
+    pub submission_id: SubmissionId,
+    /// Its place.
+    pub rank: Timestamp,
+    /// Its priority.
+    pub priority: Priority,
+}
+
+impl Table {
+    /// Up to `limit` rows of a partition of the `pool` index, the first to be served first.
+    ///
+    /// The index is eventually consistent: a row may have been taken since.
+    ///
+    /// # Errors
+    /// If DynamoDB does not answer.
+    pub async fn ranked(&self, partition: &str, limit: usize) -> Result<Vec<Ranked>, TableError> {
+        let mut rows = Vec::new();
+        let mut page = Page::default();
+        loop {
+            let left = i32::try_from(limit - rows.len()).unwrap_or(i32::MAX);
+            let answer = self
+                .client
+                .query()
+                .table_name(&self.name)
+                .index_name("pool")
+                .key_condition_expression("#pool = :pool")
+                .expression_attribute_names("#pool", "pool")
+                .expression_attribute_values(":pool", AttributeValue::S(partition.to_owned()))
+                .limit(left)
+                .set_exclusive_start_key(page.next)
+                .send()
+                .await
+                .map_err(TableError::call("Query"))?;
+            rows.extend(answer.items().iter().filter_map(ranked));
+            page.next = answer.last_evaluated_key;
+            if page.is_last() || rows.len() >= limit {
+                return Ok(rows);
+            }
+        }
+    }
+
+    /// A pool's row, read consistently; as good as empty where there is none.
+    ///
+    /// # Errors
+    /// If DynamoDB does not answer, or the row cannot be read.
+    pub async fn pool_row(&self, profile: &ProfileName) -> Result<PoolRow, TableError> {
+        let key = row_key(profile);
+        let request = self.client.get_item().table_name(&self.name).key(KEY, AttributeValue::S(key.clone()));
+        let answer = request.consistent_read(true).send().await.map_err(TableError::call("GetItem"))?;
+        let row = answer.item.map(from_item).transpose();
+        Ok(row.map_err(|source| TableError::Row { submission_id: key, source })?.unwrap_or_default())
+    }
+
+    /// Writes what differs between `before` and `after`, if the row is still at the `rev` of `before`. Answers whether it
+    /// was. What the work function counts is left as it is.
+    ///
+    /// # Errors
+    /// If DynamoDB does not answer: it may then be written or not.
+    pub async fn update_pool_row(
+        &self,
+        profile: &ProfileName,
+        before: &PoolRow,
+        after: &PoolRow,
+    ) -> Result<bool, TableError> {
+        let key = row_key(profile);
+        let item = |row: &PoolRow| {
+            let mut item: Item =
+                to_item(row).map_err(|source| TableError::Row { submission_id: key.clone(), source })?;
+            item.retain(|name, _| !COUNTERS.contains(&name.as_str()));
+            Ok::<_, TableError>(item)
+        };
+        let request = self.client.update_item().table_name(&self.name).key(KEY, AttributeValue::S(key.clone()));
+        // A row that only the work function has written has no `rev` yet.
+        let unchanged = if before.rev == 0 { "attribute_not_exists(#rev)" } else { "#rev = :before" };
+        let request = request.condition_expression(unchanged).expression_attribute_names("#rev", "rev");
+        let request = if before.rev == 0 {
+            request
+        } else {
+            request.expression_attribute_values(":before", AttributeValue::N(before.rev.to_string()))
+        };
+        let old = if before.rev == 0 { Item::new() } else { item(before)? };
+        match difference(request, &old, item(after)?).send().await {
+            Ok(_) => Ok(true),
+            Err(SdkError::ServiceError(ref error))
+                if matches!(error.err(), UpdateItemError::ConditionalCheckFailedException(_)) =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(TableError::call("UpdateItem")(error)),
+        }
+    }
+
+    /// Counts a submission that was taken, and whether it found a runner idle.
+    ///
+    /// # Errors
+    /// If DynamoDB does not answer. It is a hint for sizing, and need not be repeated.
+    pub async fn count_taken(&self, profile: &ProfileName, found_idle: bool) -> Result<(), TableError> {
+        let request = self.client.update_item().table_name(&self.name);
+        request
+            .key(KEY, AttributeValue::S(row_key(profile)))
+            .update_expression("ADD taken :one, found_idle :found")
+            .expression_attribute_values(":one", AttributeValue::N("1".to_owned()))
+            .expression_attribute_values(":found", AttributeValue::N(u8::from(found_idle).to_string()))
+            .send()
+            .await
+            .map_err(TableError::call("UpdateItem"))?;
+        Ok(())
+    }
+
+    /// Notes that a profile has a pool, so that what waits is served although the profile may be removed; or forgets it.
+    ///
+    /// # Errors
+    /// If DynamoDB does not answer.
+    pub async fn set_pool(&self, profile: &ProfileName, is_there: bool) -> Result<(), TableError> {
+        let request = self.client.update_item().table_name(&self.name);
+        let request = request.key(KEY, AttributeValue::S(ecs_bridge_core::launch_rate::ROW.to_owned()));
+        let request = request
+            .update_expression(if is_there { "SET #pool = :yes" } else { "REMOVE #pool" })
+            .expression_attribute_names("#pool", format!("{POOL}{profile}"));
+        let request =
+            if is_there { request.expression_attribute_values(":yes", AttributeValue::Bool(true)) } else { request };
+        request.send().await.map_err(TableError::call("UpdateItem"))?;
+        Ok(())
+    }
+
+    /// The profiles that have a pool, by the launch rate's row as last seen.
+    pub fn pools(&self) -> Vec<ProfileName> {
+        self.launches.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pools.clone()
+    }
+}
+
+fn ranked(item: &Item) -> Option<Ranked> {
+    let priority = item.get("priority").and_then(number).and_then(|number| u16::try_from(number).ok());
+    Some(Ranked {
+        submission_id: item.get(KEY)?.as_s().ok()?.parse().ok()?,
+        rank: Timestamp::from_millis(number(item.get("rank")?)?),
+        priority: priority.and_then(|number| number.try_into().ok()).unwrap_or_default(),
+    })
+}
