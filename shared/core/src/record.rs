@@ -575,7 +575,7 @@ impl Record {
             State::Queued if self.pooled.is_some() => shard(&self.submission_id),
             State::Queued if self.runner.is_some() => RUNNERS.to_owned(),
             // What was refused, and the next attempt, would wait behind the head starts of new submissions.
-            State::Queued if check_at > now => REPEAT.to_owned(),
+            State::Queued if self.refusals > 0 || self.attempt != Attempt::FIRST => REPEAT.to_owned(),
             State::Queued => QUEUE.to_owned(),
             State::Launching if self.may_repeat(check_at.max(now), rules) => REPEAT.to_owned(),
             State::Launching | State::Launched | State::Running => shard(&self.submission_id),
