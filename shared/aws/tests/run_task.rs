@@ -33,7 +33,7 @@ async fn is_queued_again(reply: Reply, reason: &str) {
     let record = after(reply.clone()).await;
     assert_eq!(record.state, State::Queued, "{reply:?}");
     assert_eq!((record.attempt.get(), record.refusals, record.launch_calls), (1, 1, 0), "{reply:?}");
-    assert!(record.request.is_some() && record.due.as_deref() == Some("queued"), "{reply:?}");
+    assert!(record.request.is_some() && record.due.as_deref() == Some("repeat"), "{reply:?}");
     assert!(record.reason.as_deref().unwrap().contains(reason), "{record:?} does not say {reason}");
 }
 
