@@ -7,7 +7,7 @@ mod support;
 use ecs_bridge_core::{
     Input, LaunchAnswer, ProfileName, Record, State, Task, api,
     decide::PoolInput,
-    pool::{Pool, PoolKey, Process, Runner, TokenHash},
+    pool::{Batch, Pool, PoolKey, PoolRow, Process, Runner, TokenHash},
     record::Submission,
 };
 use serde_json::{Map, json};
@@ -152,4 +152,62 @@ async fn a_stop_hits_no_other_command_of_the_runner() {
     deployment.bridge.carry_out(settled).await.unwrap();
     assert!(deployment.ecs.operations().is_empty(), "no StopTask");
     assert!(!deployment.record(RUNNER).await.runner.unwrap().closing);
+}
+
+#[tokio::test]
+async fn what_waits_is_read_in_the_order_of_its_rank_and_leaves_the_index_once_taken() {
+    let deployment = deployment().await;
+    let bridge = &deployment.bridge;
+    runner(&deployment).await;
+    for (id, priority) in [("late", 999), ("usual", 500), ("urgent", 0)] {
+        let submission = Submission { priority: priority.try_into().unwrap(), ..submission(id) };
+        let record = Record::queued(submission, ecs_bridge_aws::now(), &bridge.rules);
+        bridge.table.create(&record).await.unwrap();
+    }
+    let waiting = |limit| async move {
+        let rows = bridge.table.ranked(&key().waiting(), limit).await.unwrap();
+        rows.into_iter().map(|row| (row.submission_id.to_string(), u16::from(row.priority))).collect::<Vec<_>>()
+    };
+    let row = |id: &str, priority| (id.to_owned(), priority);
+    assert_eq!(waiting(9).await, [row("urgent", 0), row("usual", 500), row("late", 999)]);
+    assert_eq!(waiting(1).await, [row("urgent", 0)]);
+    let runners = bridge.table.ranked(&key().runners(), 9).await.unwrap();
+    assert_eq!(runners.len(), 1);
+
+    let urgent = deployment.record("urgent").await;
+    let take = PoolInput::Take { by: process(), task_arn: TASK.to_owned(), cluster: CLUSTER.to_owned() };
+    let taken = bridge.attempt(&urgent, &Input::Pool(take.clone())).await.unwrap().unwrap();
+    assert_eq!(taken.state, State::Running);
+    assert!(bridge.attempt(&urgent, &Input::Pool(take)).await.unwrap().is_none(), "it was read before it was taken");
+    assert_eq!(waiting(9).await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_pools_row_is_written_by_one_round_and_counted_by_all() {
+    let deployment = deployment().await;
+    let (table, profile) = (&deployment.bridge.table, ProfileName::default_profile());
+    table.count_taken(&profile, true).await.unwrap();
+    let before = table.pool_row(&profile).await.unwrap();
+    assert_eq!((before.rev, before.taken, before.found_idle), (0, 1, 1));
+    let batch = Batch::new(1 << 64, 2, key(), ecs_bridge_aws::now());
+    let after = PoolRow { rev: 1, spare: 3, batches: vec![batch], ..before.clone() };
+    assert!(table.update_pool_row(&profile, &before, &after).await.unwrap());
+    assert!(!table.update_pool_row(&profile, &before, &after).await.unwrap(), "another round was quicker");
+    table.count_taken(&profile, false).await.unwrap();
+    let next = PoolRow { rev: 2, paused: true, ..after.clone() };
+    assert!(table.update_pool_row(&profile, &after, &next).await.unwrap());
+    let seen = table.pool_row(&profile).await.unwrap();
+    assert_eq!(seen, PoolRow { taken: 2, ..next });
+}
+
+#[tokio::test]
+async fn the_profiles_with_pools_are_known_without_their_configuration() {
+    let deployment = deployment().await;
+    let (table, profile) = (&deployment.bridge.table, ProfileName::default_profile());
+    table.set_pool(&profile, true).await.unwrap();
+    table.look_at_launch_tokens().await.unwrap();
+    assert_eq!(table.pools(), [profile.clone()]);
+    table.set_pool(&profile, false).await.unwrap();
+    table.look_at_launch_tokens().await.unwrap();
+    assert!(table.pools().is_empty());
 }

@@ -12,7 +12,7 @@ use ecs_bridge_core::{
     api::{self, ItemCode},
     event::Event,
     launch_rate::LaunchRate,
-    record::{DUE_SHARDS, QUEUE, REPEAT},
+    record::{DUE_SHARDS, REPEAT},
     run_task::REQUEST_BYTES,
 };
 use futures_util::future::join_all;
@@ -372,7 +372,7 @@ async fn without_the_table_there_are_no_tokens() {
 }
 
 #[tokio::test]
-async fn due_records_come_from_every_partition_and_the_queue_apart() {
+async fn due_records_come_from_every_partition_and_launches_apart() {
     let deployment = deployment().await;
     for n in 0..40 {
         deployment.launched(item(&format!("s{n}"))).await;
@@ -404,10 +404,10 @@ async fn due_records_come_from_every_partition_and_the_queue_apart() {
         assert!(due_by_now.records.is_empty(), "none is due yet");
     }
     assert_eq!(due.len(), 40);
-    let queued = table.due(QUEUE, horizon, 100, Page::default()).await.unwrap();
+    let queued = table.due(REPEAT, horizon, 100, Page::default()).await.unwrap();
     assert_eq!(queued.records.len(), 1);
     assert_eq!(queued.records[0].submission_id.as_str(), "waiting");
-    assert_eq!(table.count_due(QUEUE, horizon).await.unwrap(), 1);
+    assert_eq!(table.count_due(REPEAT, horizon).await.unwrap(), 1);
 }
 
 #[tokio::test]

@@ -90,7 +90,9 @@ impl Wire {
             "AttributeDefinitions": [
                 {"AttributeName": "submission_id", "AttributeType": "S"},
                 {"AttributeName": "feed", "AttributeType": "S"}, {"AttributeName": "changed_at", "AttributeType": "N"},
-                {"AttributeName": "due", "AttributeType": "S"}, {"AttributeName": "check_at", "AttributeType": "N"}],
+                {"AttributeName": "due", "AttributeType": "S"}, {"AttributeName": "check_at", "AttributeType": "N"},
+                {"AttributeName": "pool", "AttributeType": "S"},
+                {"AttributeName": "rank", "AttributeType": "N"}],
             "KeySchema": [{"AttributeName": "submission_id", "KeyType": "HASH"}],
             "GlobalSecondaryIndexes": [
                 {"IndexName": "feed", "KeySchema": [{"AttributeName": "feed", "KeyType": "HASH"},
@@ -98,7 +100,10 @@ impl Wire {
                  "Projection": {"ProjectionType": "INCLUDE", "NonKeyAttributes": ["state", "exit_code", "reason"]}},
                 {"IndexName": "due", "KeySchema": [{"AttributeName": "due", "KeyType": "HASH"},
                                                    {"AttributeName": "check_at", "KeyType": "RANGE"}],
-                 "Projection": {"ProjectionType": "KEYS_ONLY"}}],
+                 "Projection": {"ProjectionType": "KEYS_ONLY"}},
+                {"IndexName": "pool", "KeySchema": [{"AttributeName": "pool", "KeyType": "HASH"},
+                                                    {"AttributeName": "rank", "KeyType": "RANGE"}],
+                 "Projection": {"ProjectionType": "INCLUDE", "NonKeyAttributes": ["priority"]}}],
         });
         database.create_table(serde_json::from_value(create).unwrap()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
