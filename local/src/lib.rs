@@ -16,6 +16,7 @@ pub mod lambda;
 pub mod options;
 pub mod pattern;
 pub mod process;
+pub mod sessions;
 pub mod stack;
 pub mod template;
 

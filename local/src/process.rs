@@ -61,7 +61,8 @@ pub fn watch(run: &str) {
     }
 }
 
-fn kill_marked(marker: &str) -> bool {
+/// Kills every process with this variable, `NAME=value`, in its environment, and its group. Answers whether there was one.
+pub fn kill_marked(marker: &str) -> bool {
     let me = std::process::id();
     let Ok(entries) = std::fs::read_dir("/proc") else { return false };
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());

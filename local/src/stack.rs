@@ -22,6 +22,7 @@ use crate::http::{self, Server};
 use crate::lambda::{self, FunctionSettings, Lambda, LambdaSettings, StartError};
 use crate::options::Options;
 use crate::process::{self, RUN_VARIABLE};
+use crate::sessions::Sessions;
 use crate::template::{self, Template, TemplateError};
 
 const REGION: &str = "us-east-1";
@@ -30,6 +31,7 @@ const ACCOUNT: &str = "123456789012";
 const SUBMIT: &str = "submit";
 const TASK_STATE: &str = "task-state";
 const RECONCILE: &str = "reconcile";
+const WORK: &str = "work";
 const DEFAULT_PROFILES: &str = include_str!("profiles.json");
 /// The arguments that make `ecs-bridge` the watchdog of a run; the name of the run follows.
 pub const WATCHDOG: [&str; 2] = ["local", "watchdog"];
@@ -94,6 +96,8 @@ pub struct Ready {
     pub dynamodb_url: String,
     /// ECS's endpoint.
     pub ecs_url: String,
+    /// The URL of work.
+    pub work_url: String,
     /// The table's name.
     pub table: String,
     /// The cluster's ARN.
@@ -194,13 +198,14 @@ impl Stack {
         if let Some(dir) = &options.log_dir {
             std::fs::create_dir_all(dir).map_err(|source| LocalError::File { path: dir.clone(), source })?;
         }
-        let [submit, lambda_api, dynamodb_api, ecs_api] = listeners(options.port_base).await?;
+        let [submit, lambda_api, dynamodb_api, ecs_api, work] = listeners(options.port_base).await?;
         let url = |listener: &tokio::net::TcpListener| io::Result::Ok(format!("http://{}", listener.local_addr()?));
         let ready = Ready {
             submit_url: url(&submit)?,
             lambda_url: url(&lambda_api)?,
             dynamodb_url: url(&dynamodb_api)?,
             ecs_url: url(&ecs_api)?,
+            work_url: url(&work)?,
             table: format!("ecs-bridge-{}", options.deployment),
             cluster,
             region: REGION.into(),
@@ -217,14 +222,16 @@ impl Stack {
         let delivery =
             Delivery { duplicate: options.duplicate, drop: options.drop, delay_ms: options.delay_ms.0.clone(), chance };
         let bus = Arc::new(Bus::new(template.pattern.clone(), delivery, Arc::clone(&faults)));
-        let settings = ecs_settings(options, place, chance, run)?;
+        let sessions = Arc::new(Sessions::new(chance, ACCOUNT.into()));
+        let settings = ecs_settings(options, place, chance, run, Arc::clone(&sessions))?;
         let ecs = Arc::new(Ecs::new(settings, Arc::clone(&bus), faults, ready.ecs_url.clone()));
         servers.push(http::serve(ecs_api, ecs::router(ecs))?);
 
         let environment = function_environment(options, &ready)?;
         let lambda = start_lambda(options, &template, &environment, chance, run)?;
         servers.push(http::serve(lambda_api, lambda::invoke_router(Arc::clone(&lambda)))?);
-        servers.push(http::serve(submit, lambda::url_router(Arc::clone(&lambda), SUBMIT.into()))?);
+        servers.push(http::serve(submit, lambda::url_router(Arc::clone(&lambda), SUBMIT.into(), None))?);
+        servers.push(http::serve(work, lambda::url_router(Arc::clone(&lambda), WORK.into(), Some(sessions)))?);
         lambda.ready().await?;
         if !options.no_functions {
             bus.set_target(Arc::clone(&lambda), TASK_STATE);
@@ -293,15 +300,21 @@ fn read_template(options: &Options, cluster: &str) -> Result<Template, LocalErro
     })
 }
 
-async fn listeners(base: Option<u16>) -> Result<[tokio::net::TcpListener; 4], LocalError> {
+async fn listeners(base: Option<u16>) -> Result<[tokio::net::TcpListener; 5], LocalError> {
     let listen = async |offset: u16| {
         let port = base.map_or(0, |base| base.saturating_add(offset));
         http::listen(port).await.map_err(|source| LocalError::Port { port, source })
     };
-    Ok([listen(0).await?, listen(1).await?, listen(2).await?, listen(3).await?])
+    Ok([listen(0).await?, listen(1).await?, listen(2).await?, listen(3).await?, listen(4).await?])
 }
 
-fn ecs_settings(options: &Options, place: Place, chance: Chance, run: &str) -> Result<EcsSettings, LocalError> {
+fn ecs_settings(
+    options: &Options,
+    place: Place,
+    chance: Chance,
+    run: &str,
+    sessions: Arc<Sessions>,
+) -> Result<EcsSettings, LocalError> {
     let text = options.task_definitions.as_deref().map(read).transpose()?;
     let definitions = TaskDefinitions::parse(text.as_deref()).map_err(|source| LocalError::Definitions {
         path: options.task_definitions.clone().unwrap_or_default(),
@@ -310,6 +323,11 @@ fn ecs_settings(options: &Options, place: Place, chance: Chance, run: &str) -> R
     let scale = Scale(options.time_scale);
     let delay = |seconds: f64| scale.shorten(Duration::from_secs_f64(seconds));
     let mut environment = inherited(&["PATH", "HOME"]);
+    // The runner program is built beside the functions.
+    let programs = functions_dir(options)?;
+    for (_, path) in environment.iter_mut().filter(|(name, _)| name == "PATH") {
+        *path = format!("{path}:{}", programs.display());
+    }
     environment.push((RUN_VARIABLE.into(), run.into()));
     environment.extend(options.container_env.iter().cloned());
     Ok(EcsSettings {
@@ -329,11 +347,20 @@ fn ecs_settings(options: &Options, place: Place, chance: Chance, run: &str) -> R
         environment,
         log_dir: options.log_dir.clone(),
         chance,
+        sessions,
     })
 }
 
 fn inherited(names: &[&str]) -> Vec<(String, String)> {
     names.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect()
+}
+
+/// The folder of the functions' programs.
+fn functions_dir(options: &Options) -> io::Result<PathBuf> {
+    Ok(match &options.functions_dir {
+        Some(folder) => folder.clone(),
+        None => std::env::current_exe()?.parent().map(Path::to_owned).unwrap_or_default(),
+    })
 }
 
 /// The environment of the functions.
@@ -348,6 +375,8 @@ fn function_environment(options: &Options, ready: &Ready) -> Result<Vec<(String,
         ("ECS_BRIDGE_DEPLOYMENT", &ready.deployment),
         ("ECS_BRIDGE_TABLE", &ready.table),
         ("ECS_BRIDGE_CLUSTER", &ready.cluster),
+        ("ECS_BRIDGE_WORK_URL", &ready.work_url),
+        ("ECS_BRIDGE_TASK_ROLES", &format!("arn:aws:iam::{ACCOUNT}:role/*")),
         ("ECS_BRIDGE_TIMER_SCALE", &options.timer_scale.to_string()),
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -378,13 +407,9 @@ fn start_lambda(
     run: &str,
 ) -> Result<Arc<Lambda>, LocalError> {
     let mut functions = Vec::new();
-    let names: &[_] = if options.no_functions { &[] } else { &[SUBMIT, TASK_STATE, RECONCILE] };
+    let names: &[_] = if options.no_functions { &[] } else { &[SUBMIT, TASK_STATE, RECONCILE, WORK] };
     for name in names {
-        let folder = match &options.functions_dir {
-            Some(folder) => folder.clone(),
-            None => std::env::current_exe()?.parent().map(Path::to_owned).unwrap_or_default(),
-        };
-        let executable = folder.join(name);
+        let executable = functions_dir(options)?.join(name);
         if !executable.is_file() {
             return Err(LocalError::NoFunction(executable));
         }

@@ -13,6 +13,7 @@ use ecs_bridge_local::events::{Bus, Delivery};
 use ecs_bridge_local::faults::Faults;
 use ecs_bridge_local::http::NoAnswer;
 use ecs_bridge_local::pattern::Pattern;
+use ecs_bridge_local::sessions::Sessions;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use serde_json::{Value, json};
@@ -44,6 +45,7 @@ fn settings() -> EcsSettings {
         environment: Vec::new(),
         log_dir: None,
         chance: Chance::new(1),
+        sessions: Arc::new(Sessions::new(Chance::new(1), "123456789012".into())),
     }
 }
 

@@ -68,11 +68,12 @@ pub struct Reconcile {
 }
 
 impl Reconcile {
-    /// Works on what is due until nothing is, or `deadline` is near.
+    /// Works on what is due until nothing is, or `deadline` is near. Where another function has `woken` it, the indexes may
+    /// not show yet what for.
     ///
     /// # Errors
     /// If the index cannot be read at all. What was claimed until then is due again when its lease is over.
-    pub async fn run(&self, deadline: SystemTime) -> Result<Report, TableError> {
+    pub async fn run(&self, deadline: SystemTime, woken: bool) -> Result<Report, TableError> {
         // A deadline before the start is none at all: `cargo lambda watch` tells a moment in 1970.
         let left = deadline.duration_since(SystemTime::now()).map_or(RUN, |left| left.saturating_sub(MARGIN));
         let until = Instant::now() + left.min(RUN);
@@ -80,6 +81,7 @@ impl Reconcile {
             bridge: &self.bridge,
             pools: &self.pools,
             until,
+            woken,
             created: Mutex::default(),
             at_rest: Default::default(),
             over: Notify::new(),
@@ -120,6 +122,8 @@ pub struct Run<'a> {
     pub bridge: &'a Bridge,
     /// The pools of the deployment's profiles.
     pub pools: &'a Pools,
+    /// Whether another function left something to do just now.
+    pub woken: bool,
     /// Runners that were created, and are to be launched: the index does not show them yet.
     pub created: Mutex<Vec<SubmissionId>>,
     /// When no more work is begun.

@@ -13,9 +13,17 @@ use ecs_bridge_aws::{
 };
 use ecs_bridge_core::{Timestamp, config::Environment, record::QUEUE};
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
-use serde::de::IgnoredAny;
+use serde::Deserialize;
 
 use crate::handler::Reconcile;
+
+/// The part of an event that matters: a schedule sends what it likes.
+#[derive(Deserialize)]
+struct Event {
+    /// Whether another function left something to do just now.
+    #[serde(default)]
+    woken: bool,
+}
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {
@@ -30,8 +38,8 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     // Its role reads the index, and no record by itself.
     warm_up(async { drop(reconcile.bridge.table.due(QUEUE, Timestamp::from_millis(0), 1, Page::default()).await) })
         .await;
-    let handler = async |event: LambdaEvent<IgnoredAny>| {
-        let report = reconcile.run(event.context.deadline()).await;
+    let handler = async |event: LambdaEvent<Event>| {
+        let report = reconcile.run(event.context.deadline(), event.payload.woken).await;
         metrics.flush();
         // Named, as a boxed error would be called by its type in dead letters.
         report.map_err(|error| Diagnostic { error_type: "TableError".to_owned(), error_message: error.to_string() })

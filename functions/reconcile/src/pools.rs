@@ -101,7 +101,7 @@ pub async fn run(run: &Run<'_>) -> Report {
             telemetry::pools(count.waiting, [count.starting, count.idle, count.busy], failing);
         }
         // The index may not show yet what this run was woken for.
-        let is_at_rest = names.is_empty() || !waits && !is_first;
+        let is_at_rest = names.is_empty() || !(waits || is_first && run.woken);
         is_first = false;
         if run.is_over(Loop::Pools, is_at_rest) || run.sleep(AGAIN).await {
             break;

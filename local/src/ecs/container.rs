@@ -32,6 +32,8 @@ pub(super) struct Spec {
     pub(super) log: Option<PathBuf>,
     /// Whether trivial commands are simulated.
     pub(super) simulate: Option<Scale>,
+    /// An environment variable of its own, by which processes are found that left its group, as a runner's command does.
+    pub(super) mark: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -77,7 +79,16 @@ impl Running {
     pub(super) async fn run(mut self, mut stop: watch::Receiver<Stop>, restarted: Arc<dyn Fn() + Send + Sync>) -> i32 {
         loop {
             let code = match &mut self.body {
-                Body::Process(child) => wait(child, &mut stop, self.spec.stop_timeout).await,
+                Body::Process(child) => {
+                    let code = wait(child, &mut stop, self.spec.stop_timeout).await;
+                    // A container ends with its first process, and so does all that this one started.
+                    if let Some(mark) = &self.spec.mark {
+                        while process::kill_marked(mark) {
+                            tokio::time::sleep(Duration::from_millis(1)).await;
+                        }
+                    }
+                    code
+                }
                 Body::Imitation { end, code } => simulated(*end, *code, &mut stop).await,
             };
             let again = self.spec.restart.as_ref().is_some_and(|policy| {
@@ -208,6 +219,7 @@ mod tests {
             restart: None,
             log: None,
             simulate: simulate.then_some(Scale(1.0)),
+            mark: None,
         }
     }
 

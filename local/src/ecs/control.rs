@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::{Response, StatusCode};
+use axum::http::{HeaderMap, Response, StatusCode, header};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
@@ -95,6 +95,7 @@ pub(super) fn routes() -> Router<Arc<Ecs>> {
         .route("/_local/faults", get(async |ecs: State<Arc<Ecs>>| http::json(StatusCode::OK, &ecs.faults.counts())))
         .route("/_local/rules", post(add_rule).delete(drop_rules))
         .route("/_local/events", post(put_event).get(recent_events))
+        .route("/credentials/{task}", get(credentials))
         .route("/v4/{task}/{container}", get(container_metadata))
         .route("/v4/{task}/{container}/task", get(task_metadata))
 }
@@ -169,6 +170,15 @@ async fn put_event(State(ecs): State<Arc<Ecs>>, Json(event): Json<Value>) -> Res
 
 async fn recent_events(State(ecs): State<Arc<Ecs>>) -> Response<Body> {
     http::json(StatusCode::OK, &json!({"events": ecs.bus.recent()}))
+}
+
+/// The credentials of a task's role, as ECS's agent gives them to its containers.
+async fn credentials(State(ecs): State<Arc<Ecs>>, Path(task): Path<String>, headers: HeaderMap) -> Response<Body> {
+    let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    match ecs.settings.sessions.credentials(&task, authorization) {
+        Some(credentials) => http::json(StatusCode::OK, &credentials),
+        None => http::json(StatusCode::FORBIDDEN, &json!({"code": "AccessDenied", "message": "not this task's"})),
+    }
 }
 
 async fn container_metadata(

@@ -28,6 +28,8 @@ pub struct TaskDefinition {
     pub memory: Option<String>,
     /// `awsvpc` or another.
     pub network_mode: Option<String>,
+    /// The role of its tasks.
+    pub task_role_arn: Option<String>,
     /// The request that registered it, for DescribeTaskDefinition.
     given: Map<String, Value>,
 }
@@ -123,6 +125,8 @@ struct Known {
     memory: Option<String>,
     #[serde(default)]
     network_mode: Option<String>,
+    #[serde(default)]
+    task_role_arn: Option<String>,
 }
 
 impl TaskDefinitions {
@@ -157,6 +161,7 @@ impl TaskDefinitions {
             cpu: known.cpu,
             memory: known.memory,
             network_mode: known.network_mode,
+            task_role_arn: known.task_role_arn,
             given,
         });
         self.0.insert(format!("{}:{}", definition.family, definition.revision), Arc::clone(&definition));

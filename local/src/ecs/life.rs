@@ -147,6 +147,8 @@ fn count_start(ecs: &Ecs, id: &str, at: usize) {
 /// The specification of each container: its definition with the overrides of the request.
 fn specs(ecs: &Ecs, task: &Task) -> Vec<Spec> {
     let settings = &ecs.settings;
+    let role = task.request.overrides.task_role_arn.as_ref().or(task.definition.task_role_arn.as_ref());
+    let authorization = role.map(|role| settings.sessions.begin(&task.id, role));
     let spec = |container: &definition::ContainerDefinition| {
         let overridden =
             task.request.overrides.containers.iter().find(|other| other.name.as_ref() == Some(&container.name));
@@ -155,6 +157,12 @@ fn specs(ecs: &Ecs, task: &Task) -> Vec<Spec> {
         let metadata = format!("{}/v4/{}/{}", ecs.url, task.id, container.name);
         environment.push(("ECS_CONTAINER_METADATA_URI_V4".into(), metadata));
         environment.push(("AWS_EXECUTION_ENV".into(), "AWS_ECS_FARGATE".into()));
+        if let Some(authorization) = &authorization {
+            // Not the relative form: its address, 169.254.170.2, is not of this machine.
+            let url = format!("{}/credentials/{}", ecs.url, task.id);
+            environment.push(("AWS_CONTAINER_CREDENTIALS_FULL_URI".into(), url));
+            environment.push(("AWS_CONTAINER_AUTHORIZATION_TOKEN".into(), authorization.clone()));
+        }
         environment.push(("AWS_REGION".into(), settings.place.region.clone()));
         let over = overridden.map(|other| other.environment.as_slice()).unwrap_or_default();
         environment.extend(
@@ -173,6 +181,9 @@ fn specs(ecs: &Ecs, task: &Task) -> Vec<Spec> {
             }),
             log: settings.log_dir.as_ref().map(|dir| dir.join(format!("{}-{}.log", task.id, container.name))),
             simulate: settings.simulate.then_some(settings.scale),
+            mark: authorization
+                .as_ref()
+                .map(|authorization| format!("AWS_CONTAINER_AUTHORIZATION_TOKEN={authorization}")),
         }
     };
     task.definition.containers.iter().map(spec).collect()

@@ -31,6 +31,7 @@ use crate::clock::{Millis, Scale};
 use crate::events::Bus;
 use crate::faults::Faults;
 use crate::http::{self, NoAnswer, lock};
+use crate::sessions::Sessions;
 use control::{Rule, Then};
 use definition::TaskDefinition;
 use error::ApiError;
@@ -82,6 +83,8 @@ pub struct EcsSettings {
     pub log_dir: Option<PathBuf>,
     /// The source of decisions.
     pub chance: Chance,
+    /// The roles' sessions of its tasks.
+    pub sessions: Arc<Sessions>,
 }
 
 /// A rate limit.

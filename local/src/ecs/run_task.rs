@@ -36,6 +36,8 @@ pub(super) struct Overrides {
     pub(super) cpu: Option<String>,
     #[serde(default)]
     pub(super) memory: Option<String>,
+    #[serde(default)]
+    pub(super) task_role_arn: Option<String>,
     #[serde(skip)]
     given: Value,
 }

@@ -1,5 +1,5 @@
-//! A function URL: converts HTTP requests to events in payload format 2.0, and the function's result to a response. Does
-//! not check signatures: every local process may call.
+//! A function URL: converts HTTP requests to events in payload format 2.0, and the function's result to a response. That of
+//! submit does not check signatures: every local process may call. That of work does, and passes on who signed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,20 +16,40 @@ use serde_json::{Map, Value, json};
 use super::{Lambda, MAX_PAYLOAD, Outcome};
 use crate::clock::Millis;
 use crate::http;
+use crate::sessions::Sessions;
 
 /// The routes of a function URL: all paths and methods.
-pub fn router(lambda: Arc<Lambda>, function: String) -> Router {
+///
+/// With `sessions`, a request that none of them signed is refused as Lambda refuses it.
+pub fn router(lambda: Arc<Lambda>, function: String, sessions: Option<Arc<Sessions>>) -> Router {
     Router::new()
         .fallback(call)
         // Lambda limits the size of the event, which is checked below.
         .layer(DefaultBodyLimit::max(4 * MAX_PAYLOAD))
-        .with_state((lambda, Arc::from(function)))
+        .with_state(Url { lambda, function: function.into(), sessions })
 }
 
-async fn call(State((lambda, function)): State<(Arc<Lambda>, Arc<str>)>, request: Request) -> Response<Body> {
+#[derive(Clone)]
+struct Url {
+    lambda: Arc<Lambda>,
+    function: Arc<str>,
+    sessions: Option<Arc<Sessions>>,
+}
+
+async fn call(State(Url { lambda, function, sessions }): State<Url>, request: Request) -> Response<Body> {
     let (head, body) = request.into_parts();
     let Ok(body) = axum::body::to_bytes(body, 4 * MAX_PAYLOAD).await else { return too_large() };
-    let event = event(&head, &body, &lambda.request_id(), Millis::now()).to_string();
+    let mut event = event(&head, &body, &lambda.request_id(), Millis::now());
+    if let Some(sessions) = sessions {
+        let Some(iam) = sessions.caller(&head, &body) else {
+            return http::json(StatusCode::FORBIDDEN, &json!({"Message": "Forbidden"}));
+        };
+        if let Some(context) = event.get_mut("requestContext").and_then(Value::as_object_mut) {
+            context.insert("accountId".into(), iam.get("accountId").cloned().unwrap_or_default());
+            context.insert("authorizer".into(), json!({"iam": iam}));
+        }
+    }
+    let event = event.to_string();
     if event.len() > MAX_PAYLOAD {
         return too_large();
     }

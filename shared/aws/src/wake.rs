@@ -5,10 +5,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aws_sdk_lambda::{Client, error::ProvideErrorMetadata, types::InvocationType};
+use aws_sdk_lambda::{Client, error::ProvideErrorMetadata, primitives::Blob, types::InvocationType};
 
-/// How often a process wakes reconcile at most: a run goes on as long as it finds work.
-const APART: Duration = Duration::from_secs(5);
+/// How often a process wakes reconcile at most: a run goes on as long as it finds work, and one that was woken looks at the
+/// pools again after as long.
+const APART: Duration = Duration::from_secs(2);
+
+/// The event of a run that was woken.
+const WOKEN: &str = r#"{"woken": true}"#;
 
 /// How long the call may take. Whoever wakes is waited for, and the schedule comes anyway.
 const TIMEOUT: Duration = Duration::from_secs(1);
@@ -31,6 +35,7 @@ impl Wake {
     pub async fn wake(&self) {
         let Some(function) = self.function.as_ref().filter(|_| self.is_time()) else { return };
         let call = self.client.invoke().function_name(function).invocation_type(InvocationType::Event);
+        let call = call.payload(Blob::new(WOKEN));
         match tokio::time::timeout(TIMEOUT, call.send()).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => tracing::warn!(code = error.code(), "reconcile was not woken; it runs by its schedule"),

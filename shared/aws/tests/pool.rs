@@ -206,7 +206,7 @@ async fn the_profiles_with_pools_are_known_without_their_configuration() {
     let (table, profile) = (&deployment.bridge.table, ProfileName::default_profile());
     table.set_pool(&profile, true).await.unwrap();
     table.look_at_launch_tokens().await.unwrap();
-    assert_eq!(table.pools(), [profile.clone()]);
+    assert_eq!(table.pools(), std::slice::from_ref(&profile));
     table.set_pool(&profile, false).await.unwrap();
     table.look_at_launch_tokens().await.unwrap();
     assert!(table.pools().is_empty());
