@@ -57,7 +57,7 @@ test-rust:
 	cargo test --locked --workspace --quiet
 
 # Folders of tests that each start their own local stacks.
-STACKS := local functions e2e secrets
+STACKS := local functions e2e pool secrets
 FAULTS := reconcile crash chaos
 .PHONY: test-stacks test-faults test-e2e
 test-stacks: programs $(VENV)/.done

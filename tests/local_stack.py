@@ -176,12 +176,12 @@ class LocalStack:
         return resource.Table(self.ready["table"])
 
     def rows(self) -> list[Record]:
-        """All rows but that of the launch rate."""
+        """All records: not the rows of the launch rate and of pools."""
         rows, page = [], self.table.scan(ConsistentRead=True)
         while True:
             rows += page["Items"]
             if "LastEvaluatedKey" not in page:
-                return [row for row in rows if row["submission_id"] != LAUNCH_RATE_ROW]
+                return [row for row in rows if not row["submission_id"].startswith("#")]
             page = self.table.scan(ConsistentRead=True, ExclusiveStartKey=page["LastEvaluatedKey"])
 
     def row(self, submission_id: str) -> Record:

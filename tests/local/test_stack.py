@@ -76,7 +76,7 @@ print(child.pid, flush=True)
 def test_the_ready_file_has_everything_that_a_caller_needs(start: Callable[..., LocalStack]) -> None:
     ready = start(no_functions=True, deployment="dev", cluster="jobs").ready
     assert set(ready) == {
-        "submit_url", "lambda_url", "dynamodb_url", "ecs_url", "table", "cluster", "region", "deployment"
+        "submit_url", "work_url", "lambda_url", "dynamodb_url", "ecs_url", "table", "cluster", "region", "deployment"
     }  # fmt: skip
     assert ready["deployment"] == "dev"
     assert ready["cluster"] == "arn:aws:ecs:us-east-1:123456789012:cluster/jobs"
@@ -97,7 +97,7 @@ def test_the_table_is_the_templates(start: Callable[..., LocalStack]) -> None:
     dynamodb = client(stack, "dynamodb")
     table = dynamodb.describe_table(TableName=stack.ready["table"])["Table"]
     assert [key["AttributeName"] for key in table["KeySchema"]] == ["submission_id"]
-    assert {index["IndexName"] for index in table["GlobalSecondaryIndexes"]} == {"feed", "due"}
+    assert {index["IndexName"] for index in table["GlobalSecondaryIndexes"]} == {"feed", "due", "pool"}
     expiry = dynamodb.describe_time_to_live(TableName=stack.ready["table"])["TimeToLiveDescription"]
     assert expiry == {"TimeToLiveStatus": "ENABLED", "AttributeName": "expires_at"}
 
@@ -118,7 +118,9 @@ def test_containers_get_path_and_their_own_variables_and_no_other(start: Callabl
     until("the task ends", lambda: has_stopped(stack, arn))
     log = stack.log_dir / f"{arn.rsplit('/', 1)[1]}-main.log"
     variables = dict(line.split("=", 1) for line in log.read_text().splitlines())
-    assert (variables["GIVEN"], variables["ASKED"], variables["PATH"]) == ("all", "one", os.environ["PATH"])
+    # The runner program is beside the functions.
+    path = f"{os.environ['PATH']}:{PROGRAM.parent}"
+    assert (variables["GIVEN"], variables["ASKED"], variables["PATH"]) == ("all", "one", path)
     assert {name for name in variables if name.startswith("AWS_")} == {"AWS_REGION", "AWS_EXECUTION_ENV"}
     assert variables["ECS_CONTAINER_METADATA_URI_V4"].startswith(stack.ready["ecs_url"])
 

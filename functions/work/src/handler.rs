@@ -34,11 +34,7 @@ impl App {
 
     async fn route(&self, event: &str) -> Result<LambdaFunctionUrlResponse, Refusal> {
         let (caller, body) = self.request(event)?;
-        let ask: Ask = serde_json::from_value(body).map_err(|error| {
-            // Its text quotes names of members, and no value.
-            let message = format!("the body must be an object with runner_id, token and incarnation: {error}");
-            Refusal::new(422, "unprocessable", message)
-        })?;
+        let ask: Ask = serde_json::from_value(body).map_err(|error| malformed(&error))?;
         let answer = self.ask(&ask, &caller).await?;
         Ok(json_answer(200, &answer))
     }
@@ -73,6 +69,17 @@ impl App {
         tracing::error!(%error, "a runner got no answer");
         Refusal::unavailable()
     }
+}
+
+/// A refusal of a body that is not a runner's question.
+fn malformed(error: &serde_json::Error) -> Refusal {
+    let shape = "the body must be an object with runner_id, token and incarnation, and may have stopping (a boolean) and done: \
+                 {submission_id, exit_code (a whole number)}";
+    let error = error.to_string();
+    // These quote what was sent, which may be a token.
+    let quotes = ["invalid type", "invalid value"].iter().any(|start| error.starts_with(start));
+    let message = if quotes { shape.to_owned() } else { format!("{shape}: {error}") };
+    Refusal::new(422, "unprocessable", message)
 }
 
 /// A refusal of a caller that is not the runner that it claims to be.

@@ -120,6 +120,7 @@ fn row(ecs: &Ecs, task: &Task) -> Value {
         "started_by": started_by, "submission_id": submission_id, "attempt": attempt,
         "start_count": task.start_count, "exit_code": task.told_exit_code(), "last_status": task.status.as_str(),
         "process_exit_code": task.process_exit_code, "stop_code": task.stop_code,
+        "role": task.request.overrides.task_role_arn.as_ref().or(task.definition.task_role_arn.as_ref()),
         "created_at": task.times.created.0, "exited_at": task.process_exited.map(|at| at.0),
         "stopped_at": task.times.stopped.map(|at| at.0),
     })

@@ -1,0 +1,302 @@
+"""Pools end to end: the functions, real runners, and what befalls them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+import urllib.error
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from conftest import Pools, profile
+from local_stack import call, until
+
+FOR_EVER = "exec sleep 100000"
+
+
+def processes(variable: str) -> list[int]:
+    """The processes with this in their environment, and `ecs-bridge-runner` as their program."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/environ", "rb") as file:
+                environment = file.read().split(b"\0")
+            program = os.readlink(f"/proc/{pid}/exe")
+        except OSError:
+            continue
+        if variable.encode() in environment and program.endswith("/ecs-bridge-runner"):
+            found.append(int(pid))
+    return found
+
+
+def kill_runner(runner_id: str) -> None:
+    [pid] = processes(f"ECS_BRIDGE_RUNNER_ID={runner_id}")
+    os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("then", "state", "exit_code"),
+    [("exit 0", "succeeded", 0), ("exit 7", "failed", 7), ("kill -9 $$", "failed", 137)],
+)
+def test_a_command_ends_with_its_own_exit_code(pools: Pools, then: str, state: str, exit_code: int) -> None:
+    name = f"code-{exit_code}"
+    id = pools.submit("five", pools.command(name, then))
+    row = pools.ended(id)
+    assert (row["state"], row["exit_code"]) == (state, exit_code)
+    assert "request" not in row and pools.starts(name) == 1
+    [runner] = [task for task in pools.stack.tasks() if task["task_arn"] == row["task_arn"]]
+    assert runner["submission_id"].startswith("runner-")
+
+
+def test_the_environment_of_a_submission_is_set_over_the_containers(pools: Pools) -> None:
+    environment = [{"name": "GREETING", "value": "hello"}]
+    overrides = {"overrides": {"containerOverrides": [{"name": "main", "environment": environment}]}}
+    check = '[ "$GREETING" = hello ] && [ -z "$ECS_BRIDGE_RUNNER_TOKEN" ]'
+    assert pools.ended(pools.submit("five", ["sh", "-c", check], overrides=overrides))["exit_code"] == 0
+
+
+def test_a_command_of_60_kilobytes_is_run(pools: Pools) -> None:
+    text = "".join(chr(97 + n % 26) for n in range(60_000))
+    id = pools.submit("five", ["sh", "-c", "[ ${#1} = 60000 ]", "sh", text])
+    assert pools.ended(id)["state"] == "succeeded"
+
+
+def test_an_idle_runner_takes_what_is_submitted_and_none_is_launched_for_it(pools: Pools) -> None:
+    idle = {runner["submission_id"] for runner in pools.until_idle("ready", 2)}
+    row = pools.ended(pools.submit("ready", ["true"]))
+    [task] = [task for task in pools.stack.tasks() if task["task_arn"] == row["task_arn"]]
+    assert task["submission_id"] in idle
+
+
+def test_an_idle_runner_that_dies_costs_no_submission_anything(pools: Pools) -> None:
+    dead = pools.until_idle("ready", 2)[0]["submission_id"]
+    kill_runner(dead)
+    until("its end is recorded", lambda: pools.stack.row(dead)["state"] == "failed")
+    rows = [pools.ended(pools.submit("ready", ["true"])) for _ in range(3)]
+    assert [row["state"] for row in rows] == ["succeeded"] * 3
+
+
+def test_a_command_whose_runner_dies_fails_with_the_reason_and_is_not_run_again(pools: Pools) -> None:
+    id = pools.submit("five", pools.command("killed", FOR_EVER))
+    pools.until_started("killed")
+    kill_runner(pools.stack.row(id)["pooled"]["taken"]["runner_id"])
+    row = pools.ended(id)
+    assert (row["state"], row.get("exit_code"), row["attempt"]) == ("failed", None, 1)
+    assert "its runner reported no exit code" in row["reason"]
+    assert pools.starts("killed") == 1 and "request" not in row
+
+
+def test_after_an_interruption_a_command_is_run_again_where_its_profile_says_so(pools: Pools) -> None:
+    id = pools.submit("again", pools.command("again", "[ $(wc -l < " + str(pools.folder / "again") + ") = 2 ] || exec sleep 100000"))
+    pools.until_started("again")
+    pools.act(pools.stack.row(id)["pooled"]["taken"]["runner_id"], "spot-interruption")
+    row = pools.ended(id)
+    assert (row["state"], row["attempt"], pools.starts("again")) == ("succeeded", 2, 2)
+    assert "SpotInterruption" in row["attempts"][0]
+
+
+def test_a_stop_cancels_what_waits_at_once_and_stops_what_runs(pools: Pools) -> None:
+    running = pools.submit("one", pools.command("running", FOR_EVER))
+    pools.until_started("running")
+    waiting = pools.submit("one", pools.command("waiting"))
+    answers = pools.stack.stop(waiting, running)
+    assert answers[0]["state"] == "cancelled"
+    row = pools.ended(running)
+    assert (row["state"], row["exit_code"]) == ("cancelled", 143)
+    assert pools.starts("waiting") == 0
+    # Its place is free for another.
+    assert pools.ended(pools.submit("one", ["true"]))["state"] == "succeeded"
+
+
+def test_what_waits_past_its_deadline_expires(pools: Pools) -> None:
+    running = pools.submit("one", pools.command("long", FOR_EVER))
+    pools.until_started("long")
+    id = pools.submit("one", pools.command("late"), launch_deadline=int(time.time() * 1000) + 500)
+    assert pools.ended(id)["state"] == "expired"
+    pools.stack.stop(running)
+    pools.ended(running)
+    assert pools.starts("late") == 0
+
+
+def test_smaller_priorities_are_taken_first(pools: Pools) -> None:
+    blocker = pools.submit("one", pools.command("blocker", FOR_EVER))
+    pools.until_started("blocker")
+    order = pools.folder / "order"
+    ids = [
+        pools.submit("one", ["sh", "-c", f"echo {priority} >> {order}"], priority=priority)
+        for priority in (999, 500, 0, 499, 500)
+    ]
+    pools.stack.stop(blocker)
+    for id in ids:
+        pools.ended(id)
+    assert order.read_text().split() == ["0", "499", "500", "500", "999"]
+
+
+def test_a_container_runs_as_many_commands_as_its_profile_says_one_after_the_other(pools: Pools) -> None:
+    ids = [pools.submit("three-each", pools.command("each", "sleep 0.05")) for _ in range(5)]
+    tasks = [pools.ended(id)["task_arn"] for id in ids]
+    counts = sorted(tasks.count(task) for task in set(tasks))
+    assert counts == [2, 3] and pools.starts("each") == 5
+
+
+def test_there_are_never_more_containers_than_the_maximum(pools: Pools) -> None:
+    ids = [pools.submit("two", pools.command("both", "sleep 0.2")) for _ in range(8)]
+    for id in ids:
+        assert pools.ended(id)["state"] == "succeeded"
+    tasks = [task for task in pools.stack.tasks() if task["submission_id"] in {row["submission_id"] for row in pools.runners("two")}]
+    changes = sorted([(task["created_at"], 1) for task in tasks] + [(task["exited_at"] or 1e15, -1) for task in tasks])
+    alive = peak = 0
+    for _, change in changes:
+        alive += change
+        peak = max(peak, alive)
+    assert peak <= 2 and pools.starts("both") == 8
+
+
+def test_what_a_runner_cannot_do_is_launched_in_a_container_of_its_own(pools: Pools) -> None:
+    id = pools.submit("five", pools.command("sized"), overrides={"overrides": {"cpu": "512"}})
+    assert pools.ended(id)["state"] == "succeeded"
+    assert [task["submission_id"] for task in pools.stack.tasks(id)] == [id]
+
+
+def test_a_paused_pool_hands_out_nothing_until_it_goes_on(pools: Pools) -> None:
+    pools.until_idle("ready")
+    pools.set("ready", paused=True)
+    id = pools.submit("ready", pools.command("paused"))
+    asked = pools.stack.invocations()["work"]["invocations"]
+    until("runners have asked", lambda: pools.stack.invocations()["work"]["invocations"] > asked + 20)
+    assert pools.stack.row(id)["state"] == "queued"
+    pools.set("ready", paused=False)
+    assert pools.ended(id)["state"] == "succeeded"
+
+
+def test_idle_runners_beyond_a_lowered_maximum_end(pools: Pools) -> None:
+    pools.until_idle("ready", 2)
+    pools.set("ready", max=1, min_idle=1)
+    until("one is left", lambda: len(pools.alive("ready")) == 1)
+    pools.set("ready", max=3, min_idle=2)
+    pools.until_idle("ready", 2)
+
+
+def test_what_waits_for_runners_that_fail_says_why(pools: Pools) -> None:
+    id = pools.submit("broken", ["true"])
+    row = until("it has the reason", lambda: pools.stack.row(id) if "reason" in pools.stack.row(id) else None)
+    assert row["state"] == "queued" and "container main exited with 3" in row["reason"]
+    assert "failing_since" in pools.row("broken")
+    assert pools.stack.stop(id)[0]["state"] == "cancelled"
+
+
+def test_what_was_submitted_under_an_earlier_profile_runs_in_its_containers(start: Callable[..., Pools]) -> None:
+    pools = start({"etl": profile({"max": 1})})
+    blocker = pools.submit("etl", pools.command("blocker", FOR_EVER))
+    pools.until_started("blocker")
+    id = pools.submit("etl", pools.command("earlier"))
+    key = pools.stack.row(id)["pooled"]["key"]
+    # A deployment with another version of the profile: this row is all that it knows of the earlier one.
+    row = pools.row("etl")
+    assert list(row["specs"]) == [key]
+    pools.stack.stop(blocker)
+    ended = pools.ended(id)
+    assert ended["state"] == "succeeded" and pools.starts("earlier") == 1
+
+
+# Who asks for work.
+
+
+def ask(url: str, body: dict[str, Any]) -> tuple[int, Any]:
+    try:
+        return 200, call("POST", f"{url}/v1/work", body)
+    except urllib.error.HTTPError as error:
+        return error.code, json.loads(error.read())
+
+
+def test_work_refuses_a_caller_that_did_not_sign(pools: Pools) -> None:
+    runner = pools.until_idle("ready")[0]["submission_id"]
+    body = {"runner_id": runner, "token": "guessed", "incarnation": "incarnation-1"}
+    assert ask(pools.stack.ready["work_url"], body) == (403, {"Message": "Forbidden"})
+
+
+def invoke(pools: Pools, body: Any, iam: dict[str, Any] | None = None, path: str = "/v1/work", method: str = "POST") -> Any:
+    """Invokes work with the event of a function URL."""
+    http = {"method": method, "path": path, "protocol": "HTTP/1.1", "sourceIp": "127.0.0.1", "userAgent": "test"}
+    context: dict[str, Any] = {"http": http, "timeEpoch": 0}
+    if iam is not None:
+        context["authorizer"] = {"iam": iam}
+    text = body if isinstance(body, str) else json.dumps(body)
+    event = {"version": "2.0", "rawPath": path, "requestContext": context, "headers": {}, "body": text, "isBase64Encoded": False}
+    answer = pools.stack.invoke("work", event)
+    return answer["statusCode"], json.loads(answer["body"])
+
+
+def identity(task_arn: str, role: str = "demo-pool", account: str = "123456789012") -> dict[str, Any]:
+    return {"userArn": f"arn:aws:sts::{account}:assumed-role/{role}/{task_arn.rsplit('/', 1)[1]}"}
+
+
+def token(runner_id: str) -> str:
+    """As its container has it."""
+    [pid] = processes(f"ECS_BRIDGE_RUNNER_ID={runner_id}")
+    with open(f"/proc/{pid}/environ") as file:
+        variables = dict(line.split("=", 1) for line in file.read().split("\0") if "=" in line)
+    return variables["ECS_BRIDGE_RUNNER_TOKEN"]
+
+
+def test_only_the_runners_own_task_with_its_token_gets_an_answer(pools: Pools) -> None:
+    one, other = pools.until_idle("ready", 2)[:2]
+    secret = token(one["submission_id"])
+    body = {"runner_id": one["submission_id"], "token": secret, "incarnation": one["runner"]["incarnation"]}
+    own = identity(one["task_arn"])
+    assert invoke(pools, body, own)[0] == 200
+    for wrong, iam, reason in [
+        (body, identity(other["task_arn"]), "another task"),
+        (body, identity(one["task_arn"], account="999999999999"), "another account"),
+        (body, {"userArn": "arn:aws:iam::123456789012:user/somebody"}, "not a session"),
+        (body, None, "not signed"),
+        (body | {"token": "guessed"}, own, "no such runner"),
+        (body | {"runner_id": "runner-0"}, own, "no such runner"),
+        (body | {"runner_id": pools.submit("five", ["true"])}, own, "no such runner"),
+    ]:
+        status, answer = invoke(pools, wrong, iam)
+        assert status == 403 and reason in answer["error"]["message"], answer
+        assert secret not in json.dumps(answer)
+    logs = "".join(path.read_text() for path in pools.stack.log_dir.glob("work-*.log"))
+    assert secret not in logs and "refused a caller" in logs
+
+
+def test_direct_invocation_is_refused_unless_it_is_enabled(pools: Pools) -> None:
+    answer = pools.stack.invoke("work", {"runner_id": "runner-0", "token": "x", "incarnation": "incarnation-1"})
+    assert answer["statusCode"] == 403 and "WorkDirectInvocation" in answer["body"]
+
+
+def test_a_bad_request_says_what_would_be_right(pools: Pools) -> None:
+    good = {"runner_id": "runner-0", "token": "x", "incarnation": "incarnation-1"}
+    for body, status, text in [
+        ("{", 400, "not JSON"),
+        ([], 422, "runner_id, token and incarnation"),
+        ({}, 422, "runner_id"),
+        (good | {"incarnation": "short"}, 422, "8 to 64 characters"),
+        (good | {"runner_id": "a/b"}, 422, "1 to 60 characters"),
+        (good | {"more": 1}, 422, "unknown field"),
+        (good | {"done": {"submission_id": "s", "exit_code": "0"}}, 422, "exit_code"),
+        ("x" * 20_000, 413, "20000"),
+    ]:
+        seen, answer = invoke(pools, body, {"userArn": "arn:aws:sts::123456789012:assumed-role/demo-pool/x"})
+        assert seen == status and text in answer["error"]["message"], (body, answer)
+    assert invoke(pools, good, {}, path="/v1/else")[0] == 404
+    assert invoke(pools, good, {}, method="GET")[0] == 405
+
+
+def test_a_second_process_of_a_runner_is_refused_and_its_task_stopped(pools: Pools) -> None:
+    runner = pools.until_idle("five")[0] if pools.alive("five") else None
+    if runner is None:
+        pools.ended(pools.submit("five", ["true"]))
+        pools.set("five", min_idle=1)
+        runner = pools.until_idle("five")[0]
+    id = runner["submission_id"]
+    body = {"runner_id": id, "token": token(id), "incarnation": "another-process"}
+    status, answer = invoke(pools, body, identity(runner["task_arn"]))
+    assert status == 409 and "another process" in answer["error"]["message"]
+    until("its task is stopped", lambda: pools.task(id)["last_status"] == "STOPPED")
+
+
