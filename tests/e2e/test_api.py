@@ -320,5 +320,5 @@ def test_health_names_the_deployment_the_table_and_its_checks(stack: Stack) -> N
     names = {check["name"] for check in answer.json["checks"]}
     assert answer.json["warnings"] == []
     assert names == {"table", "cluster", "profile default", "profile sidecar", "profile pool"}
-    assert answer.json["profiles"].keys() == {"default", "sidecar"}
+    assert answer.json["profiles"].keys() == {"default", "sidecar", "pool"}
     assert all("max_attempts" in policy for policy in answer.json["profiles"].values())

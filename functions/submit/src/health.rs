@@ -97,6 +97,11 @@ impl App {
             return Err(format!("container {name} of {family} is not essential: its task would continue without it"));
         }
         let restarts = container.restart_policy().is_some_and(aws_sdk_ecs::types::ContainerRestartPolicy::enabled);
+        if restarts && profile.pool.is_some() {
+            return Err(format!(
+                "container {name} of {family} has a restart policy, and the container of a pool must not have one: a restarted runner is refused"
+            ));
+        }
         if restarts && profile.policy.complete_on == CompleteOn::ContainerExit {
             return Err(format!(
                 "container {name} of {family} has a restart policy: its exit may not be its last; set complete_on to task_stopped"
