@@ -17,6 +17,7 @@ import cold_start
 import cost
 import landing
 import launch
+import reconcile
 import scale
 import task_state
 import zygote
@@ -50,6 +51,7 @@ def main() -> int:
         "submit": lambda report: launch.run(report, 300 if quick else 1000),
         "executor": lambda report: executor(report, quick),
         "zygote": lambda report: zygote.run(report, 3 if quick else 20),
+        "reconcile": lambda report: reconcile.run(report, 1_500 if quick else 8_000, 4_000 if quick else 20_000),
         "landing": lambda report: landing.run(report, 200 if quick else 1000),
         "cost": lambda report: cost.run(report, 64 if quick else 320),
         "scale": lambda report: scale.run(report, 2_000 if quick else arguments.tasks),

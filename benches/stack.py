@@ -25,14 +25,21 @@ class Stack:
     """A stack of its own; a context manager, so that it always ends."""
 
     def __init__(
-        self, folder: Path, *, latency: float = 0.0, proxies: bool = True, no_limit: bool = False, **flags: object
+        self,
+        folder: Path,
+        *,
+        latency: float = 0.0,
+        proxies: bool = True,
+        no_limit: bool = False,
+        variables: Mapping[str, object] = {},
+        **flags: object,
     ) -> None:
-        """`no_limit` lifts the bridge's own launch rate; `flags` are those of the local stack."""
+        """`no_limit` lifts the bridge's own launch rate; `flags` are those of the local stack, `variables` its functions'."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         profiles = folder / "profiles.json"
         profiles.write_text(json.dumps(samples.PROFILES))
-        base = free_ports(4)
+        base = free_ports(5)
         self.dynamodb, self.ecs = Proxy(base + 2, latency), Proxy(base + 3, latency)
         self._proxies = [self.dynamodb, self.ecs] if proxies else []
         self._ended: set[str] = set()
@@ -44,8 +51,9 @@ class Stack:
         self._command += ["--profiles", str(profiles), "--deployment", samples.DEPLOYMENT]
         self._command += ["--cluster", samples.CLUSTER_NAME, "--function-env", "AWS_LAMBDA_LOG_FORMAT=JSON"]
         if no_limit:
-            for variable in ("ECS_BRIDGE_LAUNCH_RATE=10000", "ECS_BRIDGE_LAUNCH_BURST=100000"):
-                self._command += ["--function-env", variable]
+            variables = {"ECS_BRIDGE_LAUNCH_RATE": 10000, "ECS_BRIDGE_LAUNCH_BURST": 100000, **variables}
+        for name, value in variables.items():
+            self._command += ["--function-env", f"{name}={value}"]
         for flag, value in flags.items():
             name = f"--{flag.replace('_', '-')}"
             self._command += [name] if value is True else [name, str(value)]

@@ -7,7 +7,7 @@ from stacks import ACCOUNT, EVERY_OPTION, REGION, arn
 
 KEY = EVERY_OPTION["KmsKeyArn"]
 VOLUMES_ROLE = EVERY_OPTION["InfrastructureRoleArns"]
-FUNCTIONS = ("submit", "task-state", "reconcile")
+FUNCTIONS = ("submit", "task-state", "reconcile", "work")
 
 
 def via(service: str) -> Context:
@@ -117,7 +117,15 @@ def by_nobody(deployment: str, table: str, cluster: str, task_definition: str, r
         Call("task-state", "ecs:ListTasks", "*", held),
         Call("task-state", "iam:PassRole", role, to_tasks),
         Call("task-state", "lambda:InvokeFunction", arn("lambda", f"function:{deployment}-submit")),
-        Call("reconcile", "dynamodb:PutItem", table_arn),
+        Call("work", "dynamodb:PutItem", table_arn),
+        Call("work", "dynamodb:BatchGetItem", table_arn),
+        Call("work", "dynamodb:Query", table_arn + "/index/due"),
+        Call("work", "ecs:RunTask", task_definition, held),
+        Call("work", "ecs:StopTask", task, held),
+        Call("work", "iam:PassRole", role, to_tasks),
+        Call("work", "lambda:InvokeFunction", arn("lambda", f"function:{deployment}-reconcile")),
+        Call("submit", "dynamodb:Query", table_arn + "/index/pool"),
+        Call("task-state", "dynamodb:Query", table_arn + "/index/pool"),
         Call("reconcile", "ecs:DescribeTaskDefinition", "*"),
         Call("reconcile", "ecs:DescribeClusters", cluster),
         Call("reconcile", "lambda:InvokeFunction", arn("lambda", f"function:{deployment}-reconcile")),
@@ -127,8 +135,18 @@ def by_nobody(deployment: str, table: str, cluster: str, task_definition: str, r
         Call("schedule", "kms:Decrypt", KEY, via("dynamodb")),
         Call("schedule", "dynamodb:GetItem", table_arn),
     ]
-    submit = arn("lambda", f"function:{deployment}-submit")
+    submit, work = (arn("lambda", f"function:{deployment}-{function}") for function in ("submit", "work"))
+    signed: Context = {"lambda:FunctionUrlAuthType": "AWS_IAM"}
     calls += [
+        # A runner's token alone is not enough for work, and nothing is for submit.
+        Call("runner", "lambda:InvokeFunction", work),
+        Call("runner", "lambda:InvokeFunction", work, {"lambda:InvokedViaFunctionUrl": "false"}),
+        Call("runner", "lambda:InvokeFunctionUrl", work, {"lambda:FunctionUrlAuthType": "NONE"}),
+        Call("runner", "lambda:InvokeFunctionUrl", submit, signed),
+        Call("runner", "lambda:InvokeFunction", submit, {"lambda:InvokedViaFunctionUrl": "true"}),
+        Call("runner", "dynamodb:GetItem", table_arn),
+        Call("executor", "lambda:InvokeFunctionUrl", work, signed),
+        Call("executor", "dynamodb:Query", table_arn + "/index/pool"),
         # Past the URL, without what checks the request.
         Call("executor", "lambda:InvokeFunction", submit),
         Call("executor", "lambda:InvokeFunction", submit, {"lambda:InvokedViaFunctionUrl": "false"}),

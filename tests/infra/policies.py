@@ -63,7 +63,9 @@ def granted_by(stack: Stack) -> dict[str, list[Statement]]:
         "task-state": role("TaskStateRole"),
         "reconcile": role("ReconcileRole"),
         "schedule": role("ScheduleRole"),
+        "work": role("WorkRole"),
         "executor": managed(stack.ids["ExecutorPolicy"]),
+        "runner": managed(stack.ids["RunnerPolicy"]),
     }
 
 

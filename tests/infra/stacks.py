@@ -48,6 +48,7 @@ EVERY_OPTION = PARAMETERS | {
     "SecurityGroupIds": "sg-11111111",
     "MoreClusterArns": f"{arn('ecs', 'cluster/batch')},{arn('ecs', 'cluster/gpu')}",
     "InfrastructureRoleArns": f"arn:aws:iam::{ACCOUNT}:role/ecs-volumes",
+    "RunnerRoleArns": f"arn:aws:iam::{ACCOUNT}:role/etl-*",
     "CallerPrincipalArns": "arn:aws:iam::210987654321:role/airflow-scheduler",
 }
 
@@ -75,6 +76,10 @@ class Stack:
         body = copy.deepcopy(body)
         # moto has function URLs and alarms, but not in CloudFormation, and an output of what it cannot create ends it.
         body["Outputs"].pop("SubmitUrl", None)
+        body["Outputs"].pop("WorkUrl", None)
+        if "ReconcileFunction" in body["Resources"]:
+            variables = body["Resources"]["ReconcileFunction"]["Properties"]["Environment"]["Variables"]
+            variables["ECS_BRIDGE_WORK_URL"] = "https://work.lambda-url.example"
         body["Outputs"].pop("RollbackConfiguration", None)
         if not parameters.get("KmsKeyArn") and "ExecutorPolicy" in body["Resources"]:
             # It also leaves AWS::NoValue in a list, where CloudFormation leaves the item out.

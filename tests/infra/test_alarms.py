@@ -14,7 +14,7 @@ DAY = 24 * 60
 NOON, AT_MOST = 12 * 60, 60
 DEPLOYMENT = PARAMETERS["Deployment"]
 ALARMS = [name for name, resource in template()["Resources"].items() if resource["Type"] == "AWS::CloudWatch::Alarm"]
-FUNCTIONS = ("SubmitFunction", "TaskStateFunction", "ReconcileFunction")
+FUNCTIONS = ("SubmitFunction", "TaskStateFunction", "WorkFunction", "ReconcileFunction")
 
 
 def ours(metrics: Metrics, metric: str, minute: int, *values: float, **dimensions: str) -> None:
@@ -36,6 +36,7 @@ def healthy_day() -> Metrics:
         # A Spot profile without capacity for ten minutes.
         ours(metrics, "Blocked", minute, float(minute in range(900, 910)))
         ours(metrics, "Repairs", minute, float(chance.random() < 0.2) if tasks else 0)
+        ours(metrics, "PoolsFailing", minute, 0)
         of_function(metrics, "Invocations", minute, *[1] * (1 + tasks // 50), function="ReconcileFunction")
         for function in FUNCTIONS:
             of_function(metrics, "Errors", minute, 0, function=function)
@@ -44,8 +45,9 @@ def healthy_day() -> Metrics:
         ours(metrics, "Terminal", minute, *[1] * (tasks - 5), State="succeeded")
         ours(metrics, "Terminal", minute, *[1] * 5, State="failed")
         of_function(metrics, "AsyncEventAge", minute, *[chance.expovariate(1 / 300) for _ in range(20)], function=FUNCTIONS[1])
-        of_function(metrics, "Url5xxCount", minute, 0, function="SubmitFunction")
-        for function in FUNCTIONS[:2]:
+        for function in ("SubmitFunction", "WorkFunction"):
+            of_function(metrics, "Url5xxCount", minute, 0, function=function)
+        for function in FUNCTIONS[:3]:
             of_function(metrics, "Invocations", minute, *[1] * tasks, function=function)
             of_function(metrics, "Throttles", minute, 0, function=function)
     # One answer of 503, one throttled call, one throttled write, at different times.
@@ -118,6 +120,11 @@ OUTAGES: list[tuple[str, str, Callable[[Metrics], None]]] = [
     ("SubmitErrorsAlarm", "submit does not start", lambda_fault("Errors", "SubmitFunction")),
     ("SubmitUrlAlarm", "DynamoDB is unavailable", lambda_fault("Url5xxCount", "SubmitFunction")),
     ("TaskStateErrorsAlarm", "task-state fails", lambda_fault("Errors", "TaskStateFunction")),
+    ("WorkErrorsAlarm", "work does not start", lambda_fault("Errors", "WorkFunction")),
+    ("WorkUrlAlarm", "DynamoDB is unavailable", lambda_fault("Url5xxCount", "WorkFunction")),
+    ("WorkThrottlesAlarm", "no concurrency for work", lambda_fault("Throttles", "WorkFunction")),
+    ("PoolsFailingAlarm", "the image lacks the runner", own_fault("PoolsFailing", 1)),
+    ("RunnersRefusedAlarm", "a task role is not in the list", own_fault("RunnersRefused", 1)),
     ("ReconcileErrorsAlarm", "reconcile fails now and then", lambda_fault("Errors", "ReconcileFunction", 1)),
     ("SubmitThrottlesAlarm", "no concurrency for submit", lambda_fault("Throttles", "SubmitFunction")),
     ("TaskStateThrottlesAlarm", "no concurrency for task-state", lambda_fault("Throttles", "TaskStateFunction")),
@@ -127,6 +134,8 @@ OUTAGES: list[tuple[str, str, Callable[[Metrics], None]]] = [
     ("TableThrottlesAlarm", "writes to the table", throttled("WriteThrottleEvents")),
     ("TableThrottlesAlarm", "writes to feed", throttled("WriteThrottleEvents", GlobalSecondaryIndexName="feed")),
     ("TableThrottlesAlarm", "writes to due", throttled("WriteThrottleEvents", GlobalSecondaryIndexName="due")),
+    ("TableThrottlesAlarm", "writes to pool", throttled("WriteThrottleEvents", GlobalSecondaryIndexName="pool")),
+    ("TableThrottlesAlarm", "reads of pool", throttled("ReadThrottleEvents", GlobalSecondaryIndexName="pool")),
     ("TableThrottlesAlarm", "reads of the table", throttled("ReadThrottleEvents")),
     ("TableThrottlesAlarm", "reads of feed", throttled("ReadThrottleEvents", GlobalSecondaryIndexName="feed")),
     ("TableThrottlesAlarm", "reads of due", throttled("ReadThrottleEvents", GlobalSecondaryIndexName="due")),

@@ -34,12 +34,14 @@ def called(stack: Stack, recording: Recording) -> set[Call]:
     """All that IAM is asked about, as if it had happened in the stack that moto made."""
     roles = {"etl": [TASK_ROLE, EXECUTION_ROLE]}
     wire = {call for exchange in recording.exchanges for call in asked(exchange, stack.ids["Table"], DEPLOYMENT, roles)}
-    submit = arn("lambda", f"function:{DEPLOYMENT}-submit")
+    submit, work = (arn("lambda", f"function:{DEPLOYMENT}-{function}") for function in ("submit", "work"))
     # A request to the URL asks for both.
     # https://docs.aws.amazon.com/lambda/latest/dg/urls-auth.html
     url = {
         Call("executor", "lambda:InvokeFunctionUrl", submit, {"lambda:FunctionUrlAuthType": "AWS_IAM"}),
         Call("executor", "lambda:InvokeFunction", submit, {"lambda:InvokedViaFunctionUrl": "true"}),
+        Call("runner", "lambda:InvokeFunctionUrl", work, {"lambda:FunctionUrlAuthType": "AWS_IAM"}),
+        Call("runner", "lambda:InvokeFunction", work, {"lambda:InvokedViaFunctionUrl": "true"}),
     }
     sqs = boto3.client("sqs")
 
@@ -104,5 +106,7 @@ def test_the_functions_are_told_all_that_they_read_of_their_environment() -> Non
     told = set(resources["Globals"]["Function"]["Environment"]["Variables"])
     for resource in resources["Resources"].values():
         told |= set(resource["Properties"].get("Environment", {}).get("Variables", {}))
-    # For tests only.
-    assert read - {"ECS_BRIDGE_TIMER_SCALE"} == told
+    # What reconcile tells the containers of runners.
+    runners = {f"ECS_BRIDGE_{name}" for name in ("RUNNER_ID", "RUNNER_TOKEN", "TAKE_INTERVAL_MS")}
+    # The last one is for tests only.
+    assert read - runners - {"ECS_BRIDGE_TIMER_SCALE"} == told

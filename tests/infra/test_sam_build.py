@@ -15,7 +15,7 @@ import sam_build
 from samtranslator.yaml_helper import yaml_parse
 from stacks import ROOT
 
-FUNCTIONS = {"SubmitFunction": "submit", "TaskStateFunction": "task-state", "ReconcileFunction": "reconcile"}
+FUNCTIONS = {"SubmitFunction": "submit", "TaskStateFunction": "task-state", "ReconcileFunction": "reconcile", "WorkFunction": "work"}
 # They are 2.2 to 2.5 MB: each more makes a start slower. Compilers differ by a little, a library that slips in by more.
 MOST_BYTES = 3_000_000
 # glibc 2.34, whatever the machine has that builds.

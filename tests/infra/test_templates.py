@@ -95,7 +95,7 @@ def test_the_table_is_as_the_functions_read_it(aws: None) -> None:
         for index in table["GlobalSecondaryIndexes"]
     }
     assert [key["AttributeName"] for key in table["KeySchema"]] == ["submission_id"]
-    assert keys == {"feed": ["feed", "changed_at"], "due": ["due", "check_at"]}
+    assert keys == {"feed": ["feed", "changed_at"], "due": ["due", "check_at"], "pool": ["pool", "rank"]}
     properties = packaged()["Resources"]["Table"]["Properties"]
     assert properties["TimeToLiveSpecification"] == {"AttributeName": "expires_at", "Enabled": True}
     assert properties["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"] is True
@@ -137,7 +137,8 @@ def test_everything_asynchronous_ends_in_a_dead_letter_queue() -> None:
 
 
 def test_the_url_asks_for_signed_requests() -> None:
-    assert packaged()["Resources"]["SubmitFunctionUrl"]["Properties"]["AuthType"] == "AWS_IAM"
+    for url in ("SubmitFunctionUrl", "WorkFunctionUrl"):
+        assert packaged()["Resources"][url]["Properties"]["AuthType"] == "AWS_IAM"
     permissions = [r for r in packaged()["Resources"].values() if r["Type"] == "AWS::Lambda::Permission"]
     assert [p["Properties"]["Principal"] for p in permissions] == ["events.amazonaws.com"]
 

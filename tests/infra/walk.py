@@ -46,7 +46,7 @@ PROFILES = {
     }
 }
 # The proxy knows callers by the functions' names; the executor has no function.
-FUNCTIONS = ("submit", "task-state", "reconcile")
+FUNCTIONS = ("submit", "task-state", "reconcile", "work")
 
 
 @dataclass(frozen=True)
@@ -163,6 +163,25 @@ def at_once(local: LocalStack, recorder: Recorder) -> None:
     called("task-state", "2015-03-31/functions/reconcile/invocations")
 
 
+def by_runners(local: LocalStack, recorder: Recorder) -> None:
+    """What is called for a command that a runner takes, and for somebody who is no runner."""
+    submit(local, "pooled", "true", profile="pool")
+    local.until_state("pooled", "succeeded")
+    assert recorder.seen("work", "Query") and recorder.seen("reconcile", "PutItem")
+    event = {
+        "rawPath": "/v1/work",
+        "requestContext": {
+            "http": {"method": "POST", "path": "/v1/work", "protocol": "HTTP/1.1", "sourceIp": "::1", "userAgent": ""},
+            "timeEpoch": 0,
+            "authorizer": {"iam": {"userArn": f"arn:aws:sts::{ACCOUNT}:assumed-role/etl-task/0123"}},
+        },
+        "headers": {},
+        "body": json.dumps({"runner_id": "runner-0", "token": "guessed", "incarnation": "incarnation-1"}),
+        "isBase64Encoded": False,
+    }
+    assert local.invoke("work", event)["statusCode"] == 403
+
+
 def in_time(local: LocalStack, recorder: Recorder) -> None:
     """What reconcile calls where nothing is heard for minutes, with shorter minutes."""
 
@@ -197,13 +216,16 @@ def record(folder: Path) -> Recording:
         "reconcile-every": 1,
         "time-scale": 10,
     }
-    definitions, profiles = [TASK_DEFINITION], PROFILES | {"hasty": PROFILES["default"] | {"run_timeout": 1}}
+    hasty, pooled = PROFILES["default"] | {"run_timeout": 1}, PROFILES["default"] | {"pool": {"max": 1}}
+    definitions, profiles = [TASK_DEFINITION], PROFILES | {"hasty": hasty, "pool": pooled}
     recorder = Recorder()
     recording = Recording(recorder.exchanges, folder)
     try:
         recorder.wrap(PROGRAM.parent, scripts, FUNCTIONS)
+        (scripts / "ecs-bridge-runner").symlink_to(PROGRAM.parent / "ecs-bridge-runner")
         with LocalStack(folder / "at-once", flags, profiles=profiles, task_definitions=definitions) as local:
             at_once(local, recorder)
+            by_runners(local, recorder)
         shorter = flags | {"timer-scale": 30}
         with LocalStack(folder / "in-time", shorter, profiles=profiles, task_definitions=definitions) as local:
             in_time(local, recorder)
