@@ -77,18 +77,21 @@ test-runner: programs ## the runner program, and the zygote with a real Airflow
 	$(AIRFLOW)/python -m pytest -q tests/runner
 
 # The tests wait for most of their time, and compilers do not: stages run side by side, and those that compile give way.
-.PHONY: test
-test: replay $(VENV)/.done $(INFRA)/.done .venv-checkov/.done ## run all tests
-	executor/venv.sh 3 2
+.PHONY: test venvs
+test: ## run all tests
+	@$(MAKE) --no-print-directory --jobs 2 replay venvs
 	rm -rf $(TESTED) && mkdir -p $(TESTED) && cp $(BINARIES:%=target/debug/%) target/debug/ecs-bridge-replay $(TESTED)/
 	@ECS_BRIDGE_PROGRAM=$(CURDIR)/$(TESTED)/ecs-bridge $(MAKE) --no-print-directory --jobs 4 --output-sync=target \
 		stage-rust stage-stacks stage-faults stage-airflow
+
+venvs: $(VENV)/.done $(INFRA)/.done .venv-checkov/.done
+	executor/venv.sh 3 2
 
 .PHONY: stage-rust stage-stacks stage-faults stage-airflow
 # Each does one thing after the other, and takes no job from the others.
 ONE_BY_ONE := $(MAKE) --no-print-directory --jobs 1
 stage-rust:
-	@nice $(ONE_BY_ONE) lint test-rust test-sam-build
+	@nice $(ONE_BY_ONE) lint test-rust test-sam-build QUICK=1
 stage-stacks:
 	@$(ONE_BY_ONE) test-stacks test-infra
 stage-faults:
@@ -157,8 +160,8 @@ sam-build: $(INFRA)/.done ## build the functions for `sam deploy` and check thei
 	PATH=$(CURDIR)/$(INFRA)/bin:$$PATH $(INFRA)/bin/python infra/sam_build.py --config-env $(or $(ENV),default)
 
 .PHONY: test-sam-build
-test-sam-build: $(INFRA)/.done ## build the functions as `make sam-build` does, and look at them; minutes
-	cd tests/infra && ../../$(INFRA)/bin/python -m pytest -q test_sam_build.py
+test-sam-build: $(INFRA)/.done ## build the functions as `make sam-build` does, and look at them; QUICK=1: not at their size
+	cd tests/infra && QUICK=$(QUICK) ../../$(INFRA)/bin/python -m pytest -q test_sam_build.py
 
 $(TOOLS)/bin/cargo-fuzz: TOOL := cargo-fuzz@0.13.2
 $(TOOLS)/bin/cargo-deny: TOOL := cargo-deny@0.20.2
