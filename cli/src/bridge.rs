@@ -1,6 +1,6 @@
 //! A deployed or local bridge: how to find it, its HTTP API, and its table.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -18,6 +18,8 @@ use clap::Args;
 use serde::Deserialize;
 use serde_json::{Map, Number, Value};
 use thiserror::Error;
+
+use crate::pools::Row;
 
 /// The timeout of a call: that of the function, and some seconds more.
 const CALL_TIMEOUT: Duration = Duration::from_secs(90);
@@ -282,10 +284,92 @@ impl Bridge {
         }
     }
 
+    /// Whether the table is known, which not every command needs.
+    pub fn has_table(&self) -> bool {
+        self.table.is_some()
+    }
+
     fn table(&self) -> Result<Table, BridgeError> {
         let unknown = BridgeError::Unknown { what: "table's name", flag: "--table", variable: "ECS_BRIDGE_TABLE" };
         let name = self.table.clone().ok_or(unknown)?;
         Ok(Table { name, client: aws_sdk_dynamodb::Client::new(&self.config) })
+    }
+
+    /// The profiles that have a pool.
+    pub async fn pools(&self) -> Result<Vec<String>, BridgeError> {
+        let row = self.table()?.row(LAUNCH_RATE).await?;
+        let mut names: Vec<_> = row.keys().filter_map(|name| name.strip_prefix("pool/").map(str::to_owned)).collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// The row of a profile's pool; empty if there is none.
+    pub async fn pool(&self, profile: &str) -> Result<Row, BridgeError> {
+        Ok(Row::new(self.table()?.row(&pool_row(profile)).await?))
+    }
+
+    /// The ids in a partition of the `pool` index, the first to be served first.
+    pub async fn in_pool(&self, partition: &str) -> Result<Vec<String>, BridgeError> {
+        self.table()?.ids_of("pool", partition, usize::MAX, true).await
+    }
+
+    /// The records of these ids, in no order.
+    pub async fn records(&self, ids: &[String]) -> Result<Vec<Record>, BridgeError> {
+        self.table()?.records(ids).await
+    }
+
+    /// Sets attributes of a pool's row, and removes those without a value, if the row is still at this `rev`. Returns
+    /// whether it was.
+    pub async fn set_pool(
+        &self,
+        profile: &str,
+        rev: Option<i64>,
+        changes: &BTreeMap<&'static str, Option<Value>>,
+    ) -> Result<bool, BridgeError> {
+        let table = self.table()?;
+        let key = AttributeValue::S(pool_row(profile));
+        let mut request = table.client.update_item().table_name(&table.name).key("submission_id", key);
+        let (mut set, mut remove) = (vec!["#rev = :next".to_owned()], Vec::new());
+        for (name, value) in changes {
+            request = request.expression_attribute_names(format!("#{name}"), *name);
+            match value.as_ref().and_then(attribute) {
+                Some(value) => {
+                    set.push(format!("#{name} = :{name}"));
+                    request = request.expression_attribute_values(format!(":{name}"), value);
+                }
+                None => remove.push(format!("#{name}")),
+            }
+        }
+        let mut expression = format!("SET {}", set.join(", "));
+        if !remove.is_empty() {
+            expression = format!("{expression} REMOVE {}", remove.join(", "));
+        }
+        let number = |number: i64| AttributeValue::N(number.to_string());
+        request = match rev {
+            Some(rev) => request.condition_expression("#rev = :rev").expression_attribute_values(":rev", number(rev)),
+            None => request.condition_expression("attribute_not_exists(#rev)"),
+        };
+        let request = request
+            .update_expression(expression)
+            .expression_attribute_names("#rev", "rev")
+            .expression_attribute_values(":next", number(rev.unwrap_or_default() + 1));
+        match request.send().await {
+            Ok(_) => Ok(true),
+            Err(error) => match aws_sdk_dynamodb::Error::from(error) {
+                aws_sdk_dynamodb::Error::ConditionalCheckFailedException(_) => Ok(false),
+                error => Err(table.error(error)),
+            },
+        }
+    }
+
+    /// Who this is, for a note of who changed something: the user of this machine and the access key.
+    pub async fn who(&self) -> Result<String, BridgeError> {
+        let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "somebody".into());
+        let provider = self.config.credentials_provider();
+        let provider = provider.ok_or_else(|| BridgeError::Credentials("none is configured".into()))?;
+        let credentials = provider.provide_credentials().await;
+        let credentials = credentials.map_err(|error| BridgeError::Credentials(error.into()))?;
+        Ok(format!("{user} ({})", credentials.access_key_id()))
     }
 
     /// The records of all submissions that have not ended.
@@ -304,7 +388,7 @@ impl Bridge {
             BridgeError::Unknown { what: "deployment", flag: "--deployment", variable: "ECS_BRIDGE_DEPLOYMENT" };
         let deployment = self.deployment.as_ref().ok_or(unknown)?;
         let table = self.table()?;
-        let ids = table.ids_of("feed", deployment, most).await?;
+        let ids = table.ids_of("feed", deployment, most, false).await?;
         let mut records = table.records(&ids).await?;
         let changed = |record: &Record| record.get("changed_at").and_then(Value::as_u64);
         records.sort_by_key(|record| std::cmp::Reverse(changed(record)));
@@ -341,8 +425,22 @@ impl Table {
         Ok(ids)
     }
 
-    /// The keys of a partition of an index, the latest first.
-    async fn ids_of(&self, index: &str, partition: &str, most: usize) -> Result<Vec<String>, BridgeError> {
+    /// A row, read consistently; empty if there is none.
+    async fn row(&self, key: &str) -> Result<Record, BridgeError> {
+        let key = AttributeValue::S(key.to_owned());
+        let request = self.client.get_item().table_name(&self.name).key("submission_id", key).consistent_read(true);
+        let answer = request.send().await.map_err(|error| self.error(error))?;
+        Ok(answer.item.into_iter().flatten().map(|(name, value)| (name, json(value))).collect())
+    }
+
+    /// The keys of a partition of an index, from either end.
+    async fn ids_of(
+        &self,
+        index: &str,
+        partition: &str,
+        most: usize,
+        forward: bool,
+    ) -> Result<Vec<String>, BridgeError> {
         let query = self
             .client
             .query()
@@ -351,7 +449,7 @@ impl Table {
             .key_condition_expression("#partition = :partition")
             .expression_attribute_names("#partition", index)
             .expression_attribute_values(":partition", AttributeValue::S(partition.to_owned()))
-            .scan_index_forward(false);
+            .scan_index_forward(forward);
         let mut pages = query.into_paginator().items().send();
         let mut ids = Vec::new();
         while ids.len() < most {
@@ -381,6 +479,23 @@ impl Table {
 
     fn error(&self, error: impl Into<aws_sdk_dynamodb::Error>) -> BridgeError {
         BridgeError::Table { table: self.name.clone(), source: Box::new(error.into()) }
+    }
+}
+
+/// The key of the launch rate's row, which also names the profiles with a pool.
+const LAUNCH_RATE: &str = "#launch-rate";
+
+fn pool_row(profile: &str) -> String {
+    format!("#pool/{profile}")
+}
+
+/// A text, a whole number or a truth value as an attribute.
+fn attribute(value: &Value) -> Option<AttributeValue> {
+    match value {
+        Value::String(text) => Some(AttributeValue::S(text.clone())),
+        Value::Number(number) => Some(AttributeValue::N(number.to_string())),
+        Value::Bool(truth) => Some(AttributeValue::Bool(*truth)),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
     }
 }
 

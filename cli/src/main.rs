@@ -1,8 +1,9 @@
-//! `ecs-bridge`: runs the local stack, and submits, shows, lists and stops submissions.
+//! `ecs-bridge`: runs the local stack, submits, shows, lists and stops submissions, and shows and changes pools.
 
 mod bridge;
 mod local;
 mod output;
+mod pools;
 mod profile;
 mod ps;
 mod show;
@@ -29,6 +30,8 @@ enum Command {
     Ps(ps::Ps),
     Stop(stop::Stop),
     Profile(profile::Profile),
+    Pools(pools::Pools),
+    Pool(pools::PoolCommand),
 }
 
 fn main() -> ExitCode {
@@ -38,6 +41,8 @@ fn main() -> ExitCode {
         Command::Show(command) => ended(command.run()),
         Command::Ps(command) => ended(command.run()),
         Command::Profile(command) => ended(command.run()),
+        Command::Pools(command) => ended(command.run()),
+        Command::Pool(command) => ended(command.run()),
         Command::Stop(command) => command.run().unwrap_or_else(|error| ended(Err(error))),
     }
 }

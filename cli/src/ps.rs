@@ -1,15 +1,17 @@
 //! `ecs-bridge ps`
 
+use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::bridge::{Record, Where};
+use crate::bridge::{Bridge, Record, Where};
 use crate::output::{self, duration, millis, text};
+use crate::pools::waits;
 use crate::show::ShowError;
 
-/// List the submissions that have not ended
+/// List the submissions that have not ended, with what waits and for what
 #[derive(Args)]
 pub struct Ps {
     /// Also list those that ended last
@@ -18,6 +20,9 @@ pub struct Ps {
     /// The number of ended ones to list at most
     #[arg(long, value_name = "N", default_value_t = 100, requires = "all")]
     last: usize,
+    /// Also list the runners of pools
+    #[arg(long)]
+    runners: bool,
     /// Write the records as a JSON array
     #[arg(long)]
     json: bool,
@@ -33,7 +38,9 @@ impl Ps {
         tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
             let bridge = self.bridge.find().await?;
             let mut records = bridge.in_flight().await?;
+            records.retain(|record| self.runners || !record.contains_key("runner"));
             records.sort_by_key(|record| millis(record, "created_at"));
+            explain(&bridge, &mut records).await?;
             if self.all {
                 records.extend(bridge.ended(self.last).await?);
             }
@@ -51,6 +58,31 @@ impl Ps {
             Ok(())
         })
     }
+}
+
+/// Adds what it waits for, as its reason, to what waits for a runner.
+async fn explain(bridge: &Bridge, records: &mut [Record]) -> Result<(), ShowError> {
+    let mut places: BTreeMap<String, Vec<(i64, String)>> = BTreeMap::new();
+    let waiting = |record: &Record| Some((record.get("pool")?.as_str()?.to_owned(), millis(record, "rank")?));
+    for record in records.iter().filter(|record| !record.contains_key("runner")) {
+        if let Some((pool, rank)) = waiting(record) {
+            places.entry(pool).or_default().push((rank, text(record, "submission_id")));
+        }
+    }
+    places.values_mut().for_each(|places| places.sort());
+    let mut rows = BTreeMap::new();
+    for record in records.iter_mut().filter(|record| !record.contains_key("runner")) {
+        let Some((pool, _)) = waiting(record) else { continue };
+        let profile = text(record, "profile");
+        if !rows.contains_key(&profile) {
+            rows.insert(profile.clone(), bridge.pool(&profile).await?);
+        }
+        let (Some(row), Some(places)) = (rows.get(&profile), places.get(&pool)) else { continue };
+        let id = text(record, "submission_id");
+        let place = places.iter().position(|(_, other)| *other == id).map(|at| at + 1);
+        record.insert("reason".to_owned(), waits(row, place, places.len()).into());
+    }
+    Ok(())
 }
 
 const HEADINGS: [&str; 8] = ["SUBMISSION", "STATE", "EXIT", "ATTEMPT", "ECS STATUS", "AGE", "TASK", "REASON"];

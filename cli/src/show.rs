@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use crate::bridge::{BridgeError, Record, Where};
 use crate::output::{self, iso};
+use crate::pools::waits_for;
 
 /// Show the record of a submission
 #[derive(Args)]
@@ -36,9 +37,16 @@ pub enum ShowError {
 impl Show {
     pub fn run(self) -> Result<(), ShowError> {
         tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
-            let record = self.bridge.find().await?.record(&self.id).await.map_err(|error| {
+            let bridge = self.bridge.find().await?;
+            let mut record = bridge.record(&self.id).await.map_err(|error| {
                 if error.is_not_found() { ShowError::NotFound(self.id.clone()) } else { error.into() }
             })?;
+            if bridge.has_table()
+                && let Some(row) = bridge.records(std::slice::from_ref(&self.id)).await?.first()
+                && let Some(waits) = waits_for(&bridge, row).await?
+            {
+                record.insert("waits".to_owned(), waits.into());
+            }
             if self.json {
                 output::say(Value::Object(record));
             } else {
@@ -52,7 +60,17 @@ impl Show {
 fn describe(record: &Record) -> String {
     let width = record.keys().map(String::len).max().unwrap_or_default();
     // The most wanted attributes first.
-    let first = ["submission_id", "state", "exit_code", "reason", "attempt", "stop_code", "stopped_reason", "task_arn"];
+    let first = [
+        "submission_id",
+        "state",
+        "waits",
+        "exit_code",
+        "reason",
+        "attempt",
+        "stop_code",
+        "stopped_reason",
+        "task_arn",
+    ];
     let known = first.into_iter().filter(|name| record.contains_key(*name));
     let rest = record.keys().map(String::as_str).filter(|name| !first.contains(name));
     known.chain(rest).map(|name| format!("{name:<width$}  {}\n", shown(record, name))).collect()

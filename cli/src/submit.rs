@@ -39,6 +39,9 @@ pub struct Submit {
     /// Do not launch it later than this many seconds from now
     #[arg(long, value_name = "SECONDS")]
     launch_within: Option<u64>,
+    /// How early it is served, from 0 to 999, smaller first [default: 500]
+    #[arg(long, value_name = "N")]
+    priority: Option<u16>,
     /// Follow it until it ends
     #[arg(long)]
     wait: bool,
@@ -125,6 +128,9 @@ impl Submit {
         }
         if !self.label.is_empty() {
             set("labels", self.label.iter().map(|(key, value)| (key.clone(), Value::from(value.clone()))).collect());
+        }
+        if let Some(priority) = self.priority {
+            set("priority", priority.into());
         }
         if let Some(seconds) = self.launch_within {
             let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();

@@ -98,6 +98,9 @@ def _compare(operator: str, expected: list[str], actual: str | list[str] | None)
             return values is None or any(value in expected for value in values)
         case "ForAllValues:StringEquals":
             return all(value in expected for value in values or [])
+        case "ForAnyValue:StringLike":
+            patterns = [re.escape(pattern).replace(r"\*", ".*") for pattern in expected]
+            return any(re.fullmatch(pattern, value) for pattern in patterns for value in values or [])
         case "ArnEquals":
             return values is not None and any(_arn_like(pattern, value) for pattern in expected for value in values)
         case "Null":

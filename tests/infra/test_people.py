@@ -85,6 +85,7 @@ def test_a_deployer_may_do_what_cloudformation_does_in_his_name_and_no_more(gran
         ("operator", "lambda:InvokeFunction", arn("lambda", "function:prod-submit"), {}),
         ("operator", "lambda:InvokeFunctionUrl", arn("lambda", "function:prod-submit"), {}),
         ("operator", "dynamodb:UpdateItem", arn("dynamodb", "table/bridge-Table-1"), {}),
+        ("operator", "dynamodb:UpdateItem", arn("dynamodb", "table/bridge-Table-1"), {"dynamodb:LeadingKeys": ["submission"]}),
         ("operator", "dynamodb:Query", arn("dynamodb", "table/billing"), {}),
         ("operator", "dynamodb:Scan", arn("dynamodb", "table/bridge-Table-1"), {}),
         ("operator", "ecs:RunTask", arn("ecs", "task-definition/etl:1"), {}),
@@ -96,6 +97,12 @@ def test_what_belongs_to_others_is_refused(
     granted: dict[str, list[Statement]], group: str, action: str, resource: str, context: Context
 ) -> None:
     assert not permits(granted[group], Call(group, action, resource, context))
+
+
+def test_an_operator_may_change_pools(granted: dict[str, list[Statement]]) -> None:
+    of_a_pool: Context = {"dynamodb:LeadingKeys": ["#pool/etl"]}
+    table = arn("dynamodb", "table/bridge-Table-1")
+    assert permits(granted["operator"], Call("operator", "dynamodb:UpdateItem", table, of_a_pool))
 
 
 def test_an_operator_may_make_every_call_of_a_redrive(

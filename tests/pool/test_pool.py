@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import time
 import urllib.error
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 from conftest import Pools, profile
-from local_stack import call, until
+from local_stack import PROGRAM, call, until
 
 FOR_EVER = "exec sleep 100000"
 
@@ -200,6 +201,69 @@ def test_what_was_submitted_under_an_earlier_profile_runs_in_its_containers(star
     pools.stack.stop(blocker)
     ended = pools.ended(id)
     assert ended["state"] == "succeeded" and pools.starts("earlier") == 1
+
+
+# The command line.
+
+
+def run(pools: Pools, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"ECS_BRIDGE_READY_FILE": str(pools.stack.ready_file), "USER": "alice"}
+    return subprocess.run([PROGRAM, *arguments], capture_output=True, text=True, env=environment, check=False)
+
+
+def listed(pools: Pools, profile: str) -> dict[str, Any]:
+    return next(pool for pool in json.loads(run(pools, "pools", "--json").stdout) if pool["profile"] == profile)
+
+
+def test_pools_are_listed_with_what_they_have_and_want(pools: Pools) -> None:
+    pools.until_idle("ready", 2)
+    pool = listed(pools, "ready")
+    assert (pool["waiting"], pool["busy"], pool["max"], pool["min_idle"]) == (0, 0, 3, 2)
+    assert pool["idle"] >= 2 and pool["wanted"] >= 2 and not pool["paused"]
+    answer = run(pools, "pools", "--price", "0.05")
+    [line] = [line for line in answer.stdout.splitlines() if line.startswith("ready")]
+    assert "$0.1" in line and answer.returncode == 0
+
+
+def test_an_operators_limits_hold_until_they_are_reset(pools: Pools) -> None:
+    pools.until_idle("ready", 2)
+    answer = run(pools, "pool", "set", "ready", "--max", "2", "--min-idle", "1", "--pause")
+    assert answer.stdout == "ready: max 2, min_idle 1, paused\n", answer.stderr
+    pool = listed(pools, "ready")
+    assert (pool["max"], pool["min_idle"], pool["paused"]) == (2, 1, True)
+    assert pool["changed_by"].startswith("alice (") and pool["changed_at"] > 0
+    answer = run(pools, "pool", "set", "ready", "--reset", "--resume")
+    assert answer.stdout == "ready: max 3, min_idle 2\n", answer.stderr
+    pools.until_idle("ready", 2)
+
+
+def test_limits_that_cannot_be_are_refused(pools: Pools) -> None:
+    pools.until_idle("ready")
+    for arguments, text in [
+        (("nobody", "--pause"), "profile nobody has no pool; known: "),
+        (("ready", "--max", "2", "--min-idle", "3"), "min_idle 3 exceeds max 2"),
+        (("ready", "--max", "0"), "1..=10000"),
+        (("ready",), "required"),
+        (("ready", "--pause", "--resume"), "cannot be used with"),
+    ]:
+        answer = run(pools, "pool", "set", *arguments)
+        assert answer.returncode != 0 and text in answer.stderr, answer.stderr
+
+
+def test_ps_and_show_say_what_a_submission_waits_for(pools: Pools) -> None:
+    blocker = pools.submit("one", pools.command("in-front", FOR_EVER))
+    pools.until_started("in-front")
+    first, second = (pools.submit("one", ["true"]) for _ in range(2))
+    listing = {row["submission_id"]: row for row in json.loads(run(pools, "ps", "--json").stdout)}
+    assert listing[first]["reason"] == "waits for a runner, place 1 of 2"
+    assert listing[second]["reason"] == "waits for a runner, place 2 of 2"
+    assert not [id for id in listing if id.startswith("runner-")]
+    assert [id for id in run(pools, "ps", "--runners").stdout.split() if id.startswith("runner-")]
+    assert "waits for a runner, place 2 of 2" in run(pools, "show", second).stdout
+    shown = json.loads(run(pools, "show", "--json", blocker).stdout)
+    assert shown["runner_id"].startswith("runner-") and "waits" not in shown
+    pools.stack.stop(blocker, first, second)
+    pools.ended(blocker)
 
 
 # Who asks for work.

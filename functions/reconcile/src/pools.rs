@@ -158,6 +158,7 @@ impl Round<'_> {
             }
             row.specs.entry(key.clone()).or_insert_with(|| spec.clone());
         }
+        row.current = current.map(|(key, _)| key.clone());
         row.count_taken(self.now, timers);
         row.forget_batches(self.now, timers);
 

@@ -341,6 +341,9 @@ pub struct PoolRow {
     /// as anything waits or runs under them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub specs: BTreeMap<PoolKey, Spec>,
+    /// The key that new submissions get; none if the profile has no pool any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub current: Option<PoolKey>,
     /// The runners that were created lately, of all keys.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub batches: Vec<Batch>,

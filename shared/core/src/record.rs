@@ -645,6 +645,9 @@ impl Record {
             if self.expires_at == NEVER {
                 members.remove("expires_at");
             }
+            if let Some(taken) = self.taken() {
+                members.insert("runner_id".to_owned(), taken.runner_id.as_str().into());
+            }
         }
         shown
     }

@@ -1,0 +1,412 @@
+//! `ecs-bridge pools` and `ecs-bridge pool set`
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use clap::{ArgGroup, Args, Subcommand};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use thiserror::Error;
+
+use crate::bridge::{Bridge, BridgeError, Record, Where};
+use crate::output::{self, duration, iso, millis, text};
+
+/// The limit on a pool's runners.
+const MOST: i64 = 10_000;
+
+/// List the pools: what waits, the runners, and the limits
+#[derive(Args)]
+pub struct Pools {
+    /// What a runner costs an hour, to show what the idle ones cost
+    #[arg(long, value_name = "DOLLARS")]
+    price: Option<f64>,
+    /// Write a JSON array
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    bridge: Where,
+}
+
+/// Change a pool while it runs
+#[derive(Args)]
+pub struct PoolCommand {
+    #[command(subcommand)]
+    command: Change,
+}
+
+#[derive(Subcommand)]
+enum Change {
+    Set(Set),
+}
+
+/// Set limits in place of the profile's, or pause the pool; reconcile follows within a minute
+#[derive(Args)]
+#[command(group = ArgGroup::new("change").required(true).multiple(true))]
+struct Set {
+    /// The profile
+    profile: String,
+    /// The number of runners at most, from 1 to 10000
+    #[arg(long, value_name = "N", group = "change", value_parser = clap::value_parser!(i64).range(1..=MOST))]
+    max: Option<i64>,
+    /// The number of idle runners to keep at least
+    #[arg(long, value_name = "N", group = "change", value_parser = clap::value_parser!(i64).range(0..=MOST))]
+    min_idle: Option<i64>,
+    /// Launch no runner and hand out no command
+    #[arg(long, group = "change", conflicts_with = "resume")]
+    pause: bool,
+    /// End a pause
+    #[arg(long, group = "change")]
+    resume: bool,
+    /// Return to the limits of the profile
+    #[arg(long, group = "change", conflicts_with_all = ["max", "min_idle"])]
+    reset: bool,
+    #[command(flatten)]
+    bridge: Where,
+}
+
+/// Why a command failed.
+#[derive(Debug, Error)]
+pub enum PoolsError {
+    /// The bridge failed.
+    #[error(transparent)]
+    Bridge(#[from] BridgeError),
+    /// The operating system failed.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// No profile of that name has a pool, or reconcile has not seen it yet.
+    #[error("profile {profile} has no pool; known: {known}")]
+    NoPool {
+        /// The profile.
+        profile: String,
+        /// The profiles with a pool.
+        known: String,
+    },
+    /// The limits do not fit together.
+    #[error("min_idle {min_idle} exceeds max {max}")]
+    Limits {
+        /// The idle runners to keep.
+        min_idle: i64,
+        /// The runners at most.
+        max: i64,
+    },
+    /// Another process wrote the row each time.
+    #[error("the pool was changed by others at the same time; try again")]
+    Busy,
+}
+
+/// The limits of a version of the profile.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+struct Limits {
+    max: i64,
+    #[serde(default)]
+    min_idle: i64,
+}
+
+/// A pool's row.
+#[derive(Debug)]
+pub struct Row(Record);
+
+impl Row {
+    pub fn new(row: Record) -> Self {
+        Self(row)
+    }
+
+    fn number(&self, name: &str) -> Option<i64> {
+        self.0.get(name).and_then(Value::as_i64)
+    }
+
+    /// The row's revision; none if only the work function has written it.
+    pub fn rev(&self) -> Option<i64> {
+        self.number("rev")
+    }
+
+    pub fn is_paused(&self) -> bool {
+        self.0.get("paused").and_then(Value::as_bool).unwrap_or_default()
+    }
+
+    /// Why its runners fail to start, if they do.
+    pub fn failure(&self) -> Option<&str> {
+        self.0.get("failing_since")?;
+        Some(self.0.get("failure").and_then(Value::as_str).unwrap_or("they end without asking for work"))
+    }
+
+    /// The keys in use: that of the profile, and those of its earlier versions that something still waits or runs under.
+    fn keys(&self) -> Vec<String> {
+        self.0.get("specs").and_then(Value::as_object).into_iter().flatten().map(|(key, _)| key.clone()).collect()
+    }
+
+    /// The limits that hold: an operator's, else the profile's.
+    fn limits(&self) -> Limits {
+        let current = self.0.get("current").and_then(Value::as_str);
+        let spec = current.and_then(|key| self.0.get("specs")?.get(key)?.get("pool"));
+        let of_profile = spec.and_then(|pool| Limits::deserialize(pool).ok()).unwrap_or_default();
+        Limits {
+            max: self.number("max").unwrap_or(of_profile.max),
+            min_idle: self.number("min_idle").unwrap_or(of_profile.min_idle),
+        }
+    }
+
+    fn minutes(&self) -> impl Iterator<Item = i64> {
+        self.0.get("minutes").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_i64)
+    }
+
+    /// Who changed the limits last, and when.
+    fn changed(&self) -> Option<String> {
+        let by = self.0.get("changed_by").and_then(Value::as_str)?;
+        Some(format!("changed by {by} at {}", iso(millis(&self.0, "changed_at")?)))
+    }
+}
+
+/// What a pool has.
+#[derive(Debug, Default)]
+struct Seen {
+    waiting: i64,
+    starting: i64,
+    idle: i64,
+    busy: i64,
+    closing: i64,
+    idle_ms: i64,
+}
+
+impl Seen {
+    fn runner(&mut self, record: &Record, now: i64) {
+        let runner = record.get("runner").and_then(Value::as_object);
+        let has = |name: &str| runner.is_some_and(|runner| runner.contains_key(name));
+        if runner.and_then(|runner| runner.get("closing")).and_then(Value::as_bool).unwrap_or_default() {
+            self.closing += 1;
+        } else if has("serves") {
+            self.busy += 1;
+        } else if has("incarnation") {
+            self.idle += 1;
+            let since = runner.and_then(|runner| runner.get("idle_since")).and_then(Value::as_i64);
+            self.idle_ms += since.map_or(0, |since| (now - since).max(0));
+        } else {
+            self.starting += 1;
+        }
+    }
+}
+
+impl Pools {
+    pub fn run(self) -> Result<(), PoolsError> {
+        tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+            let bridge = self.bridge.find().await?;
+            let now = now();
+            let mut pools = Vec::new();
+            for profile in bridge.pools().await? {
+                let row = bridge.pool(&profile).await?;
+                let mut seen = Seen::default();
+                for key in row.keys() {
+                    seen.waiting += bridge.in_pool(&key).await?.len() as i64;
+                    for record in bridge.records(&bridge.in_pool(&format!("{key}/runners")).await?).await? {
+                        seen.runner(&record, now);
+                    }
+                }
+                pools.push((profile, row, seen));
+            }
+            if self.json {
+                let pools: Vec<_> = pools.iter().map(|(profile, row, seen)| shown(profile, row, seen)).collect();
+                output::say(json!(pools));
+            } else {
+                let rows: Vec<_> = pools.iter().map(|(profile, row, seen)| self.row(profile, row, seen)).collect();
+                output::say(output::table(HEADINGS, &rows).trim_end());
+            }
+            Ok(())
+        })
+    }
+
+    fn row(&self, profile: &str, row: &Row, seen: &Seen) -> [String; 13] {
+        let Limits { max, min_idle } = row.limits();
+        let notes = [
+            row.is_paused().then(|| "paused".to_owned()),
+            row.failure().map(|failure| format!("runners fail to start: {failure}")),
+            row.changed(),
+        ];
+        let notes: Vec<_> = notes.into_iter().flatten().collect();
+        let cost = self.price.map(|price| format!(" (${:.2}/h)", price * seen.idle as f64));
+        [
+            profile.to_owned(),
+            seen.waiting.to_string(),
+            seen.starting.to_string(),
+            seen.idle.to_string(),
+            seen.busy.to_string(),
+            seen.closing.to_string(),
+            wanted(row, seen).to_string(),
+            max.to_string(),
+            min_idle.to_string(),
+            row.minutes().sum::<i64>().to_string(),
+            found_idle(row).map_or_else(|| "-".to_owned(), |share| format!("{share:.0} %")),
+            format!("{}{}", duration(seen.idle_ms), cost.unwrap_or_default()),
+            if notes.is_empty() { "-".to_owned() } else { notes.join("; ") },
+        ]
+    }
+}
+
+const HEADINGS: [&str; 13] = [
+    "PROFILE",
+    "WAITING",
+    "STARTING",
+    "IDLE",
+    "BUSY",
+    "CLOSING",
+    "WANTED",
+    "MAX",
+    "MIN IDLE",
+    "TAKEN 15M",
+    "FOUND IDLE",
+    "IDLE FOR",
+    "NOTES",
+];
+
+/// How many runners reconcile wants: no more than `max`, for what runs and waits, and to spare.
+fn wanted(row: &Row, seen: &Seen) -> i64 {
+    let Limits { max, min_idle } = row.limits();
+    let spare = row.minutes().max().unwrap_or_default().max(min_idle);
+    if row.is_paused() { seen.busy } else { max.min(seen.busy + seen.waiting + spare) }
+}
+
+/// The share, in percent, of what was ever taken that found a runner idle.
+fn found_idle(row: &Row) -> Option<f64> {
+    let taken = row.number("taken").filter(|taken| *taken > 0)?;
+    Some(100.0 * row.number("found_idle").unwrap_or_default() as f64 / taken as f64)
+}
+
+fn shown(profile: &str, row: &Row, seen: &Seen) -> Value {
+    let Limits { max, min_idle } = row.limits();
+    json!({
+        "profile": profile, "waiting": seen.waiting, "starting": seen.starting, "idle": seen.idle, "busy": seen.busy,
+        "closing": seen.closing, "wanted": wanted(row, seen), "max": max, "min_idle": min_idle, "paused": row.is_paused(),
+        "taken_15_minutes": row.minutes().sum::<i64>(), "found_idle_percent": found_idle(row),
+        "idle_seconds": seen.idle_ms as f64 / 1000.0, "failure": row.failure(),
+        "changed_by": row.0.get("changed_by"), "changed_at": row.0.get("changed_at"),
+    })
+}
+
+impl PoolCommand {
+    pub fn run(self) -> Result<(), PoolsError> {
+        let Change::Set(set) = self.command;
+        tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(set.run())
+    }
+}
+
+impl Set {
+    async fn run(self) -> Result<(), PoolsError> {
+        const TRIES: usize = 5;
+        let bridge = self.bridge.find().await?;
+        let known: BTreeSet<_> = bridge.pools().await?.into_iter().collect();
+        if !known.contains(&self.profile) {
+            let known = if known.is_empty() { "none".to_owned() } else { Vec::from_iter(known).join(", ") };
+            return Err(PoolsError::NoPool { profile: self.profile, known });
+        }
+        let by = bridge.who().await?;
+        for _ in 0..TRIES {
+            let row = bridge.pool(&self.profile).await?;
+            if bridge.set_pool(&self.profile, row.rev(), &self.changes(&row, &by)?).await? {
+                let row = bridge.pool(&self.profile).await?;
+                let Limits { max, min_idle } = row.limits();
+                let paused = if row.is_paused() { ", paused" } else { "" };
+                output::say(format!("{}: max {max}, min_idle {min_idle}{paused}", self.profile));
+                return Ok(());
+            }
+        }
+        Err(PoolsError::Busy)
+    }
+
+    /// The attributes to set, and those to remove.
+    fn changes(&self, row: &Row, by: &str) -> Result<BTreeMap<&'static str, Option<Value>>, PoolsError> {
+        let before = row.limits();
+        let limits = Limits {
+            max: self.max.unwrap_or(before.max),
+            min_idle: self.min_idle.unwrap_or(if self.reset { 0 } else { before.min_idle }),
+        };
+        if limits.min_idle > limits.max {
+            return Err(PoolsError::Limits { min_idle: limits.min_idle, max: limits.max });
+        }
+        let mut changes = BTreeMap::from([("changed_by", Some(json!(by))), ("changed_at", Some(json!(now())))]);
+        for (name, value) in [("max", self.max), ("min_idle", self.min_idle)] {
+            if self.reset || value.is_some() {
+                changes.insert(name, value.map(Value::from));
+            }
+        }
+        if self.pause || self.resume {
+            changes.insert("paused", Some(json!(self.pause)));
+        }
+        Ok(changes)
+    }
+}
+
+/// What a submission that has not been launched waits for, in words; none for any other.
+pub async fn waits_for(bridge: &Bridge, record: &Record) -> Result<Option<String>, BridgeError> {
+    if text(record, "state") != "queued" {
+        return Ok(None);
+    }
+    let Some(key) = record.get("pool").and_then(Value::as_str) else {
+        return Ok(Some("waits for a launch".to_owned()));
+    };
+    let row = bridge.pool(&text(record, "profile")).await?;
+    let ids = bridge.in_pool(key).await?;
+    let id = text(record, "submission_id");
+    let place = ids.iter().position(|other| *other == id).map(|at| at + 1);
+    Ok(Some(waits(&row, place, ids.len())))
+}
+
+/// What a submission at this place in its pool waits for.
+pub fn waits(row: &Row, place: Option<usize>, of: usize) -> String {
+    let mut words = "waits for a runner".to_owned();
+    if let Some(place) = place {
+        words += &format!(", place {place} of {of}");
+    }
+    if row.is_paused() {
+        words += "; the pool is paused";
+    } else if let Some(failure) = row.failure() {
+        words += &format!("; runners fail to start: {failure}");
+    }
+    words
+}
+
+fn now() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(row: Value) -> Row {
+        Row(row.as_object().unwrap().clone())
+    }
+
+    #[test]
+    fn an_operators_limits_hold_before_the_profiles() {
+        let specs = json!({"etl#1": {"pool": {"max": 5, "min_idle": 1}}});
+        let limits = row(json!({"current": "etl#1", "specs": specs})).limits();
+        assert_eq!((limits.max, limits.min_idle), (5, 1));
+        let limits = row(json!({"current": "etl#1", "specs": specs, "max": 9, "min_idle": 0})).limits();
+        assert_eq!((limits.max, limits.min_idle), (9, 0));
+    }
+
+    #[test]
+    fn what_waits_says_for_what() {
+        assert_eq!(waits(&row(json!({})), Some(3), 17), "waits for a runner, place 3 of 17");
+        assert_eq!(waits(&row(json!({"paused": true})), None, 0), "waits for a runner; the pool is paused");
+        let failing = row(json!({"failing_since": 1, "failure": "no such image"}));
+        assert_eq!(
+            waits(&failing, Some(1), 1),
+            "waits for a runner, place 1 of 1; runners fail to start: no such image"
+        );
+    }
+
+    #[test]
+    fn no_more_runners_are_wanted_than_the_maximum() {
+        let pool = |more: Value| {
+            let mut row =
+                json!({"current": "etl#1", "specs": {"etl#1": {"pool": {"max": 5, "min_idle": 1}}}, "minutes": [0, 2]});
+            row.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            Row(row.as_object().unwrap().clone())
+        };
+        let seen = Seen { waiting: 1, busy: 1, ..Seen::default() };
+        assert_eq!(wanted(&pool(json!({})), &seen), 4);
+        assert_eq!(wanted(&pool(json!({"max": 3})), &seen), 3);
+        assert_eq!(wanted(&pool(json!({"paused": true})), &seen), 1);
+    }
+}
