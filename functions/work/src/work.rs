@@ -3,7 +3,7 @@
 //! Whatever is handed out was taken before, by the one conditional write on the submission's row. Where that is lost, or
 //! its answer, everything begins again from the runner's row, and no command starts twice.
 
-use ecs_bridge_aws::{TableError, http::Refusal, telemetry};
+use ecs_bridge_aws::{TableError, http::Refusal, now, telemetry};
 use ecs_bridge_core::{
     Input, Record, SubmissionId,
     decide::{
@@ -155,10 +155,8 @@ impl App {
             return Ok(match (served(submission.as_ref(), by), submission) {
                 (Served::Ours, Some(submission)) => Next::Again(Box::new(submission)),
                 // What it was about to take, it takes: another runner might wait for nothing.
-                (Served::Untaken, Some(submission)) if !self.is_paused(record).await? => {
-                    Next::Take(Box::new(submission))
-                }
-                (Served::Untaken, Some(_)) => Next::Nothing,
+                (Served::Untaken, Some(_)) if self.is_paused(record).await? => Next::Nothing,
+                (Served::Untaken, Some(submission)) => self.unless_expired(submission).await?,
                 (Served::Over(done), _) => {
                     self.clear(record, serves, done).await?;
                     Next::Look
@@ -180,10 +178,19 @@ impl App {
         let Some(choice) = choice else { return Ok(Next::Nothing) };
         // The index is eventually consistent: it may have been taken, or removed.
         let submission = table.get(choice).await?;
-        Ok(match served(submission.as_ref(), by) {
-            Served::Untaken => submission.map_or(Next::Look, |submission| Next::Take(Box::new(submission))),
-            Served::Ours | Served::Over(_) => Next::Look,
-        })
+        match (served(submission.as_ref(), by), submission) {
+            (Served::Untaken, Some(submission)) => self.unless_expired(submission).await,
+            (Served::Untaken, None) | (Served::Ours | Served::Over(_), _) => Ok(Next::Look),
+        }
+    }
+
+    /// A submission to take; one past its deadline ends instead, and no other runner meets it.
+    async fn unless_expired(&self, submission: Record) -> Result<Next, TableError> {
+        if !submission.is_past_deadline(now()) {
+            return Ok(Next::Take(Box::new(submission)));
+        }
+        self.bridge.decide(submission, &Input::Due).await?;
+        Ok(Next::Look)
     }
 
     /// Takes a submission: first the runner's row says so, then the submission's own, each as it was read. Nothing if

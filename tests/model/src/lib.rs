@@ -9,18 +9,22 @@
 //! Time is counted in ticks. The timers are a few ticks long, in the order in which the real ones stand to each other
 //! and to what ECS keeps; a bound with a minute to spare in production is as tight here as it can be.
 //!
+//! [`Pools`] is a world of its own, of submissions that wait for runners.
+//!
 //! Not modelled: the retention of ended records (weeks), and the launch rate (without a launch token a record
 //! stays `queued`, which may happen here at any time).
 
 mod ecs;
 mod hashed;
 mod mutation;
+mod pools;
 mod promise;
 pub mod replay;
 mod scenario;
 mod world;
 
 pub use mutation::Mutation;
+pub use pools::{PoolBug, PoolPromise, PoolStep, PoolWorld, Pools};
 pub use promise::{Promise, SETTLED, end_is_reached};
 pub use scenario::Scenario;
 pub use world::{Lane, Step, World};

@@ -1,0 +1,124 @@
+//! The real decisions about pools keep every promise in every state that the model can reach, and each seeded bug breaks
+//! the one that it should.
+
+use std::{collections::BTreeSet, time::Instant};
+
+use ecs_bridge_model::{PoolBug, PoolPromise, PoolStep, PoolWorld, Pools};
+use stateright::{Checker, HasDiscoveries, Model, Path};
+
+/// Visits every state, and prints how many there are.
+fn holds(what: &str, pools: Pools) {
+    let begun = Instant::now();
+    let checker = pools.checker().threads(2).spawn_bfs().join();
+    println!(
+        "pool, {what}: {} submission(s), {} runner(s), {} fault(s): {} states, {} steps, {} deep, in {:.0?}",
+        pools.submissions,
+        pools.runners,
+        pools.faults,
+        checker.unique_state_count(),
+        checker.state_count(),
+        checker.max_depth(),
+        begun.elapsed()
+    );
+    for promise in PoolPromise::ALL {
+        let broken = checker.discovery(promise.name()).map(story);
+        assert_eq!(broken, None, "{what}: broken: {}", promise.name());
+    }
+}
+
+/// The path to a broken promise.
+fn story(path: Path<PoolWorld, PoolStep>) -> String {
+    path.into_actions().iter().map(|step| format!("{step:?}\n")).collect()
+}
+
+#[test]
+fn small_two_submissions_and_two_runners() {
+    holds("one command each", Pools::new(0));
+}
+
+#[test]
+fn small_one_submission_two_runners_and_a_fault() {
+    holds("one command each", Pools { submissions: 1, ..Pools::new(1) });
+}
+
+#[test]
+fn small_one_runner_with_two_commands_that_may_be_stopped() {
+    holds("two commands, stops", Pools { runners: 1, commands: 2, stops: true, ..Pools::new(0) });
+}
+
+#[test]
+fn small_a_deadline() {
+    holds("deadline, late runners", Pools { submissions: 1, runners: 1, deadline: Some(2), ..Pools::new(0) });
+}
+
+#[test]
+fn small_spot_with_and_without_another_attempt() {
+    let spot = Pools { submissions: 1, runners: 1, spot: true, ..Pools::new(0) };
+    holds("spot", spot);
+    holds("spot, relaunch_on", Pools { relaunch: true, ..spot });
+}
+
+/// Where a bug shows, and what it breaks.
+fn consequence(bug: PoolBug) -> (Pools, PoolPromise) {
+    let one = Pools { submissions: 1, ..Pools::new(1) };
+    let alone = Pools { runners: 1, ..one };
+    match bug {
+        PoolBug::TakenUnconditionally => (Pools { faults: 0, ..one }, PoolPromise::OneStart),
+        PoolBug::IncarnationIgnored => (alone, PoolPromise::OneStart),
+        PoolBug::TakenQueuedAgain => (one, PoolPromise::OneStart),
+        PoolBug::EventToAnother => (one, PoolPromise::NotBeforeItsCommand),
+        PoolBug::ServesAfterTake => (alone, PoolPromise::Settled),
+        PoolBug::ServesForgotten => (Pools { runners: 1, ..Pools::new(1) }, PoolPromise::Started),
+        PoolBug::ContainersCode => (alone, PoolPromise::ExitCode),
+        PoolBug::StopWithoutClosing => {
+            (Pools { runners: 1, commands: 2, stops: true, ..Pools::new(0) }, PoolPromise::StopHitsItsOwn)
+        }
+        PoolBug::WorkWhileStopping => (Pools { spot: true, faults: 0, ..alone }, PoolPromise::NotWhileStopping),
+    }
+}
+
+#[test]
+fn each_seeded_bug_is_found() {
+    for bug in PoolBug::ALL {
+        let (pools, promise) = consequence(bug);
+        let broken = HasDiscoveries::AnyOf(BTreeSet::from([promise.name()]));
+        let checker = Pools { bug: Some(bug), ..pools }.checker().finish_when(broken).threads(2).spawn_bfs().join();
+        let Some(path) = checker.discovery(promise.name()) else {
+            panic!("{bug:?} does not break: {}; states: {}", promise.name(), checker.unique_state_count())
+        };
+        let (states, steps) = (checker.unique_state_count(), path.into_actions());
+        println!("{bug:?}: \"{}\" is broken in {} steps; found after {states} states", promise.name(), steps.len());
+    }
+}
+
+#[test]
+#[ignore = "minutes"]
+fn two_submissions_two_runners_and_a_fault() {
+    holds("one command each", Pools::new(1));
+}
+
+#[test]
+#[ignore = "minutes"]
+fn two_runners_on_spot() {
+    let spot = Pools { submissions: 1, spot: true, ..Pools::new(0) };
+    holds("spot", spot);
+    holds("spot, relaunch_on", Pools { relaunch: true, ..spot });
+}
+
+#[test]
+#[ignore = "minutes"]
+fn two_runners_that_start_late_before_and_after_a_deadline() {
+    holds("deadline, late runners", Pools { deadline: Some(2), ..Pools::new(0) });
+}
+
+#[test]
+#[ignore = "minutes"]
+fn one_submission_two_runners_and_two_faults() {
+    holds("one command each", Pools { submissions: 1, ..Pools::new(2) });
+}
+
+#[test]
+#[ignore = "minutes"]
+fn one_runner_with_two_commands_stops_and_a_fault() {
+    holds("two commands, stops", Pools { runners: 1, commands: 2, stops: true, ..Pools::new(1) });
+}
