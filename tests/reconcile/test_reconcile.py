@@ -172,6 +172,31 @@ def test_several_at_once_do_no_harm_and_waste_no_launch_tokens(tmp_path: Path) -
         assert [task["start_count"] for task in stack.tasks()] == [1] * len(ids)
 
 
+def test_smaller_priorities_are_launched_first(tmp_path: Path) -> None:
+    """To the half second of launches that reconcile reads together."""
+    # Ten are read at a time.
+    rate = {"ECS_BRIDGE_LAUNCH_RATE": 20, "ECS_BRIDGE_LAUNCH_BURST": 1}
+    with Wire() as wire:
+        environment = {**wire.environment(), **rate}
+        flags = {**NO_SCHEDULE, "simulate": True}
+        with LocalStack(tmp_path / "stack", flags, profiles=PROFILES, function_env=environment) as stack:
+            wire.connect(stack.ready)
+            priorities = [999, 500, 0, 501, 100]
+            items = [
+                {"submission_id": f"{priority}-{nth}", "command": EXIT_3, "priority": priority}
+                for priority in priorities
+                for nth in range(10)
+            ]
+            # One call, whose first submission takes the launch token that there is.
+            first = {"submission_id": "first", "command": EXIT_3}
+            states = [answer["state"] for answer in stack.submit(first, *items)]
+            assert states == ["launched", *["queued"] * 50]
+            stack.invoke("reconcile")
+            launched = [call.body["startedBy"].split("/")[1] for call in wire.calls if call.operation == "RunTask"]
+            order = [int(id.split("-")[0]) for id in launched if id != "first"]
+            assert order == sorted(order) and len(order) == 50
+
+
 def test_what_is_not_launched_by_its_deadline_expires(bench: Bench) -> None:
     bench.stack.rule(submission_id="late", error=THROTTLED, times=1000)
     bench.submit("late", launch_deadline=int(time.time() * 1000) + 1000)

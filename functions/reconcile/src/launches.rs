@@ -57,7 +57,7 @@ pub async fn run(run: &Run<'_>) -> Result<Report, TableError> {
         counts: &counts,
         at_once,
         lanes: [QUEUE, REPEAT]
-            .map(|name| Lane { partition: Partition::new(name), profile: None, is_open: true })
+            .map(|name| Lane { partition: Partition::in_order(name), profile: None, is_open: true })
             .into(),
         runners: Partition::new(RUNNERS),
         free: VecDeque::new(),
@@ -201,7 +201,7 @@ impl Source<'_> {
         let capacity = bridge.table.capacity(now());
         for profile in capacity.keys() {
             if !self.lanes.iter().any(|lane| lane.profile.as_ref() == Some(profile)) {
-                let (partition, profile) = (Partition::new(waiting(profile)), Some(profile.clone()));
+                let (partition, profile) = (Partition::in_order(waiting(profile)), Some(profile.clone()));
                 self.lanes.push_back(Lane { partition, profile, is_open: false });
             }
         }
@@ -215,7 +215,7 @@ impl Source<'_> {
                     let is_open = !known.is_some_and(|known| known.is_blocked());
                     if is_open != lane.is_open {
                         // What was read of it before is to be read again.
-                        (lane.partition, lane.is_open) = (Partition::new(waiting(profile)), is_open);
+                        (lane.partition, lane.is_open) = (Partition::in_order(waiting(profile)), is_open);
                     }
                     if let Some(record) = probe(self.run, profile, known).await? {
                         self.launches.push_front(Work { record, input: Input::Turn, has_token: true });

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashSet, VecDeque},
-    hash::{BuildHasher, RandomState},
+    hash::{BuildHasher, Hash, RandomState},
     time::Duration,
 };
 
@@ -26,6 +26,7 @@ pub struct Partition {
     /// row that cannot be read must not be met again and again.
     read: HashSet<DueRecord>,
     random: RandomState,
+    is_ordered: bool,
     /// When the next row is due, of those read since the beginning.
     pub next_due: Option<Timestamp>,
     /// How many rows were read more than five minutes late.
@@ -41,9 +42,15 @@ impl Partition {
             due: VecDeque::new(),
             read: HashSet::new(),
             random: RandomState::new(),
+            is_ordered: false,
             next_due: None,
             overdue: 0,
         }
+    }
+
+    /// The partition of this name, whose rows are served in their order: only those that are served together are mixed.
+    pub fn in_order(name: impl Into<String>) -> Self {
+        Self { is_ordered: true, ..Self::new(name) }
     }
 
     /// Up to `limit` of what is due by now, or of `all`; none at the end, after which it starts at the beginning.
@@ -64,12 +71,21 @@ impl Partition {
                 break;
             }
         }
-        Ok(self.due.drain(..limit.min(self.due.len())).collect())
+        let mut ids: Vec<_> = self.due.drain(..limit.min(self.due.len())).collect();
+        if self.is_ordered {
+            self.mix(&mut ids);
+        }
+        Ok(ids)
     }
 
     /// Whether there may be more that is due by now.
     pub fn has_more(&self) -> bool {
         !self.due.is_empty() || !self.page.is_last()
+    }
+
+    /// Puts them into another order than other runs have, so that they seldom want the same.
+    fn mix<T: Hash>(&self, rows: &mut [T]) {
+        rows.sort_by_cached_key(|row| self.random.hash_one(row));
     }
 
     fn take_page(&mut self, at: Timestamp) {
@@ -78,8 +94,9 @@ impl Partition {
         let later = page.partition_point(|record| record.check_at <= at);
         self.next_due = self.next_due.or(page.get(later).map(|record| record.check_at));
         page.truncate(later);
-        // In another order than other runs have, so that they seldom want the same.
-        page.sort_by_cached_key(|record| self.random.hash_one(record));
+        if !self.is_ordered {
+            self.mix(&mut page);
+        }
         self.overdue += page.iter().filter(|record| now().since(record.check_at) > OVERDUE).count();
         self.due.extend(page.iter().map(|record| record.submission_id.clone()));
         self.read.extend(page);
