@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 BATCH_SIZE = 100
 """Submissions, or stops, that one call takes at most."""
 
+BODY_SIZE = 4 * 1024 * 1024 - 1024
+"""Bytes of submissions that one call takes at most: the bridge's limit of a body is 4 MiB."""
+
 
 class Cause(enum.Enum):
     """Why a whole call failed, as far as it matters for what to do next."""

@@ -89,6 +89,7 @@ class EcsBridgeExecutor(BaseExecutor):
         """The key of the last try of each task instance that is held; by what all its tries have in common."""
         self._results: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
         self._unsaved_events: list[Any] = []
+        self._weights: dict[Key, int] = {}
         # Jobs whose id is written ahead: in this heartbeat, and in the one before.
         self._announced: list[Job] = []
         self._committed: list[Job] = []
@@ -228,12 +229,18 @@ class EcsBridgeExecutor(BaseExecutor):
             queue=ti.queue,
             executor_config=ti.executor_config,
             workload=workload,
+            weight=ti.priority_weight,
         )
         if not assigned:
             self._announce(ti.key, job)
             return []
         self._track(ti.key, assigned)
         return [job]
+
+    def _process_tasks(self, task_tuples: list[Any]) -> None:
+        """Remember the weights, which `execute_async` is not told, and hand the commands on (Airflow 2)."""
+        self._weights = {key: self.queued_tasks[key][1] for key, *_ in task_tuples}
+        super()._process_tasks(task_tuples)  # type: ignore[misc]
 
     def execute_async(
         self, key: TaskInstanceKey, command: list[str], queue: str | None = None, executor_config: Any = None
@@ -246,6 +253,7 @@ class EcsBridgeExecutor(BaseExecutor):
             executor_config=executor_config,
             command=command,
             lifetime=global_conf.getfloat("scheduler", "task_queued_timeout"),
+            weight=self._weights.pop(key, 1),
         )
         self._announce(key, job)
 
@@ -517,7 +525,13 @@ class EcsBridgeExecutor(BaseExecutor):
 
     def _rebuild(self, ti: TaskInstance, submission_id: str) -> Job:
         """Make the job of a task instance as the scheduler would."""
-        job = Job(submission_id, _subject(ti), queue=ti.queue, executor_config=ti.executor_config)
+        job = Job(
+            submission_id,
+            _subject(ti),
+            queue=ti.queue,
+            executor_config=ti.executor_config,
+            weight=ti.priority_weight,
+        )
         if AIRFLOW_3:
             from airflow.executors import workloads
 

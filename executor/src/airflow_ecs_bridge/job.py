@@ -15,8 +15,12 @@ from typing import Any
 
 from airflow_ecs_bridge.config import PROFILE_NAME
 
-OVERRIDES_LIMIT = 8192
-"""Characters of JSON that RunTask's overrides may have, the command in them included."""
+OVERRIDES_LIMIT = 64 * 1024
+"""Bytes of JSON that the command and the overrides may have together. That is a pool's limit, the larger one: without a
+pool RunTask takes 8,192 characters, and only the bridge knows what a profile has."""
+
+DEFAULT_PRIORITY, LAST_PRIORITY = 500, 999
+"""Of the bridge's priorities, which begin with 0 and of which the smaller is served first."""
 
 LABELS_LIMIT = 200
 """Bytes that the keys and values of a submission's labels may have together."""
@@ -65,12 +69,16 @@ class Job:
     lifetime: float = 0.0
     """Airflow 2: seconds after `queued_at` until Airflow takes the task for stuck. Airflow 3's token says it itself."""
     queued_at: float = field(default_factory=time.time)
+    weight: int = 1
+    """Airflow's priority_weight."""
     announce: bool = False
     """Report that the bridge has accepted it."""
     failures: int = 0
     """Calls and answers in a row that asked to try again."""
     body: dict[str, Any] | None = field(default=None, repr=False)
     """The submission, once built; a repeat must be the same to the letter."""
+    size: int = 0
+    """Bytes of the submission's JSON, once built."""
     guessed_profile: str | None = None
     """The profile, where only the queue's name speaks for it."""
 
@@ -97,8 +105,10 @@ class Job:
         deadline = self.launch_deadline(margin)
         if deadline is not None:
             body["launch_deadline"] = deadline
+        if (urgency := priority(self.weight)) != DEFAULT_PRIORITY:
+            body["priority"] = urgency
         _check_size(body["command"], overrides)
-        self.body = body
+        self.body, self.size = body, json_bytes(body)
         return body
 
     def _command(self) -> list[str]:
@@ -106,6 +116,20 @@ class Job:
             return list(self.command or [])
         module = "airflow.sdk.execution_time.execute_workload"
         return ["python", "-m", module, "--json-string", self.workload.model_dump_json()]
+
+
+def priority(weight: int) -> int:
+    """Return the bridge's priority for Airflow's priority_weight, of which the higher goes first.
+
+    Airflow's default, 1, is the bridge's default; a unit of weight is a step, from -498 to 501. What lies beyond is
+    served like the nearest of these.
+    """
+    return min(max(DEFAULT_PRIORITY + 1 - weight, 0), LAST_PRIORITY)
+
+
+def json_bytes(value: Any) -> int:
+    """Return the bytes that a value takes in a call of the bridge."""
+    return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
 
 
 def token_expiry(token: str) -> float | None:
@@ -163,10 +187,10 @@ def _containers(overrides: dict[str, Any]) -> list[dict[str, Any]]:
 def _check_size(command: list[str], overrides: dict[str, Any]) -> None:
     # What the profile adds is only known to the bridge, which checks the whole; this spares the round trip.
     task = overrides.get("overrides", {})
-    size = len(json.dumps({**task, "command": command}, ensure_ascii=False, separators=(",", ":")))
+    size = json_bytes({**task, "command": command})
     if size > OVERRIDES_LIMIT:
         raise Unsubmittable(
-            f"the command and the overrides have {size} characters of JSON, and ECS takes {OVERRIDES_LIMIT} at most; "
+            f"the command and the overrides have {size} bytes of JSON, and the bridge takes {OVERRIDES_LIMIT} at most; "
             "long identifiers, executor_config and tracing context add to it"
         )
 

@@ -1,6 +1,7 @@
 """Hands jobs to the bridge, from threads of its own.
 
-What is there goes out at once, up to a hundred a call; while a call is under way the next batch gathers by itself.
+What is there goes out at once, up to a hundred and 4 MiB a call; while a call is under way the next batch gathers by
+itself.
 A job is sent again, always with the same id and the same content, until the bridge has answered for it or its launch
 deadline has passed. Since the bridge knows an id it has seen, a repeat never runs anything twice.
 """
@@ -15,7 +16,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from airflow_ecs_bridge.client import BATCH_SIZE, Answer, BridgeClient, BridgeError, Cause
+from airflow_ecs_bridge.client import BATCH_SIZE, BODY_SIZE, Answer, BridgeClient, BridgeError, Cause
 from airflow_ecs_bridge.config import DEFAULT_PROFILE
 from airflow_ecs_bridge.job import Job, Unsubmittable
 from airflow_ecs_bridge.outcome import Outcome, Verdict
@@ -23,7 +24,7 @@ from airflow_ecs_bridge.table import TERMINAL
 from airflow_ecs_bridge.threads import Service, backoff, drain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from airflow_ecs_bridge.config import Settings
 
@@ -149,8 +150,8 @@ class Submitter:
                 self._settle(job.submission_id)
                 continue
             ready.append(job)
-        if ready:
-            self._call(ready, unanswered)
+        for part in _parts(ready):
+            self._call(part, unanswered)
 
     def _call(self, jobs: list[Job], unanswered: dict[str, Job]) -> None:
         try:
@@ -212,3 +213,18 @@ class Submitter:
         if profile and self._not_profiles.get(profile, 0.0) > time.monotonic():
             return None
         return profile
+
+
+def _parts(jobs: list[Job]) -> Iterator[list[Job]]:
+    """Cut a batch into calls that the bridge takes."""
+    part: list[Job] = []
+    size = 0
+    for job in jobs:
+        # A comma parts it from the one before.
+        if part and size + job.size + 1 > BODY_SIZE:
+            yield part
+            part, size = [], 0
+        part.append(job)
+        size += job.size + 1
+    if part:
+        yield part

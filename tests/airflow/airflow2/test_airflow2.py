@@ -34,14 +34,17 @@ def beat_until(executor: EcsBridgeExecutor, predicate: Callable[[], Any], timeou
         time.sleep(0.05)
 
 
-def queue(executor: EcsBridgeExecutor, at: TaskInstanceKey, *command: str, **config: Any) -> str:
+def queue(
+    executor: EcsBridgeExecutor, at: TaskInstanceKey, *command: str, priority_weight: int = 1, **config: Any
+) -> str:
     """Queue a command as the scheduler does; return the id that was written ahead."""
     task_instance = SimpleNamespace(
-        key=at, executor_config=config, dag_run=SimpleNamespace(run_id=at.run_id, dag_id=at.dag_id, conf=None)
+        key=at,
+        executor_config=config,
+        dag_run=SimpleNamespace(run_id=at.run_id, dag_id=at.dag_id, conf=None, start_date=datetime.now(timezone.utc)),
     )
-    executor.queued_tasks[at] = (list(command), 1, "default", task_instance)
-    executor.execute_async(at, list(command), "default", config)
-    del executor.queued_tasks[at]
+    executor.queued_tasks[at] = (list(command), priority_weight, "default", task_instance)
+    executor._process_tasks([(at, list(command), "default", config)])
     state, id = executor.get_event_buffer()[at]
     assert state == RUNNING, "the id is to be committed before the bridge hears of it"
     return id
@@ -54,6 +57,7 @@ def orphan(at: TaskInstanceKey, id: str | None, state: str = RUNNING) -> Any:
         state=state,
         external_executor_id=id,
         queue="default",
+        priority_weight=1,
         pool="default_pool",
         executor_config={},
         queued_dttm=datetime.now(timezone.utc),
@@ -95,6 +99,13 @@ def test_a_command_runs_and_its_exit_code_decides(executor, stack):
     assert "exit code 7" in info
     assert [stack.tasks(id)[0]["start_count"] for id in ids] == [1, 1]
     assert not executor.running
+
+
+def test_the_weight_of_a_task_becomes_the_priority_of_its_submission(executor, stack):
+    at = key("urgent")
+    id = queue(executor, at, "true", priority_weight=101)
+    beat_until(executor, lambda: at in executor.event_buffer)
+    assert stack.row(id)["priority"] == 400
 
 
 def test_nothing_is_submitted_before_the_id_is_committed(executor, stack):

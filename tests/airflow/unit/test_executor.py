@@ -36,6 +36,12 @@ def task_events(executor: Any) -> list[str]:
 # Submitting
 
 
+def test_the_weight_of_a_task_becomes_the_priority_of_its_submission(executor, bridge):
+    run(executor, item := task(executor, priority_weight=101))
+    launched(bridge, item)
+    assert bridge.batches[0][0]["priority"] == 400
+
+
 def test_a_task_is_submitted_under_the_id_that_airflow_committed(executor, bridge):
     item = task(executor)
     run(executor, item)
@@ -46,6 +52,7 @@ def test_a_task_is_submitted_under_the_id_that_airflow_committed(executor, bridg
     assert json.loads(sent["command"][4])["ti"]["task_id"] == "extract"
     assert sent["labels"]["dag_id"] == "orders"
     assert "profile" not in sent
+    assert "priority" not in sent
     assert item.ti.key in executor.running
     assert item.ti.key not in executor.queued_tasks
 

@@ -6,7 +6,15 @@ import copy
 import json
 
 import pytest
-from airflow_ecs_bridge.job import LABELS_LIMIT, Job, Unsubmittable, labels, read_executor_config, token_expiry
+from airflow_ecs_bridge.job import (
+    LABELS_LIMIT,
+    Job,
+    Unsubmittable,
+    labels,
+    priority,
+    read_executor_config,
+    token_expiry,
+)
 
 CONFIG = {
     "profile": "large",
@@ -71,10 +79,25 @@ def test_no_executor_config_asks_for_nothing(config):
     assert "overrides" not in body
 
 
-def test_what_ecs_would_refuse_for_its_size_fails_with_the_numbers():
-    long = Job("an-id", {"dag_id": "orders"}, command=["x" * 9000], lifetime=600)
-    with pytest.raises(Unsubmittable, match=r"have 90\d\d characters of JSON, and ECS takes 8192 at most"):
+def test_what_the_bridge_would_refuse_for_its_size_fails_with_the_numbers():
+    long = Job("an-id", {"dag_id": "orders"}, command=["ü" * 33_000], lifetime=600)
+    with pytest.raises(Unsubmittable, match=r"have 660\d\d bytes of JSON, and the bridge takes 65536 at most"):
         long.build(None, 60)
+
+
+def test_a_command_that_only_a_pool_takes_is_submitted():
+    assert Job("an-id", {"dag_id": "orders"}, command=["x" * 60_000], lifetime=600).build(None, 60)
+
+
+def test_the_higher_weight_has_the_smaller_priority():
+    weights = range(-498, 502)
+    assert [priority(weight) for weight in weights] == list(range(999, -1, -1))
+    assert (priority(-(2**31)), priority(2**31 - 1)) == (999, 0)
+
+
+@pytest.mark.parametrize(("weight", "expected"), [(1, None), (0, 501), (11, 490)])
+def test_a_priority_is_sent_where_the_weight_is_not_the_default(weight, expected):
+    assert job(weight=weight).build(None, 60).get("priority") == expected
 
 
 def test_short_labels_are_whole():

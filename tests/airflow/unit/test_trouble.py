@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from airflow.utils.state import TaskInstanceState
 from airflow_ecs_bridge.aws import Aws
+from airflow_ecs_bridge.job import json_bytes
 from botocore.exceptions import HTTPClientError
 from fake_bridge import FakeBridge
 from test_executor import event, launched, task_events
@@ -91,6 +92,17 @@ def test_a_conflict_with_what_ended_long_ago_is_reported(executor, bridge):
     run(executor, item)
     beat_until(executor, lambda: event(executor, item))
     assert "exit code 3" in event(executor, item)[1]
+
+
+def test_a_batch_of_long_commands_is_cut_below_the_limit_of_a_body(executor, bridge):
+    variables = [{"name": "TEXT", "value": "ü" * 31_000}]
+    long = {"overrides": {"containerOverrides": [{"name": "main", "environment": variables}]}}
+    jobs = [job for n in range(100) for job in executor._jobs(task(executor, f"t{n}", executor_config=long))]
+    executor._bridge.submitter._send(jobs, {job.submission_id: job for job in jobs})
+    sizes = [json_bytes({"submissions": batch}) for batch in bridge.batches]
+    assert len(sizes) == 2, sizes
+    assert max(sizes) <= 4 * 1024 * 1024
+    assert set(bridge.records) == {job.submission_id for job in jobs}
 
 
 @pytest.mark.parametrize("status", [400, 413, 415, 422])

@@ -59,7 +59,10 @@ def callback(executor: Any) -> ExecuteCallback:
 def orphan(workload: workloads.ExecuteTask, state: str = TaskInstanceState.RUNNING, **fields: Any) -> Any:
     """Make what a scheduler hands to adoption: a row of its task instance table."""
     ti = workload.ti
-    values = {name: getattr(ti, name) for name in ("dag_id", "task_id", "run_id", "try_number", "map_index", "queue")}
+    values = {
+        name: getattr(ti, name)
+        for name in ("dag_id", "task_id", "run_id", "try_number", "map_index", "queue", "priority_weight")
+    }
     values |= {"key": ti.key, "external_executor_id": ti.external_executor_id, "executor_config": ti.executor_config}
     return SimpleNamespace(**{**values, "state": state, "queued_dttm": None, **fields})
 
