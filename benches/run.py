@@ -17,6 +17,7 @@ import cold_start
 import cost
 import landing
 import launch
+import pool
 import reconcile
 import scale
 import task_state
@@ -54,6 +55,7 @@ def main() -> int:
         "reconcile": lambda report: reconcile.run(report, 1_500 if quick else 8_000, 4_000 if quick else 20_000),
         "landing": lambda report: landing.run(report, 200 if quick else 1000),
         "cost": lambda report: cost.run(report, 64 if quick else 320),
+        "pool": lambda report: pool.run(report, *(((3,), 300, 3.0) if quick else ((10, 100), 5_000))),
         "scale": lambda report: scale.run(report, 2_000 if quick else arguments.tasks),
     }
     chosen = arguments.only.split(",") if arguments.only else list(benches)

@@ -32,13 +32,14 @@ class Stack:
         proxies: bool = True,
         no_limit: bool = False,
         variables: Mapping[str, object] = {},
+        profiles: object = None,
         **flags: object,
     ) -> None:
         """`no_limit` lifts the bridge's own launch rate; `flags` are those of the local stack, `variables` its functions'."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        profiles = folder / "profiles.json"
-        profiles.write_text(json.dumps(samples.PROFILES))
+        profiles_file = folder / "profiles.json"
+        profiles_file.write_text(json.dumps(profiles or samples.PROFILES))
         base = free_ports(5)
         self.dynamodb, self.ecs = Proxy(base + 2, latency), Proxy(base + 3, latency)
         self._proxies = [self.dynamodb, self.ecs] if proxies else []
@@ -48,7 +49,7 @@ class Stack:
         self.log_dir = folder / "logs"
         self._command = [str(PROGRAM), "local", "--functions-dir", str(RELEASE), "--port-base", str(base)]
         self._command += ["--ready-file", str(self._ready_file), "--log-dir", str(self.log_dir)]
-        self._command += ["--profiles", str(profiles), "--deployment", samples.DEPLOYMENT]
+        self._command += ["--profiles", str(profiles_file), "--deployment", samples.DEPLOYMENT]
         self._command += ["--cluster", samples.CLUSTER_NAME, "--function-env", "AWS_LAMBDA_LOG_FORMAT=JSON"]
         if no_limit:
             variables = {"ECS_BRIDGE_LAUNCH_RATE": 10000, "ECS_BRIDGE_LAUNCH_BURST": 100000, **variables}

@@ -6,32 +6,34 @@ use ecs_bridge_core::{
     event::{self, Event},
 };
 
-/// Takes an event into the record of its submission. One read; one write where it changes something.
+/// Applies an event to the record of its submission. One read; one write if it changes something.
 ///
-/// Events of others and poison are let go: trying again would not help.
+/// Ignores events of other deployments and malformed ones: a retry would not help.
 ///
 /// # Errors
-/// Where the table does not answer, or a task that should not live was not stopped: Lambda then tries again, and later puts the event where it is kept.
+/// If DynamoDB is unavailable, or a task that should not be alive was not stopped: Lambda retries, and later sends the event
+/// to the dead-letter queue.
 pub async fn handle(bridge: &Bridge, wake: &Wake, event: &str) -> Result<(), BridgeError> {
     let (submission_id, task) = match event::parse(event, &bridge.rules.deployment) {
         Ok(Event::Ours(submission_id, task)) => (submission_id, task),
         Ok(Event::Foreign) => {
-            tracing::debug!("an event of others was let go");
+            tracing::debug!("ignored an event of another deployment");
             return Ok(());
         }
         Err(error) => {
-            tracing::error!(%error, "an event cannot be understood, and is let go");
+            tracing::error!(%error, "ignored a malformed event");
             return Ok(());
         }
     };
     let Some(record) = bridge.table.get(&submission_id).await? else {
         // An event creates no record: the record is written before RunTask is called, so this one has expired.
-        tracing::warn!(%submission_id, task = task.id(), "an event of an unknown submission was let go");
+        tracing::warn!(%submission_id, task = task.id(), "ignored an event of an unknown submission");
         return Ok(());
     };
     let record = bridge.settle(record, Input::Seen(*task)).await?;
-    if record.state == State::Queued {
-        // The next attempt.
+    let lost_its_runner = record.state.is_terminal() && record.runner.as_ref().is_some_and(|it| it.serves.is_some());
+    if record.state == State::Queued || lost_its_runner {
+        // The next attempt is to be launched, or waits for another runner.
         wake.wake().await;
     }
     Ok(())

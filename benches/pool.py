@@ -1,0 +1,157 @@
+"""Pools: from a submission to its command's first instruction, beside the same without a pool; commands a second; cost.
+
+ECS's stand-in takes as long as Fargate to start a container. A runner takes a command when it next asks, once a second.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import prices
+import samples
+from cost import CALL_SECONDS, MB_OF_A_CPU, memory
+from functions import ROOT
+from report import Report
+from stack import Stack, call
+
+# Seconds that Fargate takes to start a container: 30 to 60 by the documentation of Airflow's Amazon provider.
+START = 45.0
+BURSTS = (1, 10, 100)
+DAY = 24 * 60 * 60
+POOL = {
+    **samples.PROFILES["default"],
+    "run_task": {**samples.PROFILES["default"]["run_task"], "taskDefinition": "demo-pool"},  # type: ignore[dict-item]
+}
+
+
+def run(report: Report, idle: tuple[int, ...], commands: int, start: float = START) -> None:
+    for count in idle:
+        latency(report, count, start)
+    throughput(report, commands)
+    asks(report)
+
+
+def pooled(**pool: object) -> dict[str, Any]:
+    return {**samples.PROFILES, "pool": {**POOL, "pool": pool}}
+
+
+def runners(stack: Stack) -> list[dict[str, Any]]:
+    """The rows of all runners that are not over."""
+    query = {"x-amz-target": "DynamoDB_20120810.Scan"}
+    items = call(stack.ready["dynamodb_url"], {"TableName": stack.ready["table"]}, query)["Items"]
+    return [item["runner"]["M"] for item in items if "runner" in item and "check_at" in item]
+
+
+def until_idle(stack: Stack, count: int) -> None:
+    until = time.monotonic() + 6 * START + count
+    while sum("incarnation" in runner and "serves" not in runner for runner in runners(stack)) < count:
+        if time.monotonic() > until:
+            raise RuntimeError(f"not {count} runners are idle: {runners(stack)}")
+        time.sleep(0.5)
+
+
+def first_instructions(stack: Stack, folder: Path, profile: str, count: int) -> list[float]:
+    """Seconds from the call that submits so many commands to the first instruction of each."""
+    folder.mkdir()
+    items = [
+        {"submission_id": f"{folder.name}-{n}", "profile": profile, "command": ["sh", "-c", f"date +%s.%N > {folder}/{n}"]}
+        for n in range(count)
+    ]
+    began = time.time()
+    stack.submit(items)
+    until = time.monotonic() + 4 * START + count
+    while len(list(folder.iterdir())) < count:
+        if time.monotonic() > until:
+            raise RuntimeError(f"{len(list(folder.iterdir()))} of {count} have started")
+        time.sleep(0.1)
+    time.sleep(0.2)
+    return sorted(float(file.read_text()) - began for file in folder.iterdir())
+
+
+def latency(report: Report, idle: int, start: float) -> None:
+    flags = {"reconcile_every": 5, "pull_s": start, "provision_s": 0, "teardown_s": 1, "no_limit": True, "proxies": False}
+    profiles = pooled(max=idle + max(BURSTS), min_idle=idle)
+    with tempfile.TemporaryDirectory() as folder, Stack(Path(folder), profiles=profiles, **flags) as stack:
+        for burst in BURSTS:
+            until_idle(stack, idle)
+            own = first_instructions(stack, Path(folder) / f"own-{burst}", "default", burst)
+            # What a burst has used up is launched anew: as many as were idle before.
+            until_idle(stack, idle)
+            samples_ = 10 if burst == 1 else 1
+            taken: list[float] = []
+            for nth in range(samples_):
+                taken += first_instructions(stack, Path(folder) / f"pool-{burst}-{nth}", "pool", burst)
+            taken.sort()
+            waiting = taken[: min(idle, burst) * samples_]
+            name = f"{burst} at once, {idle} runners idle: submission to first instruction"
+            median, last = statistics.median(waiting), waiting[max(int(len(waiting) * 0.99) - 1, 0)]
+            report.add("pool", f"{name}, median", median, "s", peer=statistics.median(own), at_most=1.0)
+            report.add("pool", f"{name}, 99 of 100", last, "s", peer=own[max(int(len(own) * 0.99) - 1, 0)], at_most=2.5)
+            if burst > idle:
+                report.add("pool", f"{name}, those without a runner", statistics.median(taken[idle:]), "s")
+
+
+def throughput(report: Report, commands: int) -> None:
+    """Short commands on fifty runners, each of which runs fifty of them."""
+    count = 50
+    flags = {"reconcile_every": 2, "pull_s": 1, "provision_s": 0, "teardown_s": 0.5, "no_limit": True, "processes": 4}
+    profiles = pooled(max=count, min_idle=count, commands_per_container=50, take_interval_ms=500)
+    with tempfile.TemporaryDirectory() as folder, Stack(Path(folder), profiles=profiles, **flags) as stack:
+        until_idle(stack, count)
+        before = stack.dynamodb.seen.write_units.total(), stack.dynamodb.seen.read_units.total()
+        asked = stack.invocations()["work"]["invocations"]
+        began = time.perf_counter()
+        for start in range(0, commands, 100):
+            stack.submit([
+                {"submission_id": f"short-{n}", "profile": "pool", "command": ["true"]} for n in range(start, start + 100)
+            ])  # fmt: skip
+        stack.until_ended(commands, 600)
+        seconds = time.perf_counter() - began
+        writes = (stack.dynamodb.seen.write_units.total() - before[0]) / commands
+        reads = (stack.dynamodb.seen.read_units.total() - before[1]) / commands
+        invocations = (stack.invocations()["work"]["invocations"] - asked) / commands
+    report.add("pool", f"{commands:,} short commands on {count} runners: commands a second", commands / seconds, "", at_least=100)
+    report.add("pool", "write units per command, 50 commands a container", writes, "")
+    report.add("pool", "read units per command, 50 commands a container", reads, "")
+    report.add("pool", "invocations of work per command", invocations, "")
+    time_of_work = memory("work") / 1024 * invocations * 4 * CALL_SECONDS
+    dollars = writes * prices.WRITE_UNIT + reads * prices.READ_UNIT
+    dollars += invocations * prices.INVOCATION + time_of_work * prices.GB_SECOND
+    report.add("pool", "a million commands, without their containers", 1e6 * dollars, "$", at_most=10)
+
+
+def asks(report: Report) -> None:
+    """What an idle runner costs a day by asking, without its container: each second a read of its row and a Query."""
+    flags = {"reconcile_every": 0, "pull_s": 0.2, "provision_s": 0, "no_limit": True}
+    with tempfile.TemporaryDirectory() as folder, Stack(Path(folder), profiles=pooled(max=1, min_idle=1), **flags) as stack:
+        call(f"{stack.ready['lambda_url']}/2015-03-31/functions/reconcile/invocations", {})
+        until_idle(stack, 1)
+        before = stack.dynamodb.seen.read_units.total(), stack.dynamodb.seen.write_units.total()
+        asked, used = stack.invocations()["work"]["invocations"], stack.cpu()["work"]
+        time.sleep(20)
+        count = stack.invocations()["work"]["invocations"] - asked
+        reads = (stack.dynamodb.seen.read_units.total() - before[0]) / count
+        cpu = (stack.cpu()["work"] - used) / count
+    # The row is written once a minute, and its timer every three.
+    writes = 1 / 60 + 3 / 180
+    seconds = 2 * CALL_SECONDS + cpu * MB_OF_A_CPU / memory("work")
+    each = reads * prices.READ_UNIT + writes * prices.WRITE_UNIT + prices.INVOCATION
+    each += memory("work") / 1024 * seconds * prices.GB_SECOND
+    report.add("pool", "read units of a question in vain", reads, "")
+    report.add("pool", "CPU of a question in vain", 1000 * cpu, "ms")
+    report.add("pool", "an idle runner's questions, a day", DAY * each, "$", at_most=0.06)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("JSON", "0")
+    os.chdir(ROOT)
+    rows = Report()
+    run(rows, (10, 100), 5_000)
+    rows.print()
+    print(json.dumps(rows.missed()))
