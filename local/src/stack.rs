@@ -323,13 +323,13 @@ fn ecs_settings(
     let scale = Scale(options.time_scale);
     let delay = |seconds: f64| scale.shorten(Duration::from_secs_f64(seconds));
     let mut environment = inherited(&["PATH", "HOME"]);
+    environment.push((RUN_VARIABLE.into(), run.into()));
+    environment.extend(options.container_env.iter().cloned());
     // The runner program is built beside the functions.
     let programs = functions_dir(options)?;
     for (_, path) in environment.iter_mut().filter(|(name, _)| name == "PATH") {
         *path = format!("{path}:{}", programs.display());
     }
-    environment.push((RUN_VARIABLE.into(), run.into()));
-    environment.extend(options.container_env.iter().cloned());
     Ok(EcsSettings {
         place,
         definitions,
