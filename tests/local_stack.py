@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import time
 import urllib.error
@@ -43,6 +44,28 @@ def until(what: str, look: Callable[[], T | None], seconds: float = PATIENCE, ev
         assert time.monotonic() < end, f"not within {seconds:.0f} s: {what}"
         time.sleep(every)
     return seen
+
+
+def runner_process(runner_id: str) -> int:
+    """The process of the runner program in a runner's container."""
+    variable = f"ECS_BRIDGE_RUNNER_ID={runner_id}".encode()
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/environ", "rb") as file:
+                environment = file.read().split(b"\0")
+            program = os.readlink(f"/proc/{pid}/exe")
+        except OSError:
+            continue
+        if variable in environment and program.endswith("/ecs-bridge-runner"):
+            found.append(int(pid))
+    [pid] = found
+    return pid
+
+
+def kill_runner(runner_id: str) -> None:
+    """Kills it with SIGKILL."""
+    os.kill(runner_process(runner_id), signal.SIGKILL)
 
 
 class LocalStack:

@@ -38,6 +38,11 @@ PROFILES = {
 }
 
 
+def is_idle(runner: Mapping[str, Any]) -> bool:
+    """It has asked for work, has none, and is to get some."""
+    return "incarnation" in runner and "serves" not in runner and not runner["closing"]
+
+
 class Pools:
     """A stack with pools, and what a test asks of it."""
 
@@ -78,7 +83,7 @@ class Pools:
         """Runners that have asked for work and have none."""
 
         def idle() -> list[Record] | None:
-            rows = [row for row in self.alive(profile) if "incarnation" in row["runner"] and "serves" not in row["runner"]]
+            rows = [row for row in self.alive(profile) if is_idle(row["runner"])]
             return rows if len(rows) >= count else None
 
         return until(f"{count} runners of {profile} are idle", idle)

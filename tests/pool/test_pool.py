@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import time
 import urllib.error
@@ -13,29 +12,9 @@ from typing import Any
 
 import pytest
 from conftest import Pools, profile
-from local_stack import PROGRAM, call, until
+from local_stack import PROGRAM, call, kill_runner, runner_process, until
 
 FOR_EVER = "exec sleep 100000"
-
-
-def processes(variable: str) -> list[int]:
-    """The processes with this in their environment, and `ecs-bridge-runner` as their program."""
-    found = []
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open(f"/proc/{pid}/environ", "rb") as file:
-                environment = file.read().split(b"\0")
-            program = os.readlink(f"/proc/{pid}/exe")
-        except OSError:
-            continue
-        if variable.encode() in environment and program.endswith("/ecs-bridge-runner"):
-            found.append(int(pid))
-    return found
-
-
-def kill_runner(runner_id: str) -> None:
-    [pid] = processes(f"ECS_BRIDGE_RUNNER_ID={runner_id}")
-    os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize(
@@ -300,8 +279,7 @@ def identity(task_arn: str, role: str = "demo-pool", account: str = "12345678901
 
 def token(runner_id: str) -> str:
     """As its container has it."""
-    [pid] = processes(f"ECS_BRIDGE_RUNNER_ID={runner_id}")
-    with open(f"/proc/{pid}/environ") as file:
+    with open(f"/proc/{runner_process(runner_id)}/environ") as file:
         variables = dict(line.split("=", 1) for line in file.read().split("\0") if "=" in line)
     return variables["ECS_BRIDGE_RUNNER_TOKEN"]
 
