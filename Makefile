@@ -187,9 +187,9 @@ release: $(INFRA)/.done $(TOOLS)/bin/cargo-deny $(TOOLS)/bin/cargo-cyclonedx ## 
 AIRFLOW := .venv-airflow/bin
 
 .PHONY: airflow
-airflow: programs ## a real Airflow on the bridge on this machine: open it, press Trigger, look on
+airflow: programs ## a real Airflow on the bridge on this machine: open it, press Trigger, look on (POOL=1: with a pool)
 	executor/venv.sh 3
-	$(AIRFLOW)/python executor/demo/run.py
+	$(AIRFLOW)/python executor/demo/run.py $(if $(POOL),--pool)
 
 .PHONY: test-executor
 test-executor: programs

@@ -3,7 +3,8 @@
 Starts the local stack (the bridge's own functions, with processes for containers) and an Airflow whose executor is
 EcsBridgeExecutor: API server, Dag processor, triggerer and scheduler, on the loopback, in the folder .airflow. Prints
 where to look and how to log in, and runs until Ctrl-C. With ``--once`` it triggers the example, waits for its end, and
-exits 0 if it succeeded.
+exits 0 if it succeeded. With ``--pool`` the tasks run on a pool, which keeps two runners idle that have imported
+Airflow.
 """
 
 from __future__ import annotations
@@ -38,6 +39,13 @@ PROFILES = {
         "allow_overrides": ["overrides.containerOverrides.environment", "overrides.cpu", "overrides.memory"],
     }
 }
+POOL = {
+    "max": 8,
+    "min_idle": 2,
+    "commands_per_container": 20,
+    "take_interval_ms": 500,
+    "runner": ["ecs-bridge-runner", "--zygote", "python -m airflow_ecs_bridge.zygote"],
+}
 TASK_DEFINITIONS = [
     {
         "family": "airflow-worker",
@@ -45,18 +53,21 @@ TASK_DEFINITIONS = [
         "requiresCompatibilities": ["FARGATE"],
         "cpu": "1024",
         "memory": "2048",
+        "taskRoleArn": "arn:aws:iam::123456789012:role/airflow-worker",
         "containerDefinitions": [{"name": "airflow", "image": "airflow:3.3.2", "essential": True}],
     }
 ]
 
 
 @contextlib.contextmanager
-def local_stack(folder: Path, program: Path, containers: dict[str, str]) -> Iterator[dict[str, Any]]:
+def local_stack(
+    folder: Path, program: Path, profiles: dict[str, Any], containers: dict[str, str]
+) -> Iterator[dict[str, Any]]:
     """Run the bridge on this machine; give what its ready file says."""
     folder.mkdir(parents=True, exist_ok=True)
     ready = folder / "ready.json"
     ready.unlink(missing_ok=True)
-    (folder / "profiles.json").write_text(json.dumps(PROFILES))
+    (folder / "profiles.json").write_text(json.dumps(profiles))
     (folder / "task-definitions.json").write_text(json.dumps(TASK_DEFINITIONS))
     command = [program, "local", "--ready-file", ready, "--log-dir", folder / "logs"]
     command += ["--profiles", folder / "profiles.json", "--task-definitions", folder / "task-definitions.json"]
@@ -84,7 +95,9 @@ def main() -> int:
     parser.add_argument("--program", type=Path, default=ROOT / "target" / "debug" / "ecs-bridge")
     parser.add_argument("--port", type=int, help="of Airflow's web interface; default: 8080, or a free one")
     parser.add_argument("--once", action="store_true", help="run the example once, and end")
+    parser.add_argument("--pool", action="store_true", help="run the tasks on a pool")
     arguments = parser.parse_args()
+    profiles = {name: profile | ({"pool": POOL} if arguments.pool else {}) for name, profile in PROFILES.items()}
     # A terminal's SIGHUP and a supervisor's SIGTERM end all processes, as Ctrl-C does.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(1))
@@ -104,7 +117,7 @@ def main() -> int:
         "AIRFLOW__CORE__EXECUTOR": "airflow_ecs_bridge.EcsBridgeExecutor",
     }
     airflow = Airflow(home, HERE / "dags", arguments.port or free_port(8080), environment)
-    with local_stack(home / "bridge", arguments.program, airflow.worker_environment) as ready:
+    with local_stack(home / "bridge", arguments.program, profiles, airflow.worker_environment) as ready:
         bridge = {
             "AIRFLOW__ECS_BRIDGE_EXECUTOR__SUBMIT_URL": ready["submit_url"],
             "AIRFLOW__ECS_BRIDGE_EXECUTOR__TABLE": ready["table"],
@@ -116,7 +129,7 @@ def main() -> int:
         # The API server asks the bridge too: for the log view of a running task.
         airflow.environment.update(bridge)
         with airflow, airflow.scheduler({}):
-            return once(airflow) if arguments.once else stay(airflow, home, password)
+            return once(airflow) if arguments.once else stay(airflow, home, password, arguments.pool)
 
 
 def once(airflow: Airflow) -> int:
@@ -130,14 +143,15 @@ def once(airflow: Airflow) -> int:
     return 0 if state == "success" else 1
 
 
-def stay(airflow: Airflow, home: Path, password: str) -> int:
+def stay(airflow: Airflow, home: Path, password: str, has_pool: bool) -> int:
     """Say where it is, and wait for Ctrl-C."""
+    where = "in a container that waits for it" if has_pool else "as a container of its own"
     program = f"ECS_BRIDGE_READY_FILE={home}/bridge/ready.json target/debug/ecs-bridge"
     print(
         f"""
 Airflow {airflow.url}/dags/{DAG}   (user admin, password {password})
-Press "Trigger": each task runs as a container of its own, through the bridge.
-Bridge  {program} ps
+Press "Trigger": each task runs {where}, through the bridge.
+Bridge  {program} {"pools" if has_pool else "ps"}
 Logs    {home}
 Ctrl-C  ends all of it
 """,

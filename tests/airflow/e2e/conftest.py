@@ -34,8 +34,8 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
 def make_stack(airflow: Airflow, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., LocalStack]:
     """Make local stacks whose containers can be Airflow's workers."""
 
-    def make(**flags: object) -> LocalStack:
-        stack = LocalStack(tmp_path_factory.mktemp("stack"), flags, profiles=PROFILES)
+    def make(profiles: object = PROFILES, **flags: object) -> LocalStack:
+        stack = LocalStack(tmp_path_factory.mktemp("stack"), flags, profiles=profiles)
         for name, value in airflow.worker_environment.items():
             stack.command += ["--container-env", f"{name}={value}"]
         return stack

@@ -62,6 +62,22 @@ def nap():
 nap()
 
 
+@dag(schedule=None, catchup=False, max_active_tasks=30, default_args={"retries": 1, "retry_delay": timedelta(0)})
+def pooled():
+    """Thirty tasks for a pool. The first try of the first one ends only with its container."""
+
+    @task(queue="pool")
+    def works(number: int) -> None:
+        leave_a_line("works")
+        is_victim = number == 0 and get_current_context()["ti"].try_number == 1
+        time.sleep(10_000 if is_victim else 1)
+
+    works.expand(number=list(range(30)))
+
+
+pooled()
+
+
 @dag(schedule=None, catchup=False)
 def long():
     """A task that runs until it is told to end, and one that waits for its slot."""
