@@ -935,7 +935,9 @@ impl Model for Pools {
             }
             PoolStep::Intrude { runner } => {
                 (world.faults, world.harmed) = (world.faults - 1, true);
-                let asker = Asker { runner, incarnation: 9, stopping: false, done: None, heard: true };
+                // Another process each time.
+                let incarnation = 100 + world.faults;
+                let asker = Asker { runner, incarnation, stopping: false, done: None, heard: true };
                 let row = world.rows.get(self.submissions + runner)?.clone();
                 world.functions.push(Function::Work(asker, Work::Done(row)));
             }

@@ -113,8 +113,8 @@ fn two_runners_that_start_late_before_and_after_a_deadline() {
 
 #[test]
 #[ignore = "minutes"]
-fn one_submission_two_runners_and_two_faults() {
-    holds("one command each", Pools { submissions: 1, ..Pools::new(2) });
+fn one_submission_one_runner_and_two_faults() {
+    holds("one command each", Pools { submissions: 1, runners: 1, ..Pools::new(2) });
 }
 
 #[test]
