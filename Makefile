@@ -95,9 +95,9 @@ stage-rust:
 stage-stacks:
 	@$(ONE_BY_ONE) test-stacks test-infra
 stage-faults:
-	@$(ONE_BY_ONE) test-faults test-runner
+	@$(ONE_BY_ONE) test-faults test-runner test-executor
 stage-airflow:
-	@$(ONE_BY_ONE) test-airflow
+	@$(ONE_BY_ONE) test-airflow-e2e
 
 .PHONY: check
 check: $(VENV)/.done ## what to run while editing: lint, unit tests, the model's small worlds, one test on the local stack
@@ -199,8 +199,10 @@ test-executor: programs
 	$(AIRFLOW)/python -m pytest -q tests/airflow/unit
 	.venv-airflow2/bin/python -m pytest -q tests/airflow/airflow2
 
-.PHONY: test-airflow
-test-airflow: test-executor ## the executor, with a whole Airflow on the local stack, its scheduler killed; minutes
+.PHONY: test-airflow test-airflow-e2e
+test-airflow: test-executor test-airflow-e2e ## the executor, with a whole Airflow on the local stack, its scheduler killed; minutes
+test-airflow-e2e: programs
+	executor/venv.sh 3
 	$(AIRFLOW)/python -m pytest -q tests/airflow/e2e
 
 .PHONY: bench-executor
