@@ -77,8 +77,8 @@ class Stack:
         # moto has function URLs and alarms, but not in CloudFormation, and an output of what it cannot create ends it.
         body["Outputs"].pop("SubmitUrl", None)
         body["Outputs"].pop("WorkUrl", None)
-        if "ReconcileFunction" in body["Resources"]:
-            variables = body["Resources"]["ReconcileFunction"]["Properties"]["Environment"]["Variables"]
+        for function in {"SubmitFunction", "ReconcileFunction"} & body["Resources"].keys():
+            variables = body["Resources"][function]["Properties"]["Environment"]["Variables"]
             variables["ECS_BRIDGE_WORK_URL"] = "https://work.lambda-url.example"
         body["Outputs"].pop("RollbackConfiguration", None)
         if not parameters.get("KmsKeyArn") and "ExecutorPolicy" in body["Resources"]:

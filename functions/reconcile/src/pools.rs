@@ -66,9 +66,7 @@ impl Pools {
         // Its problems are noted.
         let Ok(profiles) = read_profiles(environment, &clusters) else { return Self::default() };
         let current = profiles.iter().filter_map(|(name, profile)| Some((name.clone(), profile.spec()?))).collect();
-        let url = environment.optional("ECS_BRIDGE_WORK_URL").map(WorkAddress::Url);
-        let work = url.or_else(|| environment.optional("ECS_BRIDGE_WORK_FUNCTION").map(WorkAddress::Function));
-        let pools = Self { current, work };
+        let pools = Self { current, work: environment.work() };
         if !pools.current.is_empty() && pools.work.is_none() {
             environment.note("ECS_BRIDGE_WORK_URL or ECS_BRIDGE_WORK_FUNCTION must be set, as a profile has a pool");
         }

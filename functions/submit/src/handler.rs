@@ -10,6 +10,7 @@ use ecs_bridge_aws::{
 use ecs_bridge_core::{
     SubmissionId,
     api::BodyError,
+    pool::WorkAddress,
     profile::{Clusters, Profiles},
 };
 
@@ -30,6 +31,8 @@ pub struct App {
     pub clusters: Clusters,
     /// Wakes reconcile, which launches what is left queued.
     pub wake: Wake,
+    /// How runners reach the work function.
+    pub work: Option<WorkAddress>,
     /// The runners of pools, as far as this process knows.
     pub spares: Spares,
 }

@@ -6,11 +6,12 @@ use std::collections::BTreeMap;
 use aws_lambda_events::lambda_function_urls::LambdaFunctionUrlResponse;
 use ecs_bridge_aws::http::json_answer;
 use ecs_bridge_core::{
-    SubmissionId,
+    ProfileName, SubmissionId,
+    pool::WorkAddress,
     profile::{CompleteOn, Profile},
 };
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::handler::App;
 
@@ -56,19 +57,37 @@ impl App {
         let checks: Vec<_> = vital.iter().chain(&profiles).collect();
         // The parts of the profiles that a caller may need: how often, and after what, a command is run again.
         let policies: BTreeMap<_, _> = self.profiles.iter().map(|(name, profile)| (name, &profile.policy)).collect();
+        let pools = self.pools();
         if failures.is_empty() {
             return json_answer(
                 200,
                 &json!({"status": "ok", "deployment": deployment, "table": table, "checks": checks, "warnings": warnings,
-                        "profiles": policies}),
+                        "profiles": policies, "pools": pools}),
             );
         }
         let error = json!({"code": "unhealthy", "message": failures.join("; ")});
         json_answer(
             503,
             &json!({"error": error, "request_id": request_id, "deployment": deployment, "table": table, "checks": checks,
-                    "warnings": warnings, "profiles": policies}),
+                    "warnings": warnings, "profiles": policies, "pools": pools}),
         )
+    }
+
+    /// The pools, and what their runners must be able to reach.
+    fn pools(&self) -> BTreeMap<&ProfileName, Value> {
+        let pooled = self.profiles.iter().filter_map(|(name, profile)| Some((name, &profile.pool.as_ref()?.1)));
+        let reaches = match &self.work {
+            Some(WorkAddress::Url(url)) => format!("{url}, over the internet: function URLs have no VPC endpoint"),
+            Some(WorkAddress::Function(arn)) => {
+                format!("Lambda's API, through an interface endpoint or not, for {arn}")
+            }
+            None => "nothing: this deployment has no work function".to_owned(),
+        };
+        pooled
+            .map(|(name, pool)| {
+                (name, json!({"max": pool.max, "min_idle": pool.min_idle, "runners_must_reach": reaches}))
+            })
+            .collect()
     }
 
     async fn reads_table(&self) -> Result<(), String> {

@@ -24,6 +24,7 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     let clusters = environment.clusters();
     let reconcile = environment.optional("ECS_BRIDGE_RECONCILE_FUNCTION");
     let profiles = read_profiles(&mut environment, &clusters);
+    let work = environment.work();
     let config = environment.finish(config)?;
 
     let metrics = Metrics::new(&config.rules.deployment);
@@ -33,6 +34,7 @@ async fn main() -> Result<(), lambda_runtime::Error> {
         bridge: Bridge::new(&clients, config),
         profiles: profiles?,
         clusters,
+        work,
         spares: Default::default(),
     };
     warm_up(async {

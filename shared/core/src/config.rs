@@ -5,6 +5,7 @@ use std::{fmt, str::FromStr, time::Duration};
 use crate::{
     id::Deployment,
     launch_rate::LaunchRate,
+    pool::WorkAddress,
     profile::Clusters,
     rules::{Rules, Timers},
 };
@@ -126,6 +127,12 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
     pub fn clusters(&mut self) -> Clusters {
         let default = self.required("ECS_BRIDGE_CLUSTER");
         Clusters::new(&default, &self.optional("ECS_BRIDGE_CLUSTERS").unwrap_or_default())
+    }
+
+    /// How runners reach the work function: `ECS_BRIDGE_WORK_URL`, or `ECS_BRIDGE_WORK_FUNCTION` for direct invocation.
+    pub fn work(&self) -> Option<WorkAddress> {
+        let url = self.optional("ECS_BRIDGE_WORK_URL").map(WorkAddress::Url);
+        url.or_else(|| self.optional("ECS_BRIDGE_WORK_FUNCTION").map(WorkAddress::Function))
     }
 
     /// `value`, unless a problem was noted.
