@@ -353,7 +353,7 @@ impl Pools {
     }
 
     /// A pool's key, and a runner that carries it.
-    fn pool(&self) -> (PoolKey, Runner) {
+    pub(crate) fn pool(&self) -> (PoolKey, Runner) {
         let pool = json!({"max": self.runners, "commands_per_container": self.commands});
         // It is a pool, by construction.
         let pool: Pool = serde_json::from_value(pool).unwrap_or_else(|_| unreachable!());

@@ -37,6 +37,8 @@ pub enum Promise {
     Request,
     /// task-state and stops make no ECS call but StopTask.
     OnlyStops,
+    /// Of a pooled submission, one process of a runner takes an attempt, out of what waits, and keeps it.
+    TakenOnce,
 }
 
 impl Promise {
@@ -56,6 +58,7 @@ impl Promise {
             Self::Timer => "what is not over is on the timer",
             Self::Request => "the request is kept as long as it is needed",
             Self::OnlyStops => "task-state and stops only call StopTask",
+            Self::TakenOnce => "an attempt is taken by one process",
         }
     }
 }
@@ -64,13 +67,18 @@ impl Promise {
 pub fn of_row(row: &Record, rules: &Rules, mut breaks: impl FnMut(Promise, bool)) {
     let over = row.state.is_terminal();
     let on_timer = row.check_at.is_some() && row.due.is_some();
-    let on_feed = row.feed.is_some() && row.changed_at.is_some();
+    // A runner is nobody's submission: no executor reads of it.
+    let for_feed = over && row.runner.is_none();
     let soon = row.updated_at.plus(rules.timers.stop_every);
     let stop_is_late = row.stop_requested.is_some() && row.check_at.is_some_and(|check_at| check_at > soon);
-    breaks(Promise::Timer, over == on_timer || over != on_feed || stop_is_late);
+    breaks(
+        Promise::Timer,
+        over == on_timer || for_feed != row.feed.is_some() || over != row.changed_at.is_some() || stop_is_late,
+    );
 
-    let launches = matches!(row.state, State::Queued | State::Launching);
-    breaks(Promise::Request, if over { row.request.is_some() } else { launches && row.request.is_none() });
+    // An answer that hands out what is taken may have to be repeated.
+    let is_needed = matches!(row.state, State::Queued | State::Launching) || row.taken().is_some();
+    breaks(Promise::Request, if over { row.request.is_some() } else { is_needed && row.request.is_none() });
 
     let is_success = row.state == State::Succeeded;
     breaks(Promise::ExitCode, if over { is_success != (row.exit_code == Some(0)) } else { false });
@@ -83,6 +91,9 @@ pub fn of_write(before: &Record, after: &Record, mut breaks: impl FnMut(Promise,
     breaks(Promise::Final, before.state.is_terminal() && end(before) != end(after));
     breaks(Promise::Successors, !follows || after.rev != before.rev + 1);
     breaks(Promise::StopIsFinal, before.stop_requested.is_some() && claims(before, after));
+    let is_changed = before.taken() != after.taken() && (after.attempt == before.attempt || after.taken().is_some());
+    let is_take = before.state == State::Queued && before.taken().is_none() && before.stop_requested.is_none();
+    breaks(Promise::TakenOnce, is_changed && !is_take);
 }
 
 /// Whether a write claims a RunTask call.
@@ -124,7 +135,8 @@ pub(crate) fn properties() -> Vec<Property<Scenario>> {
         NothingLeft,
         Timer,
         Request,
-        OnlyStops
+        OnlyStops,
+        TakenOnce
     ];
     properties.push(Property::always(SETTLED, |scenario: &Scenario, world: &World| {
         !world.is_quiet(scenario) || world.is_over()

@@ -107,8 +107,15 @@ const fn begins(state: State) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use ecs_bridge_core::{
+        Action, LaunchAnswer,
+        decide::PoolInput,
+        pool::{Incarnation, Process},
+        record::Submission,
+    };
+
     use super::*;
-    use crate::Scenario;
+    use crate::{Pools, Promise, Scenario};
 
     /// A submission that is created, and stopped before its launch.
     fn stopped() -> (Record, Decided, Record) {
@@ -146,7 +153,7 @@ mod tests {
         let (created, decided, stopped) = stopped();
         let changed = Record { rev: stopped.rev + 1, state: State::Lost, ..stopped.clone() };
         let report = check(&[&created, &stopped, &changed], decided);
-        assert!(report.problems.iter().any(|problem| problem.contains(crate::Promise::Final.name())), "{report:?}");
+        assert!(report.problems.iter().any(|problem| problem.contains(Promise::Final.name())), "{report:?}");
     }
 
     #[test]
@@ -154,15 +161,85 @@ mod tests {
         let (created, decided, stopped) = stopped();
         let later = Record { rev: stopped.rev + 1, ..stopped };
         let report = check(&[&created, &later], decided);
-        assert!(
-            report.problems.iter().any(|problem| problem.contains(crate::Promise::Successors.name())),
-            "{report:?}"
-        );
+        assert!(report.problems.iter().any(|problem| problem.contains(Promise::Successors.name())), "{report:?}");
     }
 
     #[test]
     fn a_history_begins_with_the_creation_of_its_record() {
         let (_, decided, stopped) = stopped();
         assert_eq!(check(&[&stopped], decided).problems.len(), 1);
+    }
+
+    /// A submission that waits for a runner.
+    fn waiting() -> Record {
+        let submission = Submission { pool: Some(Pools::new(0).pool().0), ..Scenario::new(1, 0).submission() };
+        Record::queued(submission, Scenario::at(0), &Scenario::rules())
+    }
+
+    fn process(name: &str) -> Process {
+        let incarnation = Incarnation::try_from(format!("process-{name}")).unwrap();
+        Process { runner_id: "runner-1".parse().unwrap(), incarnation }
+    }
+
+    fn take(name: &str) -> Input {
+        let task_arn = "arn:aws:ecs:eu-west-1:123456789012:task/nightly/1".to_owned();
+        Input::Pool(PoolInput::Take { by: process(name), task_arn, cluster: "nightly".to_owned() })
+    }
+
+    /// Every version of a record on these inputs, each of which is logged.
+    fn replay(mut record: Record, inputs: &[Input]) -> (History, Record) {
+        let (mut history, now) = (History::default(), Scenario::at(0));
+        history.wrote(record.clone());
+        for input in inputs {
+            let decided = Decided { rev: record.rev, now, input: input.clone() };
+            record = decide(&record, input, now, &Scenario::rules()).record.unwrap();
+            history.decided(record.submission_id.clone(), decided);
+            history.wrote(record.clone());
+        }
+        (history, record)
+    }
+
+    #[test]
+    fn a_submission_that_a_runner_takes_and_reports_is_replayed() {
+        let done = PoolInput::Done { by: process("1"), exit_code: 7, stopping: false };
+        let (history, end) = replay(waiting(), &[take("1"), Input::Pool(done)]);
+        assert_eq!((end.state, end.exit_code), (State::Failed, Some(7)));
+        let expected = Report { submissions: 1, created: 1, replayed: 2, ..Report::default() };
+        assert_eq!(history.check(&Scenario::rules()), expected);
+    }
+
+    #[test]
+    fn a_runner_ends_without_a_place_in_the_feed() {
+        let (now, rules) = (Scenario::at(0), Scenario::rules());
+        let created = Record::runner(Scenario::new(1, 0).submission(), Pools::new(0).pool().1, now, &rules);
+        let Some(Action::RunTask(call)) = decide(&created, &Input::Due, now, &rules).action else {
+            panic!("a new runner is launched")
+        };
+        let refused = Input::Launch(call, LaunchAnswer::RefusedForGood("no such image".to_owned()));
+        let (history, end) = replay(created, &[Input::Due, refused]);
+        assert_eq!((end.state, &end.feed), (State::Rejected, &None));
+        assert_eq!(history.check(&rules).problems, Vec::<String>::new());
+        let shown = Record { feed: Some("prod".to_owned()), rev: 1, ..end };
+        let mut history = History::default();
+        history.wrote(shown);
+        let report = history.check(&rules);
+        assert!(report.problems.iter().any(|problem| problem.contains(Promise::Timer.name())), "{report:?}");
+    }
+
+    #[test]
+    fn a_second_process_that_takes_an_attempt_breaks_a_promise() {
+        let (mut history, taken) = replay(waiting(), &[take("1")]);
+        let (_, other) = replay(waiting(), &[take("2")]);
+        history.wrote(Record { rev: taken.rev + 1, ..other });
+        let report = history.check(&Scenario::rules());
+        assert!(report.problems.iter().any(|problem| problem.contains(Promise::TakenOnce.name())), "{report:?}");
+    }
+
+    #[test]
+    fn a_submission_that_was_taken_without_its_request_breaks_a_promise() {
+        let (mut history, taken) = replay(waiting(), &[take("1")]);
+        history.wrote(Record { rev: taken.rev + 1, request: None, ..taken });
+        let report = history.check(&Scenario::rules());
+        assert!(report.problems.iter().any(|problem| problem.contains(Promise::Request.name())), "{report:?}");
     }
 }
