@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import random
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from local_stack import PROGRAM
 
 SERVICES = ("dynamodb", "ecs", "lambda")
 # Calls that write one item.
@@ -135,6 +137,15 @@ class History:
     def close(self) -> None:
         with self.writing:
             self.output.close()
+
+    def replay(self, functions_env: Path, logs: list[Path], *flags: str) -> list[str]:
+        """Replays every write, once closed, through the real decision on the inputs that are logged at `DEBUG`; returns
+        what is wrong."""
+        variables = dict(line.split("=", 1) for line in functions_env.read_text().splitlines())
+        command = [PROGRAM.with_name("ecs-bridge-replay"), *flags, self.output.name, *logs]
+        replay = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+        print(replay.stdout.partition("\n")[0])
+        return [] if replay.returncode == 0 else [replay.stdout + replay.stderr]
 
 
 class Wire:

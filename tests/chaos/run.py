@@ -13,7 +13,6 @@ import argparse
 import json
 import random
 import shutil
-import subprocess
 import sys
 import tempfile
 import threading
@@ -88,7 +87,7 @@ class Run:
         self.problems: list[str] = []
         self.errors: list[BaseException] = []
         self.table_faults = TableFaults(self.faults.table_error, self.seed)
-        self.history = self.folder / "history.jsonl"
+        self.history = History(self.folder / "history.jsonl")
         self.env_file = self.folder / "functions.env"
         self.versions = self.folder / "versions"
 
@@ -137,7 +136,7 @@ class Run:
 
     def go(self) -> list[str]:
         """The whole run; returns what is wrong."""
-        with Wire(["dynamodb"], table_faults=self.table_faults, history=History(self.history)) as wire:
+        with Wire(["dynamodb"], table_faults=self.table_faults, history=self.history) as wire:
             environment = {
                 "ECS_BRIDGE_LAUNCH_RATE": self.rate,
                 "ECS_BRIDGE_LAUNCH_BURST": int(2 * self.rate),
@@ -151,7 +150,8 @@ class Run:
         self.counts |= {f"DynamoDB: {fault}": number for fault, number in self.table_faults.counts.items()}
         if self.earlier:
             self.counts |= Counter(f"started {line}" for line in self.versions.read_text().splitlines())
-        return self.problems + self.replay()
+        flags = ["--earlier-version"] if self.earlier else []
+        return self.problems + self.history.replay(self.env_file, self.stack.logs(), *flags)
 
     def run(self) -> None:
         work = list(self.planned.values())
@@ -327,15 +327,6 @@ class Run:
         transitions, alarms = read_logs(stack.logs())
         self.counts |= {f"alarm: {alarm}": number for alarm, number in alarms.items()}
         self.problems += audit(self.planned, stack.rows(), stack.tasks(), self.first_seen, transitions, alarms)
-
-    def replay(self) -> list[str]:
-        """Replays every write of the run through the real decision."""
-        variables = dict(line.split("=", 1) for line in self.env_file.read_text().splitlines())
-        flags = ["--earlier-version"] if self.earlier else []
-        command = [PROGRAM.with_name("ecs-bridge-replay"), *flags, self.history, *self.stack.logs()]
-        replay = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
-        print(replay.stdout.partition("\n")[0])
-        return [] if replay.returncode == 0 else [replay.stdout + replay.stderr]
 
     def summary(self, seconds: float) -> str:
         states = Counter(end["state"] for end in self.first_seen.values())
