@@ -60,7 +60,7 @@ test-rust:
 STACKS := local functions e2e pool secrets
 FAULTS := reconcile crash chaos
 .PHONY: test-stacks test-faults test-e2e
-test-stacks: programs $(VENV)/.done
+test-stacks: replay $(VENV)/.done
 	for folder in $(STACKS); do $(PYTEST) -q tests/$$folder; done
 
 test-faults: replay $(VENV)/.done

@@ -1,5 +1,6 @@
 """Pools under every fault at once: functions and runners killed at random, events dropped, doubled and late, calls to ECS
-and DynamoDB that fail. Each command starts once an attempt, and ends with what it returned.
+and DynamoDB that fail. Each command starts once an attempt, and ends with what it returned; every write is a decision that
+keeps its promises.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 from conftest import Pools, profile
 from local_stack import LocalStack, Record, kill_runner, until
-from wire import TableFaults, Wire
+from wire import History, TableFaults, Wire
 
 SEEDS = (1, 2)
 SUBMISSIONS = 40
@@ -131,13 +132,17 @@ class Chaos:
 
 
 def run(seed: int, folder: Path) -> tuple[list[str], Chaos]:
-    with Wire(["dynamodb"], table_faults=TableFaults(0.04, seed)) as wire:
-        flags = FLAGS | {"seed": seed}
-        with LocalStack(folder / "stack", flags, profiles=PROFILES, function_env=wire.environment()) as stack:
+    history, functions_env = History(folder / "history.jsonl"), folder / "functions.env"
+    with Wire(["dynamodb"], table_faults=TableFaults(0.04, seed), history=history) as wire:
+        flags = FLAGS | {"seed": seed, "env-file": functions_env}
+        # With the inputs of all decisions, for the replay.
+        environment = {"AWS_LAMBDA_LOG_LEVEL": "DEBUG", **wire.environment()}
+        with LocalStack(folder / "stack", flags, profiles=PROFILES, function_env=environment) as stack:
             wire.connect(stack.ready)
             (folder / "starts").mkdir()
             chaos = Chaos(seed, Pools(stack, folder / "starts"))
-            return list(chaos.run()), chaos
+            problems = list(chaos.run())
+    return problems + history.replay(functions_env, stack.logs()), chaos
 
 
 @pytest.fixture(scope="module")
