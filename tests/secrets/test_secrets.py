@@ -113,6 +113,7 @@ def live(seen: Seen) -> None:
     seen.submit("succeeds", "sh", "-c", f": {TOKEN} and other content")
     seen.submit("fails", *say)
     seen.submit("pooled", *say, profile="pool")
+    stack.until_ended("pooled")
     seen.submit("pooled-and-killed", "sh", "-c", f": {TOKEN}; sleep 1000", profile="pool")
     row = until("a runner has it", lambda: "task_arn" in (row := stack.row("pooled-and-killed")) and row)
     seen.submit("pooled-and-stopped", "sh", "-c", f": {TOKEN}; sleep 1000", profile="pool")
