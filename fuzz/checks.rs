@@ -80,7 +80,7 @@ fn accepted(submission: Submission, id: Option<&SubmissionId>, tell: &dyn Fn(&st
     assert_eq!(Some(&submission.submission_id), id);
     let (record, _) = Record::launching(submission, now(), &rules());
     let Some(request) = &record.request else { return };
-    let text = request.body(&record.started_by(&rules())).unwrap();
+    let text = request.body(&record.started_by(&rules()), 0).unwrap();
     // An error of ECS may quote the whole request.
     tell(&run_task::redact(&text, &text));
     let body: Value = serde_json::from_str(&text).unwrap();
@@ -95,13 +95,13 @@ pub fn profiles(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     if let Ok(profiles) = Profiles::parse(text, &clusters()) {
         for (_, profile) in profiles.iter() {
-            let Ok(request) = profile.request(&["true".to_owned()], &Map::new()) else { continue };
+            let Ok(request) = profile.request(&["true".to_owned()], &Map::new(), &BTreeMap::new()) else { continue };
             let started_by = StartedBy {
                 deployment: rules().deployment,
                 submission_id: "x".parse().unwrap(),
                 attempt: Attempt::FIRST,
             };
-            let body: Value = serde_json::from_str(&request.frozen.body(&started_by).unwrap()).unwrap();
+            let body: Value = serde_json::from_str(&request.frozen.body(&started_by, 0).unwrap()).unwrap();
             assert_eq!(body["cluster"], *request.cluster);
             assert_eq!(body["startedBy"], "prod/x/1");
         }
@@ -174,7 +174,7 @@ fn submission() -> Submission {
         container_name: "main".to_owned(),
         cluster: "nightly".to_owned(),
         policy: Policy::default(),
-        request: FrozenRequest::freeze(&Map::new()),
+        request: FrozenRequest::freeze(&[Map::new()]),
         labels: BTreeMap::new(),
         launch_deadline: None,
         priority: Default::default(),

@@ -106,10 +106,12 @@ impl Reconcile {
         let first: Vec<_> = first.into_iter().map(|first| first.submission_id).collect();
         let age = table.get_all(&first).await?.pop().map_or(Duration::ZERO, |first| at.since(first.created_at));
         let capacity = table.capacity(at);
-        for profile in capacity.keys() {
-            depth += table.count_due(&waiting(profile), Timestamp::MAX).await?;
+        let mut blocked = 0;
+        for profile in capacity.profiles() {
+            let waiting = table.count_due(&waiting(profile), Timestamp::MAX).await?;
+            depth += waiting;
+            blocked += usize::from(waiting > 0 && capacity.is_blocked(profile));
         }
-        let blocked = capacity.values().filter(|known| known.is_blocked()).count();
         telemetry::queue(depth, age, blocked);
         Ok(())
     }

@@ -15,7 +15,7 @@ use std::{
 use ecs_bridge_aws::{BridgeError, Page, TableError, now};
 use ecs_bridge_core::{
     Action, Input, ProfileName, Record, State, Timestamp,
-    capacity::Capacity,
+    capacity::Capacities,
     decide,
     launch_rate::LaunchRate,
     record::{QUEUE, REPEAT, RUNNERS, waiting},
@@ -199,7 +199,7 @@ impl Source<'_> {
         let per_read = bridge.launch_rate.per_second * READ_AHEAD.as_secs_f64();
         let limit = (per_read as usize).clamp(PAGE / 10, PAGE);
         let capacity = bridge.table.capacity(now());
-        for profile in capacity.keys() {
+        for profile in capacity.profiles() {
             if !self.lanes.iter().any(|lane| lane.profile.as_ref() == Some(profile)) {
                 let (partition, profile) = (Partition::in_order(waiting(profile)), Some(profile.clone()));
                 self.lanes.push_back(Lane { partition, profile, is_open: false });
@@ -208,26 +208,24 @@ impl Source<'_> {
         for _ in 0..self.lanes.len() {
             self.lanes.rotate_left(1);
             let Some(lane) = self.lanes.back_mut() else { break };
-            let (ids, input) = match &lane.profile {
-                None => (lane.partition.next(&bridge.table, limit, false).await?, Input::Due),
+            let ids = match &lane.profile {
+                None => lane.partition.next(&bridge.table, limit, false).await?,
                 Some(profile) => {
-                    let known = capacity.get(profile).copied();
-                    let is_open = !known.is_some_and(|known| known.is_blocked());
+                    let is_open = !capacity.is_blocked(profile);
                     if is_open != lane.is_open {
                         // What was read of it before is to be read again.
                         (lane.partition, lane.is_open) = (Partition::in_order(waiting(profile)), is_open);
                     }
-                    if let Some(record) = probe(self.run, profile, known).await? {
-                        self.launches.push_front(Work { record, input: Input::Turn, has_token: true });
+                    if let Some((record, choice)) = probe(self.run, profile, &capacity).await? {
+                        self.launches.push_front(Work { record, input: Input::Turn(choice), has_token: true });
                         return Ok(true);
                     }
-                    let ids = lane.partition.next(&bridge.table, limit, is_open).await?;
-                    (ids, if is_open { Input::Turn } else { Input::Blocked })
+                    lane.partition.next(&bridge.table, limit, is_open).await?
                 }
             };
             if !ids.is_empty() {
                 for record in bridge.table.get_all(&ids).await? {
-                    self.sort(record, &input);
+                    self.sort(record).await;
                 }
                 return Ok(true);
             }
@@ -239,16 +237,22 @@ impl Source<'_> {
         };
         let ids = if created.is_empty() { self.runners.next(&bridge.table, limit, false).await? } else { created };
         for record in bridge.table.get_all(&ids).await? {
-            self.sort(record, &Input::Due);
+            self.sort(record).await;
         }
         Ok(!ids.is_empty())
     }
 
-    fn sort(&mut self, record: Record, input: &Input) {
+    async fn sort(&mut self, record: Record) {
         let Run { bridge, .. } = self.run;
-        let is_blocked =
-            record.state == State::Queued && record.profile.as_ref().is_some_and(|it| bridge.is_blocked(it));
-        let input = if is_blocked { Input::Blocked } else { input.clone() };
+        let input = if record.state == State::Queued {
+            match bridge.choose(&record).await {
+                None => Input::Blocked,
+                Some(choice) if choice != record.fallback || record.waits_for_capacity() => Input::Turn(choice),
+                Some(_) => Input::Due,
+            }
+        } else {
+            Input::Due
+        };
         let decision = decide(&record, &input, now(), &bridge.rules);
         match (decision.action, decision.record) {
             (Some(Action::RunTask(_)), _) => self.launches.push_back(Work { record, input, has_token: true }),
@@ -260,9 +264,8 @@ impl Source<'_> {
 
     /// When the next submission finds out whether capacity is back, if that is soon.
     fn next_probe(&self) -> Option<Timestamp> {
-        let capacity = self.run.bridge.table.capacity(now());
-        let blocked = capacity.values().filter(|known| known.is_blocked()).map(|known| known.probe_at);
-        blocked.min().filter(|probe_at| *probe_at <= now().plus(LOOK_AHEAD))
+        let probe_at = self.run.bridge.table.capacity(now()).next_probe();
+        probe_at.filter(|probe_at| *probe_at <= now().plus(LOOK_AHEAD))
     }
 
     /// Waits until something may be due. Answers whether the run is over.
@@ -278,24 +281,36 @@ impl Source<'_> {
     }
 }
 
-/// The first of the submissions that wait for the capacity of a profile, if it is time to find out by it whether that is
-/// back, and no other process does. Where none waits, what is known of the profile is forgotten after a while.
-async fn probe(run: &Run<'_>, profile: &ProfileName, known: Option<Capacity>) -> Result<Option<Record>, TableError> {
+/// The first of the submissions that wait for the capacity of a profile, and by which choice it is launched to find out
+/// whether that has any again, if it is time for that and no other process does. Where none waits, what is known of the
+/// profile is forgotten after a while.
+async fn probe(
+    run: &Run<'_>,
+    profile: &ProfileName,
+    capacity: &Capacities,
+) -> Result<Option<(Record, u8)>, TableError> {
     let (table, at) = (&run.bridge.table, now());
-    let Some(known) = known else { return Ok(None) };
-    let probed = known.probed(at, &run.bridge.rules.timers);
-    let idle = known.idle(at);
-    if probed.is_none() && idle.is_none() {
-        return Ok(None);
-    }
-    let first = table.due(&waiting(profile), Timestamp::MAX, 1, Page::default()).await?.records.pop();
-    match (first, probed, idle) {
-        (Some(first), Some(probed), _) if table.set_capacity(profile, Some(known), Some(probed)).await? => {
-            table.get(&first.submission_id).await
+    for (choice, known) in capacity.of(profile) {
+        let (probed, idle) = (known.probed(at, &run.bridge.rules.timers), known.idle(at));
+        if probed.is_none() && idle.is_none() {
+            continue;
         }
-        (None, _, Some(next)) => table.set_capacity(profile, Some(known), next).await.map(|_| None),
-        _ => Ok(None),
+        let first = table.due(&waiting(profile), Timestamp::MAX, 1, Page::default()).await?.records.pop();
+        match (first, probed, idle) {
+            (Some(first), Some(probed), _) => {
+                let record = table.get(&first.submission_id).await?;
+                let record = record.filter(|record| record.choices().contains(&choice.number));
+                if let Some(record) = record
+                    && table.set_capacity(choice, Some(known), Some(probed)).await?
+                {
+                    return Ok(Some((record, choice.number)));
+                }
+            }
+            (None, _, Some(next)) => drop(table.set_capacity(choice, Some(known), next).await?),
+            _ => {}
+        }
     }
+    Ok(None)
 }
 
 impl Counts {

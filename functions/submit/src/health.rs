@@ -104,9 +104,16 @@ impl App {
         }
     }
 
-    /// Whether the end of the named container is the end of the work.
+    /// Whether the end of the named container is the end of the work, in every task definition of the profile.
     async fn fits(&self, profile: &Profile) -> Result<(), String> {
-        let (family, name) = (profile.task_definition(), &profile.container_name);
+        for family in profile.task_definitions() {
+            self.fits_in(profile, family).await?;
+        }
+        Ok(())
+    }
+
+    async fn fits_in(&self, profile: &Profile, family: &str) -> Result<(), String> {
+        let name = &profile.container_name;
         let found = self.bridge.ecs.container_definition(family, name).await.map_err(|error| error.to_string())?;
         let Some(container) = found else {
             return Err(format!("task definition {family} has no container called {name}"));

@@ -227,21 +227,23 @@ impl App {
     async fn accept(&self, submission: Submission, tokens: &Tokens<'_>) -> Result<Outcome, BridgeError> {
         // What a runner takes needs no launch.
         let is_pooled = submission.pool.is_some();
-        let is_blocked = || !is_pooled && self.bridge.is_blocked(&submission.profile);
+        let Submission { profile, policy, .. } = &submission;
+        let is_blocked = || !is_pooled && self.bridge.open_choice(profile, 0..=policy.fallbacks, 0).is_none();
         let mut has_token = !is_pooled && !is_blocked() && tokens.take().await;
         // Who takes tokens sees what has no capacity.
         let is_blocked = is_blocked();
-        if is_blocked && has_token {
+        let (at, rules) = (now(), &self.bridge.rules);
+        let mut record = Record::queued(submission, at, rules);
+        let mut call = None;
+        if is_blocked {
+            record.wait_for_capacity(at, rules);
+        } else if has_token && let Some(choice) = self.bridge.choose(&record).await {
+            call = record.launch(choice, at, rules);
+        }
+        if has_token && call.is_none() {
             tokens.put_back().await;
             has_token = false;
         }
-        let (record, call) = if is_blocked {
-            (Record::waiting(submission, now(), &self.bridge.rules), None)
-        } else if has_token {
-            Record::launching(submission, now(), &self.bridge.rules)
-        } else {
-            (Record::queued(submission, now(), &self.bridge.rules), None)
-        };
         match self.bridge.table.create(&record).await? {
             Created::Known(known) => {
                 if has_token {

@@ -3,13 +3,14 @@
 use std::{
     collections::{HashMap, VecDeque},
     fmt::Display,
+    ops::RangeInclusive,
     pin::Pin,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use ecs_bridge_core::{
     Action, Call, Input, LaunchAnswer, ProfileName, Record, Rules, StartedBy, SubmissionId, Task, Timestamp,
-    capacity::Capacity,
+    capacity::{Capacity, Choice},
     config::Config,
     decide,
     decide::{AfterStop, Obstacle, PoolInput},
@@ -91,17 +92,39 @@ impl Bridge {
         }
     }
 
-    /// Whether submissions of this profile wait for capacity, as far as this process has seen lately.
-    pub fn is_blocked(&self, profile: &ProfileName) -> bool {
-        self.table.capacity(now()).get(profile).is_some_and(Capacity::is_blocked)
+    /// By which of `choices` a submission of this profile may be launched, beginning with `current`; none if it waits for
+    /// capacity, as far as this process has seen lately.
+    pub fn open_choice(&self, profile: &ProfileName, choices: RangeInclusive<u8>, current: u8) -> Option<u8> {
+        self.table.capacity(now()).open(profile, choices, current)
     }
 
-    /// Takes into account what an answer of RunTask tells about the capacity for a profile. Where DynamoDB fails, the next
+    /// As [`open_choice`](Self::open_choice), for what is launched just now: if it is time to find out whether an earlier
+    /// choice has capacity again, and no other process does, that one. A runner finds out about every choice, as it waits
+    /// apart from what else would.
+    pub async fn choose(&self, record: &Record) -> Option<u8> {
+        let (profile, choices, at) = (record.profile.as_ref()?, record.choices(), now());
+        let known = self.table.capacity(at);
+        let open = known.open(profile, choices.clone(), record.fallback);
+        let passed_over = choices.filter(|number| open.map_or(record.runner.is_some(), |open| *number < open));
+        for number in passed_over {
+            let choice = Choice { profile: profile.clone(), number };
+            let Some(seen) = known.get(&choice) else { continue };
+            let Some(probed) = seen.probed(at, &self.rules.timers) else { continue };
+            match self.table.set_capacity(&choice, Some(seen), Some(probed)).await {
+                Ok(true) => return Some(number),
+                Ok(false) => {}
+                Err(error) => tracing::warn!(%choice, %error, "whether there is capacity again is found out later"),
+            }
+        }
+        open
+    }
+
+    /// Takes into account what an answer of RunTask tells about the capacity for a choice. Where DynamoDB fails, the next
     /// answer tells it again.
     async fn see_capacity(&self, record: &Record, answer: &LaunchAnswer) {
-        let Some(profile) = &record.profile else { return };
-        let at = now();
-        let seen = self.table.capacity(at).get(profile).copied();
+        let Some(profile) = record.profile.clone() else { return };
+        let (choice, at) = (Choice { profile, number: record.fallback }, now());
+        let seen = self.table.capacity(at).get(&choice);
         let next = match answer {
             LaunchAnswer::Task { .. } => seen.and_then(|seen| seen.launched(at)),
             LaunchAnswer::RefusedForNow(Obstacle::Capacity, _) => Capacity::refused(seen, at, &self.rules.timers),
@@ -110,9 +133,9 @@ impl Bridge {
             | LaunchAnswer::Unanswered(_) => None,
         };
         if let Some(next) = next
-            && let Err(error) = self.table.set_capacity(profile, seen, Some(next)).await
+            && let Err(error) = self.table.set_capacity(&choice, seen, Some(next)).await
         {
-            tracing::warn!(%profile, %error, "the capacity for a profile was not recorded");
+            tracing::warn!(%choice, %error, "the capacity for a choice was not recorded");
         }
     }
 
@@ -198,7 +221,7 @@ impl Bridge {
             let Some(served) = self.table.get(serves).await? else { return Ok(()) };
             let is_taken = served.taken().is_some_and(|taken| taken.runner_id == record.submission_id);
             let input = match (is_taken, task.is_stopped()) {
-                (true, _) => PoolInput::RunnerSeen(record.submission_id.clone(), task.clone()),
+                (true, _) => PoolInput::RunnerSeen(record.submission_id.clone(), Box::new(task.clone())),
                 (false, true) => PoolInput::RunnerGone,
                 (false, false) => return Ok(()),
             };
@@ -279,7 +302,7 @@ impl Bridge {
             return vec![Input::Launch(call, LaunchAnswer::Unanswered(late.to_owned()))];
         }
         let started_by = record.started_by(&self.rules);
-        match self.ecs.run_task(record, &started_by).await {
+        match self.ecs.run_task(record, call.choice, &started_by).await {
             RunTaskAnswer::Answer(answer) => {
                 telemetry::answered(record, &answer);
                 self.see_capacity(record, &answer).await;
@@ -386,7 +409,7 @@ fn is_only_chance(record: &Record, action: &Action) -> bool {
 /// The input of a description of the record's own task, begun at `at`. ECS leaves `startedBy` out now and then.
 fn told(record: &Record, described: Described, at: Timestamp) -> Input {
     match (described, record.taken()) {
-        (Described::Task(_, task), Some(taken)) => Input::Pool(PoolInput::RunnerSeen(taken.runner_id.clone(), *task)),
+        (Described::Task(_, task), Some(taken)) => Input::Pool(PoolInput::RunnerSeen(taken.runner_id.clone(), task)),
         (Described::Task(Some(_), task), None) => Input::Seen(*task),
         (Described::Task(None, task), None) => Input::Seen(Task { attempt: record.attempt, ..*task }),
         (Described::Missing(task_arn), _) => Input::Missing { task_arn, at, stop_sent: false },

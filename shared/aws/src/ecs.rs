@@ -75,14 +75,16 @@ impl Ecs {
         Self { client }
     }
 
-    /// Calls RunTask once with the record's frozen request.
+    /// Calls RunTask once with the record's frozen request of this choice.
     ///
     /// The request goes out as the JSON that was frozen, not through the SDK's types: parameters that ECS takes and
     /// this SDK does not know yet get there, and nothing is built twice. Signing, endpoint and errors are the SDK's.
     /// Its retries are off: what a refusal proves depends on whether it answers the first call.
-    pub async fn run_task(&self, record: &Record, started_by: &StartedBy) -> RunTaskAnswer {
-        let body =
-            record.request.as_ref().map_or(Err(io::ErrorKind::NotFound.into()), |request| request.body(started_by));
+    pub async fn run_task(&self, record: &Record, choice: u8, started_by: &StartedBy) -> RunTaskAnswer {
+        let body = record
+            .request
+            .as_ref()
+            .map_or(Err(io::ErrorKind::NotFound.into()), |request| request.body(started_by, choice));
         let body = match body {
             Ok(body) => body,
             Err(error) => {
@@ -346,6 +348,9 @@ fn described(task: &types::Task) -> Option<Described> {
         stop_code: task.stop_code().map(|code| code.as_str().to_owned()),
         stopped_reason: task.stopped_reason().map(without_program),
         containers: task.containers().iter().map(container).collect(),
+        runs_on: task.capacity_provider_name().or(task.launch_type().map(types::LaunchType::as_str)).map(str::to_owned),
+        cpu: task.cpu().and_then(|units| units.parse().ok()),
+        memory: task.memory().and_then(|mib| mib.parse().ok()),
         started_at: task.started_at().and_then(moment),
         execution_stopped_at: task.execution_stopped_at().and_then(moment),
         stopped_at: task.stopped_at().and_then(moment),

@@ -2,11 +2,7 @@
 
 mod pool;
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Mutex,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Mutex, time::Duration};
 
 use aws_sdk_dynamodb::{
     Client, Config,
@@ -21,7 +17,7 @@ use aws_sdk_dynamodb::{
 };
 use ecs_bridge_core::{
     ProfileName, Record, SubmissionId, Timestamp,
-    capacity::Capacity,
+    capacity::{Capacities, Capacity, Choice},
     launch_rate::{self, Bucket, LaunchRate, Taken},
 };
 use serde_dynamo::aws_sdk_dynamodb_1::{from_item, to_item};
@@ -44,7 +40,7 @@ const BUCKET_TRIES: u32 = 5;
 
 const KEY: &str = "submission_id";
 
-/// What the attributes of the launch rate's row begin with that hold a profile's capacity.
+/// What the attributes of the launch rate's row begin with that hold the capacity for a choice.
 const CAPACITY: &str = "capacity/";
 
 /// What the attributes of that row begin with that name the profiles with a pool.
@@ -131,8 +127,7 @@ impl Page {
 struct Launches {
     /// If the row was there.
     bucket: Option<Bucket>,
-    /// By profile; those that never lacked capacity are not in it.
-    capacity: BTreeMap<ProfileName, Capacity>,
+    capacity: Capacities,
     pools: Vec<ProfileName>,
     seen_at: Timestamp,
 }
@@ -396,19 +391,19 @@ impl Table {
         Ok(())
     }
 
-    /// What was last seen of the profiles that lacked capacity; nothing if that was a minute or more before `now`.
-    pub fn capacity(&self, now: Timestamp) -> BTreeMap<ProfileName, Capacity> {
+    /// What was last seen of capacity; nothing if that was a minute or more before `now`.
+    pub fn capacity(&self, now: Timestamp) -> Capacities {
         let launches = self.launches.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if now.since(launches.seen_at) < CAPACITY_KNOWN { launches.capacity.clone() } else { BTreeMap::new() }
+        if now.since(launches.seen_at) < CAPACITY_KNOWN { launches.capacity.clone() } else { Capacities::default() }
     }
 
-    /// Writes what is known of a profile's capacity, if that is still what was seen. Answers whether it was.
+    /// Writes what is known of the capacity for a choice, if that is still what was seen. Answers whether it was.
     ///
     /// # Errors
     /// If DynamoDB does not answer.
     pub async fn set_capacity(
         &self,
-        profile: &ProfileName,
+        choice: &Choice,
         seen: Option<Capacity>,
         next: Option<Capacity>,
     ) -> Result<bool, TableError> {
@@ -427,7 +422,7 @@ impl Table {
             .key(KEY, AttributeValue::S(launch_rate::ROW.to_owned()))
             .update_expression(if next.is_some() { "SET #capacity = :next" } else { "REMOVE #capacity" })
             .condition_expression(if seen.is_some() { "#capacity = :seen" } else { "attribute_not_exists(#capacity)" })
-            .expression_attribute_names("#capacity", format!("{CAPACITY}{profile}"))
+            .expression_attribute_names("#capacity", format!("{CAPACITY}{choice}"))
             .set_expression_attribute_values({
                 let values = [(":next", next), (":seen", seen)];
                 let values: Item =

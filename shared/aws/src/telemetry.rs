@@ -87,7 +87,8 @@ pub fn pools(waiting: u32, [starting, idle, busy]: [u32; 3], failing: usize) {
     gauge!("PoolsFailing").set(failing as f64);
 }
 
-/// How many submissions wait for a launch, for how long the oldest has been due, and how many profiles have no capacity.
+/// How many submissions wait for a launch, for how long the oldest has been due, and for how many profiles any wait for
+/// capacity.
 pub fn queue(depth: usize, age: Duration, blocked: usize) {
     gauge!("QueueDepth").set(depth as f64);
     gauge!("QueueAge").set(age.as_secs_f64());
@@ -143,7 +144,13 @@ pub(crate) fn written(from: &Record, to: &Record, now: Timestamp) {
 pub(crate) fn answered(record: &Record, answer: &LaunchAnswer) {
     let (submission_id, attempt) = (&record.submission_id, record.attempt.get());
     match answer {
-        LaunchAnswer::Task { .. } => counter!("Launches").increment(1),
+        LaunchAnswer::Task { .. } => {
+            counter!("Launches").increment(1);
+            if record.fallback > 0 {
+                tracing::info!(%submission_id, attempt, fallback = record.fallback, "launched by a fallback");
+                counter!("FallbackLaunches").increment(1);
+            }
+        }
         LaunchAnswer::RefusedForNow(obstacle, reason) => {
             tracing::warn!(%submission_id, attempt, ?obstacle, reason, "RunTask was refused for now");
             refused(reason);

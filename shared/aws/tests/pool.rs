@@ -25,7 +25,7 @@ fn pool_of() -> Pool {
 }
 
 fn key() -> PoolKey {
-    PoolKey::of(&ProfileName::default_profile(), &Map::new(), "main", &pool_of())
+    PoolKey::of(&ProfileName::default_profile(), &[Map::new()], "main", &pool_of())
 }
 
 fn submission(id: &str) -> Submission {
@@ -77,6 +77,9 @@ fn stopped() -> Input {
         stop_code: Some("SpotInterruption".to_owned()),
         stopped_reason: None,
         containers: vec![],
+        runs_on: Some("FARGATE".to_owned()),
+        cpu: None,
+        memory: None,
         started_at: None,
         execution_stopped_at: None,
         stopped_at: None,

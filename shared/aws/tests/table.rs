@@ -8,10 +8,12 @@ use std::{collections::BTreeSet, time::Duration};
 
 use ecs_bridge_aws::{Bridge, Created, Page, TableError, now};
 use ecs_bridge_core::{
-    Attempt, Container, Input, Record, State, SubmissionId, Task, Timestamp,
+    Attempt, Container, Input, ProfileName, Record, State, SubmissionId, Task, Timestamp,
     api::{self, ItemCode},
+    capacity::{Capacity, Choice},
     event::Event,
     launch_rate::LaunchRate,
+    profile::Policy,
     record::{DUE_SHARDS, REPEAT},
     run_task::REQUEST_BYTES,
 };
@@ -35,6 +37,9 @@ fn seen(version: u64, last_status: &str) -> Input {
         stop_code: None,
         stopped_reason: None,
         containers: vec![container],
+        runs_on: Some("FARGATE".to_owned()),
+        cpu: None,
+        memory: None,
         started_at: None,
         execution_stopped_at: None,
         stopped_at: None,
@@ -335,32 +340,57 @@ async fn a_clock_an_hour_ahead_takes_the_burst_and_does_not_stall_the_others() {
 async fn who_takes_launch_tokens_learns_which_profiles_have_no_capacity() {
     let refused = json!({"tasks": [], "failures": [{"reason": "RESOURCE:GPU"}]});
     let deployment = Deployment::answering(Reply::Answer(200, refused.to_string())).await;
-    let profile = ecs_bridge_core::ProfileName::default_profile();
+    let profile = ProfileName::default_profile();
+    let choice = Choice { profile: profile.clone(), number: 0 };
+    let is_blocked = |bridge: &Bridge| bridge.open_choice(&profile, 0..=0, 0).is_none();
     let other = deployment.another_process();
     for n in 0..3 {
         assert_eq!(other.launch_tokens(1).await, 1);
-        assert!(!other.is_blocked(&profile), "after {n} refusals");
+        assert!(!is_blocked(&other), "after {n} refusals");
         deployment.launched(item(&format!("s{n}"))).await;
     }
     deployment.table.take();
     deployment.launched(item("s3")).await;
     assert_eq!(deployment.table.take(), ["PutItem", "UpdateItem"], "a further refusal is no news");
     assert_eq!(other.launch_tokens(1).await, 1);
-    assert!(other.is_blocked(&profile));
+    assert!(is_blocked(&other));
 
-    let known = other.table.capacity(now())[&profile];
+    let known = other.table.capacity(now()).get(&choice).unwrap();
     let probed = known.probed(known.probe_at, &other.rules.timers);
     assert!(probed.is_some());
-    let claimed = [&deployment.bridge, &other].map(|process| process.table.set_capacity(&profile, Some(known), probed));
+    let claimed = [&deployment.bridge, &other].map(|process| process.table.set_capacity(&choice, Some(known), probed));
     let claimed: Vec<_> = join_all(claimed).await.into_iter().map(Result::unwrap).collect();
     assert!(claimed[0] != claimed[1], "one process finds out whether it is back: {claimed:?}");
 
-    let blocked = other.table.capacity(now())[&profile];
+    let blocked = other.table.capacity(now()).get(&choice).unwrap();
     let open = blocked.launched(now());
-    assert!(other.table.set_capacity(&profile, Some(blocked), open).await.unwrap());
-    assert!(!other.is_blocked(&profile));
-    assert!(other.table.set_capacity(&profile, open, None).await.unwrap());
-    assert!(other.table.capacity(now()).is_empty());
+    assert!(other.table.set_capacity(&choice, Some(blocked), open).await.unwrap());
+    assert!(!is_blocked(&other));
+    assert!(other.table.set_capacity(&choice, open, None).await.unwrap());
+    assert!(other.table.capacity(now()).get(&choice).is_none());
+}
+
+#[tokio::test]
+async fn a_fallback_is_taken_while_an_earlier_choice_has_no_capacity_and_one_process_at_a_time_finds_out() {
+    let deployment = deployment().await;
+    let other = deployment.another_process();
+    let [first, fallback] = [0, 1].map(|number| Choice { profile: ProfileName::default_profile(), number });
+    let policy = Policy { fallbacks: 1, ..Policy::default() };
+    let (queued, _) = deployment.claimed(item("s")).await;
+    let record = Record { policy, ..queued };
+    assert_eq!(other.choose(&record).await, Some(0));
+    let later = now().plus(Duration::from_secs(60));
+    let blocked = Some(Capacity { refusals: 3, probe_at: later, changed_at: now() });
+    assert!(other.table.set_capacity(&first, None, blocked).await.unwrap());
+    assert_eq!(other.choose(&record).await, Some(1), "it is too early to find out");
+    let due = Capacity { probe_at: now(), ..blocked.unwrap() };
+    assert!(other.table.set_capacity(&first, blocked, Some(due)).await.unwrap());
+    deployment.bridge.launch_tokens(1).await;
+    let mut chosen = join_all([&deployment.bridge, &other].map(|process| process.choose(&record))).await;
+    chosen.sort_unstable();
+    assert_eq!(chosen, [Some(0), Some(1)]);
+    assert!(other.table.set_capacity(&fallback, None, Some(due)).await.unwrap());
+    assert_eq!(other.choose(&record).await, None, "a submission waits apart for what its profile lacks");
 }
 
 #[tokio::test]
@@ -381,6 +411,7 @@ async fn due_records_come_from_every_partition_and_launches_apart() {
     let refused = ecs_bridge_core::LaunchAnswer::RefusedForNow(ecs_bridge_core::Obstacle::Capacity, "AGENT".to_owned());
     let call = ecs_bridge_core::Call {
         attempt: Attempt::FIRST,
+        choice: 0,
         since: record.unanswered_since.unwrap(),
         nth: 1,
         claimed_at: now(),

@@ -219,20 +219,21 @@ fn submission(
     if names_own_command {
         return Err(ItemError::invalid("the command of the profile's container must be in command, not in overrides"));
     }
-    let Request { frozen, cluster, pool } = profile.request(&command, &overrides).map_err(|error| {
-        let code = match &error {
-            RequestError::NotAllowed(_) | RequestError::UnknownCluster(_) => ItemCode::OverrideNotAllowed,
-            RequestError::Malformed(_)
-            | RequestError::TooLong(_)
-            | RequestError::TooMuchWork(_)
-            | RequestError::TooLarge(_) => ItemCode::Invalid,
-        };
-        ItemError::new(code, error.to_string())
-    })?;
+    let Request { frozen, cluster, policy, pool } =
+        profile.request(&command, &overrides, &labels).map_err(|error| {
+            let code = match &error {
+                RequestError::NotAllowed(_) | RequestError::UnknownCluster(_) => ItemCode::OverrideNotAllowed,
+                RequestError::Malformed(_)
+                | RequestError::TooLong(_)
+                | RequestError::TooMuchWork(_)
+                | RequestError::TooLarge(_) => ItemCode::Invalid,
+            };
+            ItemError::new(code, error.to_string())
+        })?;
     Ok(Submission {
         content_hash: ContentHash::of(&command, &Value::Object(overrides), &profile_name),
         container_name: profile.container_name.clone(),
-        policy: profile.policy.clone(),
+        policy,
         profile: profile_name,
         submission_id,
         cluster,

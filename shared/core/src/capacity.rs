@@ -1,12 +1,17 @@
-//! Whether a profile has capacity: after a few refusals in a row its submissions wait, and one at a time finds out.
+//! Whether there is capacity for a choice of a profile: after a few refusals in a row the next choice is taken, or its
+//! submissions wait, and one at a time finds out.
 //!
 //! Kept beside the launch rate's bucket, so that whoever takes launch tokens learns it for nothing.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, fmt, ops::RangeInclusive, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{rules::Timers, time::Timestamp};
+use crate::{
+    id::{InvalidName, ProfileName},
+    rules::Timers,
+    time::Timestamp,
+};
 
 /// After how many refusals for want of capacity in a row a profile is blocked.
 const BLOCKED_AFTER: u32 = 3;
@@ -17,7 +22,85 @@ const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long a profile stays blocked with no submission to find out by.
 const BLOCKED_IDLE: Duration = Duration::from_secs(60 * 60);
 
-/// What is known of a profile's capacity.
+/// One of the requests that a submission of a profile may be launched by: 0, the profile's own, or a fallback.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Choice {
+    /// The profile.
+    pub profile: ProfileName,
+    /// 0, or the number of the fallback.
+    pub number: u8,
+}
+
+/// `profile`, or `profile/number` of a fallback.
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.number {
+            0 => self.profile.fmt(f),
+            number => write!(f, "{}/{number}", self.profile),
+        }
+    }
+}
+
+impl FromStr for Choice {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        let numbered = text.split_once('/').and_then(|(profile, number)| Some((profile, number.parse().ok()?)));
+        let (profile, number) = numbered.unwrap_or((text, 0));
+        Ok(Self { profile: profile.parse()?, number })
+    }
+}
+
+/// What is known of capacity, by choice. Those that never lacked it are not in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Capacities(BTreeMap<Choice, Capacity>);
+
+impl FromIterator<(Choice, Capacity)> for Capacities {
+    fn from_iter<I: IntoIterator<Item = (Choice, Capacity)>>(known: I) -> Self {
+        Self(known.into_iter().collect())
+    }
+}
+
+impl Capacities {
+    /// What is known of one choice.
+    pub fn get(&self, choice: &Choice) -> Option<Capacity> {
+        self.0.get(choice).copied()
+    }
+
+    /// What is known of each choice of a profile.
+    pub fn of<'a>(&'a self, profile: &'a ProfileName) -> impl Iterator<Item = (&'a Choice, Capacity)> {
+        self.0.iter().filter(move |(choice, _)| choice.profile == *profile).map(|(choice, known)| (choice, *known))
+    }
+
+    /// The profiles of which anything is known.
+    pub fn profiles(&self) -> impl Iterator<Item = &ProfileName> {
+        let profiles = self.0.keys().map(|choice| &choice.profile);
+        profiles.scan(None, |last, profile| Some((last.replace(profile) != Some(profile)).then_some(profile))).flatten()
+    }
+
+    /// Whether all that is known of a profile is blocked: its submissions wait for capacity.
+    pub fn is_blocked(&self, profile: &ProfileName) -> bool {
+        let mut of = self.of(profile).peekable();
+        of.peek().is_some() && of.all(|(_, known)| known.is_blocked())
+    }
+
+    /// When a submission next finds out whether capacity is back; none while nothing is blocked.
+    pub fn next_probe(&self) -> Option<Timestamp> {
+        self.0.values().filter(|known| known.is_blocked()).map(|known| known.probe_at).min()
+    }
+
+    /// The first of `choices` that is open, beginning with `current` and going round; none if all are blocked.
+    pub fn open(&self, profile: &ProfileName, choices: RangeInclusive<u8>, current: u8) -> Option<u8> {
+        let is_open = |number: &u8| {
+            let choice = Choice { profile: profile.clone(), number: *number };
+            !self.0.get(&choice).is_some_and(Capacity::is_blocked)
+        };
+        let (later, earlier): (Vec<u8>, Vec<u8>) = choices.partition(|number| *number >= current);
+        later.into_iter().chain(earlier).find(is_open)
+    }
+}
+
+/// What is known of the capacity for a choice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Capacity {
     /// Refusals in a row, probes counted.
@@ -109,5 +192,33 @@ mod tests {
         assert!(!open.is_blocked());
         assert_eq!(open.idle(later(24)), None);
         assert_eq!(open.idle(later(26)), Some(None));
+    }
+
+    fn choice(number: u8) -> Choice {
+        Choice { profile: ProfileName::default_profile(), number }
+    }
+
+    #[test]
+    fn a_choice_is_written_as_it_is_parsed() {
+        for (number, text) in [(0, "default"), (3, "default/3")] {
+            assert_eq!((choice(number).to_string(), text.parse().as_ref()), (text.to_owned(), Ok(&choice(number))));
+        }
+        assert!("a b".parse::<Choice>().is_err() && "default/x".parse::<Choice>().is_err());
+    }
+
+    #[test]
+    fn the_first_open_choice_is_taken_from_where_a_submission_stands() {
+        let profile = ProfileName::default_profile();
+        let known: Capacities = [(choice(0), blocked()), (choice(2), blocked())].into_iter().collect();
+        assert_eq!(known.open(&profile, 0..=2, 0), Some(1));
+        assert_eq!(known.open(&profile, 0..=3, 2), Some(3));
+        assert_eq!(known.open(&profile, 0..=2, 2), Some(1), "and round");
+        assert_eq!(known.open(&profile, 2..=2, 2), None);
+        assert!(known.is_blocked(&profile));
+        let opened: Capacities =
+            [(choice(0), blocked()), (choice(1), blocked().launched(now()).unwrap())].into_iter().collect();
+        assert!(!opened.is_blocked(&profile));
+        assert_eq!((opened.profiles().count(), opened.next_probe()), (1, Some(blocked().probe_at)));
+        assert!(!Capacities::default().is_blocked(&profile));
     }
 }

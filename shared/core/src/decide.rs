@@ -62,8 +62,9 @@ pub enum Input {
     Resubmitted,
     /// Its profile has no capacity.
     Blocked,
-    /// It waits for capacity, and is the next to find out, or to use, what there is.
-    Turn,
+    /// It is to be launched by this choice: what waits for capacity, before its timer, or what is due and would begin with
+    /// another choice.
+    Turn(u8),
     /// Of a pool: for a pooled submission, or for a runner.
     Pool(PoolInput),
 }
@@ -180,7 +181,7 @@ pub fn decide(record: &Record, input: &Input, now: Timestamp, rules: &Rules) -> 
             step.blocked();
             None
         }
-        Input::Turn => step.turn(),
+        Input::Turn(choice) => step.turn(*choice),
         Input::Pool(input) => step.pool(input),
     };
     let (alarm, forced) = (step.alarm, step.forced);

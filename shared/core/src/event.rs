@@ -81,6 +81,14 @@ struct Detail {
     stopped_reason: Option<String>,
     #[serde(default)]
     containers: Option<Vec<DetailContainer>>,
+    #[serde(default)]
+    capacity_provider_name: Option<String>,
+    #[serde(default)]
+    launch_type: Option<String>,
+    #[serde(default, deserialize_with = "digits")]
+    cpu: Option<u32>,
+    #[serde(default, deserialize_with = "digits")]
+    memory: Option<u32>,
     #[serde(default, deserialize_with = "iso")]
     started_at: Option<Timestamp>,
     #[serde(default, deserialize_with = "iso")]
@@ -102,6 +110,11 @@ struct DetailContainer {
     exit_code: Option<i32>,
     #[serde(default)]
     reason: Option<String>,
+}
+
+/// ECS gives sizes as text. One that is no number counts as absent.
+fn digits<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    Ok(Option::<String>::deserialize(deserializer)?.and_then(|text| text.parse().ok()))
 }
 
 /// A time that is not valid counts as absent: the rest of the event still counts.
@@ -161,6 +174,9 @@ impl Detail {
                     reason: container.reason.as_deref().map(without_program),
                 })
                 .collect(),
+            runs_on: self.capacity_provider_name.or(self.launch_type),
+            cpu: self.cpu,
+            memory: self.memory,
             started_at: self.started_at,
             execution_stopped_at: self.execution_stopped_at,
             stopped_at: self.stopped_at,

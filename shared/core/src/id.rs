@@ -168,9 +168,14 @@ impl StartedBy {
         })
     }
 
-    /// RunTask's `clientToken`: base64url(SHA-256(startedBy)), 43 characters; ECS allows 64.
-    pub fn client_token(&self) -> String {
-        BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(self.to_string()))
+    /// RunTask's `clientToken` for the request of this choice: base64url(SHA-256(startedBy)), 43 characters; ECS allows
+    /// 64. A fallback is another request, so it has a token of its own.
+    pub fn client_token(&self, choice: u8) -> String {
+        let mut digest = Sha256::new_with_prefix(self.to_string());
+        if choice > 0 {
+            digest.update(format!("/{choice}"));
+        }
+        BASE64_URL_SAFE_NO_PAD.encode(digest.finalize())
     }
 }
 
@@ -214,9 +219,10 @@ mod tests {
 
     #[test]
     fn the_client_token_is_the_digest_of_started_by() {
-        let token = started_by().client_token();
+        let token = started_by().client_token(0);
         assert_eq!(token.len(), 43);
         assert_eq!(token, BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest("prod/etl-2026_11/3")));
+        assert_ne!(started_by().client_token(1), token);
     }
 
     #[test]

@@ -96,11 +96,13 @@ impl Pool {
 pub struct PoolKey(String);
 
 impl PoolKey {
-    /// The key of a profile as it is.
-    pub fn of(profile: &ProfileName, run_task: &Map<String, Value>, container_name: &str, pool: &Pool) -> Self {
+    /// The key of a profile as it is, with the requests of its own choice and of its fallbacks.
+    pub fn of(profile: &ProfileName, choices: &[Map<String, Value>], container_name: &str, pool: &Pool) -> Self {
         let mut digest = Sha256::new();
-        digest.update(canonical(&Value::Object(run_task.clone())));
-        digest.update([0]);
+        for choice in choices {
+            digest.update(canonical(&Value::Object(choice.clone())));
+            digest.update([0]);
+        }
         digest.update(container_name);
         digest.update([0]);
         // Numbers and strings serialise.
@@ -607,7 +609,7 @@ mod tests {
     }
 
     fn key() -> PoolKey {
-        PoolKey::of(&ProfileName::default_profile(), &Map::new(), "main", &pool())
+        PoolKey::of(&ProfileName::default_profile(), &[Map::new()], "main", &pool())
     }
 
     fn sizing(row: &PoolRow, count: &Count) -> Sizing {
@@ -759,11 +761,11 @@ mod tests {
     fn a_changed_profile_has_another_key() {
         let profile: ProfileName = "etl".parse().unwrap();
         let run_task = |family: &str| serde_json::json!({"taskDefinition": family}).as_object().unwrap().clone();
-        let key = PoolKey::of(&profile, &run_task("a"), "main", &pool());
-        assert_eq!(key, PoolKey::of(&profile, &run_task("a"), "main", &pool()));
-        assert_ne!(key, PoolKey::of(&profile, &run_task("b"), "main", &pool()));
-        assert_ne!(key, PoolKey::of(&profile, &run_task("a"), "other", &pool()));
-        assert_ne!(key, PoolKey::of(&profile, &run_task("a"), "main", &Pool { max: 11, ..pool() }));
+        let key = PoolKey::of(&profile, &[run_task("a")], "main", &pool());
+        assert_eq!(key, PoolKey::of(&profile, &[run_task("a")], "main", &pool()));
+        assert_ne!(key, PoolKey::of(&profile, &[run_task("b")], "main", &pool()));
+        assert_ne!(key, PoolKey::of(&profile, &[run_task("a")], "other", &pool()));
+        assert_ne!(key, PoolKey::of(&profile, &[run_task("a")], "main", &Pool { max: 11, ..pool() }));
         assert!(key.as_str().starts_with("etl#"));
     }
 }

@@ -1,6 +1,9 @@
 //! Profiles: the named launch configurations of a deployment.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -8,7 +11,7 @@ use serde_json::{Map, Value};
 use crate::{
     id::{Attempt, ProfileName},
     pool::{Pool, PoolKey, Spec, WORK_BYTES},
-    run_task::{self, FrozenRequest, OVERRIDES_CHARACTERS, REQUEST_BYTES},
+    run_task::{self, FrozenRequest, OVERRIDES_CHARACTERS, REQUEST_BYTES, TAGS_OF_A_TASK},
     task::cluster_name,
 };
 
@@ -17,9 +20,12 @@ use crate::{
 pub struct Policy {
     /// The number of attempts of a submission, the first included.
     pub max_attempts: Attempt,
-    /// The stop codes after which a container that may have run is launched again.
+    /// After what a container that may have run is launched again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub relaunch_on: Vec<String>,
+    pub relaunch_on: Vec<Relaunch>,
+    /// The number of fallbacks: the choices of a launch are 0, the profile's own `run_task`, and 1 to this.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub fallbacks: u8,
     /// What ends a submission.
     #[serde(default, skip_serializing_if = "CompleteOn::is_default")]
     pub complete_on: CompleteOn,
@@ -36,6 +42,7 @@ impl Default for Policy {
         Self {
             max_attempts: Attempt::FIRST.next().and_then(Attempt::next).unwrap_or(Attempt::FIRST),
             relaunch_on: Vec::new(),
+            fallbacks: 0,
             complete_on: CompleteOn::ContainerExit,
             launch_timeout: None,
             run_timeout: None,
@@ -43,10 +50,78 @@ impl Default for Policy {
     }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_zero(number: &u8) -> bool {
+    *number == 0
+}
+
 impl Policy {
     /// Whether it equals the default, so that the row can omit it.
     pub fn is_default(&self) -> bool {
         *self == Self::default()
+    }
+}
+
+/// A stop code after which a container that may have run is launched again. In JSON just the code where the rest is as by
+/// default.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(from = "RelaunchForm", into = "RelaunchForm")]
+pub struct Relaunch {
+    /// The task's `stopCode`.
+    pub stop_code: String,
+    /// The choice that the next attempt, and any after it, begins with; none leaves it as it is.
+    pub fallback: Option<u8>,
+    /// Whether the next attempt counts towards `max_attempts`; by default it does.
+    pub counts: bool,
+}
+
+impl From<&str> for Relaunch {
+    fn from(stop_code: &str) -> Self {
+        Self { stop_code: stop_code.to_owned(), fallback: None, counts: true }
+    }
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(untagged)]
+enum RelaunchForm {
+    Code(String),
+    Full(RelaunchFields),
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RelaunchFields {
+    stop_code: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    fallback: Option<u8>,
+    #[serde(default = "yes", rename = "counts_as_attempt", skip_serializing_if = "is_true")]
+    counts: bool,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_true(flag: &bool) -> bool {
+    *flag
+}
+
+impl From<RelaunchForm> for Relaunch {
+    fn from(form: RelaunchForm) -> Self {
+        match form {
+            RelaunchForm::Code(stop_code) => Self { stop_code, fallback: None, counts: true },
+            RelaunchForm::Full(RelaunchFields { stop_code, fallback, counts }) => Self { stop_code, fallback, counts },
+        }
+    }
+}
+
+impl From<Relaunch> for RelaunchForm {
+    fn from(Relaunch { stop_code, fallback, counts }: Relaunch) -> Self {
+        if fallback.is_none() && counts {
+            return Self::Code(stop_code);
+        }
+        Self::Full(RelaunchFields { stop_code, fallback, counts })
     }
 }
 
@@ -72,8 +147,25 @@ impl CompleteOn {
 const RELAUNCHABLE: [&str; 5] =
     ["SpotInterruption", "TerminationNotice", "InfrastructureHealth", "TaskFailedToStart", "ServiceSchedulerInitiated"];
 
-const FIELDS: [&str; 9] = [
+/// The most fallbacks of a profile.
+const FALLBACKS: usize = 8;
+
+/// The parameters that say on which capacity a task runs. ECS takes one of them.
+const CAPACITY: [&str; 2] = ["launchType", "capacityProviderStrategy"];
+
+/// How many of the choices are fallbacks: at most [`FALLBACKS`].
+fn fallbacks(choices: &[Map<String, Value>]) -> u8 {
+    u8::try_from(choices.len().saturating_sub(1)).unwrap_or(u8::MAX)
+}
+
+// ECS's limits on a tag, in characters (`Tag` in the ECS API Reference).
+const TAG_KEY: usize = 128;
+const TAG_VALUE: usize = 256;
+
+const FIELDS: [&str; 11] = [
     "run_task",
+    "fallbacks",
+    "tags_from_labels",
     "container_name",
     "allow_overrides",
     "max_attempts",
@@ -129,8 +221,10 @@ fn is_same_cluster(one: &str, other: &str) -> bool {
 /// A named launch configuration.
 #[derive(Clone, Debug)]
 pub struct Profile {
-    /// RunTask's parameters, `cluster` included.
-    run_task: Map<String, Value>,
+    /// RunTask's parameters, `cluster` included: the profile's own, and those of each fallback.
+    choices: Vec<Map<String, Value>>,
+    /// The labels that become tags of the task.
+    tags_from_labels: Vec<String>,
     allow_overrides: Vec<String>,
     clusters: Clusters,
     /// The container that runs the command.
@@ -150,6 +244,8 @@ pub struct Request {
     pub frozen: FrozenRequest,
     /// The cluster, by name or ARN.
     pub cluster: String,
+    /// What is retried, and how.
+    pub policy: Policy,
     /// The pool whose runners take the command; none if it is launched in a container of its own.
     pub pool: Option<PoolKey>,
 }
@@ -180,12 +276,17 @@ pub enum RequestError {
 }
 
 impl Profile {
-    /// The request that runs `command` with this profile and `overrides` merged over it.
+    /// The request that runs `command` with this profile and `overrides` merged over it, over its fallbacks too.
     ///
     /// # Errors
     /// If `overrides` is invalid, sets something that the profile does not allow, or names a cluster that the deployment
     /// does not have; if the request is too large for ECS, a pool or DynamoDB.
-    pub fn request(&self, command: &[String], overrides: &Map<String, Value>) -> Result<Request, RequestError> {
+    pub fn request(
+        &self,
+        command: &[String],
+        overrides: &Map<String, Value>,
+        labels: &BTreeMap<String, String>,
+    ) -> Result<Request, RequestError> {
         let problems = run_task::check(overrides);
         if !problems.is_empty() {
             return Err(RequestError::Malformed(problems));
@@ -194,36 +295,45 @@ impl Profile {
         if !refused.is_empty() {
             return Err(RequestError::NotAllowed(refused));
         }
-        let mut parameters = self.run_task.clone();
-        run_task::merge(&mut parameters, overrides);
-        run_task::set_command(&mut parameters, &self.container_name, command);
+        let mut choices = self.choices.clone();
+        if CAPACITY.iter().any(|name| overrides.contains_key(*name)) {
+            // The caller says what it is to run on.
+            choices.truncate(1);
+        }
+        for parameters in &mut choices {
+            run_task::merge(parameters, overrides);
+            run_task::set_command(parameters, &self.container_name, command);
+            run_task::add_tags(parameters, self.tags(labels));
+        }
         // A runner is launched already: it can do only what takes nothing but environment variables.
         let pool = self.pool.as_ref().filter(|_| run_task::is_environment_of(overrides, &self.container_name));
         let pool = pool.map(|(key, _)| key.clone());
-        let characters = run_task::overrides_characters(&parameters);
+        let characters = choices.iter().map(run_task::overrides_characters).max().unwrap_or_default();
         if pool.is_none() && characters > OVERRIDES_CHARACTERS {
             return Err(RequestError::TooLong(characters));
         }
-        let cluster = parameters.get("cluster").and_then(Value::as_str).unwrap_or(&self.cluster).to_owned();
+        let first = choices.first();
+        let cluster = first.and_then(|first| first.get("cluster")?.as_str()).unwrap_or(&self.cluster).to_owned();
         if !self.clusters.contains(&cluster) {
             return Err(RequestError::UnknownCluster(self.clusters.clone()));
         }
-        let bytes = parameters.get("overrides").map_or(0, |overrides| overrides.to_string().len());
+        let bytes = first.and_then(|first| first.get("overrides")).map_or(0, |overrides| overrides.to_string().len());
         if pool.is_some() && bytes > WORK_BYTES {
             return Err(RequestError::TooMuchWork(bytes));
         }
-        let frozen = FrozenRequest::freeze(&parameters);
+        let frozen = FrozenRequest::freeze(&choices);
         if frozen.bytes() > REQUEST_BYTES {
             return Err(RequestError::TooLarge(frozen.bytes()));
         }
-        Ok(Request { frozen, cluster, pool })
+        let policy = Policy { fallbacks: fallbacks(&choices), ..self.policy.clone() };
+        Ok(Request { frozen, cluster, policy, pool })
     }
 
     /// What the runners of its pool are launched with, and their key; none without a pool.
     pub fn spec(&self) -> Option<(PoolKey, Spec)> {
         let (key, pool) = self.pool.clone()?;
         let spec = Spec {
-            run_task: FrozenRequest::freeze(&self.run_task),
+            run_task: FrozenRequest::freeze(&self.choices),
             container_name: self.container_name.clone(),
             cluster: self.cluster.clone(),
             policy: self.policy.clone(),
@@ -232,9 +342,15 @@ impl Profile {
         Some((key, spec))
     }
 
-    /// Its task definition: family, family:revision, or ARN.
-    pub fn task_definition(&self) -> &str {
-        self.run_task.get("taskDefinition").and_then(Value::as_str).unwrap_or_default()
+    /// Its task definitions, those of its fallbacks included: family, family:revision, or ARN.
+    pub fn task_definitions(&self) -> BTreeSet<&str> {
+        self.choices.iter().filter_map(|choice| choice.get("taskDefinition")?.as_str()).collect()
+    }
+
+    /// The tags that a task gets from the labels of its submission.
+    fn tags<'a>(&'a self, labels: &'a BTreeMap<String, String>) -> impl Iterator<Item = (&'a str, String)> {
+        let known = self.tags_from_labels.iter().filter_map(|name| Some((name.as_str(), labels.get(name)?)));
+        known.map(|(name, value)| (name, tag_value(value)))
     }
 }
 
@@ -282,6 +398,12 @@ impl Profiles {
     }
 }
 
+/// A label as the value of a tag: what ECS does not take is replaced by `_`, and the rest cut off.
+fn tag_value(label: &str) -> String {
+    let is_taken = |character: char| character.is_alphanumeric() || " +-=._:/@".contains(character);
+    label.chars().take(TAG_VALUE).map(|character| if is_taken(character) { character } else { '_' }).collect()
+}
+
 /// Parses one profile, and collects its problems.
 struct Reader<'a> {
     profile: &'a str,
@@ -297,7 +419,8 @@ impl Reader<'_> {
         let Value::Object(mut fields) = value else {
             self.problems.push(format!("{}: must be an object", self.profile));
             return Profile {
-                run_task: Map::new(),
+                choices: Vec::new(),
+                tags_from_labels: Vec::new(),
                 allow_overrides: Vec::new(),
                 clusters: clusters.clone(),
                 container_name: String::new(),
@@ -316,20 +439,24 @@ impl Reader<'_> {
         let run_task = self.run_task(fields.remove("run_task"), clusters);
         let cluster = run_task.get("cluster").and_then(Value::as_str).unwrap_or_default().to_owned();
         let container_name = self.container_name(fields.remove("container_name"));
-        let pool = self.pool(fields.remove("pool"), &run_task, &container_name);
+        let choices = self.choices(run_task, fields.remove("fallbacks"));
+        let pool = self.pool(fields.remove("pool"), &choices, &container_name);
+        let fallbacks = fallbacks(&choices);
         let profile = Profile {
+            tags_from_labels: self.tags_from_labels(fields.remove("tags_from_labels"), &choices),
             allow_overrides: self.allow_overrides(fields.remove("allow_overrides"), &container_name),
             container_name,
             policy: Policy {
                 max_attempts: self.max_attempts(fields.remove("max_attempts")),
-                relaunch_on: self.relaunch_on(fields.remove("relaunch_on")),
+                relaunch_on: self.relaunch_on(fields.remove("relaunch_on"), fallbacks),
+                fallbacks,
                 complete_on: self.complete_on(fields.remove("complete_on")),
                 launch_timeout: self.seconds("launch_timeout", fields.remove("launch_timeout")),
                 run_timeout: self.seconds("run_timeout", fields.remove("run_timeout")),
             },
             clusters: clusters.clone(),
             cluster,
-            run_task,
+            choices,
             pool,
         };
         if profile.pool.is_some() && profile.policy.complete_on == CompleteOn::TaskStopped {
@@ -344,7 +471,7 @@ impl Reader<'_> {
     fn pool(
         &mut self,
         value: Option<Value>,
-        run_task: &Map<String, Value>,
+        choices: &[Map<String, Value>],
         container_name: &str,
     ) -> Option<(PoolKey, Pool)> {
         let pool: Pool = match serde_json::from_value(value?) {
@@ -357,7 +484,7 @@ impl Reader<'_> {
         pool.problems().into_iter().for_each(|problem| self.note("pool", problem));
         // A name that is not valid is noted elsewhere.
         let profile = ProfileName::try_from(self.profile.to_owned()).ok()?;
-        Some((PoolKey::of(&profile, run_task, container_name, &pool), pool))
+        Some((PoolKey::of(&profile, choices, container_name, &pool), pool))
     }
 
     fn run_task(&mut self, value: Option<Value>, clusters: &Clusters) -> Map<String, Value> {
@@ -377,6 +504,74 @@ impl Reader<'_> {
             self.note("run_task.cluster", problem);
         }
         run_task
+    }
+
+    /// What a launch may ask for: `run_task`, and the same with each fallback merged over it.
+    fn choices(&mut self, run_task: Map<String, Value>, fallbacks: Option<Value>) -> Vec<Map<String, Value>> {
+        let patches = match fallbacks.map(serde_json::from_value::<Vec<Map<String, Value>>>) {
+            None => Vec::new(),
+            Some(Ok(patches)) if (1..=FALLBACKS).contains(&patches.len()) => patches,
+            Some(_) => {
+                let example = "[{\"capacityProviderStrategy\": [{\"capacityProvider\": \"FARGATE\"}]}]";
+                self.note(
+                    "fallbacks",
+                    format_args!(
+                        "must be a list of 1 to {FALLBACKS} objects of RunTask's parameters, such as {example}"
+                    ),
+                );
+                Vec::new()
+            }
+        };
+        let mut choices = vec![run_task];
+        for (index, patch) in patches.iter().enumerate() {
+            let field = format!("fallbacks[{index}]");
+            for problem in run_task::check(&run_task::without_nulls(patch)) {
+                self.note(&field, problem);
+            }
+            for name in ["cluster", "tags"].into_iter().filter(|name| patch.contains_key(*name)) {
+                self.note(&field, format_args!("{name}: is that of run_task for every fallback; leave it out"));
+            }
+            let mut choice = choices.first().cloned().unwrap_or_default();
+            run_task::merge(&mut choice, patch);
+            if CAPACITY.iter().all(|name| choice.contains_key(*name)) {
+                self.note(
+                    &field,
+                    "has launchType and capacityProviderStrategy, of which ECS takes one; remove the other by null",
+                );
+            }
+            if choice.get("taskDefinition").is_none() {
+                self.note(&field, "taskDefinition: must not be removed");
+            }
+            if choices.contains(&choice) {
+                self.note(&field, "asks for the same as run_task or an earlier fallback");
+            }
+            choices.push(choice);
+        }
+        choices
+    }
+
+    fn tags_from_labels(&mut self, value: Option<Value>, choices: &[Map<String, Value>]) -> Vec<String> {
+        let names = self.texts("tags_from_labels", value);
+        let of_profile = choices.first().and_then(|first| first.get("tags")?.as_array()).map_or(0, Vec::len);
+        if names.len() + of_profile > TAGS_OF_A_TASK {
+            self.note(
+                "tags_from_labels",
+                format_args!("with those of run_task, a task has at most {TAGS_OF_A_TASK} tags"),
+            );
+        }
+        for name in &names {
+            let is_key = (1..=TAG_KEY).contains(&name.chars().count()) && *name == tag_value(name);
+            if !is_key || name.to_ascii_lowercase().starts_with("aws:") {
+                self.note(
+                    "tags_from_labels",
+                    format_args!(
+                        "{name:?} is no key of a tag: 1 to {TAG_KEY} letters, digits, spaces or + - = . _ : / @, not \
+                         beginning with aws:"
+                    ),
+                );
+            }
+        }
+        names
     }
 
     fn container_name(&mut self, value: Option<Value>) -> String {
@@ -433,15 +628,40 @@ impl Reader<'_> {
         }
     }
 
-    fn relaunch_on(&mut self, value: Option<Value>) -> Vec<String> {
-        let codes = self.texts("relaunch_on", value);
-        for code in codes.iter().filter(|code| !RELAUNCHABLE.contains(&code.as_str())) {
-            self.note(
-                "relaunch_on",
-                format_args!("{code:?} is not a stop code to relaunch on; known: {}", RELAUNCHABLE.join(", ")),
-            );
+    fn relaunch_on(&mut self, value: Option<Value>, fallbacks: u8) -> Vec<Relaunch> {
+        let relaunches = match value.map(serde_json::from_value::<Vec<Relaunch>>) {
+            None => Vec::new(),
+            Some(Ok(relaunches)) => relaunches,
+            Some(Err(_)) => {
+                self.note(
+                    "relaunch_on",
+                    "must be a list of stop codes, or of objects such as {\"stop_code\": \"SpotInterruption\", \
+                     \"fallback\": 1, \"counts_as_attempt\": false}",
+                );
+                Vec::new()
+            }
+        };
+        for Relaunch { stop_code, fallback, .. } in &relaunches {
+            if !RELAUNCHABLE.contains(&stop_code.as_str()) {
+                self.note(
+                    "relaunch_on",
+                    format_args!("{stop_code:?} is not a stop code to relaunch on; known: {}", RELAUNCHABLE.join(", ")),
+                );
+            }
+            if let Some(fallback) = fallback.filter(|fallback| *fallback > fallbacks) {
+                self.note(
+                    "relaunch_on",
+                    format_args!(
+                        "fallback {fallback} is none of the {fallbacks} fallbacks; 1 is the first, 0 run_task itself"
+                    ),
+                );
+            }
         }
-        codes
+        let codes: BTreeSet<_> = relaunches.iter().map(|relaunch| &relaunch.stop_code).collect();
+        if codes.len() < relaunches.len() {
+            self.note("relaunch_on", "names a stop code twice");
+        }
+        relaunches
     }
 
     fn complete_on(&mut self, value: Option<Value>) -> CompleteOn {
@@ -512,7 +732,7 @@ mod tests {
     }
 
     fn request(allow: &[&str], overrides: Value) -> Result<Request, RequestError> {
-        profile(allow).request(&["true".to_owned()], overrides.as_object().unwrap())
+        profile(allow).request(&["true".to_owned()], overrides.as_object().unwrap(), &BTreeMap::new())
     }
 
     #[test]
@@ -547,6 +767,143 @@ mod tests {
         assert!(request(&["overrides.containerOverrides[log].cpu"], overrides).is_err());
     }
 
+    /// A profile on Spot with these fallbacks and further fields.
+    fn falling_back(fallbacks: Value, more: Value) -> Result<Profile, Vec<String>> {
+        let spot = json!([{"capacityProvider": "FARGATE_SPOT"}]);
+        let mut profile = json!({
+            "run_task": {"taskDefinition": "etl", "capacityProviderStrategy": spot}, "container_name": "main",
+            "fallbacks": fallbacks, "allow_overrides": ["*"]
+        });
+        profile.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        parse(json!({"default": profile})).map(|all| all.get(&ProfileName::default_profile()).unwrap().clone())
+    }
+
+    fn body(request: &Request, choice: u8) -> Value {
+        let started_by = crate::StartedBy::parse("prod/a/1").unwrap();
+        serde_json::from_str(&request.frozen.body(&started_by, choice).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn each_choice_is_a_request_of_its_own_with_the_same_command_and_overrides() {
+        let fallbacks = json!([
+            {"capacityProviderStrategy": [{"capacityProvider": "FARGATE"}]},
+            {"capacityProviderStrategy": null, "launchType": "EC2", "taskDefinition": "etl-ec2"},
+        ]);
+        let profile = falling_back(fallbacks, json!({})).unwrap();
+        let overrides = json!({"overrides": {"cpu": "512"}});
+        let request = profile.request(&["true".to_owned()], overrides.as_object().unwrap(), &BTreeMap::new()).unwrap();
+        assert_eq!(request.policy.fallbacks, 2);
+        let bodies: Vec<_> = (0..=2).map(|choice| body(&request, choice)).collect();
+        let tokens: BTreeSet<_> = bodies.iter().map(|body| body["clientToken"].as_str().unwrap()).collect();
+        assert_eq!(tokens.len(), 3);
+        for body in &bodies {
+            assert_eq!((&body["startedBy"], &body["overrides"]["cpu"]), (&"prod/a/1".into(), &"512".into()));
+            assert_eq!(body["overrides"]["containerOverrides"], json!([{"name": "main", "command": ["true"]}]));
+        }
+        assert_eq!(bodies[1]["capacityProviderStrategy"][0]["capacityProvider"], "FARGATE");
+        assert_eq!((&bodies[2]["launchType"], &bodies[2]["taskDefinition"]), (&"EC2".into(), &"etl-ec2".into()));
+        assert!(bodies[2].get("capacityProviderStrategy").is_none());
+        assert!(request.frozen.body(&crate::StartedBy::parse("prod/a/1").unwrap(), 3).is_err());
+        assert_eq!(profile.task_definitions().into_iter().collect::<Vec<_>>(), ["etl", "etl-ec2"]);
+    }
+
+    #[test]
+    fn a_caller_who_says_what_it_runs_on_gets_no_fallback() {
+        let profile =
+            falling_back(json!([{"capacityProviderStrategy": null, "launchType": "EC2"}]), json!({})).unwrap();
+        let overrides = json!({"capacityProviderStrategy": [{"capacityProvider": "big"}]});
+        let request = profile.request(&["true".to_owned()], overrides.as_object().unwrap(), &BTreeMap::new()).unwrap();
+        assert_eq!(request.policy.fallbacks, 0);
+        assert_eq!(body(&request, 0)["capacityProviderStrategy"][0]["capacityProvider"], "big");
+    }
+
+    #[test]
+    fn fallbacks_that_cannot_be_are_refused_with_the_reason() {
+        for (fallbacks, more, expected) in [
+            (json!([]), json!({}), "default.fallbacks: must be a list of 1 to 8 objects"),
+            (
+                json!([{"launchType": "EC2"}]),
+                json!({}),
+                "default.fallbacks[0]: has launchType and capacityProviderStrategy",
+            ),
+            (json!([{"cluster": "big"}]), json!({}), "default.fallbacks[0]: cluster: is that of run_task"),
+            (
+                json!([{"cpu": "1"}]),
+                json!({}),
+                "default.fallbacks[0]: cpu: is not a parameter here; RunTask has overrides",
+            ),
+            (json!([{"taskDefinition": null}]), json!({}), "default.fallbacks[0]: taskDefinition: must not be removed"),
+            (
+                json!([{"capacityProviderStrategy": [{"capacityProvider": "FARGATE_SPOT"}]}]),
+                json!({}),
+                "default.fallbacks[0]: asks for the same as run_task or an earlier fallback",
+            ),
+            (
+                json!([{"platformVersion": "LATEST"}]),
+                json!({"relaunch_on": [{"stop_code": "SpotInterruption", "fallback": 2}]}),
+                "default.relaunch_on: fallback 2 is none of the 1 fallbacks",
+            ),
+            (
+                json!([{"platformVersion": "LATEST"}]),
+                json!({"relaunch_on": ["SpotInterruption", {"stop_code": "SpotInterruption"}]}),
+                "default.relaunch_on: names a stop code twice",
+            ),
+            (
+                json!([{"platformVersion": "LATEST"}]),
+                json!({"relaunch_on": [{"stop_code": "SpotInterruption", "counts": 1}]}),
+                "default.relaunch_on: must be a list of stop codes, or of objects",
+            ),
+        ] {
+            let problems = falling_back(fallbacks, more).unwrap_err();
+            assert!(problems.iter().any(|problem| problem.starts_with(expected)), "{expected}: {problems:?}");
+        }
+    }
+
+    #[test]
+    fn a_relaunch_is_as_short_in_a_row_as_in_a_profile() {
+        let full = json!({"stop_code": "SpotInterruption", "fallback": 1, "counts_as_attempt": false});
+        for text in [json!("SpotInterruption"), full] {
+            let relaunch: Relaunch = serde_json::from_value(text.clone()).unwrap();
+            assert_eq!(serde_json::to_value(relaunch).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn labels_become_tags_that_ecs_takes() {
+        let tags = json!([{"key": "team", "value": "data"}, {"key": "dag_id", "value": "the profile's own"}]);
+        let run_task = json!({"taskDefinition": "etl", "tags": tags});
+        let profile = json!({"run_task": run_task, "container_name": "main",
+                             "tags_from_labels": ["dag_id", "task_id", "run_id"]});
+        let all = parse(json!({"default": profile})).unwrap();
+        let labels = BTreeMap::from([
+            ("dag_id".to_owned(), "etl".to_owned()),
+            ("task_id".to_owned(), format!("load[{}]", "ä".repeat(300))),
+            ("other".to_owned(), "x".to_owned()),
+        ]);
+        let profile = all.get(&ProfileName::default_profile()).unwrap();
+        let request = profile.request(&["true".to_owned()], &Map::new(), &labels).unwrap();
+        let cut = format!("load_{}", "ä".repeat(251));
+        assert_eq!(
+            body(&request, 0)["tags"],
+            json!([{"key": "team", "value": "data"}, {"key": "dag_id", "value": "the profile's own"}, {"key": "task_id", "value": cut}])
+        );
+    }
+
+    #[test]
+    fn tags_that_ecs_would_refuse_are_refused_at_start() {
+        for (names, expected) in [
+            (json!(["aws:dag"]), "is no key of a tag"),
+            (json!(["da[g]"]), "is no key of a tag"),
+            (json!([""]), "is no key of a tag"),
+            (json!((0..51).map(|n| format!("l{n}")).collect::<Vec<_>>()), "a task has at most 50 tags"),
+        ] {
+            let profile =
+                json!({"run_task": {"taskDefinition": "x"}, "container_name": "main", "tags_from_labels": names});
+            let problems = parse(json!({"default": profile})).unwrap_err();
+            assert!(problems.iter().any(|problem| problem.contains(expected)), "{expected}: {problems:?}");
+        }
+    }
+
     fn pooled(pool: Value, more: Value) -> Result<Profile, Vec<String>> {
         let mut profile = json!({"run_task": {"taskDefinition": "etl"}, "container_name": "main", "pool": pool,
                                  "allow_overrides": ["overrides.cpu", "overrides.containerOverrides"]});
@@ -557,8 +914,9 @@ mod tests {
     #[test]
     fn only_what_sets_nothing_but_environment_is_taken_by_a_runner() {
         let profile = pooled(json!({"max": 10}), json!({})).unwrap();
-        let pool =
-            |overrides: Value| profile.request(&["true".to_owned()], overrides.as_object().unwrap()).unwrap().pool;
+        let pool = |overrides: Value| {
+            profile.request(&["true".to_owned()], overrides.as_object().unwrap(), &BTreeMap::new()).unwrap().pool
+        };
         let environment = json!([{"name": "A", "value": "1"}]);
         let container = |entry: Value| json!({"overrides": {"containerOverrides": [entry]}});
         assert!(pool(json!({})).is_some());
@@ -570,7 +928,7 @@ mod tests {
     #[test]
     fn a_pool_accepts_longer_commands_than_ecs() {
         let profile = pooled(json!({"max": 10}), json!({})).unwrap();
-        let request = |n: usize| profile.request(&["x".repeat(n)], &Map::new());
+        let request = |n: usize| profile.request(&["x".repeat(n)], &Map::new(), &BTreeMap::new());
         assert!(request(60_000).unwrap().pool.is_some());
         let error = request(70_000).unwrap_err();
         assert!(error.to_string().contains("a pool accepts at most 65536"), "{error}");
@@ -602,7 +960,7 @@ mod tests {
         let (now, rules) = (crate::decide::tests::now(), crate::decide::tests::rules());
         let work = crate::pool::WorkAddress::Url("https://work".into());
         let record = spec.runner((id, key, ProfileName::default_profile()), "secret", &work, now, &rules).unwrap();
-        let body = record.request.as_ref().unwrap().body(&record.started_by(&rules)).unwrap();
+        let body = record.request.as_ref().unwrap().body(&record.started_by(&rules), 0).unwrap();
         let body: Value = serde_json::from_str(&body).unwrap();
         let container = &body["overrides"]["containerOverrides"][0];
         assert_eq!(container["command"], json!(["ecs-bridge-runner"]));
@@ -620,7 +978,7 @@ mod tests {
 
     #[test]
     fn one_character_more_than_ecs_accepts_is_refused_with_the_numbers() {
-        let length = |n: usize| profile(&[]).request(&["x".repeat(n)], &Map::new());
+        let length = |n: usize| profile(&[]).request(&["x".repeat(n)], &Map::new(), &BTreeMap::new());
         let frame = r#"{"containerOverrides":[{"command":[""],"name":"main"}]}"#.len();
         assert!(length(OVERRIDES_CHARACTERS - frame).is_ok());
         let error = length(OVERRIDES_CHARACTERS - frame + 1).unwrap_err();

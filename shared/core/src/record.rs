@@ -1,6 +1,6 @@
 //! The record of a submission: one row of the table, attribute by attribute.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -10,7 +10,7 @@ use crate::{
     id::{Attempt, ProfileName, StartedBy, SubmissionId},
     pool::{PoolKey, Pooled, Process, Runner},
     priority::Priority,
-    profile::Policy,
+    profile::{Policy, Relaunch},
     rules::{Rules, Timers},
     run_task::FrozenRequest,
     state::State,
@@ -108,6 +108,18 @@ pub struct Record {
     /// The task's `desiredStatus`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub desired_status: Option<String>,
+    /// The capacity provider of the task, or else its launch type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runs_on: Option<String>,
+    /// CPU units of the task; 1,024 are a vCPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<u32>,
+    /// Memory of the task in MiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u32>,
+    /// What the end of the container suggests, and does not prove.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<Hint>,
     /// The named container's exit code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
@@ -133,7 +145,19 @@ pub struct Record {
     /// When the last of them was claimed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_call_at: Option<Timestamp>,
-    /// How many refusals for now this attempt met.
+    /// By which choice the current attempt is launched: 0 is the profile's own `run_task`, n its n-th fallback.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub fallback: u8,
+    /// The first choice of this attempt, where a relaunch has passed over those before.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub first_choice: u8,
+    /// How many of the attempts do not count towards `max_attempts`.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub uncounted: u8,
+    /// ECS has said that the task is over, is asked again, and the next attempt waits for that.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub asked_again: bool,
+    /// How many refusals for now this attempt met, each of them after the last choice.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub refusals: u32,
     /// Since when ECS has denied access to RunTask.
@@ -212,6 +236,14 @@ pub struct Record {
     /// When it became terminal; set by that write.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changed_at: Option<Timestamp>,
+}
+
+/// What the end of a container suggests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Hint {
+    /// It ran out of memory: ECS says `OutOfMemoryError`, or it was killed and nothing tells by whom.
+    OutOfMemory,
 }
 
 /// That a submission is to be stopped, and for what.
@@ -298,6 +330,9 @@ pub struct Submission {
 pub struct Call {
     /// The attempt that it is for.
     pub attempt: Attempt,
+    /// By which choice: 0 is the profile's own `run_task`, n its n-th fallback.
+    #[serde(default)]
+    pub choice: u8,
     /// When the first call of this launch was claimed; with `nth` it identifies the call.
     pub since: Timestamp,
     /// The first, second, … call of this launch.
@@ -335,34 +370,55 @@ impl Record {
         record
     }
 
-    /// The record of a new submission, with its first RunTask call claimed by the same write; no call where its
-    /// deadline has passed.
+    /// Claims the first RunTask call of a new submission in the write that creates its record, by one of its
+    /// [`choices`](Self::choices); no call where its deadline has passed, or a runner takes it.
     ///
     /// Its timer is set for the first check of the task already, so that the launch need not move it; with a launch
     /// deadline before that, for the last moment at which an unanswered call can be repeated. Should RunTask never be
     /// called, reconcile finds the expired lease then, or as soon as the caller submits again.
+    pub fn launch(&mut self, choice: u8, now: Timestamp, rules: &Rules) -> Option<Call> {
+        if self.state != State::Queued || self.pooled.is_some() {
+            return None;
+        }
+        self.fallback = choice;
+        let call = self.claim(now, rules);
+        let Timers { first_check, lease, send_within, .. } = rules.timers;
+        let repeatable = self.launch_deadline.map(|deadline| deadline.minus(send_within).max(now.plus(lease)));
+        let first_check = now.plus(first_check);
+        self.check_at = Some(repeatable.map_or(first_check, |at| at.min(first_check)));
+        // Where its launch leaves it: to move a row of an index costs two writes.
+        self.due = Some(shard(&self.submission_id));
+        Some(call)
+    }
+
+    /// The record of a new submission that is launched by its profile's own choice: see [`launch`](Self::launch).
     pub fn launching(submission: Submission, now: Timestamp, rules: &Rules) -> (Self, Option<Call>) {
         let mut record = Self::queued(submission, now, rules);
-        let is_launched = record.state == State::Queued && record.pooled.is_none();
-        let call = is_launched.then(|| record.claim(now, rules));
-        if call.is_some() {
-            let Timers { first_check, lease, send_within, .. } = rules.timers;
-            let repeatable = record.launch_deadline.map(|deadline| deadline.minus(send_within).max(now.plus(lease)));
-            let first_check = now.plus(first_check);
-            record.check_at = Some(repeatable.map_or(first_check, |at| at.min(first_check)));
-            // Where its launch leaves it: to move a row of an index costs two writes.
-            record.due = Some(shard(&record.submission_id));
-        }
+        let call = record.launch(0, now, rules);
         (record, call)
     }
 
     /// The record of a new submission whose profile has no capacity: `queued`, to be launched when that comes back.
     pub fn waiting(submission: Submission, now: Timestamp, rules: &Rules) -> Self {
         let mut record = Self::queued(submission, now, rules);
-        if record.state == State::Queued {
-            record.wait_for_capacity(now, rules);
-        }
+        record.wait_for_capacity(now, rules);
         record
+    }
+
+    /// By what its current attempt may be launched.
+    pub fn choices(&self) -> RangeInclusive<u8> {
+        self.first_choice.min(self.policy.fallbacks)..=self.policy.fallbacks
+    }
+
+    /// Whether another attempt would count towards `max_attempts`, and is one of them.
+    pub(crate) fn has_attempts_left(&self) -> bool {
+        self.attempt.get() - self.uncounted.min(self.attempt.get()) < self.policy.max_attempts.get()
+    }
+
+    /// After what of `relaunch_on` another attempt is left.
+    pub(crate) fn relaunches(&self) -> impl Iterator<Item = &Relaunch> {
+        let has_attempts_left = self.has_attempts_left();
+        self.policy.relaunch_on.iter().filter(move |relaunch| has_attempts_left || !relaunch.counts)
     }
 
     /// Makes it `launching` and claims its next RunTask call.
@@ -372,7 +428,7 @@ impl Record {
         self.launch_calls += 1;
         self.last_call_at = Some(now);
         self.check_at = Some(now.plus(rules.timers.lease));
-        Call { attempt: self.attempt, since, nth: self.launch_calls, claimed_at: now }
+        Call { attempt: self.attempt, choice: self.fallback, since, nth: self.launch_calls, claimed_at: now }
     }
 
     /// The record of a new runner, to be launched under the submission's request. It is launched once, and never again.
@@ -415,6 +471,10 @@ impl Record {
             ecs_version: None,
             last_status: None,
             desired_status: None,
+            runs_on: None,
+            cpu: None,
+            memory: None,
+            hint: None,
             exit_code: None,
             stop_code: None,
             stopped_reason: None,
@@ -423,6 +483,10 @@ impl Record {
             unanswered_since: None,
             launch_calls: 0,
             last_call_at: None,
+            fallback: 0,
+            first_choice: 0,
+            uncounted: 0,
+            asked_again: false,
             refusals: 0,
             denied_since: None,
             untold_since: None,
@@ -538,8 +602,11 @@ impl Record {
         self.request.as_ref().map_or_else(|| text.to_owned(), |request| request.redact(text))
     }
 
-    /// Lets it wait for capacity until its deadline, or for so long that a look at it costs next to nothing.
-    pub(crate) fn wait_for_capacity(&mut self, now: Timestamp, rules: &Rules) {
+    /// Lets what is queued wait for capacity until its deadline, or for so long that a look at it costs next to nothing.
+    pub fn wait_for_capacity(&mut self, now: Timestamp, rules: &Rules) {
+        if self.state != State::Queued {
+            return;
+        }
         // What waits for a runner is launched by none of these, and a runner is launched only while something waits.
         let (Some(profile), None, None) = (&self.profile, &self.pooled, &self.runner) else { return };
         let expires = self.launch_deadline.map(|deadline| deadline.plus(Duration::from_millis(1)));
@@ -575,7 +642,9 @@ impl Record {
             State::Queued if self.pooled.is_some() => shard(&self.submission_id),
             State::Queued if self.runner.is_some() => RUNNERS.to_owned(),
             // What was refused, and the next attempt, would wait behind the head starts of new submissions.
-            State::Queued if self.refusals > 0 || self.attempt != Attempt::FIRST => REPEAT.to_owned(),
+            State::Queued if self.refusals > 0 || self.fallback > 0 || self.attempt != Attempt::FIRST => {
+                REPEAT.to_owned()
+            }
             State::Queued => QUEUE.to_owned(),
             State::Launching if self.may_repeat(check_at.max(now), rules) => REPEAT.to_owned(),
             State::Launching | State::Launched | State::Running => shard(&self.submission_id),
@@ -587,9 +656,8 @@ impl Record {
 
     /// Whether what was seen can still lead to another attempt, so that the request must be kept.
     pub(crate) fn may_relaunch(&self) -> bool {
-        self.attempt < self.policy.max_attempts
-            && self.stop_requested.is_none()
-            && !(self.seen_running && self.policy.relaunch_on.is_empty())
+        let has_another = self.attempt.next().is_some() && self.stop_requested.is_none();
+        has_another && (self.relaunches().next().is_some() || self.has_attempts_left() && !self.seen_running)
     }
 
     /// Cuts its texts, the longest first, until the row without its request fits into [`RECORD_BYTES`].
@@ -625,7 +693,10 @@ impl Record {
 
     /// The record as the API shows it: without the request, and without what only the bridge needs.
     pub fn public(&self) -> Value {
-        const PRIVATE: [&str; 11] = [
+        const PRIVATE: [&str; 14] = [
+            "first_choice",
+            "uncounted",
+            "asked_again",
             "request",
             "content_hash",
             "rev",
@@ -684,6 +755,11 @@ fn bytes_of(value: &Value) -> usize {
             3 + members.iter().map(|(name, value)| 1 + name.len() + bytes_of(value)).sum::<usize>()
         }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_first(number: &u8) -> bool {
+    *number == 0
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]

@@ -12,7 +12,7 @@ use std::{
 
 use flate2::{Compression, read::DeflateDecoder, write::DeflateEncoder};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value, json, value::RawValue};
 
 use crate::id::StartedBy;
 
@@ -21,6 +21,9 @@ pub const OVERRIDES_CHARACTERS: usize = 8192;
 
 /// The limit on a frozen request, in bytes: DynamoDB's 400 KB for an item less 16 KB for the rest of the record.
 pub const REQUEST_BYTES: usize = 384 * 1024;
+
+/// ECS's limit on the tags of a task (`tags` of RunTask in the ECS API Reference).
+pub(crate) const TAGS_OF_A_TASK: usize = 50;
 
 /// The RunTask parameters that the bridge sets itself.
 pub const OURS: [&str; 3] = ["count", "startedBy", "clientToken"];
@@ -317,7 +320,7 @@ fn join(path: &str, name: &str) -> String {
 }
 
 /// Merges `over` into `base`: objects member by member, container overrides by the container's name. Everything else is
-/// replaced.
+/// replaced, and what is null removed.
 pub fn merge(base: &mut Map<String, Value>, over: &Map<String, Value>) {
     merge_at(base, over, "");
 }
@@ -326,6 +329,7 @@ fn merge_at(base: &mut Map<String, Value>, over: &Map<String, Value>, path: &str
     for (name, value) in over {
         let path = join(path, name);
         match (base.get_mut(name), value) {
+            (_, Value::Null) => drop(base.remove(name)),
             (Some(Value::Object(base)), Value::Object(over)) => merge_at(base, over, &path),
             (Some(Value::Array(base)), Value::Array(over)) if path == CONTAINER_OVERRIDES => {
                 over.iter().for_each(|entry| merge_container(base, entry, &path));
@@ -344,11 +348,40 @@ fn merge_container(entries: &mut Vec<Value>, over: &Value, path: &str) {
     }
 }
 
+/// `patch` without the members that are null, which remove a parameter.
+pub(crate) fn without_nulls(patch: &Map<String, Value>) -> Map<String, Value> {
+    let kept = patch.iter().filter(|(_, value)| !value.is_null());
+    let kept = kept.map(|(name, value)| {
+        let value = match value {
+            Value::Object(members) => Value::Object(without_nulls(members)),
+            _ => value.clone(),
+        };
+        (name.clone(), value)
+    });
+    kept.collect()
+}
+
 /// Sets the command of the container `name`.
 pub fn set_command(parameters: &mut Map<String, Value>, name: &str, command: &[String]) {
     let entry = json!({"overrides": {"containerOverrides": [{"name": name, "command": command}]}});
     if let Value::Object(over) = entry {
         merge(parameters, &over);
+    }
+}
+
+/// Adds tags, but for those whose keys are there.
+pub(crate) fn add_tags<'a>(parameters: &mut Map<String, Value>, tags: impl Iterator<Item = (&'a str, String)>) {
+    let mut tags = tags.peekable();
+    if tags.peek().is_none() {
+        return;
+    }
+    let present = parameters.entry("tags").or_insert_with(|| Value::Array(Vec::new()));
+    if let Value::Array(present) = present {
+        for (key, value) in tags {
+            if present.len() < TAGS_OF_A_TASK && present.iter().all(|tag| tag["key"] != key) {
+                present.push(json!({"key": key, "value": value}));
+            }
+        }
     }
 }
 
@@ -401,17 +434,22 @@ pub struct Variable {
     pub value: String,
 }
 
-/// A merged request as the table stores it: deflated JSON, without the parameters that depend on the attempt.
+/// A merged request as the table stores it: deflated JSON, without the parameters that depend on the attempt. One object,
+/// or a list of them: the profile's own choice, and its fallbacks.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct FrozenRequest(#[serde(with = "serde_bytes")] Vec<u8>);
 
 impl FrozenRequest {
-    /// Freezes a request.
-    pub fn freeze(parameters: &Map<String, Value>) -> Self {
+    /// Freezes a request, or the requests of several choices.
+    pub fn freeze(choices: &[Map<String, Value>]) -> Self {
         let mut encoder = DeflateEncoder::new(Vec::new(), Compression::best());
+        let written = match choices {
+            [only] => serde_json::to_writer(&mut encoder, only),
+            _ => serde_json::to_writer(&mut encoder, choices),
+        };
         // Writing to memory does not fail. If it did, `body` would return the error.
-        let bytes = serde_json::to_writer(&mut encoder, parameters).ok().and_then(|()| {
+        let bytes = written.ok().and_then(|()| {
             encoder.flush().ok()?;
             encoder.finish().ok()
         });
@@ -429,10 +467,26 @@ impl FrozenRequest {
         Ok(request)
     }
 
-    /// [`redact`] for a text of ECS about a task of this request.
+    /// The requests of all choices.
+    fn choices(&self) -> io::Result<Vec<Map<String, Value>>> {
+        let json = self.json()?;
+        Ok(if json.starts_with('[') { serde_json::from_str(&json)? } else { vec![serde_json::from_str(&json)?] })
+    }
+
+    /// The request of one choice, as JSON.
+    fn choice(&self, choice: u8) -> io::Result<String> {
+        let json = self.json()?;
+        if !json.starts_with('[') {
+            return if choice == 0 { Ok(json) } else { Err(io::ErrorKind::InvalidData.into()) };
+        }
+        let choices: Vec<&RawValue> = serde_json::from_str(&json)?;
+        Ok(choices.get(usize::from(choice)).ok_or(io::ErrorKind::InvalidData)?.get().to_owned())
+    }
+
+    /// [`redact`] for a text of ECS about a task of one of these requests.
     pub(crate) fn redact(&self, text: &str) -> String {
         // Bytes that are not a request have launched no task.
-        redact(text, &self.json().unwrap_or_default())
+        redact_requests(text, &self.choices().unwrap_or_default())
     }
 
     /// What a runner needs of it: the command and the environment of the container `name`.
@@ -440,33 +494,36 @@ impl FrozenRequest {
     /// # Errors
     /// If the stored bytes are not a request with a command for that container.
     pub fn work(&self, name: &str) -> io::Result<Work> {
-        let mut request: Value = serde_json::from_str(&self.json()?)?;
+        let mut request: Value = serde_json::from_str(&self.choice(0)?)?;
         let containers = request.pointer_mut("/overrides/containerOverrides").and_then(Value::as_array_mut);
         let container = containers.into_iter().flatten().find(|entry| entry["name"] == name);
         Ok(serde_json::from_value(container.ok_or(io::ErrorKind::InvalidData)?.take())?)
     }
 
-    /// The request with another command and further variables for the container `name`.
+    /// The requests with another command and further variables for the container `name`.
     ///
     /// # Errors
     /// If the stored bytes are not a request.
     pub(crate) fn for_runner(&self, name: &str, command: &[String], variables: &[(&str, &str)]) -> io::Result<Self> {
-        let mut parameters: Map<String, Value> = serde_json::from_str(&self.json()?)?;
-        set_command(&mut parameters, name, command);
-        add_environment(&mut parameters, name, variables);
-        Ok(Self::freeze(&parameters))
+        let mut choices = self.choices()?;
+        for parameters in &mut choices {
+            set_command(parameters, name, command);
+            add_environment(parameters, name, variables);
+        }
+        Ok(Self::freeze(&choices))
     }
 
-    /// The body of the RunTask call for one attempt.
+    /// The body of the RunTask call for one attempt, by one choice.
     ///
     /// # Errors
-    /// If the stored bytes are not a request.
-    pub fn body(&self, started_by: &StartedBy) -> io::Result<String> {
-        let request = self.json()?;
+    /// If the stored bytes are not a request, or do not hold that choice.
+    pub fn body(&self, started_by: &StartedBy, choice: u8) -> io::Result<String> {
+        let request = self.choice(choice)?;
         let rest = request.strip_prefix('{').ok_or(io::ErrorKind::InvalidData)?;
         let comma = if rest == "}" { "" } else { "," };
         // Neither of the two holds a character that JSON would escape.
-        Ok(format!(r#"{{"startedBy":"{started_by}","clientToken":"{}"{comma}{rest}"#, started_by.client_token()))
+        let token = started_by.client_token(choice);
+        Ok(format!(r#"{{"startedBy":"{started_by}","clientToken":"{token}"{comma}{rest}"#))
     }
 }
 
@@ -481,8 +538,12 @@ const REDACTED: &str = "[redacted]";
 /// Replaces every run of 6 or more characters that occurs in an argument of a command or in the value of a variable,
 /// whether whole, cut off, wrapped by white space, or escaped as in JSON, once or twice. Linear in both lengths.
 pub fn redact(message: &str, body: &str) -> String {
-    let request: Value = serde_json::from_str(body).unwrap_or_default();
-    let containers = request.pointer("/overrides/containerOverrides").and_then(Value::as_array).into_iter().flatten();
+    redact_requests(message, &[serde_json::from_str(body).unwrap_or_default()])
+}
+
+fn redact_requests(message: &str, requests: &[Map<String, Value>]) -> String {
+    let overrides = requests.iter().filter_map(|request| request.get("overrides")?.get("containerOverrides"));
+    let containers = overrides.filter_map(Value::as_array).flatten();
     let secrets = containers.flat_map(|container| {
         let list = |name| container.get(name).and_then(Value::as_array).into_iter().flatten();
         let values = list("environment").filter_map(|variable| variable.get("value"));
@@ -712,8 +773,9 @@ mod tests {
     fn a_frozen_request_comes_back_with_its_attempts_names() {
         let parameters = object(json!({"cluster": "nightly", "taskDefinition": "etl:7"}));
         let started_by = StartedBy::parse("prod/a/2").unwrap();
-        let body: Value = serde_json::from_str(&FrozenRequest::freeze(&parameters).body(&started_by).unwrap()).unwrap();
-        let token = started_by.client_token();
+        let body: Value =
+            serde_json::from_str(&FrozenRequest::freeze(&[parameters]).body(&started_by, 0).unwrap()).unwrap();
+        let token = started_by.client_token(0);
         assert_eq!(
             body,
             json!({"startedBy": "prod/a/2", "clientToken": token, "cluster": "nightly", "taskDefinition": "etl:7"})
@@ -766,6 +828,6 @@ mod tests {
 
     #[test]
     fn bytes_that_are_no_request_are_an_error() {
-        assert!(FrozenRequest(b"not deflated".to_vec()).body(&StartedBy::parse("prod/a/1").unwrap()).is_err());
+        assert!(FrozenRequest(b"not deflated".to_vec()).body(&StartedBy::parse("prod/a/1").unwrap(), 0).is_err());
     }
 }

@@ -27,13 +27,22 @@ pub struct Task {
     pub stopped_reason: Option<String>,
     /// Its containers, sidecars among them, in any order.
     pub containers: Vec<Container>,
+    /// `capacityProviderName`, or else `launchType`.
+    #[serde(default)]
+    pub runs_on: Option<String>,
+    /// `cpu`, in CPU units.
+    #[serde(default)]
+    pub cpu: Option<u32>,
+    /// `memory`, in MiB.
+    #[serde(default)]
+    pub memory: Option<u32>,
     /// `startedAt`: when all of its containers were up.
     pub started_at: Option<Timestamp>,
     /// `executionStoppedAt`: when its containers had ended.
     pub execution_stopped_at: Option<Timestamp>,
     /// `stoppedAt`: when all was torn down.
     pub stopped_at: Option<Timestamp>,
-    /// When this was so: the event's own time.
+    /// When this was so: the event's own time; none in a description.
     pub at: Option<Timestamp>,
 }
 
@@ -54,6 +63,17 @@ impl Task {
     /// The task's id: the last segment of its ARN, the same in the long and in the short form.
     pub fn id(&self) -> &str {
         task_id(&self.arn)
+    }
+
+    /// Whether it runs on Fargate: nobody but ECS has a hand in it.
+    pub fn is_on_fargate(&self) -> bool {
+        self.runs_on.as_deref().is_some_and(|capacity| capacity.starts_with("FARGATE"))
+    }
+
+    /// Whether ECS says that the named container, or its task, ran out of memory.
+    pub fn ran_out_of_memory(&self, container_name: &str) -> bool {
+        let reasons = self.named(container_name).map(|container| &container.reason).chain([&self.stopped_reason]);
+        reasons.flatten().any(|reason| reason.contains("OutOfMemory"))
     }
 
     /// Whether all is over with it.
@@ -160,6 +180,9 @@ pub(crate) mod tests {
             stop_code: None,
             stopped_reason: None,
             containers: vec![],
+            runs_on: Some("FARGATE".to_owned()),
+            cpu: None,
+            memory: None,
             started_at: None,
             execution_stopped_at: None,
             stopped_at: None,

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 use ecs_bridge_core::{
     Action, Attempt, Call, Container, Decision, Input, LaunchAnswer, Obstacle, ProfileName, Record, Rules, State, Task,
     Timers, Timestamp, decide,
-    profile::{CompleteOn, Policy},
+    profile::{CompleteOn, Policy, Relaunch},
     record::{ContentHash, QUEUE, RECORD_BYTES, REPEAT, Submission, waiting},
     run_task::FrozenRequest,
 };
@@ -48,7 +48,7 @@ enum Happens {
     Stop(String),
     Resubmitted,
     Blocked,
-    Turn,
+    Turn(u8),
 }
 
 fn attempt() -> impl Strategy<Value = Attempt> {
@@ -109,7 +109,9 @@ fn task() -> impl Strategy<Value = Task> {
     let identity = (arn(), cluster, attempt(), 0_u64..12);
     let standing = (status(), select(vec!["RUNNING", "STOPPED"]), option::of(code()), option::of(words()));
     let times = (option::of(moment()), option::of(moment()), option::of(moment()), option::of(moment()));
-    (identity, standing, vec(container(), 0..3), times).prop_map(|(identity, standing, containers, times)| Task {
+    let runs_on = option::of(select(vec!["FARGATE", "FARGATE_SPOT", "EC2"]).prop_map(str::to_owned));
+    let parts = (identity, standing, vec(container(), 0..3), runs_on, times);
+    parts.prop_map(|(identity, standing, containers, runs_on, times)| Task {
         arn: identity.0,
         cluster_arn: format!("arn:aws:ecs:eu-west-1:123456789012:cluster/{}", identity.1),
         attempt: identity.2,
@@ -119,6 +121,9 @@ fn task() -> impl Strategy<Value = Task> {
         stop_code: standing.2,
         stopped_reason: standing.3,
         containers,
+        runs_on,
+        cpu: Some(256),
+        memory: Some(512),
         started_at: times.0,
         execution_stopped_at: times.1,
         stopped_at: times.2,
@@ -151,7 +156,7 @@ fn happens() -> impl Strategy<Value = Happens> {
         1 => ".{1,85}".prop_map(Happens::Stop),
         1 => Just(Happens::Resubmitted),
         1 => Just(Happens::Blocked),
-        2 => Just(Happens::Turn),
+        2 => (0_u8..4).prop_map(Happens::Turn),
     ]
 }
 
@@ -165,13 +170,23 @@ fn wait() -> impl Strategy<Value = Option<Duration>> {
     ]
 }
 
+fn relaunch() -> impl Strategy<Value = Relaunch> {
+    let stop_code = select(vec!["SpotInterruption", "InfrastructureHealth"]).prop_map(str::to_owned);
+    (stop_code, option::of(0_u8..3), any::<bool>()).prop_map(|(stop_code, fallback, counts)| Relaunch {
+        stop_code,
+        fallback,
+        counts,
+    })
+}
+
 fn policy() -> impl Strategy<Value = Policy> {
-    let relaunch_on = vec(select(vec!["SpotInterruption", "InfrastructureHealth"]).prop_map(str::to_owned), 0..2);
+    let relaunch_on = vec(relaunch(), 0..2);
     let complete_on = select(vec![CompleteOn::ContainerExit, CompleteOn::TaskStopped]);
-    (attempt(), relaunch_on, complete_on, option::of(1_u32..7200), option::of(1_u32..7200)).prop_map(
-        |(max_attempts, relaunch_on, complete_on, launch_timeout, run_timeout)| Policy {
+    (attempt(), relaunch_on, 0_u8..3, complete_on, option::of(1_u32..7200), option::of(1_u32..7200)).prop_map(
+        |(max_attempts, relaunch_on, fallbacks, complete_on, launch_timeout, run_timeout)| Policy {
             max_attempts,
             relaunch_on,
+            fallbacks,
             complete_on,
             launch_timeout,
             run_timeout,
@@ -204,7 +219,7 @@ fn submission(policy: Policy, labels: BTreeMap<String, String>, launch_deadline:
         container_name: "main".to_owned(),
         cluster: "nightly".to_owned(),
         policy,
-        request: FrozenRequest::freeze(&Map::new()),
+        request: FrozenRequest::freeze(&[Map::new()]),
         labels,
         launch_deadline,
         priority: Default::default(),
@@ -226,7 +241,7 @@ impl Life {
             Happens::Due => Input::Due,
             Happens::Launch(index, answer) => {
                 let never_claimed =
-                    Call { attempt: self.record.attempt, since: self.now, nth: 1, claimed_at: self.now };
+                    Call { attempt: self.record.attempt, choice: 0, since: self.now, nth: 1, claimed_at: self.now };
                 Input::Launch(*self.calls.get(index.index(self.calls.len() + 1)).unwrap_or(&never_claimed), answer)
             }
             Happens::NotFound { attempt, ago: by } => Input::NotFound(attempt, ago(by)),
@@ -238,7 +253,7 @@ impl Life {
             Happens::Stop(reason) => Input::Stop(reason),
             Happens::Resubmitted => Input::Resubmitted,
             Happens::Blocked => Input::Blocked,
-            Happens::Turn => Input::Turn,
+            Happens::Turn(choice) => Input::Turn(choice),
         }
     }
 

@@ -92,6 +92,8 @@ pub enum Change {
     Stops,
     /// ECS reclaims its capacity.
     SpotNotice,
+    /// Its host tells that it has stopped, and its container runs on.
+    SeemsToStop,
 }
 
 impl EcsTask {
@@ -156,6 +158,18 @@ impl EcsTask {
         Self { heard: 0, launched_at: 0, stop_asked: false, ..self }
     }
 
+    /// What its host tells of it, before it is known to be wrong.
+    pub(crate) fn seemingly_stopped(self) -> Self {
+        let stop_code = Some(StopCode::SpotInterruption);
+        Self {
+            version: self.version - 1,
+            status: Status::Stopped(End::Unknown),
+            to_stop: true,
+            stop_code,
+            ..self.told()
+        }
+    }
+
     /// What still matters of a stopped task whose submission is at a later attempt.
     pub(crate) fn outlived(self) -> Self {
         Self { version: 0, status: Status::Stopped(End::Unknown), stop_code: None, ..self.told() }
@@ -179,6 +193,9 @@ impl EcsTask {
                 changes.extend([Change::Exits(0), Change::Exits(1), Change::Stops]);
                 if scenario.spot && !self.to_stop {
                     changes.push(Change::SpotNotice);
+                }
+                if scenario.ec2 && self.version < 4 && !self.to_stop {
+                    changes.push(Change::SeemsToStop);
                 }
             }
             Status::Exited(_) => {
@@ -221,6 +238,11 @@ impl EcsTask {
             }
             Change::SpotNotice => {
                 self.stop_as(StopCode::SpotInterruption);
+                return;
+            }
+            Change::SeemsToStop => {
+                // What is told next is newer.
+                self.version += 1;
                 return;
             }
         }
@@ -278,6 +300,9 @@ impl EcsTask {
                 exit_code: self.exit_code(),
                 reason,
             }],
+            runs_on: Some(if scenario.ec2 { "EC2" } else { "FARGATE" }.to_owned()),
+            cpu: None,
+            memory: None,
             started_at: None,
             execution_stopped_at: None,
             stopped_at: self.is_stopped().then(|| Scenario::at(self.since)),

@@ -50,6 +50,10 @@ fn behaviour(record: &Record) -> impl Hash + use<> {
         unanswered_since,
         launch_calls,
         last_call_at,
+        fallback,
+        first_choice,
+        uncounted,
+        asked_again,
         refusals,
         denied_since,
         untold_since,
@@ -83,6 +87,10 @@ fn behaviour(record: &Record) -> impl Hash + use<> {
         created_at: _,
         feed: _,
         // Only for people.
+        runs_on: _,
+        cpu: _,
+        memory: _,
+        hint: _,
         last_status: _,
         desired_status: _,
         stopped_reason: _,
@@ -104,13 +112,16 @@ fn behaviour(record: &Record) -> impl Hash + use<> {
     if state.is_terminal() {
         return (task, Some(seen), None);
     }
+    // A task is not launched again by its choice.
+    let fallback = if matches!(state, State::Queued | State::Launching) { *fallback } else { 0 };
+    let choice = (fallback, *first_choice, *uncounted, *asked_again);
     let launch = (*unanswered_since, *launch_calls, *last_call_at, *refusals, *denied_since, *lookups, *looked_up_at);
     let stop = (stop_code.clone(), stop_requested.as_ref().map(|stop| stop.cause as u8));
     let run_since = started_at.filter(|_| policy.run_timeout.is_some());
     let run = (*launched_at, run_since, *seen_running, *ran_before, *missing_at, *untold_since);
     // Time passes in whole ticks: the exact moment between two of them does not matter.
     let timer = (check_at.map(Scenario::tick_from), due.clone(), request.is_some());
-    (task, Some(seen), Some((launch, stop, run, timer)))
+    (task, Some(seen), Some((choice, launch, stop, run, timer)))
 }
 
 impl<T> Clone for Hashed<T> {

@@ -1,6 +1,6 @@
 //! Seeded bugs, to show that the model finds them.
 
-use ecs_bridge_core::{Call, Decision, Input, LaunchAnswer, Record, State, Task, Timestamp, decide};
+use ecs_bridge_core::{Call, Decision, Input, LaunchAnswer, Obstacle, Record, State, Task, Timestamp, decide};
 
 use crate::scenario::Scenario;
 
@@ -39,11 +39,15 @@ pub enum Mutation {
     StopIgnoredByRepeat,
     /// A lookup or a description that ECS refuses is ignored.
     RefusedLookupForgotten,
+    /// A fallback follows a call that was not answered.
+    FallbackAfterNoAnswer,
+    /// Where a host tells that a task has stopped, ECS is not asked once more before the next attempt.
+    NotAskedAgain,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::RunTaskBeforeRecord,
         Self::NoVersionCheck,
         Self::NewToken,
@@ -60,6 +64,8 @@ impl Mutation {
         Self::OrphanLeft,
         Self::StopIgnoredByRepeat,
         Self::RefusedLookupForgotten,
+        Self::FallbackAfterNoAnswer,
+        Self::NotAskedAgain,
     ];
 }
 
@@ -108,6 +114,16 @@ impl Scenario {
                     return Decision::default();
                 }
             }
+            Mutation::FallbackAfterNoAnswer => {
+                if let Input::Launch(_, answer @ LaunchAnswer::Unanswered(_)) = &mut input {
+                    *answer = LaunchAnswer::RefusedForNow(Obstacle::Capacity, "timeout".to_owned());
+                }
+            }
+            Mutation::NotAskedAgain => {
+                if let Some(task) = stopped_task(&mut input) {
+                    task.runs_on = Some("FARGATE".to_owned());
+                }
+            }
             Mutation::StopIgnoredByRepeat if input == Input::Due && record.state == State::Launching => {
                 record.stop_requested = None;
             }
@@ -152,6 +168,6 @@ fn stopped_task(input: &mut Input) -> Option<&mut Task> {
         | Input::Pool(_)
         | Input::Resubmitted
         | Input::Blocked
-        | Input::Turn => None,
+        | Input::Turn(_) => None,
     }
 }

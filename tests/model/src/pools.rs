@@ -17,7 +17,7 @@ use ecs_bridge_core::{
         pool::{Served, Standing, served, standing},
     },
     pool::{Incarnation, Pool, PoolKey, Process, Runner, TokenHash},
-    profile::Policy,
+    profile::{Policy, Relaunch},
     record::{ContentHash, Submission},
     run_task::FrozenRequest,
 };
@@ -335,7 +335,7 @@ impl Pools {
 
     fn submission(&self, row: usize) -> Submission {
         let profile = ProfileName::default_profile();
-        let relaunch_on = if self.relaunch { vec!["SpotInterruption".to_owned()] } else { Vec::new() };
+        let relaunch_on = if self.relaunch { vec![Relaunch::from("SpotInterruption")] } else { Vec::new() };
         let max_attempts = Attempt::FIRST.next().unwrap_or(Attempt::FIRST);
         Submission {
             submission_id: self.id(row),
@@ -344,7 +344,7 @@ impl Pools {
             container_name: CONTAINER.to_owned(),
             cluster: "nightly".to_owned(),
             policy: Policy { max_attempts, relaunch_on, ..Policy::default() },
-            request: FrozenRequest::freeze(&Map::new()),
+            request: FrozenRequest::freeze(&[Map::new()]),
             labels: BTreeMap::new(),
             launch_deadline: self.deadline.map(Scenario::at),
             priority: Default::default(),
@@ -357,7 +357,7 @@ impl Pools {
         let pool = json!({"max": self.runners, "commands_per_container": self.commands});
         // It is a pool, by construction.
         let pool: Pool = serde_json::from_value(pool).unwrap_or_else(|_| unreachable!());
-        let key = PoolKey::of(&ProfileName::default_profile(), &Map::new(), CONTAINER, &pool);
+        let key = PoolKey::of(&ProfileName::default_profile(), &[Map::new()], CONTAINER, &pool);
         (key.clone(), Runner::new(key, TokenHash::of("secret"), &pool))
     }
 
@@ -397,6 +397,9 @@ impl Pools {
                 exit_code: program.ended,
                 reason: None,
             }],
+            runs_on: Some("FARGATE".to_owned()),
+            cpu: None,
+            memory: None,
             started_at: None,
             execution_stopped_at: None,
             stopped_at: None,
@@ -704,7 +707,10 @@ impl PoolWorld {
                     (Act::Describe, None) => {
                         let read = self.rows.get(row)?.clone();
                         let taken = pools.place(&read.taken()?.runner_id)? - pools.submissions;
-                        let seen = PoolInput::RunnerSeen(pools.id(pools.submissions + taken), pools.task(self, taken)?);
+                        let seen = PoolInput::RunnerSeen(
+                            pools.id(pools.submissions + taken),
+                            Box::new(pools.task(self, taken)?),
+                        );
                         self.functions.push(Function::Apply { row, read, input: Input::Pool(seen) });
                     }
                     (Act::Close { describes }, _) => {
@@ -756,10 +762,10 @@ impl PoolWorld {
                 let served = self.rows.get(submission)?.clone();
                 let is_taken = served.taken().is_some_and(|taken| taken.runner_id == read.submission_id);
                 let tell = match (is_taken, task.is_stopped()) {
-                    (true, _) => Some(PoolInput::RunnerSeen(read.submission_id.clone(), task.clone())),
+                    (true, _) => Some(PoolInput::RunnerSeen(read.submission_id.clone(), Box::new(task.clone()))),
                     (false, true) if pools.has(PoolBug::EventToAnother) && served.taken().is_some() => {
                         let (of, arn) = (served.taken()?.runner_id.clone(), served.task_arn.clone()?);
-                        Some(PoolInput::RunnerSeen(of, Task { arn, version: u64::MAX, ..task.clone() }))
+                        Some(PoolInput::RunnerSeen(of, Box::new(Task { arn, version: u64::MAX, ..task.clone() })))
                     }
                     (false, true) => Some(PoolInput::RunnerGone),
                     (false, false) => None,

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use ecs_bridge_core::{
     ProfileName, Rules, Timers, Timestamp,
-    profile::{CompleteOn, Policy},
+    profile::{CompleteOn, Policy, Relaunch},
     record::{ContentHash, Submission},
     run_task::FrozenRequest,
 };
@@ -32,6 +32,8 @@ pub struct Scenario {
     pub launch_deadline: Option<u8>,
     /// ECS may reclaim its capacity.
     pub spot: bool,
+    /// On EC2, where the agent of a host may tell that a task has stopped that runs on.
+    pub ec2: bool,
     /// Containers may be started again by a restart policy.
     pub restarts: bool,
     /// The caller may request a stop.
@@ -56,6 +58,7 @@ impl Scenario {
             },
             launch_deadline: None,
             spot: false,
+            ec2: false,
             restarts: false,
             stops: true,
             outage: false,
@@ -73,8 +76,20 @@ impl Scenario {
     /// On Spot, and relaunched after an interruption.
     #[must_use]
     pub fn on_spot(self) -> Self {
-        let relaunch_on = vec!["SpotInterruption".to_owned()];
+        let relaunch_on = vec![Relaunch::from("SpotInterruption")];
         Self { spot: true, policy: Policy { relaunch_on, ..self.policy }, ..self }
+    }
+
+    /// On EC2, where a host may be wrong about the end of a task.
+    #[must_use]
+    pub fn on_ec2(self) -> Self {
+        Self { ec2: true, ..self }
+    }
+
+    /// With a fallback.
+    #[must_use]
+    pub fn with_a_fallback(self) -> Self {
+        Self { policy: Policy { fallbacks: 1, ..self.policy }, ..self }
     }
 
     /// With containers that ECS may restart: only the task's end counts.
@@ -171,7 +186,7 @@ impl Scenario {
             container_name: CONTAINER.to_owned(),
             cluster: "nightly".to_owned(),
             policy: self.policy.clone(),
-            request: FrozenRequest::freeze(&Map::new()),
+            request: FrozenRequest::freeze(&vec![Map::new(); 1 + usize::from(self.policy.fallbacks)]),
             labels: BTreeMap::new(),
             launch_deadline: self.launch_deadline.map(Self::at),
             priority: Default::default(),

@@ -112,8 +112,8 @@ pub enum Step {
     Reconcile { lane: usize, stalls: bool },
     /// Its profile has no capacity.
     Block { lane: usize },
-    /// It waits for capacity, and reconcile finds out whether there is any.
-    Turn { lane: usize, stalls: bool },
+    /// It waits for capacity, or is due, and reconcile finds out whether there is any for this choice.
+    Turn { lane: usize, choice: u8, stalls: bool },
     /// An event reaches task-state, and may do so again.
     Deliver { lane: usize, event: usize, again: bool, stalls: bool },
     /// An event is delayed, or lost.
@@ -135,6 +135,8 @@ pub enum Step {
 pub enum Outcome {
     /// Successful.
     Answered,
+    /// Refused for want of capacity.
+    NoCapacity,
     /// Refused.
     Refused {
         /// For good; else for now.
@@ -252,8 +254,12 @@ impl Model for Scenario {
         if faulty && row.is_some_and(|row| row.state == State::Queued && !row.waits_for_capacity()) {
             steps.push(Step::Block { lane });
         }
-        if row.is_some_and(Record::waits_for_capacity) {
-            steps.extend(stalls.iter().map(|&stalls| Step::Turn { lane, stalls }));
+        let is_due = |row: &Record| this.is_due(world.now) && row.state == State::Queued;
+        if let Some(row) = row.filter(|row| row.waits_for_capacity() || is_due(row)) {
+            // Without fallbacks, what is due is launched by its own choice.
+            for choice in row.choices().filter(|choice| row.waits_for_capacity() || *choice != row.fallback) {
+                steps.extend(stalls.iter().map(|&stalls| Step::Turn { lane, choice, stalls }));
+            }
         }
         for (event, Event { late, .. }) in this.events.iter().enumerate() {
             for &stalls in stalls {
@@ -355,6 +361,9 @@ impl Scenario {
                 outcomes.extend([true, false].map(|for_good| Outcome::Refused { for_good }));
                 outcomes.push(Outcome::Unanswered { arrived: true });
                 outcomes.push(Outcome::Denied);
+                if self.policy.fallbacks > 0 {
+                    outcomes.push(Outcome::NoCapacity);
+                }
                 if lane.token_answers(self.token(*call), *call, world.now).is_none() {
                     outcomes.push(Outcome::Unanswered { arrived: false });
                 }
@@ -376,7 +385,8 @@ impl Scenario {
     }
 
     fn token(&self, call: Call) -> u32 {
-        if self.has(Mutation::NewToken) { call.nth } else { 1 }
+        const CALLS: u32 = 1_000;
+        CALLS * u32::from(call.choice) + if self.has(Mutation::NewToken) { call.nth } else { 1 }
     }
 }
 
@@ -416,7 +426,9 @@ impl Turn<'_> {
                 self.fault();
                 return self.settle(&Hashed::new(Input::Blocked), false, Caller::Any);
             }
-            Step::Turn { stalls, .. } => return self.settle(&Hashed::new(Input::Turn), stalls, Caller::Any),
+            Step::Turn { choice, stalls, .. } => {
+                return self.settle(&Hashed::new(Input::Turn(choice)), stalls, Caller::Any);
+            }
             Step::Deliver { event, again, stalls, .. } => {
                 let Event { task, .. } = self.lane.events.remove(event);
                 if again {
@@ -578,7 +590,7 @@ impl Turn<'_> {
             | Input::Missing { .. }
             | Input::Resubmitted
             | Input::Blocked
-            | Input::Turn
+            | Input::Turn(_)
             | Input::Pool(_) => {}
         }
         Some(())
@@ -610,7 +622,7 @@ impl Turn<'_> {
             | Input::Missing { .. }
             | Input::Resubmitted
             | Input::Blocked
-            | Input::Turn
+            | Input::Turn(_)
             | Input::Pool(_) => {}
         }
         if let Some(action) = action {
@@ -629,7 +641,8 @@ impl Turn<'_> {
             Action::LookUp(attempt) => {
                 let found = self.lane.tasks.iter().filter(|task| task.attempt == *attempt);
                 let found = found.filter(|task| task.is_remembered(self.now) && outcome != Outcome::Stale);
-                let seen: Vec<_> = found.map(|task| Input::Seen(task.describe(self.scenario))).collect();
+                let described = |task: &EcsTask| Task { at: None, ..task.describe(self.scenario) };
+                let seen: Vec<_> = found.map(|task| Input::Seen(described(task))).collect();
                 if seen.is_empty() { vec![Input::NotFound(*attempt, now)] } else { seen }
             }
             Action::Describe { task_arn } => self.describe(task_arn, outcome),
@@ -653,7 +666,7 @@ impl Turn<'_> {
         let (now, scenario) = (self.now, self.scenario);
         let known = self.lane.task_of(task_arn).filter(|task| task.is_remembered(now) && outcome != Outcome::Stale);
         vec![match known {
-            Some(task) => Input::Seen(task.describe(scenario)),
+            Some(task) => Input::Seen(Task { at: None, ..task.describe(scenario) }),
             None => Input::Missing { task_arn: task_arn.to_owned(), at: Scenario::at(now), stop_sent: false },
         }]
     }
@@ -667,7 +680,10 @@ impl Turn<'_> {
     fn run_task(&mut self, call: Call, outcome: Outcome) -> LaunchAnswer {
         let arrives = match outcome {
             Outcome::Answered | Outcome::Unanswered { arrived: true } | Outcome::Stale => true,
-            Outcome::Refused { .. } | Outcome::Denied | Outcome::Unanswered { arrived: false } => false,
+            Outcome::NoCapacity
+            | Outcome::Refused { .. }
+            | Outcome::Denied
+            | Outcome::Unanswered { arrived: false } => false,
         };
         if !self.scenario.is_sent(call, self.now) {
             return LaunchAnswer::Unanswered("not sent".to_owned());
@@ -687,6 +703,7 @@ impl Turn<'_> {
             (Outcome::Refused { for_good: false }, _) => {
                 LaunchAnswer::RefusedForNow(Obstacle::Other, "throttled".to_owned())
             }
+            (Outcome::NoCapacity, _) => LaunchAnswer::RefusedForNow(Obstacle::Capacity, "RESOURCE:CPU".to_owned()),
             (Outcome::Denied, _) => LaunchAnswer::RefusedForNow(Obstacle::Access, "access denied".to_owned()),
             (Outcome::Answered | Outcome::Stale | Outcome::Unanswered { .. }, _) => {
                 LaunchAnswer::Unanswered("timeout".to_owned())
@@ -701,7 +718,9 @@ impl Turn<'_> {
         let before = *it;
         it.change(change, self.now);
         let after = *it;
-        if after.is_told() {
+        if change == Change::SeemsToStop {
+            self.lane.events.push(Event { task: after.seemingly_stopped(), late: false });
+        } else if after.is_told() {
             self.lane.events.push(Event { task: after.told(), late: false });
         }
         if change == Change::Starts {
@@ -771,7 +790,8 @@ impl Turn<'_> {
         let ended = seen.is_stopped() || (!self.scenario.restarts && seen.exit_code(name).is_some());
         let waits_for_relaunch = self.scenario.spot && !seen.is_stopped() && seen.exit_code(name) != Some(0);
         let taken = self.lane.row.as_ref().is_some_and(|row| row.state.is_terminal() || row.attempt > seen.attempt);
-        self.breaks(Promise::EndIsHeard, ended && !taken && !waits_for_relaunch);
+        let asks_again = self.lane.row.as_ref().is_some_and(|row| row.asked_again);
+        self.breaks(Promise::EndIsHeard, ended && !taken && !waits_for_relaunch && !asks_again);
     }
 }
 

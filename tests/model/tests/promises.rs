@@ -79,6 +79,16 @@ fn small_one_submission_that_is_relaunched_after_spot_interruptions() {
 }
 
 #[test]
+fn small_one_submission_on_a_host_that_may_be_wrong_about_its_end() {
+    holds("relaunch_on, EC2", unstopped(Scenario::new(1, 0).on_spot().on_ec2()));
+}
+
+#[test]
+fn small_one_submission_with_a_fallback() {
+    holds("fallback, stops", Scenario::new(1, 1).with_a_fallback());
+}
+
+#[test]
 fn one_submission_and_an_outage_of_ecs_that_does_not_end() {
     holds("outage, stops", Scenario::new(1, 0).with_outage());
 }
@@ -99,6 +109,12 @@ fn two_submissions_with_a_fault() {
 #[ignore = "minutes"]
 fn at_length_one_submission_and_an_outage_of_ecs_that_does_not_end() {
     holds("outage, stops", Scenario::new(1, 1).with_outage());
+}
+
+#[test]
+#[ignore = "minutes"]
+fn at_length_one_submission_with_a_fallback() {
+    holds("fallback", unstopped(Scenario::new(1, 2).with_a_fallback()));
 }
 
 #[test]

@@ -25,6 +25,8 @@ fn consequence(mutation: Mutation) -> (Scenario, &'static str) {
         Mutation::NobodyLooks => return (calm, SETTLED),
         Mutation::OrphanLeft => (calm.with_deadline(1), Promise::NothingLeft),
         Mutation::StopIgnoredByRepeat => (Scenario::new(1, 1), Promise::StopIsFinal),
+        Mutation::FallbackAfterNoAnswer => (calm.with_a_fallback(), Promise::OneTask),
+        Mutation::NotAskedAgain => (calm.on_spot().on_ec2(), Promise::NeverAgain),
         Mutation::RefusedLookupForgotten => return (Scenario::new(1, 0).with_outage(), SETTLED),
     };
     (scenario, promise.name())

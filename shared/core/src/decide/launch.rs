@@ -1,5 +1,7 @@
 //! Launching: the outcomes of a claimed RunTask call, and lookups where nothing answered it.
 
+use std::time::Duration;
+
 use crate::{
     decide::{Action, AfterStop, Alarm, LaunchAnswer, Obstacle, Step},
     id::Attempt,
@@ -37,12 +39,18 @@ impl Step<'_> {
         }
     }
 
-    /// It is launched out of those that wait for capacity, before its timer.
-    pub(super) fn turn(&mut self) -> Option<Action> {
-        if !self.record.waits_for_capacity() {
+    /// It is launched by another choice than it would begin with, or out of those that wait for capacity.
+    pub(super) fn turn(&mut self, choice: u8) -> Option<Action> {
+        let is_due = self.record.state == State::Queued && self.record.check_at.is_some_and(|at| at <= self.now);
+        if !(self.record.waits_for_capacity() || is_due) || !self.record.choices().contains(&choice) {
             return None;
         }
-        self.due_queued()
+        let before = std::mem::replace(&mut self.record.fallback, choice);
+        let action = self.due_queued();
+        if action.is_none() {
+            self.record.fallback = before;
+        }
+        action
     }
 
     /// An unanswered RunTask: repeated with the same token while that is safe, then looked up.
@@ -168,8 +176,18 @@ impl Step<'_> {
         }
         self.record.state = State::Queued;
         self.record.forget_the_launch();
-        self.record.refusals += 1;
         self.record.reason = Some(reason.to_owned());
+        let choices = self.record.choices();
+        let next = self.record.fallback.checked_add(1).filter(|next| choices.contains(next));
+        if let (Obstacle::Capacity, Some(next)) = (obstacle, next) {
+            self.record.fallback = next;
+            return self.check_in(Duration::ZERO);
+        }
+        if obstacle == Obstacle::Capacity {
+            // No choice has capacity: they are tried again from the first.
+            self.record.fallback = *choices.start();
+        }
+        self.record.refusals += 1;
         self.check_in(self.backoff(self.record.refusals));
     }
 

@@ -37,7 +37,7 @@ pub enum PoolInput {
         stopping: bool,
     },
     /// The task of this runner was seen.
-    RunnerSeen(SubmissionId, Task),
+    RunnerSeen(SubmissionId, Box<Task>),
     /// The runners of its pool fail to start, for this reason.
     Held(String),
     /// The task of a runner ended that was about to take it: a take that is still under way must fail.
@@ -118,6 +118,9 @@ impl Step<'_> {
         }
         self.record.exit_code = Some(exit_code);
         self.record.container_exited_at = Some(self.now);
+        if !stopping {
+            self.note_a_hint(false, Some(exit_code));
+        }
         // Where the runner was being stopped, the task's stop code decides whether this is run again.
         let waits = stopping
             && exit_code != 0
@@ -147,13 +150,13 @@ impl Step<'_> {
         }
         if ended {
             match self.record.exit_code {
-                Some(code) => self.stopped_with_code(code),
-                None => self.stopped_unreported(),
+                Some(code) => self.stopped_with_code(task, code),
+                None => self.stopped_unreported(task),
             }
         }
     }
 
-    fn stopped_unreported(&mut self) {
+    fn stopped_unreported(&mut self, task: &Task) {
         if let Some(Stop { cause, reason }) = self.record.stop_requested.clone() {
             let state = match cause {
                 StopCause::User => State::Cancelled,
@@ -162,7 +165,11 @@ impl Step<'_> {
             return self.end(state, reason);
         }
         let reason = format!("{}, and its runner reported no exit code", self.stop_words());
-        if self.relaunches() { self.next_attempt(reason, true) } else { self.end(State::Failed, reason) }
+        match self.relaunch() {
+            Some(_) if self.asks_again(task) => {}
+            Some(relaunch) => self.next_attempt(reason, true, Some(&relaunch)),
+            None => self.end(State::Failed, reason),
+        }
     }
 
     // A runner's row.

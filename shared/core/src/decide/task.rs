@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::{
     decide::{Action, AfterStop, Step},
-    profile::CompleteOn,
-    record::{Record, Stop, StopCause},
+    profile::{CompleteOn, Relaunch},
+    record::{Hint, Record, Stop, StopCause},
     state::State,
     task::{Task, cluster_name, task_id},
     time::Timestamp,
@@ -44,7 +44,7 @@ impl Step<'_> {
         if known.is_some_and(|known| task.version < known) {
             return None;
         }
-        let newer = known.is_none_or(|known| task.version > known);
+        let newer = known.is_none_or(|known| task.version > known) || self.answers_again(task);
         if self.record.state.is_terminal() {
             // The record of a stop that came first knows no cluster, and a task is stopped in its own.
             if self.record.cluster.is_empty() {
@@ -113,6 +113,10 @@ impl Step<'_> {
         let record = &mut *self.record;
         take(&mut record.started_at, task.started_at.as_ref());
         take(&mut record.container_exited_at, task.execution_stopped_at.as_ref());
+        if record.asked_again && !task.is_stopped() {
+            // It was not over after all.
+            (record.asked_again, record.exit_code, record.container_exited_at) = (false, None, None);
+        }
         if task.has_run(&record.container_name) {
             record.seen_running = true;
             record.started_at.get_or_insert(task.at.unwrap_or(self.now));
@@ -138,6 +142,9 @@ impl Step<'_> {
         let stopped_reason = task.stopped_reason.as_deref().map(|text| record.redact(text));
         take(&mut record.stopped_reason, stopped_reason.as_ref());
         take(&mut record.stopped_at, task.stopped_at.as_ref());
+        take(&mut record.runs_on, task.runs_on.as_ref());
+        take(&mut record.cpu, task.cpu.as_ref());
+        take(&mut record.memory, task.memory.as_ref());
     }
 
     /// Ends the attempt, or the submission, if `task` has ended.
@@ -153,29 +160,60 @@ impl Step<'_> {
         self.record.container_exited_at = exit_code
             .map(|_| task.execution_stopped_at.or(task.at).unwrap_or(self.now))
             .or(self.record.container_exited_at);
+        self.note_a_hint(task.ran_out_of_memory(&self.record.container_name), exit_code);
         match exit_code {
             Some(code) => self.exited(task, code),
             None => self.stopped_without_a_code(task),
         }
     }
 
+    /// Notes what the end suggests: out of memory where ECS says so, or where a container was killed and neither a stop nor
+    /// its capacity explains that.
+    pub(super) fn note_a_hint(&mut self, says_so: bool, exit_code: Option<i32>) {
+        const KILLED: i32 = 137;
+        let Record { stop_code, stop_requested, .. } = &*self.record;
+        let by_itself = stop_code.as_deref().is_none_or(|code| code == "EssentialContainerExited");
+        if says_so || exit_code == Some(KILLED) && by_itself && stop_requested.is_none() {
+            self.record.hint = Some(Hint::OutOfMemory);
+        }
+    }
+
+    /// Whether this is ECS's answer to being asked once more, and not an event that is delivered again.
+    fn answers_again(&self, task: &Task) -> bool {
+        self.record.asked_again && task.at.is_none()
+    }
+
+    /// Whether ECS is to be asked once more before another attempt of what may have run, if an event told its end. On EC2
+    /// the agent of a host tells that a task has stopped, and may err: it has told so of containers that ran on
+    /// (amazon-ecs-agent, issue 5135).
+    pub(super) fn asks_again(&mut self, task: &Task) -> bool {
+        if task.is_on_fargate() || task.at.is_none() {
+            return false;
+        }
+        self.record.asked_again = true;
+        self.check_by(self.now);
+        true
+    }
+
     pub(super) fn exited(&mut self, task: &Task, code: i32) {
         self.record.exit_code = Some(code);
         // Spot ends containers with 143 or 137. The next attempt waits until this task is STOPPED.
         if task.is_stopped() {
-            self.stopped_with_code(code);
-        } else if code == 0 || !self.relaunches() {
+            self.stopped_with_code(task, code);
+        } else if code == 0 || self.relaunch().is_none() {
             self.end_with_code(code);
         }
     }
 
     /// The task is STOPPED, and the exit code known.
-    pub(super) fn stopped_with_code(&mut self, code: i32) {
-        if code != 0 && self.relaunches() {
-            let reason = format!("{} with exit code {code}", self.stop_words());
-            self.next_attempt(reason, true);
-        } else {
-            self.end_with_code(code);
+    pub(super) fn stopped_with_code(&mut self, task: &Task, code: i32) {
+        match self.relaunch().filter(|_| code != 0) {
+            Some(_) if self.asks_again(task) => {}
+            Some(relaunch) => {
+                let reason = format!("{} with exit code {code}", self.stop_words());
+                self.next_attempt(reason, true, Some(&relaunch));
+            }
+            None => self.end_with_code(code),
         }
     }
 
@@ -185,7 +223,10 @@ impl Step<'_> {
             (0, _) => (State::Succeeded, self.interruption()),
             (_, Some(Stop { cause: StopCause::User, reason })) => (State::Cancelled, reason.clone()),
             (_, Some(Stop { reason, .. })) => (State::Failed, reason.clone()),
-            (_, None) => (State::Failed, format!("container {} exited with {code}", self.record.container_name)),
+            (_, None) => {
+                let suspicion = self.record.hint.map_or("", |Hint::OutOfMemory| "; it may have run out of memory");
+                (State::Failed, format!("container {} exited with {code}{suspicion}", self.record.container_name))
+            }
         };
         self.end(state, reason);
     }
@@ -193,6 +234,7 @@ impl Step<'_> {
     /// What a caller should know of a success: a worker that handles SIGTERM exits with 0 when it is interrupted.
     fn interruption(&self) -> String {
         match self.record.stop_code.as_deref() {
+            _ if self.record.hint.is_some() => "exit code 0, although ECS reports OutOfMemoryError".to_owned(),
             Some(code) if code != "EssentialContainerExited" => format!("{code} with exit code 0"),
             _ if !self.record.attempts.is_empty() => format!("succeeded in attempt {}", self.record.attempt),
             _ => String::new(),
@@ -217,33 +259,44 @@ impl Step<'_> {
             Some(words) => format!("{}: {words}", self.stop_words()),
             None => format!("{}, and container {name} has no exit code", self.stop_words()),
         };
-        let attempts_left = self.record.attempt < self.record.policy.max_attempts;
-        if (certain && attempts_left) || self.relaunches() {
-            self.next_attempt(reason, !certain);
+        let relaunch = self.relaunch();
+        if certain && self.record.has_attempts_left() {
+            self.next_attempt(reason, false, relaunch.as_ref());
+        } else if let Some(relaunch) = relaunch {
+            if certain || !self.asks_again(task) {
+                self.next_attempt(reason, !certain, Some(&relaunch));
+            }
         } else {
             self.end(State::Failed, reason);
         }
     }
 
-    /// Whether `relaunch_on` names the recorded stop code, and an attempt is left.
-    pub(super) fn relaunches(&self) -> bool {
-        let Record { policy, stop_code, stop_requested, attempt, .. } = &*self.record;
-        stop_requested.is_none()
-            && *attempt < policy.max_attempts
-            && stop_code.as_ref().is_some_and(|code| policy.relaunch_on.contains(code))
+    /// The entry of `relaunch_on` for the recorded stop code, if an attempt is left for it.
+    pub(super) fn relaunch(&self) -> Option<Relaunch> {
+        let Record { stop_code, stop_requested, attempt, .. } = &*self.record;
+        let may = stop_requested.is_none() && attempt.next().is_some();
+        let mut relaunches = self.record.relaunches().filter(|_| may);
+        relaunches.find(|relaunch| stop_code.as_deref() == Some(&relaunch.stop_code)).cloned()
     }
 
     pub(super) fn stop_words(&self) -> &str {
         self.record.stop_code.as_deref().unwrap_or("the task stopped without a stop code")
     }
 
-    /// Back to `queued` for another attempt; of this one only the reason is kept.
-    pub(super) fn next_attempt(&mut self, reason: String, may_have_run: bool) {
+    /// Back to `queued` for another attempt, as `relaunch` has it; of this one only the reason is kept.
+    pub(super) fn next_attempt(&mut self, reason: String, may_have_run: bool, relaunch: Option<&Relaunch>) {
         let Some(attempt) = self.record.attempt.next() else {
             return self.end(State::Failed, reason);
         };
         let record = &mut *self.record;
         record.attempts.push(reason);
+        if let Some(Relaunch { fallback, counts, .. }) = relaunch {
+            record.first_choice = fallback.unwrap_or(record.first_choice);
+            record.uncounted += u8::from(!counts);
+        }
+        record.fallback = *record.choices().start();
+        (record.asked_again, record.hint) = (false, None);
+        (record.runs_on, record.cpu, record.memory) = (None, None, None);
         record.attempt = attempt;
         record.state = State::Queued;
         // If it waited for capacity, there was some.

@@ -10,8 +10,8 @@ use crate::{
     id::ProfileName,
     pool::{Pool, PoolKey, Process, Runner, TokenHash},
     priority::Priority,
-    profile::{CompleteOn, Policy},
-    record::{ContentHash, REPEAT, Submission},
+    profile::{CompleteOn, Policy, Relaunch},
+    record::{ContentHash, Hint, REPEAT, Submission},
     run_task::FrozenRequest,
     task::{
         Container,
@@ -42,7 +42,7 @@ pub(crate) fn submission(id: &str) -> Submission {
         container_name: "main".to_owned(),
         cluster: "nightly".to_owned(),
         policy: Policy::default(),
-        request: FrozenRequest::freeze(&serde_json::Map::new()),
+        request: FrozenRequest::freeze(&[serde_json::Map::new()]),
         labels: BTreeMap::new(),
         launch_deadline: None,
         priority: Priority::default(),
@@ -173,7 +173,7 @@ fn never_started(version: u64) -> Task {
 }
 
 fn policy(relaunch_on: &[&str]) -> Policy {
-    Policy { relaunch_on: relaunch_on.iter().map(ToString::to_string).collect(), ..Policy::default() }
+    Policy { relaunch_on: relaunch_on.iter().map(|code| Relaunch::from(*code)).collect(), ..Policy::default() }
 }
 
 // The launch.
@@ -336,13 +336,13 @@ fn a_next_attempt_does_not_wait_for_capacity_as_the_one_before_did() {
 #[test]
 fn a_turn_launches_what_waits_before_its_timer_and_nothing_else() {
     let mut life = Life::of(Record::waiting(submission("a"), now(), &rules()));
-    assert_eq!(life.wait(MINUTE).learn(Input::Turn), State::Launching);
+    assert_eq!(life.wait(MINUTE).learn(Input::Turn(0)), State::Launching);
     let call = life.call();
     assert_eq!((call.nth, call.claimed_at), (1, life.now));
-    life.learn(Input::Turn);
+    life.learn(Input::Turn(0));
     assert_eq!((life.wrote, life.action.clone()), (false, None), "another has its turn");
     assert_eq!(life.learn(Input::Launch(call, refused())), State::Queued);
-    life.learn(Input::Turn);
+    life.learn(Input::Turn(0));
     assert!(!life.wrote, "it was refused, and waits for its backoff");
     assert_eq!(life.due(), State::Launching);
 }
@@ -593,6 +593,145 @@ fn a_spot_interruption_is_relaunched_where_asked_and_only_once_its_task_is_stopp
     assert_eq!(life.see(stopped(4, "SpotInterruption", vec![container("STOPPED", Some(143))])), State::Queued);
     assert_eq!((life.record.ran_before, life.record.exit_code), (true, None));
     assert_eq!(life.record.attempts, ["SpotInterruption with exit code 143"]);
+}
+
+fn with_fallbacks(fallbacks: u8) -> Policy {
+    Policy { fallbacks, ..Policy::default() }
+}
+
+#[test]
+fn fallbacks_are_tried_in_order_at_once_and_after_the_last_from_the_first_again() {
+    let (mut life, mut call) = Life::launching_with(with_fallbacks(2));
+    for choice in [0, 1] {
+        assert_eq!(call.choice, choice);
+        assert_eq!(life.learn(Input::Launch(call, refused())), State::Queued);
+        assert_eq!((life.record.check_at, life.record.due.as_deref()), (Some(life.now), Some(REPEAT)));
+        assert_eq!(life.due(), State::Launching);
+        call = life.call();
+    }
+    assert_eq!(life.learn(Input::Launch(call, refused())), State::Queued);
+    assert_eq!((life.record.fallback, life.record.refusals), (0, 1));
+    assert!(life.record.check_at.unwrap() > life.now, "after the last it waits");
+    life.due();
+    assert_eq!((life.call().choice, life.call().nth), (0, 1));
+}
+
+#[test]
+fn a_fallback_never_follows_a_call_that_was_not_answered_or_was_refused_for_another_reason() {
+    let (mut life, call) = Life::launching_with(with_fallbacks(1));
+    life.learn(Input::Launch(call, unanswered()));
+    life.due();
+    let repeat = life.call();
+    assert_eq!((repeat.choice, repeat.nth), (0, 2));
+    life.learn(Input::Launch(repeat, refused()));
+    assert_eq!((life.record.state, life.record.fallback), (State::Launching, 0), "a refused repeat proves nothing");
+
+    let (mut life, call) = Life::launching_with(with_fallbacks(1));
+    let throttled = LaunchAnswer::RefusedForNow(Obstacle::Other, "ThrottlingException".to_owned());
+    life.learn(Input::Launch(call, throttled));
+    assert_eq!((life.record.state, life.record.fallback), (State::Queued, 0));
+}
+
+#[test]
+fn what_is_due_may_be_launched_by_another_choice_of_its_own_and_no_other() {
+    let record = Record::queued(Submission { policy: with_fallbacks(1), ..submission("a") }, now(), &rules());
+    let mut life = Life::of(record);
+    life.learn(Input::Turn(2));
+    assert_eq!((life.wrote, life.action.clone()), (false, None));
+    assert_eq!(life.learn(Input::Turn(1)), State::Launching);
+    assert_eq!((life.call().choice, life.record.fallback), (1, 1));
+}
+
+#[test]
+fn an_interrupted_task_goes_on_with_the_fallback_that_its_profile_names_and_does_not_return() {
+    let on_demand = Relaunch { fallback: Some(1), ..Relaunch::from("SpotInterruption") };
+    let mut life = Life::launched(Policy { relaunch_on: vec![on_demand], ..with_fallbacks(1) });
+    life.see(running(2));
+    assert_eq!(life.see(stopped(4, "SpotInterruption", vec![container("STOPPED", Some(143))])), State::Queued);
+    assert_eq!((life.record.fallback, life.record.choices()), (1, 1..=1));
+    life.wait(MINUTE).due();
+    let call = life.call();
+    assert_eq!(call.choice, 1);
+    life.learn(Input::Launch(call, refused()));
+    assert_eq!((life.record.fallback, life.record.refusals), (1, 1));
+}
+
+#[test]
+fn a_relaunch_that_does_not_count_leaves_the_attempts_of_the_policy() {
+    let free = Relaunch { counts: false, ..Relaunch::from("SpotInterruption") };
+    let once = Policy { max_attempts: Attempt::FIRST, relaunch_on: vec![free], ..Policy::default() };
+    let mut life = Life::launched(once);
+    for attempt in 2..=99 {
+        life.see(Task { attempt: life.record.attempt, ..running(2) });
+        assert!(life.record.request.is_some(), "it may be needed for another attempt");
+        let interrupted = stopped(4, "SpotInterruption", vec![container("STOPPED", Some(143))]);
+        let state = life.see(Task { attempt: life.record.attempt, ..interrupted });
+        assert_eq!((state, life.record.attempt.get()), (State::Queued, attempt));
+        life.wait(MINUTE).due();
+        life.learn(Input::Launch(life.call(), live_task()));
+    }
+    life.see(Task { attempt: life.record.attempt, ..running(2) });
+    let interrupted = stopped(4, "SpotInterruption", vec![container("STOPPED", Some(143))]);
+    assert_eq!(life.see(Task { attempt: life.record.attempt, ..interrupted }), State::Failed, "99 is the last one");
+}
+
+fn on_ec2(task: Task) -> Task {
+    Task { runs_on: Some("EC2".to_owned()), at: Some(now()), ..task }
+}
+
+#[test]
+fn on_ec2_the_next_attempt_waits_until_ecs_was_asked_once_more() {
+    let mut life = Life::launched(policy(&["InfrastructureHealth"]));
+    life.see(on_ec2(running(2)));
+    let ends = on_ec2(stopped(4, "InfrastructureHealth", vec![container("STOPPED", None)]));
+    assert_eq!(life.see(ends.clone()), State::Running);
+    assert!(life.record.asked_again && life.record.request.is_some());
+    life.see(ends.clone());
+    assert_eq!((life.wrote, life.record.attempt), (false, Attempt::FIRST), "an event told again is no answer");
+    assert_eq!(life.due(), State::Running);
+    assert!(matches!(life.action, Some(Action::Describe { .. })), "{:?}", life.action);
+    assert_eq!(life.see(Task { at: None, ..ends }), State::Queued);
+    assert_eq!((life.record.attempt.get(), life.record.asked_again), (2, false));
+}
+
+#[test]
+fn a_task_that_only_seemed_to_have_stopped_runs_on_and_its_end_counts() {
+    let mut life = Life::launched(policy(&["InfrastructureHealth"]));
+    life.see(on_ec2(running(2)));
+    life.see(on_ec2(stopped(4, "InfrastructureHealth", vec![container("STOPPED", Some(137))])));
+    life.due();
+    assert_eq!(life.see(Task { at: None, ..on_ec2(running(4)) }), State::Running);
+    assert_eq!((life.record.asked_again, life.record.exit_code), (false, None));
+    assert_eq!(life.see(on_ec2(exited(5, 0))), State::Succeeded);
+}
+
+#[test]
+fn out_of_memory_is_a_hint_and_the_exit_code_decides() {
+    let killed =
+        |reason: Option<&str>, code| Container { reason: reason.map(str::to_owned), ..container("STOPPED", code) };
+    let words = Some("OutOfMemoryError: Container killed due to memory usage");
+    for (containers, stop_code, state, hint) in [
+        (killed(words, Some(137)), "EssentialContainerExited", State::Failed, Some(Hint::OutOfMemory)),
+        (killed(words, Some(0)), "EssentialContainerExited", State::Succeeded, Some(Hint::OutOfMemory)),
+        (killed(words, None), "EssentialContainerExited", State::Failed, Some(Hint::OutOfMemory)),
+        (killed(None, Some(137)), "EssentialContainerExited", State::Failed, Some(Hint::OutOfMemory)),
+        (killed(None, Some(137)), "SpotInterruption", State::Failed, None),
+        (killed(None, Some(1)), "EssentialContainerExited", State::Failed, None),
+    ] {
+        let mut life = Life::launched(Policy::default());
+        life.see(running(2));
+        assert_eq!(life.see(stopped(4, stop_code, vec![containers.clone()])), state, "{containers:?}");
+        assert_eq!(life.record.hint, hint, "{containers:?}");
+    }
+}
+
+#[test]
+fn a_container_that_was_asked_to_stop_has_not_run_out_of_memory() {
+    let mut life = Life::launched(Policy::default());
+    life.see(running(2));
+    life.learn(Input::Stop("enough".to_owned()));
+    assert_eq!(life.see(stopped(4, "UserInitiated", vec![container("STOPPED", Some(137))])), State::Cancelled);
+    assert_eq!(life.record.hint, None);
 }
 
 #[test]
@@ -972,7 +1111,7 @@ fn pool() -> Pool {
 }
 
 fn key() -> PoolKey {
-    PoolKey::of(&ProfileName::default_profile(), &serde_json::Map::new(), "main", &pool())
+    PoolKey::of(&ProfileName::default_profile(), &[serde_json::Map::new()], "main", &pool())
 }
 
 fn process(incarnation: &str) -> Process {
@@ -1013,7 +1152,7 @@ impl Life {
 
     /// Its runner's task is seen.
     fn runner_seen(&mut self, task: Task) -> State {
-        self.pool(PoolInput::RunnerSeen("runner-1".parse().unwrap(), task))
+        self.pool(PoolInput::RunnerSeen("runner-1".parse().unwrap(), Box::new(task)))
     }
 
     /// A runner with a task, that has not asked yet.
@@ -1055,7 +1194,7 @@ fn stopped_by(stop_code: &str, exit_code: Option<i32>) -> Task {
 }
 
 fn again_after_spot() -> Policy {
-    Policy { relaunch_on: vec!["SpotInterruption".to_owned()], ..Policy::default() }
+    Policy { relaunch_on: vec![Relaunch::from("SpotInterruption")], ..Policy::default() }
 }
 
 #[test]
@@ -1114,7 +1253,7 @@ fn the_runners_own_exit_code_is_never_the_commands() {
 #[test]
 fn the_end_of_another_runner_changes_nothing() {
     let mut life = Life::taken_with(Policy::default());
-    let other = PoolInput::RunnerSeen("runner-2".parse().unwrap(), stopped_by("SpotInterruption", None));
+    let other = PoolInput::RunnerSeen("runner-2".parse().unwrap(), Box::new(stopped_by("SpotInterruption", None)));
     assert_eq!((life.pool(other), life.wrote), (State::Running, false));
     let mut life = Life::waiting();
     assert_eq!(life.runner_seen(stopped_by("SpotInterruption", None)), State::Queued);
