@@ -177,6 +177,10 @@ class LocalStack:
     def drop_rules(self) -> None:
         call("DELETE", f"{self.ready['ecs_url']}/_local/rules")
 
+    def without(self, *names: str) -> None:
+        """From now on these capacity providers, launch types and subnets have no capacity."""
+        call("PUT", f"{self.ready['ecs_url']}/_local/capacity", {"without": names})
+
     def act(self, task: Mapping[str, Any], action: str) -> None:
         task_id = task["task_arn"].rsplit("/", 1)[1]
         call("POST", f"{self.ready['ecs_url']}/_local/tasks/{task_id}/{action}", {})

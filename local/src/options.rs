@@ -97,6 +97,9 @@ pub struct Options {
     /// Number of tasks that fit into the cluster; RunTask answers with failures beyond it
     #[arg(long, value_name = "N", help_heading = "Faults")]
     pub capacity: Option<usize>,
+    /// Capacity provider, launch type or subnet without capacity: RunTask answers with a failure; may be repeated
+    #[arg(long, value_name = "NAME", help_heading = "Faults")]
+    pub no_capacity: Vec<String>,
     /// Fail this share of the tasks before their containers start
     #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = share, help_heading = "Faults")]
     pub fail_start: f64,
@@ -179,11 +182,13 @@ Besides ECS's API, the ECS address answers:
   GET  /_local/events                the last 1000 events
   POST /_local/events                puts any event on the bus: {{\"matched\": bool}}
   POST /_local/tasks/ID/ACTION       spot-notice, termination-notice, spot-interruption, infrastructure-health,
-                                     forget (MISSING from now on), tell (sends its current state as another event)
+                                     forget (MISSING from now on), tell (sends its current state as another event),
+                                     seem-lost, seem-out-of-memory (its host tells that it has stopped; it runs on)
   POST /_local/rules                 for the next `times` calls of `operation` (RunTask), or only those of
                                      `submission_id`, or of `task_definition`: {{\"shapes\": \"...\"}}, {{\"error\": {{\"code\", \"message\"}}}},
                                      {{\"failure\": REASON}}, or {{\"answer\": \"server_error\" | \"none\"}} (it happens);
                                      DELETE drops all rules
+  PUT  /_local/capacity              {{\"without\": [NAME, ...]}}, as --no-capacity, from now on
 and the Lambda address, besides Invoke:
   GET  /_local/processes             the functions' processes with their pids; DELETE /_local/processes/PID kills one
   GET  /_local/invocations           counts by function: errors, timeouts, retries, pending events, ...

@@ -341,6 +341,7 @@ fn ecs_settings(
         api_latency: Duration::from_millis(options.api_latency_ms),
         throttle: options.throttle,
         capacity: options.capacity,
+        no_capacity: options.no_capacity.clone(),
         fail_start: options.fail_start,
         api_error: options.api_error,
         simulate: options.simulate,

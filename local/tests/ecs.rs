@@ -39,6 +39,7 @@ fn settings() -> EcsSettings {
         api_latency: Duration::ZERO,
         throttle: None,
         capacity: None,
+        no_capacity: Vec::new(),
         fail_start: 0.0,
         api_error: 0.0,
         simulate: true,

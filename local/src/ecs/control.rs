@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, Response, StatusCode, header};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -94,6 +94,7 @@ pub(super) fn routes() -> Router<Arc<Ecs>> {
         .route("/_local/tasks/{id}/{action}", post(act))
         .route("/_local/faults", get(async |ecs: State<Arc<Ecs>>| http::json(StatusCode::OK, &ecs.faults.counts())))
         .route("/_local/rules", post(add_rule).delete(drop_rules))
+        .route("/_local/capacity", put(set_capacity))
         .route("/_local/events", post(put_event).get(recent_events))
         .route("/credentials/{task}", get(credentials))
         .route("/v4/{task}/{container}", get(container_metadata))
@@ -138,6 +139,14 @@ async fn act(State(ecs): State<Arc<Ecs>>, Path((id, action)): Path<(String, Stri
         "tell" => {
             ecs.tell(&id);
         }
+        "seem-lost" => {
+            ecs.seem_to_stop(&id, &json!({"stopCode": "InfrastructureHealth", "stoppedReason": HOST_REASON}), None)
+        }
+        "seem-out-of-memory" => ecs.seem_to_stop(
+            &id,
+            &json!({"stopCode": "EssentialContainerExited", "stoppedReason": "OutOfMemoryError"}),
+            Some(137),
+        ),
         "forget" => {
             if let Some(task) = lock(&ecs.state).tasks.get_mut(&id) {
                 task.forgotten = true;
@@ -155,6 +164,17 @@ async fn add_rule(State(ecs): State<Arc<Ecs>>, Json(rule): Json<Rule>) -> Respon
         return http::json(StatusCode::BAD_REQUEST, &json!({"error": error.to_string()}));
     }
     lock(&ecs.state).rules.push(rule);
+    http::json(StatusCode::OK, &json!({}))
+}
+
+/// What has no capacity from now on.
+#[derive(Deserialize)]
+struct NoCapacity {
+    without: Vec<String>,
+}
+
+async fn set_capacity(State(ecs): State<Arc<Ecs>>, Json(NoCapacity { without }): Json<NoCapacity>) -> Response<Body> {
+    lock(&ecs.state).without = without;
     http::json(StatusCode::OK, &json!({}))
 }
 

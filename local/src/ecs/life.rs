@@ -250,6 +250,8 @@ async fn run(
 
 /// The stopped reason of a Spot interruption.
 pub(super) const SPOT_REASON: &str = "Your Spot Task was interrupted.";
+/// The reason of a container that ran out of memory.
+pub(super) const OUT_OF_MEMORY: &str = "OutOfMemoryError: Container killed due to memory usage";
 /// The stopped reason after the loss of a host.
 pub(super) const HOST_REASON: &str = "Task stopped due to an unhealthy underlying host.";
 
@@ -303,11 +305,15 @@ fn end_container(task: &mut Task, at: usize, code: i32) {
         task.process_exit_code = Some(code);
         task.process_exited = Some(Millis::now());
     }
-    let hidden = task.shapes.has(Shape::NoExitCode);
+    let (hidden, killed) = (task.shapes.has(Shape::NoExitCode), task.shapes.has(Shape::OutOfMemory));
+    let named = task.named_container();
     if let Some(container) = task.containers.get_mut(at) {
         container.status = "STOPPED";
         container.was_started = true;
         container.exit_code = (!hidden).then_some(code);
+        if at == named && killed {
+            container.reason = Some(OUT_OF_MEMORY.to_owned());
+        }
     }
 }
 

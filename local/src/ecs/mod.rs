@@ -35,6 +35,7 @@ use crate::sessions::Sessions;
 use control::{Rule, Then};
 use definition::TaskDefinition;
 use error::ApiError;
+use life::OUT_OF_MEMORY;
 use run_task::Request;
 use task::{Order, Reader, Status, Task};
 
@@ -71,6 +72,8 @@ pub struct EcsSettings {
     pub throttle: Option<Throttle>,
     /// The number of tasks that fit into the cluster.
     pub capacity: Option<usize>,
+    /// Capacity providers, launch types and subnets without capacity, to begin with.
+    pub no_capacity: Vec<String>,
     /// The share of tasks that do not start.
     pub fail_start: f64,
     /// The share of calls that take effect without a successful response.
@@ -121,6 +124,8 @@ struct State {
     repeats: HashMap<u64, u32>,
     bucket: Option<Bucket>,
     rules: Vec<Rule>,
+    /// Capacity providers, launch types and subnets without capacity.
+    without: Vec<String>,
 }
 
 /// A client token.
@@ -248,7 +253,8 @@ impl Ecs {
     /// A cluster without tasks.
     #[must_use]
     pub fn new(settings: EcsSettings, bus: Arc<Bus>, faults: Arc<Faults>, url: String) -> Self {
-        Self { settings, bus, faults, url, state: Mutex::default() }
+        let state = State { without: settings.no_capacity.clone(), ..State::default() };
+        Self { settings, bus, faults, url, state: Mutex::new(state) }
     }
 
     /// Counts the call; returns the number of calls with the same content, this one included.
@@ -354,7 +360,7 @@ impl Ecs {
         let full = self.settings.capacity.is_some_and(|capacity| state.live + request.count > capacity);
         let failure = match rule {
             Some(Then::Failure(reason)) => Some(reason.clone()),
-            _ if full => Some(self.shortage(&request)),
+            _ if full || request.needs(&state.without) => Some(self.shortage(&request)),
             _ => None,
         };
         if let Some(reason) = failure {
@@ -614,6 +620,37 @@ impl Ecs {
         let told = event.is_some();
         self.announce(event);
         told
+    }
+
+    /// Puts an event on the bus by which a task has stopped, although it runs on: the agent of an EC2 host may err.
+    fn seem_to_stop(self: &Arc<Self>, id: &str, members: &Value, exit_code: Option<i32>) {
+        let event = {
+            let mut state = lock(&self.state);
+            let Some(task) = state.tasks.get_mut(id) else { return };
+            task.version += 1;
+            let event = self.event(task);
+            // What is told next is newer.
+            task.version += 1;
+            event
+        };
+        self.announce(event.map(|(mut event, identity)| {
+            if let Some(detail) = event.get_mut("detail").and_then(Value::as_object_mut) {
+                detail.extend(
+                    [("lastStatus", "STOPPED"), ("desiredStatus", "STOPPED")]
+                        .map(|(name, value)| (name.to_owned(), value.into())),
+                );
+                detail.extend(members.as_object().cloned().unwrap_or_default());
+                let containers = detail.get_mut("containers").and_then(Value::as_array_mut);
+                for container in containers.into_iter().flatten().filter_map(Value::as_object_mut) {
+                    container.insert("lastStatus".into(), "STOPPED".into());
+                    if let Some(code) = exit_code {
+                        container.insert("exitCode".into(), code.into());
+                        container.insert("reason".into(), OUT_OF_MEMORY.into());
+                    }
+                }
+            }
+            (event, identity)
+        }));
     }
 
     fn announce(self: &Arc<Self>, event: Option<(Value, String)>) {

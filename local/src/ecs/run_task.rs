@@ -21,6 +21,7 @@ pub(super) struct Request {
     pub(super) group: Option<String>,
     pub(super) launch_type: String,
     pub(super) capacity_provider: Option<String>,
+    pub(super) subnets: Vec<String>,
     pub(super) enable_execute_command: bool,
     pub(super) overrides: Overrides,
     pub(super) tags: Value,
@@ -157,6 +158,7 @@ impl Request {
             shapes.extend(&words.parse().map_err(|error| ApiError::invalid(format!("{error}")))?);
         }
 
+        let network = input.network_configuration.and_then(|network| network.awsvpc_configuration);
         let provider = input.capacity_provider_strategy.and_then(|strategy| strategy.into_iter().next());
         Ok(Self {
             count: usize::try_from(count).unwrap_or(1),
@@ -165,11 +167,19 @@ impl Request {
             group: input.group,
             launch_type: input.launch_type.unwrap_or_else(|| "EC2".into()),
             capacity_provider: provider.map(|provider| provider.capacity_provider),
+            subnets: network.map(|network| network.subnets).unwrap_or_default(),
             enable_execute_command: input.enable_execute_command.unwrap_or(false),
             overrides,
             tags: tags.into_iter().map(|tag| json!({"key": tag.key, "value": tag.value})).collect(),
             shapes,
         })
+    }
+
+    /// Whether all that it can run on is among `without`: its capacity provider, or else its launch type, and its subnets.
+    pub(super) fn needs(&self, without: &[String]) -> bool {
+        let capacity = self.capacity_provider.as_ref().unwrap_or(&self.launch_type);
+        let is_without = |name: &String| without.contains(name);
+        is_without(capacity) || (!self.subnets.is_empty() && self.subnets.iter().all(is_without))
     }
 
     /// The identity of the request, for decisions that are the same in every run.

@@ -42,6 +42,8 @@ shapes! {
     SpotInterruption = "spot-interruption",
     /// The host is lost once it runs: STOPPED, InfrastructureHealth, no exit code.
     InfrastructureHealth = "infrastructure-health",
+    /// ECS gives OutOfMemoryError as the reason of the container's end, whatever its exit code is.
+    OutOfMemory = "out-of-memory",
     /// STOPPED without an exit code, although the command ended.
     NoExitCode = "no-exit-code",
     /// The exit code is null in events.

@@ -380,11 +380,11 @@ async fn a_fallback_is_taken_while_an_earlier_choice_has_no_capacity_and_one_pro
     let record = Record { policy, ..queued };
     assert_eq!(other.choose(&record).await, Some(0));
     let later = now().plus(Duration::from_secs(60));
-    let blocked = Some(Capacity { refusals: 3, probe_at: later, changed_at: now() });
-    assert!(other.table.set_capacity(&first, None, blocked).await.unwrap());
+    let blocked = Capacity { refusals: 3, probe_at: later, changed_at: now() };
+    assert!(other.table.set_capacity(&first, None, Some(blocked)).await.unwrap());
     assert_eq!(other.choose(&record).await, Some(1), "it is too early to find out");
-    let due = Capacity { probe_at: now(), ..blocked.unwrap() };
-    assert!(other.table.set_capacity(&first, blocked, Some(due)).await.unwrap());
+    let due = Capacity { probe_at: now(), ..blocked };
+    assert!(other.table.set_capacity(&first, Some(blocked), Some(due)).await.unwrap());
     deployment.bridge.launch_tokens(1).await;
     let mut chosen = join_all([&deployment.bridge, &other].map(|process| process.choose(&record))).await;
     chosen.sort_unstable();

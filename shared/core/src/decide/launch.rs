@@ -125,7 +125,7 @@ impl Step<'_> {
             if self.record.task_arn.is_none() {
                 self.record.task_arn = Some(arn.to_owned());
             }
-            return live.then(|| self.orphan(arn)).flatten();
+            return live.then(|| self.orphan(arn, false)).flatten();
         }
         if self.is_another(arn) {
             return self.replace_task(arn);

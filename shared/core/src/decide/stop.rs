@@ -49,8 +49,9 @@ impl Step<'_> {
         live.then(|| self.stop_task(arn.to_owned(), reason, AfterStop::Nothing))
     }
 
-    /// Stops a live task of a submission that ended without it.
-    pub(super) fn orphan(&mut self, arn: &str) -> Option<Action> {
+    /// Stops a live task of a submission that ended without it, or that ended because ECS said that the task was STOPPED,
+    /// which a newer version of it has `refuted`.
+    pub(super) fn orphan(&mut self, arn: &str, refuted: bool) -> Option<Action> {
         let ended_without = match self.record.state {
             State::Lost | State::Cancelled | State::Expired | State::Rejected => true,
             State::Queued | State::Launching | State::Launched | State::Running => false,
@@ -58,7 +59,7 @@ impl Step<'_> {
         };
         // Its end was recorded: a description that shows it alive is older.
         let seen_to_end = self.record.exit_code.is_some() || self.record.stopped_at.is_some();
-        if !ended_without || seen_to_end {
+        if !refuted && (!ended_without || seen_to_end) {
             return None;
         }
         self.alarm = Some(Alarm::OrphanTask);

@@ -51,7 +51,8 @@ impl Step<'_> {
                 self.record.cluster.clone_from(&task.cluster_arn);
             }
             // At an equal version too: who saw it first may have died between the write and StopTask.
-            let action = live.then(|| self.orphan(&task.arn)).flatten();
+            let refuted = newer && self.record.last_status.as_deref() == Some("STOPPED");
+            let action = live.then(|| self.orphan(&task.arn, refuted)).flatten();
             self.fill_in(task);
             return action;
         }

@@ -706,6 +706,17 @@ fn a_task_that_only_seemed_to_have_stopped_runs_on_and_its_end_counts() {
 }
 
 #[test]
+fn a_task_that_is_alive_after_it_was_stopped_is_stopped_again() {
+    let mut life = Life::launched(Policy::default());
+    life.see(on_ec2(running(2)));
+    life.see(on_ec2(stopped(4, "EssentialContainerExited", vec![container("STOPPED", Some(137))])));
+    assert_eq!(life.see(on_ec2(running(3))), State::Failed);
+    assert!(!life.stops(), "what is told late is older");
+    assert_eq!(life.see(on_ec2(running(5))), State::Failed);
+    assert!(life.stops() && life.alarm == Some(Alarm::OrphanTask));
+}
+
+#[test]
 fn out_of_memory_is_a_hint_and_the_exit_code_decides() {
     let killed =
         |reason: Option<&str>, code| Container { reason: reason.map(str::to_owned), ..container("STOPPED", code) };

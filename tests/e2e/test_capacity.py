@@ -1,0 +1,195 @@
+"""What a submission runs on: fallbacks, relaunches on other capacity, tags, and what ECS says about memory and hosts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import boto3
+import pytest
+from api import Stack
+from local_stack import Record, until
+from wire import Wire
+
+NETWORK = {"awsvpcConfiguration": {"subnets": ["subnet-0123456789abcdef0"]}}
+ELSEWHERE = {"awsvpcConfiguration": {"subnets": ["subnet-0fedcba9876543210"]}}
+
+
+def on(provider: str) -> list[dict[str, str]]:
+    return [{"capacityProvider": provider}]
+
+
+SPOT = {"taskDefinition": "demo", "capacityProviderStrategy": on("FARGATE_SPOT"), "networkConfiguration": NETWORK}
+EC2 = {"taskDefinition": "demo", "launchType": "EC2", "networkConfiguration": NETWORK}
+TO_ON_DEMAND = {"capacityProviderStrategy": on("FARGATE")}
+
+
+def profile(run_task: object = SPOT, **more: object) -> dict[str, object]:
+    return {"container_name": "main", "run_task": run_task, **more}
+
+
+PROFILES = {
+    "default": profile(),
+    "three": profile(
+        fallbacks=[TO_ON_DEMAND, {**TO_ON_DEMAND, "networkConfiguration": ELSEWHERE}], tags_from_labels=["dag_id"]
+    ),
+    "interrupted": profile(
+        fallbacks=[TO_ON_DEMAND],
+        max_attempts=1,
+        relaunch_on=[{"stop_code": "SpotInterruption", "fallback": 1, "counts_as_attempt": False}],
+    ),
+    "hosts": profile(EC2, relaunch_on=["InfrastructureHealth"], max_attempts=2),
+    "pool": profile({**SPOT, "taskDefinition": "demo-pool"}, pool={"max": 1, "take_interval_ms": 100}),
+}
+LATER = ["sh", "-c", "while ! [ -e $0 ]; do sleep 0.05; done"]
+
+
+@pytest.fixture(scope="module")
+def wire() -> Iterator[Wire]:
+    with Wire(["ecs"]) as wire:
+        yield wire
+
+
+@pytest.fixture(scope="module")
+def shared(start: Callable[..., Stack], wire: Wire) -> Stack:
+    # A probe of capacity after 0.5 s, and then up to 6 s apart.
+    flags = {"reconcile-every": 1, "timer-scale": 10, "time-scale": 10}
+    stack = start(flags, profiles=PROFILES, function_env=wire.environment())
+    wire.connect(stack.ready)
+    return stack
+
+
+@pytest.fixture
+def stack(shared: Stack, wire: Wire) -> Iterator[Stack]:
+    shared.without()
+    yield shared
+    shared.without()
+
+
+def submit(stack: Stack, id: str, profile: str, command: list[str] = ["true"], **more: object) -> None:
+    [answer] = stack.submit({"submission_id": id, "command": command, "profile": profile, **more})
+    assert "error" not in answer, answer
+
+
+def ended(stack: Stack, id: str) -> tuple[str, str, int]:
+    """State, what it ran on, and the number of the fallback."""
+    row = stack.until_ended(id)
+    return row["state"], row["runs_on"], int(row.get("fallback", 0))
+
+
+def running(stack: Stack, id: str, attempt: int = 1) -> Record:
+    return until(
+        "it runs", lambda: (row := stack.row(id))["state"] == "running" and row["attempt"] == attempt and row
+    )
+
+
+def starts(stack: Stack, id: str) -> list[int]:
+    return [task["start_count"] for task in stack.tasks(id)]
+
+
+def test_where_the_first_choice_has_no_capacity_the_next_one_is_tried_at_once(stack: Stack, wire: Wire) -> None:
+    stack.without("FARGATE_SPOT")
+    wire.calls.clear()
+    ids = [f"first-{number}" for number in range(20)]
+    for id in ids:
+        submit(stack, id, "three")
+    assert {ended(stack, id) for id in ids} == {("succeeded", "FARGATE", 1)}
+    assert [starts(stack, id) for id in ids] == [[1]] * len(ids)
+    calls = [call.body for call in wire.calls if call.operation == "RunTask"]
+    on_spot = [body for body in calls if body["capacityProviderStrategy"] == on("FARGATE_SPOT")]
+    assert len(on_spot) < len(ids) / 2, "what has no capacity is passed over, but for a probe"
+    tokens = {(body["startedBy"], body["clientToken"]) for body in calls}
+    assert len(tokens) == len(calls), "another request has another client token"
+
+
+def test_the_last_fallback_is_another_subnet(stack: Stack) -> None:
+    stack.without("FARGATE_SPOT", "subnet-0123456789abcdef0")
+    submit(stack, "last", "three")
+    assert ended(stack, "last") == ("succeeded", "FARGATE", 2)
+
+
+def test_without_any_capacity_it_waits_and_begins_again_once_there_is(stack: Stack) -> None:
+    stack.without("FARGATE_SPOT", "FARGATE")
+    submit(stack, "waits", "three")
+    row = until("it was refused by all", lambda: (row := stack.row("waits")).get("refusals") and row)
+    assert row["state"] in {"queued", "launching"} and row["reason"]
+    stack.without()
+    state, runs_on, fallback = ended(stack, "waits")
+    assert (state, runs_on) in {("succeeded", "FARGATE_SPOT"), ("succeeded", "FARGATE")}
+    assert (runs_on == "FARGATE_SPOT") == (fallback == 0)
+    assert starts(stack, "waits") == [1]
+
+
+def test_runners_that_found_no_capacity_start_once_there_is_some(stack: Stack) -> None:
+    stack.without("FARGATE_SPOT")
+    submit(stack, "pooled", "pool")
+    until("several launches were refused", lambda: stack.faults()["out_of_capacity"] >= 4)
+    stack.without()
+    assert stack.until_ended("pooled")["state"] == "succeeded"
+
+
+def test_after_a_spot_interruption_it_goes_on_on_demand_and_no_attempt_is_used(stack: Stack, tmp_path: Any) -> None:
+    go = tmp_path / "go"
+    submit(stack, "interrupted", "interrupted", [*LATER, str(go)])
+    stack.act(running(stack, "interrupted"), "spot-interruption")
+    again = running(stack, "interrupted", attempt=2)
+    assert (again["runs_on"], again["fallback"]) == ("FARGATE", 1)
+    go.touch()
+    assert ended(stack, "interrupted") == ("succeeded", "FARGATE", 1)
+    assert starts(stack, "interrupted") == [1, 1]
+    shown = stack.show("interrupted")
+    assert shown["attempts"] == ["SpotInterruption with exit code 143"]
+    assert (shown["fallback"], shown["cpu"], shown["memory"]) == (1, 256, 512)
+
+
+def test_labels_are_tags_of_the_task(stack: Stack, wire: Wire) -> None:
+    submit(stack, "tagged", "three", labels={"dag_id": "etl*2", "other": "x"})
+    arn = stack.until_ended("tagged")["task_arn"]
+    key = {"aws_access_key_id": "x", "aws_secret_access_key": "x", "region_name": "us-east-1"}
+    ecs = boto3.client("ecs", endpoint_url=stack.ready["ecs_url"], **key)
+    [task] = ecs.describe_tasks(cluster="local", tasks=[arn], include=["TAGS"])["tasks"]
+    assert task["tags"] == [{"key": "dag_id", "value": "etl_2"}]
+
+
+def test_out_of_memory_is_a_hint_whatever_the_exit_code(stack: Stack) -> None:
+    for id, code, state in [("killed", 137, "failed"), ("survived", 0, "succeeded")]:
+        stack.rule(submission_id=id, shapes="out-of-memory")
+        submit(stack, id, "default", ["sh", "-c", f"exit {code}"])
+        row = stack.until_ended(id)
+        assert (row["state"], row["exit_code"], row["hint"]) == (state, code, "out_of_memory")
+        assert "memory" in row["reason"].lower()
+
+
+def test_a_host_that_seems_lost_starts_no_second_container(stack: Stack, tmp_path: Any) -> None:
+    go = tmp_path / "go"
+    submit(stack, "seems-lost", "hosts", [*LATER, str(go)])
+    stack.act(running(stack, "seems-lost"), "seem-lost")
+    until("ECS was asked once more", lambda: stack.row("seems-lost").get("stop_code") == "InfrastructureHealth")
+    until("it runs on", lambda: "asked_again" not in stack.row("seems-lost"))
+    assert stack.row("seems-lost")["state"] == "running"
+    go.touch()
+    assert ended(stack, "seems-lost") == ("succeeded", "EC2", 0)
+    assert starts(stack, "seems-lost") == [1]
+
+
+def test_a_host_that_is_lost_starts_a_second_container(stack: Stack, tmp_path: Any) -> None:
+    go = tmp_path / "go"
+    submit(stack, "lost", "hosts", [*LATER, str(go)])
+    stack.act(running(stack, "lost"), "infrastructure-health")
+    running(stack, "lost", attempt=2)
+    go.touch()
+    assert ended(stack, "lost") == ("succeeded", "EC2", 0)
+    assert starts(stack, "lost") == [1, 1]
+
+
+def test_a_container_that_seemed_to_end_for_lack_of_memory_is_stopped_once_it_is_seen_alive(stack: Stack) -> None:
+    submit(stack, "seems-killed", "hosts", ["sleep", "100000"])
+    row = running(stack, "seems-killed")
+    stack.act(row, "seem-out-of-memory")
+    row = stack.until_ended("seems-killed")
+    assert (row["state"], row["exit_code"], row["hint"]) == ("failed", 137, "out_of_memory")
+    [task] = stack.tasks("seems-killed")
+    assert task["process_exit_code"] is None, "its container lives"
+    stack.act(row, "tell")
+    until("it was stopped", lambda: stack.tasks("seems-killed")[0]["process_exit_code"] is not None)
+    assert stack.row("seems-killed")["state"] == "failed"
