@@ -43,6 +43,7 @@ PROFILES = {
             "tags": [{"key": "team", "value": "data"}],
         },
         "allow_overrides": ["tags"],
+        "fallbacks": [{"platformVersion": "LATEST"}],
     }
 }
 # The proxy knows callers by the functions' names; the executor has no function.
@@ -109,6 +110,11 @@ def at_once(local: LocalStack, recorder: Recorder) -> None:
     table = Table(aws.dynamodb(), local.ready["table"], DEPLOYMENT)
     assert [record.submission_id for record in table.changes(0)[0]] == ["plain"]
     assert table.records(["plain"])[0]["plain"].ended
+
+    # A launch for which the first choice has no capacity.
+    local.rule(submission_id="elsewhere", failure="RESOURCE:CPU")
+    submit(local, "elsewhere", "true")
+    local.until_state("elsewhere", "succeeded")
 
     # A stop of what runs.
     submit(local, "stopped", "sleep", "600")
