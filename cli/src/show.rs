@@ -66,6 +66,7 @@ fn describe(record: &Record) -> String {
         "waits",
         "exit_code",
         "reason",
+        "advice",
         "attempt",
         "stop_code",
         "stopped_reason",

@@ -12,7 +12,7 @@ PROFILES = {
             "launchType": "FARGATE",
             "networkConfiguration": {"awsvpcConfiguration": {"subnets": ["subnet-0123456789abcdef0"]}},
         },
-        "allow_overrides": ["overrides.containerOverrides.environment", "overrides.cpu"],
+        "allow_overrides": ["overrides.containerOverrides.environment", "overrides.cpu", "overrides.memory"],
     }
 }
 CREDENTIALS = "aws://local:local@/?region_name={region}"

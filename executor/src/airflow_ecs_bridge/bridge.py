@@ -9,6 +9,7 @@ from airflow_ecs_bridge import census, tasklog
 from airflow_ecs_bridge.adoption import submission_id_of
 from airflow_ecs_bridge.aws import Aws
 from airflow_ecs_bridge.client import BridgeClient, BridgeError, Cause
+from airflow_ecs_bridge.history import History
 from airflow_ecs_bridge.metrics import Metrics
 from airflow_ecs_bridge.stopper import Stopper
 from airflow_ecs_bridge.submitter import Submitter
@@ -38,7 +39,8 @@ class Bridge:
         self._client = BridgeClient(settings.submit_url, self._aws, settings.request_timeout)
         failed_calls = self._client.failed_calls
         self.watcher = Watcher(self._table, self._aws.forget, settings, report, self._is_pending, failed_calls)
-        self.submitter = Submitter(self._client, settings, report, self.watcher.settle)
+        history = History(self.watcher.lookup)
+        self.submitter = Submitter(self._client, settings, report, self.watcher.settle, history.patches)
         self.stopper = Stopper(self._client, self.watcher.lookup)
         self.census = census.Census(settings.census_interval, census.living, failed_calls)
         self.metrics = Metrics(self.figures, team_name)

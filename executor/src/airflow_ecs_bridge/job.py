@@ -49,8 +49,23 @@ _RUN_TASK = frozenset(
 _OURS = frozenset({"count", "startedBy", "clientToken"})
 
 
+OUT_OF_MEMORY = "out_of_memory"
+"""The bridge's hint that a container ran out of memory."""
+
+_SIZES = frozenset({"by_try", "only_after"})
+
+
 class Unsubmittable(Exception):
     """This job can never be submitted as it is; the message is for its task's event log."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """RunTask patches for the first, the second, … try; the last is for all further ones."""
+
+    patches: list[dict[str, Any]]
+    only_after: str | None = None
+    """The hint with which a try must have ended for the next patch to apply; None: any end."""
 
 
 @dataclass
@@ -89,9 +104,18 @@ class Job:
         expiry = token_expiry(self.workload.token)
         return None if expiry is None else int((expiry - margin) * 1000)
 
-    def build(self, profile: str | None, margin: float) -> dict[str, Any]:
-        """Return the item for ``POST /v1/submissions``."""
+    def sizes(self) -> Sizes | None:
+        """Return what executor_config says of the sizes of its tries."""
+        return read_sizes(self.executor_config)
+
+    def build(self, profile: str | None, margin: float, patches: int = 0) -> dict[str, Any]:
+        """Return the item for ``POST /v1/submissions``.
+
+        :param patches: how many of ``by_try`` are left behind
+        """
         chosen, overrides = read_executor_config(self.executor_config)
+        if sizes := self.sizes():
+            overrides = merged(overrides, sizes.patches[min(patches, len(sizes.patches) - 1)])
         self.guessed_profile = None if chosen else profile
         body: dict[str, Any] = {
             "submission_id": self.submission_id,
@@ -145,42 +169,80 @@ def token_expiry(token: str) -> float | None:
 def read_executor_config(config: Any) -> tuple[str | None, dict[str, Any]]:
     """Return the profile and the RunTask parameters that a task's ``executor_config`` asks for; never changes it.
 
-    Beside ``profile`` it holds RunTask's own parameters, as AwsEcsExecutor takes them:
+    Beside ``profile`` and what `read_sizes` reads it holds RunTask's own parameters, as AwsEcsExecutor takes them:
     ``{"profile": "large", "overrides": {"containerOverrides": [{"name": "airflow", "environment": [..]}]}}``.
     """
     if not config:
         return None, {}
     if not isinstance(config, dict):
         raise Unsubmittable(f"executor_config must be a dict, not {type(config).__name__}")
-    overrides = {key: value for key, value in config.items() if key != "profile"}
-    if reserved := sorted(_OURS & overrides.keys()):
-        raise Unsubmittable(f"executor_config may not set {', '.join(reserved)}: the bridge does")
-    if unknown := sorted(str(key) for key in overrides if key not in _RUN_TASK):
-        raise Unsubmittable(
-            f"executor_config has what is neither profile nor a parameter of RunTask: {', '.join(unknown)}"
-        )
+    overrides = {key: value for key, value in config.items() if key != "profile" and key not in _SIZES}
     profile = config.get("profile")
     if profile is not None and not (isinstance(profile, str) and PROFILE_NAME.fullmatch(profile)):
         raise Unsubmittable("executor_config['profile'] is not a profile's name")
-    for container in _containers(overrides):
+    return profile, _checked(overrides, "executor_config")
+
+
+def read_sizes(config: Any) -> Sizes | None:
+    """Return the sizes by try of a task's ``executor_config``; None if it has none.
+
+    ``{"by_try": [{}, {"overrides": {"memory": "8192"}}], "only_after": "out_of_memory"}``: RunTask patches, each
+    merged over the other parameters.
+    """
+    if not isinstance(config, dict) or not _SIZES & config.keys():
+        return None
+    patches, only_after = config.get("by_try"), config.get("only_after")
+    if not isinstance(patches, list) or not patches or not all(isinstance(patch, dict) for patch in patches):
+        raise Unsubmittable("executor_config['by_try'] must be a list of dicts, one for each try")
+    if only_after not in (None, OUT_OF_MEMORY):
+        raise Unsubmittable(f"executor_config['only_after'] must be {OUT_OF_MEMORY!r}, or left out")
+    checked = [_checked(patch, f"executor_config['by_try'][{place}]") for place, patch in enumerate(patches)]
+    return Sizes(checked, only_after)
+
+
+def merged(base: dict[str, Any], over: dict[str, Any], path: str = "") -> dict[str, Any]:
+    """Return RunTask parameters with others over them, as the bridge merges: dicts by key, containers by name."""
+    result = dict(base)
+    for key, value in over.items():
+        known, place = result.get(key), f"{path}.{key}"
+        if isinstance(known, dict) and isinstance(value, dict):
+            result[key] = merged(known, value, place)
+        elif place == ".overrides.containerOverrides" and isinstance(known, list):
+            containers = {each["name"]: each for each in known}
+            for each in value:
+                containers[each["name"]] = merged(containers.get(each["name"], {}), each, place)
+            result[key] = list(containers.values())
+        else:
+            result[key] = value
+    return result
+
+
+def _checked(overrides: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return a copy of RunTask parameters that can be sent; raise if they are not the task's to set."""
+    if reserved := sorted(_OURS & overrides.keys()):
+        raise Unsubmittable(f"{name} may not set {', '.join(reserved)}: the bridge does")
+    if unknown := sorted(str(key) for key in overrides if key not in _RUN_TASK):
+        others = "neither profile, by_try or only_after nor" if name == "executor_config" else "not"
+        raise Unsubmittable(f"{name} has what is {others} a parameter of RunTask: {', '.join(unknown)}")
+    for container in _containers(overrides, name):
         if "command" in container:
-            raise Unsubmittable("executor_config may not set a container's command: Airflow does")
+            raise Unsubmittable(f"{name} may not set a container's command: Airflow does")
     try:
-        # A copy, and proof that it can be sent.
-        return profile, json.loads(json.dumps(overrides, allow_nan=False))
+        copy: dict[str, Any] = json.loads(json.dumps(overrides, allow_nan=False))
     except (TypeError, ValueError) as error:
-        raise Unsubmittable(f"executor_config is not JSON: {error}") from None
+        raise Unsubmittable(f"{name} is not JSON: {error}") from None
+    return copy
 
 
-def _containers(overrides: dict[str, Any]) -> list[dict[str, Any]]:
+def _containers(overrides: dict[str, Any], name: str) -> list[dict[str, Any]]:
     task = overrides.get("overrides")
     if task is None:
         return []
     if not isinstance(task, dict):
-        raise Unsubmittable("executor_config['overrides'] must be a dict")
+        raise Unsubmittable(f"{name}['overrides'] must be a dict")
     containers = task.get("containerOverrides", [])
     if not isinstance(containers, list) or not all(isinstance(each, dict) and "name" in each for each in containers):
-        raise Unsubmittable("executor_config's containerOverrides must be a list of dicts with a name each")
+        raise Unsubmittable(f"{name}'s containerOverrides must be a list of dicts with a name each")
     return containers
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from airflow.executors.base_executor import BaseExecutor
 
+from airflow_ecs_bridge.advice import advice
+from airflow_ecs_bridge.job import OUT_OF_MEMORY
 from airflow_ecs_bridge.tasklog import cloudwatch_link
 
 if TYPE_CHECKING:
@@ -58,12 +60,25 @@ def explain(record: Record, settings: Settings) -> str:
         facts.append(f"stop code {record.stop_code}")
     facts += [f"attempt {number} ended with {end}" for number, end in enumerate(record.attempts, 1)]
     facts += [text for text in dict.fromkeys((record.reason, record.stopped_reason)) if text]
-    facts.append(f"submission {record.submission_id}")
+    if help := _advice(record):
+        facts.append(f"what to do: {help}")
+    facts.append(f"submission {record.submission_id} (ecs-bridge show {record.submission_id})")
     if record.task_arn:
         facts.append(record.task_arn)
     if link := cloudwatch_link(record.task_arn, record.container_name, settings):
         facts.append(link)
     return ", ".join(facts)
+
+
+def _advice(record: Record) -> str | None:
+    if record.hint == OUT_OF_MEMORY:
+        had = f" of {record.memory} MiB" if record.memory else ""
+        return (
+            f"it may have run out of memory{had}: give it more by executor_config={{'overrides': {{'memory': ...}}}}, "
+            "or to the next try by 'by_try' with 'only_after': 'out_of_memory'"
+        )
+    reasons = (record.reason, record.stopped_reason)
+    return advice(record.state, reasons=reasons, exit_code=record.exit_code, stop_code=record.stop_code)
 
 
 def _meaning(exit_code: int) -> str:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_ecs_bridge.client import BATCH_SIZE, BODY_SIZE, Answer, BridgeClient, BridgeError, Cause
 from airflow_ecs_bridge.config import DEFAULT_PROFILE
+from airflow_ecs_bridge.history import NotYet
 from airflow_ecs_bridge.job import Job, Unsubmittable
 from airflow_ecs_bridge.outcome import Outcome, Verdict
 from airflow_ecs_bridge.table import TERMINAL
@@ -51,9 +52,11 @@ class Submitter:
         settings: Settings,
         report: Callable[[Outcome], None],
         settle: Callable[[str], None],
+        patches: Callable[[Job], int] = lambda job: 0,
     ) -> None:
         """Make one.
 
+        :param patches: returns how many patches of a job's ``by_try`` are left behind; may raise to be asked again
         :param report: takes what can never be submitted, and what was accepted where its job asks for that
         :param settle: takes an id whose record must be read: it ended already, or it is not known if it exists
         """
@@ -61,6 +64,7 @@ class Submitter:
         self._settings = settings
         self._report = report
         self._settle = settle
+        self._patches = patches
         # Jobs from `put` until they are answered for. Each change is a single dict operation.
         self._pending: dict[str, Job] = {}
         self._new: queue.SimpleQueue[Job] = queue.SimpleQueue()
@@ -139,10 +143,16 @@ class Submitter:
         ready = []
         for job in batch:
             try:
-                body = job.body or job.build(self._profile(job), self._settings.launch_margin)
+                margin = self._settings.launch_margin
+                body = job.body or job.build(self._profile(job), margin, self._patches(job))
                 self._check_profile(body)
             except Unsubmittable as error:
                 self._refuse(job, str(error), unanswered)
+                continue
+            except NotYet:
+                continue
+            except Exception:
+                log.exception("submission %s cannot be made now, trying again", job.submission_id)
                 continue
             if body.get("launch_deadline", float("inf")) <= time.time() * 1000:
                 # A call that timed out may have been accepted all the same: only the table knows.

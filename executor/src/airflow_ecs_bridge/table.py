@@ -31,6 +31,8 @@ _ATTRIBUTES = (
     "created_at",
     "attempts",
     "container_name",
+    "hint",
+    "memory",
 )
 
 
@@ -48,6 +50,10 @@ class Record:
     container_name: str | None = None
     created_at: int | None = None
     changed_at: int | None = None
+    hint: str | None = None
+    """What the end of the container suggests: ``out_of_memory``."""
+    memory: int | None = None
+    """The task's memory in MiB."""
     attempts: tuple[str, ...] = ()
     """How each attempt before the last one ended."""
 
@@ -120,5 +126,7 @@ def _record(item: dict[str, Any]) -> Record:
         container_name=text("container_name"),
         created_at=number("created_at"),
         changed_at=number("changed_at"),
+        hint=text("hint"),
+        memory=number("memory"),
         attempts=tuple(each["S"] for each in item.get("attempts", {}).get("L", [])),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -14,13 +15,20 @@ TIMEOUT = 4.0
 
 def describe(record: dict[str, Any], settings: Settings) -> list[str]:
     """Return lines for people about a record of the bridge."""
-    lines = [f"ECS bridge: submission {record.get('submission_id')} is {record.get('state')}"]
-    arn = record.get("task_arn")
-    if not isinstance(arn, str):
-        return lines
-    lines.append(f"ECS task: {arn}")
-    if link := cloudwatch_link(arn, record.get("container_name"), settings):
+    id, state = record.get("submission_id"), record.get("state")
+    status = f"ECS bridge: submission {id} is {state}"
+    began = {"launched": "launched_at", "running": "started_at"}.get(str(state), "created_at")
+    if isinstance(at := record.get(began), int):
+        status += f" since {datetime.fromtimestamp(at / 1000, timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
+    if record.get("runs_on"):
+        status += f" on {record['runs_on']}"
+    lines = [status]
+    for name, member in (("Why", "reason"), ("What to do", "advice"), ("ECS task", "task_arn")):
+        if record.get(member):
+            lines.append(f"{name}: {record[member]}")
+    if link := cloudwatch_link(record.get("task_arn"), record.get("container_name"), settings):
         lines.append(f"CloudWatch: {link}")
+    lines.append(f"More: ecs-bridge show {id}")
     return lines
 
 

@@ -374,6 +374,8 @@ fn moment(at: &DateTime) -> Option<Timestamp> {
 
 #[cfg(test)]
 mod tests {
+    use ecs_bridge_core::advice;
+
     use super::*;
 
     #[test]
@@ -409,6 +411,11 @@ mod tests {
             ("SomethingNew", "", ForNow(Other)),
         ] {
             assert_eq!(verdict(code, message), expected, "{code}: {message}");
+            let is_told = advice::of_refusal(&format!("{code}: {message}")).is_some();
+            assert!(
+                is_told || matches!(code, "ServerException" | "ExpiredTokenException" | "SomethingNew"),
+                "{code}: {message}"
+            );
         }
     }
 }

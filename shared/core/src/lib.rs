@@ -3,6 +3,7 @@
 //! Deliberately without a clock, without I/O and without a type of an AWS SDK: time and events are
 //! arguments, so that the same code runs in the functions, in the property tests and in the model checker.
 
+pub mod advice;
 pub mod api;
 pub mod capacity;
 pub mod config;

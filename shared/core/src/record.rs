@@ -7,6 +7,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::{
+    advice::advice,
     id::{Attempt, ProfileName, StartedBy, SubmissionId},
     pool::{PoolKey, Pooled, Process, Runner},
     priority::Priority,
@@ -691,7 +692,7 @@ impl Record {
             }
     }
 
-    /// The record as the API shows it: without the request, and without what only the bridge needs.
+    /// The record as the API shows it: without the request and what only the bridge needs, and with [`advice`].
     pub fn public(&self) -> Value {
         const PRIVATE: [&str; 14] = [
             "first_choice",
@@ -715,6 +716,9 @@ impl Record {
             members.retain(|name, _| !PRIVATE.contains(&name.as_str()));
             if self.expires_at == NEVER {
                 members.remove("expires_at");
+            }
+            if let Some(advice) = advice(self) {
+                members.insert("advice".to_owned(), advice.into());
             }
             if let Some(taken) = self.taken() {
                 members.insert("runner_id".to_owned(), taken.runner_id.as_str().into());

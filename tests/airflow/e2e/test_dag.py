@@ -23,6 +23,7 @@ def test_every_task_instance_ends_as_with_local_executor(airflow, stack):
     assert expected["fails_once", -1] == ("success", 2)
     assert expected["fails_always", -1] == ("failed", 2)
     assert expected["comes_after_a_failure", -1][0] == "upstream_failed"
+    assert expected["grows", -1] == ("success", 3)
     assert expected["waits", -1] == ("success", 1)
     assert sum(task_id == "square" for task_id, _ in expected) == 50
 
@@ -40,8 +41,13 @@ def test_every_task_instance_ends_as_with_local_executor(airflow, stack):
     counts = start_counts(stack, run)
     assert set(counts.values()) == {1}
     assert (
-        len(counts) == len([ti for ti in ours.values() if ti["state"] != "upstream_failed"]) + 3
-    )  # 2 retries, 1 deferral
+        len(counts) == len([ti for ti in ours.values() if ti["state"] != "upstream_failed"]) + 5
+    )  # 4 retries, 1 deferral
+
+    sizes = {
+        row["labels"]["try_number"]: row["memory"] for row in known.values() if row["labels"]["task_id"] == "grows"
+    }
+    assert sizes == {"1": 1024, "2": 2048, "3": 2048}, "only the first try ran out of memory"
 
     (greeting,) = airflow.rows("SELECT value FROM xcom WHERE run_id = ? AND task_id = 'has_resources'", run)[0]
     assert "from executor_config" in greeting

@@ -53,7 +53,7 @@ def test_executor_config_is_never_changed():
         ("large", "must be a dict, not str"),
         ({"count": 2}, "may not set count"),
         ({"clientToken": "x", "startedBy": "me"}, "may not set clientToken, startedBy"),
-        ({"pod_override": 1}, "neither profile nor a parameter of RunTask: pod_override"),
+        ({"pod_override": 1}, "neither profile, by_try or only_after nor a parameter of RunTask: pod_override"),
         ({"profile": "no such name"}, "not a profile's name"),
         ({"overrides": {"containerOverrides": [{"cpu": 1}]}}, "a name each"),
         ({"overrides": {"containerOverrides": {}}}, "a list of dicts"),
@@ -70,6 +70,51 @@ def test_executor_config_is_never_changed():
 def test_executor_config_is_checked_and_the_error_says_what_is_wrong(config, words):
     with pytest.raises(Unsubmittable, match=words):
         read_executor_config(config)
+
+
+SIZES = {
+    "overrides": {"cpu": "512", "containerOverrides": [{"name": "main", "cpu": 1}]},
+    "by_try": [
+        {},
+        {"overrides": {"memory": "2048", "containerOverrides": [{"name": "main", "memory": 2000}, {"name": "log"}]}},
+        {"overrides": {"memory": "8192"}},
+    ],
+}
+
+
+@pytest.mark.parametrize(("patches", "memory"), [(0, None), (1, "2048"), (2, "8192"), (9, "8192")])
+def test_each_try_has_its_size_and_the_last_one_is_for_all_further_tries(patches, memory):
+    body = job(executor_config=SIZES).build(None, 60, patches)
+    assert body["overrides"]["overrides"].get("memory") == memory
+    assert body["overrides"]["overrides"]["cpu"] == "512"
+
+
+def test_a_patch_is_merged_as_the_bridge_merges():
+    overrides = job(executor_config=SIZES).build(None, 60, 1)["overrides"]["overrides"]
+    assert overrides["containerOverrides"] == [{"name": "main", "cpu": 1, "memory": 2000}, {"name": "log"}]
+    assert SIZES["overrides"]["containerOverrides"] == [{"name": "main", "cpu": 1}]
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"by_try": []}, "by_try'] must be a list of dicts"),
+        ({"by_try": {"overrides": {}}}, "by_try'] must be a list of dicts"),
+        ({"only_after": "out_of_memory"}, "by_try'] must be a list of dicts"),
+        ({"by_try": [{}], "only_after": "failed"}, "only_after'] must be 'out_of_memory'"),
+        ({"by_try": [{}, {"memory": "1"}]}, r"by_try'\]\[1\] has what is not a parameter of RunTask: memory"),
+        ({"by_try": [{"profile": "large"}]}, "has what is not a parameter of RunTask: profile"),
+        ({"by_try": [{"count": 2}]}, "may not set count"),
+        (
+            {"by_try": [{"overrides": {"containerOverrides": [{"name": "main", "command": []}]}}]},
+            "a container's command",
+        ),
+    ],
+    ids=str,
+)
+def test_sizes_by_try_are_checked_and_the_error_says_what_is_wrong(config, words):
+    with pytest.raises(Unsubmittable, match=words):
+        job(executor_config=config).build(None, 60)
 
 
 @pytest.mark.parametrize("config", [None, {}])

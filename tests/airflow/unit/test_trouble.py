@@ -375,7 +375,7 @@ def test_the_log_view_of_a_running_task_says_where_it_runs(options, configure, b
     bridge.call("POST", "/v1/submissions", {"submissions": [{"submission_id": id, "command": ["true"]}]})
     lines, logs = EcsBridgeExecutor().get_task_log(SimpleNamespace(external_executor_id=id), 1)
     assert logs == []
-    assert lines[0] == f"ECS bridge: submission {id} is launched"
+    assert lines[0].startswith(f"ECS bridge: submission {id} is launched")
     arn = bridge.records[id]["task_arn"]
     assert lines[1] == f"ECS task: {arn}"
     assert lines[2].startswith(

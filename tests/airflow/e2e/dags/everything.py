@@ -21,6 +21,23 @@ RESOURCES = {
 }
 
 
+def memory(mebibytes: int, *environment: dict[str, str]) -> dict[str, object]:
+    """A RunTask patch."""
+    container = {"name": "main", "environment": list(environment)}
+    return {"overrides": {"memory": str(mebibytes), "containerOverrides": [container]}}
+
+
+# For the local stack, the first try runs out of memory.
+SIZES = {
+    "by_try": [
+        memory(1024, {"name": "ECS_BRIDGE_LOCAL_SHAPE", "value": "out-of-memory"}),
+        memory(2048),
+        memory(4096),
+    ],
+    "only_after": "out_of_memory",
+}
+
+
 class ShortSensor(BaseSensorOperator):
     """Defers for a moment, however slow the machine; Airflow's own do not if what they wait for is over."""
 
@@ -68,11 +85,17 @@ def everything():
     def has_resources() -> str | None:
         return os.environ.get("GREETING")
 
+    @task(executor_config=SIZES, retries=2)
+    def grows() -> None:
+        if get_current_context()["ti"].try_number < 3:
+            raise MemoryError
+
     hears(said.output) >> ShortSensor(task_id="waits")
     fails_once()
     fails_always() >> comes_after_a_failure()
     total(square.expand(number=list(range(MAPPED))))
     has_resources()
+    grows()
 
 
 everything()

@@ -1,0 +1,155 @@
+//! The table of advice, and what is written from it: docs/troubleshooting.md, the executor's advice.json, and cases by which
+//! its tests see that both come to the same. `ECS_BRIDGE_WRITE=1 cargo test -p ecs-bridge-core --test advice` writes them.
+
+#![expect(clippy::unwrap_used, reason = "test code")]
+
+use std::{collections::BTreeSet, env, fmt::Write, fs, path::Path};
+
+use ecs_bridge_core::{
+    Record, State, Timestamp,
+    advice::{Entry, TABLE, When, advice},
+};
+use serde_json::{Value, json};
+
+const GUIDE: &str = "docs/troubleshooting.md";
+const BEGIN: &str = "<!-- advice: written by shared/core/tests/advice.rs -->\n";
+const END: &str = "<!-- advice: end -->\n";
+
+fn entries() -> impl Iterator<Item = &'static Entry> {
+    TABLE.iter().flat_map(|chapter| chapter.entries)
+}
+
+/// A record to which an entry applies, by no more than it needs.
+fn record(when: When) -> Value {
+    let mut record = json!({"submission_id": "a", "schema": 1, "rev": 2, "state": "failed", "attempt": 1, "created_at": 1,
+                            "updated_at": 2, "expires_at": 3});
+    let (name, value) = match when {
+        When::Says(words) => ("reason", Value::from(words.join(" … ").to_ascii_uppercase())),
+        When::Begins(word) => ("stopped_reason", format!("{}: …", word.to_ascii_uppercase()).into()),
+        When::Hint(hint) => ("hint", json!(hint)),
+        When::Exited(code) => ("exit_code", code.into()),
+        When::StopCode(code) => ("stop_code", code.into()),
+        When::Ended(state) => ("state", json!(state)),
+    };
+    record.as_object_mut().unwrap().insert(name.to_owned(), value);
+    record
+}
+
+fn parse(record: &Value) -> Record {
+    serde_json::from_value(record.clone()).unwrap()
+}
+
+#[test]
+fn no_entry_hides_a_later_one() {
+    for entry in entries() {
+        assert_eq!(advice(&parse(&record(entry.when))), Some(entry.advice), "{:?}", entry.when);
+    }
+}
+
+#[test]
+fn words_are_looked_for_in_lower_case_and_each_sentence_ends() {
+    for entry in entries() {
+        let words: Vec<&str> = match entry.when {
+            When::Says(words) => words.to_vec(),
+            When::Begins(word) => vec![word],
+            When::Hint(_) | When::Exited(_) | When::StopCode(_) | When::Ended(_) => vec![],
+        };
+        assert!(words.iter().all(|word| *word == word.to_ascii_lowercase()), "{words:?}");
+        assert!(entry.advice.ends_with('.') && !entry.advice.contains('\n'), "{}", entry.advice);
+    }
+}
+
+#[test]
+fn what_goes_well_has_no_advice_and_every_bad_end_has_some() {
+    for state in State::ALL {
+        let record = Record { state, reason: Some("something new".to_owned()), ..parse(&record(When::Exited(3))) };
+        let is_bad = matches!(state, State::Failed | State::Rejected | State::Expired | State::Lost);
+        assert_eq!(advice(&record).is_some(), is_bad, "{state}");
+    }
+    let succeeded = Record {
+        state: State::Succeeded,
+        stop_code: Some("SpotInterruption".to_owned()),
+        ..parse(&record(When::Exited(0)))
+    };
+    assert_eq!(advice(&succeeded), None);
+}
+
+#[test]
+fn a_submission_that_waits_is_told_for_what() {
+    let waiting = Record {
+        state: State::Queued,
+        reason: Some("RESOURCE:MEMORY".to_owned()),
+        created_at: Timestamp::from_millis(1),
+        ..parse(&record(When::Exited(0)))
+    };
+    assert!(advice(&waiting).unwrap().contains("fallbacks"));
+}
+
+/// How the guide names what is seen.
+fn seen(when: When) -> String {
+    match when {
+        When::Says(words) => words.iter().map(|word| format!("*{word}*")).collect::<Vec<_>>().join(" and "),
+        When::Begins(word) => format!("*{word}* first"),
+        When::Hint(hint) => format!("hint `{}`", json!(hint).as_str().unwrap()),
+        When::Exited(code) => format!("exit code {code}"),
+        When::StopCode(code) => format!("stop code `{code}`"),
+        When::Ended(state) => format!("state `{state}`"),
+    }
+}
+
+fn guide(before: &str) -> String {
+    let (head, rest) = before.split_once(BEGIN).unwrap();
+    let (_, tail) = rest.split_once(END).unwrap();
+    let mut table = String::new();
+    for chapter in TABLE {
+        write!(table, "\n## {}\n\n| seen | what to do |\n|---|---|\n", chapter.title).unwrap();
+        // What is said alike stands together.
+        let mut told = BTreeSet::new();
+        for entry in chapter.entries.iter().filter(|entry| told.insert(entry.advice)) {
+            let same = chapter.entries.iter().filter(|other| other.advice == entry.advice);
+            let seen: Vec<_> = same.map(|other| seen(other.when)).collect();
+            writeln!(table, "| {} | {} |", seen.join("; "), entry.advice).unwrap();
+        }
+    }
+    format!("{head}{BEGIN}{table}\n{END}{tail}")
+}
+
+fn for_the_executor() -> String {
+    let entries = entries().map(|Entry { when, advice }| {
+        let (name, value) = match when {
+            When::Says(words) => ("says", json!(words)),
+            When::Begins(word) => ("begins", json!(word)),
+            When::Hint(hint) => ("hint", json!(hint)),
+            When::Exited(code) => ("exit_code", json!(code)),
+            When::StopCode(code) => ("stop_code", json!(code)),
+            When::Ended(state) => ("state", json!(state)),
+        };
+        format!("  {}", json!({name: value, "advice": advice}))
+    });
+    format!("[\n{}\n]\n", entries.collect::<Vec<_>>().join(",\n"))
+}
+
+fn cases() -> String {
+    let states = State::ALL.map(|state| Record { state, ..parse(&record(When::Exited(137))) });
+    let records = entries().map(|entry| record(entry.when)).chain(states.iter().map(|record| json!(record)));
+    let cases = records.map(|record| format!("  {}", json!({"record": record, "advice": advice(&parse(&record))})));
+    format!("[\n{}\n]\n", cases.collect::<Vec<_>>().join(",\n"))
+}
+
+#[test]
+fn what_is_written_from_the_table_is_current() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let written = fs::read_to_string(root.join(GUIDE)).unwrap();
+    for (name, text) in [
+        (GUIDE, guide(&written)),
+        ("executor/src/airflow_ecs_bridge/advice.json", for_the_executor()),
+        ("tests/fixtures/advice.json", cases()),
+    ] {
+        let path = root.join(name);
+        if env::var_os("ECS_BRIDGE_WRITE").is_some() {
+            fs::write(path, text).unwrap();
+        } else if fs::read_to_string(&path).unwrap_or_default() != text {
+            panic!("{name} is not current: ECS_BRIDGE_WRITE=1 cargo test -p ecs-bridge-core --test advice");
+        }
+    }
+}
