@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::ProvideCredentials;
+use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes};
 use aws_sigv4::http_request::{PayloadChecksumKind, SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4;
@@ -150,6 +151,12 @@ impl BridgeError {
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Refused { status: 404, .. })
     }
+}
+
+/// The time of this machine, in epoch milliseconds.
+pub fn now() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// A row of the table, or a record of the API.
@@ -384,11 +391,16 @@ impl Bridge {
 
     /// The records of the `most` submissions that ended last, the newest first.
     pub async fn ended(&self, most: usize) -> Result<Vec<Record>, BridgeError> {
+        self.ended_since(0, most).await
+    }
+
+    /// The same of those that ended at `since`, in epoch milliseconds, or later.
+    pub async fn ended_since(&self, since: i64, most: usize) -> Result<Vec<Record>, BridgeError> {
         let unknown =
             BridgeError::Unknown { what: "deployment", flag: "--deployment", variable: "ECS_BRIDGE_DEPLOYMENT" };
         let deployment = self.deployment.as_ref().ok_or(unknown)?;
         let table = self.table()?;
-        let ids = table.ids_of("feed", deployment, most, false).await?;
+        let ids = table.ids_since(deployment, since, most).await?;
         let mut records = table.records(&ids).await?;
         let changed = |record: &Record| record.get("changed_at").and_then(Value::as_u64);
         records.sort_by_key(|record| std::cmp::Reverse(changed(record)));
@@ -433,6 +445,20 @@ impl Table {
         Ok(answer.item.into_iter().flatten().map(|(name, value)| (name, json(value))).collect())
     }
 
+    /// The keys of the submissions of a deployment that ended at `since` or later, the newest first.
+    async fn ids_since(&self, deployment: &str, since: i64, most: usize) -> Result<Vec<String>, BridgeError> {
+        let query = self
+            .client
+            .query()
+            .table_name(&self.name)
+            .index_name("feed")
+            .key_condition_expression("feed = :feed AND changed_at >= :since")
+            .expression_attribute_values(":feed", AttributeValue::S(deployment.to_owned()))
+            .expression_attribute_values(":since", AttributeValue::N(since.to_string()))
+            .scan_index_forward(false);
+        self.ids(query, most).await
+    }
+
     /// The keys of a partition of an index, from either end.
     async fn ids_of(
         &self,
@@ -450,6 +476,10 @@ impl Table {
             .expression_attribute_names("#partition", index)
             .expression_attribute_values(":partition", AttributeValue::S(partition.to_owned()))
             .scan_index_forward(forward);
+        self.ids(query, most).await
+    }
+
+    async fn ids(&self, query: QueryFluentBuilder, most: usize) -> Result<Vec<String>, BridgeError> {
         let mut pages = query.into_paginator().items().send();
         let mut ids = Vec::new();
         while ids.len() < most {

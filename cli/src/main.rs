@@ -1,4 +1,4 @@
-//! `ecs-bridge`: runs the local stack, submits, shows, lists and stops submissions, and shows and changes pools.
+//! `ecs-bridge`: runs the local stack, submits, shows, lists, sums up and stops submissions, and shows and changes pools.
 
 mod bridge;
 mod local;
@@ -7,6 +7,7 @@ mod pools;
 mod profile;
 mod ps;
 mod show;
+mod stats;
 mod stop;
 mod submit;
 
@@ -28,6 +29,7 @@ enum Command {
     Submit(submit::Submit),
     Show(show::Show),
     Ps(ps::Ps),
+    Stats(stats::Stats),
     Stop(stop::Stop),
     Profile(profile::Profile),
     Pools(pools::Pools),
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         Command::Submit(command) => command.run(),
         Command::Show(command) => ended(command.run()),
         Command::Ps(command) => ended(command.run()),
+        Command::Stats(command) => ended(command.run()),
         Command::Profile(command) => ended(command.run()),
         Command::Pools(command) => ended(command.run()),
         Command::Pool(command) => ended(command.run()),

@@ -1,12 +1,11 @@
 //! `ecs-bridge ps`
 
 use std::collections::BTreeMap;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::bridge::{Bridge, Record, Where};
+use crate::bridge::{Bridge, Record, Where, now};
 use crate::output::{self, duration, millis, text};
 use crate::pools::waits;
 use crate::show::ShowError;
@@ -50,8 +49,7 @@ impl Ps {
                 }
                 output::say(json!(records));
             } else {
-                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                let now = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
+                let now = now();
                 let rows: Vec<_> = records.iter().map(|record| row(record, now)).collect();
                 output::say(output::table(HEADINGS, &rows).trim_end());
             }

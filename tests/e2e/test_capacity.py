@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import boto3
 import pytest
 from api import Stack
-from local_stack import Record, until
+from local_stack import PROGRAM, Record, until
 from wire import Wire
 
 NETWORK = {"awsvpcConfiguration": {"subnets": ["subnet-0123456789abcdef0"]}}
@@ -149,6 +152,22 @@ def test_labels_are_tags_of_the_task(stack: Stack, wire: Wire) -> None:
     ecs = boto3.client("ecs", endpoint_url=stack.ready["ecs_url"], **key)
     [task] = ecs.describe_tasks(cluster="local", tasks=[arn], include=["TAGS"])["tasks"]
     assert task["tags"] == [{"key": "dag_id", "value": "etl_2"}]
+
+
+def test_usage_is_summed_up_by_label(stack: Stack) -> None:
+    submit(stack, "used", "default", labels={"dag_id": "usage"})
+    stack.until_ended("used")
+    prices = ["--vcpu-hour", "0.04", "--gb-hour", "0.004", "--spot-discount", "50"]
+    command = [PROGRAM, "stats", "--by", "dag_id", "--since", "1h", *prices]
+    environment = os.environ | {"ECS_BRIDGE_READY_FILE": str(stack.ready_file)}
+    shown = subprocess.run([*command, "--json"], env=environment, capture_output=True, text=True, check=True).stdout
+    [usage] = [usage for usage in json.loads(shown)["usage"] if usage["label"] == "usage"]
+    # 256 CPU units and 512 MiB on Spot for the minute that Fargate bills at least.
+    assert usage["fargate_spot"] == {"vcpu_hours": 0.25 / 60, "gb_hours": 0.5 / 60}
+    assert (usage["submissions"], usage["unknown"]) == (1, 0)
+    assert usage["dollars"] == pytest.approx((0.25 * 0.04 + 0.5 * 0.004) / 60 / 2)
+    text = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    assert "submitted to started" in text and "DAG_ID" in text
 
 
 def test_out_of_memory_is_a_hint_whatever_the_exit_code(stack: Stack) -> None:
