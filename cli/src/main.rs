@@ -10,11 +10,14 @@ mod show;
 mod stats;
 mod stop;
 mod submit;
+mod submit_file;
+mod wait;
 
 use std::error::Error;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 #[derive(Parser)]
 #[command(name = "ecs-bridge", version, about = "Run commands on Amazon ECS and learn how they ended")]
@@ -31,21 +34,41 @@ enum Command {
     Ps(ps::Ps),
     Stats(stats::Stats),
     Stop(stop::Stop),
+    Wait(wait::Wait),
     Profile(profile::Profile),
     Pools(pools::Pools),
     Pool(pools::PoolCommand),
+    /// Write the completions of a shell to standard output
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write man pages, one for each command
+    Man {
+        /// The folder to write them into
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Local(command) => ended(command.run()),
         Command::Submit(command) => command.run(),
+        Command::Wait(command) => command.run(),
         Command::Show(command) => ended(command.run()),
         Command::Ps(command) => ended(command.run()),
         Command::Stats(command) => ended(command.run()),
         Command::Profile(command) => ended(command.run()),
         Command::Pools(command) => ended(command.run()),
         Command::Pool(command) => ended(command.run()),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "ecs-bridge", &mut std::io::stdout());
+            ExitCode::SUCCESS
+        }
+        Command::Man { dir } => {
+            ended(std::fs::create_dir_all(&dir).and_then(|()| clap_mangen::generate_to(Cli::command(), &dir)))
+        }
         Command::Stop(command) => command.run().unwrap_or_else(|error| ended(Err(error))),
     }
 }

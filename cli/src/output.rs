@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt::Display;
 use std::io::Write;
+use std::time::Duration;
 
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -63,6 +64,23 @@ pub fn duration(millis: i64) -> String {
     }
 }
 
+/// Parses what a flag takes as a time: a number and its unit.
+pub fn parse_time(text: &str) -> Result<Duration, &'static str> {
+    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).unwrap_or_default();
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => 0,
+    };
+    let number = number.parse::<u64>().ok().filter(|number| *number > 0 && seconds > 0);
+    number
+        .and_then(|number| number.checked_mul(seconds))
+        .map(Duration::from_secs)
+        .ok_or("a time such as 90s, 15m, 24h or 7d")
+}
+
 /// Rows under their headings, in aligned columns.
 pub fn table<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -> String {
     let mut widths = headings.map(str::len);
@@ -100,6 +118,14 @@ mod tests {
             (273_600_000, "3d04h"),
         ] {
             assert_eq!(duration(millis), text);
+        }
+    }
+
+    #[test]
+    fn a_time_has_a_unit() {
+        assert_eq!(parse_time("15m").unwrap(), Duration::from_secs(900));
+        for text in ["", "m", "15", "0h", "-1h", "1w", "99999999999999999999d"] {
+            assert!(parse_time(text).is_err(), "{text}");
         }
     }
 

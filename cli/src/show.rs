@@ -5,7 +5,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use crate::bridge::{BridgeError, Record, Where};
-use crate::output::{self, iso};
+use crate::output::{self, duration, iso, millis};
 use crate::pools::waits_for;
 
 /// Show the record of a submission
@@ -43,14 +43,18 @@ impl Show {
             })?;
             if bridge.has_table()
                 && let Some(row) = bridge.records(std::slice::from_ref(&self.id)).await?.first()
-                && let Some(waits) = waits_for(&bridge, row).await?
             {
-                record.insert("waits".to_owned(), waits.into());
+                if let Some(waits) = waits_for(&bridge, row).await? {
+                    record.insert("waits".to_owned(), waits.into());
+                }
+                if let Some(changed_at) = row.get("changed_at") {
+                    record.insert("changed_at".to_owned(), changed_at.clone());
+                }
             }
             if self.json {
                 output::say(Value::Object(record));
             } else {
-                output::say(describe(&record).trim_end());
+                output::say(format!("{}\n{}", describe(&record), timeline(&record)).trim_end());
             }
             Ok(())
         })
@@ -77,8 +81,36 @@ fn describe(record: &Record) -> String {
     known.chain(rest).map(|name| format!("{name:<width$}  {}\n", shown(record, name))).collect()
 }
 
+/// What a submission went through, with the time between.
+fn timeline(record: &Record) -> String {
+    let on = |name| record.get(name).map(|_| format!(" on {}", output::text(record, name))).unwrap_or_default();
+    let with = record.get("exit_code").map(|code| format!(" with {code}")).unwrap_or_default();
+    let steps = [
+        ("created_at", "submitted".to_owned()),
+        ("launched_at", format!("launched{}", on("runs_on"))),
+        ("started_at", "started".to_owned()),
+        ("container_exited_at", format!("exited{with}")),
+        ("changed_at", format!("recorded as {}", output::text(record, "state"))),
+        ("stopped_at", "its task was torn down".to_owned()),
+    ];
+    let attempts = record.get("attempts").and_then(Value::as_array).into_iter().flatten();
+    let mut text: String = attempts
+        .enumerate()
+        .map(|(nth, end)| format!("attempt {} ended: {}\n", nth + 1, end.as_str().unwrap_or_default()))
+        .collect();
+    let mut before = None;
+    let mut steps: Vec<_> = steps.into_iter().filter_map(|(name, what)| Some((millis(record, name)?, what))).collect();
+    // ECS's clock and the bridge's differ a little.
+    steps.sort_by_key(|(at, _)| *at);
+    for (at, what) in steps {
+        let since = before.replace(at).map_or_else(String::new, |before: i64| format!("+{}", duration(at - before)));
+        text += &format!("{}  {since:>8}  {what}\n", iso(at));
+    }
+    text
+}
+
 fn shown(record: &Record, name: &str) -> String {
-    let time = output::millis(record, name);
+    let time = millis(record, name);
     match time {
         // In seconds, the unit of DynamoDB's time to live.
         Some(time) if name == "expires_at" => iso(time.saturating_mul(1_000)),
@@ -90,6 +122,21 @@ fn shown(record: &Record, name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_timeline_has_what_is_known_in_order_and_the_time_between() {
+        let record = serde_json::json!({"state": "failed", "exit_code": 7, "runs_on": "FARGATE_SPOT", "attempt": 2,
+            "attempts": ["SpotInterruption"], "created_at": 1_800_000_000_000_i64, "launched_at": 1_800_000_001_200_i64,
+            "container_exited_at": 1_800_000_061_200_i64, "changed_at": 1_800_000_061_900_i64});
+        assert_eq!(
+            timeline(record.as_object().unwrap()),
+            "attempt 1 ended: SpotInterruption\n\
+             2027-01-15T08:00:00Z            submitted\n\
+             2027-01-15T08:00:01.2Z     +1.2s  launched on FARGATE_SPOT\n\
+             2027-01-15T08:01:01.2Z    +1m00s  exited with 7\n\
+             2027-01-15T08:01:01.9Z     +0.7s  recorded as failed\n"
+        );
+    }
 
     #[test]
     fn times_are_readable_and_the_state_comes_early() {

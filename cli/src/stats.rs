@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::bridge::{Record, Where, now};
-use crate::output::{self, duration, millis};
+use crate::output::{self, duration, millis, parse_time};
 use crate::show::ShowError;
 
 /// Show how many submissions there are, how long they took, and what they used
@@ -18,7 +18,7 @@ use crate::show::ShowError;
 #[derive(Args)]
 pub struct Stats {
     /// How far back what has ended is counted: a number and s, m, h or d
-    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = time)]
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse_time)]
     since: Duration,
     /// The number of ended submissions to read at most, the newest first
     #[arg(long, value_name = "N", default_value_t = 100_000)]
@@ -43,22 +43,6 @@ pub struct Stats {
     json: bool,
     #[command(flatten)]
     bridge: Where,
-}
-
-fn time(text: &str) -> Result<Duration, &'static str> {
-    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).unwrap_or_default();
-    let seconds = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3_600,
-        "d" => 86_400,
-        _ => 0,
-    };
-    let number = number.parse::<u64>().ok().filter(|number| *number > 0 && seconds > 0);
-    number
-        .and_then(|number| number.checked_mul(seconds))
-        .map(Duration::from_secs)
-        .ok_or("a time such as 90s, 15m, 24h or 7d")
 }
 
 fn percent(text: &str) -> Result<f64, &'static str> {
@@ -306,14 +290,6 @@ mod tests {
     fn the_plot_has_a_bar_for_each_class_between_the_first_and_the_last() {
         assert_eq!(plot(&[100, 1_900, 2_000, 7_000]).lines().count(), 7);
         assert!(plot(&[100, 1_900, 2_000, 7_000]).contains("up to    2.0s  ▇▇"));
-    }
-
-    #[test]
-    fn a_time_has_a_unit() {
-        assert_eq!(time("15m").unwrap(), Duration::from_secs(900));
-        for text in ["", "m", "15", "0h", "-1h", "1w", "99999999999999999999d"] {
-            assert!(time(text).is_err(), "{text}");
-        }
     }
 
     #[test]

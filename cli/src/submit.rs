@@ -1,5 +1,6 @@
 //! `ecs-bridge submit`
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,9 @@ use thiserror::Error;
 
 use crate::bridge::{Bridge, BridgeError, Record, Where};
 use crate::output;
+use crate::show::ShowError;
+use crate::submit_file::{self, FileError};
+use crate::wait;
 
 /// The exit code of `submit --wait` if the command has none.
 const NO_EXIT_CODE: u8 = 125;
@@ -21,7 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Args)]
 #[command(after_help = "\
 With --wait the exit code is that of the command; 125 if it has none (the submission was rejected, expired, cancelled or \
-lost, or failed without one); 126 if submitting or following failed. Interrupting --wait does not stop the submission: see \
+lost, or failed without one); 126 if submitting or following failed. With --file it is 0 if all were accepted, and with --wait \
+succeeded, else 1. Interrupting --wait does not stop the submission: see \
 `ecs-bridge show` and `ecs-bridge stop`.")]
 pub struct Submit {
     /// The profile to launch it with
@@ -48,8 +53,13 @@ pub struct Submit {
     /// Write JSON: the result, or with --wait the record after each change, one a line
     #[arg(long)]
     json: bool,
+    /// Submit each line of this file instead, a JSON object as of the API: {"command": [...], "profile": ...}; - is standard
+    /// input. What a line does not say is as the flags have it. A line without submission_id gets one that follows from its
+    /// content, so that the same command can be repeated
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["id", "command"])]
+    file: Option<PathBuf>,
     /// The command
-    #[arg(last = true, required = true, value_name = "COMMAND")]
+    #[arg(last = true, required_unless_present = "file", value_name = "COMMAND")]
     command: Vec<String>,
     #[command(flatten)]
     bridge: Where,
@@ -63,9 +73,14 @@ enum SubmitError {
     Item { code: String, message: String },
     #[error("the response holds no submission")]
     NoItem,
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(transparent)]
+    Wait(#[from] ShowError),
 }
 
-fn label(text: &str) -> Result<(String, String), &'static str> {
+/// Parses what `--label` takes.
+pub fn label(text: &str) -> Result<(String, String), &'static str> {
     let (key, value) = text.split_once('=').ok_or("KEY=VALUE")?;
     Ok((key.to_owned(), value.to_owned()))
 }
@@ -94,6 +109,9 @@ impl Submit {
     async fn submit(&self) -> Result<u8, SubmitError> {
         let began = Instant::now();
         let bridge = self.bridge.find().await?;
+        if let Some(path) = &self.file {
+            return self.submit_file(&bridge, path).await;
+        }
         let id = self.id.clone().unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
         let body = json!({"submissions": [self.item(&id)]});
         let answer = bridge.call("POST", "/v1/submissions", Some(&body)).await?;
@@ -115,6 +133,28 @@ impl Submit {
         }
         let record = self.follow(&bridge, &id, began).await?;
         Ok(exit_code(&record))
+    }
+
+    async fn submit_file(&self, bridge: &Bridge, path: &Path) -> Result<u8, SubmitError> {
+        let defaults: Record = match self.item("") {
+            Value::Object(item) => {
+                item.into_iter().filter(|(name, _)| name != "submission_id" && name != "command").collect()
+            }
+            _ => Record::new(),
+        };
+        let lines = submit_file::read(path, &defaults)?;
+        let summary = submit_file::submit(bridge, &lines, self.json).await?;
+        if !self.json {
+            summary.refused.iter().for_each(output::say);
+            output::say(summary.text());
+        }
+        let mut is_well = summary.refused.is_empty();
+        if self.wait && is_well {
+            let ids: Vec<_> = lines.into_iter().map(|line| line.id).collect();
+            let ended = wait::until_ended(bridge, &ids, None, !self.json).await?;
+            is_well = ended.values().all(|record| record.get("state") == Some(&"succeeded".into()));
+        }
+        Ok(u8::from(!is_well))
     }
 
     fn item(&self, id: &str) -> Value {
@@ -174,13 +214,14 @@ impl Submit {
     }
 }
 
-/// Whether its state is terminal.
-fn has_ended(record: &Record) -> bool {
+/// Whether the state of a record is terminal.
+pub fn has_ended(record: &Record) -> bool {
     let state = output::text(record, "state");
     matches!(state.as_str(), "succeeded" | "failed" | "rejected" | "expired" | "cancelled" | "lost")
 }
 
-fn describe(record: &Record) -> String {
+/// One line on where a submission stands.
+pub fn describe(record: &Record) -> String {
     let mut line = output::text(record, "state");
     let attempt = output::text(record, "attempt");
     if attempt != "1" && attempt != "-" {
