@@ -234,6 +234,27 @@ async fn capacity_and_rate_are_limited() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_has_no_capacity_is_refused_until_it_has() {
+    let without = vec!["FARGATE_SPOT".to_owned(), "subnet-a".to_owned()];
+    let world = world(EcsSettings { no_capacity: without, ..settings() });
+    let on = |provider: &str, subnets: &[&str]| {
+        json!({"capacityProviderStrategy": [{"capacityProvider": provider}],
+               "networkConfiguration": {"awsvpcConfiguration": {"subnets": subnets}}})
+    };
+    for (id, more, launched) in [
+        ("spot", on("FARGATE_SPOT", &["subnet-b"]), 0),
+        ("subnet", on("FARGATE", &["subnet-a"]), 0),
+        ("one-of-two", on("FARGATE", &["subnet-a", "subnet-b"]), 1),
+        ("on-demand", on("FARGATE", &["subnet-b"]), 1),
+    ] {
+        let (status, answer) = world.run(id, &["true"], more).await;
+        assert_eq!((status, answer["tasks"].as_array().unwrap().len()), (200, launched), "{id}");
+    }
+    world.local("PUT", "capacity", json!({"without": []})).await;
+    world.start("spot", &["true"], on("FARGATE_SPOT", &["subnet-a"])).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_call_that_is_not_answered_has_taken_effect() {
     let world = world(EcsSettings { api_error: 1.0, ..settings() });
     for id in 0..16 {
