@@ -2,7 +2,7 @@
 
     python3 benches/cost_table.py [--check]
 
-It multiplies what the bench `cost` counted last (benches/measured.json) by AWS's list prices (benches/prices.py), and
+It multiplies what the benches `cost` and `pool` counted last (benches/measured.json) by AWS's list prices (benches/prices.py), and
 counts the alarms and metrics of template.yaml and docs/operating.md. With --check it only says whether it is current.
 """
 
@@ -36,6 +36,7 @@ def table() -> str:
     task = prices.Task(**measured["task"])
     hour = prices.hour(measured["check_write_units"])
     idle = prices.idle_day(**measured["idle"]) * prices.DAYS_OF_A_MONTH
+    pool = measured["pool"]
     template = (ROOT / "template.yaml").read_text()
     alarms = alarm_metrics(template)
     megabytes = re.search(r"^  ReconcileMemory:\n    Type: Number\n    Default: (\d+)", template, re.MULTILINE)
@@ -57,6 +58,8 @@ def table() -> str:
         f"| records kept and backed up for a month | 1 KB each "
         f"| {money(prices.STORED_GB_MONTH + prices.BACKUP_GB_MONTH)} |",
         f"| a further hour of each | {prices.CHECKS_AN_HOUR} checks | {money(hour * MILLION)} |",
+        f"| a million commands on a pool, without their containers | {pool['write_units']:g} write units each "
+        f"| {money(pool['dollars_a_million'])} |",
         f"| instead: `ecs:runTask.sync` of Step Functions | 3 transitions each | {money(prices.run_task_sync() * MILLION)} |",
         f"| instead: polling by Step Functions, tasks of 5 minutes | a look each 30 s | {money(prices.polled(300) * MILLION)} |",
         "",
@@ -64,6 +67,8 @@ def table() -> str:
         "|---|---|---|",
         f"| reconcile each minute, the executor's feed each second | | {money(idle)} |",
         f"| where something is always due: reconcile runs on | 55 s of each minute | {money(busy)} |",
+        f"| an idle runner of a pool, without its container | it asks each second "
+        f"| {money(pool['idle_runner_dollars_a_day'] * prices.DAYS_OF_A_MONTH)} |",
         f"| alarms | {alarms} metrics watched | {money(alarms * prices.ALARM_METRIC_MONTH)} |",
         f"| custom metrics | {plain}, and one for each state, reason and kind seen "
         f"| {money(plain * prices.METRIC_MONTH)} and more |",

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,14 @@ def once(airflow: Airflow) -> int:
         name = task_id if map_index < 0 else f"{task_id}[{map_index}]"
         print(f"{name:20}{ti['state']:10}try {ti['try_number']}  submission {ti['external_executor_id']}")
     print(f"the run is a {state}")
+    # Once more, now that all is warm: what a person waits for.
+    triggered = time.time()
+    again = airflow.trigger(DAG)
+    airflow.finish(again, 600)
+    (began,) = airflow.rows("SELECT min(start_date) FROM task_instance WHERE run_id = ?", again)[0]
+    at = datetime.fromisoformat(str(began))
+    seconds = at.replace(tzinfo=at.tzinfo or timezone.utc).timestamp() - triggered
+    print(f"triggered again, its first task ran {seconds:.1f} s later")
     return 0 if state == "success" else 1
 
 
