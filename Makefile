@@ -52,6 +52,11 @@ lint:
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 
+.PHONY: openapi
+openapi: $(VENV)/.done ## write docs/openapi.yaml as the JSON that submit serves
+	$(VENV)/bin/python -c 'import json, sys, yaml; json.dump(yaml.safe_load(sys.stdin), sys.stdout, separators=(",", ":"))' \
+		< docs/openapi.yaml > functions/submit/src/openapi.json
+
 .PHONY: test-rust
 test-rust:
 	cargo test --locked --workspace --quiet

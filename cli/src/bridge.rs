@@ -9,6 +9,7 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::ProvideCredentials;
 use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes};
+use aws_sdk_lambda::primitives::Blob;
 use aws_sigv4::http_request::{PayloadChecksumKind, SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4;
 use aws_smithy_http_client::{Builder, Connector, tls};
@@ -17,7 +18,7 @@ use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::byte_stream::ByteStream;
 use clap::Args;
 use serde::Deserialize;
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Number, Value, json};
 use thiserror::Error;
 
 use crate::pools::Row;
@@ -37,6 +38,9 @@ pub struct Where {
     /// The URL of the submit function [env: ECS_BRIDGE_URL]
     #[arg(long, value_name = "URL")]
     url: Option<String>,
+    /// The name or ARN of the submit function, to invoke it instead of calling its URL [env: ECS_BRIDGE_FUNCTION]
+    #[arg(long, value_name = "NAME")]
+    function: Option<String>,
     /// The table's name [env: ECS_BRIDGE_TABLE]
     #[arg(long, value_name = "NAME")]
     table: Option<String>,
@@ -54,6 +58,7 @@ pub struct Where {
 #[derive(Debug, Default, Deserialize)]
 struct ReadyFile {
     submit_url: Option<String>,
+    lambda_url: Option<String>,
     dynamodb_url: Option<String>,
     table: Option<String>,
     deployment: Option<String>,
@@ -64,6 +69,8 @@ struct ReadyFile {
 #[derive(Debug)]
 pub struct Bridge {
     url: Option<String>,
+    /// Invoked instead of its URL.
+    function: Option<(String, aws_sdk_lambda::Client)>,
     table: Option<String>,
     deployment: Option<String>,
     config: SdkConfig,
@@ -198,11 +205,19 @@ impl Where {
         if let Some(endpoint) = dynamodb_url {
             config = config.endpoint_url(endpoint);
         }
+        let config = config.load().await;
+        let function = first(&self.function, None, "ECS_BRIDGE_FUNCTION").map(|name| {
+            let mut lambda = aws_sdk_lambda::config::Builder::from(&config);
+            // That of DynamoDB is not Lambda's.
+            lambda.set_endpoint_url(ready.lambda_url);
+            (name, aws_sdk_lambda::Client::from_conf(lambda.build()))
+        });
         Ok(Bridge {
+            function,
             url: url.map(|url| url.trim_end_matches('/').to_owned()),
             table: first(&self.table, ready.table, "ECS_BRIDGE_TABLE"),
             deployment: first(&self.deployment, ready.deployment, "ECS_BRIDGE_DEPLOYMENT"),
-            config: config.load().await,
+            config,
             connector: Connector::builder().tls_provider(tls).build(),
         })
     }
@@ -224,6 +239,9 @@ fn is_local(url: &str) -> bool {
 impl Bridge {
     /// Calls the API and returns the JSON of its response.
     pub async fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value, BridgeError> {
+        if let Some((name, client)) = &self.function {
+            return invoke(client, name, path, body).await;
+        }
         let unknown = BridgeError::Unknown { what: "bridge's URL", flag: "--url", variable: "ECS_BRIDGE_URL" };
         let url = format!("{}{path}", self.url.as_ref().ok_or(unknown)?);
         let unreachable = |source: Boxed| BridgeError::Unreachable { url: url.clone(), source };
@@ -408,6 +426,46 @@ impl Bridge {
     }
 }
 
+/// Calls the API by a direct invocation, whose payload is the body, and returns the JSON of its answer.
+async fn invoke(
+    client: &aws_sdk_lambda::Client,
+    name: &str,
+    path: &str,
+    body: Option<&Value>,
+) -> Result<Value, BridgeError> {
+    let payload = match (path, body) {
+        (_, Some(body)) => body.clone(),
+        ("/v1/health", None) => json!({"health": true}),
+        (_, None) => json!({"submission_id": path.rsplit('/').next()}),
+    };
+    let request = client.invoke().function_name(name).payload(Blob::new(payload.to_string())).send();
+    let answer = tokio::time::timeout(CALL_TIMEOUT, request).await;
+    let answer = answer.map_err(|_| BridgeError::TimedOut(name.to_owned()))?;
+    let answer = answer.map_err(|error| BridgeError::Unreachable {
+        url: name.to_owned(),
+        source: aws_sdk_lambda::Error::from(error).into(),
+    })?;
+    let body: Value = answer
+        .payload()
+        .and_then(|payload| serde_json::from_slice(payload.as_ref()).ok())
+        .ok_or_else(|| BridgeError::NotUnderstood(name.to_owned()))?;
+    if answer.function_error().is_none() {
+        return Ok(body);
+    }
+    let text = |member: &str| body.get(member).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let (code, message) = (text("errorType"), text("errorMessage"));
+    // As the HTTP API has it. What the function did not say itself, such as a timeout, may pass.
+    let status = match code.as_str() {
+        "not_found" => 404,
+        "unavailable" => 503,
+        "too_large" => 413,
+        "bad_request" => 400,
+        "unprocessable" => 422,
+        _ => 502,
+    };
+    Err(BridgeError::Refused { status, code, message, request_id: None })
+}
+
 /// The error of a response, be it the bridge's or Lambda's own.
 fn refusal(status: u16, body: Value) -> BridgeError {
     let text = |at: &str| body.pointer(at).and_then(Value::as_str).map(str::to_owned);
@@ -442,7 +500,7 @@ impl Table {
         let key = AttributeValue::S(key.to_owned());
         let request = self.client.get_item().table_name(&self.name).key("submission_id", key).consistent_read(true);
         let answer = request.send().await.map_err(|error| self.error(error))?;
-        Ok(answer.item.into_iter().flatten().map(|(name, value)| (name, json(value))).collect())
+        Ok(answer.item.into_iter().flatten().map(|(name, value)| (name, plain(value))).collect())
     }
 
     /// The keys of the submissions of a deployment that ended at `since` or later, the newest first.
@@ -500,7 +558,7 @@ impl Table {
                 let answer = self.client.batch_get_item().set_request_items(Some(keys)).send().await;
                 let answer = answer.map_err(|error| self.error(error))?;
                 let items = answer.responses.into_iter().flatten().flat_map(|(_, items)| items);
-                records.extend(items.map(|item| item.into_iter().map(|(name, value)| (name, json(value))).collect()));
+                records.extend(items.map(|item| item.into_iter().map(|(name, value)| (name, plain(value))).collect()));
                 left = answer.unprocessed_keys;
             }
         }
@@ -534,14 +592,14 @@ fn submission_id(item: &HashMap<String, AttributeValue>) -> Option<String> {
 }
 
 /// An attribute as JSON. Bytes, which no record shows, become null.
-fn json(value: AttributeValue) -> Value {
+fn plain(value: AttributeValue) -> Value {
     match value {
         AttributeValue::S(text) => text.into(),
         AttributeValue::N(number) => number.parse::<Number>().map_or(Value::Null, Value::Number),
         AttributeValue::Bool(truth) => truth.into(),
-        AttributeValue::L(items) => items.into_iter().map(json).collect(),
+        AttributeValue::L(items) => items.into_iter().map(plain).collect(),
         AttributeValue::M(fields) => {
-            Value::Object(fields.into_iter().map(|(name, value)| (name, json(value))).collect())
+            Value::Object(fields.into_iter().map(|(name, value)| (name, plain(value))).collect())
         }
         AttributeValue::Ss(texts) => texts.into(),
         _ => Value::Null,

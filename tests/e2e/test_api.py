@@ -289,6 +289,10 @@ def test_the_first_item_with_an_id_is_the_submission(stack: Stack) -> None:
     assert len(stack.tasks("twice")) == 1
 
 
+def test_the_api_serves_its_own_description(stack: Stack) -> None:
+    assert stack.api.send("GET", "/v1/openapi.json").json == DOCUMENT, "make openapi"
+
+
 def test_a_record_has_the_names_of_the_table(stack: Stack) -> None:
     stack.submit(item("shown", labels={"dag_id": "etl"}) | {"command": ["sh", "-c", f"exit 3 # {MARK}"]})
     row = stack.until_ended("shown")

@@ -124,6 +124,20 @@ def test_a_shell_and_man_know_every_command(run: Run, tmp_path: Path) -> None:
     assert {"ecs-bridge.1", "ecs-bridge-submit.1", "ecs-bridge-wait.1"} <= pages
 
 
+def test_the_function_is_invoked_where_it_is_named(stack: Stack, run: Run, tmp_path: Path) -> None:
+    ready = {name: value for name, value in stack.ready.items() if name != "submit_url"}
+    (tmp_path / "ready.json").write_text(json.dumps(ready))
+    where = ["--ready-file", str(tmp_path / "ready.json"), "--function", "submit"]
+    answer = run("submit", "--id", "invoked", "--wait", *where, "--", "sh", "-c", "exit 3")
+    assert (answer.returncode, answer.stderr) == (3, "")
+    assert json.loads(run("show", "invoked", "--json", *where).stdout)["exit_code"] == 3
+    unknown = run("show", "never-heard-of", *where)
+    assert (unknown.returncode, unknown.stderr) == (1, "ecs-bridge: no submission never-heard-of\n")
+    refused = run("submit", "--id", "refused", "--profile", "nobody", *where, "--", "true")
+    assert refused.returncode == 1 and "no such profile" in refused.stderr
+    assert run("stop", "invoked", *where).returncode == 0
+
+
 def test_without_a_bridge_the_error_says_what_to_set() -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ECS_BRIDGE_")}
     answer = subprocess.run([PROGRAM, "wait", "x"], env=environment, capture_output=True, text=True)

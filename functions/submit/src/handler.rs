@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use aws_lambda_events::lambda_function_urls::{LambdaFunctionUrlRequest, LambdaFunctionUrlResponse};
 use ecs_bridge_aws::{
     Bridge, Wake,
-    http::{Refusal, json_answer, json_body},
+    http::{Refusal, json_answer, json_body, text_answer},
 };
 use ecs_bridge_core::{
     SubmissionId,
@@ -18,7 +18,10 @@ use crate::submissions::Spares;
 
 /// The limit on a body, in bytes: four times the size of 100 submissions with the longest overrides that ECS accepts. A call with
 /// longer commands, for a pool, takes fewer submissions.
-const BODY_BYTES: usize = 4 * 1024 * 1024;
+pub const BODY_BYTES: usize = 4 * 1024 * 1024;
+
+/// docs/openapi.yaml as JSON, written by `make openapi`.
+const OPENAPI: &str = include_str!("openapi.json");
 
 /// The state that the function keeps between invocations.
 #[derive(Debug)]
@@ -69,6 +72,10 @@ impl App {
                 accepts("GET", method)?;
                 Ok(self.health(request_id).await)
             }
+            "/v1/openapi.json" => {
+                accepts("GET", method)?;
+                Ok(text_answer(200, OPENAPI.to_owned()))
+            }
             _ => {
                 let Some(id) = path.strip_prefix("/v1/submissions/") else { return Err(not_found()) };
                 accepts("GET", method)?;
@@ -77,7 +84,8 @@ impl App {
         }
     }
 
-    async fn show(&self, id: &str) -> Result<LambdaFunctionUrlResponse, Refusal> {
+    /// Answers `GET /v1/submissions/{id}`.
+    pub async fn show(&self, id: &str) -> Result<LambdaFunctionUrlResponse, Refusal> {
         let id: SubmissionId = id.parse().map_err(|error| Refusal::new(404, "not_found", format!("{error}")))?;
         match self.bridge.table.get(&id).await {
             Ok(Some(record)) => Ok(json_answer(200, &record.public())),
@@ -99,7 +107,7 @@ fn accepts(allowed: &'static str, method: &str) -> Result<(), Refusal> {
 }
 
 fn not_found() -> Refusal {
-    let known = "POST /v1/submissions, GET /v1/submissions/{id}, POST /v1/stops, GET /v1/health";
+    let known = "POST /v1/submissions, GET /v1/submissions/{id}, POST /v1/stops, GET /v1/health, GET /v1/openapi.json";
     Refusal::new(404, "not_found", format!("no such path; known: {known}"))
 }
 

@@ -1,11 +1,12 @@
-//! The submit function: the HTTP API, on a Lambda function URL.
+//! The submit function: the HTTP API, on a Lambda function URL or by direct invocation.
 
 mod handler;
 mod health;
+mod invocation;
 mod stops;
 mod submissions;
 
-use aws_lambda_events::lambda_function_urls::LambdaFunctionUrlRequest;
+use aws_lambda_events::lambda_function_urls::{LambdaFunctionUrlRequest, LambdaFunctionUrlResponse};
 use ecs_bridge_aws::{
     Bridge, Clients, Wake, read_profiles,
     telemetry::{self, Metrics},
@@ -13,6 +14,8 @@ use ecs_bridge_aws::{
 };
 use ecs_bridge_core::config::Environment;
 use lambda_runtime::{LambdaEvent, service_fn};
+use serde::{Deserialize, Serialize, de::IgnoredAny};
+use serde_json::{Value, value::RawValue};
 
 use crate::handler::App;
 
@@ -44,10 +47,33 @@ async fn main() -> Result<(), lambda_runtime::Error> {
         let _ = tokio::join!(table, ecs);
     })
     .await;
-    let handler = async |event: LambdaEvent<LambdaFunctionUrlRequest>| {
-        let answer = app.handle(event.payload, &event.context.request_id, event.context.deadline()).await;
+    let handler = async |event: LambdaEvent<Box<RawValue>>| {
+        let (payload, context) = (&event.payload, &event.context);
+        let answer = match url_request(payload.get()) {
+            Some(request) => Ok(Answer::Url(app.handle(request, &context.request_id, context.deadline()).await)),
+            None => app.invoke(payload, &context.request_id, context.deadline()).await.map(Answer::Direct),
+        };
         metrics.flush();
-        Ok::<_, lambda_runtime::Error>(answer)
+        answer
     };
     lambda_runtime::run(service_fn(handler)).await
+}
+
+/// An answer, as it is serialised.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Answer {
+    Url(LambdaFunctionUrlResponse),
+    Direct(Value),
+}
+
+/// The request of a function URL; nothing for a direct invocation, which has no `requestContext`.
+fn url_request(payload: &str) -> Option<LambdaFunctionUrlRequest> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Probe {
+        request_context: Option<IgnoredAny>,
+    }
+    let probe: Probe = serde_json::from_str(payload).ok()?;
+    probe.request_context.and_then(|_| serde_json::from_str(payload).ok())
 }

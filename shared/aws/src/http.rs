@@ -43,13 +43,18 @@ impl Refusal {
 
 /// A response with a JSON body.
 pub fn json_answer(status: i64, body: &impl Serialize) -> LambdaFunctionUrlResponse {
+    // The bodies are our own types with strings as keys: serialisation does not fail.
+    text_answer(status, serde_json::to_string(body).unwrap_or_default())
+}
+
+/// A response with a body that is JSON already.
+pub fn text_answer(status: i64, body: String) -> LambdaFunctionUrlResponse {
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     let mut answer = LambdaFunctionUrlResponse::default();
     answer.status_code = status;
     answer.headers = headers;
-    // The bodies are our own types with strings as keys: serialisation does not fail.
-    answer.body = Some(serde_json::to_string(body).unwrap_or_default());
+    answer.body = Some(body);
     answer
 }
 

@@ -71,6 +71,15 @@ def rebuild(monkeypatch):
     monkeypatch.setattr(EcsBridgeExecutor, "_rebuild", make)
 
 
+def test_a_rebuilt_job_keeps_its_weight_and_its_queue(executor, monkeypatch):
+    from airflow.executors import workloads
+
+    item = task(executor, priority_weight=101, queue="pool")
+    monkeypatch.setattr(workloads.ExecuteTask, "make", lambda ti, generator: item)
+    job = executor._rebuild(item.ti, "an-id")
+    assert (job.weight, job.queue, job.workload) == (101, "pool", item)
+
+
 def known_to(bridge: FakeBridge, item: Any, state: str = "running", **more: Any) -> str:
     id = item.ti.external_executor_id
     bridge.records[id] = {"submission_id": id, "state": "running", "created_at": now_ms(), "content": None}

@@ -1,0 +1,82 @@
+//! Direct invocations: the bodies of the HTTP API without HTTP, for what can invoke a function and not sign a request.
+
+use std::time::SystemTime;
+
+use aws_lambda_events::lambda_function_urls::LambdaFunctionUrlResponse;
+use ecs_bridge_aws::http::Refusal;
+use lambda_runtime::Diagnostic;
+use serde::Deserialize;
+use serde_json::{Value, json, value::RawValue};
+
+use crate::handler::{App, BODY_BYTES};
+
+/// What a payload asks for, by the members that it has.
+#[derive(Deserialize)]
+struct Payload {
+    submissions: Option<Value>,
+    submission_ids: Option<Value>,
+    submission_id: Option<Value>,
+    command: Option<Value>,
+    health: Option<bool>,
+}
+
+const FORMS: &str = "a direct invocation is {\"submission_id\", \"command\", …} for a submission, {\"submissions\": [...]} for \
+                     several, {\"submission_ids\": [...]} for stops, {\"submission_id\"} alone for a record, or {\"health\": \
+                     true}";
+
+impl App {
+    /// Answers a direct invocation before `deadline` with the JSON that the HTTP API answers. A single submission is answered
+    /// by itself.
+    ///
+    /// # Errors
+    /// What the HTTP API answers with a status other than 200, and a single submission that was not accepted: the code is the
+    /// error's type.
+    pub async fn invoke(
+        &self,
+        payload: &RawValue,
+        request_id: &str,
+        deadline: SystemTime,
+    ) -> Result<Value, Diagnostic> {
+        let text = payload.get();
+        let answer = match serde_json::from_str(text) {
+            Ok(_) if text.len() > BODY_BYTES => {
+                let message = format!("the payload has {} bytes; at most {BODY_BYTES} are accepted", text.len());
+                Err(Refusal::new(413, "too_large", message))
+            }
+            Ok(Payload { submissions: Some(_), .. }) => self.submit(text.as_bytes(), deadline).await,
+            Ok(Payload { submission_ids: Some(_), .. }) => self.stop(text.as_bytes()).await,
+            Ok(Payload { command: Some(_), .. }) => {
+                let body = format!("{{\"submissions\":[{text}]}}");
+                return alone(&told(self.submit(body.as_bytes(), deadline).await, request_id)?);
+            }
+            Ok(Payload { submission_id: Some(Value::String(id)), .. }) => self.show(&id).await,
+            Ok(Payload { health: Some(true), .. }) => Ok(self.health(request_id).await),
+            Ok(Payload { .. }) | Err(_) => Err(Refusal::new(422, "unprocessable", FORMS)),
+        };
+        told(answer, request_id)
+    }
+}
+
+/// The body of an answer; the code and message of an error.
+fn told(answer: Result<LambdaFunctionUrlResponse, Refusal>, request_id: &str) -> Result<Value, Diagnostic> {
+    let answer = answer.unwrap_or_else(|refusal| refusal.answer(request_id));
+    let body: Value = serde_json::from_str(answer.body.as_deref().unwrap_or_default()).unwrap_or_default();
+    if answer.status_code == 200 { Ok(body) } else { Err(failure(&body)) }
+}
+
+/// The only item of an answer.
+fn alone(body: &Value) -> Result<Value, Diagnostic> {
+    let mut item = body.pointer("/submissions/0").cloned().unwrap_or_else(|| json!({}));
+    if item.get("error").is_some() {
+        return Err(failure(&item));
+    }
+    if let Some(members) = item.as_object_mut() {
+        members.remove("index");
+    }
+    Ok(item)
+}
+
+fn failure(body: &Value) -> Diagnostic {
+    let text = |at: &str| body.pointer(at).and_then(Value::as_str).unwrap_or("unknown").to_owned();
+    Diagnostic { error_type: text("/error/code"), error_message: text("/error/message") }
+}
