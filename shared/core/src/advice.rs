@@ -205,6 +205,18 @@ pub const TABLE: &[Chapter] = &[
                 "The container runtime did not answer in time. On EC2 the host may be overloaded; else a retry helps.",
             ),
             says(
+                &["dockertimeout"],
+                "The container runtime did not answer in time. On EC2 the host may be overloaded; else a retry helps.",
+            ),
+            says(
+                &["cannotstopcontainer"],
+                "The container runtime could not stop the container. On EC2 look at the host; on Fargate ECS ends it in time.",
+            ),
+            says(
+                &["containerruntimeerror"],
+                "The container runtime could not start the container. Its own words say why; a retry may help.",
+            ),
+            says(
                 &["cannotinspectcontainer"],
                 "The container runtime cannot tell how the container ended. A retry helps; on EC2 look at the host's agent and runtime.",
             ),
@@ -359,6 +371,16 @@ pub const TABLE: &[Chapter] = &[
             says(
                 &["no connection to ecs"],
                 "The bridge cannot reach ECS. It tries again; if its functions are in a VPC, they need a NAT gateway or a VPC endpoint for ECS.",
+            ),
+            says(&["expiredtoken"], "The bridge's own credentials had expired. It tries again with new ones."),
+            says(&["serverexception"], "ECS had an error of its own. The call is repeated."),
+            says(
+                &["serialization"],
+                "ECS does not understand the request. A parameter has the wrong type: correct the profile or the overrides.",
+            ),
+            says(
+                &["validationexception"],
+                "ECS refuses a parameter. Its own words say which; correct it in the profile or the overrides.",
             ),
             says(
                 &["clientexception"],
