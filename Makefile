@@ -57,12 +57,27 @@ openapi: $(VENV)/.done ## write docs/openapi.yaml as the JSON that submit serves
 	$(VENV)/bin/python -c 'import json, sys, yaml; json.dump(yaml.safe_load(sys.stdin), sys.stdout, separators=(",", ":"))' \
 		< docs/openapi.yaml > functions/submit/src/openapi.json
 
+.PHONY: docs
+docs: $(VENV)/.done ## serve the documents as a site on 127.0.0.1:8000
+	$(VENV)/bin/python docs/site/build.py --serve
+
+.PHONY: record
+record: programs ## record docs/img/demo.svg anew
+	executor/venv.sh 3
+	$(AIRFLOW)/python docs/site/record.py
+
+.PHONY: plots
+plots: ## draw the plots of docs/performance.md from its table
+	$(PYTHON) -m venv .venv-plots
+	.venv-plots/bin/python -m pip install --quiet --requirement docs/site/requirements.txt
+	.venv-plots/bin/python docs/site/plots.py
+
 .PHONY: test-rust
 test-rust:
 	cargo test --locked --workspace --quiet
 
 # Folders of tests that each start their own local stacks.
-STACKS := local functions e2e pool secrets
+STACKS := local functions e2e pool secrets docs
 FAULTS := reconcile crash chaos
 .PHONY: test-stacks test-faults test-e2e
 test-stacks: replay $(VENV)/.done

@@ -90,7 +90,8 @@ class LocalStack:
                 file.write_text(json.dumps(content))
                 self.command += [f"--{name}", str(file)]
         for flag, value in flags.items():
-            self.command += [f"--{flag}"] if value is True else [f"--{flag}", str(value)]
+            if value is not False:
+                self.command += [f"--{flag}"] if value is True else [f"--{flag}", str(value)]
         # The functions log as in Lambda, a JSON object a line.
         for variable, value in {"AWS_LAMBDA_LOG_FORMAT": "JSON", **function_env}.items():
             self.command += ["--function-env", f"{variable}={value}"]
@@ -152,6 +153,10 @@ class LocalStack:
 
     def invocations(self) -> dict[str, dict[str, int]]:
         return call("GET", f"{self.ready['lambda_url']}/_local/invocations")["functions"]
+
+    def abandoned(self) -> list[dict[str, Any]]:
+        """The events that failed three times."""
+        return call("GET", f"{self.ready['lambda_url']}/_local/abandoned")["abandoned"]
 
     def logs(self) -> list[Path]:
         """The files that the functions write."""

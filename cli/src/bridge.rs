@@ -1,6 +1,6 @@
-//! A deployed or local bridge: how to find it, its HTTP API, and its table.
+//! A deployed or local bridge: how to find it, its HTTP API, and its table. What else belongs to it is in `account.rs`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -8,7 +8,7 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::ProvideCredentials;
 use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
-use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes};
+use aws_sdk_dynamodb::types::{AttributeValue, IndexStatus, KeysAndAttributes};
 use aws_sdk_lambda::primitives::Blob;
 use aws_sigv4::http_request::{PayloadChecksumKind, SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4;
@@ -20,6 +20,8 @@ use clap::Args;
 use serde::Deserialize;
 use serde_json::{Map, Number, Value, json};
 use thiserror::Error;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc2822;
 
 use crate::pools::Row;
 
@@ -32,6 +34,12 @@ const BATCH: usize = 100;
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Bridge")]
 pub struct Where {
+    /// The name of the deployed stack, whose outputs say where everything is [env: ECS_BRIDGE_STACK]
+    #[arg(long, value_name = "NAME")]
+    stack: Option<String>,
+    /// The profile of the AWS configuration, also one of SSO or of an assumed role [env: AWS_PROFILE]
+    #[arg(long, value_name = "NAME")]
+    aws_profile: Option<String>,
     /// The file that `ecs-bridge local --ready-file` wrote [env: ECS_BRIDGE_READY_FILE]
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
@@ -59,10 +67,12 @@ pub struct Where {
 struct ReadyFile {
     submit_url: Option<String>,
     lambda_url: Option<String>,
+    ecs_url: Option<String>,
     dynamodb_url: Option<String>,
     table: Option<String>,
     deployment: Option<String>,
     region: Option<String>,
+    log_dir: Option<PathBuf>,
 }
 
 /// A client of a bridge.
@@ -74,8 +84,28 @@ pub struct Bridge {
     table: Option<String>,
     deployment: Option<String>,
     config: SdkConfig,
+    /// Of DynamoDB, if not that of AWS.
+    dynamodb_url: Option<String>,
     connector: Connector,
+    /// The outputs of its stack, where it was found by that.
+    pub(crate) outputs: BTreeMap<String, String>,
+    /// The local stack that it is.
+    pub(crate) local: Option<LocalStack>,
 }
+
+/// What of a local stack is not at AWS.
+#[derive(Clone, Debug)]
+pub struct LocalStack {
+    /// Lambda's endpoint.
+    pub lambda_url: String,
+    /// ECS's endpoint.
+    pub ecs_url: String,
+    /// Where the output of its containers is, if it is kept.
+    pub log_dir: Option<PathBuf>,
+}
+
+/// The credentials of the user of a local stack.
+const LOCAL_KEY: &str = "local";
 
 /// Why a call to the bridge failed.
 #[derive(Debug, Error)]
@@ -99,6 +129,12 @@ pub enum BridgeError {
         #[source]
         source: std::io::Error,
     },
+    /// The stack cannot be read.
+    #[error("cannot read the outputs of the stack {0}")]
+    Stack(String, #[source] Boxed),
+    /// It has no such output.
+    #[error("the stack {0} has no output {1}: it is not a stack of the bridge, or one of an earlier version")]
+    NoOutput(String, &'static str),
     /// No credentials.
     #[error("no AWS credentials to sign the call with")]
     Credentials(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -148,6 +184,8 @@ impl BridgeError {
             Self::Refused { status, .. } => *status >= 500 || *status == 429,
             Self::Unknown { .. }
             | Self::ReadyFile { .. }
+            | Self::Stack(..)
+            | Self::NoOutput(..)
             | Self::Credentials(_)
             | Self::NotUnderstood(_)
             | Self::Table { .. } => false,
@@ -172,7 +210,7 @@ pub type Record = Map<String, Value>;
 type Boxed = Box<dyn std::error::Error + Send + Sync>;
 
 impl Where {
-    /// Finds the bridge. Flags take precedence over the ready file, and that over the environment.
+    /// Finds the bridge. Flags take precedence over the ready file, that over the stack, and that over the environment.
     pub async fn find(&self) -> Result<Bridge, BridgeError> {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let path = self.ready_file.clone().or_else(|| variable("ECS_BRIDGE_READY_FILE").map(PathBuf::from));
@@ -184,11 +222,9 @@ impl Where {
                 parsed.map_err(|source| BridgeError::ReadyFile { path, source })?
             }
         };
-        let first = |flag: &Option<String>, ready: Option<String>, name: &str| {
-            flag.clone().or(ready).or_else(|| variable(name))
-        };
-        let url = first(&self.url, ready.submit_url, "ECS_BRIDGE_URL");
-        let dynamodb_url = first(&self.dynamodb_url, ready.dynamodb_url, "AWS_ENDPOINT_URL_DYNAMODB");
+        let dynamodb_url =
+            self.dynamodb_url.clone().or(ready.dynamodb_url).or_else(|| variable("AWS_ENDPOINT_URL_DYNAMODB"));
+        let url = self.url.clone().or(ready.submit_url).or_else(|| variable("ECS_BRIDGE_URL"));
         let of_url = url.as_deref().and_then(region_of);
         let region = self.region.clone().or(ready.region).or(of_url);
 
@@ -198,29 +234,69 @@ impl Where {
         if let Some(region) = region {
             config = config.region(Region::new(region));
         }
-        // A local stack accepts any signature, and so needs no credentials.
-        if [&url, &dynamodb_url].into_iter().flatten().any(|url| is_local(url)) {
-            config = config.credentials_provider(Credentials::for_tests());
+        if let Some(profile) = &self.aws_profile {
+            config = config.profile_name(profile);
         }
-        if let Some(endpoint) = dynamodb_url {
-            config = config.endpoint_url(endpoint);
+        // A local stack knows one user.
+        if [&url, &dynamodb_url].into_iter().flatten().any(|url| is_local(url)) {
+            config = config.credentials_provider(Credentials::from_keys(LOCAL_KEY, LOCAL_KEY, None));
         }
         let config = config.load().await;
-        let function = first(&self.function, None, "ECS_BRIDGE_FUNCTION").map(|name| {
-            let mut lambda = aws_sdk_lambda::config::Builder::from(&config);
-            // That of DynamoDB is not Lambda's.
-            lambda.set_endpoint_url(ready.lambda_url);
-            (name, aws_sdk_lambda::Client::from_conf(lambda.build()))
-        });
+        let outputs = match self.stack.clone().or_else(|| variable("ECS_BRIDGE_STACK")) {
+            Some(stack) => outputs(&config, &stack).await?,
+            None => BTreeMap::new(),
+        };
+        let local = match (ready.lambda_url, ready.ecs_url) {
+            (Some(lambda_url), Some(ecs_url)) => Some(LocalStack { lambda_url, ecs_url, log_dir: ready.log_dir }),
+            _ => None,
+        };
+        let first = |flag: &Option<String>, ready: Option<String>, output: &str, name: &str| {
+            flag.clone().or(ready).or_else(|| outputs.get(output).cloned()).or_else(|| variable(name))
+        };
+        let url = first(&url, None, "SubmitUrl", "ECS_BRIDGE_URL").map(|url| url.trim_end_matches('/').to_owned());
+        let mut function = self.function.clone().or_else(|| variable("ECS_BRIDGE_FUNCTION"));
+        if url.is_none() {
+            // A stack without function URLs.
+            function = function.or_else(|| outputs.get("SubmitFunctionName").cloned());
+        }
+        let lambda_url = local.as_ref().map(|local| local.lambda_url.clone());
         Ok(Bridge {
-            function,
-            url: url.map(|url| url.trim_end_matches('/').to_owned()),
-            table: first(&self.table, ready.table, "ECS_BRIDGE_TABLE"),
-            deployment: first(&self.deployment, ready.deployment, "ECS_BRIDGE_DEPLOYMENT"),
+            function: function.map(|name| (name, lambda(&config, lambda_url))),
+            url,
+            table: first(&self.table, ready.table, "TableName", "ECS_BRIDGE_TABLE"),
+            deployment: first(&self.deployment, ready.deployment, "DeploymentName", "ECS_BRIDGE_DEPLOYMENT"),
             config,
+            dynamodb_url,
             connector: Connector::builder().tls_provider(tls).build(),
+            outputs,
+            local,
         })
     }
+}
+
+/// Lambda, at this endpoint if not that of AWS.
+pub fn lambda(config: &SdkConfig, endpoint: Option<String>) -> aws_sdk_lambda::Client {
+    let mut config = aws_sdk_lambda::config::Builder::from(config);
+    if endpoint.is_some() {
+        config.set_endpoint_url(endpoint);
+    }
+    aws_sdk_lambda::Client::from_conf(config.build())
+}
+
+/// The outputs of a stack.
+async fn outputs(config: &SdkConfig, stack: &str) -> Result<BTreeMap<String, String>, BridgeError> {
+    let client = aws_sdk_cloudformation::Client::new(config);
+    let answer = client.describe_stacks().stack_name(stack).send().await;
+    let answer = answer
+        .map_err(|error| BridgeError::Stack(stack.to_owned(), aws_sdk_cloudformation::Error::from(error).into()))?;
+    let outputs = answer.stacks().iter().flat_map(|stack| stack.outputs());
+    let outputs: BTreeMap<_, _> = outputs
+        .filter_map(|output| Some((output.output_key()?.to_owned(), output.output_value()?.to_owned())))
+        .collect();
+    if !outputs.contains_key("TableName") {
+        return Err(BridgeError::NoOutput(stack.to_owned(), "TableName"));
+    }
+    Ok(outputs)
 }
 
 /// `https://ID.lambda-url.REGION.on.aws`
@@ -242,25 +318,100 @@ impl Bridge {
         if let Some((name, client)) = &self.function {
             return invoke(client, name, path, body).await;
         }
-        let unknown = BridgeError::Unknown { what: "bridge's URL", flag: "--url", variable: "ECS_BRIDGE_URL" };
-        let url = format!("{}{path}", self.url.as_ref().ok_or(unknown)?);
-        let unreachable = |source: Boxed| BridgeError::Unreachable { url: url.clone(), source };
+        let url = self.address(path)?;
         let body = body.map(Value::to_string).unwrap_or_default();
-        let request = self.signed(method, &url, body).await?;
+        let response = self.send(self.signed(method, &url, body, "lambda").await?, &url).await?;
+        let parsed = serde_json::from_slice::<Value>(&response.body);
+        if response.status == 200 {
+            return parsed.map_err(|_| BridgeError::NotUnderstood(url));
+        }
+        Err(refusal(response.status, parsed.unwrap_or_default()))
+    }
+
+    /// What the API says of the deployment, whether it is well or not.
+    pub async fn health(&self) -> Result<Health, BridgeError> {
+        const PATH: &str = "/v1/health";
+        if self.function.is_some() {
+            return Ok(Health { body: self.call("GET", PATH, None).await?, date: None });
+        }
+        let url = self.address(PATH)?;
+        let response = self.send(self.signed("GET", &url, String::new(), "lambda").await?, &url).await?;
+        let body: Value = serde_json::from_slice(&response.body).unwrap_or_default();
+        // With 503, its checks say more than its error does.
+        if response.status != 200 && body.get("checks").is_none() {
+            return Err(refusal(response.status, body));
+        }
+        Ok(Health { body, date: response.date })
+    }
+
+    /// The status of a call of the API that nobody signed, or that somebody signed with the wrong secret, and its body.
+    pub async fn call_as_stranger(&self, path: &str, wrong_secret: bool) -> Result<(u16, String), BridgeError> {
+        let url = self.address(path)?;
+        let request = if wrong_secret {
+            let credentials = self.credentials().await?;
+            let guessed = Credentials::new(
+                credentials.access_key_id(),
+                "not the secret of this key",
+                credentials.session_token().map(str::to_owned),
+                None,
+                "guessed",
+            );
+            self.signed_as(guessed, "GET", &url, String::new(), "lambda")?
+        } else {
+            unsigned("GET", &url, String::new())
+                .map_err(|source| BridgeError::Unreachable { url: url.clone(), source })?
+        };
+        let response = self.send(request, &url).await?;
+        Ok((response.status, String::from_utf8_lossy(&response.body).into_owned()))
+    }
+
+    /// Asks EC2 for these subnets. Returns its refusal, if there is one.
+    ///
+    /// By a request of our own: the SDK of EC2 is larger than everything else here.
+    pub async fn describe_subnets(&self, ids: &[&str]) -> Result<Option<String>, BridgeError> {
+        let unknown = BridgeError::Unknown { what: "region", flag: "--region", variable: "AWS_REGION" };
+        let region = self.config.region().ok_or(unknown)?;
+        let endpoint = std::env::var("AWS_ENDPOINT_URL_EC2").or_else(|_| std::env::var("AWS_ENDPOINT_URL"));
+        let endpoint = endpoint.unwrap_or_else(|_| format!("https://ec2.{region}.amazonaws.com"));
+        let ids = ids.iter().enumerate().map(|(at, id)| format!("&SubnetId.{}={id}", at + 1));
+        let query = format!("Action=DescribeSubnets&Version=2016-11-15{}", ids.collect::<String>());
+        let url = format!("{}/", endpoint.trim_end_matches('/'));
+        let response = self.send(self.signed("POST", &url, query, "ec2").await?, &url).await?;
+        if response.status == 200 {
+            return Ok(None);
+        }
+        let body = String::from_utf8_lossy(&response.body).into_owned();
+        let of = |name: &str| {
+            body.split_once(&format!("<{name}>")).and_then(|(_, rest)| Some(rest.split_once("</")?.0.to_owned()))
+        };
+        Ok(Some(format!("{}: {}", of("Code").unwrap_or_default(), of("Message").unwrap_or_default())))
+    }
+
+    fn address(&self, path: &str) -> Result<String, BridgeError> {
+        let unknown = BridgeError::Unknown { what: "bridge's URL", flag: "--url", variable: "ECS_BRIDGE_URL" };
+        Ok(format!("{}{path}", self.url.as_ref().ok_or(unknown)?))
+    }
+
+    async fn send(&self, request: aws_smithy_runtime_api::http::Request, url: &str) -> Result<Response, BridgeError> {
+        let unreachable = |source: Boxed| BridgeError::Unreachable { url: url.to_owned(), source };
         let answer = async {
             let answer = self.connector.call(request).await.map_err(|error| unreachable(error.into()))?;
             let status = answer.status().as_u16();
+            let date = answer.headers().get("date").and_then(|date| OffsetDateTime::parse(date, &Rfc2822).ok());
+            let date = date.map(|date| date.unix_timestamp().saturating_mul(1_000));
             let body =
                 ByteStream::new(answer.into_body()).collect().await.map_err(|error| unreachable(error.into()))?;
-            Ok((status, body.into_bytes()))
+            Ok(Response { status, date, body: body.to_vec() })
         };
         let answer = tokio::time::timeout(CALL_TIMEOUT, answer).await;
-        let (status, body) = answer.map_err(|_| BridgeError::TimedOut(url.clone()))??;
-        let parsed = serde_json::from_slice::<Value>(&body);
-        if status == 200 {
-            return parsed.map_err(|_| BridgeError::NotUnderstood(url));
-        }
-        Err(refusal(status, parsed.unwrap_or_default()))
+        answer.map_err(|_| BridgeError::TimedOut(url.to_owned()))?
+    }
+
+    /// The credentials that calls are signed with.
+    pub async fn credentials(&self) -> Result<Credentials, BridgeError> {
+        let provider = self.config.credentials_provider();
+        let provider = provider.ok_or_else(|| BridgeError::Credentials("none is configured".into()))?;
+        provider.provide_credentials().await.map_err(|error| BridgeError::Credentials(error.into()))
     }
 
     async fn signed(
@@ -268,12 +419,21 @@ impl Bridge {
         method: &str,
         url: &str,
         body: String,
+        service: &str,
+    ) -> Result<aws_smithy_runtime_api::http::Request, BridgeError> {
+        self.signed_as(self.credentials().await?, method, url, body, service)
+    }
+
+    fn signed_as(
+        &self,
+        credentials: Credentials,
+        method: &str,
+        url: &str,
+        body: String,
+        service: &str,
     ) -> Result<aws_smithy_runtime_api::http::Request, BridgeError> {
         let unreachable = |source: Boxed| BridgeError::Unreachable { url: url.to_owned(), source };
-        let provider = self.config.credentials_provider();
-        let provider = provider.ok_or_else(|| BridgeError::Credentials("none is configured".into()))?;
-        let credentials = provider.provide_credentials().await;
-        let identity = credentials.map_err(|error| BridgeError::Credentials(error.into()))?.into();
+        let identity = credentials.into();
         let unknown = BridgeError::Unknown { what: "region", flag: "--region", variable: "AWS_REGION" };
         let region = self.config.region().ok_or(unknown)?;
         let mut settings = SigningSettings::default();
@@ -281,23 +441,31 @@ impl Bridge {
         let parameters = v4::SigningParams::builder()
             .identity(&identity)
             .region(region.as_ref())
-            .name("lambda")
+            .name(service)
             .time(SystemTime::now())
             .settings(settings)
             .build()
             .map_err(|error| unreachable(error.into()))?
             .into();
-        let headers = [("content-type", "application/json")];
-        let signable = SignableRequest::new(method, url, headers.into_iter(), SignableBody::Bytes(body.as_bytes()));
+        let signable =
+            SignableRequest::new(method, url, headers(service).into_iter(), SignableBody::Bytes(body.as_bytes()));
         let signed =
             signable.and_then(|request| sign(request, &parameters)).map_err(|error| unreachable(error.into()))?;
-        let mut request = http::Request::builder().method(method).uri(url);
-        for (name, value) in headers {
-            request = request.header(name, value);
-        }
-        let mut request = request.body(SdkBody::from(body)).map_err(|error| unreachable(error.into()))?;
+        let mut request = plain_request(method, url, body, service).map_err(|error| unreachable(error.into()))?;
         signed.into_parts().0.apply_to_request_http1x(&mut request);
         request.try_into().map_err(|error: aws_smithy_runtime_api::http::HttpError| unreachable(error.into()))
+    }
+
+    /// What clients of its account are made of.
+    pub fn config(&self) -> &SdkConfig {
+        &self.config
+    }
+
+    /// The deployment's name.
+    pub fn deployment(&self) -> Result<&str, BridgeError> {
+        let unknown =
+            BridgeError::Unknown { what: "deployment", flag: "--deployment", variable: "ECS_BRIDGE_DEPLOYMENT" };
+        self.deployment.as_deref().ok_or(unknown)
     }
 
     /// The record of a submission, from the API.
@@ -317,7 +485,21 @@ impl Bridge {
     fn table(&self) -> Result<Table, BridgeError> {
         let unknown = BridgeError::Unknown { what: "table's name", flag: "--table", variable: "ECS_BRIDGE_TABLE" };
         let name = self.table.clone().ok_or(unknown)?;
-        Ok(Table { name, client: aws_sdk_dynamodb::Client::new(&self.config) })
+        let mut config = aws_sdk_dynamodb::config::Builder::from(&self.config);
+        if let Some(endpoint) = &self.dynamodb_url {
+            config.set_endpoint_url(Some(endpoint.clone()));
+        }
+        Ok(Table { name, client: aws_sdk_dynamodb::Client::from_conf(config.build()) })
+    }
+
+    /// The indexes of the table that are active.
+    pub async fn table_indexes(&self) -> Result<BTreeSet<String>, BridgeError> {
+        let table = self.table()?;
+        let answer = table.client.describe_table().table_name(&table.name).send().await;
+        let shown = answer.map_err(|error| table.error(error))?.table;
+        let indexes = shown.and_then(|table| table.global_secondary_indexes).unwrap_or_default();
+        let active = indexes.into_iter().filter(|index| index.index_status == Some(IndexStatus::Active));
+        Ok(active.filter_map(|index| index.index_name).collect())
     }
 
     /// The profiles that have a pool.
@@ -390,11 +572,7 @@ impl Bridge {
     /// Who this is, for a note of who changed something: the user of this machine and the access key.
     pub async fn who(&self) -> Result<String, BridgeError> {
         let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "somebody".into());
-        let provider = self.config.credentials_provider();
-        let provider = provider.ok_or_else(|| BridgeError::Credentials("none is configured".into()))?;
-        let credentials = provider.provide_credentials().await;
-        let credentials = credentials.map_err(|error| BridgeError::Credentials(error.into()))?;
-        Ok(format!("{user} ({})", credentials.access_key_id()))
+        Ok(format!("{user} ({})", self.credentials().await?.access_key_id()))
     }
 
     /// The records of all submissions that have not ended.
@@ -414,9 +592,7 @@ impl Bridge {
 
     /// The same of those that ended at `since`, in epoch milliseconds, or later.
     pub async fn ended_since(&self, since: i64, most: usize) -> Result<Vec<Record>, BridgeError> {
-        let unknown =
-            BridgeError::Unknown { what: "deployment", flag: "--deployment", variable: "ECS_BRIDGE_DEPLOYMENT" };
-        let deployment = self.deployment.as_ref().ok_or(unknown)?;
+        let deployment = self.deployment()?;
         let table = self.table()?;
         let ids = table.ids_since(deployment, since, most).await?;
         let mut records = table.records(&ids).await?;
@@ -424,6 +600,40 @@ impl Bridge {
         records.sort_by_key(|record| std::cmp::Reverse(changed(record)));
         Ok(records)
     }
+}
+
+/// The headers of each call, which are signed.
+fn headers(service: &str) -> [(&'static str, &'static str); 1] {
+    [("content-type", if service == "ec2" { "application/x-www-form-urlencoded" } else { "application/json" })]
+}
+
+fn plain_request(method: &str, url: &str, body: String, service: &str) -> Result<http::Request<SdkBody>, http::Error> {
+    let mut request = http::Request::builder().method(method).uri(url);
+    for (name, value) in headers(service) {
+        request = request.header(name, value);
+    }
+    request.body(SdkBody::from(body))
+}
+
+fn unsigned(method: &str, url: &str, body: String) -> Result<aws_smithy_runtime_api::http::Request, Boxed> {
+    Ok(plain_request(method, url, body, "lambda")?.try_into()?)
+}
+
+/// An answer over HTTP.
+struct Response {
+    status: u16,
+    /// Its `date`, in epoch milliseconds.
+    date: Option<i64>,
+    body: Vec<u8>,
+}
+
+/// What the API says of the deployment.
+#[derive(Debug)]
+pub struct Health {
+    /// As the API has it.
+    pub body: Value,
+    /// The time of AWS, in epoch milliseconds, where it was told.
+    pub date: Option<i64>,
 }
 
 /// Calls the API by a direct invocation, whose payload is the body, and returns the JSON of its answer.
@@ -484,15 +694,19 @@ struct Table {
 }
 
 impl Table {
-    /// The keys of the `due` index, which holds exactly the submissions that have not ended.
+    /// The keys of the `due` index, which holds exactly the submissions that have not ended: a query for each partition.
     async fn ids_in_due(&self) -> Result<Vec<String>, BridgeError> {
-        let scan = self.client.scan().table_name(&self.name).index_name("due");
-        let mut items = scan.into_paginator().items().send();
-        let mut ids = Vec::new();
-        while let Some(item) = items.next().await {
-            ids.extend(submission_id(&item.map_err(|error| self.error(error))?));
+        let row = self.row(LAUNCH_RATE).await?;
+        // What waits for capacity has a partition for each profile of which anything is known.
+        let of_profile =
+            |name: &String| Some(format!("waiting/{}", name.strip_prefix("capacity/")?.split('/').next()?));
+        let waiting: BTreeSet<_> = row.keys().filter_map(of_profile).collect();
+        let mut ids = BTreeSet::new();
+        for partition in DUE_PARTITIONS.iter().copied().chain(waiting.iter().map(String::as_str)) {
+            // Something that moves from one to another may be seen in both.
+            ids.extend(self.ids_of("due", partition, usize::MAX, true).await?);
         }
-        Ok(ids)
+        Ok(ids.into_iter().collect())
     }
 
     /// A row, read consistently; empty if there is none.
@@ -570,7 +784,11 @@ impl Table {
     }
 }
 
-/// The key of the launch rate's row, which also names the profiles with a pool.
+/// The partitions of the `due` index, but for those of profiles without capacity: the timers, what is to be launched for the
+/// first time and again, and runners.
+const DUE_PARTITIONS: [&str; 7] = ["0", "1", "2", "3", "queued", "repeat", "runners"];
+
+/// The key of the launch rate's row, which also names the profiles with a pool, and those whose capacity is known.
 const LAUNCH_RATE: &str = "#launch-rate";
 
 fn pool_row(profile: &str) -> String {

@@ -1,7 +1,10 @@
 //! `ecs-bridge`: runs the local stack, submits, shows, lists, sums up and stops submissions, and shows and changes pools.
 
+mod account;
 mod bridge;
+mod doctor;
 mod local;
+mod logs;
 mod output;
 mod pools;
 mod profile;
@@ -11,6 +14,7 @@ mod stats;
 mod stop;
 mod submit;
 mod submit_file;
+mod verify;
 mod wait;
 
 use std::error::Error;
@@ -31,8 +35,11 @@ enum Command {
     Local(local::Local),
     Submit(submit::Submit),
     Show(show::Show),
+    Logs(logs::Logs),
     Ps(ps::Ps),
     Stats(stats::Stats),
+    Doctor(doctor::Doctor),
+    VerifyAws(verify::VerifyAws),
     Stop(stop::Stop),
     Wait(wait::Wait),
     Profile(profile::Profile),
@@ -57,6 +64,9 @@ fn main() -> ExitCode {
         Command::Submit(command) => command.run(),
         Command::Wait(command) => command.run(),
         Command::Show(command) => ended(command.run()),
+        Command::Logs(command) => ended(command.run()),
+        Command::Doctor(command) => command.run(),
+        Command::VerifyAws(command) => command.run(),
         Command::Ps(command) => ended(command.run()),
         Command::Stats(command) => ended(command.run()),
         Command::Profile(command) => ended(command.run()),

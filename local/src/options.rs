@@ -56,6 +56,9 @@ pub struct Options {
     /// Environment variable of all containers, by default with the value that it has here; may be repeated
     #[arg(long, value_name = "NAME[=VALUE]", value_parser = variable)]
     pub container_env: Vec<(String, String)>,
+    /// Refuse calls of submit that are not signed with the access key `local` and the secret `local`, as a function URL does
+    #[arg(long)]
+    pub require_signature: bool,
     /// Continue when the parent process ends
     #[arg(long)]
     pub outlive_parent: bool,
@@ -186,7 +189,8 @@ Besides ECS's API, the ECS address answers:
                                      seem-lost, seem-out-of-memory (its host tells that it has stopped; it runs on)
   POST /_local/rules                 for the next `times` calls of `operation` (RunTask), or only those of
                                      `submission_id`, or of `task_definition`: {{\"shapes\": \"...\"}}, {{\"error\": {{\"code\", \"message\"}}}},
-                                     {{\"failure\": REASON}}, or {{\"answer\": \"server_error\" | \"none\"}} (it happens);
+                                     {{\"failure\": REASON}}, {{\"answer\": \"server_error\" | \"none\"}} (it happens), or
+                                     {{\"forget_token\": true}} (a repeat starts another task);
                                      DELETE drops all rules
   PUT  /_local/capacity              {{\"without\": [NAME, ...]}}, as --no-capacity, from now on
 and the Lambda address, besides Invoke:

@@ -39,9 +39,13 @@ struct Session {
     task_id: String,
     role_arn: String,
     secret: String,
-    token: String,
+    /// None of a user's own.
+    token: Option<String>,
     authorization: String,
 }
+
+/// Access key and secret of the user of a local stack.
+pub const USER: &str = "local";
 
 impl Sessions {
     /// None yet.
@@ -57,7 +61,7 @@ impl Sessions {
             task_id: task_id.to_owned(),
             role_arn: role_arn.to_owned(),
             secret: random("secret"),
-            token: random("session token"),
+            token: Some(random("session token")),
             authorization: random("authorization"),
         };
         let authorization = session.authorization.clone();
@@ -88,8 +92,8 @@ impl Sessions {
         let field = |name: &str| authorization.split(',').find_map(|field| field.trim().strip_prefix(name));
         let mut scope = field("Credential=")?.split('/');
         let (key, _date, region) = (scope.next()?, scope.next()?, scope.next()?);
-        let session = lock(&self.by_key).get(key)?.clone();
-        if text("x-amz-security-token") != Some(&session.token) {
+        let session = if key == USER { self.user() } else { lock(&self.by_key).get(key)?.clone() };
+        if text("x-amz-security-token") != session.token.as_deref() {
             return None;
         }
         let format = format_description!("[year][month][day]T[hour][minute][second]Z");
@@ -98,6 +102,17 @@ impl Sessions {
         let off = now.duration_since(at).or_else(|_| at.duration_since(now)).unwrap_or_default();
         let signature = signature(head, body, (key, &session), region, at, field("SignedHeaders=")?)?;
         (off <= SKEW && field("Signature=") == Some(&signature)).then(|| self.identity(key, &session))
+    }
+
+    /// The user whose calls of submit are signed, where it looks.
+    fn user(&self) -> Session {
+        Session {
+            task_id: USER.into(),
+            role_arn: format!("arn:aws:iam::{}:role/{USER}", self.account),
+            secret: USER.into(),
+            token: None,
+            authorization: String::new(),
+        }
     }
 
     fn identity(&self, key: &str, session: &Session) -> Value {
@@ -123,7 +138,7 @@ fn signature(
     at: SystemTime,
     signed_headers: &str,
 ) -> Option<String> {
-    let credentials = Credentials::new(key, &session.secret, Some(session.token.clone()), None, "session");
+    let credentials = Credentials::new(key, &session.secret, session.token.clone(), None, "session");
     let identity = credentials.into();
     let mut settings = SigningSettings::default();
     if head.headers.contains_key("x-amz-content-sha256") {

@@ -22,7 +22,7 @@ use crate::http::{self, Server};
 use crate::lambda::{self, FunctionSettings, Lambda, LambdaSettings, StartError};
 use crate::options::Options;
 use crate::process::{self, RUN_VARIABLE};
-use crate::sessions::Sessions;
+use crate::sessions::{Sessions, USER};
 use crate::template::{self, Template, TemplateError};
 
 const REGION: &str = "us-east-1";
@@ -106,6 +106,9 @@ pub struct Ready {
     pub region: String,
     /// The deployment's name.
     pub deployment: String,
+    /// Where the output of functions and containers is, if it is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_dir: Option<PathBuf>,
 }
 
 /// A running stack. Dropping it ends it.
@@ -210,6 +213,7 @@ impl Stack {
             cluster,
             region: REGION.into(),
             deployment: options.deployment.clone(),
+            log_dir: options.log_dir.as_ref().map(std::path::absolute).transpose()?,
         };
         let mut tasks = JoinSet::new();
         let mut servers = Vec::new();
@@ -230,7 +234,8 @@ impl Stack {
         let environment = function_environment(options, &ready)?;
         let lambda = start_lambda(options, &template, &environment, chance, run)?;
         servers.push(http::serve(lambda_api, lambda::invoke_router(Arc::clone(&lambda)))?);
-        servers.push(http::serve(submit, lambda::url_router(Arc::clone(&lambda), SUBMIT.into(), None))?);
+        let users = options.require_signature.then(|| Arc::clone(&sessions));
+        servers.push(http::serve(submit, lambda::url_router(Arc::clone(&lambda), SUBMIT.into(), users))?);
         servers.push(http::serve(work, lambda::url_router(Arc::clone(&lambda), WORK.into(), Some(sessions)))?);
         lambda.ready().await?;
         if !options.no_functions {
@@ -368,8 +373,8 @@ fn functions_dir(options: &Options) -> io::Result<PathBuf> {
 fn function_environment(options: &Options, ready: &Ready) -> Result<Vec<(String, String)>, LocalError> {
     let mut environment: Vec<(String, String)> = [
         ("AWS_REGION", ready.region.as_str()),
-        ("AWS_ACCESS_KEY_ID", "local"),
-        ("AWS_SECRET_ACCESS_KEY", "local"),
+        ("AWS_ACCESS_KEY_ID", USER),
+        ("AWS_SECRET_ACCESS_KEY", USER),
         ("AWS_ENDPOINT_URL_DYNAMODB", &ready.dynamodb_url),
         ("AWS_ENDPOINT_URL_ECS", &ready.ecs_url),
         ("AWS_ENDPOINT_URL_LAMBDA", &ready.lambda_url),

@@ -138,6 +138,28 @@ def test_the_function_is_invoked_where_it_is_named(stack: Stack, run: Run, tmp_p
     assert run("stop", "invoked", *where).returncode == 0
 
 
+def test_logs_shows_the_last_lines_and_follows(stack: Stack, run: Run) -> None:
+    submit(stack, "talks", ["sh", "-c", "for i in 1 2 3; do echo line $i; done; sleep 1; echo the end"])
+    followed = run("logs", "talks", "--follow")
+    assert (followed.returncode, followed.stdout.splitlines()) == (0, ["line 1", "line 2", "line 3", "the end"])
+    assert run("logs", "talks", "--tail", "1").stdout == "the end\n"
+    assert json.loads(run("logs", "talks", "--tail", "1", "--json").stdout)["message"] == "the end"
+    assert run("logs", "nobody").stderr == "ecs-bridge: no submission nobody\n"
+
+
+def test_logs_of_what_never_ran_says_so(stack: Stack, run: Run) -> None:
+    stack.stop("never-ran")
+    answer = run("logs", "never-ran")
+    assert answer.returncode == 1 and "never-ran has no container yet: it is cancelled" in answer.stderr
+
+
+def test_doctor_looks_at_what_a_local_stack_has(stack: Stack, run: Run) -> None:
+    answer = run("doctor")
+    assert answer.returncode == 0
+    for words in ("ok           table: active", "ok           profile default", "not checked  rule: a local stack has none"):
+        assert words in answer.stdout, answer.stdout
+
+
 def test_without_a_bridge_the_error_says_what_to_set() -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ECS_BRIDGE_")}
     answer = subprocess.run([PROGRAM, "wait", "x"], env=environment, capture_output=True, text=True)

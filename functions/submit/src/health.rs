@@ -15,6 +15,9 @@ use serde_json::{Value, json};
 
 use crate::handler::App;
 
+/// The version of the functions.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 /// One thing that was checked.
 #[derive(Debug, Serialize)]
 struct Check {
@@ -61,14 +64,14 @@ impl App {
         if failures.is_empty() {
             return json_answer(
                 200,
-                &json!({"status": "ok", "deployment": deployment, "table": table, "checks": checks, "warnings": warnings,
+                &json!({"status": "ok", "version": VERSION, "deployment": deployment, "table": table, "checks": checks, "warnings": warnings,
                         "profiles": policies, "pools": pools}),
             );
         }
         let error = json!({"code": "unhealthy", "message": failures.join("; ")});
         json_answer(
             503,
-            &json!({"error": error, "request_id": request_id, "deployment": deployment, "table": table, "checks": checks,
+            &json!({"error": error, "request_id": request_id, "version": VERSION, "deployment": deployment, "table": table, "checks": checks,
                     "warnings": warnings, "profiles": policies, "pools": pools}),
         )
     }

@@ -45,6 +45,8 @@ pub(super) enum Then {
     Failure(String),
     /// The call takes effect, and is answered like this.
     Answer(Answer),
+    /// Whether RunTask starts another task where its client token has started one.
+    ForgetToken(bool),
 }
 
 /// How a call that took effect is answered.

@@ -144,7 +144,34 @@ impl TaskDefinitions {
         Ok(all)
     }
 
-    fn add(&mut self, given: Map<String, Value>) -> Result<(), DefinitionError> {
+    /// Adds the next revision of a family, as RegisterTaskDefinition does.
+    ///
+    /// # Errors
+    /// If the request is not valid.
+    pub fn register(&mut self, mut given: Map<String, Value>) -> Result<Arc<TaskDefinition>, DefinitionError> {
+        let family = given.get("family").and_then(Value::as_str).unwrap_or_default();
+        let next = self.find(family).map_or(1, |latest| latest.revision + 1);
+        given.insert("revision".into(), next.into());
+        self.add(given)
+    }
+
+    /// Removes a revision, and returns it.
+    pub fn deregister(&mut self, name: &str) -> Option<Arc<TaskDefinition>> {
+        let gone = self.0.remove(name.rsplit('/').next().unwrap_or(name))?;
+        self.0.remove(&gone.family);
+        let left = self.all().filter(|other| other.family == gone.family).max_by_key(|other| other.revision).cloned();
+        if let Some(latest) = left {
+            self.0.insert(gone.family.clone(), latest);
+        }
+        Some(gone)
+    }
+
+    /// All revisions.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<TaskDefinition>> {
+        self.0.iter().filter(|(name, _)| name.contains(':')).map(|(_, definition)| definition)
+    }
+
+    fn add(&mut self, given: Map<String, Value>) -> Result<Arc<TaskDefinition>, DefinitionError> {
         let known: Known = serde_json::from_value(Value::Object(given.clone()))?;
         let mut names: Vec<_> = known.container_definitions.iter().map(|container| &container.name).collect();
         if names.is_empty() {
@@ -165,8 +192,8 @@ impl TaskDefinitions {
             given,
         });
         self.0.insert(format!("{}:{}", definition.family, definition.revision), Arc::clone(&definition));
-        self.0.insert(definition.family.clone(), definition);
-        Ok(())
+        self.0.insert(definition.family.clone(), Arc::clone(&definition));
+        Ok(definition)
     }
 
     /// The task definition of this family, `family:revision` or ARN.

@@ -12,7 +12,7 @@ mod task;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -22,7 +22,7 @@ use axum::http::{HeaderMap, Response, StatusCode};
 use axum::routing::post;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -47,6 +47,8 @@ const CONTENT_TYPE: &str = "application/x-amz-json-1.1";
 const TARGET: &str = "AmazonEC2ContainerServiceV20141113.";
 /// ECS describes a stopped task for an hour, and keeps a client token for that hour, but at most for a day.
 const MEMORY: Duration = Duration::from_secs(60 * 60);
+/// The end of an image's name that no registry has.
+const NO_IMAGE: &str = ":does-not-exist";
 const TOKEN_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The settings of the stand-in.
@@ -107,6 +109,7 @@ pub struct Ecs {
     faults: Arc<Faults>,
     /// The URL of this server, for the containers' metadata endpoint.
     url: String,
+    definitions: RwLock<TaskDefinitions>,
     state: Mutex<State>,
 }
 
@@ -160,6 +163,14 @@ struct OfCluster {
 struct NamesDefinition {
     #[serde(default)]
     task_definition: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ListTaskDefinitions {
+    /// A whole name, whatever it is called.
+    #[serde(default)]
+    family_prefix: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -254,7 +265,8 @@ impl Ecs {
     #[must_use]
     pub fn new(settings: EcsSettings, bus: Arc<Bus>, faults: Arc<Faults>, url: String) -> Self {
         let state = State { without: settings.no_capacity.clone(), ..State::default() };
-        Self { settings, bus, faults, url, state: Mutex::new(state) }
+        let definitions = RwLock::new(settings.definitions.clone());
+        Self { settings, bus, faults, url, definitions, state: Mutex::new(state) }
     }
 
     /// Counts the call; returns the number of calls with the same content, this one included.
@@ -326,10 +338,19 @@ impl Ecs {
         match operation {
             "DescribeClusters" => return self.describe_clusters(&parse(body)?),
             "DescribeTaskDefinition" => return self.describe_task_definition(&parse(body)?),
+            "RegisterTaskDefinition" => return self.register_task_definition(body),
+            "DeregisterTaskDefinition" => return self.deregister_task_definition(&parse(body)?),
+            "ListTaskDefinitions" => return self.list_task_definitions(&parse(body)?),
             _ => {}
         }
         let OfCluster { cluster } = parse(body)?;
-        if !self.is_this_cluster(cluster.as_deref().unwrap_or("default")) {
+        let cluster = cluster.as_deref().unwrap_or("default");
+        if !self.is_this_cluster(cluster) {
+            // The functions' roles end at the cluster.
+            if operation == "StopTask" {
+                let message = format!("User is not authorized to perform: ecs:StopTask in cluster {cluster}");
+                return Err(ApiError::new("AccessDeniedException", message));
+            }
             return Err(ApiError::new("ClusterNotFoundException", "Cluster not found."));
         }
         match operation {
@@ -348,13 +369,14 @@ impl Ecs {
     fn run_task(self: &Arc<Self>, body: &Value, rule: Option<&Then>) -> Result<Value, ApiError> {
         let NamesDefinition { task_definition } = parse(body)?;
         let name = task_definition.ok_or_else(|| ApiError::invalid("TaskDefinition can not be blank."))?;
-        let definitions = &self.settings.definitions;
-        let definition = definitions.find(&name).ok_or_else(|| ApiError::invalid("TaskDefinition not found."))?;
-        let request = Arc::new(Request::parse(body, definition)?);
+        let definition = self.definition(&name).ok_or_else(|| ApiError::invalid("TaskDefinition not found."))?;
+        let request = Arc::new(Request::parse(body, &definition)?);
 
         let mut state = lock(&self.state);
         let hash = hash_of(body.to_string().as_bytes());
-        if let Some(earlier) = self.earlier(&state, &request, hash)? {
+        if !matches!(rule, Some(Then::ForgetToken(true)))
+            && let Some(earlier) = self.earlier(&state, &request, hash)?
+        {
             return Ok(json!({"tasks": earlier, "failures": []}));
         }
         let full = self.settings.capacity.is_some_and(|capacity| state.live + request.count > capacity);
@@ -375,7 +397,7 @@ impl Ecs {
         let mut ids = Vec::new();
         let mut shown = Vec::new();
         for _ in 0..request.count {
-            let (id, task) = self.create(&mut state, definition, &request, &shapes);
+            let (id, task) = self.create(&mut state, &definition, &request, &shapes);
             shown.push(task);
             ids.push(id);
         }
@@ -442,6 +464,9 @@ impl Ecs {
             self.faults.failed_starts.count();
             let how = [Shape::CannotPull, Shape::CannotCreate, Shape::ResourceInit];
             shapes.add(self.settings.chance.pick(how, "how to fail", &identity));
+        }
+        if definition.containers.iter().any(|container| container.image.ends_with(NO_IMAGE)) {
+            shapes.add(Shape::CannotPull);
         }
         let orders = watch::Sender::new(Order::Live);
         let task = Task::new(id.clone(), Arc::clone(definition), Arc::clone(request), shapes, orders);
@@ -585,11 +610,46 @@ impl Ecs {
 
     fn describe_task_definition(&self, input: &NamesDefinition) -> Result<Value, ApiError> {
         let name = input.task_definition.as_deref().unwrap_or_default();
-        let definition = self.settings.definitions.find(name);
+        let definition = self.definition(name);
         let definition =
             definition.ok_or_else(|| ApiError::new("ClientException", "Unable to describe task definition."))?;
-        let arn = self.settings.place.definition_arn(definition);
+        let arn = self.settings.place.definition_arn(&definition);
         Ok(json!({"taskDefinition": definition.describe(&arn), "tags": []}))
+    }
+
+    /// The task definition of this family, `family:revision` or ARN.
+    fn definition(&self, name: &str) -> Option<Arc<TaskDefinition>> {
+        self.definitions.read().unwrap_or_else(PoisonError::into_inner).find(name).cloned()
+    }
+
+    fn register_task_definition(&self, body: &Value) -> Result<Value, ApiError> {
+        let given: Map<String, Value> = parse(body)?;
+        let mut definitions = self.definitions.write().unwrap_or_else(PoisonError::into_inner);
+        let definition =
+            definitions.register(given).map_err(|error| ApiError::new("ClientException", error.to_string()))?;
+        Ok(json!({"taskDefinition": definition.describe(&self.settings.place.definition_arn(&definition))}))
+    }
+
+    fn deregister_task_definition(&self, input: &NamesDefinition) -> Result<Value, ApiError> {
+        let name = input.task_definition.as_deref().unwrap_or_default();
+        let mut definitions = self.definitions.write().unwrap_or_else(PoisonError::into_inner);
+        let gone = definitions
+            .deregister(name)
+            .ok_or_else(|| ApiError::new("ClientException", "The specified task definition does not exist."))?;
+        let mut shown = gone.describe(&self.settings.place.definition_arn(&gone));
+        if let Some(members) = shown.as_object_mut() {
+            members.insert("status".into(), "INACTIVE".into());
+        }
+        Ok(json!({"taskDefinition": shown}))
+    }
+
+    fn list_task_definitions(&self, input: &ListTaskDefinitions) -> Result<Value, ApiError> {
+        let definitions = self.definitions.read().unwrap_or_else(PoisonError::into_inner);
+        let of_family = |definition: &&Arc<TaskDefinition>| {
+            input.family_prefix.as_ref().is_none_or(|family| *family == definition.family)
+        };
+        let arns = definitions.all().filter(of_family).map(|definition| self.settings.place.definition_arn(definition));
+        Ok(json!({"taskDefinitionArns": arns.collect::<Vec<_>>()}))
     }
 
     /// Changes a task, and puts the event of it on the bus.

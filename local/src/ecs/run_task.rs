@@ -12,6 +12,9 @@ use super::shape::{SHAPE_TAG, SHAPE_VARIABLE, Shapes};
 /// The limit on overrides, in characters of JSON.
 const MAX_OVERRIDES: usize = 8_192;
 
+/// The most memory of a Fargate task, in MiB.
+const MOST_MEMORY: u64 = 120 * 1_024;
+
 /// A valid RunTask request.
 #[derive(Clone, Debug)]
 pub(super) struct Request {
@@ -129,6 +132,7 @@ impl Request {
         check_token(input.client_token.as_deref())?;
         check_started_by(input.started_by.as_deref())?;
         check_launch(&input, definition)?;
+        check_place(&input)?;
         let tags = input.tags.unwrap_or_default();
         check_tags(&tags)?;
         if let Some(other) = input.propagate_tags.filter(|from| !matches!(from.as_str(), "TASK_DEFINITION" | "NONE")) {
@@ -231,6 +235,22 @@ fn check_launch(input: &Input, definition: &TaskDefinition) -> Result<(), ApiErr
         if network.subnets.is_empty() {
             return Err(ApiError::invalid("subnets can not be empty."));
         }
+    }
+    Ok(())
+}
+
+/// That its subnets may exist, and Fargate has its size: only what nobody can mean.
+fn check_place(input: &Input) -> Result<(), ApiError> {
+    let network = input.network_configuration.as_ref().and_then(|network| network.awsvpc_configuration.as_ref());
+    let subnets = network.map(|network| network.subnets.as_slice()).unwrap_or_default();
+    if let Some(id) = subnets.iter().find(|id| id.trim_start_matches("subnet-").bytes().all(|digit| digit == b'0')) {
+        return Err(ApiError::invalid(format!(
+            "Error retrieving subnet information for [{id}]: The subnet ID '{id}' does not exist (ErrorCode: InvalidSubnetID.NotFound)"
+        )));
+    }
+    let memory = input.overrides.as_ref().and_then(|overrides| overrides.get("memory")?.as_str()?.parse::<u64>().ok());
+    if let Some(memory) = memory.filter(|memory| *memory > MOST_MEMORY) {
+        return Err(ApiError::invalid(format!("No Fargate configuration exists for given values: {memory} memory.")));
     }
     Ok(())
 }

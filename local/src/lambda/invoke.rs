@@ -1,5 +1,6 @@
 //! Lambda's Invoke API, and the routes by which tests control the functions' processes.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Router;
@@ -13,9 +14,10 @@ use serde_json::json;
 use super::{Lambda, MAX_EVENT, MAX_PAYLOAD, Outcome};
 use crate::http;
 
-/// `POST /2015-03-31/functions/{name}/invocations` and `/_local/…`
+/// `POST /2015-03-31/functions/{name}/invocations`, `GET …/configuration` and `/_local/…`
 pub fn router(lambda: Arc<Lambda>) -> Router {
     Router::new()
+        .route("/2015-03-31/functions/{name}/configuration", get(configuration))
         .route("/2015-03-31/functions/{name}/invocations", post(invoke))
         .route(
             "/_local/processes",
@@ -52,10 +54,7 @@ async fn invoke(
         let message = format!("Could not parse request body into json: {error}");
         return refuse(StatusCode::BAD_REQUEST, "InvalidRequestContentException", &message);
     }
-    let unknown = |_| {
-        let message = format!("Function not found: {name}");
-        refuse(StatusCode::NOT_FOUND, "ResourceNotFoundException", &message)
-    };
+    let unknown = |_| unknown(&name);
     match kind {
         "RequestResponse" => lambda.invoke(&name, payload).await.map_or_else(unknown, |(request_id, outcome)| {
             let (payload, failed) = match outcome {
@@ -78,6 +77,25 @@ async fn invoke(
         "DryRun" => http::bytes(StatusCode::NO_CONTENT, "application/json", Bytes::new()),
         _ => refuse(StatusCode::BAD_REQUEST, "InvalidParameterValueException", "unknown invocation type"),
     }
+}
+
+fn unknown(name: &str) -> Response<Body> {
+    refuse(StatusCode::NOT_FOUND, "ResourceNotFoundException", &format!("Function not found: {name}"))
+}
+
+/// The members of GetFunctionConfiguration's answer that say something here.
+async fn configuration(State(lambda): State<Arc<Lambda>>, Path(name): Path<String>) -> Response<Body> {
+    let Ok(function) = lambda.function(&name) else { return unknown(&name) };
+    let settings = &function.settings;
+    let environment: BTreeMap<_, _> = settings.environment.iter().map(|(name, value)| (name, value)).collect();
+    http::json(
+        StatusCode::OK,
+        &json!({
+            "FunctionName": name, "FunctionArn": function.arn, "State": "Active", "MemorySize": 128,
+            "Timeout": settings.timeout.as_secs(), "Architectures": ["x86_64"],
+            "Environment": {"Variables": environment}, "LoggingConfig": {"LogGroup": format!("/aws/lambda/{name}")},
+        }),
+    )
 }
 
 async fn kill(State(lambda): State<Arc<Lambda>>, Path(pid): Path<u32>) -> Response<Body> {

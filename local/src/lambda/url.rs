@@ -1,5 +1,5 @@
 //! A function URL: converts HTTP requests to events in payload format 2.0, and the function's result to a response. That of
-//! submit does not check signatures: every local process may call. That of work does, and passes on who signed.
+//! submit checks signatures only if it is asked to: every local process may call. That of work does, and passes on who signed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

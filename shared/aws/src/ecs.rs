@@ -315,7 +315,14 @@ fn verdict(code: &str, message: &str) -> Verdict {
         "InvalidParameterException" | "ClientException" if says(&["service linked role", "service-linked role"]) => {
             Verdict::ForNow(Other)
         }
-        "ClientException" if says(&["taskdefinition", "task definition", "unable to assume the role"]) => {
+        "ClientException"
+            if says(&[
+                "taskdefinition",
+                "task definition",
+                "unable to assume the role",
+                "no fargate configuration",
+            ]) =>
+        {
             Verdict::ForGood
         }
         // Quotas of tasks in PROVISIONING and of vCPUs: free again as tasks end.
@@ -398,6 +405,7 @@ mod tests {
             ("ClientException", "You've reached the limit on the number of vCPUs", ForNow(Capacity)),
             ("ClientException", "TaskDefinition not found.", ForGood),
             ("ClientException", "TaskDefinition is inactive", ForGood),
+            ("ClientException", "No Fargate configuration exists for given values.", ForGood),
             (
                 "ClientException",
                 "ECS was unable to assume the role 'arn:aws:iam::1:role/x' that was provided for this task.",

@@ -1,0 +1,359 @@
+//! `ecs-bridge doctor`
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use aws_sdk_cloudwatch::types::StateValue;
+use aws_sdk_eventbridge::types::RuleState;
+use aws_sdk_sqs::types::QueueAttributeName;
+use clap::Args;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::account::{Account, Configuration, Function, words};
+use crate::bridge::{Bridge, BridgeError, Where, now};
+use crate::output;
+
+/// SigV4's limit is five minutes.
+const SKEW: Duration = Duration::from_secs(60);
+
+/// Check a deployment: its URL, this identity's permissions, table, rule, dead letters, clock, versions and profiles
+#[derive(Args)]
+#[command(after_help = "\
+Reads only. Each line is ok, wrong with what mends it, or not checked with the reason. The exit code is 0 if nothing is wrong, \
+1 if something is, and 126 if the bridge cannot be found.")]
+pub struct Doctor {
+    /// Write a JSON array
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    bridge: Where,
+}
+
+/// What a check found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Verdict {
+    Ok,
+    Wrong,
+    NotChecked,
+}
+
+/// One line.
+#[derive(Debug, Serialize)]
+struct Finding {
+    what: String,
+    verdict: Verdict,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mend: Option<&'static str>,
+}
+
+impl Finding {
+    fn ok(what: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { what: what.into(), verdict: Verdict::Ok, detail: Some(detail.into()), mend: None }
+    }
+
+    fn wrong(what: impl Into<String>, detail: impl Into<String>, mend: &'static str) -> Self {
+        Self { what: what.into(), verdict: Verdict::Wrong, detail: Some(detail.into()), mend: Some(mend) }
+    }
+
+    fn not_checked(what: impl Into<String>, why: impl Into<String>) -> Self {
+        Self { what: what.into(), verdict: Verdict::NotChecked, detail: Some(why.into()), mend: None }
+    }
+}
+
+const ALLOW_URL: &str = "allow this identity lambda:InvokeFunctionUrl and lambda:InvokeFunction on the submit function: attach the \
+                         stack's ExecutorPolicy";
+const ALLOW_TABLE: &str = "allow this identity dynamodb:DescribeTable, GetItem, BatchGetItem and Query on the table and its indexes: \
+                           attach the operators' policy of infra/people.yaml";
+const REDRIVE: &str = "find out why in the task-state function's log, mend it, and redrive the queue: see \"dead letters\" in \
+                       docs/operating.md";
+
+impl Doctor {
+    pub fn run(self) -> ExitCode {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let findings = match runtime {
+            Ok(runtime) => runtime.block_on(async {
+                let bridge = self.bridge.find().await?;
+                Ok::<_, BridgeError>(examine(&bridge).await)
+            }),
+            Err(error) => {
+                output::report(&error);
+                return ExitCode::from(126);
+            }
+        };
+        let findings = match findings {
+            Ok(findings) => findings,
+            Err(error) => {
+                output::report(&error);
+                return ExitCode::from(126);
+            }
+        };
+        if self.json {
+            output::say(json!(findings));
+        } else {
+            findings.iter().map(line).for_each(output::say);
+        }
+        ExitCode::from(u8::from(findings.iter().any(|finding| finding.verdict == Verdict::Wrong)))
+    }
+}
+
+fn line(finding: &Finding) -> String {
+    let word = match finding.verdict {
+        Verdict::Ok => "ok",
+        Verdict::Wrong => "WRONG",
+        Verdict::NotChecked => "not checked",
+    };
+    let detail = finding.detail.as_deref().unwrap_or_default();
+    let mend = finding.mend.map(|mend| format!("\n{:15}-> {mend}", "")).unwrap_or_default();
+    format!("{word:<11}  {}: {detail}{mend}", finding.what)
+}
+
+async fn examine(bridge: &Bridge) -> Vec<Finding> {
+    let account = Account::of(bridge);
+    let mut findings = vec![identity(&account).await];
+    findings.extend(api(bridge).await);
+    findings.extend(table(bridge).await);
+    let configuration = account.configuration(Function::Submit).await;
+    findings.extend(rule(&account).await);
+    findings.extend(dead_letters(&account).await);
+    findings.push(alarms(&account, bridge).await);
+    findings.extend(subnets(bridge, &account, configuration.as_ref()).await);
+    findings
+}
+
+async fn identity(account: &Account) -> Finding {
+    if !account.has("STS") {
+        return Finding::not_checked("identity", "a local stack accepts any");
+    }
+    match account.sts.get_caller_identity().send().await {
+        Ok(answer) => Finding::ok("identity", answer.arn.unwrap_or_default()),
+        Err(error) => Finding::wrong("identity", words(&error), "log in: `aws sso login`, or check AWS_PROFILE"),
+    }
+}
+
+/// What the API says of itself: authentication, clock, version, table, cluster, profiles.
+async fn api(bridge: &Bridge) -> Vec<Finding> {
+    let before = now();
+    let answer = match bridge.health().await {
+        Ok(answer) => answer,
+        Err(error) => {
+            let (mend, text) = (mend_of(&error), causes(&error));
+            return vec![Finding::wrong("URL", text, mend)];
+        }
+    };
+    let mut findings = vec![Finding::ok("URL", format!("answers in {} ms", now() - before))];
+    if let Some(date) = answer.date {
+        let off = (before - date).unsigned_abs();
+        findings.push(if u128::from(off) > SKEW.as_millis() {
+            let mend = "set the clock of this machine: AWS refuses signatures that are five minutes off";
+            Finding::wrong("clock", format!("differs from AWS by {} s", off / 1_000), mend)
+        } else {
+            Finding::ok("clock", "agrees with AWS")
+        });
+    }
+    let of = |name: &str| answer.body.get(name).and_then(Value::as_str).map(str::to_owned);
+    let ours = env!("CARGO_PKG_VERSION");
+    findings.push(match of("version") {
+        Some(version) if version == ours => Finding::ok("versions", format!("functions and this program are {ours}")),
+        version => Finding::wrong(
+            "versions",
+            format!("the functions are {}, this program is {ours}", version.as_deref().unwrap_or("older")),
+            "upgrade the older of the two: functions first",
+        ),
+    });
+    for check in answer.body.get("checks").and_then(Value::as_array).into_iter().flatten() {
+        let name = check.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let message = check.get("message").and_then(Value::as_str);
+        findings.push(match message {
+            None => Finding::ok(name, "as the functions see it"),
+            Some(message) if name.starts_with("profile") => {
+                Finding::wrong(name, message, "correct the profile or its task definition, and deploy")
+            }
+            Some(message) => Finding::wrong(name, message, "see \"installing\" in docs/deploying.md: names and roles"),
+        });
+    }
+    findings
+}
+
+const fn mend_of(error: &BridgeError) -> &'static str {
+    match error {
+        BridgeError::Refused { status: 403, .. } => ALLOW_URL,
+        BridgeError::Refused { status: 404, .. } => "check the URL: this one is not that of a submit function",
+        BridgeError::Refused { status: 429, .. } => {
+            "the function is throttled: raise SubmitConcurrency or the account's quota"
+        }
+        BridgeError::Refused { .. } => "the function's log says why",
+        BridgeError::Credentials(_) => "log in: `aws sso login`, or check AWS_PROFILE",
+        BridgeError::Unreachable { .. } | BridgeError::TimedOut(_) => {
+            "check the URL and this machine's way to the internet: function URLs have no VPC endpoint"
+        }
+        _ => "use --stack NAME, and the region of the stack",
+    }
+}
+
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+async fn table(bridge: &Bridge) -> Vec<Finding> {
+    if !bridge.has_table() {
+        return vec![Finding::not_checked("table", "its name is not known: use --stack or --table")];
+    }
+    let shown = bridge.table_indexes().await.map(|indexes| {
+        let missing: Vec<_> = ["due", "feed", "pool"].into_iter().filter(|name| !indexes.contains(*name)).collect();
+        if missing.is_empty() {
+            Finding::ok("table", "active, with its indexes due, feed and pool")
+        } else {
+            let text = format!("has no active index {}", missing.join(", "));
+            Finding::wrong("table", text, "deploy the stack again; an index that is being made takes minutes")
+        }
+    });
+    let read = bridge.ended_since(now(), 1).await;
+    let read = read.map(|_| Finding::ok("feed", "this identity may read it"));
+    let mended = |what: &str, error: &BridgeError| Finding::wrong(what, causes(error), ALLOW_TABLE);
+    vec![
+        shown.unwrap_or_else(|error| mended("table", &error)),
+        read.unwrap_or_else(|error| match error {
+            BridgeError::Unknown { .. } => Finding::not_checked("feed", error.to_string()),
+            error => mended("feed", &error),
+        }),
+    ]
+}
+
+/// The rule that hands events to task-state, found by its target.
+async fn rule(account: &Account) -> Vec<Finding> {
+    if !account.has("EVENTBRIDGE") {
+        return vec![Finding::not_checked("rule", "a local stack has none")];
+    }
+    let arn = match account.configuration(Function::TaskState).await {
+        Ok(configuration) => configuration.arn,
+        Err(error) => return vec![Finding::not_checked("rule", error)],
+    };
+    let mend = "deploy the stack again: without the rule only reconcile learns of ends, minutes late";
+    let answer = account.events.list_rule_names_by_target().target_arn(&arn).send().await;
+    let names = match answer {
+        Ok(answer) => answer.rule_names.unwrap_or_default(),
+        Err(error) => return vec![Finding::not_checked("rule", words(&error))],
+    };
+    let Some(name) = names.first() else {
+        return vec![Finding::wrong("rule", "no rule has the task-state function as its target", mend)];
+    };
+    let rule = account.events.describe_rule().name(name).send().await;
+    let mut findings = vec![match rule {
+        Ok(rule) if rule.state == Some(RuleState::Enabled) => Finding::ok("rule", format!("{name} is enabled")),
+        Ok(_) => {
+            Finding::wrong("rule", format!("{name} is disabled"), "enable it: `aws events enable-rule --name RULE`")
+        }
+        Err(error) => Finding::not_checked("rule", words(&error)),
+    }];
+    findings.push(match account.events.list_targets_by_rule().rule(name).send().await {
+        Ok(answer) => {
+            let target = answer.targets().iter().find(|target| target.arn() == arn);
+            let queue = target.and_then(|target| target.dead_letter_config()?.arn());
+            match queue {
+                Some(_) => Finding::ok("target", "events that are not delivered go to a queue"),
+                None => {
+                    Finding::wrong("target", "has no dead-letter queue: events that are not delivered are lost", mend)
+                }
+            }
+        }
+        Err(error) => Finding::not_checked("target", words(&error)),
+    });
+    findings
+}
+
+async fn dead_letters(account: &Account) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (what, output) in
+        [("dead letters of events", "EventDeadLettersUrl"), ("dead letters of reconcile", "ReconcileDeadLettersUrl")]
+    {
+        let Some(url) = account.outputs.get(output) else {
+            findings.push(Finding::not_checked(what, "the queue is not known: use --stack"));
+            continue;
+        };
+        let wanted = QueueAttributeName::ApproximateNumberOfMessages;
+        let answer = account.sqs.get_queue_attributes().queue_url(url).attribute_names(wanted.clone()).send().await;
+        findings.push(match answer {
+            Ok(answer) => {
+                let count = answer.attributes.and_then(|mut all| all.remove(&wanted)).unwrap_or_default();
+                if count == "0" {
+                    Finding::ok(what, "none")
+                } else {
+                    Finding::wrong(what, format!("{count} messages"), REDRIVE)
+                }
+            }
+            Err(error) => Finding::not_checked(what, words(&error)),
+        });
+    }
+    findings
+}
+
+async fn alarms(account: &Account, bridge: &Bridge) -> Finding {
+    if !account.has("CLOUDWATCH") {
+        return Finding::not_checked("alarms", "a local stack has none");
+    }
+    let deployment = match bridge.deployment() {
+        Ok(deployment) => deployment,
+        Err(error) => return Finding::not_checked("alarms", error.to_string()),
+    };
+    let answer = account.cloudwatch.describe_alarms().alarm_name_prefix(format!("{deployment}-")).send().await;
+    match answer {
+        Ok(answer) => {
+            let alarms = answer.metric_alarms();
+            let ringing = alarms.iter().filter(|alarm| alarm.state_value() == Some(&StateValue::Alarm));
+            let ringing: Vec<_> = ringing.filter_map(|alarm| alarm.alarm_name()).collect();
+            if !ringing.is_empty() {
+                let mend = "what each means and what to do is in \"alarms\" in docs/operating.md";
+                return Finding::wrong("alarms", ringing.join(", "), mend);
+            }
+            if alarms.is_empty() {
+                return Finding::wrong("alarms", "the deployment has none", "deploy the stack again");
+            }
+            Finding::ok("alarms", format!("none of {} is on", alarms.len()))
+        }
+        Err(error) => Finding::not_checked("alarms", words(&error)),
+    }
+}
+
+/// Whether EC2 knows the subnets of the profiles.
+async fn subnets(bridge: &Bridge, account: &Account, configuration: Result<&Configuration, &String>) -> Vec<Finding> {
+    let profiles = match configuration.map(Configuration::profiles) {
+        Ok(Some(profiles)) => profiles,
+        Ok(None) => return vec![Finding::not_checked("subnets", "the profiles are in a layer")],
+        Err(error) => return vec![Finding::not_checked("subnets", error)],
+    };
+    if !account.has("EC2") {
+        return vec![Finding::not_checked("subnets", "a local stack has none")];
+    }
+    let mut findings = Vec::new();
+    for (name, profile) in profiles {
+        let at = "/run_task/networkConfiguration/awsvpcConfiguration/subnets";
+        let ids = profile.pointer(at).and_then(Value::as_array).into_iter().flatten();
+        let ids: Vec<_> = ids.filter_map(Value::as_str).collect();
+        if ids.is_empty() {
+            continue;
+        }
+        let what = format!("subnets of {name}");
+        findings.push(match bridge.describe_subnets(&ids).await {
+            Ok(None) => Finding::ok(what, ids.join(", ")),
+            Ok(Some(refusal)) if refusal.contains("NotFound") => {
+                Finding::wrong(what, refusal, "correct them in the profile: they must be of this account and region")
+            }
+            Ok(Some(refusal)) => Finding::not_checked(what, refusal),
+            Err(error) => Finding::not_checked(what, causes(&error)),
+        });
+    }
+    findings
+}

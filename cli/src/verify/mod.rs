@@ -1,0 +1,306 @@
+//! `ecs-bridge verify-aws`: asks AWS what the documents assume.
+//!
+//! What it makes has names that begin with [`PREFIX`] and is removed at the end, also when it is interrupted; what a run left
+//! that was killed, `--clean` removes.
+
+mod functions;
+mod launches;
+mod lives;
+mod probe;
+mod report;
+mod url;
+mod watch;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::account::Account;
+use crate::bridge::{BridgeError, Where};
+use crate::output;
+use probe::Probe;
+use report::{Finding, Verdict};
+
+/// The beginning of the name of everything that it makes.
+const PREFIX: &str = "ecs-bridge-verify-";
+/// The exit code where there is nothing to verify.
+const NOT_VERIFIED: u8 = 126;
+/// The exit code after an interruption.
+const INTERRUPTED: u8 = 130;
+
+/// Ask AWS what the documents of the bridge assume: about 15 minutes, a dozen small tasks, less than a dollar
+#[derive(Args)]
+#[command(after_help = "\
+Each line says what was expected, what was seen, and how sure that is. --plan says before what is done and which permissions \
+it needs. The exit code is 0 if nothing differs, 1 if something does, 126 if the deployment cannot be verified, and 130 \
+after an interruption. What is made on the way is removed at the end; the records of its submissions stay in the table for \
+as long as records are kept.")]
+pub struct VerifyAws {
+    /// Say what would be done, and end
+    #[arg(long)]
+    plan: bool,
+    /// Remove what a killed run has left, and end
+    #[arg(long, conflicts_with = "plan")]
+    clean: bool,
+    /// The profile to launch with; its image must have `sh` [default: default, else the first without a pool]
+    #[arg(long, value_name = "NAME")]
+    profile: Option<String>,
+    /// Only this check; may be repeated
+    #[arg(long, value_name = "CHECK", value_parser = known)]
+    only: Vec<String>,
+    /// Not this check; may be repeated
+    #[arg(long, value_name = "CHECK", value_parser = known, conflicts_with = "only")]
+    skip: Vec<String>,
+    /// The folder to write report.md and report.json into; the latter holds no name of the account
+    #[arg(long, value_name = "DIR", default_value = "verify-aws")]
+    report: PathBuf,
+    /// Divide what is waited for at most by this; for a local stack with --time-scale
+    #[arg(long, value_name = "X", default_value_t = 1.0, hide = true)]
+    time_scale: f64,
+    /// Write the findings as a JSON array too
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    bridge: Where,
+}
+
+/// A question.
+struct Check {
+    name: &'static str,
+    does: &'static str,
+    needs: &'static [&'static str],
+}
+
+const CHECKS: [Check; 18] = [
+    Check {
+        name: "url",
+        does: "calls the function URL signed, unsigned, and signed with a wrong secret",
+        needs: &["lambda:InvokeFunctionUrl", "lambda:InvokeFunction"],
+    },
+    Check { name: "direct-invocation", does: "invokes submit without its URL", needs: &["lambda:InvokeFunction"] },
+    Check {
+        name: "unknown-task-definition",
+        does: "calls RunTask with a task definition that does not exist",
+        needs: &["ecs:RunTask"],
+    },
+    Check {
+        name: "wrong-subnet",
+        does: "calls RunTask with a subnet that does not exist",
+        needs: &["ecs:RunTask", "iam:PassRole"],
+    },
+    Check {
+        name: "too-much-memory",
+        does: "calls RunTask with more memory than Fargate has",
+        needs: &["ecs:RunTask", "iam:PassRole"],
+    },
+    Check {
+        name: "token",
+        does: "starts a task of `true`, and calls RunTask with its client token again: unchanged, with other parameters, and after its end",
+        needs: &["ecs:RunTask", "ecs:DescribeTasks", "ecs:StopTask", "iam:PassRole"],
+    },
+    Check {
+        name: "exit-codes",
+        does: "submits three commands that end with 0, 7 and 137",
+        needs: &["dynamodb:GetItem"],
+    },
+    Check {
+        name: "events",
+        does: "compares the events of those tasks with the exits of their containers, by a temporary queue and rule",
+        needs: &[
+            "sqs:CreateQueue",
+            "sqs:SetQueueAttributes",
+            "sqs:GetQueueAttributes",
+            "sqs:ReceiveMessage",
+            "sqs:DeleteMessage",
+            "sqs:DeleteQueue",
+            "sqs:ListQueues",
+            "events:PutRule",
+            "events:PutTargets",
+            "events:RemoveTargets",
+            "events:DeleteRule",
+            "events:ListRules",
+        ],
+    },
+    Check { name: "stop", does: "submits `sleep 600`, and stops it once it runs", needs: &[] },
+    Check {
+        name: "after-the-end",
+        does: "lists and describes one of those tasks",
+        needs: &["ecs:ListTasks", "ecs:DescribeTasks"],
+    },
+    Check {
+        name: "cannot-pull",
+        does: "registers a task definition whose image does not exist, runs it, and deregisters it",
+        needs: &[
+            "ecs:DescribeTaskDefinition",
+            "ecs:RegisterTaskDefinition",
+            "ecs:DeregisterTaskDefinition",
+            "ecs:ListTaskDefinitions",
+            "ecs:RunTask",
+            "iam:PassRole",
+        ],
+    },
+    Check {
+        name: "session-name",
+        does: "submits a command to a pool, whose runner is known by the session of its role",
+        needs: &[],
+    },
+    Check {
+        name: "dead-letters",
+        does: "invokes task-state with an event that it cannot handle, waits for its dead letter and deletes it; the alarms access-denied, unwanted-tasks, task-state-errors and dead-letters may go off",
+        needs: &["lambda:InvokeFunction", "sqs:ReceiveMessage", "sqs:DeleteMessage"],
+    },
+    Check {
+        name: "schedule",
+        does: "counts the runs of reconcile in the last minutes",
+        needs: &["cloudwatch:GetMetricStatistics"],
+    },
+    Check {
+        name: "alarm-metrics",
+        does: "looks for the metrics of every alarm",
+        needs: &["cloudwatch:DescribeAlarms", "cloudwatch:ListMetrics"],
+    },
+    Check { name: "durations", does: "reads how long the functions took", needs: &["cloudwatch:GetMetricStatistics"] },
+    Check {
+        name: "cold-start",
+        does: "reads the reports of the functions' starts from their logs",
+        needs: &["logs:FilterLogEvents", "lambda:InvokeFunction"],
+    },
+    Check { name: "cost", does: "computes what the run cost", needs: &[] },
+];
+
+/// What every run needs.
+const ALWAYS: [&str; 3] =
+    ["cloudformation:DescribeStacks", "lambda:GetFunctionConfiguration", "ecs:DescribeTaskDefinition"];
+
+fn known(name: &str) -> Result<String, String> {
+    if CHECKS.iter().any(|check| check.name == name) {
+        return Ok(name.to_owned());
+    }
+    Err(format!("the checks are {}", CHECKS.iter().map(|check| check.name).collect::<Vec<_>>().join(", ")))
+}
+
+impl VerifyAws {
+    pub fn run(self) -> ExitCode {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let code = match runtime {
+            Ok(runtime) => runtime.block_on(self.verify()).unwrap_or_else(|error| {
+                eprintln!("ecs-bridge: {error}");
+                NOT_VERIFIED
+            }),
+            Err(error) => {
+                output::report(&error);
+                NOT_VERIFIED
+            }
+        };
+        ExitCode::from(code)
+    }
+
+    fn checks(&self) -> impl Iterator<Item = &'static Check> {
+        CHECKS.iter().filter(|check| {
+            let named = |names: &[String]| names.iter().any(|name| name == check.name);
+            if self.only.is_empty() { !named(&self.skip) } else { named(&self.only) }
+        })
+    }
+
+    async fn verify(&self) -> Result<u8, String> {
+        if self.plan {
+            self.say_plan();
+            return Ok(0);
+        }
+        let text = |error: BridgeError| causes(&error);
+        let bridge = self.bridge.find().await.map_err(text)?;
+        let account = Account::of(&bridge);
+        let mut probe = Probe::new(&bridge, &account, self.profile.as_deref(), self.time_scale).await?;
+        if self.clean {
+            let removed = probe.clean(PREFIX).await?;
+            output::say(if removed.is_empty() { "nothing was left".to_owned() } else { removed.join("\n") });
+            return Ok(0);
+        }
+        let (mut interrupt, mut terminate) = (
+            signal(SignalKind::interrupt()).map_err(|error| error.to_string())?,
+            signal(SignalKind::terminate()).map_err(|error| error.to_string())?,
+        );
+        let mut findings = Vec::new();
+        let was_interrupted = tokio::select! {
+            () = self.ask(&mut probe, &mut findings) => false,
+            _ = interrupt.recv() => true,
+            _ = terminate.recv() => true,
+        };
+        let left = probe.clean(&probe.name.clone()).await;
+        if was_interrupted {
+            left?;
+            eprintln!("ecs-bridge: interrupted; what had been made is removed");
+            return Ok(INTERRUPTED);
+        }
+        report::write(&self.report, &probe, &findings)
+            .map_err(|error| format!("{}: {error}", self.report.display()))?;
+        if self.json {
+            output::say(report::json(&findings));
+        } else {
+            output::say(format!("\n{}\nreport: {}", report::summary(&findings), self.report.display()));
+        }
+        left?;
+        Ok(u8::from(findings.iter().any(|finding| finding.verdict == Verdict::Differs)))
+    }
+
+    /// Asks one thing after the other, and says each answer at once.
+    async fn ask(&self, probe: &mut Probe<'_>, findings: &mut Vec<Finding>) {
+        for check in self.checks() {
+            let found = match check.name {
+                "url" => url::url(probe).await,
+                "direct-invocation" => url::direct_invocation(probe).await,
+                "unknown-task-definition" => launches::unknown_task_definition(probe).await,
+                "wrong-subnet" => launches::wrong_subnet(probe).await,
+                "too-much-memory" => launches::too_much_memory(probe).await,
+                "token" => launches::token(probe).await,
+                "exit-codes" => lives::exit_codes(probe).await,
+                "events" => lives::events(probe).await,
+                "stop" => lives::stop(probe).await,
+                "after-the-end" => lives::after_the_end(probe).await,
+                "cannot-pull" => lives::cannot_pull(probe).await,
+                "session-name" => lives::session_name(probe).await,
+                "dead-letters" => functions::dead_letters(probe).await,
+                "schedule" => functions::schedule(probe).await,
+                "alarm-metrics" => functions::alarm_metrics(probe).await,
+                "durations" => functions::durations(probe).await,
+                "cold-start" => functions::cold_start(probe).await,
+                _ => functions::cost(probe),
+            };
+            for mut finding in found {
+                finding.check = check.name;
+                if !self.json {
+                    output::say(report::line(&finding));
+                }
+                findings.push(finding);
+            }
+        }
+    }
+
+    fn say_plan(&self) {
+        output::say("verify-aws would, one after the other:\n");
+        let rows: Vec<_> = self.checks().map(|check| [check.name.to_owned(), check.does.to_owned()]).collect();
+        output::say(output::table(["CHECK", "WHAT IT DOES"], &rows));
+        let mut needs: Vec<_> =
+            ALWAYS.into_iter().chain(self.checks().flat_map(|check| check.needs.iter().copied())).collect();
+        needs.sort_unstable();
+        needs.dedup();
+        output::say(format!("This identity needs, besides the stack's ExecutorPolicy:\n  {}\n", needs.join("\n  ")));
+        output::say(format!(
+            "It takes about 15 minutes and starts up to 8 tasks of the profile's size, for less than a dollar. Everything that it \
+             makes is called {PREFIX}… and removed at the end. No other task, queue or rule is touched."
+        ));
+    }
+}
+
+/// An error with its causes.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,57 @@
+//! How submit is reached.
+
+use serde_json::json;
+
+use super::causes;
+use super::probe::Probe;
+use super::report::Finding;
+use crate::account::{Function, words};
+
+const HEALTH: &str = "/v1/health";
+
+/// A function URL with `AWS_IAM`: who may call it.
+pub async fn url(probe: &mut Probe<'_>) -> Vec<Finding> {
+    let (signed, unsigned, guessed) = ("a signed call", "an unsigned call", "a call signed with a wrong secret");
+    let mut findings = vec![match probe.bridge.health().await {
+        Ok(health) => {
+            let status = health.body.get("status").and_then(serde_json::Value::as_str).unwrap_or("unhealthy");
+            Finding::seen(signed, "200, status ok", format!("answered, status {status}"), status == "ok")
+        }
+        Err(error) => Finding::seen(signed, "200, status ok", causes(&error), false),
+    }];
+    for (question, wrong_secret) in [(unsigned, false), (guessed, true)] {
+        findings.push(match probe.bridge.call_as_stranger(HEALTH, wrong_secret).await {
+            Ok((status, body)) => {
+                let body: String = body.chars().take(200).collect();
+                Finding::seen(
+                    question,
+                    "403 by Lambda, before the function runs",
+                    format!("{status} {body}"),
+                    status == 403,
+                )
+            }
+            Err(error) => Finding::unknown(question, "403", causes(&error)),
+        });
+    }
+    findings
+}
+
+/// The same by Lambda's Invoke.
+pub async fn direct_invocation(probe: &mut Probe<'_>) -> Vec<Finding> {
+    let (question, expected) = ("submit, invoked directly", "the same answer as by its URL");
+    let Some(name) = probe.account.function(Function::Submit) else {
+        return vec![Finding::not_checked(question, "the function's name is not known")];
+    };
+    let payload = aws_sdk_lambda::primitives::Blob::new(json!({"health": true}).to_string());
+    let answer = probe.account.lambda.invoke().function_name(name).payload(payload).send().await;
+    vec![match answer {
+        Ok(answer) => {
+            let body =
+                answer.payload().map(|body| String::from_utf8_lossy(body.as_ref()).into_owned()).unwrap_or_default();
+            let is_ok = answer.function_error().is_none() && body.contains("\"status\":\"ok\"");
+            let seen = if is_ok { "status ok".to_owned() } else { body.chars().take(300).collect() };
+            Finding::seen(question, expected, seen, is_ok)
+        }
+        Err(error) => Finding::unknown(question, expected, words(&error)),
+    }]
+}

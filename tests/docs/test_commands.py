@@ -1,0 +1,206 @@
+"""The commands of the documents: each runs here or elsewhere in the tests, or says that it needs AWS, and is then one that the
+AWS CLI has."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import boto3
+import botocore.session
+import pytest
+from local_stack import PROGRAM, ROOT, LocalStack
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+NEEDS_AWS = "# needs AWS"
+# Commands of the AWS CLI that are no operations of a service.
+ITS_OWN = {"deploy", "wait", "tail", "cp", "sync", "export-credentials"}
+
+
+class Block(NamedTuple):
+    """A block of commands."""
+
+    page: Path
+    line: int
+    text: str
+    # The folder of tests, or the target of make, that a comment before it names.
+    run_by: str | None
+
+    @property
+    def name(self) -> str:
+        return f"{self.page.name}:{self.line}"
+
+
+def blocks() -> Iterator[Block]:
+    for page in PAGES:
+        text = page.read_text()
+        for match in re.finditer(r"(?:<!-- (\S+) -->\n+)?^( *)```sh\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL):
+            run_by, indent, body = match.groups()
+            body = re.sub(f"^{indent}", "", body, flags=re.MULTILINE)
+            yield Block(page, text[: match.start(3)].count("\n") + 1, body, run_by)
+
+
+BLOCKS = list(blocks())
+ON_AWS = [block for block in BLOCKS if block.text.startswith(NEEDS_AWS)]
+HERE = [block for block in BLOCKS if block not in ON_AWS and block.run_by is None]
+
+
+def test_there_are_commands_of_every_kind() -> None:
+    assert len(ON_AWS) > 10
+    assert len(HERE) > 4
+
+
+@pytest.mark.parametrize("block", [block for block in BLOCKS if block.run_by], ids=lambda block: block.name)
+def test_what_is_run_elsewhere_is_there(block: Block) -> None:
+    assert block.run_by is not None
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert (ROOT / block.run_by).exists() or block.run_by in targets
+
+
+AIRFLOW = """[aws_ecs_executor]
+cluster = jobs
+container_name = main
+task_definition = airflow
+subnets = subnet-1,subnet-2
+security_groups = sg-1
+"""
+PROFILES = {
+    name: {
+        "run_task": {"taskDefinition": definition, "launchType": "FARGATE"},
+        "container_name": "main",
+        "allow_overrides": ["overrides.containerOverrides.environment"],
+    }
+    for name, definition in (("default", "demo"), ("short", "demo-pool"))
+}
+for profile in PROFILES.values():
+    network = {"awsvpcConfiguration": {"subnets": ["subnet-0123456789abcdef0"]}}
+    profile["run_task"]["networkConfiguration"] = network  # type: ignore[index]
+PROFILES["short"]["pool"] = {"max": 2}
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
+    with LocalStack(tmp_path_factory.mktemp("stack"), {"pull-s": 0, "teardown-s": 0}, profiles=PROFILES) as stack:
+        # A pool is known once reconcile has seen it.
+        stack.submit({"submission_id": "first-of-the-pool", "profile": "short", "command": ["true"]})
+        stack.until_ended("first-of-the-pool")
+        yield stack
+
+
+@pytest.mark.parametrize("block", HERE, ids=lambda block: block.name)
+def test_a_block_of_commands_runs(block: Block, stack: LocalStack, tmp_path: Path) -> None:
+    # What would build is built already; that the packages exist is seen.
+    cargo = tmp_path / "bin" / "cargo"
+    cargo.parent.mkdir()
+    cargo.write_text(
+        '#!/bin/sh\nfor word; do case $word in -*|build) ;; *) grep -qrx "name = \\"$word\\"" '
+        f"{ROOT}/*/Cargo.toml {ROOT}/functions/*/Cargo.toml || exit 1;; esac; done\n"
+    )
+    cargo.chmod(0o755)
+    # What a reader has.
+    (tmp_path / "airflow.cfg").write_text(AIRFLOW)
+    environment = os.environ | {"ECS_BRIDGE_READY_FILE": str(stack.ready_file), "HOME": str(tmp_path)}
+    environment["PATH"] = f"{cargo.parent}:{PROGRAM.parent}:{os.environ['PATH']}"
+    script = ["set -eE"]
+    expected = []
+    for line in block.text.replace("/tmp/", f"{tmp_path}/").replace("$PWD/target/debug:", "").splitlines():
+        if line.rstrip().endswith("&"):
+            # A person is not as quick as this.
+            line += "\nuntil [ -e $ECS_BRIDGE_READY_FILE ]; do sleep 0.05; done"
+        command, _, comment = line.partition("    #")
+        if comment.strip().isdigit() or comment.strip() in {"hello"}:
+            expected.append(comment.strip())
+            command = command.replace("; echo $?", " && code=0 || code=$?; echo $code")
+        script.append(command)
+    script.append("kill $(jobs -p) 2>/dev/null || true; wait")
+    done = subprocess.run(
+        ["bash", "-c", "\n".join(script)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for words in expected:
+        assert words in done.stdout.split(), done.stdout
+
+
+def aws_commands() -> Iterator[tuple[str, list[str]]]:
+    for block in ON_AWS:
+        text = block.text.replace("\\\n", " ")
+        for command in re.findall(r"(?:^|\(|&& |\{ |; )(aws [a-z0-9-]+ [a-z0-9-]+[^\n]*)", text, re.MULTILINE):
+            # As far as the shell would take it for one command.
+            words = []
+            try:
+                words = shlex.split(command.split(" | ")[0].split(" > ")[0].split(";")[0], comments=True)
+            except ValueError:
+                words = command.split()
+            yield block.name, words
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    list(aws_commands()),
+    ids=lambda value: " ".join(value[:3]) if isinstance(value, list) else value,
+)
+def test_a_command_of_the_aws_cli_exists(where: str, words: list[str]) -> None:
+    session = botocore.session.get_session()
+    _, service, name, *rest = words
+    if name in ITS_OWN:
+        return
+    client = boto3.client("logs" if service == "logs" else service, region_name="us-east-1")
+    operations = {
+        re.sub(r"_", "-", method): operation for method, operation in client.meta.method_to_api_mapping.items()
+    }
+    assert name in operations, f"{where}: {service} has no {name}"
+    shape = session.get_service_model(service).operation_model(operations[name]).input_shape
+    members = {
+        re.sub(r"(?<!^)(?=[A-Z][a-z])|(?<=[a-z0-9])(?=[A-Z])", "-", member).lower()
+        for member in (shape.members if shape else [])
+    }
+    general = {
+        "query",
+        "output",
+        "region",
+        "profile",
+        "no-cli-pager",
+        "zip-file",
+        "effective-settings",
+        "cli-binary-format",
+    }
+    for flag in (word.lstrip("-").partition("=")[0] for word in rest if word.startswith("--")):
+        bare = flag.removeprefix("no-")
+        assert flag in members | general or bare in members, f"{where}: {service} {name} has no --{flag}"
+
+
+def subcommands() -> dict[str, str]:
+    def help_of(*names: str) -> str:
+        return subprocess.run([PROGRAM, *names, "--help"], capture_output=True, text=True, check=True).stdout
+
+    listed = re.findall(r"^  ([a-z-]+)  ", help_of().partition("Commands:")[2].partition("Options:")[0], re.MULTILINE)
+    texts = {name: help_of(name) for name in listed if name != "help"}
+    return texts | {"pool set": help_of("pool", "set"), "profile import": help_of("profile", "import")}
+
+
+def test_every_command_and_flag_of_the_program_that_is_named_exists() -> None:
+    known = subcommands()
+    wrong = []
+    for page in PAGES:
+        text = page.read_text().replace("\\\n", " ")
+        for command in re.findall(r"`ecs-bridge ([a-z][^`]*)`|^ecs-bridge ([a-z].*)$", text, re.MULTILINE):
+            words = "".join(command).split(" -- ")[0].split("#")[0].replace("\n", " ").split()
+            name = " ".join(words[:2]) if words[0] in {"pool", "profile"} and len(words) > 1 else words[0]
+            for flag in ["", *(word.split("=")[0].rstrip("…,.") for word in words if word.startswith("--"))]:
+                if name not in known or flag not in known[name]:
+                    wrong.append(f"{page.name}: ecs-bridge {name} {flag}")
+    assert not wrong
+
+
+def test_the_site_has_no_broken_link() -> None:
+    done: Any = subprocess.run(
+        [sys.executable, ROOT / "docs/site/build.py"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert (ROOT / "target/site/html/index.html").exists()

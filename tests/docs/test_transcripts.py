@@ -1,0 +1,79 @@
+"""The transcripts of docs/first-hour.md: what a person sees who types this. `ECS_BRIDGE_WRITE=1` writes them anew."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from local_stack import PROGRAM, ROOT
+
+PAGE = ROOT / "docs" / "first-hour.md"
+BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+END = "--- the end of a command ---"
+# What differs from run to run.
+VOLATILE = [
+    (r"\d{4}-\d\d-\d\dT[\d:.]+Z", "<time>"),
+    (r"\b[0-9a-f]{32}\b", "<task>"),
+    (r"\+?\d+(\.\d+)?(s| ms|m\d\ds)\b", "<duration>"),
+    (r" +", " "),
+    # How many of the states on the way are seen depends on how busy the machine is.
+    (r"(?m)^ ?<duration> (queued|launching|launched|running).*\n", ""),
+]
+
+
+def commands(block: str) -> Iterator[tuple[str, str]]:
+    """Each command of a block with its output. A here-document belongs to its command."""
+    for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+        lines = part.splitlines(keepends=True)
+        last = next((at for at, line in enumerate(lines) if line == "END\n"), 0) if "<<END" in lines[0] else 0
+        yield "".join(lines[: last + 1]), "".join(lines[last + 1 :])
+
+
+def stable(text: str) -> str:
+    for pattern, word in VOLATILE:
+        text = re.sub(pattern, word, text)
+    return text
+
+
+def test_the_transcript_is_what_is_seen(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "ECS_BRIDGE"))}
+    environment |= {"PATH": f"{PROGRAM.parent}:{environment['PATH']}", "HOME": str(tmp_path)}
+    page = PAGE.read_text()
+    with subprocess.Popen(
+        ["bash"],
+        cwd=tmp_path,
+        env=environment,
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as shell:
+        assert shell.stdin
+        assert shell.stdout
+
+        def run(command: str) -> str:
+            # The exit code of the command is kept for the next one.
+            shell.stdin.write(f"{command}kept=$?; echo '{END}'; (exit $kept)\n")
+            shell.stdin.flush()
+            return "".join(iter(lambda: next(iter(shell.stdout)), f"{END}\n"))
+
+        seen = [
+            (command, expected, run(command)) for block in BLOCK.findall(page) for command, expected in commands(block)
+        ]
+        shell.stdin.close()
+        shell.wait()
+    if os.environ.get("ECS_BRIDGE_WRITE"):
+        answers = iter(seen)
+
+        def written(match: re.Match[str]) -> str:
+            shown = (f"$ {command}{output}" for command, _, output in (next(answers) for _ in commands(match[1])))
+            return f"```console\n{''.join(shown)}```"
+
+        PAGE.write_text(BLOCK.sub(written, page))
+        return
+    for command, expected, output in seen:
+        assert stable(output) == stable(expected), command
+    assert len(seen) > 20

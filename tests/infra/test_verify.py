@@ -1,0 +1,235 @@
+"""`ecs-bridge verify-aws` and `ecs-bridge doctor` against an account on this machine: all is as expected, and each check
+is seen to fail where the account behaves otherwise."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aws import DEPLOYMENT, Account
+from local_stack import PROGRAM, until
+
+PREFIX = "ecs-bridge-verify-"
+
+
+@pytest.fixture(scope="module")
+def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
+    with Account(tmp_path_factory.mktemp("account")) as account:
+        yield account
+
+
+def verify(account: Account, folder: Path, *checks: str) -> list[dict[str, Any]]:
+    """The findings of these checks, or of all."""
+    only = [word for check in checks for word in ("--only", check)]
+    command = ["verify-aws", "--stack", account.name, "--time-scale", "30", "--report", str(folder), "--json", *only]
+    answer = account.run(*command)
+    findings = json.loads(answer.stdout)
+    differs = any(finding["verdict"] == "differs" for finding in findings)
+    assert answer.returncode == int(differs), answer.stderr
+    return findings
+
+
+def verdicts(findings: list[dict[str, Any]]) -> dict[str, str]:
+    return {finding["question"]: finding["verdict"] for finding in findings}
+
+
+def left_over(account: Account) -> list[str]:
+    """What is called like something of a run."""
+    rules = [rule["Name"] for rule in account.client("events").list_rules(NamePrefix=PREFIX)["Rules"]]
+    queues = account.client("sqs").list_queues(QueueNamePrefix=PREFIX).get("QueueUrls", [])
+    live = [task["task_arn"] for task in account.stack.tasks() if task["last_status"] != "STOPPED"]
+    runners = [
+        task for task in live if any(row.get("task_arn") == task and "runner" in row for row in account.stack.rows())
+    ]
+    return rules + queues + [task for task in live if task not in runners]
+
+
+def test_an_account_that_behaves_as_documented_has_no_difference(account: Account, tmp_path: Path) -> None:
+    findings = verify(account, tmp_path)
+    assert {finding["verdict"] for finding in findings} <= {"as_expected"}, [
+        finding for finding in findings if finding["verdict"] != "as_expected"
+    ]
+    assert len({finding["check"] for finding in findings}) == 18
+    report = (tmp_path / "report.md").read_text()
+    assert all(finding["question"] in report for finding in findings)
+    told = (tmp_path / "report.json").read_text()
+    assert len(json.loads(told)["events"]) > 9
+    for hidden in ("0123456789abcdef0a", "exit 7", "demo-pool", account.stack.ready["cluster"].rsplit("/", 1)[1] + "/"):
+        assert hidden not in told
+    until("nothing is left", lambda: not left_over(account), seconds=60)
+
+
+def test_the_plan_names_every_check_and_touches_nothing(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "ECS_BRIDGE_"))}
+    answer = subprocess.run(
+        [PROGRAM, "verify-aws", "--plan"], env=environment, capture_output=True, text=True, check=True
+    )
+    for word in ("dead-letters", "exit-codes", "ecs:RunTask", "iam:PassRole", "less than a dollar"):
+        assert word in answer.stdout
+
+
+@pytest.mark.parametrize(
+    ("check", "rule"),
+    [
+        ("unknown-task-definition", {"error": {"code": "ClientException", "message": "no"}}),
+        ("wrong-subnet", {"error": {"code": "ServerException", "message": "subnet"}}),
+        ("too-much-memory", {"error": {"code": "ClientException", "message": "out of quota"}}),
+        ("exit-codes", {"shapes": "no-exit-code", "times": 9}),
+        (
+            "cannot-pull",
+            {"operation": "RegisterTaskDefinition", "error": {"code": "AccessDeniedException", "message": "no"}},
+        ),
+        ("stop", {"operation": "StopTask", "error": {"code": "AccessDeniedException", "message": "no"}, "times": 1000}),
+    ],
+)
+def test_ecs_that_answers_otherwise_differs(account: Account, tmp_path: Path, check: str, rule: dict[str, Any]) -> None:
+    account.stack.rule(**rule)
+    try:
+        findings = verify(account, tmp_path, check)
+    finally:
+        account.stack.drop_rules()
+    assert {"differs", "unknown"} & {finding["verdict"] for finding in findings}, findings
+
+
+def test_a_second_task_of_a_token_is_noticed(account: Account, tmp_path: Path) -> None:
+    account.stack.rule(shapes="", times=1)
+    account.stack.rule(forget_token=True, times=3)
+    try:
+        findings = verify(account, tmp_path, "token")
+    finally:
+        account.stack.drop_rules()
+    assert list(verdicts(findings).values()) == ["differs"] * 3, findings
+
+
+def test_events_that_come_only_with_stopped_differ(account: Account, tmp_path: Path) -> None:
+    account.stack.rule(shapes="skip-states", times=3)
+    found = verdicts(verify(account, tmp_path, "exit-codes", "events"))
+    assert found["the first event with the exit code"] == "differs"
+    assert found["a command that ends with 7"] == "as_expected"
+
+
+def test_a_task_whose_end_ecs_does_not_keep_differs(account: Account, tmp_path: Path) -> None:
+    listing = {"operation": "ListTasks", "error": {"code": "ClusterNotFoundException", "message": "no"}, "times": 99}
+    account.stack.rule(**listing)
+    account.stack.rule(shapes="no-exit-code", times=3)
+    try:
+        found = verdicts(verify(account, tmp_path, "exit-codes", "after-the-end"))
+    finally:
+        account.stack.drop_rules()
+    assert found["ListTasks by startedBy and STOPPED"] == "differs"
+    assert found["DescribeTasks after the end"] == "differs"
+
+
+def test_what_cloudwatch_lacks_or_tells_otherwise_differs(account: Account, tmp_path: Path) -> None:
+    cloudwatch = account.client("cloudwatch")
+    misspelt = {"MetricName": "Errors", "Namespace": "AWS/Lambda", "Statistic": "Sum", "Period": 60, "Threshold": 0.0}
+    misspelt |= {"EvaluationPeriods": 1, "ComparisonOperator": "GreaterThanThreshold"}
+    dimensions = [{"Name": "FunctionName", "Value": "nobody"}]
+    cloudwatch.put_metric_alarm(AlarmName=f"{DEPLOYMENT}-misspelt", Dimensions=dimensions, **misspelt)
+    account.put_metric("AWS/Lambda", "Duration", 90_000.0, [{"Name": "FunctionName", "Value": "submit"}])
+    account.report_start("work", 4_000.0)
+    try:
+        found = verdicts(verify(account, tmp_path, "alarm-metrics", "durations", "cold-start"))
+    finally:
+        cloudwatch.delete_alarms(AlarmNames=[f"{DEPLOYMENT}-misspelt"])
+    assert found["the metrics of prod-misspelt"] == "differs"
+    assert found["submit on average and at most"] == "differs" and found["cold starts"] == "differs"
+    assert found["the metrics of prod-lost"] == "as_expected"
+
+
+def test_an_account_without_a_bridge_around_the_functions_differs(tmp_path: Path) -> None:
+    """No signature is needed, the pool's work function is not there, nobody delivers dead letters, and no schedule runs."""
+    flags = {"require-signature": False, "reconcile-every": 0}
+    with Account(tmp_path / "bare", name="bare", alarms=False, **flags) as account:
+        account.stack.abandoned = lambda: []  # type: ignore[method-assign]
+        checks = ["url", "direct-invocation", "session-name", "alarm-metrics", "dead-letters"]
+        found = verdicts(verify(account, tmp_path, *checks))
+    assert found["an unsigned call"] == "differs"
+    assert found["a command on a pool"] == "differs"
+    assert found["the metrics of the alarms"] == "differs"
+    assert found["an event that task-state cannot handle"] == "differs"
+
+
+def test_interrupted_or_killed_it_leaves_nothing_behind(account: Account, tmp_path: Path) -> None:
+    def start() -> subprocess.Popen[str]:
+        command = [str(PROGRAM), "verify-aws", "--stack", account.name, "--only", "events", "--only", "stop"]
+        command += ["--report", str(tmp_path)]
+        process = subprocess.Popen(command, env=account.environment(), text=True, stdout=-3, stderr=subprocess.PIPE)
+        until("its rule is there", lambda: left_over(account))
+        return process
+
+    with start() as process:
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 130 and "interrupted" in process.stderr.read()
+    until("nothing is left", lambda: not left_over(account), seconds=60)
+    with start() as process:
+        process.kill()
+    assert left_over(account)
+    answer = account.run("verify-aws", "--stack", account.name, "--clean")
+    assert (answer.returncode, answer.stderr) == (0, "") and "removed rule" in answer.stdout
+    until("nothing is left", lambda: not left_over(account), seconds=60)
+
+
+def doctor(account: Account, *arguments: str) -> dict[str, dict[str, Any]]:
+    answer = account.run("doctor", "--stack", account.name, "--json", *arguments)
+    findings = json.loads(answer.stdout)
+    assert answer.returncode == int(any(finding["verdict"] == "wrong" for finding in findings)), answer.stderr
+    return {finding["what"]: finding for finding in findings}
+
+
+def test_doctor_finds_a_healthy_deployment_healthy(account: Account) -> None:
+    found = doctor(account)
+    wrong = {what for what, finding in found.items() if finding["verdict"] != "ok"}
+    # moto makes up the ids of its subnets: those of the local profiles are unknown to it.
+    assert wrong == {f"subnets of {name}" for name in ("default", "sidecar", "pool")}, found
+    assert (
+        "does not exist" in found["subnets of default"]["detail"]
+        and "correct them" in found["subnets of default"]["mend"]
+    )
+
+
+def test_doctor_names_what_is_wrong_and_what_mends_it(account: Account) -> None:
+    events, sqs, cloudwatch = (account.client(service) for service in ("events", "sqs", "cloudwatch"))
+    queue = account.outputs["EventDeadLettersUrl"]
+    sqs.send_message(QueueUrl=queue, MessageBody="{}")
+    events.disable_rule(Name="task-state")
+    cloudwatch.set_alarm_state(AlarmName=f"{DEPLOYMENT}-lost", StateValue="ALARM", StateReason="x")
+    try:
+        found = doctor(account, "--table", "no-such-table", "--url", account.stack.ready["work_url"])
+    finally:
+        sqs.purge_queue(QueueUrl=queue)
+        events.enable_rule(Name="task-state")
+        cloudwatch.set_alarm_state(AlarmName=f"{DEPLOYMENT}-lost", StateValue="OK", StateReason="x")
+    for what in ("URL", "table", "feed", "rule", "dead letters of events", "alarms"):
+        assert found[what]["verdict"] == "wrong" and found[what]["mend"], found[what]
+    assert found["alarms"]["detail"] == f"{DEPLOYMENT}-lost"
+
+
+def test_a_stack_that_is_not_there_or_not_ours_is_named(account: Account) -> None:
+    environment = account.environment()
+    del environment["ECS_BRIDGE_READY_FILE"]
+    unknown = account.run("ps", "--stack", "nobody", env=environment)
+    assert unknown.returncode == 1 and "cannot read the outputs of the stack nobody" in unknown.stderr
+    resources = {"Queue": {"Type": "AWS::SQS::Queue"}}
+    body = json.dumps({"Resources": resources})
+    account.client("cloudformation").create_stack(StackName="other", TemplateBody=body)
+    other = account.run("ps", "--stack", "other", env=environment)
+    assert other.returncode == 1 and "the stack other has no output TableName" in other.stderr
+
+
+def test_a_stack_says_where_everything_is(account: Account) -> None:
+    environment = account.environment()
+    del environment["ECS_BRIDGE_READY_FILE"]
+    environment["AWS_ENDPOINT_URL_DYNAMODB"] = account.stack.ready["dynamodb_url"]
+    submitted = account.run(
+        "submit", "--stack", account.name, "--id", "by-stack", "--wait", "--", "true", env=environment
+    )
+    assert submitted.returncode == 0, submitted.stderr
+    listed = account.run("ps", "--all", "--stack", account.name, env=environment)
+    assert "by-stack" in listed.stdout
