@@ -77,7 +77,7 @@ class Account:
             "Region": REGION,
             "SubmitFunctionName": "submit",
             "TaskStateFunctionName": "task-state",
-            "ReconcileFunctionName": "reconcile",
+            "ReconcileFunctionName": "reconcile" if self.alarms else "not-scheduled",
             "WorkFunctionName": "work",
         }
         outputs: dict[str, Any] = {name: {"Value": value} for name, value in values.items()}

@@ -148,9 +148,12 @@ def test_an_account_without_a_bridge_around_the_functions_differs(tmp_path: Path
     flags = {"require-signature": False, "reconcile-every": 0}
     with Account(tmp_path / "bare", name="bare", alarms=False, **flags) as account:
         account.stack.abandoned = lambda: []  # type: ignore[method-assign]
-        checks = ["url", "direct-invocation", "session-name", "alarm-metrics", "dead-letters"]
+        checks = ["url", "direct-invocation", "session-name", "alarm-metrics", "dead-letters", "schedule"]
+        account.stack.rule(operation="DescribeClusters", error={"code": "ServerException", "message": "no"}, times=99)
         found = verdicts(verify(account, tmp_path, *checks))
     assert found["an unsigned call"] == "differs"
+    assert found["submit, invoked directly"] == "differs"
+    assert found["reconcile in the last 15 minutes"] == "differs"
     assert found["a command on a pool"] == "differs"
     assert found["the metrics of the alarms"] == "differs"
     assert found["an event that task-state cannot handle"] == "differs"
