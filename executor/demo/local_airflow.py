@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +115,26 @@ class Airflow:
         finally:
             end(process)
             self._processes.remove(process)
+
+    @contextlib.contextmanager
+    def triggerer(self, environment: dict[str, str]) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
+        """Run another triggerer in place of the one that is there; yields what kills it and starts the next."""
+        name = "triggerer"
+        running = [next(process for process in self._processes if process.args[-1] == name)]
+
+        def replace(environment: dict[str, str] = environment) -> subprocess.Popen[bytes]:
+            old = running.pop()
+            self._processes.remove(old)
+            old.kill()
+            end(old)
+            running.append(self._start(name, environment))
+            return running[0]
+
+        replace()
+        try:
+            yield replace
+        finally:
+            replace({})
 
     def _start(self, service: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:
         with (self.home / f"{service}.log").open("ab") as log:

@@ -91,10 +91,18 @@ class Aws:
 
     def dynamodb(self) -> Any:
         """Make a DynamoDB client with timeouts of seconds; repeating a read is the caller's affair."""
+        return self.client("dynamodb")
+
+    def client(self, service: str, region: str | None = None) -> Any:
+        """Make a client of another service, with the same timeouts."""
         session = self.session()
-        endpoint = self._hook.conn_config.get_service_endpoint_url("dynamodb") if self._hook else None
+        endpoint = self._hook.conn_config.get_service_endpoint_url(service) if self._hook else None
         return session.client(
-            "dynamodb", region_name=self.region(), config=self._config(), verify=self.verify(), endpoint_url=endpoint
+            service,
+            region_name=region or self.region(),
+            config=self._config(),
+            verify=self.verify(),
+            endpoint_url=endpoint,
         )
 
     def _config(self) -> Config:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 SECTION = "ecs_bridge_executor"
+INTEGRATION = "ECS bridge"
 
 
 def _option(
@@ -141,6 +142,12 @@ def get_provider_info() -> dict[str, Any]:
         "description": "Runs Airflow tasks on Amazon ECS through the ECS bridge.",
         "versions": [__version__],
         "executors": ["airflow_ecs_bridge.EcsBridgeExecutor"],
+        "integrations": [
+            {"integration-name": INTEGRATION, "external-doc-url": "https://aws.amazon.com/ecs/", "tags": ["aws"]}
+        ],
+        "operators": [{"integration-name": INTEGRATION, "python-modules": ["airflow_ecs_bridge.operators"]}],
+        "triggers": [{"integration-name": INTEGRATION, "python-modules": ["airflow_ecs_bridge.triggers"]}],
+        "extra-links": ["airflow_ecs_bridge.operators.ContainerLogLink"],
         # Without it Airflow warns in every command, and imports the executor to ask for its commands.
         "cli": ["airflow_ecs_bridge.provider.get_cli_commands"],
         "config": {

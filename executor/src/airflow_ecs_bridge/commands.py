@@ -1,0 +1,231 @@
+"""Commands that triggers, or a worker, run through the bridge: one reader of the feed a process, however many wait."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import threading
+from typing import TYPE_CHECKING, Any
+
+from airflow_ecs_bridge.aws import Aws
+from airflow_ecs_bridge.client import BridgeClient, BridgeError
+from airflow_ecs_bridge.config import Settings
+from airflow_ecs_bridge.containerlog import tail
+from airflow_ecs_bridge.job import Job, Unsubmittable, json_bytes, labels, read_executor_config
+from airflow_ecs_bridge.outcome import Outcome, Verdict
+from airflow_ecs_bridge.stopper import Stopper
+from airflow_ecs_bridge.submitter import Submitter
+from airflow_ecs_bridge.table import Table
+from airflow_ecs_bridge.tasklog import cloudwatch_link
+from airflow_ecs_bridge.watcher import Watcher
+
+if TYPE_CHECKING:
+    from airflow_ecs_bridge.config import AirflowConf
+
+log = logging.getLogger(__name__)
+
+KEYS = ("dag_id", "run_id", "task_id", "map_index", "try_number")
+
+
+def submission_id(ti: Any) -> str:
+    """Return the id of a try of a task instance: always the same, so that who submits it again runs nothing twice.
+
+    Airflow 3's UUID of the try is part of it, so that two Airflows with the same Dags do not share ids.
+    """
+    parts = [str(getattr(ti, key, "")) for key in KEYS]
+    parts.append(str(getattr(ti, "id", None) or ""))
+    return f"op-{hashlib.sha256('|'.join(parts).encode()).hexdigest()[:40]}"
+
+
+def subject(ti: Any) -> dict[str, str]:
+    """Return what the labels of a task instance's submission say."""
+    return {key: str(getattr(ti, key)) for key in KEYS if key != "map_index" or getattr(ti, key, -1) != -1}
+
+
+def item(
+    id: str,
+    command: Any,
+    *,
+    profile: str | None = None,
+    overrides: dict[str, Any] | None = None,
+    environment: dict[str, str] | None = None,
+    container: str | None = None,
+    priority: int | None = None,
+    about: dict[str, str] | None = None,
+) -> dict[str, Any]:
+    """Return the item for ``POST /v1/submissions``; raise Unsubmittable with all that is wrong with it."""
+    if not isinstance(command, list | tuple) or not command or not all(isinstance(word, str) for word in command):
+        raise Unsubmittable(
+            f"command must be a list of strings, not {command!r:.100}; for a shell's line: ['sh', '-c', LINE]"
+        )
+    if priority is not None and not (isinstance(priority, int) and 0 <= priority <= 999):
+        raise Unsubmittable(f"priority must be a whole number from 0 to 999, not {priority!r}")
+    chosen, parameters = read_executor_config({**(overrides or {}), **({"profile": profile} if profile else {})})
+    if environment:
+        if not container:
+            raise Unsubmittable("environment needs the name of the profile's container: set container")
+        if not isinstance(environment, dict):
+            raise Unsubmittable("environment must be a dict of strings")
+        task = dict(parameters.get("overrides", {}))
+        others = [dict(each) for each in task.get("containerOverrides", [])]
+        ours = next((each for each in others if each["name"] == container), None)
+        if ours is None:
+            others.append(ours := {"name": container})
+        given = {each["name"]: each for each in ours.get("environment", [])}
+        given |= {name: {"name": name, "value": str(value)} for name, value in environment.items()}
+        ours["environment"] = list(given.values())
+        parameters["overrides"] = {**task, "containerOverrides": others}
+    body: dict[str, Any] = {"submission_id": id, "command": list(command), "labels": labels(about or {})}
+    if chosen:
+        body["profile"] = chosen
+    if parameters:
+        body["overrides"] = parameters
+    if priority is not None:
+        body["priority"] = priority
+    return body
+
+
+class End:
+    """How a command ended."""
+
+    def __init__(self, outcome: Outcome, record: dict[str, Any] | None, lines: list[str]) -> None:
+        self.succeeded = outcome.verdict is Verdict.SUCCEEDED
+        self.info = outcome.info or "the ECS bridge says succeeded"
+        self.record = record or {}
+        self.lines = lines
+        """The last lines of its container, where they can be read."""
+
+    def text(self) -> str:
+        """Return what happened, for people."""
+        written = "\n".join(f"    {line}" for line in self.lines)
+        return f"{self.info}\nThe container's last lines:\n{written}" if written else self.info
+
+
+class Commands:
+    """The threads and clients of this process."""
+
+    _here: Commands | None = None
+    _lock = threading.Lock()
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.aws = Aws(settings)
+        self._client = BridgeClient(settings.submit_url, self.aws, settings.request_timeout)
+        self._watcher = Watcher(
+            self._table, self.aws.forget, settings, self._report, self._is_pending, self._client.failed_calls
+        )
+        self._submitter = Submitter(self._client, settings, self._report, self._watcher.settle)
+        self._stopper = Stopper(self._client, self._watcher.lookup)
+        self._services = [self._watcher.service, self._stopper.service, *self._submitter.services]
+        self._waiting: dict[str, list[tuple[asyncio.AbstractEventLoop, asyncio.Future[Outcome]]]] = {}
+        for service in self._services:
+            service.start()
+
+    @classmethod
+    def of_this_process(cls, conf: AirflowConf | None = None) -> Commands:
+        """Return those of this process, made at the first use; raise ConfigError if the options cannot be used."""
+        with cls._lock:
+            if cls._here is None:
+                if conf is None:
+                    from airflow.configuration import conf
+                cls._here = cls(Settings.from_conf(conf))
+            return cls._here
+
+    def revive(self) -> None:
+        """Start what died."""
+        for service in self._services:
+            service.revive()
+
+    async def run(self, body: dict[str, Any], lines: int) -> End:
+        """Submit a command and wait for its end; submitting it again waits for the same end.
+
+        :param lines: the number of lines of its container to read where it did not succeed
+        """
+        outcome = await self._wait(body)
+        record, written = None, []
+        if outcome.verdict is not Verdict.SUCCEEDED:
+            record, written = await asyncio.to_thread(self._look_back, body["submission_id"], lines)
+        return End(outcome, record, written)
+
+    async def _wait(self, body: dict[str, Any]) -> Outcome:
+        id, loop = body["submission_id"], asyncio.get_running_loop()
+        future: asyncio.Future[Outcome] = loop.create_future()
+        with self._lock:
+            self._waiting.setdefault(id, []).append((loop, future))
+        try:
+            self.revive()
+            self._watcher.watch([id])
+            job = Job(id, {}, body=body, size=json_bytes(body))
+            self._submitter.put(job)
+            return await future
+        finally:
+            with self._lock:
+                left = [each for each in self._waiting.get(id, []) if each[1] is not future]
+                if left:
+                    self._waiting[id] = left
+                else:
+                    self._waiting.pop(id, None)
+                    self._submitter.revoke(id)
+                    self._watcher.forget(id)
+
+    def stop(self, submission_id: str, reason: str) -> None:
+        """Stop a command; returns at once, and is repeated until the bridge has accepted it."""
+        self._submitter.revoke(submission_id)
+        self._stopper.stop(submission_id, reason)
+
+    def last_lines(self, record: dict[str, Any], lines: int) -> list[str]:
+        """Read the last lines of a record's container, as far as its log group is known; never raises."""
+        try:
+            return tail(self.aws, self.settings, record, lines)
+        except Exception as error:
+            log.info("the container's output could not be read: %s", error)
+            return []
+
+    def link(self, submission_id: str, record: dict[str, Any]) -> str | None:
+        """Return a link to the log stream of a submission's container, if the options tell where it is."""
+        if not (self.settings.awslogs_group and self.settings.awslogs_stream_prefix):
+            return None
+        try:
+            record = record or self.show(submission_id)
+        except BridgeError:
+            return None
+        return cloudwatch_link(record.get("task_arn"), record.get("container_name"), self.settings)
+
+    def stop_now(self, submission_id: str, reason: str) -> None:
+        """Stop a command and wait for the bridge's answer, in a process that ends."""
+        self._submitter.revoke(submission_id)
+        self._client.stop([submission_id], reason)
+
+    def show(self, submission_id: str) -> dict[str, Any]:
+        """Read a record."""
+        return self._client.show(submission_id)
+
+    def _look_back(self, submission_id: str, lines: int) -> tuple[dict[str, Any] | None, list[str]]:
+        try:
+            record = self.show(submission_id)
+        except Exception as error:
+            log.info("submission %s could not be looked up: %s", submission_id, error)
+            return None, []
+        return record, self.last_lines(record, lines)
+
+    def _is_pending(self, submission_id: str) -> bool:
+        return self._submitter.holds(submission_id)
+
+    def _report(self, outcome: Outcome) -> None:
+        """Hand an end to who waits for it; from a thread."""
+        with self._lock:
+            waiting = list(self._waiting.get(outcome.submission_id, []))
+        for loop, future in waiting:
+
+            def tell(future: asyncio.Future[Outcome] = future) -> None:
+                if not future.done():
+                    future.set_result(outcome)
+
+            try:
+                loop.call_soon_threadsafe(tell)
+            except RuntimeError:
+                log.debug("the loop that waited for %s is closed", outcome.submission_id)
+
+    def _table(self) -> Table:
+        return Table(self.aws.dynamodb(), self.settings.table, self.settings.deployment)

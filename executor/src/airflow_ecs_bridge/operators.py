@@ -1,0 +1,164 @@
+"""Runs any command of any profile of the bridge; no Airflow in its image, and from Airflow 3 on no worker."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from airflow.exceptions import AirflowException
+from airflow.triggers.base import StartTriggerArgs
+
+from airflow_ecs_bridge import commands
+from airflow_ecs_bridge.outcome import AIRFLOW_3
+from airflow_ecs_bridge.triggers import LOG_LINK, EcsBridgeTrigger
+
+try:
+    from airflow.sdk import BaseOperator, BaseOperatorLink
+except ImportError:  # Airflow 2
+    from airflow.models import BaseOperator  # type: ignore[no-redef]
+    from airflow.models.baseoperatorlink import BaseOperatorLink  # type: ignore[no-redef]
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+TRIGGER = "airflow_ecs_bridge.triggers.EcsBridgeTrigger"
+
+
+def _renders_in_triggerer() -> bool:
+    """Whether this Airflow renders the templated fields of a task that starts in the triggerer: from 3.3 on."""
+    from airflow.triggers.base import BaseTrigger
+
+    return hasattr(BaseTrigger, "render_template_fields")
+
+
+class ContainerLogLink(BaseOperatorLink):
+    """Links to the container's log stream, where the options tell its group."""
+
+    name = "Container log"
+
+    @property
+    def xcom_key(self) -> str:
+        """Return the XCom that holds the link."""
+        return LOG_LINK
+
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:
+        """Return the link; empty if there is none."""
+        from airflow.models.xcom import XCom
+
+        return str(XCom.get_value(key=LOG_LINK, ti_key=ti_key) or "")
+
+
+class EcsBridgeOperator(BaseOperator):
+    """Runs a command through the ECS bridge.
+
+    By default the task needs no worker (Airflow 3): the triggerer submits the command, waits for its end, and ends the
+    task. With Airflow 2, with ``expand()``, and with templated fields before Airflow 3.3, a worker defers it to the
+    triggerer. The submission's id follows from the try of the task instance, so that nothing runs twice, whatever dies.
+
+    The options of the section ``[ecs_bridge_executor]`` say where the bridge is; the executor may be any.
+
+    :param command: the command, a list of strings. (templated)
+    :param profile: the bridge's profile; ``default`` if not set. (templated)
+    :param overrides: RunTask parameters over the profile's, as ``executor_config`` has them, as far as the profile
+        allows: ``{"overrides": {"memory": "8192"}}``. (templated)
+    :param environment: environment variables of the profile's container, over its own; needs `container`. (templated)
+    :param container: the name of the profile's container.
+    :param priority: how early it is served, 0 to 999, smaller first; 500 if not set.
+    :param log_lines: how many of the container's last lines a failure shows, where `awslogs_group` and
+        `awslogs_stream_prefix` are set and ``logs:GetLogEvents`` is allowed.
+    :param xcom_last_line: push the last line of the output as the task's return value.
+    :param stop_on_kill: stop the command when the task is cleared or marked (Airflow 3.3), or its worker is killed.
+    :param deferrable: wait in the triggerer; else in a worker.
+    :param start_from_trigger: begin in the triggerer where this Airflow can; else in a worker.
+    """
+
+    template_fields: Sequence[str] = ("command", "profile", "overrides", "environment")
+    template_fields_renderers = {"command": "json", "overrides": "json", "environment": "json"}  # noqa: RUF012
+    operator_extra_links = (ContainerLogLink(),)
+    ui_color = "#f0ede4"
+
+    def __init__(
+        self,
+        *,
+        command: list[str] | str,
+        profile: str | None = None,
+        overrides: dict[str, Any] | None = None,
+        environment: dict[str, str] | None = None,
+        container: str | None = None,
+        priority: int | None = None,
+        log_lines: int = 20,
+        xcom_last_line: bool = False,
+        stop_on_kill: bool = True,
+        deferrable: bool = True,
+        start_from_trigger: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.command = command
+        self.profile = profile
+        self.overrides = overrides
+        self.environment = environment
+        self.container = container
+        self.priority = priority
+        self.log_lines = log_lines
+        self.xcom_last_line = xcom_last_line
+        self.stop_on_kill = stop_on_kill
+        self.deferrable = deferrable
+        given = {name: getattr(self, name) for name in self.template_fields}
+        may = AIRFLOW_3 and (_renders_in_triggerer() or not _is_templated(given))
+        self.start_from_trigger = bool(deferrable and start_from_trigger and may)
+        if self.start_from_trigger:
+            self.start_trigger_args = StartTriggerArgs(
+                trigger_cls=TRIGGER,
+                trigger_kwargs={**given, **self._constant(), "ends_task": True},
+                next_method="execute_complete",
+                timeout=self.execution_timeout,
+            )
+
+    def _constant(self) -> dict[str, Any]:
+        names = ("container", "priority", "log_lines", "xcom_last_line", "stop_on_kill")
+        return {name: getattr(self, name) for name in names}
+
+    def execute(self, context: Any) -> Any:
+        """Defer to the triggerer, or wait here."""
+        ti = context["ti"]
+        given = {name: getattr(self, name) for name in self.template_fields} | self._constant()
+        trigger = EcsBridgeTrigger(
+            **given, submission_id=commands.submission_id(ti), about=commands.subject(ti), ends_task=False
+        )
+        self._submission_id = trigger.submission_id
+        if self.deferrable:
+            self.defer(trigger=trigger, method_name="execute_complete", timeout=self.execution_timeout)
+
+        async def end() -> Any:
+            return await anext(trigger.run())
+
+        return self.execute_complete(context, asyncio.run(end()).payload)
+
+    def execute_complete(self, context: Any, event: dict[str, Any] | None = None) -> Any:
+        """Return what the command ended with, or fail."""
+        event = event or {}
+        xcoms = dict(event.get("xcoms") or {})
+        if link := xcoms.pop(LOG_LINK, None):
+            context["ti"].xcom_push(key=LOG_LINK, value=link)
+        if not event.get("succeeded"):
+            raise AirflowException(event.get("text") or "the trigger told nothing")
+        self.log.info("%s", event.get("text"))
+        return xcoms.get("return_value")
+
+    def on_kill(self) -> None:
+        """Stop the command that this worker waits for."""
+        id = getattr(self, "_submission_id", None)
+        if id and self.stop_on_kill:
+            commands.Commands.of_this_process().stop_now(id, "its task was killed in Airflow")
+
+
+def _is_templated(value: Any) -> bool:
+    match value:
+        case str():
+            return "{{" in value or "{%" in value
+        case dict():
+            return any(_is_templated(each) for each in (*value.keys(), *value.values()))
+        case list() | tuple():
+            return any(_is_templated(each) for each in value)
+    return False

@@ -1,0 +1,22 @@
+"""Commands of the operator: no worker, no Airflow in the container."""
+
+from __future__ import annotations
+
+from airflow.sdk import DAG
+from airflow_ecs_bridge.operators import EcsBridgeOperator
+
+with DAG("commands", schedule=None, max_active_tasks=500):
+    for number in range(200):
+        EcsBridgeOperator(
+            task_id=f"command-{number}",
+            command=["sh", "-c", f"echo {{{{ run_id }}}} command {number} $FROM >> $RAN; sleep 3"],
+            environment={"FROM": "{{ dag.dag_id }}"},
+            container="main",
+        )
+
+with DAG("ends", schedule=None):
+    EcsBridgeOperator(task_id="fails", command=["sh", "-c", "exit 7"])
+    EcsBridgeOperator(task_id="typo", command="echo hello")
+    EcsBridgeOperator(task_id="unknown", command=["true"], profile="nobody")
+    EcsBridgeOperator(task_id="from_worker", command=["true"], start_from_trigger=False)
+    EcsBridgeOperator(task_id="cleared", command=["sleep", "600"])
