@@ -146,7 +146,7 @@ class FakeBridge:
             "labels": labels,
         }
         self.records[id] = record
-        if item.get("launch_deadline", now_ms()) < now_ms():
+        if item.get("launch_deadline", now_ms() + 1_000) < now_ms():
             self.finish(id, "expired", reason="the launch deadline has passed")
         else:
             self.starts[id] += 1
@@ -263,6 +263,8 @@ class Handler(BaseHTTPRequestHandler):
             return self._answer(403, {"Message": "Forbidden"})
         if service == "dynamodb":
             status, answer = bridge.dynamodb(operation, body)
+        elif self.path.startswith("/2015-03-31/functions/"):
+            return self._answer_invocation(body)
         else:
             status, answer = bridge.call(self.command, self.path, body)
         with bridge.changed:
@@ -270,6 +272,22 @@ class Handler(BaseHTTPRequestHandler):
         if fault:
             return self._answer(fault.status, fault.body, hang_up=fault.hang_up)
         return self._answer(status, answer)
+
+    def _answer_invocation(self, payload: Any) -> None:
+        """Answer Lambda's Invoke: what the HTTP API answers with 200, or an error of the function."""
+        if "submissions" in payload:
+            call = ("POST", "/v1/submissions", payload)
+        elif "submission_ids" in payload:
+            call = ("POST", "/v1/stops", payload)
+        else:
+            asked = payload.get("submission_id")
+            call = ("GET", f"/v1/submissions/{asked}" if asked else "/v1/health", None)
+        status, answer = self.bridge.call(*call)
+        if status == 200:
+            return self._answer(200, answer)
+        told = answer["error"]
+        error = {"errorType": told["code"], "errorMessage": told["message"]}
+        return self._answer(200, error, headers={"X-Amz-Function-Error": "Unhandled"})
 
     def _control(self, command: str, body: Any) -> Any:
         bridge = self.bridge
@@ -288,7 +306,7 @@ class Handler(BaseHTTPRequestHandler):
                     bridge.finish(id)
             return {"calls": dict(bridge.calls), "records": len(bridge.records)}
 
-    def _answer(self, status: int, body: Any, *, hang_up: bool = False) -> None:
+    def _answer(self, status: int, body: Any, *, hang_up: bool = False, headers: dict[str, str] | None = None) -> None:
         if hang_up:
             self.close_connection = True
             return
@@ -296,6 +314,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(data)
 

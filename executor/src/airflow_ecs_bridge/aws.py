@@ -93,14 +93,14 @@ class Aws:
         """Make a DynamoDB client with timeouts of seconds; repeating a read is the caller's affair."""
         return self.client("dynamodb")
 
-    def client(self, service: str, region: str | None = None) -> Any:
-        """Make a client of another service, with the same timeouts."""
+    def client(self, service: str, region: str | None = None, read_timeout: float | None = None) -> Any:
+        """Make a client of a service with timeouts of seconds; repeating a call is the caller's affair."""
         session = self.session()
         endpoint = self._hook.conn_config.get_service_endpoint_url(service) if self._hook else None
         return session.client(
             service,
             region_name=region or self.region(),
-            config=self._config(),
+            config=self._config().merge(Config(read_timeout=read_timeout)) if read_timeout else self._config(),
             verify=self.verify(),
             endpoint_url=endpoint,
         )

@@ -10,6 +10,7 @@ from airflow_ecs_bridge.adoption import submission_id_of
 from airflow_ecs_bridge.aws import Aws
 from airflow_ecs_bridge.client import BridgeClient, BridgeError, Cause
 from airflow_ecs_bridge.history import History
+from airflow_ecs_bridge.lastlines import LastLines
 from airflow_ecs_bridge.metrics import Metrics
 from airflow_ecs_bridge.stopper import Stopper
 from airflow_ecs_bridge.submitter import Submitter
@@ -36,8 +37,10 @@ class Bridge:
     def __init__(self, settings: Settings, report: Callable[[Outcome], None], team_name: str | None = None) -> None:
         self._settings = settings
         self._aws = Aws(settings)
-        self._client = BridgeClient(settings.submit_url, self._aws, settings.request_timeout)
+        self._client = BridgeClient(settings.submit_url, self._aws, settings.request_timeout, settings.submit_function)
         failed_calls = self._client.failed_calls
+        self.last_lines = LastLines(self._aws, settings, report)
+        report = self.last_lines.report
         self.watcher = Watcher(self._table, self._aws.forget, settings, report, self._is_pending, failed_calls)
         history = History(self.watcher.lookup)
         self.submitter = Submitter(self._client, settings, report, self.watcher.settle, history.patches)
@@ -47,6 +50,7 @@ class Bridge:
         self._services = [
             self.watcher.service,
             self.stopper.service,
+            self.last_lines.service,
             self.census.service,
             self.metrics.service,
             *self.submitter.services,
@@ -90,7 +94,7 @@ class Bridge:
             bounded(self._ask, settings.startup_timeout, "ecs-bridge-health")
         except TimeoutError as error:
             raise Unhealthy(
-                f"the ECS bridge {settings.submit_url} is not healthy: {error} (check submit_url and the way to it)"
+                f"the ECS bridge {settings.bridge} is not healthy: {error} (check submit_url and the way to it)"
             ) from None
         log.info("The ECS bridge is healthy")
 
@@ -128,7 +132,7 @@ class Bridge:
             if theirs is not None and theirs != ours:
                 raise Unhealthy(
                     f"[ecs_bridge_executor] {option} is {ours!r}, but the {option} of the ECS bridge "
-                    f"{settings.submit_url} is {theirs!r}"
+                    f"{settings.bridge} is {theirs!r}"
                 )
         for warning in health.get("warnings") or []:
             log.warning("The ECS bridge warns: %s", warning)
@@ -153,7 +157,7 @@ class LogView:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._client = BridgeClient(settings.submit_url, Aws(settings), tasklog.TIMEOUT)
+        self._client = BridgeClient(settings.submit_url, Aws(settings), tasklog.TIMEOUT, settings.submit_function)
 
     def lines(self, external_executor_id: str | None) -> list[str]:
         """Return what the bridge knows of a task, or why that is not known; never raises, takes seconds at most."""

@@ -1,4 +1,4 @@
-"""The bridge's HTTP API: signed requests, and answers told apart by what can be done about them."""
+"""The bridge's API: signed requests to its URL or invocations of its function, and answers by what to do next."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
-from botocore.exceptions import BotoCoreError, HTTPClientError
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, NoCredentialsError
 
 from airflow_ecs_bridge.aws import Aws, CredentialsMissing
 from airflow_ecs_bridge.threads import Tally
@@ -26,6 +26,17 @@ BATCH_SIZE = 100
 
 BODY_SIZE = 4 * 1024 * 1024 - 1024
 """Bytes of submissions that one call takes at most: the bridge's limit of a body is 4 MiB."""
+
+
+_STATUS = {
+    "bad_request": 400,
+    "not_found": 404,
+    "too_large": 413,
+    "unprocessable": 422,
+    "unhealthy": 503,
+    "unavailable": 503,
+}
+"""The statuses of the HTTP API, by the codes of errors."""
 
 
 class Cause(enum.Enum):
@@ -62,8 +73,14 @@ class Answer:
 class BridgeClient:
     """Calls the submit function. Safe to share between threads; holds keep-alive connections."""
 
-    def __init__(self, url: str, aws: Aws, timeout: float) -> None:
+    def __init__(self, url: str | None, aws: Aws, timeout: float, function: str | None = None) -> None:
+        """Make one.
+
+        :param function: the function's name or ARN, to invoke it instead of calling its URL
+        """
         self._url = url
+        self._function = function
+        self._lambda: Any = None
         self._aws = aws
         self._timeout = timeout
         self.failed_calls = Tally()
@@ -90,12 +107,66 @@ class BridgeClient:
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         try:
-            return self._send(method, path, body)
+            return self._invoke(path, body) if self._function else self._send(method, path, body)
         except BridgeError:
             self.failed_calls.add()
             raise
 
+    def _invoke(self, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+        """Invoke the function: the payload is the body, and its answer the API's."""
+        asks = {"health": True} if path == "/v1/health" else {"submission_id": path.rpartition("/")[2]}
+        payload = json.dumps(asks if body is None else body, ensure_ascii=False, separators=(",", ":")).encode()
+        call = f"invocation of {self._function}"
+        try:
+            with self._lock:
+                if self._lambda is None:
+                    self._lambda = self._aws.client("lambda", read_timeout=self._timeout)
+                client = self._lambda
+            answer = client.invoke(FunctionName=self._function, Payload=payload)
+            content = answer["Payload"].read()
+        except (CredentialsMissing, NoCredentialsError) as error:
+            self._forget()
+            raise BridgeError(Cause.CREDENTIALS, str(error)) from error
+        except ClientError as error:
+            # Lambda's own errors do not quote the payload.
+            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
+            cause = self._cause(status)
+            if cause is Cause.CREDENTIALS:
+                self._forget()
+            raise BridgeError(cause, f"{call}: {error}", status) from error
+        except BotoCoreError as error:
+            raise BridgeError(Cause.TROUBLE, f"{call}: {type(error).__name__}") from error
+        try:
+            read = json.loads(content)
+        except ValueError:
+            read = None
+        if not isinstance(read, dict):
+            raise BridgeError(Cause.ADDRESS, f"{call}: the answer is not the bridge's", 200)
+        if not answer.get("FunctionError"):
+            return read
+        # What the function did not say itself, such as a timeout, may pass.
+        code = str(read.get("errorType"))
+        status = _STATUS.get(code, 502)
+        raise BridgeError(self._cause(status), f"{call}: {code}: {read.get('errorMessage')}", status)
+
+    def _forget(self) -> None:
+        self._aws.forget()
+        with self._lock:
+            self._lambda = None
+
+    @staticmethod
+    def _cause(status: int) -> Cause:
+        if status in (401, 403):
+            return Cause.CREDENTIALS
+        if status in (400, 413, 415, 422):
+            return Cause.REQUEST
+        if status in (200, 404, 405) or 300 <= status < 400:
+            return Cause.ADDRESS
+        return Cause.TROUBLE
+
     def _send(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+        if self._url is None:
+            raise BridgeError(Cause.ADDRESS, "neither submit_url nor submit_function is set")
         data = None if body is None else json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
         headers = {} if data is None else {"Content-Type": "application/json"}
         request = AWSRequest(method, self._url + path, headers=headers, data=data)
@@ -121,7 +192,7 @@ class BridgeClient:
     def _session(self) -> URLLib3Session:
         with self._lock:
             if self._http is None:
-                self._http = self._aws.http(self._url, self._timeout)
+                self._http = self._aws.http(self._url or "", self._timeout)
             return self._http
 
     def _read(self, status: int, content: bytes, call: str) -> dict[str, Any]:
@@ -131,15 +202,9 @@ class BridgeClient:
             answer = None
         if status == 200 and isinstance(answer, dict):
             return answer
-        if status in (401, 403):
+        cause = self._cause(status)
+        if cause is Cause.CREDENTIALS:
             self._aws.forget()
-            cause = Cause.CREDENTIALS
-        elif status in (400, 413, 415, 422):
-            cause = Cause.REQUEST
-        elif status in (200, 404, 405) or 300 <= status < 400:
-            cause = Cause.ADDRESS
-        else:
-            cause = Cause.TROUBLE
         raise BridgeError(cause, f"{call}: {status}{_told(answer)}", status)
 
     @staticmethod

@@ -111,7 +111,7 @@ class Commands:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.aws = Aws(settings)
-        self._client = BridgeClient(settings.submit_url, self.aws, settings.request_timeout)
+        self._client = BridgeClient(settings.submit_url, self.aws, settings.request_timeout, settings.submit_function)
         self._watcher = Watcher(
             self._table, self.aws.forget, settings, self._report, self._is_pending, self._client.failed_calls
         )

@@ -70,7 +70,9 @@ class QueueProfiles:
 class Settings:
     """The options, parsed. Times are seconds."""
 
-    submit_url: str
+    submit_url: str | None
+    submit_function: str | None
+    """Invoked instead of a call of the URL."""
     table: str
     deployment: str
     aws_conn_id: str | None
@@ -89,6 +91,7 @@ class Settings:
     awslogs_group: str | None
     awslogs_stream_prefix: str | None
     awslogs_region: str | None
+    failure_log_lines: int
 
     @classmethod
     def from_conf(cls, conf: AirflowConf) -> Settings:
@@ -96,6 +99,7 @@ class Settings:
         reader = _Reader(conf)
         settings = cls(
             submit_url=reader.url("submit_url"),
+            submit_function=reader.text("submit_function"),
             table=reader.required("table"),
             deployment=reader.name("deployment"),
             aws_conn_id=reader.text("aws_conn_id"),
@@ -113,16 +117,28 @@ class Settings:
             awslogs_group=reader.text("awslogs_group"),
             awslogs_stream_prefix=reader.text("awslogs_stream_prefix"),
             awslogs_region=reader.text("awslogs_region"),
+            failure_log_lines=reader.count("failure_log_lines", most=100),
         )
+        if not settings.submit_url and not settings.submit_function:
+            reader.errors.insert(0, "submit_url is not set, and neither is submit_function")
         if reader.errors:
             raise ConfigError(f"[{SECTION}] cannot be used: " + "; ".join(reader.errors))
         return settings
 
     @property
     def url_region(self) -> str | None:
-        """The Region that a Lambda function URL names."""
-        host = _FUNCTION_URL_HOST.fullmatch(urlsplit(self.submit_url).hostname or "")
-        return host.group(1) if host else None
+        """The Region that the function's URL or ARN names."""
+        host = _FUNCTION_URL_HOST.fullmatch(urlsplit(self.submit_url or "").hostname or "")
+        if host:
+            return host.group(1)
+        # arn:aws:lambda:eu-central-1:123456789012:function:prod-submit
+        arn = (self.submit_function or "").split(":")
+        return arn[3] if len(arn) > 6 else None
+
+    @property
+    def bridge(self) -> str:
+        """Where the bridge is, for people."""
+        return self.submit_function or self.submit_url or ""
 
 
 class _Reader:
@@ -149,8 +165,8 @@ class _Reader:
             self.errors.append(f"{option} must be 1 to 32 letters, digits, '_' or '-', not {value!r}")
         return value
 
-    def url(self, option: str) -> str:
-        value = self.required(option).rstrip("/")
+    def url(self, option: str) -> str | None:
+        value = (self.text(option) or "").rstrip("/") or None
         if value:
             parts = urlsplit(value)
             if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
@@ -173,6 +189,13 @@ class _Reader:
             self.errors.append(f"{option} must be a number of seconds, at least {least:g}, not {value!r}")
             return least
         return number
+
+    def count(self, option: str, most: int) -> int:
+        value = self.text(option)
+        if value is None or not value.isascii() or not value.isdecimal() or int(value) > most:
+            self.errors.append(f"{option} must be a whole number from 0 to {most}, not {value!r}")
+            return 0
+        return int(value)
 
     def profiles(self, option: str) -> frozenset[str] | None:
         value = self.text(option)

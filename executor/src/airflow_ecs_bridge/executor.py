@@ -118,7 +118,7 @@ class EcsBridgeExecutor(BaseExecutor):
         self._ids_are_assigned = self._airflow_assigns_ids()
         bridge.start()
         self._bridge = bridge
-        log.info("Running tasks on the ECS bridge %s", self.settings.submit_url)
+        log.info("Running tasks on the ECS bridge %s", self.settings.bridge)
 
     def _check_times(self) -> None:
         """Warn if Airflow takes tasks for stuck before a launch has a chance."""

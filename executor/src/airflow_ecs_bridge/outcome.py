@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow.executors.base_executor import BaseExecutor
 
@@ -38,6 +38,8 @@ class Outcome:
     submission_id: str
     verdict: Verdict
     info: str | None = None
+    container: dict[str, Any] | None = None
+    """Where the container's output is, of one that failed: ``task_arn`` and ``container_name``."""
 
 
 def outcome(record: Record, settings: Settings) -> Outcome:
@@ -48,7 +50,8 @@ def outcome(record: Record, settings: Settings) -> Outcome:
         return Outcome(record.submission_id, Verdict.SUCCEEDED, explain(record, settings) if eventful else None)
     if record.state == "expired":
         return Outcome(record.submission_id, Verdict.RELEASED, explain(record, settings))
-    return Outcome(record.submission_id, Verdict.FAILED, explain(record, settings))
+    container = {"task_arn": record.task_arn, "container_name": record.container_name} if record.task_arn else None
+    return Outcome(record.submission_id, Verdict.FAILED, explain(record, settings), container)
 
 
 def explain(record: Record, settings: Settings) -> str:

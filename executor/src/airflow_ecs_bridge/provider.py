@@ -26,8 +26,14 @@ def _option(
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "submit_url": _option(
-        "URL of the bridge's submit function (the stack's output ``SubmitUrl``). Required.",
+        "URL of the bridge's submit function (the stack's output ``SubmitUrl``). Required, unless ``submit_function``\n"
+        "is set.",
         example="https://abcdefghij.lambda-url.eu-central-1.on.aws/",
+    ),
+    "submit_function": _option(
+        "Name or ARN of the submit function (the stack's output ``SubmitFunctionName``), to invoke it instead of\n"
+        "calling its URL: in Regions and networks without function URLs. Needs ``lambda:InvokeFunction``.",
+        example="prod-submit",
     ),
     "table": _option(
         "Name of the bridge's DynamoDB table (the stack's output ``TableName``). Required.",
@@ -127,6 +133,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "awslogs_region": _option(
         "AWS Region of the log group. Unset: the bridge's Region.",
         example="eu-central-1",
+    ),
+    "failure_log_lines": _option(
+        "How many of the container's last lines the event log has of a task whose container failed. Needs\n"
+        "``awslogs_group``, ``awslogs_stream_prefix`` and ``logs:GetLogEvents``; one request each. 0: none.",
+        type="integer",
+        default="10",
+        example="10",
     ),
 }
 

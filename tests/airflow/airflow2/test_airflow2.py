@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from datetime import datetime, timezone
@@ -185,3 +186,43 @@ def test_a_missing_heartbeat_stops_the_container(executor, stack):
     beat_until(executor, lambda: [t for t in stack.tasks(id) if t["last_status"] == "RUNNING"])
     executor.change_state(at, FAILED, remove_running=True)
     assert stack.until_ended(id)["exit_code"] != 0
+
+
+def test_the_operator_defers_from_a_worker_and_its_trigger_tells_the_end(stack):
+    from types import SimpleNamespace
+
+    from airflow.exceptions import TaskDeferred
+    from airflow_ecs_bridge.operators import EcsBridgeOperator
+
+    operator = EcsBridgeOperator(task_id="t", command=["sh", "-c", "exit 7"])
+    assert operator.start_from_trigger is False
+    ti = SimpleNamespace(dag_id="d", run_id="operator", task_id="t", map_index=-1, try_number=1)
+    with pytest.raises(TaskDeferred) as deferred:
+        EcsBridgeOperator.execute.__wrapped__(operator, {"ti": ti})
+    # As the triggerer makes it again from the database.
+    _, arguments = deferred.value.trigger.serialize()
+    event = asyncio.run(first_event(type(deferred.value.trigger)(**arguments)))
+    assert not event.payload["succeeded"]
+    assert "exit code 7" in event.payload["text"]
+    assert stack.tasks(arguments["submission_id"])[0]["start_count"] == 1
+
+
+async def first_event(trigger):
+    return await anext(trigger.run())
+
+
+def test_a_command_runs_where_only_the_function_is_known(stack, monkeypatch):
+    monkeypatch.delenv("AIRFLOW__ECS_BRIDGE_EXECUTOR__SUBMIT_URL")
+    monkeypatch.setenv("AIRFLOW__ECS_BRIDGE_EXECUTOR__SUBMIT_FUNCTION", "submit")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_LAMBDA", stack.ready["lambda_url"])
+    executor = EcsBridgeExecutor(parallelism=16)
+    executor.job_id = 1
+    executor.start()
+    try:
+        at = key("invoked")
+        id = queue(executor, at, "true")
+        beat_until(executor, lambda: at in executor.event_buffer)
+    finally:
+        executor.terminate()
+    assert executor.event_buffer[at] == (SUCCESS, None)
+    assert stack.tasks(id)[0]["start_count"] == 1

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from airflow.exceptions import AirflowException
 from airflow.triggers.base import TaskFailedEvent, TaskSuccessEvent, TriggerEvent
-from airflow_ecs_bridge import commands, containerlog, triggers
+from airflow_ecs_bridge import commands, containerlog, lastlines, triggers
 from airflow_ecs_bridge.job import Unsubmittable
 from airflow_ecs_bridge.operators import EcsBridgeOperator
+from airflow_ecs_bridge.outcome import Outcome, Verdict
 from airflow_ecs_bridge.triggers import EcsBridgeTrigger
 from fake_bridge import FakeBridge
 
@@ -145,7 +146,9 @@ def test_another_triggerer_waits_for_the_same_end(bridge: FakeBridge, here: comm
     assert bridge.starts["op-1"] == 1
 
 
-def test_a_thousand_triggers_share_one_reader_and_few_calls(bridge: FakeBridge, here: commands.Commands):
+def test_a_thousand_triggers_share_one_reader_and_few_calls(
+    bridge: FakeBridge, here: commands.Commands, caplog: pytest.LogCaptureFixture
+):
     ids = [f"op-{number}" for number in range(1_000)]
 
     async def all_of_them() -> Any:
@@ -158,7 +161,7 @@ def test_a_thousand_triggers_share_one_reader_and_few_calls(bridge: FakeBridge, 
         return polls, await asyncio.gather(*waiting)
 
     polls, events = asyncio.run(all_of_them())
-    assert all(isinstance(event, TaskSuccessEvent) for event in events)
+    assert all(isinstance(event, TaskSuccessEvent) for event in events), caplog.text[-3_000:]
     # Ten reads a second are what the options here ask for, however many wait.
     assert 1 <= polls <= 30
     assert len(bridge.batches) < 100
@@ -202,7 +205,7 @@ def test_before_airflow_3_3_a_trigger_that_ends_asks_whether_its_task_waits(
 
     async def cleared() -> None:
         one = trigger()
-        one._task_instance = TI
+        one.task_instance = TI
         waiting = asyncio.create_task(event_of(one))
         await asyncio.to_thread(bridge.wait_until, lambda: "op-1" in bridge.records)
         waiting.cancel()
@@ -243,6 +246,34 @@ def test_the_containers_last_lines_are_one_bounded_read(here: commands.Commands)
         "startTime": 9_000,
         "endTime": 22_000,
     }
+
+
+def test_a_failed_container_has_its_last_lines_in_the_event_log(monkeypatch: pytest.MonkeyPatch):
+    settings = SimpleNamespace(awslogs_group="/ecs", awslogs_stream_prefix="app", failure_log_lines=3)
+    told: list[Outcome] = []
+    lines = lastlines.LastLines(None, settings, told.append)
+
+    def tail(aws: Any, settings: Any, record: dict[str, Any], lines: int) -> list[str]:
+        return ["x" * 3_000, f"{record['task_arn']} {lines}"]
+
+    monkeypatch.setattr(lastlines, "tail", tail)
+    container = {"task_arn": "arn", "container_name": "main"}
+    lines.report(Outcome("well", Verdict.SUCCEEDED, "fine"))
+    lines.report(Outcome("never-ran", Verdict.FAILED, "rejected"))
+    lines.report(Outcome("badly", Verdict.FAILED, "exit code 1", container))
+    assert [outcome.submission_id for outcome in told] == ["well", "never-ran"]
+    lines.step()
+    assert told[2].info.startswith("exit code 1, the container's last lines:\n")
+    assert told[2].info.endswith("arn 3")
+    assert len(told[2].info) < 1_600
+    # What cannot be read keeps nothing back, and a storm of failures is told without.
+    monkeypatch.setattr(lastlines, "tail", lambda *_: 1 / 0)
+    for number in range(50):
+        lines.report(Outcome(str(number), Verdict.FAILED, "exit code 1", container))
+    assert len(told) == 3 + 30
+    for _ in range(20):
+        lines.step()
+    assert len(told) == 3 + 50
 
 
 @pytest.mark.parametrize(
