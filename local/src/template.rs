@@ -31,8 +31,6 @@ pub struct Template {
 pub struct FunctionTemplate {
     /// The timeout of an invocation.
     pub timeout: Duration,
-    /// Whether it has a function URL.
-    pub has_url: bool,
 }
 
 /// Why a template cannot be used.
@@ -89,9 +87,7 @@ impl Template {
             };
             let timeout = path(resource, &["Properties", "Timeout"]).and_then(|seconds| seconds.as_integer());
             let timeout = timeout.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(LAMBDA_TIMEOUT);
-            let has_url = path(resource, &["Properties", "FunctionUrlConfig"]).is_some();
-            let function = FunctionTemplate { timeout: Duration::from_secs(timeout), has_url };
-            functions.insert(binary.to_owned(), function);
+            functions.insert(binary.to_owned(), FunctionTemplate { timeout: Duration::from_secs(timeout) });
         }
         Ok(Self { pattern, table, time_to_live, functions })
     }
@@ -193,8 +189,6 @@ mod tests {
     fn the_projects_own_template_is_parsed() {
         let template = Template::parse(BUILT_IN, &parameters()).unwrap();
         assert!(template.table.contains_key("KeySchema"));
-        assert!(template.functions["submit"].has_url);
-        assert!(!template.functions["task-state"].has_url);
         assert!(template.functions.contains_key("reconcile"));
     }
 

@@ -35,6 +35,9 @@ PARAMETERS = {
     "Profiles": json.dumps({"default": {"container_name": "main", "run_task": {"taskDefinition": "etl"}}}),
 }
 
+# For callers and runners that invoke the functions.
+NO_URLS = PARAMETERS | {"FunctionUrl": "false"}
+
 EVERY_OPTION = PARAMETERS | {
     "Profiles": "",
     "ProfilesLayerArn": arn("lambda", "layer:profiles:1"),
@@ -77,7 +80,8 @@ class Stack:
         # moto has function URLs and alarms, but not in CloudFormation, and an output of what it cannot create ends it.
         body["Outputs"].pop("SubmitUrl", None)
         body["Outputs"].pop("WorkUrl", None)
-        for function in {"SubmitFunction", "ReconcileFunction"} & body["Resources"].keys():
+        with_urls = parameters.get("FunctionUrl") != "false"
+        for function in {"SubmitFunction", "ReconcileFunction"} & body["Resources"].keys() if with_urls else ():
             variables = body["Resources"][function]["Properties"]["Environment"]["Variables"]
             variables["ECS_BRIDGE_WORK_URL"] = "https://work.lambda-url.example"
         body["Outputs"].pop("RollbackConfiguration", None)

@@ -12,7 +12,7 @@ from typing import Any
 import boto3
 import pytest
 import tomllib
-from stacks import EVERY_OPTION, PARAMETERS, ROOT, Stack, arn, packaged, template
+from stacks import EVERY_OPTION, NO_URLS, PARAMETERS, ROOT, Stack, arn, packaged, template
 
 TEMPLATES = ["template.yaml", "infra/example.yaml", "infra/key.yaml", "infra/people.yaml"]
 
@@ -66,6 +66,7 @@ def test_every_suppression_says_why(name: str) -> None:
     [
         pytest.param(packaged(), PARAMETERS, id="bridge-defaults"),
         pytest.param(packaged(), EVERY_OPTION, id="bridge-every-option"),
+        pytest.param(packaged(), NO_URLS, id="bridge-without-urls"),
         pytest.param(template("infra/example.yaml"), {}, id="example"),
         pytest.param(template("infra/key.yaml"), {}, id="key"),
     ],
@@ -78,6 +79,7 @@ def test_cloudformation_creates_all_that_moto_knows(
     options = {"HasVpc": "SubnetIds", "HasKey": "KmsKeyArn", "HasInfrastructureRoles": "InfrastructureRoleArns"}
     options |= {"HasCallers": "CallerPrincipalArns"}
     conditions = {condition: bool(parameters.get(name)) for condition, name in options.items()}
+    conditions["HasUrls"] = parameters.get("FunctionUrl") != "false"
     expected = {
         logical_id
         for logical_id, resource in body["Resources"].items()
@@ -143,6 +145,29 @@ def test_the_url_asks_for_signed_requests() -> None:
     assert [p["Properties"]["Principal"] for p in permissions] == ["events.amazonaws.com"]
 
 
+def test_without_urls_callers_and_runners_invoke_the_functions(aws: None) -> None:
+    body = packaged()
+    for name in ("SubmitFunctionUrl", "WorkFunctionUrl", "SubmitUrlAlarm", "WorkUrlAlarm"):
+        assert body["Resources"][name]["Condition"] == "HasUrls"
+    for name in ("SubmitUrl", "WorkUrl"):
+        assert body["Outputs"][name]["Condition"] == "HasUrls"
+    stack = Stack(body, NO_URLS)
+    client, iam = boto3.client("lambda"), boto3.client("iam")
+
+    def variables(function: str) -> dict[str, str]:
+        return client.get_function_configuration(FunctionName=f"prod-{function}")["Environment"]["Variables"]
+
+    assert variables("work")["ECS_BRIDGE_DIRECT_INVOCATION"] == "true"
+    assert "ECS_BRIDGE_WORK_URL" not in variables("submit")
+    assert variables("submit")["ECS_BRIDGE_WORK_FUNCTION"].endswith(":function:prod-work")
+    for policy, function in (("ExecutorPolicy", "submit"), ("RunnerPolicy", "work")):
+        version = iam.get_policy_version(PolicyArn=stack.ids[policy], VersionId="v1")["PolicyVersion"]
+        statement = next(each for each in version["Document"]["Statement"] if each["Action"] == "lambda:InvokeFunction")
+        assert statement["Resource"].endswith(f":function:prod-{function}")
+        # moto leaves a condition that CloudFormation leaves out.
+        assert statement.get("Condition") in (None, {}, "", {"Ref": "AWS::NoValue"})
+
+
 def test_each_parameter_is_described() -> None:
     deploying = (ROOT / "docs/deploying.md").read_text()
     rows = " ".join(line.split("|")[1] for line in deploying.splitlines() if line.startswith("| `"))
@@ -206,7 +231,19 @@ def test_every_environment_of_samconfig_names_its_own_stack_and_parameters() -> 
 
 def test_a_deployment_can_be_rolled_back_by_the_alarms_of_every_function() -> None:
     text, names = template()["Outputs"]["RollbackConfiguration"]["Value"]["Fn::Sub"]
-    configuration = json.loads(re.sub(r"\$\{(\w+)\}", lambda name: names[name[1]]["Fn::GetAtt"][0], text))
+    def value(name: str, with_urls: bool) -> str:
+        match names[name]:
+            case {"Fn::GetAtt": [resource, _]}:
+                return str(resource)
+            case {"Fn::If": ["HasUrls", {"Fn::Sub": trigger}, otherwise]}:
+                return re.sub(r"\$\{(\w+)\.Arn\}", r"\1", trigger) if with_urls else otherwise
+        raise AssertionError(name)
+
+    def filled(with_urls: bool) -> dict[str, Any]:
+        return json.loads(re.sub(r"\$\{(\w+)\}", lambda name: value(name[1], with_urls), text))
+
+    assert len(filled(False)["RollbackTriggers"]) == len(filled(True)["RollbackTriggers"]) - 1
+    configuration = filled(True)
     # https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_RollbackConfiguration.html
     assert configuration["MonitoringTimeInMinutes"] <= 180
     assert len(configuration["RollbackTriggers"]) <= 5
