@@ -1,0 +1,28 @@
+"""What schemathesis loads: each request is signed as the local stack's user does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import requests
+import schemathesis
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+
+
+class SigV4(requests.auth.AuthBase):
+    """SigV4 for the service lambda."""
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        # What is signed are the type of the content and what SigV4 adds.
+        kept = {name: value for name, value in request.headers.items() if name.lower() == "content-type"}
+        signed = AWSRequest(request.method, request.url, headers=kept, data=request.body)
+        SigV4Auth(Credentials("local", "local"), "lambda", "us-east-1").add_auth(signed)
+        request.headers.update(dict(signed.headers.items()))
+        return request
+
+
+@schemathesis.hook
+def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
+    kwargs["auth"] = SigV4()
