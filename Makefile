@@ -207,9 +207,9 @@ release: $(INFRA)/.done $(TOOLS)/bin/cargo-deny $(TOOLS)/bin/cargo-cyclonedx ## 
 AIRFLOW := .venv-airflow/bin
 
 .PHONY: airflow
-airflow: programs ## a real Airflow on the bridge on this machine: open it, press Trigger, look on (POOL=1: with a pool)
+airflow: programs ## a real Airflow on the bridge on this machine: open it, press Trigger, look on (POOL=1: with a pool; ONCE=1: runs the DAG and ends)
 	executor/venv.sh 3
-	$(AIRFLOW)/python executor/demo/run.py $(if $(POOL),--pool)
+	$(AIRFLOW)/python executor/demo/run.py $(if $(POOL),--pool) $(if $(ONCE),--once)
 
 .PHONY: test-executor
 test-executor: programs

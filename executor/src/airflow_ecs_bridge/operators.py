@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from airflow import __version__
 from airflow.exceptions import AirflowException
 from airflow.triggers.base import StartTriggerArgs
 
-from airflow_ecs_bridge import commands
-from airflow_ecs_bridge.outcome import AIRFLOW_3
-from airflow_ecs_bridge.triggers import LOG_LINK, EcsBridgeTrigger
+# A Dag processor imports this for each Dag: nothing of boto3, nor of the executor.
+from airflow_ecs_bridge.links import LOG_LINK
 
 try:
     from airflow.sdk import BaseOperator, BaseOperatorLink
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 TRIGGER = "airflow_ecs_bridge.triggers.EcsBridgeTrigger"
+AIRFLOW_3 = int(__version__.split(".")[0]) >= 3
 
 
 def _renders_in_triggerer() -> bool:
@@ -121,6 +122,9 @@ class EcsBridgeOperator(BaseOperator):
 
     def execute(self, context: Any) -> Any:
         """Defer to the triggerer, or wait here."""
+        from airflow_ecs_bridge import commands
+        from airflow_ecs_bridge.triggers import EcsBridgeTrigger
+
         ti = context["ti"]
         given = {name: getattr(self, name) for name in self.template_fields} | self._constant()
         trigger = EcsBridgeTrigger(
@@ -150,6 +154,8 @@ class EcsBridgeOperator(BaseOperator):
         """Stop the command that this worker waits for."""
         id = getattr(self, "_submission_id", None)
         if id and self.stop_on_kill:
+            from airflow_ecs_bridge import commands
+
             commands.Commands.of_this_process().stop_now(id, "its task was killed in Airflow")
 
 

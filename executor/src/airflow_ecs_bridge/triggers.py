@@ -10,15 +10,13 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_ecs_bridge import commands
 from airflow_ecs_bridge.containerlog import MOST
 from airflow_ecs_bridge.job import Unsubmittable
+from airflow_ecs_bridge.links import LOG_LINK
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 HAS_ON_KILL = hasattr(BaseTrigger, "on_kill")
 """Whether Airflow tells a trigger that its task was cleared or marked: from 3.3 on."""
-
-LOG_LINK = "ecs_bridge_log"
-"""The XCom with the link to the container's log stream."""
 
 
 class EcsBridgeTrigger(BaseTrigger):

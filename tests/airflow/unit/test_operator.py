@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -292,3 +294,19 @@ def test_a_task_begins_in_the_triggerer_where_it_can(given: dict[str, Any], begi
         arguments = operator.start_trigger_args
         assert arguments.trigger_kwargs["ends_task"]
         assert EcsBridgeTrigger(**arguments.trigger_kwargs).serialize()[1]["command"] == given.get("command", ["true"])
+
+
+def test_a_dag_processor_imports_neither_boto3_nor_the_executor():
+    code = "import sys, airflow_ecs_bridge.operators; print({'boto3', 'botocore'} & sys.modules.keys(), "
+    code += "'airflow_ecs_bridge.executor' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "set() False"
+
+
+def test_the_example_dag_joins_two_sizes():
+    from airflow_ecs_bridge.example_dags import example_ecs_bridge_operator as example
+
+    tasks = {task.task_id: task for task in example.join.dag.tasks}
+    assert tasks["join"].upstream_task_ids == {"odd", "even"}
+    assert all(task.start_from_trigger for task in tasks.values())
+    assert tasks["even"].overrides == {"overrides": {"cpu": "512", "memory": "1024"}}
