@@ -83,6 +83,10 @@ pub async fn events(probe: &mut Probe<'_>) -> Vec<Finding> {
     let Ok(deployment) = probe.bridge.deployment().map(str::to_owned) else {
         return vec![Finding::not_checked(first, "the deployment's name is not known")];
     };
+    let first_of_them = probe.id(ENDS[0].0);
+    if !probe.has_submitted(&first_of_them) {
+        exit_codes(probe).await;
+    }
     let Some(watch) = probe.watch.as_ref() else { return Vec::new() };
     let (mut before, mut after, mut heard_after, mut told) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut late = 0;
@@ -182,10 +186,17 @@ pub async fn stop(probe: &mut Probe<'_>) -> Vec<Finding> {
 /// What ECS still knows of a task that has ended.
 pub async fn after_the_end(probe: &mut Probe<'_>) -> Vec<Finding> {
     let (list, describe) = ("ListTasks by startedBy and STOPPED", "DescribeTasks after the end");
-    let (Ok(deployment), Ok(record)) =
-        (probe.bridge.deployment().map(str::to_owned), probe.record(&probe.id("exit-7"), has_ended).await)
-    else {
-        return vec![Finding::not_checked(list, "needs the check exit-codes")];
+    let id = probe.id("exit-7");
+    if !probe.has_submitted(&id) {
+        exit_codes(probe).await;
+    }
+    let deployment = match probe.bridge.deployment() {
+        Ok(deployment) => deployment.to_owned(),
+        Err(error) => return vec![Finding::not_checked(list, error.to_string())],
+    };
+    let record = match probe.record(&id, has_ended).await {
+        Ok(record) => record,
+        Err(error) => return vec![Finding::unknown(list, "the task", error)],
     };
     let (cluster, arn) = (text(&record, "cluster"), text(&record, "task_arn"));
     // The end is recorded when its container has exited: the task is STOPPED a while later.
@@ -201,7 +212,7 @@ pub async fn after_the_end(probe: &mut Probe<'_>) -> Vec<Finding> {
         .await
         .flatten();
     let listed = probe.account.ecs.list_tasks().cluster(&cluster).desired_status(DesiredStatus::Stopped);
-    let listed = listed.started_by(format!("{deployment}/{}/1", probe.id("exit-7"))).send().await;
+    let listed = listed.started_by(format!("{deployment}/{id}/1")).send().await;
     let code = described.as_ref().and_then(|task| task.containers().iter().find_map(|it| it.exit_code()));
     let seen = match (&described, code) {
         (None, _) => "nothing".to_owned(),

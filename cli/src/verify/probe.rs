@@ -193,6 +193,11 @@ impl<'a> Probe<'a> {
         }
     }
 
+    /// Whether a submission of this run has this id.
+    pub fn has_submitted(&self, id: &str) -> bool {
+        self.submissions.iter().any(|other| other == id)
+    }
+
     /// The record of a submission once `is` holds.
     pub async fn record(&self, id: &str, is: impl Fn(&Record) -> bool) -> Result<Record, String> {
         let mut last = Err("no record".to_owned());
