@@ -1,4 +1,5 @@
-"""The executor under any Airflow from 2.10 on: five tasks through a fake bridge, as a scheduler would drive them.
+"""Executor and operator under any Airflow from 2.10 on: five tasks through a fake bridge, as a scheduler would drive
+them, and a command that a trigger waits for.
 
 python tests/airflow/smoke.py 3.0.6 3.1.8 3.2.1 2.10.5   # each in an environment of its own, made by uv
 python tests/airflow/smoke.py                            # in this one
@@ -6,6 +7,7 @@ python tests/airflow/smoke.py                            # in this one
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -107,7 +109,26 @@ def smoke() -> None:
         assert ended == dict.fromkeys(keys, TaskInstanceState.SUCCESS), ended
         assert list(bridge.starts.values()) == [1] * 5
         assert not executor.running
-        print(f"Airflow {airflow.__version__}: five tasks ran through {type(executor).__name__}", flush=True)
+        event = asyncio.run(triggered(bridge))
+        assert event.payload["succeeded"], event.payload
+        assert bridge.starts["op-1"] == 1
+        name = type(executor).__name__
+        print(f"Airflow {airflow.__version__}: five tasks ran through {name}, a command by its trigger", flush=True)
+
+
+async def triggered(bridge: Any) -> Any:
+    """Make an operator as a Dag does, and let its trigger wait for the end."""
+    from airflow_ecs_bridge.operators import EcsBridgeOperator
+    from airflow_ecs_bridge.triggers import EcsBridgeTrigger
+
+    operator = EcsBridgeOperator(task_id="command", command=["true"])
+    if operator.start_from_trigger:
+        assert operator.start_trigger_args.trigger_cls.endswith(".EcsBridgeTrigger")
+    waiting = asyncio.create_task(anext(EcsBridgeTrigger(operator.command, submission_id="op-1").run()))
+    while "op-1" not in bridge.records:
+        await asyncio.sleep(0.05)
+    bridge.finish("op-1")
+    return await asyncio.wait_for(waiting, 60)
 
 
 def smoke_version(version: str) -> None:
