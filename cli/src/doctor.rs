@@ -13,7 +13,10 @@ use serde_json::{Value, json};
 use crate::account::{Account, Configuration, Function, words};
 use crate::bridge::{Bridge, BridgeError, Where, now};
 use crate::output;
+use crate::show::ShowError;
 
+/// The exit code if the bridge cannot be found.
+const NOT_FOUND: u8 = 126;
 /// SigV4's limit is five minutes.
 const SKEW: Duration = Duration::from_secs(60);
 
@@ -73,30 +76,21 @@ const REDRIVE: &str = "find out why in the task-state function's log, mend it, a
 
 impl Doctor {
     pub fn run(self) -> ExitCode {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let findings = match runtime {
-            Ok(runtime) => runtime.block_on(async {
-                let bridge = self.bridge.find().await?;
-                Ok::<_, BridgeError>(examine(&bridge).await)
-            }),
-            Err(error) => {
-                output::report(&error);
-                return ExitCode::from(126);
-            }
-        };
-        let findings = match findings {
-            Ok(findings) => findings,
-            Err(error) => {
-                output::report(&error);
-                return ExitCode::from(126);
-            }
-        };
+        self.examine().unwrap_or_else(|error| {
+            output::report(&error);
+            ExitCode::from(NOT_FOUND)
+        })
+    }
+
+    fn examine(&self) -> Result<ExitCode, ShowError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let findings = runtime.block_on(async { Ok::<_, BridgeError>(examine(&self.bridge.find().await?).await) })?;
         if self.json {
             output::say(json!(findings));
         } else {
             findings.iter().map(line).for_each(output::say);
         }
-        ExitCode::from(u8::from(findings.iter().any(|finding| finding.verdict == Verdict::Wrong)))
+        Ok(ExitCode::from(u8::from(findings.iter().any(|finding| finding.verdict == Verdict::Wrong))))
     }
 }
 
@@ -140,7 +134,7 @@ async fn api(bridge: &Bridge) -> Vec<Finding> {
     let answer = match bridge.health().await {
         Ok(answer) => answer,
         Err(error) => {
-            let (mend, text) = (mend_of(&error), causes(&error));
+            let (mend, text) = (mend_of(&error), output::with_causes(&error));
             return vec![Finding::wrong("URL", text, mend)];
         }
     };
@@ -194,19 +188,6 @@ const fn mend_of(error: &BridgeError) -> &'static str {
     }
 }
 
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text
-}
-
 async fn table(bridge: &Bridge) -> Vec<Finding> {
     if !bridge.has_table() {
         return vec![Finding::not_checked("table", "its name is not known: use --stack or --table")];
@@ -222,7 +203,7 @@ async fn table(bridge: &Bridge) -> Vec<Finding> {
     });
     let read = bridge.ended_since(now(), 1).await;
     let read = read.map(|_| Finding::ok("feed", "this identity may read it"));
-    let mended = |what: &str, error: &BridgeError| Finding::wrong(what, causes(error), ALLOW_TABLE);
+    let mended = |what: &str, error: &BridgeError| Finding::wrong(what, output::with_causes(error), ALLOW_TABLE);
     vec![
         shown.unwrap_or_else(|error| mended("table", &error)),
         read.unwrap_or_else(|error| match error {
@@ -352,7 +333,7 @@ async fn subnets(bridge: &Bridge, account: &Account, configuration: Result<&Conf
                 Finding::wrong(what, refusal, "correct them in the profile: they must be of this account and region")
             }
             Ok(Some(refusal)) => Finding::not_checked(what, refusal),
-            Err(error) => Finding::not_checked(what, causes(&error)),
+            Err(error) => Finding::not_checked(what, output::with_causes(&error)),
         });
     }
     findings

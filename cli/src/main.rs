@@ -1,4 +1,5 @@
-//! `ecs-bridge`: runs the local stack, submits, shows, lists, sums up and stops submissions, and shows and changes pools.
+//! `ecs-bridge`: runs the local stack; submits, follows, shows, lists and stops submissions; shows and changes pools; examines
+//! deployments, and what AWS does.
 
 mod account;
 mod bridge;

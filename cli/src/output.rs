@@ -13,6 +13,11 @@ use crate::bridge::Record;
 
 /// Writes the error and its causes on one line to standard error.
 pub fn report(error: &dyn Error) {
+    eprintln!("ecs-bridge: {}", with_causes(error));
+}
+
+/// The error and its causes on one line.
+pub fn with_causes(error: &dyn Error) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -24,7 +29,7 @@ pub fn report(error: &dyn Error) {
         }
         cause = error.source();
     }
-    eprintln!("ecs-bridge: {line}");
+    line
 }
 
 /// Writes a line to standard output. A closed pipe, as with `ecs-bridge ps | head`, is not an error.

@@ -229,6 +229,8 @@ def test_a_stack_says_where_everything_is(account: Account) -> None:
     environment = account.environment()
     del environment["ECS_BRIDGE_READY_FILE"]
     environment["AWS_ENDPOINT_URL_DYNAMODB"] = account.stack.ready["dynamodb_url"]
+    # What the environment says of another bridge comes after the stack.
+    environment |= {"ECS_BRIDGE_URL": "http://127.0.0.1:9", "ECS_BRIDGE_TABLE": "another"}
     submitted = account.run(
         "submit", "--stack", account.name, "--id", "by-stack", "--wait", "--", "true", env=environment
     )

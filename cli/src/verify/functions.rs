@@ -40,7 +40,7 @@ pub async fn dead_letters(probe: &mut Probe<'_>) -> Vec<Finding> {
     let (began, id) = (now(), probe.id("stopped"));
     let body = json!({"submission_ids": [id], "reason": "verify-aws needs one that was stopped"});
     if let Err(error) = probe.bridge.call("POST", "/v1/stops", Some(&body)).await {
-        return vec![Finding::unknown(question, expected, super::causes(&error))];
+        return vec![Finding::unknown(question, expected, crate::output::with_causes(&error))];
     }
     let cluster = format!("arn:aws:ecs:{}:123456789012:cluster/{}", probe.region, probe.name);
     let task = format!("arn:aws:ecs:{}:123456789012:task/{}/{:032x}", probe.region, probe.name, began);

@@ -10,7 +10,7 @@ use time::format_description::well_known::Rfc3339;
 use super::PREFIX;
 use super::probe::{A_TASK, Probe};
 use super::report::Finding;
-use super::watch::{Heard, Watch};
+use super::watch::{Received, Watch};
 use crate::account::words;
 use crate::bridge::Record;
 use crate::output::{duration, millis, text};
@@ -88,24 +88,24 @@ pub async fn events(probe: &mut Probe<'_>) -> Vec<Finding> {
         exit_codes(probe).await;
     }
     let Some(watch) = probe.watch.as_ref() else { return Vec::new() };
-    let (mut before, mut after, mut heard_after, mut told) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut before, mut after, mut delays, mut told) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut late = 0;
     for (what, ..) in ENDS {
         let id = probe.id(what);
         let started_by = format!("{deployment}/{id}/1");
-        let is_stopped = |heard: &Heard| heard.event.pointer("/detail/lastStatus") == Some(&"STOPPED".into());
-        let heard =
+        let is_stopped = |received: &Received| received.event.pointer("/detail/lastStatus") == Some(&"STOPPED".into());
+        let received =
             probe.until(A_TASK, async || Some(watch.of(&started_by)).filter(|all| all.iter().any(is_stopped))).await;
-        let Some(heard) = heard else { continue };
-        let exit = heard.iter().find(|heard| exit_code(&heard.event, &probe.container).is_some());
-        let stopped = heard.iter().find(|heard| is_stopped(heard));
+        let Some(received) = received else { continue };
+        let exit = received.iter().find(|received| exit_code(&received.event, &probe.container).is_some());
+        let stopped = received.iter().find(|received| is_stopped(received));
         let (Some(exit), Some(stopped)) = (exit, stopped) else { continue };
-        let ended = heard.iter().find_map(|heard| at(&heard.event, "/detail/executionStoppedAt"));
+        let ended = received.iter().find_map(|received| at(&received.event, "/detail/executionStoppedAt"));
         let (exit_at, stopped_at) = (told_at(&exit.event), told_at(&stopped.event));
         late += usize::from(is_stopped(exit));
         if let (Some(ended), Some(exit_at), Some(stopped_at)) = (ended, exit_at, stopped_at) {
             before.push(exit_at - ended);
-            heard_after.push(exit.at - exit_at);
+            delays.push(exit.at - exit_at);
             after.push(stopped_at - ended);
         }
         let row = probe.bridge.records(&[id]).await.ok().and_then(|rows| rows.into_iter().next());
@@ -114,7 +114,7 @@ pub async fn events(probe: &mut Probe<'_>) -> Vec<Finding> {
         }
     }
     if before.is_empty() {
-        return vec![Finding::unknown(first, "before STOPPED", "no event of an exit was heard")];
+        return vec![Finding::unknown(first, "before STOPPED", "no event of an exit was received")];
     }
     let count = before.len();
     let sure = format!("seen {count} times");
@@ -122,8 +122,7 @@ pub async fn events(probe: &mut Probe<'_>) -> Vec<Finding> {
     let seen = format!("{} after the container's end; in {late} of {count} only with STOPPED", span(&before));
     let mut findings = vec![
         Finding::seen(first, expected, seen, late == 0).sure(&sure),
-        Finding::seen(delivery, "seconds", span(&heard_after), heard_after.iter().all(|millis| *millis < 60_000))
-            .sure(&sure),
+        Finding::seen(delivery, "seconds", span(&delays), delays.iter().all(|millis| *millis < 60_000)).sure(&sure),
         Finding::seen(last, "later", format!("{} after the container's end", span(&after)), true).sure(&sure),
     ];
     if !told.is_empty() {
@@ -168,7 +167,11 @@ pub async fn stop(probe: &mut Probe<'_>) -> Vec<Finding> {
         let running = |record: &Record| text(record, "state") == "running" || has_ended(record);
         probe.record(&id, running).await?;
         let body = json!({"submission_ids": [id], "reason": "verify-aws stops it"});
-        probe.bridge.call("POST", "/v1/stops", Some(&body)).await.map_err(|error| super::causes(&error))?;
+        probe
+            .bridge
+            .call("POST", "/v1/stops", Some(&body))
+            .await
+            .map_err(|error| crate::output::with_causes(&error))?;
         probe.record(&id, |record| has_ended(record) && record.contains_key("stop_code")).await
     };
     vec![match result.await {

@@ -30,7 +30,7 @@ const NOT_VERIFIED: u8 = 126;
 /// The exit code after an interruption.
 const INTERRUPTED: u8 = 130;
 
-/// Ask AWS what the documents of the bridge assume: about 15 minutes, a dozen small tasks, less than a dollar
+/// Ask AWS what the documents of the bridge assume: about 15 minutes, up to eight small tasks, less than a dollar
 #[derive(Args)]
 #[command(after_help = "\
 Each line says what was expected, what was seen, and how sure that is. --plan says before what is done and which permissions \
@@ -100,15 +100,13 @@ const CHECKS: [Check; 18] = [
         does: "starts a task of `true`, and calls RunTask with its client token again: unchanged, with other parameters, and after its end",
         needs: &["ecs:RunTask", "ecs:DescribeTasks", "ecs:StopTask", "iam:PassRole"],
     },
-    Check {
-        name: "exit-codes",
-        does: "submits three commands that end with 0, 7 and 137",
-        needs: &["dynamodb:GetItem"],
-    },
+    Check { name: "exit-codes", does: "submits three commands that end with 0, 7 and 137", needs: &[] },
     Check {
         name: "events",
         does: "compares the events of those tasks with the exits of their containers, by a temporary queue and rule",
         needs: &[
+            "dynamodb:BatchGetItem",
+            "ecs:DescribeClusters",
             "sqs:CreateQueue",
             "sqs:SetQueueAttributes",
             "sqs:GetQueueAttributes",
@@ -165,7 +163,7 @@ const CHECKS: [Check; 18] = [
     Check {
         name: "cold-start",
         does: "reads the reports of the functions' starts from their logs",
-        needs: &["logs:FilterLogEvents", "lambda:InvokeFunction"],
+        needs: &["logs:FilterLogEvents"],
     },
     Check { name: "cost", does: "computes what the run cost", needs: &[] },
 ];
@@ -209,7 +207,7 @@ impl VerifyAws {
             self.say_plan();
             return Ok(0);
         }
-        let text = |error: BridgeError| causes(&error);
+        let text = |error: BridgeError| output::with_causes(&error);
         let bridge = self.bridge.find().await.map_err(text)?;
         let account = Account::of(&bridge);
         let mut probe = Probe::new(&bridge, &account, self.profile.as_deref(), self.time_scale).await?;
@@ -289,18 +287,7 @@ impl VerifyAws {
         output::say(format!("This identity needs, besides the stack's ExecutorPolicy:\n  {}\n", needs.join("\n  ")));
         output::say(format!(
             "It takes about 15 minutes and starts up to 8 tasks of the profile's size, for less than a dollar. Everything that it \
-             makes is called {PREFIX}… and removed at the end. No other task, queue or rule is touched."
+             makes is called {PREFIX}… and removed at the end; its submissions are called verify-…. No other task, queue or rule is touched."
         ));
     }
-}
-
-/// An error with its causes.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

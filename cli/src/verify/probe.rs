@@ -8,11 +8,11 @@ use aws_sdk_ecs::types::{Task, TaskDefinitionStatus};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
+use super::PREFIX;
 use super::watch::Watch;
-use super::{PREFIX, causes};
 use crate::account::{Account, Function, words};
 use crate::bridge::{Bridge, BridgeError, Record, now};
-use crate::output::text;
+use crate::output::{text, with_causes};
 use crate::submit::has_ended;
 
 /// How long a task may take to start or to end.
@@ -42,7 +42,7 @@ pub struct Probe<'a> {
     pub size: Option<(f64, f64)>,
     /// A profile with a pool, if there is one.
     pub pool: Option<String>,
-    /// What it hears of ECS's events.
+    /// What it receives of ECS's events.
     pub watch: Option<Watch>,
     /// Ids of its submissions.
     submissions: Vec<String>,
@@ -186,7 +186,7 @@ impl<'a> Probe<'a> {
         self.submissions.push(id.clone());
         let item = json!({"submission_id": id, "profile": profile, "command": command, "labels": {"ecs-bridge": "verify-aws"}});
         let answer = self.bridge.call("POST", "/v1/submissions", Some(&json!({"submissions": [item]}))).await;
-        let answer = answer.map_err(|error| causes(&error))?;
+        let answer = answer.map_err(|error| with_causes(&error))?;
         match answer.pointer("/submissions/0/error/message").and_then(Value::as_str) {
             Some(refusal) => Err(refusal.to_owned()),
             None => Ok(id),
@@ -209,7 +209,7 @@ impl<'a> Probe<'a> {
                     None
                 }
                 Err(error) => {
-                    last = Err(causes(&error));
+                    last = Err(with_causes(&error));
                     None
                 }
             })
@@ -217,11 +217,11 @@ impl<'a> Probe<'a> {
         found.map_or(last, Ok)
     }
 
-    /// The events that were heard.
+    /// The events that were received.
     pub fn seen_events(&self) -> Vec<Value> {
         self.watch
             .as_ref()
-            .map(|watch| watch.events().into_iter().map(|heard| heard.event).collect())
+            .map(|watch| watch.events().into_iter().map(|received| received.event).collect())
             .unwrap_or_default()
     }
 
@@ -277,7 +277,7 @@ impl<'a> Probe<'a> {
         if !running.is_empty() {
             let body = json!({"submission_ids": running, "reason": "verify-aws has ended"});
             let result = self.bridge.call("POST", "/v1/stops", Some(&body)).await;
-            note(running.join(", "), result.map(drop).map_err(|error: BridgeError| causes(&error)));
+            note(running.join(", "), result.map(drop).map_err(|error: BridgeError| with_causes(&error)));
         }
         for arn in &self.tasks {
             let described = self.account.ecs.describe_tasks().cluster(&self.cluster).tasks(arn).send().await;

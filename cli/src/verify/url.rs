@@ -2,10 +2,10 @@
 
 use serde_json::json;
 
-use super::causes;
 use super::probe::Probe;
 use super::report::Finding;
 use crate::account::{Function, words};
+use crate::output::with_causes;
 
 const HEALTH: &str = "/v1/health";
 
@@ -17,7 +17,7 @@ pub async fn url(probe: &mut Probe<'_>) -> Vec<Finding> {
             let status = health.body.get("status").and_then(serde_json::Value::as_str).unwrap_or("unhealthy");
             Finding::seen(signed, "200, status ok", format!("answered, status {status}"), status == "ok")
         }
-        Err(error) => Finding::seen(signed, "200, status ok", causes(&error), false),
+        Err(error) => Finding::seen(signed, "200, status ok", with_causes(&error), false),
     }];
     for (question, wrong_secret) in [(unsigned, false), (guessed, true)] {
         findings.push(match probe.bridge.call_as_stranger(HEALTH, wrong_secret).await {
@@ -30,7 +30,7 @@ pub async fn url(probe: &mut Probe<'_>) -> Vec<Finding> {
                     status == 403,
                 )
             }
-            Err(error) => Finding::unknown(question, "403", causes(&error)),
+            Err(error) => Finding::unknown(question, "403", with_causes(&error)),
         });
     }
     findings

@@ -1,4 +1,4 @@
-//! A temporary rule and queue, by which the run hears ECS's events itself.
+//! A temporary rule and queue, by which the run receives ECS's events itself.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,9 +13,9 @@ use crate::bridge::now;
 
 const TARGET: &str = "queue";
 
-/// An event, and when it was heard, in epoch milliseconds.
+/// An event, and when it was received, in epoch milliseconds.
 #[derive(Clone, Debug)]
-pub struct Heard {
+pub struct Received {
     /// When.
     pub at: i64,
     /// The event.
@@ -25,7 +25,7 @@ pub struct Heard {
 /// A rule and a queue. Dropping it ends the listening; rule and queue are removed by name.
 #[derive(Debug)]
 pub struct Watch {
-    heard: Arc<Mutex<Vec<Heard>>>,
+    received: Arc<Mutex<Vec<Received>>>,
     listener: JoinHandle<()>,
 }
 
@@ -59,26 +59,27 @@ impl Watch {
         let targets = account.events.put_targets().rule(name).targets(target).send().await;
         targets.map_err(|error| words(&error))?;
 
-        let heard = Arc::new(Mutex::new(Vec::new()));
-        let listener = tokio::spawn(listen(account.sqs.clone(), url, Arc::clone(&heard)));
-        Ok(Self { heard, listener })
+        let received = Arc::new(Mutex::new(Vec::new()));
+        let listener = tokio::spawn(listen(account.sqs.clone(), url, Arc::clone(&received)));
+        Ok(Self { received, listener })
     }
 
-    /// Ends the listening. What was heard stays.
+    /// Ends the listening. What was received stays.
     pub fn end(&self) {
         self.listener.abort();
     }
 
-    /// What was heard until now.
-    pub fn events(&self) -> Vec<Heard> {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// What was received until now.
+    pub fn events(&self) -> Vec<Received> {
+        self.received.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// What was heard of the task that was started for this, the first first.
-    pub fn of(&self, started_by: &str) -> Vec<Heard> {
+    /// The events of the task that was started for this, in the order of their versions.
+    pub fn of(&self, started_by: &str) -> Vec<Received> {
         let mut events = self.events();
-        events.retain(|heard| heard.event.pointer("/detail/startedBy").and_then(Value::as_str) == Some(started_by));
-        events.sort_by_key(|heard| heard.event.pointer("/detail/version").and_then(Value::as_i64));
+        events
+            .retain(|received| received.event.pointer("/detail/startedBy").and_then(Value::as_str) == Some(started_by));
+        events.sort_by_key(|received| received.event.pointer("/detail/version").and_then(Value::as_i64));
         events
     }
 
@@ -90,7 +91,7 @@ impl Watch {
     }
 }
 
-async fn listen(sqs: aws_sdk_sqs::Client, url: String, heard: Arc<Mutex<Vec<Heard>>>) {
+async fn listen(sqs: aws_sdk_sqs::Client, url: String, received: Arc<Mutex<Vec<Received>>>) {
     loop {
         let answer = sqs.receive_message().queue_url(&url).max_number_of_messages(10).wait_time_seconds(5).send().await;
         let Ok(answer) = answer else {
@@ -99,7 +100,7 @@ async fn listen(sqs: aws_sdk_sqs::Client, url: String, heard: Arc<Mutex<Vec<Hear
         };
         for message in answer.messages.unwrap_or_default() {
             if let Some(event) = message.body.as_deref().and_then(|body| serde_json::from_str(body).ok()) {
-                heard.lock().unwrap_or_else(PoisonError::into_inner).push(Heard { at: now(), event });
+                received.lock().unwrap_or_else(PoisonError::into_inner).push(Received { at: now(), event });
             }
             let _ = sqs.delete_message().queue_url(&url).set_receipt_handle(message.receipt_handle).send().await;
         }

@@ -6,22 +6,19 @@ import asyncio
 import hashlib
 import logging
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from airflow_ecs_bridge.aws import Aws
 from airflow_ecs_bridge.client import BridgeClient, BridgeError
 from airflow_ecs_bridge.config import Settings
 from airflow_ecs_bridge.containerlog import tail
-from airflow_ecs_bridge.job import Job, Unsubmittable, json_bytes, labels, read_executor_config
+from airflow_ecs_bridge.job import Job, Unsubmittable, json_bytes, labels, merged, read_executor_config
 from airflow_ecs_bridge.outcome import Outcome, Verdict
 from airflow_ecs_bridge.stopper import Stopper
 from airflow_ecs_bridge.submitter import Submitter
 from airflow_ecs_bridge.table import Table
 from airflow_ecs_bridge.tasklog import cloudwatch_link
 from airflow_ecs_bridge.watcher import Watcher
-
-if TYPE_CHECKING:
-    from airflow_ecs_bridge.config import AirflowConf
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +51,7 @@ def item(
     priority: int | None = None,
     about: dict[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Return the item for ``POST /v1/submissions``; raise Unsubmittable with all that is wrong with it."""
+    """Return the item for ``POST /v1/submissions``; raise Unsubmittable if the bridge cannot take it."""
     if not isinstance(command, list | tuple) or not command or not all(isinstance(word, str) for word in command):
         raise Unsubmittable(
             f"command must be a list of strings, not {command!r:.100}; for a shell's line: ['sh', '-c', LINE]"
@@ -67,15 +64,12 @@ def item(
             raise Unsubmittable("environment needs the name of the profile's container: set container")
         if not isinstance(environment, dict):
             raise Unsubmittable("environment must be a dict of strings")
-        task = dict(parameters.get("overrides", {}))
-        others = [dict(each) for each in task.get("containerOverrides", [])]
-        ours = next((each for each in others if each["name"] == container), None)
-        if ours is None:
-            others.append(ours := {"name": container})
-        given = {each["name"]: each for each in ours.get("environment", [])}
-        given |= {name: {"name": name, "value": str(value)} for name, value in environment.items()}
-        ours["environment"] = list(given.values())
-        parameters["overrides"] = {**task, "containerOverrides": others}
+        known = parameters.get("overrides", {}).get("containerOverrides", [])
+        own = next((each for each in known if each["name"] == container), {})
+        variables = {each["name"]: each for each in own.get("environment", [])}
+        variables |= {name: {"name": name, "value": str(value)} for name, value in environment.items()}
+        ours = {"name": container, "environment": list(variables.values())}
+        parameters = merged(parameters, {"overrides": {"containerOverrides": [ours]}})
     body: dict[str, Any] = {"submission_id": id, "command": list(command), "labels": labels(about or {})}
     if chosen:
         body["profile"] = chosen
@@ -123,12 +117,12 @@ class Commands:
             service.start()
 
     @classmethod
-    def of_this_process(cls, conf: AirflowConf | None = None) -> Commands:
+    def of_this_process(cls) -> Commands:
         """Return those of this process, made at the first use; raise ConfigError if the options cannot be used."""
         with cls._lock:
             if cls._here is None:
-                if conf is None:
-                    from airflow.configuration import conf
+                from airflow.configuration import conf
+
                 cls._here = cls(Settings.from_conf(conf))
             return cls._here
 

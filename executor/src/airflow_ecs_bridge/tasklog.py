@@ -6,6 +6,8 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from airflow_ecs_bridge.containerlog import stream
+
 if TYPE_CHECKING:
     from airflow_ecs_bridge.config import Settings
 
@@ -34,12 +36,11 @@ def describe(record: dict[str, Any], settings: Settings) -> list[str]:
 
 def cloudwatch_link(task_arn: str | None, container: str | None, settings: Settings) -> str | None:
     """Return a link to the log stream of a task, if the options tell where it is."""
-    if not (task_arn and container and settings.awslogs_group and settings.awslogs_stream_prefix):
+    place = stream({"task_arn": task_arn, "container_name": container}, settings)
+    if place is None or task_arn is None:
         return None
-    # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/using_awslogs.html: prefix/container/task id
-    stream = f"{settings.awslogs_stream_prefix}/{container}/{task_arn.rsplit('/', 1)[-1]}"
     # arn:partition:ecs:region:account:task/cluster/id
-    return _console_link(settings.awslogs_region or task_arn.split(":")[3], settings.awslogs_group, stream)
+    return _console_link(settings.awslogs_region or task_arn.split(":")[3], *place)
 
 
 def _console_link(region: str, group: str, stream: str) -> str:

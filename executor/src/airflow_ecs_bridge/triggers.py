@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_ecs_bridge import commands
-from airflow_ecs_bridge.containerlog import MOST
 from airflow_ecs_bridge.job import Unsubmittable
 from airflow_ecs_bridge.links import LOG_LINK
 
@@ -98,15 +97,16 @@ class EcsBridgeTrigger(BaseTrigger):
         end = await here.run(body, self.log_lines)
         self._has_ended = True
         xcoms: dict[str, Any] = {}
+        record = end.record
         if end.succeeded and self.xcom_last_line:
             record = await asyncio.to_thread(here.show, self._id())
-            lines = await asyncio.to_thread(here.last_lines, record, MOST)
+            lines = await asyncio.to_thread(here.last_lines, record, 1)
             if not lines:
                 text = "it succeeded, and the last line of its output could not be read: set awslogs_group and "
                 yield self._event(False, text + "awslogs_stream_prefix, and allow logs:GetLogEvents")
                 return
             xcoms["return_value"] = lines[-1]
-        if link := await asyncio.to_thread(here.link, self._id(), end.record):
+        if link := await asyncio.to_thread(here.link, self._id(), record):
             xcoms[LOG_LINK] = link
         yield self._event(end.succeeded, end.text(), xcoms)
 

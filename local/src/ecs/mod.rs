@@ -47,9 +47,9 @@ const CONTENT_TYPE: &str = "application/x-amz-json-1.1";
 const TARGET: &str = "AmazonEC2ContainerServiceV20141113.";
 /// ECS describes a stopped task for an hour, and keeps a client token for that hour, but at most for a day.
 const MEMORY: Duration = Duration::from_secs(60 * 60);
+const TOKEN_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 /// The end of an image's name that no registry has.
 const NO_IMAGE: &str = ":does-not-exist";
-const TOKEN_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The settings of the stand-in.
 #[derive(Clone, Debug)]
