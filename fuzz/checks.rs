@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 use ecs_bridge_core::{
     Attempt, Input, Record, Rules, StartedBy, SubmissionId, Timers, Timestamp, api, decide,
     event::{self, Event},
+    on_end::Listeners,
     profile::{Clusters, Policy, Profiles},
     record::{ContentHash, Submission},
     run_task::{self, FrozenRequest},
@@ -54,7 +55,7 @@ pub fn request(data: &[u8]) {
                 keeps_the_secret(message);
             }
         };
-        match api::submissions(&body, &profiles) {
+        match api::submissions(&body, &profiles, &Listeners::new(true, "ends")) {
             Err(error) => tell(&error.to_string()),
             Ok(items) => {
                 assert!((1..=api::ITEMS).contains(&items.len()));
@@ -179,5 +180,6 @@ fn submission() -> Submission {
         launch_deadline: None,
         priority: Default::default(),
         pool: None,
+        on_end: Default::default(),
     }
 }

@@ -193,6 +193,20 @@ class LocalStack:
     def events(self) -> list[dict[str, Any]]:
         return call("GET", f"{self.ready['ecs_url']}/_local/events")["events"]
 
+    def told(self, submission_id: str | None = None) -> list[dict[str, Any]]:
+        """The ends, or those of one submission, that Step Functions and event buses were told of."""
+        told = call("GET", f"{self.ready['ecs_url']}/_local/told")["told"]
+        return [one for one in told if submission_id in (None, one["end"]["submission_id"])]
+
+    def until_told(self, submission_id: str) -> Record:
+        """The row once it has ended and nobody is left to be told."""
+
+        def is_told() -> Record | None:
+            row = self.row(submission_id)
+            return row if row["state"] in TERMINAL and "outbox" not in row else None
+
+        return until(f"the end of {submission_id} is told", is_told)
+
     # The table.
 
     @cached_property

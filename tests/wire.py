@@ -24,7 +24,7 @@ SERVICES = ("dynamodb", "ecs", "lambda")
 # Calls that write one item.
 WRITES = {"PutItem", "UpdateItem"}
 # Calls that change something outside of the function's process.
-EFFECTS = WRITES | {"RunTask", "StopTask", "Invoke"}
+EFFECTS = WRITES | {"RunTask", "StopTask", "Invoke", "SendTaskSuccess", "SendTaskFailure", "PutEvents"}
 
 
 class Fault(Enum):
@@ -205,9 +205,12 @@ class Wire:
 
     def environment(self) -> dict[str, str]:
         """The variables by which a function calls this proxy instead of AWS."""
+        # The stack answers for Step Functions and EventBridge at the address of ECS.
+        names = {"ecs": ("ecs", "sfn", "eventbridge")}
         return {
-            f"AWS_ENDPOINT_URL_{service.upper()}": f"http://127.0.0.1:{server.server_port}"
+            f"AWS_ENDPOINT_URL_{name.upper()}": f"http://127.0.0.1:{server.server_port}"
             for service, server in self.servers.items()
+            for name in names.get(service, (service,))
         }
 
     def connect(self, ready: dict[str, str]) -> None:

@@ -581,8 +581,9 @@ impl Bridge {
         let table = self.table()?;
         let ids = table.ids_in_due().await?;
         let mut records = table.records(&ids).await?;
-        // The index is eventually consistent: a submission that has just ended may still be in it.
-        records.retain(|record| record.contains_key("due"));
+        // The index is eventually consistent: a submission that has just ended may still be in it. So is one whose end is
+        // still to be told.
+        records.retain(|record| record.contains_key("due") && !record.contains_key("changed_at"));
         Ok(records)
     }
 

@@ -48,7 +48,8 @@ pub struct Ps {
 }
 
 /// Attributes that are internal to the bridge.
-const INTERNAL: [&str; 8] = ["request", "content_hash", "nonce", "rev", "due", "check_at", "feed", "changed_at"];
+const INTERNAL: [&str; 9] =
+    ["outbox", "request", "content_hash", "nonce", "rev", "due", "check_at", "feed", "changed_at"];
 
 impl Ps {
     pub fn run(self) -> Result<(), ShowError> {

@@ -192,6 +192,8 @@ Besides ECS's API, the ECS address answers:
                                      {{\"failure\": REASON}}, {{\"answer\": \"server_error\" | \"none\"}} (it happens), or
                                      {{\"forget_token\": true}} (a repeat starts another task);
                                      DELETE drops all rules
+  GET  /_local/told                  the ends that Step Functions and event buses were told of (on_end); rules take
+                                     SendTaskSuccess, SendTaskFailure and PutEvents too
   PUT  /_local/capacity              {{\"without\": [NAME, ...]}}, as --no-capacity, from now on
 and the Lambda address, besides Invoke:
   GET  /_local/processes             the functions' processes with their pids; DELETE /_local/processes/PID kills one

@@ -20,12 +20,16 @@ def audit(
     first_seen: Mapping[str, Record],
     transitions: Mapping[str, list[tuple[str, str]]],
     alarms: Counter[str],
+    told: list[Record],
 ) -> list[str]:
     """What is wrong, a line each."""
     problems = [f"alarm: {alarm}" for alarm in alarms if alarm.startswith("a second task")]
     by_id: dict[str, list[Task]] = defaultdict(list)
     for task in tasks:
         by_id[task["submission_id"]].append(task)
+    told_by_id: dict[str, list[Record]] = defaultdict(list)
+    for one in told:
+        told_by_id[one["end"]["submission_id"]].append(one)
     row_by_id = {row["submission_id"]: row for row in rows}
     problems += [f"{id}: was never submitted" for id in (row_by_id.keys() | by_id.keys()) - planned.keys()]
     for id, of_plan in planned.items():
@@ -34,6 +38,7 @@ def audit(
             problems.append(f"{id}: has no record")
             continue
         found = [*of_record(of_plan, row), *of_tasks(of_plan, row, own)]
+        found += of_ends(of_plan, row, told_by_id[id])
         found += of_history(row, first_seen.get(id), transitions.get(id, []))
         problems += [f"{id} ({of_plan.kind}): {problem}\n    {row}\n    {own}" for problem in found]
     return problems
@@ -49,7 +54,7 @@ def of_record(planned: Planned, row: Record) -> Iterator[str]:
         yield f"is {state} with exit code {code}"
     if "feed" not in row or "changed_at" not in row:
         yield "has ended and is not on the feed"
-    for left in {"request", "due", "check_at", "unanswered_since"} & row.keys():
+    for left in {"request", "due", "check_at", "unanswered_since", "outbox"} & row.keys():
         yield f"has ended and still has {left}"
 
 
@@ -84,6 +89,18 @@ def of_tasks(planned: Planned, row: Record, tasks: list[Task]) -> Iterator[str]:
         yield f"the container exited with {last['process_exit_code']}, not {planned.code}"
     if "task_arn" in row and last is not None and row["task_arn"].rsplit("/")[-1] != last["task_arn"].rsplit("/")[-1]:
         yield "names another task"
+
+
+def of_ends(planned: Planned, row: Record, told: list[Record]) -> Iterator[str]:
+    to = Counter(one["to"] for one in told)
+    wanted = {planned.listener(name) for name in planned.on_end}
+    if to.keys() != wanted:
+        yield f"told {dict(to)} of its end, not {wanted}"
+    end = (row["state"], row.get("exit_code"))
+    if any((one["end"]["state"], one["end"].get("exit_code")) != end for one in told):
+        yield f"told another end: {told}"
+    if any(one["end"].keys() & {"request", "command", "overrides"} for one in told):
+        yield f"told its command: {told}"
 
 
 def of_history(row: Record, first_seen: Record | None, transitions: list[tuple[str, str]]) -> Iterator[str]:

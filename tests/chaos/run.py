@@ -313,20 +313,24 @@ class Run:
 
         def is_quiet() -> bool:
             pending = stack.invocations()["task-state"]["events_pending"]
-            return pending == 0 and all(task["last_status"] == "STOPPED" for task in stack.tasks())
+            untold = [row for row in stack.rows() if "outbox" in row]
+            return pending == 0 and not untold and all(task["last_status"] == "STOPPED" for task in stack.tasks())
 
         try:
-            until("no task is left and every event is delivered", is_quiet, seconds=60, every=0.5)
+            until("no task is left, every event is delivered and every end told", is_quiet, seconds=60, every=0.5)
         except AssertionError as error:
             self.problems.append(str(error))
         self.counts["tasks"] = len(stack.tasks())
+        told = stack.told()
+        self.counts["ends told"] = len(told)
+        self.counts["of these told again"] = len(told) - len({(one["end"]["submission_id"], one["to"]) for one in told})
         self.counts |= {f"local: {fault}": number for fault, number in stack.faults().items()}
         for function, tally in stack.invocations().items():
             for what in ("invocations", "errors", "retries", "abandoned"):
                 self.counts[f"{function}: {what}"] = tally[what]
         transitions, alarms = read_logs(stack.logs())
         self.counts |= {f"alarm: {alarm}": number for alarm, number in alarms.items()}
-        self.problems += audit(self.planned, stack.rows(), stack.tasks(), self.first_seen, transitions, alarms)
+        self.problems += audit(self.planned, stack.rows(), stack.tasks(), self.first_seen, transitions, alarms, stack.told())
 
     def summary(self, seconds: float) -> str:
         states = Counter(end["state"] for end in self.first_seen.values())

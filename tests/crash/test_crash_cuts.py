@@ -52,11 +52,11 @@ class Bench:
     def __init__(self, stack: LocalStack) -> None:
         self.stack = stack
 
-    def submit(self, id: str, command: list[str] = EXIT_3, profile: str = "default") -> None:
-        accepted(self.stack.submit({"submission_id": id, "command": command, "profile": profile}))
+    def submit(self, id: str, command: list[str] = EXIT_3, profile: str = "default", **more: object) -> None:
+        accepted(self.stack.submit({"submission_id": id, "command": command, "profile": profile, **more}))
 
-    def launch(self, id: str, command: list[str] = EXIT_3, profile: str = "default") -> None:
-        self.submit(id, command, profile)
+    def launch(self, id: str, command: list[str] = EXIT_3, profile: str = "default", **more: object) -> None:
+        self.submit(id, command, profile, **more)
         if not self.stack.tasks(id):
             raise TooLate
 
@@ -121,6 +121,8 @@ class Flow:
     # Whether EventBridge delivers events; else the flow needs none, or delivers them itself.
     events: bool = True
     timer_scale: int = 60
+    # How many are told of the end.
+    told: int = 0
 
 
 def launched(command: list[str] = EXIT_3, status: str = "RUNNING", profile: str = "default") -> Callable[[Bench, str], None]:
@@ -194,6 +196,24 @@ def forgotten(bench: Bench, id: str) -> None:
     launched(EXIT_3, "STOPPED")(bench, id)
 
 
+def listeners(id: str) -> dict[str, str]:
+    return {"event_bus": "default", "task_token": f"token-{id}"}
+
+
+def launched_with_listeners(bench: Bench, id: str) -> None:
+    bench.launch(id, on_end=listeners(id))
+    bench.until_task(id, "STOPPED")
+
+
+def ended_with_listeners(bench: Bench, id: str) -> None:
+    """A submission that submit ends, which tells nobody."""
+    bench.empty_launch_rate(1)
+    bench.submit(id, on_end=listeners(id))
+    if bench.stack.row(id)["state"] != "queued":
+        raise TooLate
+    bench.stop(id)
+
+
 # The longest first, as they run side by side.
 FLOWS = [
     Flow("reconcile gives up", "reconcile", Bench.reconcile, "lost", None, 4, forgotten, timer_scale=120),
@@ -209,6 +229,8 @@ FLOWS = [
     Flow("task-state tries again", "task-state", Bench.task_state, "failed", 3, 1, failed_to_start, attempt=2, events=False),
     Flow("task-state launches again after Spot", "task-state", Bench.task_state, "failed", None, 1, interrupted, 2, 2, events=False),
     Flow("task-state stops an orphaned task", "task-state", Bench.task_state, "cancelled", None, 2, orphaned, events=False),
+    Flow("task-state tells", "task-state", Bench.task_state, "failed", 3, 4, launched_with_listeners, events=False, told=2),
+    Flow("reconcile tells", "reconcile", Bench.reconcile, "cancelled", None, 4, ended_with_listeners, starts=0, told=2),
     Flow("task-state ends", "task-state", Bench.task_state, "failed", 3, 1, launched(EXIT_3, "STOPPED"), events=False),
     Flow("submit stops", "submit", Bench.stop, "cancelled", 143, 2, launched(FOR_EVER)),
     Flow("submit stops an unknown id", "submit", Bench.stop, "cancelled", None, 1, starts=0),
@@ -291,7 +313,7 @@ def problems_at_the_end(flow: Flow, bench: Bench, id: str) -> Iterator[str]:
             bench.reconcile()
         row = bench.stack.row(id)
         stopped = all(task["last_status"] == "STOPPED" for task in bench.stack.tasks(id))
-        return row if row["state"] in TERMINAL and stopped else None
+        return row if row["state"] in TERMINAL and "outbox" not in row and stopped else None
 
     try:
         row = until(f"{id} has ended", is_over, every=0.1)
@@ -305,6 +327,11 @@ def problems_at_the_end(flow: Flow, bench: Bench, id: str) -> Iterator[str]:
         yield f"ended with {seen}, not {expected}: {row}, {tasks}"
     if any(task["start_count"] > 1 for task in tasks) or len({task["attempt"] for task in tasks}) < len(tasks):
         yield f"ran twice: {tasks}"
+    told = Counter(one["to"] for one in bench.stack.told(id))
+    if len(told) != flow.told or any(number > 2 for number in told.values()):
+        yield f"told {told}"
+    if any(one["end"]["state"] != flow.state or one["end"].get("exit_code") != flow.exit_code for one in bench.stack.told(id)):
+        yield f"told another end: {bench.stack.told(id)}"
     if left := {"request", "due", "check_at"} & row.keys():
         yield f"still has {left}"
 

@@ -20,7 +20,8 @@ from urllib.parse import unquote
 from policies import Call
 from stacks import arn
 
-SERVICES = ("dynamodb", "ecs", "lambda")
+# IAM's names of the services, and what the SDK's variables call them.
+SERVICES = {"dynamodb": "DYNAMODB", "ecs": "ECS", "lambda": "LAMBDA", "states": "SFN", "events": "EVENTBRIDGE"}
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,8 @@ class Recorder:
         """Puts scripts into `folder` that start the functions with the proxy between."""
         for function in functions:
             lines = ["#!/bin/sh"]
-            for service in SERVICES:
-                variable = f"AWS_ENDPOINT_URL_{service.upper()}"
+            for service, name in SERVICES.items():
+                variable = f"AWS_ENDPOINT_URL_{name}"
                 lines.append(f'export {variable}="{self.address(function, service, "")}${{{variable}#http://}}"')
             lines.append(f'exec "{binaries / function}"')
             script = folder / function
@@ -131,6 +132,11 @@ def asked(exchange: Exchange, table: str, deployment: str, roles: dict[str, list
             name = re.fullmatch(r"2015-03-31/functions/([^/]+)/invocations", exchange.operation)
             assert name, exchange.operation
             yield Call(who, "lambda:InvokeFunction", arn("lambda", f"function:{deployment}-{name[1]}"))
+        case "states":
+            yield Call(who, f"states:{exchange.operation}", "*")
+        case "events":
+            for entry in request["Entries"]:
+                yield Call(who, f"events:{exchange.operation}", arn("events", f"event-bus/{entry['EventBusName']}"))
         case "ecs":
             cluster = request.get("cluster", "")
             held: dict[str, str | list[str]] = {"ecs:cluster": cluster}

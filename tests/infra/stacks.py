@@ -52,6 +52,8 @@ EVERY_OPTION = PARAMETERS | {
     "MoreClusterArns": f"{arn('ecs', 'cluster/batch')},{arn('ecs', 'cluster/gpu')}",
     "InfrastructureRoleArns": f"arn:aws:iam::{ACCOUNT}:role/ecs-volumes",
     "RunnerRoleArns": f"arn:aws:iam::{ACCOUNT}:role/etl-*",
+    "TaskTokens": "true",
+    "EventBusArns": arn("events", "event-bus/default"),
     "CallerPrincipalArns": "arn:aws:iam::210987654321:role/airflow-scheduler",
 }
 

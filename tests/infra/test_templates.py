@@ -14,7 +14,7 @@ import pytest
 import tomllib
 from stacks import EVERY_OPTION, NO_URLS, PARAMETERS, ROOT, Stack, arn, packaged, template
 
-TEMPLATES = ["template.yaml", "infra/example.yaml", "infra/key.yaml", "infra/people.yaml"]
+TEMPLATES = ["template.yaml", "infra/example.yaml", "infra/key.yaml", "infra/people.yaml", "infra/state-machines.yaml"]
 
 # moto 5.2 has no CloudFormation for these: nothing here shows that AWS takes them as they are written.
 BEYOND_MOTO = {
@@ -77,7 +77,7 @@ def test_cloudformation_creates_all_that_moto_knows(
     stack = Stack(body, parameters)
     assert stack.status == "CREATE_COMPLETE"
     options = {"HasVpc": "SubnetIds", "HasKey": "KmsKeyArn", "HasInfrastructureRoles": "InfrastructureRoleArns"}
-    options |= {"HasCallers": "CallerPrincipalArns"}
+    options |= {"HasCallers": "CallerPrincipalArns", "TellsEnds": "EventBusArns"}
     conditions = {condition: bool(parameters.get(name)) for condition, name in options.items()}
     conditions["HasUrls"] = parameters.get("FunctionUrl") != "false"
     expected = {

@@ -169,6 +169,29 @@ def at_once(local: LocalStack, recorder: Recorder) -> None:
     called("task-state", "2015-03-31/functions/reconcile/invocations")
 
 
+LISTENERS = {"event_bus": "default"}
+
+
+def told(local: LocalStack, recorder: Recorder) -> None:
+    """Who is told of ends, by each function that may tell them."""
+
+    def called(caller: str, *operations: str) -> None:
+        until(f"{caller} calls {operations}", lambda: all(recorder.seen(caller, operation) for operation in operations))
+
+    for command in ("true", "false"):
+        submit(local, f"told-{command}", command, on_end=LISTENERS | {"task_token": f"of-{command}"})
+    called("task-state", "SendTaskSuccess", "SendTaskFailure", "PutEvents")
+    for command in ("true", "false"):
+        submit(local, f"pooled-{command}", command, profile="pool", on_end=LISTENERS | {"task_token": f"of-pooled-{command}"})
+    called("work", "SendTaskSuccess", "SendTaskFailure", "PutEvents")
+    # What task-state could not tell, reconcile tells.
+    for operation in ("SendTaskSuccess", "SendTaskFailure", "PutEvents"):
+        local.rule(operation=operation, times=2, error={"code": "AccessDeniedException", "message": "not now"})
+    for command in ("true", "false"):
+        submit(local, f"again-{command}", command, on_end=LISTENERS | {"task_token": f"of-again-{command}"})
+    called("reconcile", "SendTaskSuccess", "SendTaskFailure", "PutEvents")
+
+
 def by_runners(local: LocalStack, recorder: Recorder) -> None:
     """What is called for a command that a runner takes, and for somebody who is no runner."""
     submit(local, "pooled", "true", profile="pool")
@@ -235,6 +258,7 @@ def record(folder: Path) -> Recording:
         shorter = flags | {"timer-scale": 30}
         with LocalStack(folder / "in-time", shorter, profiles=profiles, task_definitions=definitions) as local:
             in_time(local, recorder)
+            told(local, recorder)
             # A run of reconcile counts at its end what it found out, and ends when nothing more is due soon.
             until("reconcile has counted repairs", lambda: any("Repairs" in line for line in recording.log()), 90)
     finally:

@@ -31,6 +31,23 @@ def test_a_command_ends_with_its_own_exit_code(pools: Pools, then: str, state: s
     assert runner["submission_id"].startswith("runner-")
 
 
+def test_who_is_to_be_told_of_an_end_is_told_as_the_runner_reports_it(pools: Pools) -> None:
+    id = pools.submit("five", ["sh", "-c", "exit 7"], on_end={"event_bus": "default", "task_token": "of-a-pool"})
+    pools.stack.until_told(id)
+    told = pools.stack.told(id)
+    assert {one["to"] for one in told} == {"default", "of-a-pool"}
+    assert all(one["end"]["exit_code"] == 7 for one in told)
+    # By work itself: nobody had to claim it again.
+    assert pools.stack.row(id)["rev"] == 4
+
+
+def test_an_end_by_the_death_of_its_runner_is_told_at_once(pools: Pools) -> None:
+    id = pools.submit("five", ["sh", "-c", FOR_EVER], on_end={"event_bus": "default"})
+    kill_runner(pools.stack.until_state(id, "running")["pooled"]["taken"]["runner_id"])
+    assert pools.stack.until_told(id)["state"] == "failed"
+    assert [one["end"]["state"] for one in pools.stack.told(id)] == ["failed"]
+
+
 def test_the_environment_of_a_submission_is_set_over_the_containers(pools: Pools) -> None:
     environment = [{"name": "GREETING", "value": "hello"}]
     overrides = {"overrides": {"containerOverrides": [{"name": "main", "environment": environment}]}}

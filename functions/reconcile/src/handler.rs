@@ -44,6 +44,8 @@ pub struct Report {
     pub looked_up: usize,
     /// StopTask calls.
     pub stops: usize,
+    /// Ends that were to be told.
+    pub told: usize,
     /// Submissions that ended, or went on, by what this run learnt and no event had told.
     pub repaired: usize,
     /// Timers that were served more than five minutes late. What waits for a launch token is not counted.
@@ -233,6 +235,7 @@ impl Report {
                 self.repaired += usize::from(after != before);
             }
             Some(Action::Stop { .. }) => self.stops += 1,
+            Some(Action::Tell(_)) => self.told += 1,
             Some(Action::Describe { .. }) | None => {}
         }
     }
@@ -250,6 +253,7 @@ impl Report {
             described: self.described + other.described,
             looked_up: self.looked_up + other.looked_up,
             stops: self.stops + other.stops,
+            told: self.told + other.told,
             repaired: self.repaired + other.repaired,
             overdue: self.overdue + other.overdue,
             errors: self.errors + other.errors,

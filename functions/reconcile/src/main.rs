@@ -34,7 +34,8 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     let config = environment.finish(config)?;
 
     let metrics = Metrics::new(&config.rules.deployment);
-    let reconcile = Reconcile { bridge: Bridge::new(&Clients::from_environment(), config), pools };
+    let clients = Clients::from_environment();
+    let reconcile = Reconcile { bridge: Bridge::new(&clients, config).telling(&clients), pools };
     // Its role reads the index, and no record by itself.
     warm_up(async { drop(reconcile.bridge.table.due(QUEUE, Timestamp::from_millis(0), 1, Page::default()).await) })
         .await;

@@ -10,6 +10,7 @@ use ecs_bridge_aws::{
 use ecs_bridge_core::{
     SubmissionId,
     api::BodyError,
+    on_end::Listeners,
     pool::WorkAddress,
     profile::{Clusters, Profiles},
 };
@@ -32,6 +33,8 @@ pub struct App {
     pub profiles: Profiles,
     /// The clusters that its roles allow.
     pub clusters: Clusters,
+    /// Whom its roles may tell of an end.
+    pub listeners: Listeners,
     /// Wakes reconcile, which launches what is left queued.
     pub wake: Wake,
     /// How runners reach the work function.

@@ -28,6 +28,10 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     let reconcile = environment.optional("ECS_BRIDGE_RECONCILE_FUNCTION");
     let profiles = read_profiles(&mut environment, &clusters);
     let work = environment.work();
+    let listeners = environment.listeners();
+    if let Ok(profiles) = &profiles {
+        profiles.untold(&listeners).into_iter().for_each(|problem| environment.note(problem));
+    }
     let config = environment.finish(config)?;
 
     let metrics = Metrics::new(&config.rules.deployment);
@@ -37,6 +41,7 @@ async fn main() -> Result<(), lambda_runtime::Error> {
         bridge: Bridge::new(&clients, config),
         profiles: profiles?,
         clusters,
+        listeners,
         work,
         spares: Default::default(),
     };

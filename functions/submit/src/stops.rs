@@ -15,7 +15,7 @@ use serde_json::json;
 
 use crate::{
     handler::{App, malformed},
-    submissions::unavailable,
+    submissions::{is_untold, unavailable},
 };
 
 /// The number of stops handled concurrently.
@@ -30,19 +30,27 @@ impl App {
             .buffered(SIDE_BY_SIDE)
             .collect::<Vec<_>>()
             .await;
+        if answers.iter().any(|(_, is_untold)| *is_untold) {
+            self.wake.wake().await;
+        }
+        let answers: Vec<_> = answers.into_iter().map(|(answer, _)| answer).collect();
         Ok(json_answer(200, &json!({"submissions": answers})))
     }
 
-    async fn stop_item(&self, index: usize, id: Result<SubmissionId, ItemError>, reason: &str) -> ItemAnswer {
+    /// The result for one item, and whether reconcile has to tell its end.
+    async fn stop_item(&self, index: usize, id: Result<SubmissionId, ItemError>, reason: &str) -> (ItemAnswer, bool) {
         let blank = ItemAnswer { index, submission_id: None, state: None, task_arn: None, error: None };
         let id = match id {
             Ok(id) => id,
-            Err(error) => return ItemAnswer { error: Some(error), ..blank },
+            Err(error) => return (ItemAnswer { error: Some(error), ..blank }, false),
         };
         let blank = ItemAnswer { submission_id: Some(id.clone()), ..blank };
         match self.stop_one(&id, reason).await {
-            Ok(record) => ItemAnswer { state: Some(record.state), task_arn: record.task_arn, ..blank },
-            Err(error) => ItemAnswer { error: Some(unavailable(&id, &error)), ..blank },
+            Ok(record) => {
+                let is_untold = is_untold(&record);
+                (ItemAnswer { state: Some(record.state), task_arn: record.task_arn, ..blank }, is_untold)
+            }
+            Err(error) => (ItemAnswer { error: Some(unavailable(&id, &error)), ..blank }, false),
         }
     }
 

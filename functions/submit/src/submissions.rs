@@ -15,6 +15,7 @@ use ecs_bridge_aws::{
 use ecs_bridge_core::{
     Action, Input, ProfileName, Record, State, SubmissionId,
     api::{self, ItemAnswer, ItemCode, ItemError, SubmissionItem},
+    on_end::OnEnd,
     record::Submission,
 };
 use futures_util::{StreamExt, stream};
@@ -77,8 +78,8 @@ impl<'a> Tokens<'a> {
 enum Left {
     /// Nothing.
     Nothing,
-    /// A launch.
-    Queued,
+    /// A launch, or an end to tell.
+    Due,
     /// A runner, perhaps: the submission waits in the pool of this profile.
     Waiting(ProfileName),
 }
@@ -87,7 +88,8 @@ impl Left {
     fn by(record: &Record) -> Self {
         match (record.state == State::Queued, record.pooled.is_some(), &record.profile) {
             (true, true, Some(profile)) => Self::Waiting(profile.clone()),
-            (true, _, _) => Self::Queued,
+            (true, _, _) => Self::Due,
+            (false, _, _) if is_untold(record) => Self::Due,
             (false, _, _) => Self::Nothing,
         }
     }
@@ -130,7 +132,7 @@ impl App {
     /// Answers `POST /v1/submissions` before `deadline`. Items for which the time is too short are `unavailable`, and not
     /// recorded.
     pub async fn submit(&self, body: &[u8], deadline: SystemTime) -> Result<LambdaFunctionUrlResponse, Refusal> {
-        let items = api::submissions(body, &self.profiles).map_err(|error| malformed(&error))?;
+        let items = api::submissions(body, &self.profiles, &self.listeners).map_err(|error| malformed(&error))?;
         let is_launched = |item: &&SubmissionItem| item.submission.as_ref().is_ok_and(|it| it.pool.is_none());
         let wanted = items.iter().filter(is_launched).count();
         let tokens = Tokens::new(&self.bridge, wanted);
@@ -157,7 +159,7 @@ impl App {
         for left in left {
             match left {
                 Left::Nothing => {}
-                Left::Queued => is_needed = true,
+                Left::Due => is_needed = true,
                 Left::Waiting(profile) => *waiting.entry(profile).or_default() += 1,
             }
         }
@@ -188,14 +190,16 @@ impl App {
             return (answer(None, None, Some(error)), Left::Nothing);
         }
         let (id, content_hash) = (submission.submission_id.clone(), submission.content_hash);
+        let on_end = submission.on_end.clone();
         match self.accept(submission, tokens).await {
             Ok(Outcome::New(record)) => {
                 let left = Left::by(&record);
                 (answer(Some(record.state), record.task_arn, None), left)
             }
             Ok(Outcome::Known(record)) if record.is_same_work(&content_hash) => {
-                let record = self.resubmitted(record).await;
-                (answer(Some(record.state), record.task_arn, None), Left::Nothing)
+                let record = self.resubmitted(record, on_end).await;
+                let left = if is_untold(&record) { Left::Due } else { Left::Nothing };
+                (answer(Some(record.state), record.task_arn, None), left)
             }
             Ok(Outcome::Known(record)) => {
                 let message = "this id was submitted with a different command, overrides or profile";
@@ -206,8 +210,8 @@ impl App {
     }
 
     /// Brings the timer of a resubmitted record forward if needed, and returns the record.
-    async fn resubmitted(&self, record: Record) -> Record {
-        match self.bridge.settle(record.clone(), Input::Resubmitted).await {
+    async fn resubmitted(&self, record: Record, on_end: OnEnd) -> Record {
+        match self.bridge.settle(record.clone(), Input::Resubmitted(on_end)).await {
             Ok(record) => record,
             Err(error) => {
                 // The record is due in any case.
@@ -258,6 +262,11 @@ impl App {
             }
         }
     }
+}
+
+/// Whether reconcile has to tell its end.
+pub fn is_untold(record: &Record) -> bool {
+    record.state.is_terminal() && !record.is_over()
 }
 
 /// Whether the time left is too short for a launch. A deadline in the past counts as none: that of `cargo lambda watch` is

@@ -25,7 +25,8 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     let config = environment.finish(config)?;
 
     let metrics = Metrics::new(&config.rules.deployment);
-    let app = App { bridge: Bridge::new(&Clients::from_environment(), config), roles, takes_invocations };
+    let clients = Clients::from_environment();
+    let app = App { bridge: Bridge::new(&clients, config).telling(&clients), roles, takes_invocations };
     warm_up(async { app.bridge.table.look_at_launch_tokens().await.unwrap_or_default() }).await;
     let handler = async |event: LambdaEvent<Box<RawValue>>| {
         let answer = app.handle(event.payload.get(), &event.context.request_id).await;

@@ -110,7 +110,7 @@ impl App {
         // Removed by its time to live, or never there: nothing to end.
         let Some(submission) = self.bridge.table.get(&done.submission_id).await? else { return Ok(()) };
         let input = PoolInput::Done { by: by.clone(), exit_code: done.exit_code, stopping };
-        self.bridge.decide(submission, &Input::Pool(input)).await.map(drop)
+        self.bridge.decide_and_tell(submission, &Input::Pool(input)).await
     }
 
     /// What a runner does next, by its row as just read or written.
@@ -189,7 +189,7 @@ impl App {
         if !submission.is_past_deadline(now()) {
             return Ok(Next::Take(Box::new(submission)));
         }
-        self.bridge.decide(submission, &Input::Due).await?;
+        self.bridge.decide_and_tell(submission, &Input::Due).await?;
         Ok(Next::Look)
     }
 

@@ -97,6 +97,7 @@ pub(super) fn routes() -> Router<Arc<Ecs>> {
         .route("/_local/faults", get(async |ecs: State<Arc<Ecs>>| http::json(StatusCode::OK, &ecs.faults.counts())))
         .route("/_local/rules", post(add_rule).delete(drop_rules))
         .route("/_local/capacity", put(set_capacity))
+        .route("/_local/told", get(told))
         .route("/_local/events", post(put_event).get(recent_events))
         .route("/credentials/{task}", get(credentials))
         .route("/v4/{task}/{container}", get(container_metadata))
@@ -183,6 +184,10 @@ async fn set_capacity(State(ecs): State<Arc<Ecs>>, Json(NoCapacity { without }):
 async fn drop_rules(State(ecs): State<Arc<Ecs>>) -> Response<Body> {
     lock(&ecs.state).rules.clear();
     http::json(StatusCode::OK, &json!({}))
+}
+
+async fn told(State(ecs): State<Arc<Ecs>>) -> Response<Body> {
+    http::json(StatusCode::OK, &json!({"told": lock(&ecs.state).told}))
 }
 
 async fn put_event(State(ecs): State<Arc<Ecs>>, Json(event): Json<Value>) -> Response<Body> {

@@ -6,6 +6,7 @@ mod control;
 mod definition;
 mod error;
 mod life;
+mod listeners;
 mod run_task;
 mod shape;
 mod task;
@@ -127,6 +128,8 @@ struct State {
     repeats: HashMap<u64, u32>,
     bucket: Option<Bucket>,
     rules: Vec<Rule>,
+    /// The ends that were told to others.
+    told: Vec<listeners::Told>,
     /// Capacity providers, launch types and subnets without capacity.
     without: Vec<String>,
 }
@@ -232,7 +235,8 @@ pub fn router(ecs: Arc<Ecs>) -> Router {
 
 async fn call(Shared(ecs): Shared<Arc<Ecs>>, headers: HeaderMap, body: Bytes) -> Response<Body> {
     let target = headers.get("x-amz-target").and_then(|target| target.to_str().ok()).unwrap_or_default();
-    let Some(operation) = target.strip_prefix(TARGET) else {
+    let services = [TARGET].into_iter().chain(listeners::TARGETS);
+    let Some(operation) = services.filter_map(|service| target.strip_prefix(service)).next() else {
         return ApiError::new("UnknownOperationException", "no such operation").response();
     };
     let nth = ecs.count(operation, &body);
@@ -341,6 +345,8 @@ impl Ecs {
             "RegisterTaskDefinition" => return self.register_task_definition(body),
             "DeregisterTaskDefinition" => return self.deregister_task_definition(&parse(body)?),
             "ListTaskDefinitions" => return self.list_task_definitions(&parse(body)?),
+            "SendTaskSuccess" | "SendTaskFailure" => return self.send_task(operation, body),
+            "PutEvents" => return self.put_events(body),
             _ => {}
         }
         let OfCluster { cluster } = parse(body)?;

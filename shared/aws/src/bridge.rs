@@ -15,6 +15,7 @@ use ecs_bridge_core::{
     decide,
     decide::{AfterStop, Obstacle, PoolInput},
     launch_rate::LaunchRate,
+    on_end::Telling,
     task_id,
 };
 
@@ -23,6 +24,7 @@ use crate::{
     ecs::{Described, Ecs, EcsError, RunTaskAnswer},
     table::{Table, TableError},
     telemetry,
+    tell::Teller,
 };
 
 /// The clock.
@@ -64,6 +66,8 @@ pub struct Bridge {
     pub rules: Rules,
     /// How fast it may call RunTask.
     pub launch_rate: LaunchRate,
+    /// Tells ends; a function without it leaves that to reconcile.
+    pub teller: Option<Teller>,
 }
 
 impl Bridge {
@@ -74,7 +78,14 @@ impl Bridge {
             ecs: Ecs::new(clients.ecs.clone()),
             rules: config.rules,
             launch_rate: config.launch_rate,
+            teller: None,
         }
+    }
+
+    /// The same, of a function that tells ends.
+    #[must_use]
+    pub fn telling(self, clients: &Clients) -> Self {
+        Self { teller: Some(Teller::new(&clients.config)), ..self }
     }
 
     /// Up to `wanted` launch tokens; none where DynamoDB fails, as what is not launched stays queued.
@@ -225,8 +236,21 @@ impl Bridge {
                 (false, true) => PoolInput::RunnerGone,
                 (false, false) => return Ok(()),
             };
-            self.decide_and_write(served, &Input::Pool(input)).await.map(drop)
+            self.decide_and_tell(served, &Input::Pool(input)).await
         })
+    }
+
+    /// As [`decide`](Self::decide), of a submission whose actions are left to its timer; but where it ends, its end is told.
+    ///
+    /// # Errors
+    /// As of [`decide`](Self::decide).
+    pub async fn decide_and_tell(&self, record: Record, input: &Input) -> Result<(), TableError> {
+        let (Settled { record, action }, _) = self.decide_and_write(record, input).await?;
+        if let Some(Action::Tell(nth)) = action {
+            let told = Input::Told(self.tell(&record, nth).await);
+            self.decide_and_write(record, &told).await?;
+        }
+        Ok(())
     }
 
     /// Closes a runner, on condition that it serves this submission. Answers whether it does: its task may be stopped
@@ -280,6 +304,7 @@ impl Bridge {
             Action::RunTask(call) => Ok(self.run_task(record, call).await),
             Action::LookUp(_) => Ok(self.look_up(record).await),
             Action::Describe { task_arn } => Ok(self.describe(record, &task_arn).await),
+            Action::Tell(nth) => Ok(vec![Input::Told(self.tell(record, nth).await)]),
             Action::Stop { task_arn, cluster, reason, runner, then } => {
                 if let Some(runner_id) = runner {
                     match self.close_runner(&runner_id, &record.submission_id).await {
@@ -294,6 +319,15 @@ impl Bridge {
                 self.stop(record, task_arn, &cluster, &reason, then).await
             }
         }
+    }
+
+    async fn tell(&self, record: &Record, nth: u32) -> Telling {
+        let telling = match &self.teller {
+            Some(teller) => teller.tell(record, nth).await,
+            None => Telling { nth, ..Telling::default() },
+        };
+        telemetry::told(record, &telling);
+        telling
     }
 
     async fn run_task(&self, record: &Record, call: Call) -> Vec<Input> {
@@ -402,7 +436,7 @@ fn not_told(record: &Record, at: Timestamp, reason: impl Display) -> Input {
 fn is_only_chance(record: &Record, action: &Action) -> bool {
     match action {
         Action::Stop { task_arn, .. } => record.state.is_terminal() || record.task_arn.as_ref() != Some(task_arn),
-        Action::RunTask(_) | Action::LookUp(_) | Action::Describe { .. } => false,
+        Action::RunTask(_) | Action::LookUp(_) | Action::Describe { .. } | Action::Tell(_) => false,
     }
 }
 

@@ -10,6 +10,7 @@ pub mod http;
 mod profiles;
 mod table;
 pub mod telemetry;
+mod tell;
 mod wake;
 
 pub use bridge::{Bridge, BridgeError, Settled, now};

@@ -4,7 +4,9 @@
 
 use std::time::Duration;
 
-use ecs_bridge_core::{Alarm, Deployment, Input, LaunchAnswer, Record, State, SubmissionId, Timestamp, task_id};
+use ecs_bridge_core::{
+    Alarm, Deployment, Input, LaunchAnswer, Record, State, SubmissionId, Timestamp, on_end::Telling, task_id,
+};
 use metrics::{Unit, counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_cloudwatch_embedded::{Builder, Collector};
 use tracing::{Level, level_filters::LevelFilter};
@@ -105,8 +107,22 @@ pub fn reconciled(repairs: usize, overdue: usize) {
 /// to come to it again. The chaos tests replay it (docs/reliability.md).
 pub(crate) fn decided(record: &Record, input: &Input, now: Timestamp) {
     if tracing::enabled!(Level::DEBUG) {
-        let input = serde_json::to_string(input).unwrap_or_default();
+        let masked = match input {
+            Input::Resubmitted(on_end) => &Input::Resubmitted(on_end.clone().masked()),
+            other => other,
+        };
+        let input = serde_json::to_string(masked).unwrap_or_default();
         tracing::debug!(submission_id = %record.submission_id, rev = record.rev, now = now.millis(), input, "decided");
+    }
+}
+
+/// Somebody was told of an end, or could not be.
+pub(crate) fn told(record: &Record, telling: &Telling) {
+    let submission_id = &record.submission_id;
+    match &telling.error {
+        Some(code) => tracing::warn!(%submission_id, code, "an end was not told; it is told again"),
+        None if telling.event_bus && telling.task_token => tracing::info!(%submission_id, "told the end"),
+        None => {}
     }
 }
 
@@ -193,6 +209,10 @@ pub(crate) fn raised(record: &Record, alarm: Option<Alarm>) {
         Some(Alarm::GivenUp) => {
             tracing::error!(%submission_id, "the submission is lost: ECS did not answer for its task for too long");
             "given_up"
+        }
+        Some(Alarm::Untold) => {
+            tracing::error!(%submission_id, "an end could not be told for a day, and is not told any more");
+            "untold"
         }
     };
     counter!("Alarms", "Kind" => kind).increment(1);

@@ -7,6 +7,7 @@ mod support;
 use ecs_bridge_core::{
     Input, LaunchAnswer, ProfileName, Record, State, Task, api,
     decide::PoolInput,
+    on_end::Listeners,
     pool::{Batch, Pool, PoolKey, PoolRow, Process, Runner, TokenHash},
     record::Submission,
 };
@@ -30,7 +31,8 @@ fn key() -> PoolKey {
 
 fn submission(id: &str) -> Submission {
     let body = json!({"submissions": [item(id)]}).to_string();
-    let submission = api::submissions(body.as_bytes(), &profiles()).unwrap().remove(0).submission.unwrap();
+    let submission =
+        api::submissions(body.as_bytes(), &profiles(), &Listeners::default()).unwrap().remove(0).submission.unwrap();
     Submission { pool: Some(key()), ..submission }
 }
 

@@ -13,6 +13,7 @@ use ecs_bridge_core::{
     capacity::{Capacity, Choice},
     event::Event,
     launch_rate::LaunchRate,
+    on_end::Listeners,
     profile::Policy,
     record::{DUE_SHARDS, REPEAT},
     run_task::REQUEST_BYTES,
@@ -66,7 +67,7 @@ async fn the_largest_request_that_is_accepted_fits_into_a_row() {
     };
     let read = |item: &Value| {
         let body = json!({"submissions": [item]}).to_string();
-        api::submissions(body.as_bytes(), &profiles()).unwrap().remove(0).submission
+        api::submissions(body.as_bytes(), &profiles(), &Listeners::default()).unwrap().remove(0).submission
     };
     let sample = read(&large(400_000)).unwrap().request.bytes();
     let most = REQUEST_BYTES * 400_000 / sample;

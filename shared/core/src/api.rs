@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     id::{ProfileName, SubmissionId},
+    on_end::{Listeners, OnEnd},
     pool::{RUNNER_PREFIX, is_runner},
     priority::{InvalidPriority, Priority},
     profile::{Profiles, Request, RequestError},
@@ -107,10 +108,10 @@ pub struct SubmissionItem {
 ///
 /// # Errors
 /// If the body as a whole is malformed.
-pub fn submissions(body: &[u8], profiles: &Profiles) -> Result<Vec<SubmissionItem>, BodyError> {
+pub fn submissions(body: &[u8], profiles: &Profiles, listeners: &Listeners) -> Result<Vec<SubmissionItem>, BodyError> {
     let mut envelope = envelope(body, &["submissions"])?;
     let items = items(&mut envelope, "submissions")?;
-    Ok(items.into_iter().map(|item| submission_item(item, profiles)).collect())
+    Ok(items.into_iter().map(|item| submission_item(item, profiles, listeners)).collect())
 }
 
 /// The body of `POST /v1/stops`.
@@ -171,7 +172,7 @@ fn submission_id(value: Value) -> Result<SubmissionId, ItemError> {
     Ok(id)
 }
 
-fn submission_item(item: Value, profiles: &Profiles) -> SubmissionItem {
+fn submission_item(item: Value, profiles: &Profiles, listeners: &Listeners) -> SubmissionItem {
     let Value::Object(mut members) = item else {
         return SubmissionItem {
             submission_id: None,
@@ -182,13 +183,15 @@ fn submission_item(item: Value, profiles: &Profiles) -> SubmissionItem {
         Some(id) => submission_id(id),
         None => Err(ItemError::invalid("submission_id is required")),
     };
-    SubmissionItem { submission_id: id.clone().ok(), submission: id.and_then(|id| submission(id, members, profiles)) }
+    let known = id.clone().ok();
+    SubmissionItem { submission_id: known, submission: id.and_then(|id| submission(id, members, profiles, listeners)) }
 }
 
 fn submission(
     submission_id: SubmissionId,
     mut members: Map<String, Value>,
     profiles: &Profiles,
+    listeners: &Listeners,
 ) -> Result<Submission, ItemError> {
     let command = command(members.remove("command"))?;
     let profile_name = profile_name(members.remove("profile"))?;
@@ -200,9 +203,11 @@ fn submission(
     let launch_deadline = launch_deadline(members.remove("launch_deadline"))?;
     let labels = labels(members.remove("labels"))?;
     let priority = priority(members.remove("priority"))?;
+    let on_end = members.remove("on_end").map_or_else(|| Ok(OnEnd::default()), |value| listeners.parse(value));
+    let on_end = on_end.map_err(|error| ItemError::invalid(error.to_string()))?;
     if !members.is_empty() {
         return Err(ItemError::invalid(
-            "unknown members; known are submission_id, command, profile, overrides, launch_deadline, labels and priority",
+            "unknown members; known are submission_id, command, profile, overrides, launch_deadline, labels, priority and on_end",
         ));
     }
     let Some(profile) = profiles.get(&profile_name) else {
@@ -242,6 +247,7 @@ fn submission(
         launch_deadline,
         priority,
         pool,
+        on_end: OnEnd { event_bus: on_end.event_bus.or_else(|| profile.event_bus.clone()), ..on_end },
     })
 }
 
@@ -312,7 +318,7 @@ mod tests {
 
     fn item(item: Value) -> Result<Submission, ItemError> {
         let body = json!({"submissions": [item]}).to_string();
-        submissions(body.as_bytes(), &profiles()).unwrap().remove(0).submission
+        submissions(body.as_bytes(), &profiles(), &Listeners::new(true, "ends")).unwrap().remove(0).submission
     }
 
     fn error(value: Value) -> (ItemCode, String) {
@@ -395,14 +401,14 @@ mod tests {
     fn a_valid_id_is_echoed_if_the_rest_of_the_item_is_not_valid() {
         let body =
             json!({"submissions": [{"submission_id": "a"}, {"submission_id": "a b", "command": ["true"]}]}).to_string();
-        let items = submissions(body.as_bytes(), &profiles()).unwrap();
+        let items = submissions(body.as_bytes(), &profiles(), &Listeners::new(true, "ends")).unwrap();
         assert_eq!(items[0].submission_id.as_ref().map(SubmissionId::as_str), Some("a"));
         assert!(items[1].submission_id.is_none() && items[1].submission.is_err());
     }
 
     #[test]
     fn a_body_that_is_not_json_is_distinguished_from_a_bad_envelope() {
-        let read = |body: &[u8]| submissions(body, &profiles()).unwrap_err();
+        let read = |body: &[u8]| submissions(body, &profiles(), &Listeners::default()).unwrap_err();
         assert!(matches!(read(b"{"), BodyError::NotJson { .. }));
         assert!(matches!(read(b"{\"submissions\": [\"\xff\"]}"), BodyError::NotJson { .. }));
         assert!(matches!(read(b"[]"), BodyError::Envelope(_)));

@@ -5,6 +5,7 @@ use std::{fmt, str::FromStr, time::Duration};
 use crate::{
     id::Deployment,
     launch_rate::LaunchRate,
+    on_end::Listeners,
     pool::WorkAddress,
     profile::Clusters,
     rules::{Rules, Timers},
@@ -127,6 +128,13 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
     pub fn clusters(&mut self) -> Clusters {
         let default = self.required("ECS_BRIDGE_CLUSTER");
         Clusters::new(&default, &self.optional("ECS_BRIDGE_CLUSTERS").unwrap_or_default())
+    }
+
+    /// Whom the deployment's roles may tell of an end: `ECS_BRIDGE_TASK_TOKENS`, `true` or `false`, and
+    /// `ECS_BRIDGE_EVENT_BUSES`, names or ARNs separated by commas.
+    pub fn listeners(&mut self) -> Listeners {
+        let task_tokens = self.flag("ECS_BRIDGE_TASK_TOKENS");
+        Listeners::new(task_tokens, &self.optional("ECS_BRIDGE_EVENT_BUSES").unwrap_or_default())
     }
 
     /// How runners reach the work function: `ECS_BRIDGE_WORK_URL`, or `ECS_BRIDGE_WORK_FUNCTION` for direct invocation.

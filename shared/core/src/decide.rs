@@ -11,6 +11,7 @@ mod launch;
 pub mod pool;
 mod stop;
 mod task;
+mod tell;
 
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     id::{Attempt, SubmissionId},
+    on_end::{OnEnd, Telling},
     record::{self, Call, NEVER, Record},
     rules::{Rules, Timers},
     state::State,
@@ -58,8 +60,11 @@ pub enum Input {
     },
     /// The caller asks for a stop, for this reason.
     Stop(String),
-    /// The caller submitted it again: the process that claimed its launch may have died.
-    Resubmitted,
+    /// The caller submitted it again, and names who is to be told of its end: the process that claimed its launch may have
+    /// died.
+    Resubmitted(OnEnd),
+    /// What came of telling its end.
+    Told(Telling),
     /// Its profile has no capacity.
     Blocked,
     /// It is to be launched by this choice: what waits for capacity, before its timer, or what is due and would begin with
@@ -98,7 +103,7 @@ pub enum Obstacle {
     Other,
 }
 
-/// The ECS call to make once the record is written, by the process that wrote it.
+/// The call to make once the record is written, by the process that wrote it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
     /// Call RunTask.
@@ -124,6 +129,8 @@ pub enum Action {
         /// What to do after it.
         then: AfterStop,
     },
+    /// Tell its end to those in its outbox, under this claim: the first, second, …
+    Tell(u32),
 }
 
 /// What follows a StopTask.
@@ -148,6 +155,8 @@ pub enum Alarm {
     AccessDenied,
     /// ECS failed to tell about a launch or a task for so long that its submission was given up as lost.
     GivenUp,
+    /// Nobody could be told of an end for so long that it was given up.
+    Untold,
 }
 
 /// The result of [`decide`].
@@ -173,8 +182,9 @@ pub fn decide(record: &Record, input: &Input, now: Timestamp, rules: &Rules) -> 
         Input::Seen(task) => step.seen(task),
         Input::Missing { task_arn, at, stop_sent } => step.missing(task_arn, *at, *stop_sent),
         Input::Stop(reason) => step.stop(reason),
-        Input::Resubmitted => {
-            step.resubmitted();
+        Input::Resubmitted(on_end) => step.resubmitted(on_end),
+        Input::Told(telling) => {
+            step.told(telling);
             None
         }
         Input::Blocked => {
@@ -184,6 +194,9 @@ pub fn decide(record: &Record, input: &Input, now: Timestamp, rules: &Rules) -> 
         Input::Turn(choice) => step.turn(*choice),
         Input::Pool(input) => step.pool(input),
     };
+    let ends = step.record.state.is_terminal() && !record.state.is_terminal();
+    // Where its end asks for another action, it is told when due.
+    let action = if ends { action.or_else(|| step.tell()) } else { action };
     let (alarm, forced) = (step.alarm, step.forced);
     if next == *record && !forced {
         return Decision { record: None, action, alarm };
@@ -242,7 +255,7 @@ impl Step<'_> {
     }
 
     fn due(&mut self) -> Option<Action> {
-        // Terminal, or claimed by another process since the index was read.
+        // Over, or claimed by another process since the index was read.
         if self.record.check_at.is_none_or(|check_at| check_at > self.now) {
             return None;
         }
@@ -251,7 +264,7 @@ impl Step<'_> {
             State::Launching => self.due_launching(),
             State::Launched | State::Running => self.due_launched(),
             State::Succeeded | State::Failed | State::Rejected | State::Expired | State::Cancelled | State::Lost => {
-                None
+                self.due_untold()
             }
         }
     }

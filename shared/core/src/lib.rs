@@ -11,6 +11,7 @@ pub mod decide;
 pub mod event;
 pub mod id;
 pub mod launch_rate;
+pub mod on_end;
 pub mod pool;
 pub mod priority;
 pub mod profile;

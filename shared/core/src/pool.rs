@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     id::{InvalidName, ProfileName, SubmissionId},
+    on_end::OnEnd,
     priority::Priority,
     profile::Policy,
     record::{ContentHash, Record, Submission, canonical},
@@ -307,6 +308,7 @@ impl Spec {
             launch_deadline: Some(now.plus(rules.timers.runner_launch)),
             priority: Priority::default(),
             pool: None,
+            on_end: OnEnd::default(),
         };
         let runner = Runner::new(key, TokenHash::of(token), &self.pool);
         Ok(Record::runner(submission, runner, now, rules))

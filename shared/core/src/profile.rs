@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     id::{Attempt, ProfileName},
+    on_end::{Listeners, OnEnd},
     pool::{Pool, PoolKey, Spec, WORK_BYTES},
     run_task::{self, FrozenRequest, OVERRIDES_CHARACTERS, REQUEST_BYTES, TAGS_OF_A_TASK},
     task::cluster_name,
@@ -162,7 +163,7 @@ fn fallbacks(choices: &[Map<String, Value>]) -> u8 {
 const TAG_KEY: usize = 128;
 const TAG_VALUE: usize = 256;
 
-const FIELDS: [&str; 11] = [
+const FIELDS: [&str; 12] = [
     "run_task",
     "fallbacks",
     "tags_from_labels",
@@ -174,6 +175,7 @@ const FIELDS: [&str; 11] = [
     "launch_timeout",
     "run_timeout",
     "pool",
+    "on_end",
 ];
 
 /// The clusters that the deployment's roles allow, each by name or ARN.
@@ -235,6 +237,8 @@ pub struct Profile {
     pub policy: Policy,
     /// Its runners, if it has a pool.
     pub pool: Option<(PoolKey, Pool)>,
+    /// The event bus that is told of the end of its submissions, by name or ARN.
+    pub event_bus: Option<String>,
 }
 
 /// A submission's request with its profile.
@@ -382,6 +386,13 @@ impl Profiles {
         if problems.is_empty() { Ok(Self(profiles)) } else { Err(problems) }
     }
 
+    /// The problems of profiles whose `on_end` names a bus that the deployment's roles do not allow.
+    pub fn untold(&self, listeners: &Listeners) -> Vec<String> {
+        let bus = |profile: &Profile| Some(serde_json::json!({"event_bus": profile.event_bus.as_ref()?}));
+        let parsed = self.0.iter().filter_map(|(name, profile)| Some((name, listeners.parse(bus(profile)?))));
+        parsed.filter_map(|(name, parsed)| Some(format!("{name}.{}", parsed.err()?))).collect()
+    }
+
     /// The profile called `name`.
     pub fn get(&self, name: &ProfileName) -> Option<&Profile> {
         self.0.get(name)
@@ -427,6 +438,7 @@ impl Reader<'_> {
                 cluster: String::new(),
                 policy: Policy::default(),
                 pool: None,
+                event_bus: None,
             };
         };
         for unknown in fields.keys().filter(|field| !FIELDS.contains(&field.as_str())) {
@@ -458,6 +470,7 @@ impl Reader<'_> {
             cluster,
             choices,
             pool,
+            event_bus: self.event_bus(fields.remove("on_end")),
         };
         if profile.pool.is_some() && profile.policy.complete_on == CompleteOn::TaskStopped {
             self.note(
@@ -485,6 +498,16 @@ impl Reader<'_> {
         // A name that is not valid is noted elsewhere.
         let profile = ProfileName::try_from(self.profile.to_owned()).ok()?;
         Some((PoolKey::of(&profile, choices, container_name, &pool), pool))
+    }
+
+    fn event_bus(&mut self, on_end: Option<Value>) -> Option<String> {
+        match serde_json::from_value(on_end?) {
+            Ok(OnEnd { task_token: None, event_bus: Some(bus) }) if !bus.is_empty() => Some(bus),
+            _ => {
+                self.note("on_end", "must be {\"event_bus\": NAME}; a task token belongs to a submission");
+                None
+            }
+        }
     }
 
     fn run_task(&mut self, value: Option<Value>, clusters: &Clusters) -> Map<String, Value> {

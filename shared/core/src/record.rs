@@ -3,12 +3,13 @@
 use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::{
     advice::advice,
     id::{Attempt, ProfileName, StartedBy, SubmissionId},
+    on_end::{OnEnd, Outbox, Told},
     pool::{PoolKey, Pooled, Process, Runner},
     priority::Priority,
     profile::{Policy, Relaunch},
@@ -189,6 +190,13 @@ pub struct Record {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_requested: Option<Stop>,
 
+    /// Who is to be told of its end; absent where nobody is, and once all have been.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outbox: Option<Box<Outbox>>,
+    /// Who has been told of its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told: Option<Box<Told>>,
+
     /// When it was accepted.
     pub created_at: Timestamp,
     /// When ECS was first known to have a task for the current attempt.
@@ -206,7 +214,7 @@ pub struct Record {
     /// When this row was last written.
     pub updated_at: Timestamp,
     /// When DynamoDB may remove the row, and the id may be used again; in seconds, as its time to live wants it.
-    /// [`NEVER`] until the record is terminal.
+    /// [`NEVER`] until the record is terminal and its outbox empty.
     pub expires_at: u64,
 
     /// Its pool, where runners take it; absent where it is launched in a container of its own.
@@ -225,10 +233,10 @@ pub struct Record {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rank: Option<Timestamp>,
 
-    /// Partition of the `due` index; absent once terminal.
+    /// Partition of the `due` index; absent once it [is over](Self::is_over).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub due: Option<String>,
-    /// The time by which something should have been heard; absent once terminal.
+    /// The time by which something should have been heard; absent once it [is over](Self::is_over).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub check_at: Option<Timestamp>,
     /// Partition of the `feed` index; set by the terminal write.
@@ -324,6 +332,8 @@ pub struct Submission {
     pub priority: Priority,
     /// The pool whose runners take it; none where it is launched in a container of its own.
     pub pool: Option<PoolKey>,
+    /// Who is to be told of its end.
+    pub on_end: OnEnd,
 }
 
 /// One claimed RunTask call.
@@ -356,6 +366,7 @@ impl Record {
             launch_deadline: submission.launch_deadline,
             priority: submission.priority,
             pooled: submission.pool.map(|key| Box::new(Pooled { key, taken: None })),
+            outbox: (!submission.on_end.is_empty()).then(|| Box::new(submission.on_end.into())),
             due: Some(QUEUE.to_owned()),
             check_at: Some(now.minus(submission.priority.head_start(&rules.timers))),
             ..Self::blank(submission.submission_id, now)
@@ -498,6 +509,8 @@ impl Record {
             seen_running: false,
             ran_before: false,
             stop_requested: None,
+            outbox: None,
+            told: None,
             created_at: now,
             launched_at: None,
             started_at: None,
@@ -564,25 +577,34 @@ impl Record {
         }
     }
 
-    /// Makes it terminal: off the timer, on the feed, its request forgotten.
+    /// Makes it terminal: on the feed, its request forgotten, and off the timer, unless somebody is to be told.
     pub(crate) fn end(&mut self, state: State, reason: impl Into<String>, now: Timestamp, rules: &Rules) {
         debug_assert!(state.is_terminal() && self.state.successors().contains(&state), "{} to {state}", self.state);
         let reason = reason.into();
         self.state = state;
         self.reason = (!reason.is_empty()).then_some(reason);
         self.request = None;
-        self.due = None;
-        self.check_at = None;
         self.leave_the_index();
         // A runner is nobody's submission: no executor reads of it, and nobody asks for it again.
         let is_runner = self.runner.is_some();
         self.feed = (!is_runner).then(|| rules.deployment.to_string());
         self.changed_at = Some(now);
-        let kept = if is_runner { rules.retention.min(RUNNER_KEPT) } else { rules.retention };
-        self.expires_at = now.plus(kept).seconds();
+        self.rest_or_tell(now, rules);
         self.forget_the_launch();
         self.forget_refusals();
         (self.missing_count, self.missing_at, self.untold_since) = (0, None, None);
+    }
+
+    /// Takes an ended record off the timer, and lets it expire; or leaves it due, where somebody is to be told of its end.
+    pub(crate) fn rest_or_tell(&mut self, now: Timestamp, rules: &Rules) {
+        if self.outbox.is_some() {
+            (self.due, self.check_at) = (Some(shard(&self.submission_id)), Some(now));
+            self.expires_at = NEVER;
+            return;
+        }
+        (self.due, self.check_at) = (None, None);
+        let kept = if self.runner.is_some() { rules.retention.min(RUNNER_KEPT) } else { rules.retention };
+        self.expires_at = self.changed_at.unwrap_or(now).plus(kept).seconds();
     }
 
     /// Clears what only matters until the attempt is launched.
@@ -661,7 +683,7 @@ impl Record {
         has_another && (self.relaunches().next().is_some() || self.has_attempts_left() && !self.seen_running)
     }
 
-    /// Cuts its texts, the longest first, until the row without its request fits into [`RECORD_BYTES`].
+    /// Cuts its texts, the longest first, until the row without its request and outbox fits into [`RECORD_BYTES`].
     pub(crate) fn fit(&mut self) {
         let mut excess = self.bytes().saturating_sub(RECORD_BYTES - 1);
         while excess > 0 {
@@ -676,11 +698,11 @@ impl Record {
         }
     }
 
-    /// The size of its row in bytes, without the request, as DynamoDB counts: names and values in UTF-8, a number two
+    /// The size of its row in bytes, without request and outbox, as DynamoDB counts: names and values in UTF-8, a number two
     /// digits a byte and one more, a container 3 and one more an entry. The table's `nonce` of 20 digits is included.
     pub fn bytes(&self) -> usize {
         const NONCE: usize = "nonce".len() + 11;
-        let bare = Self { request: None, content_hash: None, ..self.clone() };
+        let bare = Self { request: None, outbox: None, content_hash: None, ..self.clone() };
         let hash = self.content_hash.map_or(0, |hash| "content_hash".len() + hash.0.len());
         NONCE
             + hash
@@ -694,7 +716,8 @@ impl Record {
 
     /// The record as the API shows it: without the request and what only the bridge needs, and with [`advice`].
     pub fn public(&self) -> Value {
-        const PRIVATE: [&str; 14] = [
+        const PRIVATE: [&str; 15] = [
+            "outbox",
             "first_choice",
             "uncounted",
             "asked_again",
@@ -719,6 +742,11 @@ impl Record {
             }
             if let Some(advice) = advice(self) {
                 members.insert("advice".to_owned(), advice.into());
+            }
+            if let Some(Outbox { on_end, error, .. }) = self.outbox.as_deref() {
+                let untold =
+                    json!({"event_bus": on_end.event_bus, "task_token": on_end.task_token.is_some(), "error": error});
+                members.insert("untold".to_owned(), untold);
             }
             if let Some(taken) = self.taken() {
                 members.insert("runner_id".to_owned(), taken.runner_id.as_str().into());

@@ -6,14 +6,17 @@ use std::{collections::BTreeMap, time::Duration};
 use ecs_bridge_core::{
     Action, Attempt, Call, Container, Decision, Input, LaunchAnswer, Obstacle, ProfileName, Record, Rules, State, Task,
     Timers, Timestamp, decide,
+    on_end::{OnEnd, TaskToken, Telling},
     profile::{CompleteOn, Policy, Relaunch},
-    record::{ContentHash, QUEUE, RECORD_BYTES, REPEAT, Submission, waiting},
+    record::{ContentHash, NEVER, QUEUE, RECORD_BYTES, REPEAT, Submission, waiting},
     run_task::FrozenRequest,
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use serde_json::{Map, json};
 
 const START: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+
+const DAY: Duration = Duration::from_secs(24 * 3600 + 60);
 
 const SHARDS: [&str; 4] = ["0", "1", "2", "3"];
 
@@ -46,7 +49,12 @@ enum Happens {
         stop_sent: bool,
     },
     Stop(String),
-    Resubmitted,
+    Resubmitted(OnEnd),
+    Told {
+        late: bool,
+        event_bus: bool,
+        task_token: bool,
+    },
     Blocked,
     Turn(u8),
 }
@@ -131,6 +139,12 @@ fn task() -> impl Strategy<Value = Task> {
     })
 }
 
+fn on_end() -> impl Strategy<Value = OnEnd> {
+    let token = select(vec!["first", "second"]).prop_map(|token| TaskToken::try_from(token.to_owned()).unwrap());
+    (option::of(token), option::of(Just("ends".to_owned())))
+        .prop_map(|(task_token, event_bus)| OnEnd { task_token, event_bus })
+}
+
 fn obstacle() -> impl Strategy<Value = Obstacle> {
     select(vec![Obstacle::Capacity, Obstacle::Access, Obstacle::Other])
 }
@@ -154,7 +168,10 @@ fn happens() -> impl Strategy<Value = Happens> {
         6 => task().prop_map(|task| Happens::Seen(Box::new(task))),
         2 => (arn(), ago(), any::<bool>()).prop_map(|(arn, ago, stop_sent)| Happens::Missing { arn, ago, stop_sent }),
         1 => ".{1,85}".prop_map(Happens::Stop),
-        1 => Just(Happens::Resubmitted),
+        1 => on_end().prop_map(Happens::Resubmitted),
+        3 => any::<(bool, bool, bool)>().prop_map(|(late, event_bus, task_token)| {
+            Happens::Told { late, event_bus, task_token }
+        }),
         1 => Just(Happens::Blocked),
         2 => (0_u8..4).prop_map(Happens::Turn),
     ]
@@ -198,8 +215,8 @@ fn policy() -> impl Strategy<Value = Policy> {
 fn beginning() -> impl Strategy<Value = (Record, Option<Call>)> {
     let labels = prop::collection::btree_map("[a-z_]{1,10}", "[ -~]{0,15}", 0..4);
     let deadline = option::of((0_u64..7_200).prop_map(|seconds| START.plus(Duration::from_secs(seconds))));
-    (0..9, policy(), labels, deadline).prop_map(|(kind, policy, labels, launch_deadline)| {
-        let submission = submission(policy, labels, launch_deadline);
+    (0..9, policy(), labels, deadline, on_end()).prop_map(|(kind, policy, labels, launch_deadline, on_end)| {
+        let submission = Submission { on_end, ..submission(policy, labels, launch_deadline) };
         match kind {
             0 => (Record::tombstone(submission.submission_id, "overtaken", START, &rules()), None),
             1..4 => (Record::queued(submission, START, &rules()), None),
@@ -224,6 +241,7 @@ fn submission(policy: Policy, labels: BTreeMap<String, String>, launch_deadline:
         launch_deadline,
         priority: Default::default(),
         pool: None,
+        on_end: Default::default(),
     }
 }
 
@@ -251,7 +269,12 @@ impl Life {
             Happens::Seen(task) => Input::Seen(*task),
             Happens::Missing { arn, ago: by, stop_sent } => Input::Missing { task_arn: arn, at: ago(by), stop_sent },
             Happens::Stop(reason) => Input::Stop(reason),
-            Happens::Resubmitted => Input::Resubmitted,
+            Happens::Resubmitted(on_end) => Input::Resubmitted(on_end),
+            Happens::Told { late, event_bus, task_token } => {
+                let claims = self.record.outbox.as_ref().map_or(0, |outbox| outbox.claims);
+                let nth = claims.saturating_sub(u32::from(late));
+                Input::Told(Telling { nth, event_bus, task_token, error: None })
+            }
             Happens::Blocked => Input::Blocked,
             Happens::Turn(choice) => Input::Turn(choice),
         }
@@ -296,10 +319,11 @@ fn check_write(before: &Record, after: &Record, now: Timestamp) -> Result<(), Te
     prop_assert!(follows, "{} to {}", before.state, after.state);
     if before.state.is_terminal() {
         let end = |record: &Record| {
-            let Record { state, exit_code, attempt, feed, changed_at, expires_at, .. } = record.clone();
-            (state, exit_code, attempt, feed, changed_at, expires_at)
+            let Record { state, exit_code, attempt, feed, changed_at, .. } = record.clone();
+            (state, exit_code, attempt, feed, changed_at)
         };
         prop_assert_eq!(end(before), end(after));
+        prop_assert!(before.outbox != after.outbox || before.expires_at == after.expires_at);
     }
     if after.state.is_terminal() {
         return Ok(());
@@ -334,7 +358,9 @@ fn check_exit_code(before: &Record, after: &Record, input: &Input) -> Result<(),
 /// What holds of every row, however it came about.
 fn check_row(record: &Record) -> Result<(), TestCaseError> {
     let over = record.state.is_terminal();
-    prop_assert_eq!((record.check_at.is_none(), record.due.is_none()), (over, over));
+    let at_rest = over && record.outbox.is_none();
+    prop_assert_eq!((record.check_at.is_none(), record.due.is_none()), (at_rest, at_rest));
+    prop_assert_eq!(record.expires_at != NEVER, at_rest, "DynamoDB removes what nobody was told of");
     prop_assert_eq!((record.feed.is_some(), record.changed_at.is_some()), (over, over));
     if over {
         prop_assert!(record.request.is_none());
@@ -357,6 +383,10 @@ fn check_row(record: &Record) -> Result<(), TestCaseError> {
 /// What is served with a launch token is what needs one, and the other way round.
 fn check_partition(record: &Record, now: Timestamp) -> Result<(), TestCaseError> {
     let (Some(due), Some(check_at)) = (record.due.as_deref(), record.check_at) else { return Ok(()) };
+    if record.state.is_terminal() {
+        prop_assert!(SHARDS.contains(&due), "{} is told with a launch token", due);
+        return Ok(());
+    }
     let queued = due == QUEUE || due == waiting(record.profile.as_ref().unwrap());
     let is_queued = record.state == State::Queued;
     prop_assert_eq!(is_queued, queued || is_queued && due == REPEAT, "{} in {}", record.state, due);
@@ -400,7 +430,7 @@ proptest! {
     }
 
     /// From some moment on no event arrives, and ECS answers nothing that helps: reconcile alone ends everything, within
-    /// 4 hours where ECS answers at all, within 30 where it denies every call.
+    /// 4 hours where ECS answers at all, within 30 where it denies every call. Whoever cannot be told is given up a day later.
     #[test]
     fn with_the_timer_alone_everything_comes_to_an_end(
         (record, call) in beginning(),
@@ -415,8 +445,10 @@ proptest! {
         let begun = all.now;
         while let Some(check_at) = all.record.check_at {
             all.now = all.now.max(check_at);
-            prop_assert!(all.now.since(begun) < outage.lasts(), "{:#?}", all.record);
+            prop_assert!(all.now.since(begun) < outage.lasts() + DAY, "{:#?}", all.record);
             let mut learnt = Some(Input::Due);
+            let has_ended = all.record.state.is_terminal();
+            prop_assert!(has_ended || all.now.since(begun) < outage.lasts(), "{:#?}", all.record);
             while let Some(input) = learnt.take() {
                 let Decision { record, action, .. } = decide(&all.record, &input, all.now, &rules());
                 all.record = record.unwrap_or(all.record);
@@ -469,6 +501,10 @@ impl Outage {
             (Action::LookUp(attempt), Self::Timeouts | Self::Rejections) => Some(Input::NotFound(attempt, now)),
             (Action::LookUp(attempt), Self::Denials) => Some(Input::NotTold { attempt, at: now, reason }),
             (Action::Stop { then: decide::AfterStop::Nothing, .. }, _) => None,
+            (Action::Tell(_), Self::Timeouts) => None,
+            (Action::Tell(nth), Self::Rejections | Self::Denials) => {
+                Some(Input::Told(Telling { nth, error: Some(reason), ..Telling::default() }))
+            }
             (Action::Stop { then: decide::AfterStop::GiveUp(at), task_arn, .. }, _) => {
                 Some(Input::Missing { task_arn, at, stop_sent: true })
             }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ecs_bridge_core::{
     Attempt, Container, Input, Record, Rules, State, Task, Timers, Timestamp, api, decide,
+    on_end::Listeners,
     profile::{Clusters, Profiles},
     run_task::redact,
 };
@@ -102,7 +103,7 @@ fn stopped(stopped_reason: &str, reason: &str) -> Record {
         json!({"default": {"run_task": {"taskDefinition": "etl"}, "container_name": "main", "max_attempts": 1}});
     let profiles = Profiles::parse(&profiles.to_string(), &Clusters::new("nightly", "")).unwrap();
     let body = json!({"submissions": [{"submission_id": "a", "command": ["etl", "--password", "hunter2hunter2"]}]});
-    let item = api::submissions(body.to_string().as_bytes(), &profiles).unwrap().remove(0);
+    let item = api::submissions(body.to_string().as_bytes(), &profiles, &Listeners::default()).unwrap().remove(0);
     let rules = Rules {
         deployment: "prod".parse().unwrap(),
         retention: Duration::from_secs(86_400),

@@ -70,6 +70,8 @@ fn behaviour(record: &Record) -> impl Hash + use<> {
         due,
         changed_at,
         policy,
+        outbox,
+        told,
         pooled: _,
         runner: _,
         priority: _,
@@ -105,12 +107,14 @@ fn behaviour(record: &Record) -> impl Hash + use<> {
         expires_at: _,
     } = record;
     let task = (*state, *attempt, task_arn.clone(), *exit_code);
+    let tell_at = check_at.filter(|_| state.is_terminal()).map(Scenario::tick_from);
+    let untold = (outbox.clone(), told.as_ref().map(|told| told.event_bus_at.is_some()), tell_at);
     if matches!(state, State::Succeeded | State::Failed) {
-        return (task, None, None);
+        return (task, None, None, untold);
     }
     let seen = (*ecs_version, stopped_at.is_some(), *changed_at);
     if state.is_terminal() {
-        return (task, Some(seen), None);
+        return (task, Some(seen), None, untold);
     }
     // A task is not launched again by its choice.
     let fallback = if matches!(state, State::Queued | State::Launching) { *fallback } else { 0 };
@@ -121,7 +125,7 @@ fn behaviour(record: &Record) -> impl Hash + use<> {
     let run = (*launched_at, run_since, *seen_running, *ran_before, *missing_at, *untold_since);
     // Time passes in whole ticks: the exact moment between two of them does not matter.
     let timer = (check_at.map(Scenario::tick_from), due.clone(), request.is_some());
-    (task, Some(seen), Some((choice, launch, stop, run, timer)))
+    (task, Some(seen), Some((choice, launch, stop, run, timer)), untold)
 }
 
 impl<T> Clone for Hashed<T> {

@@ -25,6 +25,6 @@ mod world;
 
 pub use mutation::Mutation;
 pub use pools::{PoolBug, PoolPromise, PoolStep, PoolWorld, Pools};
-pub use promise::{Promise, SETTLED, end_is_reached};
+pub use promise::{Promise, SETTLED, TOLD, end_is_reached};
 pub use scenario::Scenario;
 pub use world::{Lane, Step, World};

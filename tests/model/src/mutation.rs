@@ -1,6 +1,6 @@
 //! Seeded bugs, to show that the model finds them.
 
-use ecs_bridge_core::{Call, Decision, Input, LaunchAnswer, Obstacle, Record, State, Task, Timestamp, decide};
+use ecs_bridge_core::{Action, Call, Decision, Input, LaunchAnswer, Obstacle, Record, State, Task, Timestamp, decide};
 
 use crate::scenario::Scenario;
 
@@ -43,11 +43,17 @@ pub enum Mutation {
     FallbackAfterNoAnswer,
     /// Where a host tells that a task has stopped, ECS is not asked once more before the next attempt.
     NotAskedAgain,
+    /// Who is to be told of an end is forgotten with the claim to tell it.
+    ForgottenAtTheClaim,
+    /// An end that was not answered counts as told.
+    UnansweredIsTold,
+    /// The end is told without a claim: others find it due at the same time.
+    ToldWithoutAClaim,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 21] = [
         Self::RunTaskBeforeRecord,
         Self::NoVersionCheck,
         Self::NewToken,
@@ -66,6 +72,9 @@ impl Mutation {
         Self::RefusedLookupForgotten,
         Self::FallbackAfterNoAnswer,
         Self::NotAskedAgain,
+        Self::ForgottenAtTheClaim,
+        Self::UnansweredIsTold,
+        Self::ToldWithoutAClaim,
     ];
 }
 
@@ -127,7 +136,14 @@ impl Scenario {
             Mutation::StopIgnoredByRepeat if input == Input::Due && record.state == State::Launching => {
                 record.stop_requested = None;
             }
-            Mutation::RunTaskBeforeRecord
+            Mutation::UnansweredIsTold => {
+                if let Input::Told(telling) = &mut input {
+                    telling.event_bus = true;
+                }
+            }
+            Mutation::ForgottenAtTheClaim
+            | Mutation::ToldWithoutAClaim
+            | Mutation::RunTaskBeforeRecord
             | Mutation::NoVersionCheck
             | Mutation::NewToken
             | Mutation::UnansweredExpires
@@ -151,6 +167,13 @@ impl Scenario {
         {
             next.ecs_version = Some(task.version);
         }
+        if let (Some(next), Some(Action::Tell(_))) = (&mut decision.record, &decision.action) {
+            match mutation {
+                Mutation::ForgottenAtTheClaim => (next.outbox, next.due, next.check_at) = (None, None, None),
+                Mutation::ToldWithoutAClaim => next.check_at = Some(now),
+                _ => {}
+            }
+        }
         decision
     }
 }
@@ -166,7 +189,8 @@ fn stopped_task(input: &mut Input) -> Option<&mut Task> {
         | Input::Missing { .. }
         | Input::Stop(_)
         | Input::Pool(_)
-        | Input::Resubmitted
+        | Input::Resubmitted(_)
+        | Input::Told(_)
         | Input::Blocked
         | Input::Turn(_) => None,
     }

@@ -349,6 +349,7 @@ impl Pools {
             launch_deadline: self.deadline.map(Scenario::at),
             priority: Default::default(),
             pool: None,
+            on_end: Default::default(),
         }
     }
 
@@ -679,7 +680,8 @@ impl PoolWorld {
                     None => Act::StopTask { runner: usize::MAX, describes },
                 }
             }
-            Some(Action::RunTask(_) | Action::LookUp(_)) | None => return,
+            // Nobody is to be told of an end in this world.
+            Some(Action::RunTask(_) | Action::LookUp(_) | Action::Tell(_)) | None => return,
         };
         self.functions.push(Function::Act { row, action });
     }

@@ -8,6 +8,9 @@ use crate::{Scenario, World};
 /// The name of the property that every submission ends.
 pub const SETTLED: &str = "with nothing left to happen, every submission is over";
 
+/// The name of the property that every end is told.
+pub const TOLD: &str = "with nothing left to happen, every end has been told";
+
 /// A promise; the step that breaks it notices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Promise {
@@ -31,12 +34,16 @@ pub enum Promise {
     EndIsHeard,
     /// A live container of an ended submission is stopped by the first function that sees it.
     NothingLeft,
-    /// A submission is on the timer until it has ended, and soon due while a stop is requested.
+    /// A submission is on the timer until it has ended and its end was told, and soon due while a stop is requested.
     Timer,
     /// The request is kept as long as a RunTask may be claimed, and removed at the end.
     Request,
     /// task-state and stops make no ECS call but StopTask.
     OnlyStops,
+    /// Nobody is told of an end before it is recorded.
+    ToldTheEnd,
+    /// An end is told once, and once more for each process that died, and for each answer that was lost.
+    ToldOnce,
     /// Of a pooled submission, one process of a runner takes an attempt, out of what waits, and keeps it.
     TakenOnce,
 }
@@ -58,6 +65,8 @@ impl Promise {
             Self::Timer => "what is not over is on the timer",
             Self::Request => "the request is kept as long as it is needed",
             Self::OnlyStops => "task-state and stops only call StopTask",
+            Self::ToldTheEnd => "what is told is recorded",
+            Self::ToldOnce => "an end is told again only after a fault",
             Self::TakenOnce => "an attempt is taken by one process",
         }
     }
@@ -70,10 +79,10 @@ pub fn of_row(row: &Record, rules: &Rules, mut breaks: impl FnMut(Promise, bool)
     // A runner is nobody's submission: no executor reads of it.
     let for_feed = over && row.runner.is_none();
     let soon = row.updated_at.plus(rules.timers.stop_every);
-    let stop_is_late = row.stop_requested.is_some() && row.check_at.is_some_and(|check_at| check_at > soon);
+    let stop_is_late = !over && row.stop_requested.is_some() && row.check_at.is_some_and(|check_at| check_at > soon);
     breaks(
         Promise::Timer,
-        over == on_timer || for_feed != row.feed.is_some() || over != row.changed_at.is_some() || stop_is_late,
+        row.is_over() == on_timer || for_feed != row.feed.is_some() || over != row.changed_at.is_some() || stop_is_late,
     );
 
     // An answer that hands out what is taken may have to be repeated.
@@ -136,10 +145,15 @@ pub(crate) fn properties() -> Vec<Property<Scenario>> {
         Timer,
         Request,
         OnlyStops,
+        ToldTheEnd,
+        ToldOnce,
         TakenOnce
     ];
     properties.push(Property::always(SETTLED, |scenario: &Scenario, world: &World| {
         !world.is_quiet(scenario) || world.is_over()
+    }));
+    properties.push(Property::always(TOLD, |scenario: &Scenario, world: &World| {
+        !world.is_quiet(scenario) || world.is_told(scenario)
     }));
     macro_rules! ends {
         ($($state:ident),*) => {

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use ecs_bridge_core::{
     ProfileName, Rules, Timers, Timestamp,
+    on_end::OnEnd,
     profile::{CompleteOn, Policy, Relaunch},
     record::{ContentHash, Submission},
     run_task::FrozenRequest,
@@ -40,6 +41,8 @@ pub struct Scenario {
     pub stops: bool,
     /// From any moment on, ECS may refuse every call and EventBridge lose every event.
     pub outage: bool,
+    /// An event bus is to be told of each end.
+    pub on_end: bool,
     /// The seeded bug.
     pub mutation: Option<Mutation>,
     /// The last tick, by which every submission must have ended.
@@ -62,6 +65,7 @@ impl Scenario {
             restarts: false,
             stops: true,
             outage: false,
+            on_end: false,
             mutation: None,
             horizon: 60,
         }
@@ -102,6 +106,12 @@ impl Scenario {
     #[must_use]
     pub fn with_outage(self) -> Self {
         Self { outage: true, ..self }
+    }
+
+    /// With an event bus that is to be told of each end.
+    #[must_use]
+    pub fn with_a_listener(self) -> Self {
+        Self { on_end: true, ..self }
     }
 
     /// With `launch_timeout` and `run_timeout` of a tick.
@@ -191,6 +201,7 @@ impl Scenario {
             launch_deadline: self.launch_deadline.map(Self::at),
             priority: Default::default(),
             pool: None,
+            on_end: OnEnd { event_bus: self.on_end.then(|| "ends".to_owned()), ..OnEnd::default() },
         }
     }
 }

@@ -5,7 +5,9 @@ use std::{
     hash::{Hash, Hasher},
 };
 
-use ecs_bridge_core::{Action, Call, Input, LaunchAnswer, Obstacle, Record, State, Task, decide::AfterStop, task_id};
+use ecs_bridge_core::{
+    Action, Call, Input, LaunchAnswer, Obstacle, Record, State, Task, decide::AfterStop, on_end::Telling, task_id,
+};
 use stateright::{Model, Property};
 
 use crate::{
@@ -60,6 +62,8 @@ pub struct Lane {
     events: Vec<Event>,
     /// In no order.
     processes: Vec<Process>,
+    /// How many times the event bus was told of its end.
+    told: u8,
 }
 
 /// An event in flight: the task as it was then.
@@ -167,7 +171,12 @@ impl World {
 
     /// Whether every submission that was accepted has ended.
     pub(crate) fn is_over(&self) -> bool {
-        self.lanes.iter().all(|lane| lane.row.as_ref().is_none_or(|row| row.state.is_terminal()))
+        self.lanes.iter().all(|lane| lane.row.as_ref().is_none_or(|row| row.is_over()))
+    }
+
+    /// Whether the event bus was told of every end that it is to be told of.
+    pub(crate) fn is_told(&self, scenario: &Scenario) -> bool {
+        !scenario.on_end || self.lanes.iter().all(|lane| !lane.submitted || lane.told > 0)
     }
 }
 
@@ -202,7 +211,7 @@ impl Lane {
     /// It depends on time.
     fn is_pending(&self, now: u8) -> bool {
         let late = self.processes.iter().any(|process| process.paused) || self.events.iter().any(|event| event.late);
-        self.row.as_ref().is_some_and(|row| !row.state.is_terminal())
+        self.row.as_ref().is_some_and(|row| !row.is_over())
             || self.tasks.iter().any(|task| !task.is_stopped() || late && task.is_remembered(now))
     }
 
@@ -349,7 +358,8 @@ impl Model for Scenario {
 
 impl Scenario {
     fn outcomes(&self, action: &Action, lane: &Lane, world: &World) -> Vec<Outcome> {
-        if world.outage {
+        // An outage of ECS.
+        if world.outage && !matches!(action, Action::Tell(_)) {
             return vec![Outcome::Denied];
         }
         let mut outcomes = vec![Outcome::Answered];
@@ -373,6 +383,10 @@ impl Scenario {
                 if lane.tasks.iter().any(|task| task.is_new(world.now)) {
                     outcomes.push(Outcome::Stale);
                 }
+            }
+            Action::Tell(_) => {
+                outcomes.extend([true, false].map(|arrived| Outcome::Unanswered { arrived }));
+                outcomes.push(Outcome::Denied);
             }
             Action::RunTask(_) | Action::Stop { .. } => {}
         }
@@ -447,7 +461,7 @@ impl Turn<'_> {
             Step::Task { task, change, .. } => self.change(task, change)?,
             Step::Act { process, outcome, .. } => {
                 let Process { next: Next::Act(action), .. } = self.lane.processes.remove(process) else { return None };
-                if outcome != Outcome::Answered && !self.outage {
+                if outcome != Outcome::Answered && (!self.outage || matches!(*action, Action::Tell(_))) {
                     self.fault();
                 }
                 let learnt = self.act(&action, outcome);
@@ -503,6 +517,8 @@ impl Turn<'_> {
     fn submit(&mut self, token: bool) -> Option<()> {
         self.lane.submitted = true;
         if self.lane.row.is_some() {
+            // A stop overtook it.
+            self.settle(&self.resubmitted(), false, Caller::OnlyStops)?;
             return Some(());
         }
         let (now, rules) = (Scenario::at(self.now), Scenario::rules());
@@ -526,8 +542,12 @@ impl Turn<'_> {
     fn resubmit(&mut self) -> Option<()> {
         let Some(row) = &self.lane.row else { return self.submit(true) };
         let rev = row.rev;
-        self.settle(&Hashed::new(Input::Resubmitted), false, Caller::OnlyStops)?;
+        self.settle(&self.resubmitted(), false, Caller::OnlyStops)?;
         self.lane.row.as_ref().filter(|row| row.rev > rev).map(|_| ())
+    }
+
+    fn resubmitted(&self) -> Hashed<Input> {
+        Hashed::new(Input::Resubmitted(self.scenario.submission().on_end))
     }
 
     /// A conditional put that finds no row.
@@ -547,7 +567,10 @@ impl Turn<'_> {
         };
         let decision = self.scenario.decide(&row, input, now);
         if caller == Caller::OnlyStops {
-            self.breaks(Promise::OnlyStops, !matches!(decision.action, None | Some(Action::Stop { .. })));
+            self.breaks(
+                Promise::OnlyStops,
+                !matches!(decision.action, None | Some(Action::Stop { .. } | Action::Tell(_))),
+            );
         }
         let action = decision.action.map(Hashed::new);
         match decision.record {
@@ -588,7 +611,8 @@ impl Turn<'_> {
             | Input::NotTold { .. }
             | Input::Seen(_)
             | Input::Missing { .. }
-            | Input::Resubmitted
+            | Input::Resubmitted(_)
+            | Input::Told(_)
             | Input::Blocked
             | Input::Turn(_)
             | Input::Pool(_) => {}
@@ -620,7 +644,8 @@ impl Turn<'_> {
             | Input::NotFound(..)
             | Input::NotTold { .. }
             | Input::Missing { .. }
-            | Input::Resubmitted
+            | Input::Resubmitted(_)
+            | Input::Told(_)
             | Input::Blocked
             | Input::Turn(_)
             | Input::Pool(_) => {}
@@ -646,6 +671,7 @@ impl Turn<'_> {
                 if seen.is_empty() { vec![Input::NotFound(*attempt, now)] } else { seen }
             }
             Action::Describe { task_arn } => self.describe(task_arn, outcome),
+            Action::Tell(nth) => vec![Input::Told(self.tell(*nth, outcome))],
             Action::Stop { task_arn, then, .. } => {
                 if let Some(task) = self.lane.task_of(task_arn).filter(|_| outcome != Outcome::Denied) {
                     task.stop();
@@ -657,6 +683,19 @@ impl Turn<'_> {
                 }
             }
         }
+    }
+
+    /// Tells the event bus.
+    fn tell(&mut self, nth: u32, outcome: Outcome) -> Telling {
+        if matches!(outcome, Outcome::Answered | Outcome::Unanswered { arrived: true }) {
+            let has_ended = self.lane.row.as_deref().is_some_and(|row| row.state.is_terminal());
+            self.breaks(Promise::ToldTheEnd, !has_ended);
+            // Each time but the last, a process stopped or an answer was lost.
+            let faults = self.scenario.faults - *self.faults;
+            self.breaks(Promise::ToldOnce, self.lane.told > faults);
+            self.lane.told += 1;
+        }
+        Telling { nth, event_bus: outcome == Outcome::Answered, ..Telling::default() }
     }
 
     fn describe(&mut self, task_arn: &str, outcome: Outcome) -> Vec<Input> {

@@ -89,6 +89,11 @@ fn small_one_submission_with_a_fallback() {
 }
 
 #[test]
+fn small_one_submission_whose_end_is_told() {
+    holds("on_end", unstopped(Scenario::new(1, 1).with_a_listener()));
+}
+
+#[test]
 fn one_submission_and_an_outage_of_ecs_that_does_not_end() {
     holds("outage, stops", Scenario::new(1, 0).with_outage());
 }
@@ -115,6 +120,13 @@ fn at_length_one_submission_and_an_outage_of_ecs_that_does_not_end() {
 #[ignore = "minutes"]
 fn at_length_one_submission_with_a_fallback() {
     holds("fallback", unstopped(Scenario::new(1, 2).with_a_fallback()));
+}
+
+#[test]
+#[ignore = "minutes"]
+fn at_length_one_submission_whose_end_is_told() {
+    holds("on_end, stops", Scenario::new(1, 1).with_a_listener());
+    holds("on_end", unstopped(Scenario::new(1, 2).with_a_listener()));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ecs_bridge_model::{Mutation, Promise, SETTLED, Scenario};
+use ecs_bridge_model::{Mutation, Promise, SETTLED, Scenario, TOLD};
 use stateright::{Checker, HasDiscoveries, Model};
 
 /// Where a bug shows, and what it breaks.
@@ -27,6 +27,8 @@ fn consequence(mutation: Mutation) -> (Scenario, &'static str) {
         Mutation::StopIgnoredByRepeat => (Scenario::new(1, 1), Promise::StopIsFinal),
         Mutation::FallbackAfterNoAnswer => (calm.with_a_fallback(), Promise::OneTask),
         Mutation::NotAskedAgain => (calm.on_spot().on_ec2(), Promise::NeverAgain),
+        Mutation::ForgottenAtTheClaim | Mutation::UnansweredIsTold => return (calm.with_a_listener(), TOLD),
+        Mutation::ToldWithoutAClaim => (Scenario { faults: 0, ..calm }.with_a_listener(), Promise::ToldOnce),
         Mutation::RefusedLookupForgotten => return (Scenario::new(1, 0).with_outage(), SETTLED),
     };
     (scenario, promise.name())

@@ -11,6 +11,7 @@ use ecs_bridge_core::{
     Action, Call, Record, SubmissionId,
     api::{self},
     config::{Config, Environment},
+    on_end::Listeners,
     profile::{Clusters, Profiles},
 };
 use serde_json::{Value, json};
@@ -63,7 +64,7 @@ impl Deployment {
     /// Writes a submission with its first RunTask call claimed, as submit does.
     pub async fn claimed(&self, item: Value) -> (Record, Call) {
         let body = json!({"submissions": [item]}).to_string();
-        let item = api::submissions(body.as_bytes(), &profiles()).unwrap().remove(0);
+        let item = api::submissions(body.as_bytes(), &profiles(), &Listeners::default()).unwrap().remove(0);
         let (record, call) = Record::launching(item.submission.unwrap(), now(), &self.bridge.rules);
         assert!(matches!(self.bridge.table.create(&record).await, Ok(Created::New)));
         (record, call.unwrap())

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::{
     decide::{Action, AfterStop, Alarm, LaunchAnswer, Obstacle, Step},
     id::Attempt,
+    on_end::OnEnd,
     record::{Call, REPEAT, Record},
     state::State,
     time::Timestamp,
@@ -263,10 +264,11 @@ impl Step<'_> {
 
     /// Brings the timer of an unanswered launch forward to the end of its claim's lease. The claim that created the
     /// record set it later, and a caller that got no answer cannot tell that the claiming process died.
-    pub(super) fn resubmitted(&mut self) {
+    pub(super) fn resubmitted(&mut self, on_end: &OnEnd) -> Option<Action> {
         if let (State::Launching, Some(claimed_at)) = (self.record.state, self.record.last_call_at) {
             self.check_by(claimed_at.plus(self.timers().lease));
         }
+        self.listen(on_end)
     }
 
     /// Ends a submission whose current attempt never launched; `failed` if a container of an earlier attempt may have run.

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     id::ProfileName,
+    on_end::TaskToken,
     pool::{Pool, PoolKey, Process, Runner, TokenHash},
     priority::Priority,
     profile::{CompleteOn, Policy, Relaunch},
@@ -47,6 +48,7 @@ pub(crate) fn submission(id: &str) -> Submission {
         launch_deadline: None,
         priority: Priority::default(),
         pool: None,
+        on_end: Default::default(),
     }
 }
 
@@ -460,14 +462,138 @@ fn a_launch_that_reconcile_claimed_is_checked_as_late_as_any() {
 #[test]
 fn what_is_submitted_again_is_due_when_the_lease_of_its_unanswered_launch_is_over() {
     let (mut life, call) = Life::launching();
-    life.wait(MINUTE).learn(Input::Resubmitted);
+    life.wait(MINUTE).learn(Input::Resubmitted(OnEnd::default()));
     assert_eq!(life.record.check_at, Some(call.claimed_at.plus(3 * MINUTE)));
-    life.learn(Input::Resubmitted);
+    life.learn(Input::Resubmitted(OnEnd::default()));
     assert!(!life.wrote, "it is told once");
     assert_eq!((life.due(), life.call().nth), (State::Launching, 2));
     life.learn(Input::Launch(life.call(), live_task()));
-    life.learn(Input::Resubmitted);
+    life.learn(Input::Resubmitted(OnEnd::default()));
     assert!(!life.wrote, "it is answered");
+}
+
+// Telling the end.
+
+fn token(text: &str) -> Option<TaskToken> {
+    Some(text.to_owned().try_into().unwrap())
+}
+
+fn to_tell(task_token: Option<TaskToken>, event_bus: Option<&str>) -> OnEnd {
+    OnEnd { task_token, event_bus: event_bus.map(str::to_owned) }
+}
+
+fn told_all(nth: u32) -> Input {
+    Input::Told(Telling { nth, event_bus: true, task_token: true, error: None })
+}
+
+/// Stopped before its launch, with listeners.
+fn ended(on_end: OnEnd) -> Life {
+    let mut life = Life::of(Record::queued(Submission { on_end, ..submission("a") }, now(), &rules()));
+    life.learn(Input::Stop("enough".to_owned()));
+    life
+}
+
+#[test]
+fn the_write_that_ends_a_submission_claims_to_tell_it_and_a_second_one_takes_it_off_the_timer() {
+    let mut life = ended(to_tell(token("t"), Some("ends")));
+    assert_eq!((life.record.state, &life.action), (State::Cancelled, &Some(Action::Tell(1))));
+    assert!(life.record.feed.is_some(), "who reads the feed does not wait for it");
+    assert_eq!((life.record.check_at, life.record.expires_at), (Some(life.now.plus(3 * MINUTE)), NEVER));
+    life.learn(told_all(1));
+    assert!(life.record.is_over() && life.record.check_at.is_none() && life.record.expires_at != NEVER);
+    let told = life.record.told.as_ref().unwrap();
+    assert_eq!((told.event_bus_at, told.task_token_at), (Some(life.now), Some(life.now)));
+}
+
+#[test]
+fn an_end_that_a_process_died_before_telling_is_told_when_its_claim_is_over() {
+    let mut life = ended(to_tell(token("t"), None));
+    assert_eq!((life.due(), &life.action), (State::Cancelled, &Some(Action::Tell(2))));
+}
+
+#[test]
+fn of_two_listeners_only_the_one_that_was_not_told_is_told_again() {
+    let mut life = ended(to_tell(token("t"), Some("ends")));
+    let error = Some("AccessDeniedException".to_owned());
+    life.learn(Input::Told(Telling { nth: 1, event_bus: true, task_token: false, error }));
+    let outbox = life.record.outbox.as_ref().unwrap();
+    assert_eq!((&outbox.on_end, outbox.error.as_deref()), (&to_tell(token("t"), None), Some("AccessDeniedException")));
+    assert!(life.record.check_at < Some(life.now.plus(MINUTE)), "soon");
+    life.due();
+    assert_eq!(life.action, Some(Action::Tell(2)));
+}
+
+#[test]
+fn an_end_that_nobody_could_be_told_of_is_given_up_after_a_day_with_an_alarm() {
+    let mut life = ended(to_tell(None, Some("gone")));
+    let mut claims = 1;
+    while life.alarm.is_none() {
+        let error = Some("ResourceNotFoundException".to_owned());
+        life.learn(Input::Told(Telling { nth: claims, error, ..Telling::default() }));
+        claims += 1;
+        life.due();
+    }
+    assert_eq!(life.alarm, Some(Alarm::Untold));
+    assert!(life.record.is_over() && life.action.is_none());
+    assert!(claims < 24 * 60 / 3 + 10, "{claims} times");
+}
+
+#[test]
+fn a_state_machine_that_was_started_again_is_told_under_its_new_token() {
+    let mut life = Life::of(Record::queued(
+        Submission { on_end: to_tell(token("old"), None), ..submission("a") },
+        now(),
+        &rules(),
+    ));
+    life.learn(Input::Resubmitted(to_tell(token("new"), None)));
+    life.learn(Input::Stop("enough".to_owned()));
+    assert_eq!(life.record.outbox.as_ref().unwrap().on_end, to_tell(token("new"), None));
+}
+
+#[test]
+fn a_token_that_comes_after_the_end_was_told_is_told_at_once() {
+    let mut life = ended(to_tell(token("old"), Some("ends")));
+    life.learn(told_all(1));
+    life.learn(Input::Resubmitted(to_tell(token("new"), Some("ends"))));
+    assert_eq!(
+        (&life.action, life.record.outbox.as_ref().unwrap().on_end.event_bus.as_ref()),
+        (&Some(Action::Tell(1)), None)
+    );
+    life.learn(told_all(1));
+    assert!(life.record.is_over());
+}
+
+#[test]
+fn what_is_submitted_again_with_the_token_that_was_told_is_not_told_again() {
+    let mut life = ended(to_tell(token("t"), Some("ends")));
+    life.learn(told_all(1));
+    life.learn(Input::Resubmitted(to_tell(token("t"), Some("ends"))));
+    assert!(!life.wrote && life.action.is_none());
+}
+
+#[test]
+fn an_answer_for_an_old_token_does_not_count_for_the_new_one() {
+    let mut life = ended(to_tell(token("old"), None));
+    life.learn(Input::Resubmitted(to_tell(token("new"), None)));
+    assert_eq!(life.action, Some(Action::Tell(2)));
+    life.learn(told_all(1));
+    assert_eq!(life.record.outbox.as_ref().unwrap().on_end, to_tell(token("new"), None));
+}
+
+#[test]
+fn a_submission_that_a_stop_overtook_tells_its_end_at_once() {
+    let record = Record::tombstone("a".parse().unwrap(), "enough", now(), &rules());
+    let mut life = Life::of(record);
+    life.learn(Input::Resubmitted(to_tell(token("t"), None)));
+    assert_eq!(life.action, Some(Action::Tell(1)));
+}
+
+#[test]
+fn a_submission_that_is_created_as_expired_is_due_to_be_told() {
+    let deadline = Some(Timestamp::from_millis(now().millis() - 1));
+    let late = Submission { launch_deadline: deadline, on_end: to_tell(None, Some("ends")), ..submission("a") };
+    let mut life = Life::of(Record::queued(late, now(), &rules()));
+    assert_eq!((life.due(), &life.action), (State::Expired, &Some(Action::Tell(1))));
 }
 
 // Events.

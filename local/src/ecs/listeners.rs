@@ -1,0 +1,103 @@
+//! Step Functions and EventBridge, as far as the functions tell them of the end of submissions. They share the address, the
+//! rules and the faults of ECS.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::error::ApiError;
+use super::{Ecs, parse};
+use crate::clock::Millis;
+use crate::http::lock;
+
+/// What the names of their operations begin with.
+pub(super) const TARGETS: [&str; 2] = ["AWSStepFunctions.", "AWSEvents."];
+
+/// One end that was told.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Told {
+    operation: String,
+    at: u64,
+    /// The task token, or the name of the bus.
+    to: String,
+    /// The error of a failure.
+    error: Option<String>,
+    /// What was told: output, cause or detail.
+    end: Value,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SendTask {
+    task_token: String,
+    #[serde(default)]
+    output: Option<String>,
+    #[serde(default)]
+    error: Option<String>,
+    #[serde(default)]
+    cause: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct PutEvents {
+    entries: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Entry {
+    source: String,
+    detail_type: String,
+    detail: String,
+    #[serde(default)]
+    event_bus_name: Option<String>,
+    #[serde(default)]
+    resources: Vec<String>,
+}
+
+impl Ecs {
+    /// Ends a state that waits. A second end finds nobody.
+    pub(super) fn send_task(&self, operation: &str, body: &Value) -> Result<Value, ApiError> {
+        let SendTask { task_token, output, error, cause } = parse(body)?;
+        let text = output.or(cause).unwrap_or_default();
+        let end = serde_json::from_str(&text)
+            .map_err(|_| ApiError::new("InvalidOutput", "Invalid Output: Provided output is not JSON"))?;
+        let mut state = lock(&self.state);
+        if state.told.iter().any(|told| told.to == task_token) {
+            let message = "Task Timed Out: 'Provided task does not exist anymore'";
+            return Err(ApiError::new("TaskTimedOut", message));
+        }
+        state.told.push(Told { operation: operation.to_owned(), at: Millis::now().0, to: task_token, error, end });
+        Ok(json!({}))
+    }
+
+    /// Puts events on the bus of the stack.
+    pub(super) fn put_events(self: &Arc<Self>, body: &Value) -> Result<Value, ApiError> {
+        let PutEvents { entries } = parse(body)?;
+        let mut answers = Vec::new();
+        for (number, Entry { source, detail_type, detail, event_bus_name, resources }) in
+            entries.into_iter().enumerate()
+        {
+            let Ok(end) = serde_json::from_str::<Value>(&detail) else {
+                answers.push(json!({"ErrorCode": "MalformedDetail", "ErrorMessage": "Detail is malformed."}));
+                continue;
+            };
+            let told = lock(&self.state).told.len();
+            let id = self.settings.chance.uuid("event", &format!("told {told} {number}"));
+            let event = json!({
+                "version": "0", "id": id, "detail-type": detail_type, "source": source,
+                "account": self.settings.place.account, "time": Millis::now().iso(),
+                "region": self.settings.place.region, "resources": resources, "detail": end,
+            });
+            self.bus.put(event, &id);
+            let to = event_bus_name.unwrap_or_else(|| "default".to_owned());
+            let operation = "PutEvents".to_owned();
+            lock(&self.state).told.push(Told { operation, at: Millis::now().0, to, error: None, end });
+            answers.push(json!({"EventId": id}));
+        }
+        let failed = answers.iter().filter(|answer| answer.get("ErrorCode").is_some()).count();
+        Ok(json!({"FailedEntryCount": failed, "Entries": answers}))
+    }
+}

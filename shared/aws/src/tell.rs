@@ -1,0 +1,104 @@
+//! Telling a submission's end: Step Functions, and an event bus.
+
+use std::{sync::OnceLock, time::Duration};
+
+use aws_config::{SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_eventbridge::types::PutEventsRequestEntry;
+use ecs_bridge_core::{
+    Record,
+    on_end::{DETAIL_TYPE, OnEnd, SOURCE, TaskToken, Telling, error_name},
+};
+use serde_json::{Value, json};
+
+/// Both answer in milliseconds. Whoever is told twice for a stale connection loses nothing.
+const ATTEMPT: Duration = Duration::from_secs(3);
+
+/// What Step Functions answers for a token that nobody waits with any more: the state has ended, or timed out.
+const NOBODY_WAITS: [&str; 3] = ["TaskTimedOut", "TaskDoesNotExist", "InvalidToken"];
+
+/// Tells ends. Its clients are built when there is something to tell, which few deployments have: a cold start is the same.
+#[derive(Debug)]
+pub struct Teller {
+    config: SdkConfig,
+    clients: OnceLock<Clients>,
+}
+
+#[derive(Debug)]
+struct Clients {
+    states: aws_sdk_sfn::Client,
+    events: aws_sdk_eventbridge::Client,
+}
+
+impl Teller {
+    /// With the configuration of the functions' other clients.
+    pub fn new(config: &SdkConfig) -> Self {
+        let timeouts = TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT).build();
+        // What is not told in two attempts is told again when due; an invocation has 15 s.
+        let retries = RetryConfig::standard().with_max_attempts(2);
+        let config = config.to_builder().timeout_config(timeouts).retry_config(retries).build();
+        Self { config, clients: OnceLock::new() }
+    }
+
+    /// Tells those who are still to be told, under the `nth` claim of the outbox.
+    pub async fn tell(&self, record: &Record, nth: u32) -> Telling {
+        let Some(outbox) = record.outbox.as_deref() else { return Telling { nth, ..Telling::default() } };
+        let clients = self.clients.get_or_init(|| Clients {
+            states: aws_sdk_sfn::Client::new(&self.config),
+            events: aws_sdk_eventbridge::Client::new(&self.config),
+        });
+        let OnEnd { task_token, event_bus } = &outbox.on_end;
+        let (token, bus) =
+            tokio::join!(clients.answer(record, task_token.as_ref()), clients.put(record, event_bus.as_deref()));
+        Telling { nth, task_token: token.is_ok(), event_bus: bus.is_ok(), error: bus.and(token).err() }
+    }
+}
+
+impl Clients {
+    /// Ends the state that waits with this token.
+    async fn answer(&self, record: &Record, token: Option<&TaskToken>) -> Result<(), String> {
+        let Some(token) = token.map(TaskToken::as_str) else { return Ok(()) };
+        let shown = record.public().to_string();
+        let sent = match error_name(record.state) {
+            None => {
+                self.states.send_task_success().task_token(token).output(shown).send().await.map(drop).map_err(code_of)
+            }
+            Some(error) => {
+                let failure = self.states.send_task_failure().task_token(token).error(error).cause(shown);
+                failure.send().await.map(drop).map_err(code_of)
+            }
+        };
+        match sent {
+            Err(code) if NOBODY_WAITS.contains(&code.as_str()) => {
+                tracing::warn!(submission_id = %record.submission_id, code, "no state machine waits for this end");
+                Ok(())
+            }
+            sent => sent,
+        }
+    }
+
+    async fn put(&self, record: &Record, bus: Option<&str>) -> Result<(), String> {
+        let Some(bus) = bus else { return Ok(()) };
+        let mut detail = record.public();
+        if let (Some(members), Some(deployment)) = (detail.as_object_mut(), &record.feed) {
+            members.insert("deployment".to_owned(), json!(deployment));
+        }
+        let entry = PutEventsRequestEntry::builder()
+            .source(SOURCE)
+            .detail_type(DETAIL_TYPE)
+            .event_bus_name(bus)
+            .set_resources(record.task_arn.clone().map(|arn| vec![arn]))
+            .detail(Value::to_string(&detail))
+            .build();
+        let answer = self.events.put_events().entries(entry).send().await.map_err(code_of)?;
+        match answer.entries().first().and_then(|entry| entry.error_code()) {
+            None => Ok(()),
+            Some(code) => Err(code.to_owned()),
+        }
+    }
+}
+
+/// A service's error code, or that there was no answer.
+fn code_of<E: ProvideErrorMetadata, R>(error: SdkError<E, R>) -> String {
+    error.code().unwrap_or("no answer").to_owned()
+}

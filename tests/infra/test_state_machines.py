@@ -1,0 +1,170 @@
+"""infra/state-machines.yaml: its definitions, run by moto's interpreter of the Amazon States Language, with the real functions."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import boto3
+import pytest
+from local_stack import LocalStack, until
+from moto.server import ThreadedMotoServer
+from stacks import ACCOUNT, REGION, template
+
+ROLE = f"arn:aws:iam::{ACCOUNT}:role/state-machines"
+ENDED = {"SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED"}
+
+
+class Front(BaseHTTPRequestHandler):
+    """What the interpreter calls: moto, but for Lambda, which is the local stack's."""
+
+    protocol_version = "HTTP/1.1"
+    moto: str
+    local: LocalStack
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        target = self.local.ready["lambda_url"] if self.path.startswith("/2015-03-31/functions/") else self.moto
+        upstream = http.client.HTTPConnection(urlsplit(target).netloc, timeout=300)
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in ("host", "connection")}
+        upstream.request("POST", self.path, body, headers)
+        answer = upstream.getresponse()
+        content = answer.read()
+        upstream.close()
+        self.send_response(answer.status)
+        for name, value in answer.getheaders():
+            if name.lower() not in ("connection", "transfer-encoding", "content-length"):
+                self.send_header(name, value)
+        self.send_header("content-length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+class StateMachines:
+    """Both state machines, each of a command of its own."""
+
+    def __init__(self, url: str, local: LocalStack) -> None:
+        keys = {"region_name": REGION, "aws_access_key_id": "x", "aws_secret_access_key": "x"}
+        self.states = boto3.client("stepfunctions", endpoint_url=url, **keys)
+        self.dynamodb = boto3.client("dynamodb", endpoint_url=url, **keys)
+        self.local = local
+        resources = template("infra/state-machines.yaml")["Resources"]
+        self.definitions = {name: resources[name]["Properties"]["Definition"] for name in ("Job", "NeverTwice")}
+        self.dynamodb.create_table(TableName="locks", **resources["Locks"]["Properties"])
+
+    def create(self, which: str, name: str, command: list[str]) -> str:
+        values = {"Submit": "submit", "Profile": "default", "Command": json.dumps(command), "Locks": "locks"}
+        text = json.dumps(self.definitions[which])
+        text = re.sub(r'\{"Fn::Sub": ("arn:\$\{AWS::Partition\}[^"]*")\}', r"\1", text).replace("${AWS::Partition}", "aws")
+        for variable, value in values.items():
+            text = text.replace(f"${{{variable}}}", json.dumps(value)[1:-1])
+        assert "${" not in text
+        # Nobody waits minutes here.
+        text = re.sub(r'"(Seconds|IntervalSeconds)": \d+', r'"\1": 1', text)
+        return self.states.create_state_machine(name=name, definition=text, roleArn=ROLE)["stateMachineArn"]
+
+    def start(self, machine: str, name: str) -> str:
+        return self.states.start_execution(stateMachineArn=machine, name=name, input="{}")["executionArn"]
+
+    def ended(self, execution: str) -> dict[str, Any]:
+        def look() -> dict[str, Any] | None:
+            seen = self.states.describe_execution(executionArn=execution)
+            return seen if seen["status"] in ENDED else None
+
+        return until(f"{execution} has ended", look)
+
+    def until_running(self, submission_id: str) -> None:
+        """Once its execution has submitted it, it is a record."""
+        until(f"{submission_id} is submitted", lambda: any(row["submission_id"] == submission_id for row in self.local.rows()))
+        self.local.until_state(submission_id, "running")
+
+    def holder(self, name: str) -> str:
+        return self.dynamodb.get_item(TableName="locks", Key={"job": {"S": name}})["Item"]["submission"]["S"]
+
+
+@pytest.fixture(scope="module")
+def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StateMachines]:
+    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    moto.start()
+    url = "http://{}:{}".format(*moto.get_host_and_port())
+    front = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Front,), {"moto": url}))
+    serving = threading.Thread(target=front.serve_forever)
+    serving.start()
+    flags = {"provision-s": 0.05, "pull-s": 0.05, "teardown-s": 0.1, "reconcile-every": 2, "timer-scale": 20}
+    environment = {"AWS_ENDPOINT_URL_SFN": url}
+    with pytest.MonkeyPatch.context() as patch:
+        # Where the interpreter looks for AWS.
+        patch.setenv("MOTO_PORT", str(front.server_port))
+        connection = http.client.HTTPConnection(urlsplit(url).netloc)
+        connection.request("POST", "/moto-api/config", json.dumps({"stepfunctions": {"execute_state_machine": True}}))
+        connection.getresponse().read()
+        with LocalStack(tmp_path_factory.mktemp("stack"), flags, function_env=environment) as local:
+            front.RequestHandlerClass.local = local  # type: ignore[attr-defined]
+            yield StateMachines(url, local)
+    front.shutdown()
+    serving.join()
+    front.server_close()
+    moto.stop()
+
+
+def test_a_state_waits_for_the_end_of_its_command_though_every_function_is_killed_meanwhile(
+    machines: StateMachines, tmp_path: Path
+) -> None:
+    go_on = tmp_path / "go-on"
+    machine = machines.create("Job", "waits", ["sh", "-c", f"while [ ! -e {go_on} ]; do sleep 0.05; done"])
+    execution = machines.start(machine, "waits-1")
+    machines.until_running("waits-1-0")
+    for process in machines.local.processes():
+        machines.local.kill(process["pid"])
+    go_on.touch()
+    ended = machines.ended(execution)
+    assert ended["status"] == "SUCCEEDED", ended
+    record = json.loads(ended["output"])
+    assert (record["submission_id"], record["state"], record["exit_code"]) == ("waits-1-0", "succeeded", 0)
+    assert [task["start_count"] for task in machines.local.tasks("waits-1-0")] == [1]
+
+
+def test_a_failed_command_is_run_again_as_another_submission_and_then_fails_its_execution(machines: StateMachines) -> None:
+    machine = machines.create("Job", "fails", ["sh", "-c", "exit 7"])
+    ended = machines.ended(machines.start(machine, "fails-1"))
+    assert (ended["status"], ended["error"]) == ("FAILED", "EcsBridge.Failed")
+    for id in ("fails-1-0", "fails-1-1"):
+        assert [task["start_count"] for task in machines.local.tasks(id)] == [1]
+
+
+def test_a_run_is_skipped_while_the_command_of_an_earlier_one_runs_even_if_that_was_aborted(
+    machines: StateMachines, tmp_path: Path
+) -> None:
+    go_on = tmp_path / "go-on"
+    machine = machines.create("NeverTwice", "one", ["sh", "-c", f"while [ ! -e {go_on} ]; do sleep 0.05; done"])
+    first = machines.start(machine, "one-1")
+    machines.until_running("one-1")
+    assert machines.ended(machines.start(machine, "one-2"))["status"] == "SUCCEEDED"
+    machines.states.stop_execution(executionArn=first)
+    assert machines.ended(machines.start(machine, "one-3"))["status"] == "SUCCEEDED"
+    assert machines.holder("one") == "one-1" and not machines.local.tasks("one-2") + machines.local.tasks("one-3")
+    go_on.touch()
+    machines.local.until_ended("one-1")
+    assert machines.ended(machines.start(machine, "one-4"))["status"] == "SUCCEEDED"
+    assert machines.local.row("one-4")["exit_code"] == 0 and machines.holder("one") == "one-4"
+
+
+def test_an_execution_that_died_before_it_submitted_holds_nothing_up_and_never_runs(machines: StateMachines) -> None:
+    item = {"job": {"S": "died"}, "submission": {"S": "died-1"}}
+    machines.dynamodb.put_item(TableName="locks", Item=item)
+    machine = machines.create("NeverTwice", "died", ["true"])
+    assert machines.ended(machines.start(machine, "died-2"))["status"] == "SUCCEEDED"
+    assert machines.local.row("died-2")["state"] == "succeeded"
+    # What the dead one would have done.
+    late = machines.local.invoke("submit", {"submission_id": "died-1", "command": ["true"]})
+    assert late["state"] == "cancelled" and not machines.local.tasks("died-1")
