@@ -2,12 +2,13 @@
 
 Starts the local stack, submits, shows each submission going through its states (live on a terminal, line by line in a
 pipe), and ends with a table. Then runs one command in a container of its own and on a pool whose container waits. Exit
-code 0 only if each came out as it should.
+code 0 only if each came out as it should. Arguments are further flags of `ecs-bridge local`.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-PROGRAM = ROOT / "target" / "debug" / "ecs-bridge"
+PROGRAM = Path(os.environ.get("ECS_BRIDGE_PROGRAM", ROOT / "target" / "debug" / "ecs-bridge"))
 ENDS = {"succeeded", "failed", "rejected", "expired", "cancelled", "lost"}
 LONGEST = 120.0
 # Seconds that a container takes to start here. On Fargate it is 30 to 60.
@@ -73,11 +74,28 @@ SHOWS = [
 ]
 
 
-def call(url: str, body: object | None = None) -> Any:
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"content-type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return json.load(answer)
+class Bridge:
+    """submit, by its URL, or invoked where it has none."""
+
+    def __init__(self, ready: dict[str, str]) -> None:
+        self.url = ready.get("submit_url")
+        self.invoke = f"{ready['lambda_url']}/2015-03-31/functions/{ready['submit_function']}/invocations"
+
+    def submit(self, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        url = f"{self.url}/v1/submissions" if self.url else self.invoke
+        return self.call(url, {"submissions": items})["submissions"]
+
+    def show(self, submission_id: str) -> dict[str, Any]:
+        if self.url:
+            return self.call(f"{self.url}/v1/submissions/{submission_id}")
+        return self.call(self.invoke, {"submission_id": submission_id})
+
+    @staticmethod
+    def call(url: str, body: object | None = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(url, data, {"content-type": "application/json"})
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)
 
 
 class Screen:
@@ -130,7 +148,7 @@ def table() -> str:
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
 
 
-def watch(submissions: str) -> None:
+def watch(bridge: Bridge) -> None:
     screen = Screen()
     until = time.monotonic() + LONGEST
     while not all(show.is_over() for show in SHOWS):
@@ -139,7 +157,7 @@ def watch(submissions: str) -> None:
         for show in SHOWS:
             if show.is_over():
                 continue
-            before, show.record = show.record, call(f"{submissions}/{show.submission_id}")
+            before, show.record = show.record, bridge.show(show.submission_id)
             ended = show.record["state"] in ENDS and before.get("state") not in ENDS
             if ended and "container_exited_at" in show.record:
                 # Of the write that ended it; the task's own end writes once more.
@@ -148,15 +166,13 @@ def watch(submissions: str) -> None:
         time.sleep(0.05)
 
 
-def compare(submissions: str) -> bool:
+def compare(bridge: Bridge) -> bool:
     """Runs one command in a container of its own and on the pool, and prints how long each took to its exit."""
     print("\nThe same command once more, in a container of its own and on a pool:")
     for name in ("default", "pool"):
-        [answer] = call(submissions, {"submissions": [{"submission_id": f"on-{name}", "command": ["true"], "profile": name}]})[
-            "submissions"
-        ]
+        [answer] = bridge.submit([{"submission_id": f"on-{name}", "command": ["true"], "profile": name}])
         until = time.monotonic() + LONGEST
-        while (record := call(f"{submissions}/{answer['submission_id']}"))["state"] not in ENDS:
+        while (record := bridge.show(answer["submission_id"]))["state"] not in ENDS:
             if time.monotonic() > until:
                 sys.exit(f"{answer['submission_id']} is not over after {LONGEST:.0f} s")
             time.sleep(0.05)
@@ -173,25 +189,25 @@ def main() -> int:
         ready, profiles = Path(folder) / "ready.json", Path(folder) / "profiles.json"
         profiles.write_text(json.dumps(PROFILES))
         options = ["--ready-file", ready, "--profiles", profiles, "--log-dir", Path(folder) / "logs"]
-        options += ["--pull-s", str(START), "--reconcile-every", "2"]
+        options += ["--pull-s", str(START), "--reconcile-every", "2", *sys.argv[1:]]
         stack = subprocess.Popen([PROGRAM, "local", *options], stdout=subprocess.DEVNULL)
         try:
             while not ready.exists():
                 if stack.poll() is not None:
                     return stack.returncode or 1
                 time.sleep(0.05)
-            submissions = json.loads(ready.read_text())["submit_url"] + "/v1/submissions"
+            bridge = Bridge(json.loads(ready.read_text()))
             print("Submissions:")
             for show in SHOWS:
                 print(f"  {show.submission_id:<14} {' '.join(show.command)}")
             print()
             items = [{"submission_id": show.submission_id, "command": show.command, "profile": show.profile} for show in SHOWS]
-            for answer in call(submissions, {"submissions": items})["submissions"]:
+            for answer in bridge.submit(items):
                 if "error" in answer:
                     sys.exit(f"{answer['submission_id']}: {answer['error']['message']}")
-            watch(submissions)
+            watch(bridge)
             print(f"\n{table()}")
-            compared = compare(submissions)
+            compared = compare(bridge)
         finally:
             stack.terminate()
             stack.wait()

@@ -66,6 +66,7 @@ pub struct Where {
 #[derive(Debug, Default, Deserialize)]
 struct ReadyFile {
     submit_url: Option<String>,
+    submit_function: Option<String>,
     lambda_url: Option<String>,
     ecs_url: Option<String>,
     dynamodb_url: Option<String>,
@@ -257,8 +258,8 @@ impl Where {
         let url = first(&told_url, None, "SubmitUrl", "ECS_BRIDGE_URL").map(|url| url.trim_end_matches('/').to_owned());
         let mut function = self.function.clone().or_else(|| variable("ECS_BRIDGE_FUNCTION"));
         if url.is_none() {
-            // A stack without function URLs.
-            function = function.or_else(|| outputs.get("SubmitFunctionName").cloned());
+            // Functions without URLs.
+            function = function.or(ready.submit_function).or_else(|| outputs.get("SubmitFunctionName").cloned());
         }
         let lambda_url = local.as_ref().map(|local| local.lambda_url.clone());
         Ok(Bridge {

@@ -59,6 +59,9 @@ pub struct Options {
     /// Refuse calls of submit that are not signed with the access key `local` and the secret `local`, as a function URL does
     #[arg(long)]
     pub require_signature: bool,
+    /// Give the functions no URLs, as the template does under FunctionUrl: false; callers and runners invoke them
+    #[arg(long, conflicts_with = "require_signature")]
+    pub no_function_urls: bool,
     /// Continue when the parent process ends
     #[arg(long)]
     pub outlive_parent: bool,

@@ -88,16 +88,20 @@ pub enum LocalError {
 /// Addresses and names of a running stack: the contents of the ready file.
 #[derive(Clone, Debug, Serialize)]
 pub struct Ready {
-    /// `<submit_url>/v1/submissions` is the API.
-    pub submit_url: String,
+    /// `<submit_url>/v1/submissions` is the API; none where the functions have no URLs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub submit_url: Option<String>,
+    /// The name of submit, for direct invocation.
+    pub submit_function: &'static str,
     /// The endpoint of Lambda.
     pub lambda_url: String,
     /// DynamoDB's endpoint.
     pub dynamodb_url: String,
     /// ECS's endpoint.
     pub ecs_url: String,
-    /// The URL of work.
-    pub work_url: String,
+    /// The URL of work; none where the functions have no URLs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub work_url: Option<String>,
     /// The table's name.
     pub table: String,
     /// The cluster's ARN.
@@ -203,12 +207,14 @@ impl Stack {
         }
         let [submit, lambda_api, dynamodb_api, ecs_api, work] = listeners(options.port_base).await?;
         let url = |listener: &tokio::net::TcpListener| io::Result::Ok(format!("http://{}", listener.local_addr()?));
+        let function_url = |listener| (!options.no_function_urls).then(|| url(listener)).transpose();
         let ready = Ready {
-            submit_url: url(&submit)?,
+            submit_url: function_url(&submit)?,
+            submit_function: SUBMIT,
             lambda_url: url(&lambda_api)?,
             dynamodb_url: url(&dynamodb_api)?,
             ecs_url: url(&ecs_api)?,
-            work_url: url(&work)?,
+            work_url: function_url(&work)?,
             table: format!("ecs-bridge-{}", options.deployment),
             cluster,
             region: REGION.into(),
@@ -227,7 +233,7 @@ impl Stack {
             Delivery { duplicate: options.duplicate, drop: options.drop, delay_ms: options.delay_ms.0.clone(), chance };
         let bus = Arc::new(Bus::new(template.pattern.clone(), delivery, Arc::clone(&faults)));
         let sessions = Arc::new(Sessions::new(chance, ACCOUNT.into()));
-        let settings = ecs_settings(options, place, chance, run, Arc::clone(&sessions))?;
+        let settings = ecs_settings(options, place, chance, run, Arc::clone(&sessions), &ready.lambda_url)?;
         let ecs = Arc::new(Ecs::new(settings, Arc::clone(&bus), faults, ready.ecs_url.clone()));
         servers.push(http::serve(ecs_api, ecs::router(ecs))?);
 
@@ -235,8 +241,10 @@ impl Stack {
         let lambda = start_lambda(options, &template, &environment, chance, run)?;
         servers.push(http::serve(lambda_api, lambda::invoke_router(Arc::clone(&lambda)))?);
         let users = options.require_signature.then(|| Arc::clone(&sessions));
-        servers.push(http::serve(submit, lambda::url_router(Arc::clone(&lambda), SUBMIT.into(), users))?);
-        servers.push(http::serve(work, lambda::url_router(Arc::clone(&lambda), WORK.into(), Some(sessions)))?);
+        if !options.no_function_urls {
+            servers.push(http::serve(submit, lambda::url_router(Arc::clone(&lambda), SUBMIT.into(), users))?);
+            servers.push(http::serve(work, lambda::url_router(Arc::clone(&lambda), WORK.into(), Some(sessions)))?);
+        }
         lambda.ready().await?;
         if !options.no_functions {
             bus.set_target(Arc::clone(&lambda), TASK_STATE);
@@ -266,13 +274,20 @@ impl Stack {
         let Ready { submit_url, lambda_url, dynamodb_url, ecs_url, table, cluster, .. } = &self.ready;
         let how = match ready_file {
             Some(file) => format!("--ready-file {}", file.display()),
-            None => format!("--url {submit_url} --dynamodb-url {dynamodb_url} --table {table}"),
+            None => match submit_url {
+                Some(submit_url) => format!("--url {submit_url} --dynamodb-url {dynamodb_url} --table {table}"),
+                None => format!("--function {SUBMIT} --dynamodb-url {dynamodb_url} --table {table}"),
+            },
+        };
+        let submissions = match submit_url {
+            Some(submit_url) => format!("{submit_url}/v1/submissions"),
+            None => format!("invocations of {SUBMIT} at {lambda_url}"),
         };
         format!(
             "\
 The ECS bridge is running on this machine.
 
-  submissions  {submit_url}/v1/submissions
+  submissions  {submissions}
   functions    {lambda_url}
   table        {table} at {dynamodb_url}
   cluster      {cluster} at {ecs_url}
@@ -319,6 +334,7 @@ fn ecs_settings(
     chance: Chance,
     run: &str,
     sessions: Arc<Sessions>,
+    lambda_url: &str,
 ) -> Result<EcsSettings, LocalError> {
     let text = options.task_definitions.as_deref().map(read).transpose()?;
     let definitions = TaskDefinitions::parse(text.as_deref()).map_err(|source| LocalError::Definitions {
@@ -329,6 +345,11 @@ fn ecs_settings(
     let delay = |seconds: f64| scale.shorten(Duration::from_secs_f64(seconds));
     let mut environment = inherited(&["PATH", "HOME"]);
     environment.push((RUN_VARIABLE.into(), run.into()));
+    if options.no_function_urls {
+        // A runner invokes work. On AWS, its region is that of its task, and DNS leads it to Lambda.
+        environment.push(("AWS_REGION".into(), REGION.into()));
+        environment.push(("AWS_ENDPOINT_URL_LAMBDA".into(), lambda_url.into()));
+    }
     environment.extend(options.container_env.iter().cloned());
     // The runner program is built beside the functions.
     let programs = functions_dir(options)?;
@@ -383,7 +404,9 @@ fn function_environment(options: &Options, ready: &Ready) -> Result<Vec<(String,
         ("ECS_BRIDGE_DEPLOYMENT", &ready.deployment),
         ("ECS_BRIDGE_TABLE", &ready.table),
         ("ECS_BRIDGE_CLUSTER", &ready.cluster),
-        ("ECS_BRIDGE_WORK_URL", &ready.work_url),
+        ("ECS_BRIDGE_WORK_URL", ready.work_url.as_deref().unwrap_or_default()),
+        ("ECS_BRIDGE_WORK_FUNCTION", WORK),
+        ("ECS_BRIDGE_DIRECT_INVOCATION", if options.no_function_urls { "true" } else { "false" }),
         ("ECS_BRIDGE_TASK_TOKENS", "true"),
         ("ECS_BRIDGE_EVENT_BUSES", "default"),
         ("ECS_BRIDGE_TASK_ROLES", &format!("arn:aws:iam::{ACCOUNT}:role/*")),

@@ -22,7 +22,7 @@ def scheduler_environment(stack: LocalStack, **more: str) -> dict[str, str]:
     """Return what makes a scheduler use this stack; its credentials come from a connection of Airflow's."""
     return {
         "AIRFLOW__CORE__EXECUTOR": "airflow_ecs_bridge.EcsBridgeExecutor",
-        "AIRFLOW__ECS_BRIDGE_EXECUTOR__SUBMIT_URL": stack.ready["submit_url"],
+        **submit(stack),
         "AIRFLOW__ECS_BRIDGE_EXECUTOR__TABLE": stack.ready["table"],
         "AIRFLOW__ECS_BRIDGE_EXECUTOR__DEPLOYMENT": stack.ready["deployment"],
         "AIRFLOW__ECS_BRIDGE_EXECUTOR__LAUNCH_MARGIN": "10",
@@ -30,6 +30,16 @@ def scheduler_environment(stack: LocalStack, **more: str) -> dict[str, str]:
         "AWS_ENDPOINT_URL_DYNAMODB": stack.ready["dynamodb_url"],
         "AWS_EC2_METADATA_DISABLED": "true",
         **more,
+    }
+
+
+def submit(stack: LocalStack) -> dict[str, str]:
+    """Return where it submits: to submit's URL, or by invocation where it has none."""
+    if url := stack.ready.get("submit_url"):
+        return {"AIRFLOW__ECS_BRIDGE_EXECUTOR__SUBMIT_URL": url}
+    return {
+        "AIRFLOW__ECS_BRIDGE_EXECUTOR__SUBMIT_FUNCTION": stack.ready["submit_function"],
+        "AWS_ENDPOINT_URL_LAMBDA": stack.ready["lambda_url"],
     }
 
 

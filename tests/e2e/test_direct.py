@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 from api import Stack
-from local_stack import FunctionError
+from local_stack import PROGRAM, ROOT, FunctionError
 
 
 def failure(stack: Stack, payload: object) -> tuple[str, str]:
@@ -55,3 +58,10 @@ def test_what_is_wrong_is_the_type_of_the_error(stack: Stack) -> None:
     stack.invoke("submit", {"submission_id": "taken", "command": ["true"]})
     assert failure(stack, {"submission_id": "taken", "command": ["false"]})[0] == "conflict"
     stack.until_ended("taken")
+
+
+def test_the_demo_and_its_pool_need_no_function_urls() -> None:
+    command = [sys.executable, ROOT / "local/demo.py", "--no-function-urls"]
+    environment = os.environ | {"ECS_BRIDGE_PROGRAM": str(PROGRAM)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

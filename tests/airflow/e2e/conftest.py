@@ -45,6 +45,6 @@ def make_stack(airflow: Airflow, tmp_path_factory: pytest.TempPathFactory) -> Ca
 
 @pytest.fixture(scope="session")
 def stack(make_stack: Callable[..., LocalStack]) -> Iterator[LocalStack]:
-    """A local stack without faults."""
-    with make_stack() as stack:
+    """A local stack without faults, whose functions have no URLs."""
+    with make_stack(**{"no-function-urls": True}) as stack:
         yield stack
