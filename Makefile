@@ -23,10 +23,21 @@ BINARIES  := $(FUNCTIONS) ecs-bridge ecs-bridge-runner
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 16
 
-$(VENV)/.done: tests/requirements.txt
-	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --requirement $<
+# uv installs in a tenth of pip's time.
+UV := .venv-uv/bin/uv
+$(UV):
+	$(PYTHON) -m venv .venv-uv
+	.venv-uv/bin/python -m pip install --quiet --disable-pip-version-check uv
+
+# A venv of these requirements: its folder is the target's.
+define install
+	$(UV) venv --quiet --clear --python $(PYTHON) $(@D)
+	$(UV) pip install --quiet --python $(@D)/bin/python --requirement $<
 	touch $@
+endef
+
+$(VENV)/.done: tests/requirements.txt | $(UV)
+	$(install)
 
 # While stages run side by side, one of them compiles, and what the others test must not change: they have copies.
 TESTED := target/tested
@@ -40,8 +51,8 @@ replay:
 	$(if $(ECS_BRIDGE_PROGRAM),,cargo build --locked $(PROGRAMS) -p ecs-bridge-model)
 
 .PHONY: demo
-demo: programs ## run a handful of commands through the bridge on this machine, and look on
-	$(PYTHON) local/demo.py
+demo: programs ## run a handful of commands through the bridge on this machine, and look on (FLAGS=--no-function-urls: by invocations)
+	$(PYTHON) local/demo.py $(FLAGS)
 
 .PHONY: build
 build: ## build all programs for release
@@ -67,9 +78,9 @@ record: programs ## record docs/img/demo.svg anew
 	$(AIRFLOW)/python docs/site/record.py
 
 .PHONY: plots
-plots: ## draw the plots of docs/performance.md from its table
-	$(PYTHON) -m venv .venv-plots
-	.venv-plots/bin/python -m pip install --quiet --requirement docs/site/requirements.txt
+plots: $(UV) ## draw the plots of docs/performance.md from its table
+	$(UV) venv --quiet --clear --python $(PYTHON) .venv-plots
+	$(UV) pip install --quiet --python .venv-plots/bin/python --requirement docs/site/requirements.txt
 	.venv-plots/bin/python docs/site/plots.py
 
 .PHONY: test-rust
@@ -161,15 +172,11 @@ fuzz: $(TOOLS)/bin/cargo-fuzz ## make up events, requests and profiles: SECONDS=
 # The deployment. SAM and checkov pin many libraries, so each has a venv of its own.
 
 
-$(INFRA)/.done: tests/infra/requirements.txt
-	$(PYTHON) -m venv $(INFRA)
-	$(INFRA)/bin/python -m pip install --quiet --requirement $<
-	touch $@
+$(INFRA)/.done: tests/infra/requirements.txt | $(UV)
+	$(install)
 
-.venv-checkov/.done: tests/infra/requirements-checkov.txt
-	$(PYTHON) -m venv .venv-checkov
-	.venv-checkov/bin/python -m pip install --quiet --requirement $<
-	touch $@
+.venv-checkov/.done: tests/infra/requirements-checkov.txt | $(UV)
+	$(install)
 
 .PHONY: test-infra
 test-infra: programs $(INFRA)/.done .venv-checkov/.done ## templates, event pattern, roles, dead letters
