@@ -51,5 +51,6 @@ done
 find . -name sbom.cdx.json -not -path './target/*' -delete
 
 cp LICENSE CHANGELOG.md infra/key.yaml infra/example.yaml infra/people.yaml "$dist/"
+cp -r infra/terraform "$dist/"
 (cd "$dist" && find . -type f -not -name SHA256SUMS -printf '%P\0' | sort -z | xargs -0 sha256sum -- > SHA256SUMS)
 ls -lR "$dist"

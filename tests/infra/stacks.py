@@ -63,9 +63,9 @@ def template(name: str = "template.yaml") -> dict[str, Any]:
     return yaml_parse((ROOT / name).read_text())
 
 
-def packaged() -> dict[str, Any]:
-    """template.yaml after what `sam package` and the SAM transform do to it."""
-    source = template()
+def packaged(text: str | None = None) -> dict[str, Any]:
+    """template.yaml, or another text of it, after what `sam package` and the SAM transform do to it."""
+    source = yaml_parse(text) if text else template()
     source["Globals"]["Function"]["CodeUri"] = f"s3://{CODE_BUCKET}/{CODE_KEY}"
     defaults = {
         name: parameter["Default"] for name, parameter in source["Parameters"].items() if "Default" in parameter

@@ -1,0 +1,170 @@
+# A cluster, a task definition, and the bridge on them, in the default VPC: to try it, and to copy from.
+#   terraform init && terraform apply -var code_directory=../../../dist
+
+terraform {
+  required_version = ">= 1.5"
+
+  required_providers {
+    aws = {
+      source  = "hashicorp/aws"
+      version = ">= 6.0"
+    }
+  }
+}
+
+variable "name" {
+  description = "Name of cluster, task definition family and log group"
+  type        = string
+  default     = "ecs-bridge-example"
+}
+
+variable "image" {
+  description = "Image of the container that commands run in; from a public registry, or give the execution role more"
+  type        = string
+  default     = "public.ecr.aws/amazonlinux/amazonlinux:2023-minimal"
+}
+
+variable "code_directory" {
+  description = "Folder with the zips of a release, such as dist after `make release`"
+  type        = string
+}
+
+data "aws_region" "current" {}
+data "aws_caller_identity" "current" {}
+
+data "aws_vpc" "default" {
+  default = true
+}
+
+data "aws_subnets" "default" {
+  filter {
+    name   = "vpc-id"
+    values = [data.aws_vpc.default.id]
+  }
+}
+
+# Tasks reach the internet by addresses of their own, and nothing reaches them.
+resource "aws_security_group" "tasks" {
+  #checkov:skip=CKV2_AWS_5:RunTask attaches it to tasks, by the profile below
+  name        = var.name
+  description = "Tasks of ${var.name}: HTTPS out, nothing in"
+  vpc_id      = data.aws_vpc.default.id
+
+  egress {
+    description = "HTTPS"
+    protocol    = "tcp"
+    from_port   = 443
+    to_port     = 443
+    cidr_blocks = ["0.0.0.0/0"]
+  }
+}
+
+resource "aws_ecs_cluster" "cluster" {
+  #checkov:skip=CKV_AWS_65:Container Insights costs money for each task, and the bridge has metrics of its own
+  name = var.name
+}
+
+resource "aws_ecs_cluster_capacity_providers" "cluster" {
+  cluster_name       = aws_ecs_cluster.cluster.name
+  capacity_providers = ["FARGATE", "FARGATE_SPOT"]
+}
+
+resource "aws_cloudwatch_log_group" "logs" {
+  #checkov:skip=CKV_AWS_158:An example; encrypted by the key of CloudWatch Logs
+  #checkov:skip=CKV_AWS_338:An example; two weeks of logs are enough to try it
+  name              = "/ecs/${var.name}"
+  retention_in_days = 14
+}
+
+resource "aws_iam_role" "tasks" {
+  # What ECS itself does to start a task, and what the commands may do: nothing, until you say so.
+  for_each = toset(["execution", "task"])
+
+  name = "${var.name}-${each.key}"
+
+  assume_role_policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Effect    = "Allow"
+      Principal = { Service = "ecs-tasks.amazonaws.com" }
+      Action    = "sts:AssumeRole"
+      Condition = { StringEquals = { "aws:SourceAccount" = data.aws_caller_identity.current.account_id } }
+    }]
+  })
+}
+
+resource "aws_iam_role_policy" "logs" {
+  name = "logs"
+  role = aws_iam_role.tasks["execution"].name
+
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Effect   = "Allow"
+      Action   = ["logs:CreateLogStream", "logs:PutLogEvents"]
+      Resource = "${aws_cloudwatch_log_group.logs.arn}:log-stream:*"
+    }]
+  })
+}
+
+resource "aws_ecs_task_definition" "jobs" {
+  #checkov:skip=CKV_AWS_336:Commands may write to their container
+  family                   = var.name
+  requires_compatibilities = ["FARGATE"]
+  network_mode             = "awsvpc"
+  cpu                      = 256
+  memory                   = 512
+  execution_role_arn       = aws_iam_role.tasks["execution"].arn
+  task_role_arn            = aws_iam_role.tasks["task"].arn
+
+  container_definitions = jsonencode([{
+    name      = "main"
+    image     = var.image
+    essential = true
+    command   = ["true"]
+    logConfiguration = {
+      logDriver = "awslogs"
+      options = {
+        awslogs-group         = aws_cloudwatch_log_group.logs.name
+        awslogs-region        = data.aws_region.current.region
+        awslogs-stream-prefix = "main"
+      }
+    }
+  }])
+}
+
+module "bridge" {
+  source = "../"
+
+  code_directory       = var.code_directory
+  cluster_arn          = aws_ecs_cluster.cluster.arn
+  task_definition_arns = ["${aws_ecs_task_definition.jobs.arn_without_revision}:*"]
+  pass_role_arns       = [for role in aws_iam_role.tasks : role.arn]
+
+  profiles = jsonencode({
+    default = {
+      container_name = "main"
+      run_task = {
+        taskDefinition           = var.name
+        capacityProviderStrategy = [{ capacityProvider = "FARGATE", weight = 1 }]
+        networkConfiguration = {
+          awsvpcConfiguration = {
+            subnets        = data.aws_subnets.default.ids
+            securityGroups = [aws_security_group.tasks.id]
+            assignPublicIp = "ENABLED"
+          }
+        }
+      }
+    }
+  })
+}
+
+output "submit_url" {
+  description = "Address of the API: ECS_BRIDGE_URL of the CLI"
+  value       = module.bridge.submit_url
+}
+
+output "table_name" {
+  description = "The table that the executor reads: ECS_BRIDGE_TABLE of the CLI"
+  value       = module.bridge.table_name
+}
