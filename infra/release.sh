@@ -30,6 +30,7 @@ export RUSTFLAGS="--remap-path-prefix=$PWD=ecs-bridge --remap-path-prefix=${CARG
 architectures=$(PYTHON=$python infra/build_functions.sh "$dist")
 for each in $architectures; do
   "$python" infra/release_template.py "$each" < template.yaml > "$dist/template-$each.yaml"
+  sed "s#TemplateURL: ../template.yaml#TemplateURL: template-$each.yaml#" infra/private.yaml > "$dist/private-$each.yaml"
 done
 # shellcheck disable=SC2086
 "$python" infra/release_template.py --packaged $architectures < template.yaml > "$dist/packaged.yaml"

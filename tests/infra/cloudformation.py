@@ -1,7 +1,7 @@
 """template.yaml as CloudFormation would create it, told in Terraform's words.
 
 Intrinsics are resolved as CloudFormation resolves them. Then each resource is told by the names of the AWS provider,
-mostly those of its properties in snake case. What is not known here is an error, so that nothing is left out in silence.
+mostly those of its properties in snake case. What is not known here is an error, so nothing is left out in silence.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from stacks import ACCOUNT, REGION, arn
+from stacks import ACCOUNT, REGION, arn, packaged
 
 Values = dict[str, Any]
 NO_VALUE = object()
@@ -42,6 +42,7 @@ NAMES = {
 }
 PROPERTY_OF_NAME = {
     "AWS::CloudWatch::Alarm": "AlarmName",
+    "AWS::ECS::Cluster": "ClusterName",
     "AWS::Lambda::Function": "FunctionName",
     "AWS::Logs::LogGroup": "LogGroupName",
 }
@@ -73,8 +74,13 @@ class Deployed:
     def name(self, logical_id: str) -> str:
         if logical_id in NAMES:
             return NAMES[logical_id].format(self._parameters["Deployment"]) or logical_id
-        properties = self._body["Resources"][logical_id]["Properties"]
-        return self._value(properties[PROPERTY_OF_NAME[self.kind(logical_id)]])
+        named_by = PROPERTY_OF_NAME.get(self.kind(logical_id))
+        return self._value(self._body["Resources"][logical_id]["Properties"][named_by]) if named_by else logical_id
+
+    def nested(self, logical_id: str) -> Deployed:
+        """The stack of template.yaml that this one holds."""
+        given = self._value(self._body["Resources"][logical_id]["Properties"]["Parameters"])
+        return Deployed(packaged(), given)
 
     def _holds(self, condition: str | None) -> bool:
         return condition is None or self._value(self._body["Conditions"][condition])
@@ -108,6 +114,8 @@ class Deployed:
                 return value(text).split(separator)
             case {"Fn::Select": [index, parts]}:
                 return value(parts)[int(index)]
+            case {"Fn::GetAZs": _}:
+                return [f"{REGION}a", f"{REGION}b"]
             case {"Fn::FindInMap": [str(name), first, second]}:
                 return self._body["Mappings"][name][value(first)][value(second)]
             case dict():
@@ -147,8 +155,11 @@ class Deployed:
                 return f"https://{self._value(self._target(logical_id))}.lambda-url.{REGION}.on.aws/"
             case "AWS::SQS::Queue", "QueueName":
                 return self.name(logical_id)
+            case "AWS::CloudFormation::Stack", _:
+                return self.nested(logical_id).outputs[attribute.removeprefix("Outputs.")]
             case kind, "Arn":
                 return {
+                    "AWS::ECS::Cluster": arn("ecs", "cluster/{}"),
                     "AWS::CloudWatch::Alarm": arn("cloudwatch", "alarm:{}"),
                     "AWS::Events::Rule": arn("events", "rule/{}"),
                     "AWS::IAM::Role": f"arn:aws:iam::{ACCOUNT}:role/{{}}",

@@ -14,7 +14,7 @@ from cfnlint.helpers import REGIONS
 from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
 from stacks import ROOT, packaged, template
 
-TEMPLATES = ["template.yaml", "infra/key.yaml", "infra/example.yaml"]
+TEMPLATES = ["template.yaml", "infra/key.yaml", "infra/example.yaml", "infra/private.yaml"]
 
 
 def refused() -> set[str]:

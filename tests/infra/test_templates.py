@@ -14,7 +14,14 @@ import pytest
 import tomllib
 from stacks import EVERY_OPTION, NO_URLS, PARAMETERS, ROOT, Stack, arn, packaged, template
 
-TEMPLATES = ["template.yaml", "infra/example.yaml", "infra/key.yaml", "infra/people.yaml", "infra/state-machines.yaml"]
+TEMPLATES = [
+    "template.yaml",
+    "infra/example.yaml",
+    "infra/key.yaml",
+    "infra/people.yaml",
+    "infra/private.yaml",
+    "infra/state-machines.yaml",
+]
 
 # moto 5.2 has no CloudFormation for these: nothing here shows that AWS takes them as they are written.
 BEYOND_MOTO = {

@@ -1,0 +1,226 @@
+"""infra/private.yaml: nothing reaches the internet, and everything that is called has an endpoint that lets it."""
+
+from __future__ import annotations
+
+import configparser
+import json
+import re
+from typing import Any
+
+import pytest
+from airflow_ecs_bridge.provider import get_provider_info
+
+from cloudformation import Deployed
+from policies import Call, Statement, permits
+from recorder import asked
+from stacks import ACCOUNT, REGION, ROOT, Stack, arn, template
+from walk import CLUSTER_ARN, DEPLOYMENT, EXECUTION_ROLE, FUNCTIONS, TASK_ROLE, Recording
+
+PARAMETERS = {"Name": DEPLOYMENT, "Repository": "airflow/worker", "ImageTag": "1"}
+EVERY_ENDPOINT = PARAMETERS | {"AgentEndpoints": "true", "SecretsEndpoint": "true"}
+SOURCE = template("infra/private.yaml")
+PRIVATE = Deployed(SOURCE, PARAMETERS)
+BRIDGE = PRIVATE.nested("Bridge")
+GIVEN = PRIVATE.resources["Bridge"]["Parameters"]
+OURS = {"aws:PrincipalAccount": ACCOUNT}
+
+
+def endpoints(deployed: Deployed = PRIVATE) -> dict[str, dict[str, Any]]:
+    """The endpoints by service."""
+    found = [each for name, each in deployed.resources.items() if deployed.kind(name) == "AWS::EC2::VPCEndpoint"]
+    return {each["ServiceName"].removeprefix(f"com.amazonaws.{REGION}."): each for each in found}
+
+
+def statements(service: str) -> list[Statement]:
+    return endpoints()[service]["PolicyDocument"]["Statement"]
+
+
+def lets(service: str, call: Call, **context: str) -> bool:
+    """Whether the endpoint lets a call of this account's principals through, or of those of `context`."""
+    return permits(statements(service), Call(call.role, call.action, call.resource, call.context | OURS | context))
+
+
+@pytest.fixture(scope="module")
+def called(recording: Recording) -> dict[str, set[Call]]:
+    """What the functions and the executor call, by service, as if it had happened in this stack."""
+    table, roles = BRIDGE.outputs["TableName"], {"etl": [TASK_ROLE, EXECUTION_ROLE]}
+    calls: dict[str, set[Call]] = {}
+    for exchange in recording.exchanges:
+        found = {call for call in asked(exchange, table, DEPLOYMENT, roles) if not call.action.startswith("iam:")}
+        calls.setdefault(exchange.service, set()).update(found)
+    # Callers and runners, which the recording has at their URLs.
+    for function in ("submit", "work"):
+        calls["lambda"].add(Call("caller", "lambda:InvokeFunction", arn("lambda", f"function:{DEPLOYMENT}-{function}")))
+    return calls
+
+
+def test_everything_that_is_called_has_an_endpoint_that_lets_it(called: dict[str, set[Call]]) -> None:
+    assert called.keys() <= endpoints().keys()
+    assert [str(call) for service, calls in called.items() for call in calls if not lets(service, call)] == []
+
+
+def test_endpoints_let_nothing_through_that_is_not_called(called: dict[str, set[Call]]) -> None:
+    # `ecs-bridge doctor` reads the functions' configurations.
+    further = {"lambda": {"lambda:GetFunctionConfiguration"}}
+    for service, calls in called.items():
+        allowed = {action for each in statements(service) for action in [each["Action"]] for action in listed(action)}
+        assert allowed == {call.action for call in calls} | further.get(service, set())
+
+
+def listed(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value
+
+
+@pytest.mark.parametrize(
+    ("service", "action", "resource"),
+    [
+        ("dynamodb", "dynamodb:GetItem", arn("dynamodb", "table/billing")),
+        ("dynamodb", "dynamodb:DeleteItem", arn("dynamodb", f"table/{BRIDGE.outputs['TableName']}")),
+        ("lambda", "lambda:InvokeFunction", arn("lambda", "function:billing")),
+        ("lambda", "lambda:UpdateFunctionCode", arn("lambda", f"function:{DEPLOYMENT}-submit")),
+        ("s3", "s3:GetObject", "arn:aws:s3:::somebody-elses/object"),
+        ("s3", "s3:PutObject", f"arn:aws:s3:::prod-{REGION}-starport-layer-bucket/layer"),
+        ("ecr.api", "ecr:BatchGetImage", arn("ecr", "repository/other")),
+        ("logs", "logs:PutLogEvents", arn("logs", "log-group:/ecs/other:log-stream:a")),
+    ],
+)
+def test_an_endpoint_is_no_way_to_anything_else(service: str, action: str, resource: str) -> None:
+    assert not lets(service, Call("task", action, resource))
+
+
+def test_no_endpoint_serves_the_principals_of_another_account(called: dict[str, set[Call]]) -> None:
+    """Data could be carried off to another account through an endpoint that lets its credentials."""
+    other = {"aws:PrincipalAccount": "210987654321"}
+    assert not [str(call) for service, calls in called.items() for call in calls if lets(service, call, **other)]
+    every = endpoints(Deployed(SOURCE, EVERY_ENDPOINT))
+    open_ = {
+        service
+        for service, endpoint in every.items()
+        for statement in endpoint["PolicyDocument"]["Statement"]
+        if statement.get("Condition") != {"StringEquals": OURS}
+    }
+    # ECR signs the requests for layers in its own name.
+    assert open_ == {"s3"}
+
+
+def test_tasks_get_image_logs_and_secrets_through_endpoints() -> None:
+    """Each thing that ECS does in the name of the execution role."""
+    deployed = Deployed(SOURCE, EVERY_ENDPOINT)
+    (policy,) = deployed.resources["ExecutionRole"]["Policies"]
+    services = {"ecr": ("ecr.api", "ecr.dkr"), "logs": ("logs",), "secretsmanager": ("secretsmanager",)}
+    for statement in policy["PolicyDocument"]["Statement"]:
+        for action in listed(statement["Action"]):
+            resource = statement["Resource"].replace("*", "x") if statement["Resource"] != "*" else "*"
+            for service in services[action.split(":")[0]]:
+                allowed = endpoints(deployed)[service]["PolicyDocument"]["Statement"]
+                assert permits(allowed, Call("execution", action, resource, OURS)), (service, action)
+
+
+def test_nothing_leads_to_the_internet() -> None:
+    kinds = {PRIVATE.kind(name) for name in PRIVATE.resources} | {BRIDGE.kind(name) for name in BRIDGE.resources}
+    ways_out = {
+        "AWS::EC2::EIP",
+        "AWS::EC2::EgressOnlyInternetGateway",
+        "AWS::EC2::InternetGateway",
+        "AWS::EC2::NatGateway",
+        "AWS::EC2::Route",
+        "AWS::EC2::VPCPeeringConnection",
+        "AWS::Lambda::Url",
+    }
+    assert not kinds & ways_out
+    subnets = [each for name, each in PRIVATE.resources.items() if PRIVATE.kind(name) == "AWS::EC2::Subnet"]
+    assert len(subnets) == 2
+    assert not any("MapPublicIpOnLaunch" in each for each in subnets)
+
+
+def test_functions_and_tasks_are_in_the_subnets_of_the_endpoints() -> None:
+    subnets = ["SubnetA", "SubnetB"]
+    functions = [each for name, each in BRIDGE.resources.items() if BRIDGE.kind(name) == "AWS::Lambda::Function"]
+    assert len(functions) == len(FUNCTIONS)
+    assert all(
+        each["VpcConfig"] == {"SubnetIds": subnets, "SecurityGroupIds": ["FunctionSecurityGroup"]} for each in functions
+    )
+    for profile in json.loads(GIVEN["Profiles"]).values():
+        network = profile["run_task"]["networkConfiguration"]["awsvpcConfiguration"]
+        assert network == {"subnets": subnets, "securityGroups": ["TaskSecurityGroup"], "assignPublicIp": "DISABLED"}
+    for service, endpoint in endpoints(Deployed(SOURCE, EVERY_ENDPOINT)).items():
+        if endpoint["VpcEndpointType"] == "Interface":
+            assert (endpoint["SubnetIds"], endpoint["PrivateDnsEnabled"]) == (subnets, True), service
+    ingress = PRIVATE.resources["EndpointSecurityGroup"]["SecurityGroupIngress"]
+    assert {rule["SourceSecurityGroupId"] for rule in ingress} == {
+        "CallerSecurityGroup",
+        "FunctionSecurityGroup",
+        "TaskSecurityGroup",
+    }
+
+
+def test_the_nested_stack_gets_parameters_that_it_takes() -> None:
+    parameters = template()["Parameters"]
+    assert GIVEN.keys() <= parameters.keys()
+    assert {name for name, each in parameters.items() if "Default" not in each} <= GIVEN.keys()
+    for name, value in GIVEN.items():
+        assert re.fullmatch(parameters[name].get("AllowedPattern", "(?s:.*)"), value), name
+        assert len(value) <= parameters[name].get("MaxLength", len(value)), name
+        assert str(value) in map(str, parameters[name].get("AllowedValues", [value])), name
+    assert CLUSTER_ARN.replace("/jobs", f"/{DEPLOYMENT}") == GIVEN["ClusterArn"]
+
+
+def test_a_release_nests_its_own_template() -> None:
+    """release.sh puts the name of the released template in place of this path."""
+    (path,) = re.findall(r"s#TemplateURL: (\S+?)#", (ROOT / "infra/release.sh").read_text())
+    assert SOURCE["Resources"]["Bridge"]["Properties"]["TemplateURL"] == path
+
+
+def test_callers_find_what_they_need_in_the_outputs() -> None:
+    section = configparser.ConfigParser()
+    section.read_string("[ecs_bridge_executor]\n" + PRIVATE.outputs["Configuration"])
+    given = dict(section["ecs_bridge_executor"])
+    assert given.keys() <= get_provider_info()["config"]["ecs_bridge_executor"]["options"].keys()
+    assert given == {
+        "submit_function": f"{DEPLOYMENT}-submit",
+        "table": BRIDGE.outputs["TableName"],
+        "deployment": DEPLOYMENT,
+        "region_name": REGION,
+    }
+
+
+def test_a_runner_may_invoke_work_from_this_vpc_and_from_nowhere_else() -> None:
+    work = BRIDGE.resources["WorkFunction"]["FunctionName"]
+    (allowed,) = PRIVATE.resources["RunnerPolicy"]["PolicyDocument"]["Statement"]
+    assert allowed == {
+        "Effect": "Allow",
+        "Action": "lambda:InvokeFunction",
+        "Resource": arn("lambda", f"function:{work}"),
+    }
+    (denied,) = PRIVATE.resources["FromThisVpcPolicy"]["PolicyDocument"]["Statement"]
+    assert (denied["Effect"], denied["Condition"]) == ("Deny", {"StringNotEquals": {"aws:SourceVpc": "Vpc"}})
+    # What the executor's policy allows, this one denies from elsewhere.
+    grants = BRIDGE.resources["ExecutorPolicy"]["PolicyDocument"]["Statement"]
+    allows = [{"Effect": "Allow", "Action": denied["Action"], "Resource": denied["Resource"]}]
+    for statement in [allowed, *grants]:
+        if statement["Action"] != "lambda:InvokeFunctionUrl":
+            assert permits(allows, Call("caller", statement["Action"], statement["Resource"]))
+    for policy in ("RunnerPolicy", "FromThisVpcPolicy"):
+        assert PRIVATE.resources[policy]["Roles"] == ["TaskRole"]
+
+
+def test_cloudformation_creates_all_that_moto_knows(aws: None) -> None:
+    def without_bridge(node: Any) -> Any:
+        match node:
+            case {"Fn::GetAtt": ["Bridge", str(output)]}:
+                return BRIDGE.outputs[output.removeprefix("Outputs.")]
+            case {"Ref": "Bridge"}:
+                return "bridge"
+            case dict():
+                return {name: without_bridge(each) for name, each in node.items()}
+            case list():
+                return [without_bridge(each) for each in node]
+            case str():
+                return re.sub(r"\$\{Bridge\.Outputs\.(\w+)\}", lambda output: BRIDGE.outputs[output[1]], node)
+        return node
+
+    body = without_bridge({name: part for name, part in SOURCE.items() if name != "Resources"})
+    body["Resources"] = {name: without_bridge(each) for name, each in SOURCE["Resources"].items() if name != "Bridge"}
+    stack = Stack(body, EVERY_ENDPOINT)
+    assert stack.status == "CREATE_COMPLETE"
+    assert stack.ids.keys() >= body["Resources"].keys() - {"RoutesOfA", "RoutesOfB"}
