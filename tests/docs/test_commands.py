@@ -3,6 +3,7 @@ AWS CLI has."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -125,6 +126,30 @@ def test_a_block_of_commands_runs(block: Block, stack: LocalStack, tmp_path: Pat
     assert done.returncode == 0, done.stdout + done.stderr
     for words in expected:
         assert words in done.stdout.split(), done.stdout
+
+
+def profiles_of_documents() -> dict[str, dict[str, Any]]:
+    """The profiles in blocks of JSON, by page and name."""
+    found = {}
+    for page in PAGES:
+        for text in re.findall(r"^```json\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL):
+            # A block of a page may also be a part of a profile, or leave something out.
+            try:
+                block = json.loads(text)
+            except ValueError:
+                continue
+            if all(isinstance(each, dict) and "run_task" in each for each in block.values()):
+                found |= {f"{page.stem}-{name}": profile for name, profile in block.items()}
+    return found
+
+
+def test_submit_takes_every_profile_of_the_documents(tmp_path: Path) -> None:
+    profiles = profiles_of_documents()
+    assert len(profiles) > 4
+    with LocalStack(tmp_path, profiles=profiles) as stack:
+        for name in profiles:
+            (answer,) = stack.submit({"submission_id": name, "profile": name, "command": ["true"]})
+            assert "error" not in answer, answer
 
 
 def aws_commands() -> Iterator[tuple[str, list[str]]]:
