@@ -7,6 +7,7 @@ submission and the cause of a letter, and nothing else of it: events hold the co
     infra/redrive.py --stack-name ecs-bridge --list    # lists the letters, changes nothing
     infra/redrive.py --stack-name ecs-bridge --max 1   # tries one
     infra/redrive.py --stack-name ecs-bridge
+    infra/redrive.py --queue-url URL --function NAME   # without a stack
 
 Ends with 0 if all letters were accepted, 1 if some stay, 2 if it was throttled to a standstill.
 docs/operating.md lists the permissions.
@@ -132,22 +133,30 @@ def redrive(queue: Queue, lambda_: Any, function: str, most: int | None = None) 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--stack-name", required=True)
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--stack-name", help="stack whose outputs name queue and function")
+    where.add_argument("--queue-url", metavar="URL", help="the queue, where no stack made it; with --function")
+    parser.add_argument("--function", metavar="NAME", help="the function task-state; with --queue-url")
     parser.add_argument("--list", action="store_true", help="list the letters and keep them")
     parser.add_argument("--max", type=int, metavar="N", help="stop after N letters")
     parser.add_argument("--region", help="AWS region; default: that of the profile or environment")
     parser.add_argument("--profile", help="profile of ~/.aws/config")
     arguments = parser.parse_args()
+    if (arguments.queue_url is None) != (arguments.function is None):
+        parser.error("--queue-url and --function belong together")
     session = boto3.Session(profile_name=arguments.profile, region_name=arguments.region)
-    stack = session.client("cloudformation").describe_stacks(StackName=arguments.stack_name)["Stacks"][0]
-    outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
-    queue = Queue(session.client("sqs", config=RETRIES), outputs["EventDeadLettersUrl"])
+    url, function = arguments.queue_url, arguments.function
+    if arguments.stack_name:
+        stack = session.client("cloudformation").describe_stacks(StackName=arguments.stack_name)["Stacks"][0]
+        outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+        url, function = outputs["EventDeadLettersUrl"], outputs["TaskStateFunctionName"]
+    queue = Queue(session.client("sqs", config=RETRIES), url)
     if arguments.list:
         listed(queue, arguments.max)
         return 0
     lambda_ = session.client("lambda", config=RETRIES)
     try:
-        return min(redrive(queue, lambda_, outputs["TaskStateFunctionName"], arguments.max), 1)
+        return min(redrive(queue, lambda_, function, arguments.max), 1)
     except ClientError as error:
         if error.response["Error"]["Code"] != "TooManyRequestsException":
             raise

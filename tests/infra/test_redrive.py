@@ -171,6 +171,28 @@ def test_the_command_takes_region_and_profile_and_says_how_it_ended(
     invoke.assert_called_once()
 
 
+def test_queue_and_function_are_named_where_there_is_no_stack(
+    aws: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sqs = boto3.client("sqs")
+    queue = sqs.create_queue(QueueName="letters")["QueueUrl"]
+    sqs.send_message(QueueUrl=queue, MessageBody=numbered(1)[0])
+    invoke, client = Mock(return_value={}), boto3.Session.client
+    monkeypatch.setattr(
+        boto3.Session,
+        "client",
+        lambda self, name, **options: Mock(invoke=invoke) if name == "lambda" else client(self, name, **options),
+    )
+    monkeypatch.setattr(sys, "argv", ["redrive.py", "--queue-url", queue, "--function", "prod-task-state"])
+    assert main() == 0
+    assert invoke.call_args.kwargs["FunctionName"] == "prod-task-state"
+    for half in (["--queue-url", queue], ["--stack-name", "prod", "--function", "prod-task-state"]):
+        monkeypatch.setattr(sys, "argv", ["redrive.py", *half])
+        with pytest.raises(SystemExit):
+            main()
+        assert "--queue-url and --function belong together" in capsys.readouterr().err
+
+
 def test_nothing_of_the_command_is_printed(local: LocalStack, queue: str, capsys: pytest.CaptureFixture[str]) -> None:
     event = lost_event(local, "printed")
     assert "exit 3" in json.dumps(event)
