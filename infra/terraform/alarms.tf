@@ -68,7 +68,7 @@ locals {
     table-throttles = {
       description = "DynamoDB throttles the table or one of its indexes"
       label       = "Throttled requests"
-      expression  = join(" + ", [for each in setproduct(local.operations, local.parts) : "FILL(${each[0]}_${each[1]}, 0)"])
+      expression  = join(" + ", [for pair in setproduct(local.operations, local.parts) : "FILL(${pair[0]}_${pair[1]}, 0)"])
       period      = 300
       metrics     = local.table_throttles
       periods     = 3

@@ -53,7 +53,7 @@ locals {
     },
     {
       title   = "Function URL"
-      metrics = [for each in local.of_url : ["AWS/Lambda", each[0], "FunctionName", local.functions.submit, { label = each[1] }]]
+      metrics = [for pair in local.of_url : ["AWS/Lambda", pair[0], "FunctionName", local.functions.submit, { label = pair[1] }]]
     },
     {
       title = "Table: units consumed"
@@ -87,7 +87,7 @@ locals {
     {
       title = "Runners asking for work"
       metrics = concat(
-        [for each in local.of_url : ["AWS/Lambda", each[0], "FunctionName", local.functions.work, { label = each[1] }]],
+        [for pair in local.of_url : ["AWS/Lambda", pair[0], "FunctionName", local.functions.work, { label = pair[1] }]],
         [["EcsBridge", "RunnersRefused", "Deployment", var.deployment]],
       )
     },
