@@ -149,6 +149,14 @@ locals {
       statistic   = "Sum"
       period      = 300
     }
+    untold = {
+      description = "The end of submissions could not be told for a day"
+      namespace   = "EcsBridge"
+      metric      = "Alarms"
+      dimensions  = merge(local.on_deployment, { Kind = "untold" })
+      statistic   = "Sum"
+      period      = 300
+    }
     rejected = {
       description = "ECS refuses submissions for good"
       namespace   = "EcsBridge"

@@ -37,6 +37,7 @@ locals {
     { launch = aws_iam_policy.launch.arn, pass_roles = aws_iam_policy.pass_roles.arn, tasks = aws_iam_policy.tasks.arn },
     length(var.infrastructure_role_arns) > 0 ? { volumes = aws_iam_policy.volumes[0].arn } : {},
   )
+  telling_policies = local.tells_ends ? { tell = aws_iam_policy.tell[0].arn } : {}
 }
 
 # --- submit --------------------------------------------------------------------------------------
@@ -52,7 +53,11 @@ module "submit" {
   # The protocol allows 120 s at most: a launch claimed by a run must not outlive its lease.
   timeout   = 60
   layers    = local.launching_layers
-  variables = merge(local.launching, { ECS_BRIDGE_RECONCILE_FUNCTION = module.reconcile.arn })
+  variables = merge(local.launching, {
+    ECS_BRIDGE_RECONCILE_FUNCTION = module.reconcile.arn
+    ECS_BRIDGE_TASK_TOKENS        = tostring(var.task_tokens)
+    ECS_BRIDGE_EVENT_BUSES        = length(var.event_bus_arns) > 0 ? join(",", var.event_bus_arns) : null
+  })
   policies  = local.launching_policies
 
   statements = [
@@ -107,6 +112,8 @@ module "task_state" {
 
   # Six hours, the most that Lambda offers: the event may be the only source of an exit code.
   asynchronous = { max_age = 21600, max_retries = 2, dead_letters_arn = aws_sqs_queue.event_dead_letters.arn }
+
+  policies = local.telling_policies
 
   statements = [
     {
@@ -185,7 +192,7 @@ module "reconcile" {
   timeout   = 120
   layers    = local.launching_layers
   variables = local.launching
-  policies  = local.launching_policies
+  policies  = merge(local.launching_policies, local.telling_policies)
 
   # The next run comes within a minute, so a failed one is not retried.
   asynchronous = { max_age = 60, max_retries = 0, dead_letters_arn = aws_sqs_queue.reconcile_dead_letters.arn }
@@ -258,6 +265,8 @@ module "work" {
     ECS_BRIDGE_TASK_ROLES        = length(var.runner_role_arns) > 0 ? join(",", var.runner_role_arns) : "arn:${local.partition}:iam::${local.account}:role/*"
     ECS_BRIDGE_DIRECT_INVOCATION = tostring(local.invokes_work)
   }
+
+  policies = local.telling_policies
 
   statements = [
     {

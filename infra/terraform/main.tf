@@ -16,6 +16,7 @@ locals {
   tasks        = length(var.more_cluster_arns) > 0 ? "*" : "${split("/", var.cluster_arn)[1]}/*"
   task_arns    = "arn:${local.partition}:ecs:${local.region}:${local.account}:task/${local.tasks}"
   invokes_work = var.work_direct_invocation || !var.function_url
+  tells_ends   = var.task_tokens || length(var.event_bus_arns) > 0
 
   table_name = coalesce(var.restored_table, aws_dynamodb_table.table.name)
   table_arn  = "arn:${local.partition}:dynamodb:${local.region}:${local.account}:table/${local.table_name}"

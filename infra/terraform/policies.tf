@@ -56,6 +56,34 @@ resource "aws_iam_policy" "volumes" {
   })
 }
 
+resource "aws_iam_policy" "tell" {
+  #checkov:skip=CKV_AWS_355:IAM defines no resource type for SendTaskSuccess and SendTaskFailure; a token is what they are limited to
+  #checkov:skip=CKV_AWS_290:The same
+  count = local.tells_ends ? 1 : 0
+
+  name        = "${local.role_prefix}-tell"
+  description = "Whom ${var.deployment} tells of the end of submissions"
+  tags        = local.tags
+
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = concat(
+      [for statement in [{
+        Sid      = "StateMachines"
+        Effect   = "Allow"
+        Action   = ["states:SendTaskFailure", "states:SendTaskSuccess"]
+        Resource = "*"
+      }] : statement if var.task_tokens],
+      [for statement in [{
+        Sid      = "EventBuses"
+        Effect   = "Allow"
+        Action   = "events:PutEvents"
+        Resource = var.event_bus_arns
+      }] : statement if length(var.event_bus_arns) > 0],
+    )
+  })
+}
+
 resource "aws_iam_policy" "tasks" {
   name        = "${local.role_prefix}-tasks"
   description = "The tasks of ${var.deployment}"

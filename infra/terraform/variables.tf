@@ -295,6 +295,25 @@ variable "function_url" {
   default     = true
 }
 
+variable "task_tokens" {
+  description = "Whether submissions may carry a task token of Step Functions, which is told of their end"
+  type        = bool
+  default     = false
+}
+
+variable "event_bus_arns" {
+  description = "Event buses that may be told of the end of submissions"
+  type        = list(string)
+  default     = []
+
+  validation {
+    condition = alltrue([
+      for arn in var.event_bus_arns : can(regex("^arn:aws[a-z-]*:events:[a-z0-9-]+:[0-9]{12}:event-bus/[A-Za-z0-9._/-]+$", arn))
+    ])
+    error_message = "event_bus_arns must be ARNs of event buses."
+  }
+}
+
 # --- Network, keys, access, alarms ----------------------------------------------------------------
 
 variable "subnet_ids" {

@@ -29,6 +29,7 @@ NAMES = {
     "ScheduleRole": f"{{}}-{REGION}-schedule",
     "CallerRole": f"{{}}-{REGION}-caller",
     "LaunchPolicy": f"{{}}-{REGION}-launch",
+    "TellPolicy": f"{{}}-{REGION}-tell",
     "PassRolesPolicy": f"{{}}-{REGION}-pass-roles",
     "VolumesPolicy": f"{{}}-{REGION}-volumes",
     "TasksPolicy": f"{{}}-{REGION}-tasks",
@@ -104,6 +105,8 @@ class Deployed:
                 return str(value(left)) == str(value(right))
             case {"Fn::Not": [operand]}:
                 return not value(operand)
+            case {"Condition": str(condition)} if len(node) == 1:
+                return self._holds(condition)
             case {"Fn::Or": list(operands)}:
                 return any(map(value, operands))
             case {"Fn::And": list(operands)}:

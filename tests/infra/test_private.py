@@ -17,6 +17,7 @@ from stacks import ACCOUNT, REGION, ROOT, Stack, arn, template
 from walk import CLUSTER_ARN, DEPLOYMENT, EXECUTION_ROLE, FUNCTIONS, TASK_ROLE, Recording
 
 PARAMETERS = {"Name": DEPLOYMENT, "Repository": "airflow/worker", "ImageTag": "1"}
+PARAMETERS |= {"TaskTokens": "true", "EventBusArns": arn("events", "event-bus/default")}
 EVERY_ENDPOINT = PARAMETERS | {"AgentEndpoints": "true", "SecretsEndpoint": "true"}
 SOURCE = template("infra/private.yaml")
 PRIVATE = Deployed(SOURCE, PARAMETERS)

@@ -51,7 +51,8 @@ NUMBERS = {name for name, each in PARAMETERS_OF_TEMPLATE.items() if each["Type"]
     name for name in PARAMETERS_OF_TEMPLATE if name.endswith("Concurrency") or name == "ReconcileMinutes"
 }
 LISTS = {name for name, each in PARAMETERS_OF_TEMPLATE.items() if each["Type"] == "CommaDelimitedList"} | {
-    "MoreClusterArns"
+    "MoreClusterArns",
+    "EventBusArns",
 }
 
 
