@@ -183,8 +183,9 @@ test-infra: programs $(INFRA)/.done .venv-checkov/.done ## templates, event patt
 	cd tests/infra && ../../$(INFRA)/bin/python -m pytest -q --ignore test_sam_build.py
 
 .PHONY: sam-build
-sam-build: $(INFRA)/.done ## build the functions for `sam deploy` and check their architecture (ENV=prod: of samconfig.toml)
-	PATH=$(CURDIR)/$(INFRA)/bin:$$PATH $(INFRA)/bin/python infra/sam_build.py --config-env $(or $(ENV),default)
+sam-build: $(INFRA)/.done ## build the functions for `sam deploy` and check their architecture (ENV=prod: of samconfig.toml; TEMPLATE=file that nests the bridge)
+	PATH=$(CURDIR)/$(INFRA)/bin:$$PATH $(INFRA)/bin/python infra/sam_build.py --config-env $(or $(ENV),default) \
+		--template-file $(or $(TEMPLATE),template.yaml)
 
 .PHONY: test-sam-build
 test-sam-build: $(INFRA)/.done ## build the functions as `make sam-build` does, and look at them; QUICK=1: not at their size
