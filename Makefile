@@ -207,6 +207,10 @@ runner-wheel: $(INFRA)/.done ## the runner's wheel, into dist/: TARGET=aarch64-u
 	PATH=$(CURDIR)/$(INFRA)/bin:$$PATH maturin build --release --locked --zig --compatibility manylinux2014 \
 		--manifest-path runner/Cargo.toml --target $(or $(TARGET),$(shell uname -m)-unknown-linux-gnu) --out dist
 
+.PHONY: image-wheels
+image-wheels: runner-wheel ## what infra/image/Dockerfile installs: the wheels of runner and executor, into dist/
+	$(INFRA)/bin/python -m pip wheel --quiet --no-deps --wheel-dir dist ./executor
+
 .PHONY: release
 release: $(INFRA)/.done $(TOOLS)/bin/cargo-deny $(TOOLS)/bin/cargo-cyclonedx ## fill dist/ with a release
 	PATH=$(CURDIR)/$(INFRA)/bin:$(CURDIR)/$(TOOLS)/bin:$$PATH PYTHON=$(INFRA)/bin/python infra/release.sh
@@ -222,8 +226,8 @@ airflow: programs ## a real Airflow on the bridge on this machine: open it, pres
 .PHONY: test-executor
 test-executor: programs
 	executor/venv.sh 3 2
-	$(AIRFLOW)/ruff check --config executor/pyproject.toml executor tests/airflow benches/executor
-	$(AIRFLOW)/ruff format --check --config executor/pyproject.toml executor tests/airflow benches/executor
+	$(AIRFLOW)/ruff check --config executor/pyproject.toml executor tests/airflow benches/executor infra/airflow-on-fargate
+	$(AIRFLOW)/ruff format --check --config executor/pyproject.toml executor tests/airflow benches/executor infra/airflow-on-fargate
 	$(AIRFLOW)/python -m pytest -q tests/airflow/unit
 	.venv-airflow2/bin/python -m pytest -q tests/airflow/airflow2
 
