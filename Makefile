@@ -233,7 +233,7 @@ test-executor: programs
 
 .PHONY: test-airflow test-airflow-e2e
 test-airflow: test-executor test-airflow-e2e ## the executor, with a whole Airflow on the local stack, its scheduler killed; minutes
-test-airflow-e2e: programs
+test-airflow-e2e: programs $(INFRA)/.done
 	executor/venv.sh 3
 	$(AIRFLOW)/python -m pytest -q tests/airflow/e2e
 

@@ -1,4 +1,5 @@
-"""Writes the table of costs into docs/deploying.md, between its markers: the only prices in the documentation.
+"""Writes the tables of costs into docs/deploying.md and docs/airflow-on-fargate.md, between their markers: the only prices in
+the documentation.
 
     python3 benches/cost_table.py [--check]
 
@@ -13,6 +14,7 @@ import re
 import sys
 from pathlib import Path
 
+import fargate_costs
 import prices
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -78,21 +80,25 @@ def table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def written(guide: str) -> str:
+# Each guide, and what writes its table.
+GUIDES = {GUIDE: table, ROOT / "docs/airflow-on-fargate.md": fargate_costs.table}
+
+
+def written(guide: Path) -> str:
     """The guide with the table as it should be."""
-    before, rest = guide.split(BEGIN)
+    before, rest = guide.read_text().split(BEGIN)
     _, after = rest.split(END)
-    return before + BEGIN + table() + END + after
+    return before + BEGIN + GUIDES[guide]() + END + after
 
 
 def main() -> int:
-    guide = GUIDE.read_text()
-    if written(guide) == guide:
-        return 0
+    stale = [guide for guide in GUIDES if written(guide) != guide.read_text()]
     if "--check" in sys.argv:
-        print("docs/deploying.md has other costs: run benches/cost_table.py", file=sys.stderr)
-        return 1
-    GUIDE.write_text(written(guide))
+        for guide in stale:
+            print(f"{guide.relative_to(ROOT)} has other costs: run benches/cost_table.py", file=sys.stderr)
+        return 1 if stale else 0
+    for guide in stale:
+        guide.write_text(written(guide))
     return 0
 
 

@@ -73,3 +73,26 @@ def polled(seconds: float) -> float:
 def run_task_sync() -> float:
     """A task run by `ecs:runTask.sync` of a standard workflow: start, task, end. It waits for an event, however long."""
     return 3 * TRANSITION
+
+
+# Of Airflow on Fargate, and of what it is compared with: https://aws.amazon.com/fargate/pricing/ (Linux, x86),
+# https://aws.amazon.com/rds/postgresql/pricing/, https://aws.amazon.com/elasticloadbalancing/pricing/,
+# https://aws.amazon.com/vpc/pricing/, https://aws.amazon.com/secrets-manager/pricing/, https://aws.amazon.com/route53/pricing/,
+# https://aws.amazon.com/managed-workflows-for-apache-airflow/pricing/, https://aws.amazon.com/sqs/pricing/
+VCPU_HOUR, MEMORY_GB_HOUR = 0.04048, 0.004445
+DATABASE_HOUR = {"db.t4g.small": 0.032}
+DATABASE_GB_MONTH = 0.115
+LOAD_BALANCER_HOUR = 0.0225
+PUBLIC_IPV4_HOUR = 0.005
+SECRET_MONTH = 0.40
+HOSTED_ZONE_MONTH = 0.50
+MWAA_SMALL_HOUR, MWAA_SMALL_WORKER_HOUR, MWAA_GB_MONTH = 0.49, 0.055, 0.10
+MWAA_SMALL_WORKER_TASKS = 5
+SQS_REQUEST = 0.40e-6
+
+HOURS_OF_A_MONTH = 24 * DAYS_OF_A_MONTH
+
+
+def container_hour(vcpu: float, gigabytes: float) -> float:
+    """A container of Fargate with a public address."""
+    return vcpu * VCPU_HOUR + gigabytes * MEMORY_GB_HOUR + PUBLIC_IPV4_HOUR

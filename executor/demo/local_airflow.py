@@ -137,11 +137,14 @@ class Airflow:
             replace({})
 
     def _start(self, service: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+        return self._run(service, [BIN / "airflow", service], {**self.environment, **environment})
+
+    def _run(self, service: str, command: list[str | Path], environment: dict[str, str]) -> subprocess.Popen[bytes]:
         with (self.home / f"{service}.log").open("ab") as log:
             # A session of its own, so that what it started ends with it.
             process = subprocess.Popen(
-                [BIN / "airflow", service],
-                env={**self.environment, **environment},
+                command,
+                env=environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -168,11 +171,12 @@ class Airflow:
             time.sleep(0.2)
         return seen
 
-    def trigger(self, dag_id: str) -> str:
+    def trigger(self, dag_id: str, **params: Any) -> str:
         """Start a run of a Dag; return its id."""
         self.until(f"Dag {dag_id} is known", lambda: self.rows("SELECT 1 FROM dag WHERE dag_id = ?", dag_id), 240)
         self.call("PATCH", f"/api/v2/dags/{dag_id}", {"is_paused": False})
-        return self.call("POST", f"/api/v2/dags/{dag_id}/dagRuns", {"logical_date": None})["dag_run_id"]
+        body = {"logical_date": None, "conf": params}
+        return self.call("POST", f"/api/v2/dags/{dag_id}/dagRuns", body)["dag_run_id"]
 
     def finish(self, run_id: str, seconds: float) -> str:
         """Wait for the end of a run; return its state."""
@@ -211,13 +215,16 @@ class Airflow:
     def call(self, method: str, path: str, body: Any = None) -> Any:
         """Call Airflow's REST API."""
         if self._token is None:
-            with urllib.request.urlopen(f"{self.url}/auth/token", timeout=30) as answer:
+            with urllib.request.urlopen(self._token_request(), timeout=30) as answer:
                 self._token = json.load(answer)["access_token"]
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._token}"}
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data, headers, method=method)
         with urllib.request.urlopen(request, timeout=60) as answer:
             return json.loads(answer.read() or b"null")
+
+    def _token_request(self) -> urllib.request.Request:
+        return urllib.request.Request(f"{self.url}/auth/token")
 
     def _is_up(self) -> bool:
         try:

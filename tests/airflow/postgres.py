@@ -19,11 +19,16 @@ USER = "airflow"
 
 
 class Postgres:
-    """Listens on a port of the loopback; a context manager, so that it always ends."""
+    """Listens on a port of the loopback; a context manager, so that it always ends.
 
-    def __init__(self) -> None:
+    With a password, it lets nobody in without.
+    """
+
+    def __init__(self, password: str | None = None) -> None:
         self.port = free_port()
-        self.url = f"postgresql+psycopg2://{USER}@127.0.0.1:{self.port}/postgres"
+        self.password = password
+        user = f"{USER}:{password}" if password else USER
+        self.url = f"postgresql+psycopg2://{user}@127.0.0.1:{self.port}/postgres"
         self._folder = Path(tempfile.mkdtemp(prefix="ecs-bridge-postgres-"))
 
     def __enter__(self) -> Self:
@@ -45,7 +50,12 @@ class Postgres:
         log = self._folder / "log"
         with log.open("wb") as output:
             self._as |= {"stdout": output, "stderr": subprocess.STDOUT, "cwd": self._folder}
-            initdb = [programs / "initdb", "-D", data, "-U", USER, "--auth=trust", "--no-sync", "-E", "UTF8"]
+            initdb = [programs / "initdb", "-D", data, "-U", USER, "--no-sync", "-E", "UTF8"]
+            if self.password:
+                (self._folder / "password").write_text(self.password)
+                initdb += ["--auth=scram-sha-256", f"--pwfile={self._folder / 'password'}"]
+            else:
+                initdb += ["--auth=trust"]
             try:
                 subprocess.run(initdb, check=True, **self._as)
                 settings = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=200")
@@ -76,7 +86,9 @@ class Postgres:
         while True:
             assert self._process.poll() is None, "PostgreSQL has ended"
             try:
-                return psycopg2.connect(host="127.0.0.1", port=self.port, user=USER, dbname="postgres").close()
+                return psycopg2.connect(
+                    host="127.0.0.1", port=self.port, user=USER, password=self.password, dbname="postgres"
+                ).close()
             except psycopg2.OperationalError:
                 assert time.monotonic() < give_up, "PostgreSQL does not answer"
                 time.sleep(0.1)

@@ -21,7 +21,7 @@ from local_stack import PROGRAM, ROOT, LocalStack
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 NEEDS_AWS = "# needs AWS"
 # Commands of the AWS CLI that are no operations of a service.
-ITS_OWN = {"deploy", "wait", "tail", "cp", "sync", "export-credentials"}
+ITS_OWN = {"deploy", "wait", "tail", "cp", "sync", "export-credentials", "get-login-password"}
 
 
 class Block(NamedTuple):

@@ -37,21 +37,30 @@ class Call:
         return hash(str(self))
 
 
+def inline(stack: Stack, role: str) -> list[Statement]:
+    """The statements of a role's own policies."""
+    iam = boto3.client("iam")
+    statements: list[Statement] = []
+    name = stack.ids[role]
+    for policy in iam.list_role_policies(RoleName=name)["PolicyNames"]:
+        document = iam.get_role_policy(RoleName=name, PolicyName=policy)["PolicyDocument"]
+        # moto keeps the document of a role in a template as Python writes a dict.
+        document = ast.literal_eval(document) if isinstance(document, str) else document
+        statements += document["Statement"]
+    return statements
+
+
+def managed(policy_arn: str) -> list[Statement]:
+    """The statements of a managed policy."""
+    version = boto3.client("iam").get_policy_version(PolicyArn=policy_arn, VersionId="v1")["PolicyVersion"]
+    return version["Document"]["Statement"]
+
+
 def granted_by(stack: Stack) -> dict[str, list[Statement]]:
     """The statements of each role, those of managed policies among them."""
-    iam = boto3.client("iam")
-
-    def managed(policy_arn: str) -> list[Statement]:
-        return iam.get_policy_version(PolicyArn=policy_arn, VersionId="v1")["PolicyVersion"]["Document"]["Statement"]
 
     def role(logical_id: str) -> list[Statement]:
-        statements = []
-        name = stack.ids[logical_id]
-        for policy in iam.list_role_policies(RoleName=name)["PolicyNames"]:
-            document = iam.get_role_policy(RoleName=name, PolicyName=policy)["PolicyDocument"]
-            # moto keeps the document of a role in a template as Python writes a dict.
-            document = ast.literal_eval(document) if isinstance(document, str) else document
-            statements += document["Statement"]
+        statements = inline(stack, logical_id)
         # moto does not attach managed policies to a role in a template. Here all of their conditions hold.
         for attached in template()["Resources"][logical_id]["Properties"]["ManagedPolicyArns"]:
             policy = attached["Fn::If"][1] if "Fn::If" in attached else attached

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import math
 import re
+from pathlib import Path
 
 import cost_table
+import fargate_costs
 import prices
 import pytest
 from report import Report
 from stacks import ROOT
 
 
-def test_the_table_of_costs_is_current() -> None:
-    guide = cost_table.GUIDE.read_text()
-    assert cost_table.written(guide) == guide
+@pytest.mark.parametrize("guide", cost_table.GUIDES, ids=lambda guide: guide.name)
+def test_the_table_of_costs_is_current(guide: Path) -> None:
+    assert cost_table.written(guide) == guide.read_text()
 
 
 def test_no_other_document_gives_a_price() -> None:
     for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]:
         text = path.read_text()
-        if path == cost_table.GUIDE:
+        if path in cost_table.GUIDES:
             before, rest = text.split(cost_table.BEGIN)
             text = before + rest.split(cost_table.END)[1]
         # '$1' is a shell's argument.
@@ -36,6 +38,16 @@ def test_a_million_tasks_cost_what_the_promises_allow() -> None:
     assert prices.idle_day(**measured["idle"]) <= 0.10
     assert task < prices.run_task_sync() < prices.polled(300)
     assert math.isclose(prices.run_task_sync() * 1e6, 75)
+
+
+def test_airflow_on_fargate_costs_less_at_rest_than_what_it_is_compared_with() -> None:
+    month = fargate_costs.idle()
+    assert month["this"] < month["Celery"] < month["MWAA"]
+    assert fargate_costs.sizes().keys() == {*fargate_costs.SERVICES, "task"}
+
+
+def test_the_pool_is_for_short_tasks() -> None:
+    assert fargate_costs.thousand(5)["pool"] < fargate_costs.thousand(5)["own"] / 5
 
 
 @pytest.mark.parametrize(("instructions", "met"), [(1.68, True), (1.76, True), (1.84, True), (1.66, False), (1.86, False)])

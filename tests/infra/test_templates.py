@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import fargate
 import pytest
 import tomllib
 from stacks import EVERY_OPTION, NO_URLS, PARAMETERS, ROOT, Stack, arn, packaged, template
@@ -21,6 +22,7 @@ TEMPLATES = [
     "infra/people.yaml",
     "infra/private.yaml",
     "infra/state-machines.yaml",
+    fargate.PATH,
 ]
 
 # moto 5.2 has no CloudFormation for these: nothing here shows that AWS takes them as they are written.
