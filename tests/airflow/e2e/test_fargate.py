@@ -302,6 +302,17 @@ def test_the_scheduler_forgets_the_password_of_the_admin(running):
     assert "AIRFLOW_ADMIN_PASSWORD" not in environment
 
 
+@pytest.mark.parametrize("name", SERVICES)
+def test_its_health_check_finds_a_service_healthy(running, name):
+    airflow, _, _ = running
+    kind, command = airflow.deployed.containers[name]["healthCheck"]["command"]
+    assert kind == "CMD-SHELL"
+    environment = airflow.of_service(name)
+    command = command.replace("localhost:8080", f"127.0.0.1:{airflow.port}")
+    command = command.replace("localhost:8974", airflow.health_url.split("/")[2])
+    subprocess.run(["/bin/sh", "-c", command], env=environment, stdout=subprocess.DEVNULL, check=True)
+
+
 def test_tasks_get_no_secret_and_services_only_their_own(deployed):
     assert {name: deployed.secret_variables(name) for name in FAMILIES} == {
         "scheduler": ["PGPASSWORD", "FERNET_SEED", "AIRFLOW__API_AUTH__JWT_SECRET", "AIRFLOW_ADMIN_PASSWORD"],
