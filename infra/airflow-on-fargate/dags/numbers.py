@@ -28,7 +28,8 @@ def container(cpu: int, memory: int, **environment: str) -> dict[str, object]:
 def numbers():
     """Sum the odd ones in half a vCPU, the even ones in a whole one."""
 
-    @task
+    # What takes no time of its own runs on the pool.
+    @task(queue="short")
     def count(params: dict[str, int]) -> int:
         return params["count"]
 
@@ -39,7 +40,7 @@ def numbers():
         print(f"the {os.environ['KIND']} numbers up to {until} add up to {total}")
         return total
 
-    @task
+    @task(queue="short")
     def join(odd: int, even: int) -> int:
         print(f"together {odd + even}")
         return odd + even

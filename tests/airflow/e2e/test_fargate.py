@@ -35,7 +35,7 @@ DAGS = ROOT / "infra/airflow-on-fargate/dags"
 SERVICES = ("scheduler", "api-server", "dag-processor", "triggerer")
 FAMILIES = (*SERVICES, "task")
 # The tasks of the fan; FAN=1000 as the DAG has it.
-FAN = int(os.environ.get("FAN", "16"))
+FAN = int(os.environ.get("FAN", "10"))
 
 
 def image_environment() -> dict[str, str]:
@@ -234,19 +234,18 @@ def requests(stack: LocalStack, run: str) -> dict[str, dict[str, Any]]:
 def test_numbers_run_in_containers_of_different_sizes_and_are_joined(running):
     airflow, stack, s3 = running
     run = airflow.trigger("numbers", count=10)
-    assert airflow.finish(run, 300) == "success"
+    assert airflow.finish(run, 600) == "success"
     values = dict(airflow.rows("SELECT task_id, value FROM xcom WHERE run_id = ? AND key = 'return_value'", run))
     assert {task: int(value) for task, value in values.items()} == {"count": 10, "odd": 25, "even": 30, "join": 55}
 
     asked = requests(stack, run)
-    assert asked.keys() == {"count", "odd", "even", "join"}
     sizes = {task: (each.get("cpu"), each.get("memory")) for task, each in asked.items()}
-    assert sizes == {"count": (None, None), "odd": ("512", "2048"), "even": ("1024", "4096"), "join": (None, None)}
+    # The others are on the pool.
+    assert sizes == {"odd": ("512", "2048"), "even": ("1024", "4096")}
     for task in asked:
         [container] = asked[task]["containerOverrides"]
         assert container["name"] == "airflow"
-        kind = [{"name": "KIND", "value": task}] if task in ("odd", "even") else []
-        assert container.get("environment", []) == kind
+        assert container["environment"] == [{"name": "KIND", "value": task}]
 
     # The log of a container that is gone: from the bucket, by way of the API server.
     path = f"/api/v2/dags/numbers/dagRuns/{run}/taskInstances/odd/logs/1?full_content=true"
@@ -258,7 +257,7 @@ def test_numbers_run_in_containers_of_different_sizes_and_are_joined(running):
 def test_a_fan_of_short_tasks_runs_on_the_pool(running):
     airflow, stack, _ = running
     run = airflow.trigger("fan", tasks=FAN)
-    assert airflow.finish(run, 300 + 3 * FAN) == "success"
+    assert airflow.finish(run, 600 + 6 * FAN) == "success"
     ((total,),) = airflow.rows("SELECT value FROM xcom WHERE run_id = ? AND task_id = 'total'", run)
     assert int(total) == sum(number * number for number in range(FAN))
     rows = [row for row in stack.rows() if row.get("labels", {}).get("run_id") == run]
