@@ -112,8 +112,12 @@ def smoke() -> None:
         event = asyncio.run(triggered(bridge))
         assert event.payload["succeeded"], event.payload
         assert bridge.starts["op-1"] == 1
+        told = page()
         name = type(executor).__name__
-        print(f"Airflow {airflow.__version__}: five tasks ran through {name}, a command by its trigger", flush=True)
+        print(
+            f"Airflow {airflow.__version__}: five tasks ran through {name}, a command by its trigger, {told}",
+            flush=True,
+        )
 
 
 async def triggered(bridge: Any) -> Any:
@@ -129,6 +133,36 @@ async def triggered(bridge: Any) -> Any:
         await asyncio.sleep(0.05)
     bridge.finish("op-1")
     return await asyncio.wait_for(waiting, 60)
+
+
+def page() -> str:
+    """Ask the page in the UI for its data, as nobody and as an admin, where this Airflow has such pages."""
+    from airflow import __version__
+    from airflow_ecs_bridge.page.plugin import plugin
+
+    if tuple(map(int, __version__.split(".")[:2])) < (3, 1):
+        assert plugin is None
+        return "no page"
+    from airflow.api_fastapi.app import create_auth_manager
+    from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
+    from airflow.models import import_all_models
+    from airflow.models.base import Base
+    from airflow.settings import engine
+    from airflow_ecs_bridge.page.rows import Reader, Snapshot
+    from fastapi.testclient import TestClient
+
+    import_all_models()
+    Base.metadata.create_all(engine)
+    Reader.read = lambda reader: Snapshot(read_at=1, since=0)  # type: ignore[method-assign]
+    [app] = plugin().fastapi_apps
+    client = TestClient(app["app"])
+    token = create_auth_manager().generate_jwt(SimpleAuthManagerUser(username="someone", role="admin"))
+    assert client.get("/api/overview").status_code == 401
+    answer = client.get("/api/overview", headers={"Cookie": f"_token={token}"})
+    assert (answer.status_code, answer.json()["in_flight"]["total"]) == (200, 0), answer.text
+    path = "/api/task-instance?dag_id=d&run_id=r&task_id=t"
+    assert client.get(path, headers={"Cookie": f"_token={token}"}).status_code == 404
+    return "the page answers"
 
 
 def smoke_version(version: str) -> None:

@@ -34,7 +34,7 @@ def by_aws(deployment: str, event_queue: str, reconcile_queue: str) -> list[Call
         ]
         # The functions' variables, and the table: DynamoDB asks in the name of who reads or writes it.
         calls += [Call(function, "kms:Decrypt", KEY, via(service)) for service in ("lambda", "dynamodb")]
-    calls.append(Call("executor", "kms:Decrypt", KEY, via("dynamodb")))
+    calls += [Call(role, "kms:Decrypt", KEY, via("dynamodb")) for role in ("executor", "page")]
     for role, queue in (("task-state", event_queue), ("reconcile", reconcile_queue), ("schedule", reconcile_queue)):
         calls.append(Call(role, "sqs:SendMessage", queue))
         # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-key-management.html
@@ -181,5 +181,22 @@ def by_nobody(deployment: str, table: str, cluster: str, task_definition: str, r
         Call("executor", "ecs:DescribeTasks", task, held),
         Call("executor", "iam:PassRole", f"arn:aws:iam::{ACCOUNT}:role/etl-task", to_tasks),
         Call("executor", "kms:Decrypt", KEY),
+        Call("page", "dynamodb:BatchGetItem", table_arn, everything),
+        Call("page", "dynamodb:BatchGetItem", table_arn, {**everything, "dynamodb:LeadingKeys": ["#launch-rate", "etl-1"]}),
+        Call(
+            "page",
+            "dynamodb:BatchGetItem",
+            table_arn,
+            {
+                "dynamodb:Select": "SPECIFIC_ATTRIBUTES",
+                "dynamodb:Attributes": ["submission_id", "request"],
+                "dynamodb:LeadingKeys": ["etl-1"],
+            },
+        ),
+        Call("page", "dynamodb:Query", table_arn),
+        Call("page", "dynamodb:Scan", table_arn),
+        Call("page", "dynamodb:UpdateItem", table_arn),
+        Call("page", "lambda:InvokeFunctionUrl", submit, signed),
+        Call("page", "kms:Decrypt", KEY),
     ]
     return calls

@@ -74,6 +74,7 @@ def granted_by(stack: Stack) -> dict[str, list[Statement]]:
         "schedule": role("ScheduleRole"),
         "work": role("WorkRole"),
         "executor": managed(stack.ids["ExecutorPolicy"]),
+        "page": managed(stack.ids["PagePolicy"]),
         "runner": managed(stack.ids["RunnerPolicy"]),
     }
 
@@ -108,13 +109,18 @@ def _compare(operator: str, expected: list[str], actual: str | list[str] | None)
         case "ForAllValues:StringEquals":
             return all(value in expected for value in values or [])
         case "ForAnyValue:StringLike":
-            patterns = [re.escape(pattern).replace(r"\*", ".*") for pattern in expected]
-            return any(re.fullmatch(pattern, value) for pattern in patterns for value in values or [])
+            return any(_is_like(expected, value) for value in values or [])
+        case "ForAllValues:StringLike":
+            return all(_is_like(expected, value) for value in values or [])
         case "ArnEquals":
             return values is not None and any(_arn_like(pattern, value) for pattern in expected for value in values)
         case "Null":
             return (values is None) == (expected == ["true"])
     raise NotImplementedError(operator)
+
+
+def _is_like(patterns: list[str], value: str) -> bool:
+    return any(re.fullmatch(re.escape(pattern).replace(r"\*", ".*"), value) for pattern in patterns)
 
 
 def _arn_like(pattern: str, arn: str) -> bool:

@@ -163,12 +163,16 @@ def _dynamodb(exchange: Exchange, table: str) -> Iterator[Call]:
     tables = request["RequestItems"] if exchange.operation == "BatchGetItem" else {request["TableName"]: request}
     for options in tables.values():
         names = options.get("ExpressionAttributeNames", {})
-        projected = [names.get(name, name) for name in options.get("ProjectionExpression", "").split(", ") if name]
+        # A path names its first attribute.
+        first = (path.partition(".")[0] for path in options.get("ProjectionExpression", "").split(", ") if path)
+        projected = [names.get(name, name) for name in first]
         context: dict[str, str | list[str]] = {
             "dynamodb:Select": "SPECIFIC_ATTRIBUTES" if projected else "ALL_ATTRIBUTES"
         }
         if projected:
             context["dynamodb:Attributes"] = projected
+        if exchange.operation == "BatchGetItem":
+            context["dynamodb:LeadingKeys"] = [key["submission_id"]["S"] for key in options["Keys"]]
         resource = arn("dynamodb", f"table/{table}")
         if "IndexName" in request:
             resource += f"/index/{request['IndexName']}"

@@ -87,9 +87,9 @@ class Stack:
             variables = body["Resources"][function]["Properties"]["Environment"]["Variables"]
             variables["ECS_BRIDGE_WORK_URL"] = "https://work.lambda-url.example"
         body["Outputs"].pop("RollbackConfiguration", None)
-        if not parameters.get("KmsKeyArn") and "ExecutorPolicy" in body["Resources"]:
+        for policy in {"ExecutorPolicy", "PagePolicy"} & body["Resources"].keys() if not parameters.get("KmsKeyArn") else ():
             # It also leaves AWS::NoValue in a list, where CloudFormation leaves the item out.
-            document = body["Resources"]["ExecutorPolicy"]["Properties"]["PolicyDocument"]
+            document = body["Resources"][policy]["Properties"]["PolicyDocument"]
             document["Statement"] = [statement for statement in document["Statement"] if "Fn::If" not in statement]
         client = boto3.client("cloudformation")
         client.create_stack(

@@ -12,6 +12,7 @@ from typing import Any
 
 import boto3
 from airflow_ecs_bridge.client import BridgeClient
+from airflow_ecs_bridge.page.rows import Reader
 from airflow_ecs_bridge.table import Table
 from botocore.config import Config
 from botocore.credentials import Credentials
@@ -211,6 +212,15 @@ def by_runners(local: LocalStack, recorder: Recorder) -> None:
     assert local.invoke("work", event)["statusCode"] == 403
 
 
+def by_the_page(local: LocalStack, recorder: Recorder) -> None:
+    """What Airflow's API server reads for the page in the UI."""
+    aws = Local(recorder.address("page", "dynamodb", local.ready["dynamodb_url"].removeprefix("http://")))
+    reader = Reader(aws.dynamodb, local.ready["table"], DEPLOYMENT)
+    seen = reader.read()
+    assert seen.ended and seen.runners.keys() == {"pool"} and not seen.cut
+    assert reader.records(["pooled"])["pooled"]["state"] == "succeeded"
+
+
 def in_time(local: LocalStack, recorder: Recorder) -> None:
     """What reconcile calls where nothing is heard for minutes, with shorter minutes."""
 
@@ -255,6 +265,7 @@ def record(folder: Path) -> Recording:
         with LocalStack(folder / "at-once", flags, profiles=profiles, task_definitions=definitions) as local:
             at_once(local, recorder)
             by_runners(local, recorder)
+            by_the_page(local, recorder)
         shorter = flags | {"timer-scale": 30}
         with LocalStack(folder / "in-time", shorter, profiles=profiles, task_definitions=definitions) as local:
             in_time(local, recorder)
