@@ -136,6 +136,20 @@ class Airflow:
         finally:
             replace({})
 
+    @contextlib.contextmanager
+    def api_server(self, environment: dict[str, str], path: str = "/") -> Iterator[str]:
+        """Run another API server on a port of its own, below a path; yields its base URL, without a last slash."""
+        port = free_port()
+        url = f"http://127.0.0.1:{port}{path}".rstrip("/")
+        addressed = {"AIRFLOW__API__PORT": str(port), "AIRFLOW__API__BASE_URL": url}
+        process = self._start("api-server", {**environment, **addressed})
+        try:
+            self.until("the other API server answers", lambda: self._is_up(url), 240)
+            yield url
+        finally:
+            end(process)
+            self._processes.remove(process)
+
     def _start(self, service: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:
         return self._run(service, [BIN / "airflow", service], {**self.environment, **environment})
 
@@ -226,9 +240,9 @@ class Airflow:
     def _token_request(self) -> urllib.request.Request:
         return urllib.request.Request(f"{self.url}/auth/token")
 
-    def _is_up(self) -> bool:
+    def _is_up(self, url: str | None = None) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.url}/api/v2/version", timeout=5):
+            with urllib.request.urlopen(f"{url or self.url}/api/v2/version", timeout=5):
                 return True
         except OSError:
             return False

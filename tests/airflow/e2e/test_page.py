@@ -1,0 +1,206 @@
+"""The page in Airflow's UI, in a browser, below a path, with a run in flight."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import pytest
+from browser import chromium, find
+from local_stack import TERMINAL, LocalStack
+from stacks import scheduler_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from playwright.sync_api import FrameLocator, Page
+
+MARKUP = "<img src=x onerror=\"document.title = 'run'\"> is no image"
+SECONDS = 120
+COLOURS = """element => ["backgroundColor", "color"].map((name) => {
+    const canvas = document.createElement("canvas").getContext("2d");
+    canvas.fillStyle = getComputedStyle(element)[name];
+    canvas.fillRect(0, 0, 1, 1);
+    return canvas.getImageData(0, 0, 1, 1).data.slice(0, 3).reduce((sum, part) => sum + part, 0);
+})"""
+"""The brightness of an element's background, and of its text."""
+PASSWORDS = {"op": "only-for-this", "viewer": "only-for-that"}
+
+
+@pytest.fixture(scope="module")
+def browser() -> str:
+    program = find()
+    if program is None:
+        pytest.skip("there is no chromium on PATH, and this is no root on Debian who could install it")
+    return program
+
+
+@pytest.fixture(scope="module")
+def run(airflow, stack: LocalStack, browser: str) -> Iterator[str]:
+    """A run whose first task is in its container, and commands of other callers: one runs, one has failed, one lies."""
+    stack.submit({"submission_id": "page-runs", "command": ["sleep", "600"]})
+    stack.submit({"submission_id": "page-fails", "command": ["sh", "-c", "exit 127"]})
+    airflow.until("it has failed", lambda: stack.row("page-fails")["state"] == "failed", SECONDS)
+    failed = stack.row("page-fails")
+    now = int(time.time() * 1000)
+    stack.table.put_item(Item={**failed, "submission_id": "page-lies", "reason": MARKUP, "changed_at": now})
+    airflow.ran.with_name(airflow.ran.name + ".quick").unlink(missing_ok=True)
+    with airflow.scheduler(scheduler_environment(stack, AIRFLOW__CORE__PARALLELISM="1")):
+        run = airflow.trigger("long")
+        airflow.until("it runs", lambda: "runs -1 runs" in airflow.lines(run), 300)
+        yield run
+        airflow.call("PATCH", f"/api/v2/dags/long/dagRuns/{run}", {"state": "failed"})
+    stack.stop("page-runs")
+
+
+@pytest.fixture(scope="module")
+def url(airflow, stack: LocalStack, run: str) -> Iterator[str]:
+    """An API server below a path, with the bridge's options, that asks who is there."""
+    passwords = airflow.home / "page-passwords.json"
+    passwords.write_text(json.dumps(PASSWORDS))
+    users = {
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "False",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(f"{name}:{name}" for name in PASSWORDS),
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords),
+    }
+    with airflow.api_server(scheduler_environment(stack, **users), "/team/airflow") as url:
+        yield url
+
+
+def token(url: str, user: str) -> str:
+    body = json.dumps({"username": user, "password": PASSWORDS[user]}).encode()
+    request = urllib.request.Request(f"{url}/auth/token", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return str(json.load(answer)["access_token"])
+
+
+def overview(url: str, user: str) -> dict[str, Any]:
+    headers = {"Authorization": f"Bearer {token(url, user)}"}
+    with urllib.request.urlopen(urllib.request.Request(f"{url}/ecs-bridge/api/overview", headers=headers)) as answer:
+        return dict(json.load(answer))
+
+
+@pytest.fixture(scope="module")
+def page(browser: str, url: str) -> Iterator[Page]:
+    """The page as the UI shows it; what the browser complains about fails the tests."""
+    complaints: list[str] = []
+    with chromium(browser, viewport={"width": 1360, "height": 1600}, color_scheme="light") as context:
+        # As the login sets it.
+        path = urlsplit(url).path + "/"
+        context.add_cookies(
+            [{"name": "_token", "value": token(url, "op"), "domain": "127.0.0.1", "path": path, "httpOnly": True}]
+        )
+        page = context.new_page()
+        page.set_default_timeout(SECONDS * 1000)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        page.goto(f"{url}/plugin/ecs-bridge")
+        yield page
+        assert not [text for text in complaints if "ecs-bridge" in text or "Content Security Policy" in text]
+
+
+@pytest.fixture
+def frame(page: Page, url: str) -> FrameLocator:
+    """The page inside of its iframe."""
+    if "/plugin/ecs-bridge" not in page.url:
+        page.goto(f"{url}/plugin/ecs-bridge")
+    frame = page.frame_locator("iframe")
+    frame.locator("#content").wait_for()
+    return frame
+
+
+def counts_on(frame: FrameLocator) -> dict[tuple[str, str], int]:
+    rows = frame.locator("#profiles tbody tr")
+    headings = frame.locator("#profiles thead th").all_inner_texts()
+    seen: dict[tuple[str, str], int] = {}
+    for cells in (row.locator("th, td").all_inner_texts() for row in rows.all()):
+        for state, count in zip(headings[1:-1], cells[1:-1], strict=True):
+            if count != "–":
+                seen[cells[0], state] = int(count)
+    return seen
+
+
+def test_the_counts_are_those_of_the_table(airflow, stack, frame):
+    def is_equal() -> bool:
+        in_flight = [row for row in stack.rows() if row["state"] not in TERMINAL and "runner" not in row]
+        return counts_on(frame) == Counter((row["profile"], row["state"]) for row in in_flight)
+
+    airflow.until("the page counts what the table has", is_equal, SECONDS)
+    assert counts_on(frame)["default", "running"] >= 2
+    total = frame.locator('#states [data-state="total"] dd').inner_text()
+    assert int(total) == sum(counts_on(frame).values())
+    assert frame.locator(".uplot canvas").count() == 2
+
+
+def test_texts_of_others_are_texts(frame, page):
+    failures = frame.locator("#failures")
+    failures.get_by_text("is no image").wait_for()
+    assert MARKUP in failures.inner_text()
+    assert failures.locator("img").count() == 0
+    assert "The image has no such command" in failures.inner_text()
+
+
+def test_the_page_follows_the_theme_of_the_ui(frame, page):
+    colours = {}
+    for theme in ("light", "dark"):
+        page.emulate_media(color_scheme=theme)
+        frame.locator(f':root[data-theme="{theme}"]').wait_for()
+        page.locator(f"html.{theme}").wait_for()
+        colours[theme] = frame.locator("body").evaluate(COLOURS)
+    (light, dark_text), (dark, light_text) = colours["light"], colours["dark"]
+    assert min(light, light_text) > 500
+    assert max(dark, dark_text) < 200
+    page.emulate_media(color_scheme="light")
+
+
+def test_a_link_leads_to_the_task_instance_and_its_tab_shows_the_submission(airflow, stack, frame, page, url, run):
+    # The task's own container: the first that waits or fails has a link, so this one is made to.
+    id = airflow.task_instances(run)["runs", -1]["external_executor_id"]
+    row = stack.row(id)
+    now = int(time.time() * 1000)
+    ended = {name: value for name, value in row.items() if name not in ("due", "check_at")}
+    ended |= {"submission_id": "page-links", "state": "failed", "feed": stack.ready["deployment"], "changed_at": now}
+    stack.table.put_item(Item=ended)
+    frame.locator("#failures a", has_text="long.runs").click()
+    page.wait_for_url(re.compile(r"/team/airflow/dags/long/runs/[^/]+/tasks/runs"))
+    page.locator('a[href$="/plugin/ecs-bridge-task"]').click()
+    tab = page.frame_locator("iframe")
+    tab.get_by_text("Try 1").wait_for()
+    card = tab.locator(".card")
+    assert card.locator(".badge").inner_text() == "running"
+    assert card.locator(".timeline .what").all_inner_texts() == ["submitted", "launched on FARGATE", "running"]
+    assert f"ecs-bridge show {id}" in card.inner_text()
+    assert row["task_arn"] in card.inner_text()
+
+
+def test_the_tab_shows_the_attempts(airflow, stack, page, url, run):
+    id = airflow.task_instances(run)["runs", -1]["external_executor_id"]
+    stack.table.update_item(
+        Key={"submission_id": id},
+        UpdateExpression="SET attempts = :ends, attempt = :now",
+        ExpressionAttributeValues={":ends": ["CannotPullContainerError: <b>no</b> such image"], ":now": 2},
+    )
+    page.goto(f"{url}/dags/long/runs/{run}/tasks/runs/plugin/ecs-bridge-task")
+    tab = page.frame_locator("iframe")
+    cells = tab.locator("article table tbody tr")
+    cells.first.wait_for()
+    assert [row.locator("th, td").all_inner_texts() for row in cells.all()] == [
+        ["1", "CannotPullContainerError: <b>no</b> such image"],
+        ["2", "running"],
+    ]
+
+
+def test_who_is_not_signed_in_gets_no_data_and_a_viewer_that_of_dags_alone(url):
+    for path in ("overview", "task-instance?dag_id=long&run_id=r&task_id=runs"):
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(f"{url}/ecs-bridge/api/{path}", timeout=60)
+        assert refused.value.code == 401
+        assert json.load(refused.value) == {"detail": "Not authenticated"}
+    assert "page-fails" in json.dumps(overview(url, "op"))
+    assert "page-fails" not in json.dumps(overview(url, "viewer"))
