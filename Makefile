@@ -77,6 +77,11 @@ record: programs ## record docs/img/demo.svg anew
 	executor/venv.sh 3
 	$(AIRFLOW)/python docs/site/record.py
 
+.PHONY: screenshots
+screenshots: programs ## take the screenshots of docs/page.md anew, in a headless Chromium; minutes
+	executor/venv.sh 3
+	$(AIRFLOW)/python docs/site/screenshots.py
+
 .PHONY: plots
 plots: $(UV) ## draw the plots of docs/performance.md from its table
 	$(UV) venv --quiet --clear --python $(PYTHON) .venv-plots
