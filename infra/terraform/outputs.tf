@@ -46,6 +46,11 @@ output "executor_policy_arn" {
   value       = aws_iam_policy.executor.arn
 }
 
+output "page_policy_arn" {
+  description = "Policy to attach to the role of Airflow's API servers, for the page in the UI"
+  value       = aws_iam_policy.page.arn
+}
+
 output "caller_role_arn" {
   description = "Role that the principals of caller_principal_arns assume"
   value       = length(var.caller_principal_arns) > 0 ? aws_iam_role.caller[0].arn : null

@@ -201,6 +201,92 @@ resource "aws_iam_policy" "executor" {
   })
 }
 
+# For Airflow's API servers, whose UI shows a page of the bridge. It reads, and calls no function.
+resource "aws_iam_policy" "page" {
+  name        = "${local.role_prefix}-page"
+  description = "What the page in Airflow's UI reads of ${var.deployment}"
+  tags        = local.tags
+
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = concat(
+      [
+        {
+          Sid      = "Indexes"
+          Effect   = "Allow"
+          Action   = "dynamodb:Query"
+          Resource = [for index in ["due", "feed", "pool"] : "${local.table_arn}/index/${index}"]
+        },
+        # Not whole records: while in flight, they hold commands and environments.
+        {
+          Sid      = "LookUp"
+          Effect   = "Allow"
+          Action   = "dynamodb:BatchGetItem"
+          Resource = local.table_arn
+          Condition = {
+            "ForAllValues:StringEquals" = {
+              "dynamodb:Attributes" = [
+                "submission_id",
+                "state",
+                "profile",
+                "labels",
+                "priority",
+                "attempt",
+                "attempts",
+                "refusals",
+                "due",
+                "pool",
+                "reason",
+                "stop_code",
+                "stopped_reason",
+                "exit_code",
+                "hint",
+                "memory",
+                "cpu",
+                "runs_on",
+                "cluster",
+                "container_name",
+                "task_arn",
+                "last_status",
+                "launch_deadline",
+                "created_at",
+                "launched_at",
+                "started_at",
+                "container_exited_at",
+                "stopped_at",
+                "changed_at",
+                "pooled",
+                "runner",
+              ]
+            }
+            StringEqualsIfExists = { "dynamodb:Select" = "SPECIFIC_ATTRIBUTES" }
+          }
+        },
+        # The rows of the launch rate and of pools, which are no submissions.
+        {
+          Sid      = "Limits"
+          Effect   = "Allow"
+          Action   = "dynamodb:BatchGetItem"
+          Resource = local.table_arn
+          Condition = {
+            "ForAllValues:StringLike" = { "dynamodb:LeadingKeys" = ["#launch-rate", "#pool/*"] }
+            Null                      = { "dynamodb:LeadingKeys" = "false" }
+          }
+        },
+      ],
+      [for statement in [{
+        Sid      = "ReadWithKey"
+        Effect   = "Allow"
+        Action   = "kms:Decrypt"
+        Resource = var.kms_key_arn
+        Condition = {
+          StringEquals = { "kms:ViaService" = "dynamodb.${local.region}.${data.aws_partition.current.dns_suffix}" }
+        }
+      }] : statement if var.kms_key_arn != null],
+    )
+  })
+}
+
 # For a scheduler in another account, whose own role must be allowed to assume this one.
 resource "aws_iam_role" "caller" {
   count = length(var.caller_principal_arns) > 0 ? 1 : 0

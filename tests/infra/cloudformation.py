@@ -30,6 +30,7 @@ NAMES = {
     "CallerRole": f"{{}}-{REGION}-caller",
     "LaunchPolicy": f"{{}}-{REGION}-launch",
     "TellPolicy": f"{{}}-{REGION}-tell",
+    "PagePolicy": f"{{}}-{REGION}-page",
     "PassRolesPolicy": f"{{}}-{REGION}-pass-roles",
     "VolumesPolicy": f"{{}}-{REGION}-volumes",
     "TasksPolicy": f"{{}}-{REGION}-tasks",

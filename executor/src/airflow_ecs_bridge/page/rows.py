@@ -146,8 +146,9 @@ class Reader:
             if len(ids) > MOST_IN_FLIGHT or time.monotonic() > give_up:
                 break
         rows, is_whole = self._rows(list(ids)[:MOST_IN_FLIGHT], ATTRIBUTES, give_up)
-        # The index is eventually consistent: what has just ended may still be in it.
-        seen.in_flight = [row for row in rows if "due" in row]
+        # The index is eventually consistent: what has just ended may still be in it. So is what has
+        # ended and is still to be told.
+        seen.in_flight = [row for row in rows if "due" in row and "changed_at" not in row]
         if not is_whole:
             seen.cut.add("in_flight")
 
