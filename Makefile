@@ -121,7 +121,7 @@ test: ## run all tests
 		stage-rust stage-stacks stage-faults stage-airflow
 
 venvs: $(VENV)/.done $(INFRA)/.done .venv-checkov/.done
-	executor/venv.sh 3 2
+	executor/venv.sh 3 2 callers
 
 .PHONY: stage-rust stage-stacks stage-faults stage-airflow
 # Each does one thing after the other, and takes no job from the others.
@@ -133,7 +133,7 @@ stage-stacks:
 stage-faults:
 	@$(ONE_BY_ONE) test-faults test-runner test-executor
 stage-airflow:
-	@$(ONE_BY_ONE) test-airflow-e2e
+	@$(ONE_BY_ONE) test-client test-airflow-e2e
 
 .PHONY: check
 check: $(VENV)/.done ## what to run while editing: lint, unit tests, the model's small worlds, one test on the local stack
@@ -219,6 +219,17 @@ image-wheels: runner-wheel ## what infra/image/Dockerfile installs: the wheels o
 .PHONY: release
 release: $(INFRA)/.done $(TOOLS)/bin/cargo-deny $(TOOLS)/bin/cargo-cyclonedx ## fill dist/ with a release
 	PATH=$(CURDIR)/$(INFRA)/bin:$(CURDIR)/$(TOOLS)/bin:$$PATH PYTHON=$(INFRA)/bin/python infra/release.sh
+
+CALLERS := .venv-callers/bin
+PYTHON_OF_CALLERS := client tests/client
+
+.PHONY: test-client
+test-client: programs ## the Python client
+	executor/venv.sh callers
+	$(CALLERS)/ruff check --config executor/pyproject.toml $(PYTHON_OF_CALLERS)
+	$(CALLERS)/ruff format --check --config executor/pyproject.toml $(PYTHON_OF_CALLERS)
+	$(CALLERS)/mypy --config-file client/pyproject.toml client/src
+	$(CALLERS)/python -m pytest -q tests/client
 
 # Airflow has environments of its own, made by executor/venv.sh.
 AIRFLOW := .venv-airflow/bin

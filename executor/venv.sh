@@ -1,9 +1,10 @@
 #!/bin/sh
-# Makes the environments that the executor's tests and bench, and `make airflow`, run in:
-#   .venv-airflow   Airflow 3.3, the Amazon provider, this package (editable)
+# Makes the environments that the tests of client, callers and executor, the executor's bench, and `make airflow` run in:
+#   .venv-airflow   Airflow 3.3, the Amazon provider, this package and the client (editable)
 #   .venv-airflow2  Airflow 2.11, likewise
+#   .venv-callers   the client (editable) and what checks it
 # Needs Python 3.11 and PyPI; uv is installed into the checkout. Does nothing where they are up to date.
-#   venv.sh [3|2]...
+#   venv.sh [3|2|callers]...
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -15,18 +16,25 @@ fi
 
 for version in "${@:-3}"; do
     case $version in
-    3) venv=.venv-airflow ;;
-    2) venv=.venv-airflow2 ;;
-    *) echo "usage: venv.sh [3|2]..." >&2; exit 2 ;;
+    3) venv=.venv-airflow requirements=tests/airflow/requirements-3.txt packages="client executor" ;;
+    2) venv=.venv-airflow2 requirements=tests/airflow/requirements-2.txt packages="client executor" ;;
+    callers) venv=.venv-callers requirements=tests/callers/requirements.txt packages=client ;;
+    *) echo "usage: venv.sh [3|2|callers]..." >&2; exit 2 ;;
     esac
-    requirements=tests/airflow/requirements-$version.txt
     stamp=$venv/.stamp
-    want=$(cat "$requirements" executor/pyproject.toml executor/src/airflow_ecs_bridge/__init__.py | cksum)
+    editable='' want=$requirements
+    for package in $packages; do
+        editable="$editable --editable $package"
+        want="$want $package/pyproject.toml $(echo "$package"/src/*/__init__.py)"
+    done
+    # shellcheck disable=SC2086
+    want=$(cat $want | cksum)
     if [ "$(cat "$stamp" 2>/dev/null || true)" = "$want" ]; then
         continue
     fi
     echo "preparing $venv" >&2
     [ -x "$venv/bin/python" ] || "$uv" venv --quiet --python 3.11 "$venv"
-    "$uv" pip install --quiet --python "$venv/bin/python" -r "$requirements" --editable executor
+    # shellcheck disable=SC2086
+    "$uv" pip install --quiet --python "$venv/bin/python" -r "$requirements" $editable
     echo "$want" > "$stamp"
 done

@@ -16,8 +16,10 @@ python=${PYTHON:-python3}
 version=$(cargo metadata --no-deps --format-version 1 |
   "$python" -c 'import json, sys; print({p["version"] for p in json.load(sys.stdin)["packages"] if p["name"] == "ecs-bridge-cli"}.pop())')
 grep -q "^## \[$version\]" CHANGELOG.md || { echo "CHANGELOG.md says nothing of $version" >&2; exit 1; }
-grep -q "^__version__ = \"$version\"" executor/src/airflow_ecs_bridge/__init__.py ||
-  { echo "the executor is not of version $version" >&2; exit 1; }
+for package in client/src/ecs_bridge executor/src/airflow_ecs_bridge; do
+  grep -q "^__version__ = \"$version\"" "$package/__init__.py" || { echo "$package is not of version $version" >&2; exit 1; }
+done
+grep -q "\"ecs-bridge==$version\"" executor/pyproject.toml || { echo "the executor needs another client" >&2; exit 1; }
 
 # What may be in it. The advisories are in a database on GitHub: `make audit` asks that too.
 cargo deny --locked check licenses bans sources
@@ -42,7 +44,7 @@ cp target/release/ecs-bridge "$dist/ecs-bridge-$version-$architecture-linux"
 make --no-print-directory runner-wheel
 cp "target/$(uname -m)-unknown-linux-gnu/release/ecs-bridge-runner" "$dist/ecs-bridge-runner-$version-$architecture-linux"
 
-"$python" -m pip wheel --quiet --no-deps --wheel-dir "$dist" ./executor
+"$python" -m pip wheel --quiet --no-deps --wheel-dir "$dist" ./client ./executor
 
 # It writes one beside every Cargo.toml of the workspace, with this folder's path in it.
 cargo cyclonedx --quiet --format json --no-build-deps --override-filename sbom.cdx

@@ -266,7 +266,7 @@ class Wire:
         if asked is not call.body:
             body = json.dumps(asked).encode()
         # The stand-ins check no signature, so that a changed body needs no other.
-        headers = {**request.headers, "content-length": str(len(body))}
+        headers = {name.lower(): value for name, value in request.headers.items()} | {"content-length": str(len(body))}
         upstream = http.client.HTTPConnection(urlsplit(self.targets[service]).netloc, timeout=60)
         try:
             upstream.request("POST", request.path, body, headers)

@@ -202,7 +202,7 @@ def wire(row: dict[str, Any], columns: tuple[str, ...]) -> dict[str, Any]:
     return {c: value(row[c]) for c in columns if c in row}
 
 
-def value(content: int | str | list[str]) -> dict[str, Any]:
+def value(content: int | str | list[str] | dict[str, str]) -> dict[str, Any]:
     """Return an attribute as DynamoDB spells it."""
     match content:
         case int():
@@ -211,6 +211,8 @@ def value(content: int | str | list[str]) -> dict[str, Any]:
             return {"S": content}
         case list():
             return {"L": [value(each) for each in content]}
+        case dict():
+            return {"M": {name: value(each) for name, each in content.items()}}
 
 
 def error(code: str, message: str) -> dict[str, Any]:

@@ -170,7 +170,7 @@ def smoke_version(version: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         python = Path(folder) / "venv" / "bin" / "python"
         subprocess.run([UV, "venv", "--quiet", "--python", "3.11", python.parents[1]], check=True)
-        packages = [f"apache-airflow=={version}", "--editable", ROOT / "executor"]
+        packages = [f"apache-airflow=={version}", "--editable", ROOT / "client", "--editable", ROOT / "executor"]
         subprocess.run([UV, "pip", "install", "--quiet", "--python", python, *packages], check=True)
         subprocess.run([python, __file__], check=True)
 

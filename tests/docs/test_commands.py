@@ -152,6 +152,21 @@ def test_submit_takes_every_profile_of_the_documents(tmp_path: Path) -> None:
             assert "error" not in answer, answer
 
 
+def test_the_examples_of_the_python_client_run(stack: LocalStack, tmp_path: Path) -> None:
+    """As one program: a block goes on where the one before ended. A comment after a `print` is what it prints."""
+    text = (ROOT / "docs" / "client.md").read_text()
+    script = "\n".join(re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
+    environment = os.environ | {"ECS_BRIDGE_READY_FILE": str(stack.ready_file), "PYTHONPATH": str(ROOT / "client/src")}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    expected = re.findall(r"print\(.*\)    # (.*)$", script, re.MULTILINE)
+    assert len(expected) > 5
+    lines = iter(done.stdout.splitlines())
+    assert all(words in lines for words in expected), done.stdout
+
+
 def aws_commands() -> Iterator[tuple[str, list[str]]]:
     for block in ON_AWS:
         text = block.text.replace("\\\n", " ")

@@ -61,6 +61,8 @@ def test_a_packaged_release_offers_the_architectures_that_it_holds() -> None:
 
 def test_all_parts_have_one_version_and_the_changelog_knows_it() -> None:
     version = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["package"]["version"]
-    executor = (ROOT / "executor/src/airflow_ecs_bridge/__init__.py").read_text()
-    assert f'__version__ = "{version}"' in executor
+    for package in ("client/src/ecs_bridge", "executor/src/airflow_ecs_bridge"):
+        assert f'__version__ = "{version}"' in (ROOT / package / "__init__.py").read_text()
+    needed = tomllib.loads((ROOT / "executor/pyproject.toml").read_text())["project"]["dependencies"]
+    assert f"ecs-bridge=={version}" in needed
     assert re.search(rf"^## \[{re.escape(version)}\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-from airflow_ecs_bridge.client import BridgeClient
 from airflow_ecs_bridge.page.rows import Reader
-from airflow_ecs_bridge.table import Table
 from botocore.config import Config
 from botocore.credentials import Credentials
 from botocore.httpsession import URLLib3Session
+from ecs_bridge.api import BridgeClient
+from ecs_bridge.table import WHOLE, Table
 from local_stack import PROGRAM, LocalStack, until
 from recorder import Exchange, Recorder
 from stacks import ACCOUNT, ROOT, arn
@@ -111,6 +111,8 @@ def at_once(local: LocalStack, recorder: Recorder) -> None:
     table = Table(aws.dynamodb(), local.ready["table"], DEPLOYMENT)
     assert [record.submission_id for record in table.changes(0)[0]] == ["plain"]
     assert table.records(["plain"])[0]["plain"].ended
+    # What the client reads beyond that.
+    assert Table(aws.dynamodb(), local.ready["table"], DEPLOYMENT, WHOLE).records(["plain"])[0]["plain"].launched_at
 
     # A launch for which the first choice has no capacity.
     local.rule(submission_id="elsewhere", failure="RESOURCE:CPU")

@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from ecs_bridge.api import BridgeClient
+from ecs_bridge.errors import BridgeError, Cause
+from ecs_bridge.table import END_OF_TIME, Table
+
 from airflow_ecs_bridge import census, tasklog
 from airflow_ecs_bridge.adoption import submission_id_of
 from airflow_ecs_bridge.aws import Aws
-from airflow_ecs_bridge.client import BridgeClient, BridgeError, Cause
 from airflow_ecs_bridge.history import History
 from airflow_ecs_bridge.lastlines import LastLines
 from airflow_ecs_bridge.metrics import Metrics
 from airflow_ecs_bridge.stopper import Stopper
 from airflow_ecs_bridge.submitter import Submitter
-from airflow_ecs_bridge.table import END_OF_TIME, Table
 from airflow_ecs_bridge.threads import bounded
 from airflow_ecs_bridge.watcher import Watcher
 

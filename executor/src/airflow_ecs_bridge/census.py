@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.models.taskinstancekey import TaskInstanceKey
 
-from airflow_ecs_bridge.threads import Service, Tally, drain
+from airflow_ecs_bridge.threads import Service, drain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from ecs_bridge.api import Tally
 
 log = logging.getLogger(__name__)
 

@@ -8,15 +8,18 @@ import logging
 import threading
 from typing import Any
 
+from ecs_bridge.api import BridgeClient
+from ecs_bridge.errors import BridgeError
+from ecs_bridge.submission import Submission, json_bytes, shortened
+from ecs_bridge.table import Table
+
 from airflow_ecs_bridge.aws import Aws
-from airflow_ecs_bridge.client import BridgeClient, BridgeError
 from airflow_ecs_bridge.config import Settings
 from airflow_ecs_bridge.containerlog import tail
-from airflow_ecs_bridge.job import Job, Unsubmittable, json_bytes, labels, merged, read_executor_config
+from airflow_ecs_bridge.job import Job, read_executor_config
 from airflow_ecs_bridge.outcome import Outcome, Verdict
 from airflow_ecs_bridge.stopper import Stopper
 from airflow_ecs_bridge.submitter import Submitter
-from airflow_ecs_bridge.table import Table
 from airflow_ecs_bridge.tasklog import cloudwatch_link
 from airflow_ecs_bridge.watcher import Watcher
 
@@ -52,32 +55,17 @@ def item(
     about: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """Return the item for ``POST /v1/submissions``; raise Unsubmittable if the bridge cannot take it."""
-    if not isinstance(command, list | tuple) or not command or not all(isinstance(word, str) for word in command):
-        raise Unsubmittable(
-            f"command must be a list of strings, not {command!r:.100}; for a shell's line: ['sh', '-c', LINE]"
-        )
-    if priority is not None and not (isinstance(priority, int) and 0 <= priority <= 999):
-        raise Unsubmittable(f"priority must be a whole number from 0 to 999, not {priority!r}")
     chosen, parameters = read_executor_config({**(overrides or {}), **({"profile": profile} if profile else {})})
-    if environment:
-        if not container:
-            raise Unsubmittable("environment needs the name of the profile's container: set container")
-        if not isinstance(environment, dict):
-            raise Unsubmittable("environment must be a dict of strings")
-        known = parameters.get("overrides", {}).get("containerOverrides", [])
-        own = next((each for each in known if each["name"] == container), {})
-        variables = {each["name"]: each for each in own.get("environment", [])}
-        variables |= {name: {"name": name, "value": str(value)} for name, value in environment.items()}
-        ours = {"name": container, "environment": list(variables.values())}
-        parameters = merged(parameters, {"overrides": {"containerOverrides": [ours]}})
-    body: dict[str, Any] = {"submission_id": id, "command": list(command), "labels": labels(about or {})}
-    if chosen:
-        body["profile"] = chosen
-    if parameters:
-        body["overrides"] = parameters
-    if priority is not None:
-        body["priority"] = priority
-    return body
+    return Submission(
+        id,
+        command,
+        profile=chosen,
+        overrides=parameters,
+        environment=environment,
+        container=container,
+        priority=priority,
+        labels=shortened(about or {}),
+    ).item()
 
 
 class End:

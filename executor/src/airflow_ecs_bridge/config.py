@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from dataclasses import dataclass
 from typing import Any, Protocol
-from urllib.parse import urlsplit
+
+from ecs_bridge.submission import PROFILE_NAME
+from ecs_bridge.where import DEPLOYMENT_NAME, is_url, region_of
 
 from airflow_ecs_bridge.provider import OPTIONS, SECTION
 
-# What the bridge takes for a name of a deployment, and of a profile.
-NAME = re.compile(r"[A-Za-z0-9_-]{1,32}")
-PROFILE_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 DEFAULT_PROFILE = "default"
 
-_FUNCTION_URL_HOST = re.compile(r"[^.]+\.lambda-url\.([a-z0-9-]+)\.on\.aws(\.cn)?")
 _TRUE = {"true", "t", "1", "yes", "on"}
 _FALSE = {"false", "f", "0", "no", "off"}
 
@@ -128,12 +125,7 @@ class Settings:
     @property
     def url_region(self) -> str | None:
         """The Region that the function's URL or ARN names."""
-        host = _FUNCTION_URL_HOST.fullmatch(urlsplit(self.submit_url or "").hostname or "")
-        if host:
-            return host.group(1)
-        # arn:aws:lambda:eu-central-1:123456789012:function:prod-submit
-        arn = (self.submit_function or "").split(":")
-        return arn[3] if len(arn) > 6 else None
+        return region_of(self.submit_url, self.submit_function)
 
     @property
     def bridge(self) -> str:
@@ -161,16 +153,14 @@ class _Reader:
 
     def name(self, option: str) -> str:
         value = self.required(option)
-        if value and not NAME.fullmatch(value):
+        if value and not DEPLOYMENT_NAME.fullmatch(value):
             self.errors.append(f"{option} must be 1 to 32 letters, digits, '_' or '-', not {value!r}")
         return value
 
     def url(self, option: str) -> str | None:
         value = (self.text(option) or "").rstrip("/") or None
-        if value:
-            parts = urlsplit(value)
-            if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-                self.errors.append(f"{option} must be an http or https URL, not {value!r}")
+        if value and not is_url(value):
+            self.errors.append(f"{option} must be an http or https URL, not {value!r}")
         return value
 
     def boolean(self, option: str) -> bool:

@@ -46,8 +46,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from airflow.models.taskinstance import TaskInstance
-
-    from airflow_ecs_bridge.table import Record
+    from ecs_bridge.table import Record
 
     Key: TypeAlias = Any  # a TaskInstanceKey or, from 3.3 on, a CallbackKey
 

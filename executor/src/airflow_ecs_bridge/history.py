@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
 
+    from ecs_bridge.table import Record
+
     from airflow_ecs_bridge.job import Job
-    from airflow_ecs_bridge.table import Record
 
 END_IS_NEAR = 60.0
 """Seconds after it was queued for which a try waits for the record of the one before: Airflow's worker reports the end

@@ -13,50 +13,22 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from airflow_ecs_bridge.config import PROFILE_NAME
-
-OVERRIDES_LIMIT = 64 * 1024
-"""Bytes of JSON that the command and the overrides may have together. That is a pool's limit, the larger one: without a
-pool RunTask takes 8,192 characters, and only the bridge knows what a profile has."""
-
-DEFAULT_PRIORITY, LAST_PRIORITY = 500, 999
-"""Of the bridge's priorities, which begin with 0 and of which the smaller is served first."""
-
-LABELS_LIMIT = 200
-"""Bytes that the keys and values of a submission's labels may have together."""
-
-# RunTask's parameters, as botocore's model of ECS names them, but for those that are the bridge's own.
-_RUN_TASK = frozenset(
-    {
-        "capacityProviderStrategy",
-        "cluster",
-        "enableECSManagedTags",
-        "enableExecuteCommand",
-        "group",
-        "launchType",
-        "networkConfiguration",
-        "overrides",
-        "placementConstraints",
-        "placementStrategy",
-        "platformVersion",
-        "propagateTags",
-        "referenceId",
-        "tags",
-        "taskDefinition",
-        "volumeConfigurations",
-    }
+from ecs_bridge.errors import Unsubmittable
+from ecs_bridge.submission import (
+    DEFAULT_PRIORITY,
+    LAST_PRIORITY,
+    check_overrides,
+    check_profile,
+    check_size,
+    json_bytes,
+    merged,
+    shortened,
 )
-_OURS = frozenset({"count", "startedBy", "clientToken"})
-
 
 OUT_OF_MEMORY = "out_of_memory"
 """The bridge's hint that a container ran out of memory."""
 
 _SIZES = frozenset({"by_try", "only_after"})
-
-
-class Unsubmittable(Exception):
-    """This job can never be submitted as it is; the message is for its task's event log."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +92,7 @@ class Job:
         body: dict[str, Any] = {
             "submission_id": self.submission_id,
             "command": self._command(),
-            "labels": labels(self.subject),
+            "labels": shortened(self.subject),
         }
         if overrides:
             body["overrides"] = overrides
@@ -131,7 +103,7 @@ class Job:
             body["launch_deadline"] = deadline
         if (urgency := priority(self.weight)) != DEFAULT_PRIORITY:
             body["priority"] = urgency
-        _check_size(body["command"], overrides)
+        check_size(body["command"], overrides)
         self.body, self.size = body, json_bytes(body)
         return body
 
@@ -149,11 +121,6 @@ def priority(weight: int) -> int:
     served like the nearest of these.
     """
     return min(max(DEFAULT_PRIORITY + 1 - weight, 0), LAST_PRIORITY)
-
-
-def json_bytes(value: Any) -> int:
-    """Return the bytes that a value takes in a call of the bridge."""
-    return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
 
 
 def token_expiry(token: str) -> float | None:
@@ -178,9 +145,9 @@ def read_executor_config(config: Any) -> tuple[str | None, dict[str, Any]]:
         raise Unsubmittable(f"executor_config must be a dict, not {type(config).__name__}")
     overrides = {key: value for key, value in config.items() if key != "profile" and key not in _SIZES}
     profile = config.get("profile")
-    if profile is not None and not (isinstance(profile, str) and PROFILE_NAME.fullmatch(profile)):
-        raise Unsubmittable("executor_config['profile'] is not a profile's name")
-    return profile, _checked(overrides, "executor_config")
+    if profile is not None:
+        check_profile(profile, "executor_config['profile']")
+    return profile, check_overrides(overrides, "executor_config", "neither profile, by_try or only_after nor")
 
 
 def read_sizes(config: Any) -> Sizes | None:
@@ -196,80 +163,5 @@ def read_sizes(config: Any) -> Sizes | None:
         raise Unsubmittable("executor_config['by_try'] must be a list of dicts, one for each try")
     if only_after not in (None, OUT_OF_MEMORY):
         raise Unsubmittable(f"executor_config['only_after'] must be {OUT_OF_MEMORY!r}, or left out")
-    checked = [_checked(patch, f"executor_config['by_try'][{place}]") for place, patch in enumerate(patches)]
+    checked = [check_overrides(patch, f"executor_config['by_try'][{place}]") for place, patch in enumerate(patches)]
     return Sizes(checked, only_after)
-
-
-def merged(base: dict[str, Any], over: dict[str, Any], path: str = "") -> dict[str, Any]:
-    """Return RunTask parameters with others over them, as the bridge merges: dicts by key, containers by name."""
-    result = dict(base)
-    for key, value in over.items():
-        known, place = result.get(key), f"{path}.{key}"
-        if isinstance(known, dict) and isinstance(value, dict):
-            result[key] = merged(known, value, place)
-        elif place == ".overrides.containerOverrides" and isinstance(known, list):
-            containers = {each["name"]: each for each in known}
-            for each in value:
-                containers[each["name"]] = merged(containers.get(each["name"], {}), each, place)
-            result[key] = list(containers.values())
-        else:
-            result[key] = value
-    return result
-
-
-def _checked(overrides: dict[str, Any], name: str) -> dict[str, Any]:
-    """Return a copy of RunTask parameters that can be sent; raise if they are not the task's to set."""
-    if reserved := sorted(_OURS & overrides.keys()):
-        raise Unsubmittable(f"{name} may not set {', '.join(reserved)}: the bridge does")
-    if unknown := sorted(str(key) for key in overrides if key not in _RUN_TASK):
-        others = "neither profile, by_try or only_after nor" if name == "executor_config" else "not"
-        raise Unsubmittable(f"{name} has what is {others} a parameter of RunTask: {', '.join(unknown)}")
-    for container in _containers(overrides, name):
-        if "command" in container:
-            raise Unsubmittable(f"{name} may not set a container's command: Airflow does")
-    try:
-        copy: dict[str, Any] = json.loads(json.dumps(overrides, allow_nan=False))
-    except (TypeError, ValueError) as error:
-        raise Unsubmittable(f"{name} is not JSON: {error}") from None
-    return copy
-
-
-def _containers(overrides: dict[str, Any], name: str) -> list[dict[str, Any]]:
-    task = overrides.get("overrides")
-    if task is None:
-        return []
-    if not isinstance(task, dict):
-        raise Unsubmittable(f"{name}['overrides'] must be a dict")
-    containers = task.get("containerOverrides", [])
-    if not isinstance(containers, list) or not all(isinstance(each, dict) and "name" in each for each in containers):
-        raise Unsubmittable(f"{name}'s containerOverrides must be a list of dicts with a name each")
-    return containers
-
-
-def _check_size(command: list[str], overrides: dict[str, Any]) -> None:
-    # What the profile adds is only known to the bridge, which checks the whole; this spares the round trip.
-    task = overrides.get("overrides", {})
-    size = json_bytes({**task, "command": command})
-    if size > OVERRIDES_LIMIT:
-        raise Unsubmittable(
-            f"the command and the overrides have {size} bytes of JSON, and the bridge takes {OVERRIDES_LIMIT} at most; "
-            "long identifiers, executor_config and tracing context add to it"
-        )
-
-
-def labels(subject: dict[str, str]) -> dict[str, str]:
-    """Return the subject cut to `LABELS_LIMIT` bytes: long values give way to short ones, evenly."""
-    room = LABELS_LIMIT - sum(len(key.encode()) for key in subject)
-    result: dict[str, str] = {}
-    shortest_first = sorted(subject, key=lambda key: len(subject[key].encode()))
-    for place, key in enumerate(shortest_first):
-        result[key] = _cut(subject[key], room // (len(subject) - place))
-        room -= len(result[key].encode())
-    return {key: result[key] for key in subject}
-
-
-def _cut(text: str, most: int) -> str:
-    encoded = text.encode()
-    if len(encoded) <= most:
-        return text
-    return encoded[: max(most - 3, 0)].decode(errors="ignore") + "…"

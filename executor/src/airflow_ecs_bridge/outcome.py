@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow.executors.base_executor import BaseExecutor
+from ecs_bridge.advice import advice
 
-from airflow_ecs_bridge.advice import advice
 from airflow_ecs_bridge.job import OUT_OF_MEMORY
 from airflow_ecs_bridge.tasklog import cloudwatch_link
 
 if TYPE_CHECKING:
+    from ecs_bridge.table import Record
+
     from airflow_ecs_bridge.config import Settings
-    from airflow_ecs_bridge.table import Record
 
 AIRFLOW_3 = hasattr(BaseExecutor, "jwt_generator")
 

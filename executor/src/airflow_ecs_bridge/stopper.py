@@ -12,14 +12,17 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from airflow_ecs_bridge.client import BATCH_SIZE, BridgeClient, BridgeError
-from airflow_ecs_bridge.threads import Service, backoff, drain
+from ecs_bridge.api import BATCH_SIZE, BridgeClient
+from ecs_bridge.errors import BridgeError
+from ecs_bridge.steps import backoff
+
+from airflow_ecs_bridge.threads import Service, drain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from concurrent.futures import Future
 
-    from airflow_ecs_bridge.table import Record
+    from ecs_bridge.table import Record
 
 log = logging.getLogger(__name__)
 

@@ -16,18 +16,21 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from airflow_ecs_bridge.client import BATCH_SIZE, BODY_SIZE, Answer, BridgeClient, BridgeError, Cause
+from ecs_bridge.api import BATCH_SIZE, Answer, BridgeClient, parts
+from ecs_bridge.errors import BridgeError, Cause, Unsubmittable
+from ecs_bridge.state import TERMINAL
+from ecs_bridge.steps import backoff
+
 from airflow_ecs_bridge.config import DEFAULT_PROFILE
 from airflow_ecs_bridge.history import NotYet
-from airflow_ecs_bridge.job import Job, Unsubmittable
 from airflow_ecs_bridge.outcome import Outcome, Verdict
-from airflow_ecs_bridge.table import TERMINAL
-from airflow_ecs_bridge.threads import Service, backoff, drain
+from airflow_ecs_bridge.threads import Service, drain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from airflow_ecs_bridge.config import Settings
+    from airflow_ecs_bridge.job import Job
 
 log = logging.getLogger(__name__)
 
@@ -160,7 +163,7 @@ class Submitter:
                 self._settle(job.submission_id)
                 continue
             ready.append(job)
-        for part in _parts(ready):
+        for part in parts(ready, lambda job: job.size):
             self._call(part, unanswered)
 
     def _call(self, jobs: list[Job], unanswered: dict[str, Job]) -> None:
@@ -223,18 +226,3 @@ class Submitter:
         if profile and self._not_profiles.get(profile, 0.0) > time.monotonic():
             return None
         return profile
-
-
-def _parts(jobs: list[Job]) -> Iterator[list[Job]]:
-    """Cut a batch into calls that the bridge takes."""
-    part: list[Job] = []
-    size = 0
-    for job in jobs:
-        # A comma parts it from the one before.
-        if part and size + job.size + 1 > BODY_SIZE:
-            yield part
-            part, size = [], 0
-        part.append(job)
-        size += job.size + 1
-    if part:
-        yield part

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 import queue
-import random
 import threading
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING, TypeVar
+
+from ecs_bridge.steps import backoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,11 +21,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-
-def backoff(failures: int, first: float = 0.5, most: float = 30.0) -> float:
-    """Return the seconds to wait after so many failures in a row: doubling, capped, with jitter."""
-    return min(most, first * 2 ** min(failures - 1, 16)) * random.uniform(0.5, 1.0)
 
 
 def drain(source: queue.SimpleQueue[T], most: int, wait: float) -> list[T]:
@@ -54,19 +50,6 @@ def bounded(function: Callable[[], T], seconds: float, name: str) -> T:
         return answer.result(seconds)
     except FutureTimeoutError:  # before 3.11 not the same as TimeoutError
         raise TimeoutError(f"no answer within {seconds:g} s") from None
-
-
-class Tally:
-    """A count that several threads add to."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self.value = 0
-
-    def add(self) -> None:
-        """Count one more."""
-        with self._lock:
-            self.value += 1
 
 
 class Service:

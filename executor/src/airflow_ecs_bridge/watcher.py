@@ -19,25 +19,21 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ecs_bridge.feed import LONG_OVERLAP_EVERY, LONG_OVERLAP_MS, SHORT_OVERLAP_MS, advanced, now_ms
+from ecs_bridge.steps import backoff, run
+from ecs_bridge.table import BATCH_SIZE, Record, Table, records
+
 from airflow_ecs_bridge.outcome import Outcome, Verdict, outcome
-from airflow_ecs_bridge.table import BATCH_SIZE, Record, Table
-from airflow_ecs_bridge.threads import Service, Tally, backoff, drain
+from airflow_ecs_bridge.threads import Service, drain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from ecs_bridge.api import Tally
+
     from airflow_ecs_bridge.config import Settings
 
 log = logging.getLogger(__name__)
-
-SHORT_OVERLAP_MS = 3_000
-"""How far back of the newest entry seen a poll reads: an index's usual lag is below a second."""
-
-LONG_OVERLAP_MS = 120_000
-"""How far back the feed is read, apart from the polls, every `LONG_OVERLAP_EVERY` seconds. To read two minutes of a
-busy feed in each poll would cost ten times as much, in read units and in this process's CPU."""
-
-LONG_OVERLAP_EVERY = 20.0
 
 LEAD = 0.15
 """Seconds by which a poll should be over before the scheduler's next heartbeat, which is when results are taken."""
@@ -203,7 +199,7 @@ class Watcher:
     def _resume(self) -> None:
         """Begin to read: nothing that is waited for ended before now, whatever the writers' clocks say of now."""
         now = self._read_at = time.monotonic()
-        self._newest_ms = int(time.time() * 1000) - LONG_OVERLAP_MS
+        self._newest_ms = now_ms() - LONG_OVERLAP_MS
         self._page = self._further_back = None
         self._next_further_back = now + LONG_OVERLAP_EVERY
         self._sweep = []
@@ -214,17 +210,7 @@ class Watcher:
         if not question.future.set_running_or_notify_cancel():
             return
         try:
-            found: dict[str, Record] = {}
-            open_ids = question.submission_ids
-            tries = 0
-            while open_ids:
-                if tries:
-                    time.sleep(backoff(tries, first=0.05, most=1.0))
-                records, unread = self._reader().records(open_ids[:BATCH_SIZE])
-                found.update(records)
-                tries = tries + 1 if unread else 0
-                open_ids = open_ids[BATCH_SIZE:] + unread
-            question.future.set_result(found)
+            question.future.set_result(run(records(self._reader, question.submission_ids)))
         except BaseException as error:
             # Even if this ends the thread: somebody waits for the answer.
             self._hang_up()
@@ -262,12 +248,10 @@ class Watcher:
 
     def _read_feed(self) -> None:
         since, after = self._page or (self._newest_ms - SHORT_OVERLAP_MS, None)
-        records, more = self._reader().changes(since, after)
+        entries, more = self._reader().changes(since, after)
         self._page = (since, more) if more else None
-        # No clock but ours takes the place in the feed beyond now, or one that is wrong would hide what follows.
-        now_ms = int(time.time() * 1000)
-        self._newest_ms = max([self._newest_ms, *(min(record.changed_at or 0, now_ms) for record in records)])
-        self._ended([record for record in records if record.submission_id in self._in_flight])
+        self._newest_ms = advanced(self._newest_ms, entries, now_ms())
+        self._ended([entry for entry in entries if entry.submission_id in self._in_flight])
 
     # Between the polls
 
@@ -307,9 +291,9 @@ class Watcher:
             self._next_further_back = time.monotonic() + LONG_OVERLAP_EVERY
             here = _Range(self._newest_ms - LONG_OVERLAP_MS, self._newest_ms - SHORT_OVERLAP_MS)
         self._further_back = here
-        records, more = self._reader().changes(here.since, here.after, here.until)
+        entries, more = self._reader().changes(here.since, here.after, here.until)
         self._further_back = _Range(here.since, here.until, more) if more else None
-        self._ended([record for record in records if record.submission_id in self._in_flight])
+        self._ended([entry for entry in entries if entry.submission_id in self._in_flight])
 
     def _read_sweep(self) -> None:
         """Look up the next hundred of everything in flight, evenly over `lookup_interval`."""
@@ -322,11 +306,11 @@ class Watcher:
             self._next_batch = now
         batch = [id for id in self._sweep[:BATCH_SIZE] if id in self._in_flight]
         if batch:
-            records, unread = self._reader().records(batch)
-            self._look_for_missing(set(batch) - set(unread) - records.keys())
-            self._missing -= records.keys()
+            found, unread = self._reader().records(batch)
+            self._look_for_missing(set(batch) - set(unread) - found.keys())
+            self._missing -= found.keys()
             self._sweep += unread
-            self._ended([record for record in records.values() if record.ended])
+            self._ended([record for record in found.values() if record.ended])
         del self._sweep[:BATCH_SIZE]
         # The rest in the time that is left of the interval.
         self._next_batch += self._sweep_pause
@@ -341,22 +325,22 @@ class Watcher:
 
     def _read_unsettled(self) -> None:
         batch = list(self._unsettled)[:BATCH_SIZE]
-        records, unread = self._reader().records(batch)
-        self._ended([record for record in records.values() if record.ended])
+        found, unread = self._reader().records(batch)
+        self._ended([record for record in found.values() if record.ended])
         for submission_id in set(batch) - set(unread):
             self._unsettled.pop(submission_id, None)
-            if submission_id not in records:
+            if submission_id not in found:
                 self._tell(Outcome(submission_id, Verdict.RELEASED, "the ECS bridge never got it"))
 
     # What is known
 
-    def _ended(self, records: list[Record]) -> None:
+    def _ended(self, ended: list[Record]) -> None:
         # The feed has little. Read the record of a failure, and of a success that has a reason: an interruption.
-        short = [r.submission_id for r in records if (r.state != "succeeded" or r.reason) and r.changed_at]
+        short = [r.submission_id for r in ended if (r.state != "succeeded" or r.reason) and r.changed_at]
         full: dict[str, Record] = {}
         for place in range(0, len(short), BATCH_SIZE):
             full |= self._details(short[place : place + BATCH_SIZE])
-        for record in records:
+        for record in ended:
             self._tell(outcome(full.get(record.submission_id, record), self._settings))
 
     def _details(self, submission_ids: list[str]) -> dict[str, Record]:

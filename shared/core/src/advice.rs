@@ -3,7 +3,7 @@
 //!
 //! The texts that are looked for are those of the ECS Developer Guide (*Amazon ECS stopped tasks error messages*, *Amazon
 //! ECS API failure reasons*), of the errors of RunTask in the ECS API Reference, and of the bridge. They are for people:
-//! nothing is decided by them. `docs/troubleshooting.md` and the executor's `advice.json` are written from [`TABLE`].
+//! nothing is decided by them. `docs/troubleshooting.md` and the Python client's `advice.json` are written from [`TABLE`].
 
 use crate::{
     record::{Hint, Record},

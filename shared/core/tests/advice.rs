@@ -1,4 +1,4 @@
-//! The table of advice, and what is written from it: docs/troubleshooting.md, the executor's advice.json, and cases by which
+//! The table of advice, and what is written from it: docs/troubleshooting.md, the Python client's advice.json, and cases by which
 //! its tests see that both come to the same. `ECS_BRIDGE_WRITE=1 cargo test -p ecs-bridge-core --test advice` writes them.
 
 #![expect(clippy::unwrap_used, reason = "test code")]
@@ -114,7 +114,7 @@ fn guide(before: &str) -> String {
     format!("{head}{BEGIN}{table}\n{END}{tail}")
 }
 
-fn for_the_executor() -> String {
+fn for_the_client() -> String {
     let entries = entries().map(|Entry { when, advice }| {
         let (name, value) = match when {
             When::Says(words) => ("says", json!(words)),
@@ -142,7 +142,7 @@ fn what_is_written_from_the_table_is_current() {
     let written = fs::read_to_string(root.join(GUIDE)).unwrap();
     for (name, text) in [
         (GUIDE, guide(&written)),
-        ("executor/src/airflow_ecs_bridge/advice.json", for_the_executor()),
+        ("client/src/ecs_bridge/advice.json", for_the_client()),
         ("tests/fixtures/advice.json", cases()),
     ] {
         let path = root.join(name);

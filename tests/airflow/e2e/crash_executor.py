@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import signal
 
-from airflow_ecs_bridge.client import BridgeClient
 from airflow_ecs_bridge.executor import EcsBridgeExecutor
+from ecs_bridge.api import BridgeClient
 
 PLACES = (
     "before QUEUED is committed",

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 from airflow.configuration import conf
-from airflow_ecs_bridge.advice import advice
 from airflow_ecs_bridge.config import Settings
 from airflow_ecs_bridge.outcome import explain
-from airflow_ecs_bridge.table import Record
 from airflow_ecs_bridge.tasklog import describe
+from ecs_bridge.advice import advice
+from ecs_bridge.table import Record
 
 CASES = json.loads((Path(__file__).parents[2] / "fixtures" / "advice.json").read_text(encoding="utf-8"))
 

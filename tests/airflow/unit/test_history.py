@@ -11,7 +11,7 @@ from airflow_ecs_bridge.config import Settings
 from airflow_ecs_bridge.history import END_IS_NEAR, History, NotYet
 from airflow_ecs_bridge.job import Job
 from airflow_ecs_bridge.outcome import explain
-from airflow_ecs_bridge.table import Record
+from ecs_bridge.table import Record
 
 OOM = "out_of_memory"
 

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from airflow_ecs_bridge.aws import Aws
 from airflow_ecs_bridge.bridge import Unhealthy
-from airflow_ecs_bridge.client import BridgeClient, BridgeError, Cause
 from airflow_ecs_bridge.config import ConfigError, Settings
 from conftest import OPTIONS
+from ecs_bridge.api import BridgeClient
+from ecs_bridge.errors import BridgeError, Cause
 from fake_bridge import FakeBridge
 from test_executor import launched
 from workloads import beat_until, run, task

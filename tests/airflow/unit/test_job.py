@@ -7,14 +7,13 @@ import json
 
 import pytest
 from airflow_ecs_bridge.job import (
-    LABELS_LIMIT,
     Job,
     Unsubmittable,
-    labels,
     priority,
     read_executor_config,
     token_expiry,
 )
+from ecs_bridge.submission import LABELS_LIMIT, shortened
 
 CONFIG = {
     "profile": "large",
@@ -147,12 +146,12 @@ def test_a_priority_is_sent_where_the_weight_is_not_the_default(weight, expected
 
 def test_short_labels_are_whole():
     subject = {"dag_id": "orders", "task_id": "extract", "run_id": "manual__1", "try_number": "1"}
-    assert labels(subject) == subject
+    assert shortened(subject) == subject
 
 
 @pytest.mark.parametrize("text", ["x" * 250, "ü" * 250, "数" * 250], ids=["ascii", "two bytes", "three bytes"])
 def test_long_labels_are_cut_to_the_bridge_s_limit_and_short_ones_stay(text):
-    result = labels({"dag_id": text, "task_id": text, "run_id": "manual__1", "try_number": "12", "map_index": "3"})
+    result = shortened({"dag_id": text, "task_id": text, "run_id": "manual__1", "try_number": "12", "map_index": "3"})
     assert LABELS_LIMIT - 12 < size(result) <= LABELS_LIMIT
     assert (result["run_id"], result["try_number"], result["map_index"]) == ("manual__1", "12", "3")
     assert result["dag_id"].endswith("…")

@@ -124,8 +124,9 @@ def test_the_connection_s_verify_is_used(with_tls, connection, start, bridge, au
 
 
 def test_the_connection_s_timeouts_come_before_ours(connection, options):
-    from airflow_ecs_bridge.aws import READ_TIMEOUT, Aws
+    from airflow_ecs_bridge.aws import Aws
     from airflow_ecs_bridge.executor import EcsBridgeExecutor
+    from ecs_bridge.aws import READ_TIMEOUT
 
     connection(config_kwargs={"connect_timeout": 41})
     config = Aws(EcsBridgeExecutor().settings).dynamodb().meta.config

@@ -7,8 +7,8 @@ from typing import Any
 
 import boto3
 import pytest
-from airflow_ecs_bridge.table import END_OF_TIME, Table
 from airflow_ecs_bridge.watcher import LEAD, LONG_OVERLAP_MS, SHORT_OVERLAP_MS, Lookup, Rhythm
+from ecs_bridge.table import END_OF_TIME, Table
 from fake_bridge import DEPLOYMENT, TABLE, now_ms
 from moto.server import ThreadedMotoServer
 from test_executor import event, launched

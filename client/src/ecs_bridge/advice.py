@@ -7,8 +7,9 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-_WELL = frozenset({"succeeded", "cancelled"})
-_TERMINAL = _WELL | {"failed", "rejected", "expired", "lost"}
+from ecs_bridge.state import TERMINAL, State
+
+_WELL = frozenset({State.SUCCEEDED, State.CANCELLED})
 
 
 @cache
@@ -41,7 +42,7 @@ def advice(
         if "exit_code" in entry:
             return bool(entry["exit_code"] == exit_code)
         if "stop_code" in entry:
-            return state in _TERMINAL and bool(entry["stop_code"] == stop_code)
+            return state in TERMINAL and bool(entry["stop_code"] == stop_code)
         return bool(entry["state"] == state)
 
     return next((entry["advice"] for entry in _table() if fits(entry)), None)

@@ -1,25 +1,31 @@
-"""The bridge's API: signed requests to its URL or invocations of its function, and answers by what to do next."""
+"""The bridge's API: signed requests to its URL or invocations of its function, and answers by what to do next.
+
+Each method is one request. Repeating it is the caller's affair, whose ids make that harmless.
+"""
 
 from __future__ import annotations
 
-import enum
 import json
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, NoCredentialsError
 
-from airflow_ecs_bridge.aws import Aws, CredentialsMissing
-from airflow_ecs_bridge.threads import Tally
+from ecs_bridge.errors import BridgeError, Cause, CredentialsMissing, Refused
+from ecs_bridge.state import State
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from botocore.httpsession import URLLib3Session
+
+    from ecs_bridge.aws import Aws
+
+T = TypeVar("T")
 
 BATCH_SIZE = 100
 """Submissions, or stops, that one call takes at most."""
@@ -39,35 +45,36 @@ _STATUS = {
 """The statuses of the HTTP API, by the codes of errors."""
 
 
-class Cause(enum.Enum):
-    """Why a whole call failed, as far as it matters for what to do next."""
-
-    CREDENTIALS = "credentials"
-    """None found, or refused (401, 403): a person must act, so say so, and try again."""
-    ADDRESS = "address"
-    """Something answered that is not the bridge (404, 405, not JSON)."""
-    REQUEST = "request"
-    """The bridge refused this very request (400, 413, 415, 422): repeating it whole is of no use."""
-    TROUBLE = "trouble"
-    """It was not reached, was too slow, or asked to wait (429, 5xx): try again."""
-
-
-class BridgeError(Exception):
-    """A call that was not answered with 200."""
-
-    def __init__(self, cause: Cause, message: str, status: int | None = None) -> None:
-        super().__init__(message)
-        self.cause = cause
-        self.status = status
-
-
 @dataclass(frozen=True)
 class Answer:
     """What the bridge says about one item of a call."""
 
-    state: str | None
-    error_code: str | None
-    error_message: str | None
+    submission_id: str
+    state: State | None
+    """The submission's; with a `conflict`, that of the one that has the id."""
+    task_arn: str | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+
+    @property
+    def error(self) -> Refused | None:
+        """Why it was not accepted; None if it was."""
+        if self.error_code is None:
+            return None
+        return Refused(self.submission_id, self.error_code, self.error_message or "")
+
+
+class Tally:
+    """A count that several threads add to."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.value = 0
+
+    def add(self) -> None:
+        """Count one more."""
+        with self._lock:
+            self.value += 1
 
 
 class BridgeClient:
@@ -90,12 +97,13 @@ class BridgeClient:
     def submit(self, submissions: Sequence[dict[str, Any]]) -> list[Answer]:
         """Submit up to `BATCH_SIZE`; the answers are in their order."""
         body = {"submissions": list(submissions)}
-        return self._answers(self._call("POST", "/v1/submissions", body), len(submissions))
+        ids = [each["submission_id"] for each in submissions]
+        return self._answers(self._call("POST", "/v1/submissions", body), ids)
 
     def stop(self, submission_ids: Sequence[str], reason: str) -> list[Answer]:
         """Ask for a stop of up to `BATCH_SIZE`; the answers are in their order."""
         body = {"submission_ids": list(submission_ids), "reason": reason}
-        return self._answers(self._call("POST", "/v1/stops", body), len(submission_ids))
+        return self._answers(self._call("POST", "/v1/stops", body), submission_ids)
 
     def show(self, submission_id: str) -> dict[str, Any]:
         """Return the record of a submission."""
@@ -104,6 +112,13 @@ class BridgeClient:
     def health(self) -> dict[str, Any]:
         """Return what the bridge says of itself; an unhealthy one is a BridgeError."""
         return self._call("GET", "/v1/health")
+
+    def close(self) -> None:
+        """Close the connections; the next call makes new ones."""
+        with self._lock:
+            if self._http is not None:
+                self._http.close()
+            self._http = None
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         try:
@@ -147,7 +162,7 @@ class BridgeClient:
         # What the function did not say itself, such as a timeout, may pass.
         code = str(read.get("errorType"))
         status = _STATUS.get(code, 502)
-        raise BridgeError(self._cause(status), f"{call}: {code}: {read.get('errorMessage')}", status)
+        raise BridgeError(self._cause(status), f"{call}: {code}: {read.get('errorMessage')}", status, code)
 
     def _forget(self) -> None:
         self._aws.forget()
@@ -166,7 +181,7 @@ class BridgeClient:
 
     def _send(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
         if self._url is None:
-            raise BridgeError(Cause.ADDRESS, "neither submit_url nor submit_function is set")
+            raise BridgeError(Cause.ADDRESS, "neither the URL nor the function of the bridge is known")
         data = None if body is None else json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
         headers = {} if data is None else {"Content-Type": "application/json"}
         request = AWSRequest(method, self._url + path, headers=headers, data=data)
@@ -205,34 +220,52 @@ class BridgeClient:
         cause = self._cause(status)
         if cause is Cause.CREDENTIALS:
             self._aws.forget()
-        raise BridgeError(cause, f"{call}: {status}{_told(answer)}", status)
+        code, words = _told(answer)
+        raise BridgeError(cause, f"{call}: {status}{words}", status, code)
 
     @staticmethod
-    def _answers(answer: dict[str, Any], expected: int) -> list[Answer]:
+    def _answers(answer: dict[str, Any], ids: Sequence[str]) -> list[Answer]:
         items = answer.get("submissions")
-        if not isinstance(items, list) or len(items) != expected:
+        if not isinstance(items, list) or len(items) != len(ids):
             raise BridgeError(Cause.ADDRESS, "the answer does not hold one item for each that was sent", 200)
-        return [_item(item) for item in items]
+        return [_item(id, item) for id, item in zip(ids, items, strict=True)]
 
 
-def _item(item: Any) -> Answer:
+def _item(id: str, item: Any) -> Answer:
     if not isinstance(item, dict):
-        return Answer(None, None, None)
-    error = item.get("error")
+        return Answer(id, None)
+    state, task_arn, error = _text(item.get("state")), _text(item.get("task_arn")), item.get("error")
+    known = None if state is None else State(state)
     if not isinstance(error, dict):
-        return Answer(_text(item.get("state")), None, None)
-    return Answer(_text(item.get("state")), _text(error.get("code")) or "unknown", _text(error.get("message")))
+        return Answer(id, known, task_arn)
+    return Answer(id, known, task_arn, _text(error.get("code")) or "unknown", _text(error.get("message")))
 
 
-def _told(answer: Any) -> str:
-    """Return the bridge's own words about an error, which by its contract never repeat the input."""
+def _told(answer: Any) -> tuple[str | None, str]:
+    """Return the bridge's own code and words about an error, which by its contract never repeat the input."""
     error = answer.get("error") if isinstance(answer, dict) else None
     if isinstance(error, dict):
-        return f" {error.get('code')}: {error.get('message')}"
+        return _text(error.get("code")), f" {error.get('code')}: {error.get('message')}"
     # Lambda's own refusals are {"Message": "Forbidden"}.
     message = (answer.get("Message") or answer.get("message")) if isinstance(answer, dict) else None
-    return f" {message}" if isinstance(message, str) else ""
+    return None, f" {message}" if isinstance(message, str) else ""
 
 
 def _text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
+
+
+def parts(items: Iterable[T], size: Callable[[T], int]) -> Iterator[list[T]]:
+    """Cut what is to be submitted into calls that the bridge takes; `size` returns the bytes of one item's JSON."""
+    part: list[T] = []
+    total = 0
+    for item in items:
+        # A comma parts it from the one before.
+        more = size(item) + 1
+        if part and (len(part) == BATCH_SIZE or total + more > BODY_SIZE):
+            yield part
+            part, total = [], 0
+        part.append(item)
+        total += more
+    if part:
+        yield part

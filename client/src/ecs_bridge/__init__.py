@@ -1,0 +1,44 @@
+"""Run commands on Amazon ECS through the ECS bridge, and learn how they ended."""
+
+from __future__ import annotations
+
+from ecs_bridge.aio import AsyncClient, AsyncFeed
+from ecs_bridge.api import Answer
+from ecs_bridge.client import Client, Feed
+from ecs_bridge.errors import (
+    BridgeError,
+    Cause,
+    ConfigError,
+    CredentialsMissing,
+    NotEnded,
+    Refused,
+    UnknownSubmission,
+    Unsubmittable,
+)
+from ecs_bridge.feed import Cursor
+from ecs_bridge.state import State
+from ecs_bridge.submission import Submission, shortened
+from ecs_bridge.table import Record
+
+__version__ = "0.1.0"
+__all__ = [
+    "Answer",
+    "AsyncClient",
+    "AsyncFeed",
+    "BridgeError",
+    "Cause",
+    "Client",
+    "ConfigError",
+    "CredentialsMissing",
+    "Cursor",
+    "Feed",
+    "NotEnded",
+    "Record",
+    "Refused",
+    "State",
+    "Submission",
+    "UnknownSubmission",
+    "Unsubmittable",
+    "__version__",
+    "shortened",
+]

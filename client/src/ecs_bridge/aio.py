@@ -1,0 +1,207 @@
+"""The client for programs with an event loop.
+
+Requests are made by botocore in a few threads of the client's own; pauses, and the waiting for ends, take none. An
+asynchronous HTTP library would be another large dependency, and aiobotocore requires one exact version of botocore,
+which Airflow, Prefect and their like choose themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ecs_bridge.bridge import Bridge
+from ecs_bridge.errors import NotEnded, UnknownSubmission
+from ecs_bridge.steps import drive
+from ecs_bridge.submission import check_id
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import boto3
+
+    from ecs_bridge.api import Answer
+    from ecs_bridge.feed import Cursor, Reader
+    from ecs_bridge.steps import Steps
+    from ecs_bridge.submission import Submission
+    from ecs_bridge.table import Record
+
+T = TypeVar("T")
+
+THREADS = 8
+"""Requests that one client has under way at most, as many as it keeps connections."""
+
+
+class AsyncClient:
+    """A bridge; for one event loop. Names, arguments and errors are those of `Client`.
+
+    A call that is cancelled makes no further request. One that is under way may still arrive, and after it the same can
+    be submitted again.
+    """
+
+    def __init__(
+        self,
+        *,
+        stack: str | None = None,
+        url: str | None = None,
+        function: str | None = None,
+        table: str | None = None,
+        deployment: str | None = None,
+        region: str | None = None,
+        ready_file: str | None = None,
+        session: boto3.Session | None = None,
+        timeout: float = 20.0,
+        patience: float = 60.0,
+        poll_interval: float = 1.0,
+    ) -> None:
+        """Make one, without any request; see `Client`."""
+        self._bridge = Bridge(
+            session,
+            timeout,
+            patience,
+            poll_interval,
+            stack=stack,
+            url=url,
+            function=function,
+            table=table,
+            deployment=deployment,
+            region=region,
+            ready_file=ready_file,
+        )
+        self._pool = ThreadPoolExecutor(THREADS, "ecs-bridge")
+        self._waiting = self._bridge.waiting()
+        self._waiters: dict[str, list[asyncio.Future[Record]]] = {}
+        self._watch: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End; what still waits is cancelled."""
+        for future in [each for all in self._waiters.values() for each in all]:
+            future.cancel()
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._bridge.close()
+
+    async def submit(self, submission: Submission) -> Answer:
+        """Submit one; see `Client.submit`."""
+        [answer] = await self.submit_many([submission])
+        if answer.error:
+            raise answer.error
+        return answer
+
+    async def submit_many(self, submissions: Iterable[Submission]) -> list[Answer]:
+        """Submit any number; see `Client.submit_many`."""
+        return await self._drive(self._bridge.submit(submissions))
+
+    async def get(self, submission_id: str) -> Record | None:
+        """Return what the bridge knows of one; None if it does not know it."""
+        return await self._drive(self._bridge.get(submission_id))
+
+    async def get_many(self, submission_ids: Iterable[str]) -> dict[str, Record]:
+        """Return the records of those that have one; see `Client.get_many`."""
+        return await self._drive(self._bridge.get_many(submission_ids))
+
+    async def stop(self, submission_id: str, reason: str) -> Answer:
+        """Ask for a stop; see `Client.stop`."""
+        [answer] = await self.stop_many([submission_id], reason)
+        if answer.error:
+            raise answer.error
+        return answer
+
+    async def stop_many(self, submission_ids: Iterable[str], reason: str) -> list[Answer]:
+        """Ask for the stop of any number; see `Client.stop_many`."""
+        return await self._drive(self._bridge.stop(submission_ids, reason))
+
+    async def wait(self, submission_ids: Iterable[str], timeout: float | None = None) -> dict[str, Record]:
+        """Wait until all have ended; see `Client.wait`. One read of the feed serves all calls that wait."""
+        futures = {check_id(each): self._future(each) for each in dict.fromkeys(submission_ids)}
+        try:
+            if futures:
+                await asyncio.wait(futures.values(), timeout=timeout, return_when=asyncio.FIRST_EXCEPTION)
+            ended = {id: future.result() for id, future in futures.items() if future.done()}
+            if left := sorted(futures.keys() - ended.keys()):
+                raise NotEnded(ended, left, timeout or 0.0)
+            return ended
+        finally:
+            for id, future in futures.items():
+                self._leave(id, future)
+
+    async def now(self) -> Cursor:
+        """Return the place in the feed after everything that has ended by now."""
+        return await self._drive(self._bridge.now())
+
+    def follow(self, cursor: Cursor) -> AsyncFeed:
+        """Follow the feed from there; see `Client.follow`."""
+        return AsyncFeed(self, self._bridge.reader(cursor))
+
+    async def health(self) -> dict[str, Any]:
+        """Return what the bridge says of itself; raise BridgeError if it is not well."""
+        return await self._drive(self._bridge.health())
+
+    async def _drive(self, steps: Steps[T]) -> T:
+        return await drive(steps, self._pool)
+
+    def _future(self, submission_id: str) -> asyncio.Future[Record]:
+        future: asyncio.Future[Record] = asyncio.get_running_loop().create_future()
+        self._waiters.setdefault(submission_id, []).append(future)
+        self._waiting.add([submission_id])
+        if self._watch is None or self._watch.done():
+            self._watch = asyncio.create_task(self._learn())
+        return future
+
+    def _leave(self, submission_id: str, future: asyncio.Future[Record]) -> None:
+        left = [each for each in self._waiters.get(submission_id, []) if each is not future]
+        if left:
+            self._waiters[submission_id] = left
+        elif self._waiters.pop(submission_id, None):
+            self._waiting.drop(submission_id)
+        if future.done() and not future.cancelled():
+            future.exception()  # seen, also where another's was raised
+
+    async def _learn(self) -> None:
+        """Tell all that wait how their submissions ended, until none does."""
+        try:
+            while self._waiters:
+                records, unknown = await self._drive(self._waiting.step())
+                for record in records:
+                    for future in self._waiters.pop(record.submission_id, []):
+                        if not future.done():
+                            future.set_result(record)
+                for id in unknown.submission_ids if unknown else []:
+                    self._fail(id, UnknownSubmission([id]))
+        except Exception as error:
+            for id in list(self._waiters):
+                self._waiting.drop(id)
+                self._fail(id, error)
+
+    def _fail(self, submission_id: str, error: Exception) -> None:
+        for future in self._waiters.pop(submission_id, []):
+            if not future.done():
+                future.set_exception(error)
+
+
+class AsyncFeed(AsyncIterator["Record"]):
+    """What ends, as it ends. After an error the next call goes on from the same place."""
+
+    def __init__(self, client: AsyncClient, reader: Reader) -> None:
+        self._client = client
+        self._reader = reader
+
+    @property
+    def cursor(self) -> Cursor:
+        """The place after the last record that was handed out; keep it once that is done with."""
+        return self._reader.cursor
+
+    async def __anext__(self) -> Record:
+        while (record := self._reader.take()) is None:
+            await self._client._drive(self._reader.poll())
+        return record

@@ -1,0 +1,239 @@
+"""The client on a local stack: what it promises of submissions, records and their ends."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+from conftest import Gate, dropped, status
+from ecs_bridge import (
+    BridgeError,
+    Cause,
+    Client,
+    NotEnded,
+    Refused,
+    State,
+    Submission,
+    UnknownSubmission,
+    Unsubmittable,
+)
+from local_stack import LocalStack
+from wire import Wire
+
+UNAVAILABLE = {"error": {"code": "unavailable", "message": "DynamoDB is unavailable"}, "request_id": "r"}
+
+
+def starts(stack: LocalStack, submission_id: str) -> list[int]:
+    return [task["start_count"] for task in stack.tasks(submission_id)]
+
+
+def test_a_command_runs_once_and_its_end_is_known(client: Client, stack: LocalStack, name: str) -> None:
+    submission = Submission(name, ["sh", "-c", "exit 3"], labels={"team": "data"})
+    assert client.submit(submission).submission_id == name
+    assert client.submit(submission).error is None
+    record = client.wait([name])[name]
+    assert (record.state, record.exit_code, record.ended, record.succeeded) == (State.FAILED, 3, True, False)
+    assert record.labels == {"team": "data"}
+    assert record.container_name
+    assert record.started_at
+    assert record.advice
+    assert starts(stack, name) == [1]
+    again = client.get(name)
+    assert again
+    assert (again.state, again.labels, again.advice) == (record.state, record.labels, record.advice)
+
+
+def test_an_id_with_another_command_is_refused_and_says_so(client: Client, name: str) -> None:
+    client.submit(Submission(name, ["true"]))
+    with pytest.raises(Refused, match=f"submission {name}: conflict: ") as raised:
+        client.submit(Submission(name, ["false"]))
+    assert raised.value.code == "conflict"
+    assert client.wait([name])[name].succeeded
+
+
+def test_one_that_is_refused_does_not_affect_the_others(client: Client, name: str) -> None:
+    good, bad = client.submit_many(
+        [Submission(name, ["true"]), Submission(f"{name}-2", ["true"], profile="nobody")],
+    )
+    assert good.error is None
+    assert good.state
+    assert bad.error
+    assert bad.error.code == "unknown_profile"
+    assert client.get(f"{name}-2") is None
+    client.wait([name])
+
+
+def test_a_lost_answer_is_asked_for_again_by_the_same_id(
+    client: Client, stack: LocalStack, gate: Gate, name: str
+) -> None:
+    gate.troubles.append(dropped)
+    assert client.submit(Submission(name, ["true"])).state
+    [first, second] = gate.calls
+    assert first == second
+    assert client.wait([name])[name].succeeded
+    assert starts(stack, name) == [1]
+
+
+def test_only_the_items_that_are_unavailable_are_sent_again(client: Client, gate: Gate, name: str) -> None:
+    def half(carry_out: Callable[[], tuple[int, bytes]]) -> tuple[int, bytes]:
+        code, body = carry_out()
+        content = json.loads(body)
+        content["submissions"][1]["error"] = UNAVAILABLE["error"]
+        return code, json.dumps(content).encode()
+
+    gate.troubles.append(half)
+    ids = [f"{name}-{n}" for n in range(3)]
+    assert not any(answer.error for answer in client.submit_many([Submission(id, ["true"]) for id in ids]))
+    sent = [[each["submission_id"] for each in body["submissions"]] for _, body in gate.calls]
+    assert sent == [ids, [ids[1]]]
+    client.wait(ids)
+
+
+def test_what_spoils_a_call_is_found_and_the_others_are_let_through(client: Client, gate: Gate, name: str) -> None:
+    def refuse(carry_out: Callable[[], tuple[int, bytes]]) -> tuple[int, bytes]:
+        gate.troubles.append(refuse)
+        _, body = gate.calls[-1]
+        if any(each["submission_id"] == f"{name}-1" for each in body["submissions"]):
+            return 422, json.dumps({"error": {"code": "unprocessable", "message": "no"}, "request_id": "r"}).encode()
+        return carry_out()
+
+    gate.troubles.append(refuse)
+    ids = [f"{name}-{n}" for n in range(4)]
+    answers = client.submit_many([Submission(id, ["true"]) for id in ids])
+    gate.troubles.clear()
+    assert [answer.error.code if answer.error else None for answer in answers] == [None, "invalid", None, None]
+    assert client.wait([ids[0], *ids[2:]]).keys() == {ids[0], *ids[2:]}
+
+
+def test_trouble_is_repeated_for_the_clients_patience_and_then_told(
+    connect: Callable[..., Client], gate: Gate, name: str
+) -> None:
+    gate.troubles.extend([status(503, UNAVAILABLE)] * 9)
+    with pytest.raises(BridgeError, match=r"unavailable.*the same ids run nothing twice") as raised:
+        connect(patience=1.0).submit(Submission(name, ["true"]))
+    assert (raised.value.cause, raised.value.code, raised.value.status) == (Cause.TROUBLE, "unavailable", 503)
+    assert len(gate.calls) > 1
+
+
+@pytest.mark.parametrize(("code", "cause"), [(403, Cause.CREDENTIALS), (404, Cause.ADDRESS)])
+def test_what_a_person_must_mend_is_told_at_once(
+    client: Client, gate: Gate, code: int, cause: Cause, name: str
+) -> None:
+    gate.troubles.append(status(code, {"Message": "Forbidden"}))
+    with pytest.raises(BridgeError, match=f"{code} Forbidden .check") as raised:
+        client.submit(Submission(name, ["secret"]))
+    assert raised.value.cause is cause
+    assert "secret" not in str(raised.value)
+    assert len(gate.calls) == 1
+
+
+def test_a_stop_ends_a_command_and_keeps_an_unknown_one_from_launching(
+    client: Client, stack: LocalStack, name: str
+) -> None:
+    client.submit(Submission(name, ["sleep", "600"]))
+    stack.until_state(name, "running")
+    for id in (name, f"{name}-2"):
+        client.stop(id, "no longer wanted")
+    record = client.wait([name])[name]
+    assert record.state == State.CANCELLED
+    assert "no longer wanted" in (record.reason or "")
+    assert client.submit(Submission(f"{name}-2", ["true"])).state == State.CANCELLED
+    assert stack.tasks(f"{name}-2") == []
+
+
+def test_there_is_no_record_of_what_was_never_submitted(client: Client) -> None:
+    assert client.get("never-submitted") is None
+    assert client.get_many(["never-submitted"]) == {}
+    with pytest.raises(UnknownSubmission, match="never-submitted: submit before waiting"):
+        client.wait(["never-submitted"])
+
+
+def test_a_wait_that_is_over_says_what_has_ended_and_what_goes_on(client: Client, name: str) -> None:
+    client.submit_many([Submission(name, ["true"]), Submission(f"{name}-2", ["sleep", "600"])])
+    client.wait([name])
+    with pytest.raises(NotEnded, match="1 of 2 submissions have not ended after 0 s") as raised:
+        client.wait([name, f"{name}-2"], timeout=0)
+    assert (list(raised.value.ended), raised.value.left) == ([name], [f"{name}-2"])
+    client.stop(f"{name}-2", "the test is over")
+
+
+def test_a_thousand_go_in_calls_of_a_hundred(client: Client, stack: LocalStack, gate: Gate, wire: Wire) -> None:
+    # Stopped before they are submitted, so that there is no container to wait for.
+    ids = [f"thousand-{n}" for n in range(1000)]
+    assert {answer.state for answer in client.stop_many(ids, "too many")} == {State.CANCELLED}
+    answers = client.submit_many(Submission(id, ["true"]) for id in ids)
+    assert [answer.submission_id for answer in answers] == ids
+    assert {answer.state for answer in answers} == {State.CANCELLED}
+    assert [len(next(iter(body.values()))) for _, body in gate.calls] == [100] * 20
+    assert client.get_many(ids).keys() == client.wait(ids).keys() == set(ids)
+    assert sum(call.operation == "BatchGetItem" for call in wire.calls) == 20
+    assert not any(task["submission_id"].startswith("thousand-") for task in stack.tasks())
+
+
+def test_keys_that_dynamodb_did_not_process_are_read_again(client: Client, wire: Wire) -> None:
+    ids = [f"unprocessed-{n}" for n in range(120)]
+    client.stop_many(ids, "only their records are wanted")
+    wire.table_faults.times = 3  # type: ignore[union-attr]
+    assert client.get_many(ids).keys() == set(ids)
+    asked = [len(next(iter(call.body["RequestItems"].values()))["Keys"]) for call in wire.calls]
+    assert asked == [100, 70, 35, 18]
+
+
+def test_a_function_is_invoked_where_there_is_no_url(stack: LocalStack, gate: Gate, name: str) -> None:
+    with Client(function="submit", ready_file=str(stack.ready_file), poll_interval=0.2) as client:
+        assert client.health()["status"] == "ok"
+        assert client.submit(Submission(name, ["true"])).state
+        assert client.wait([name])[name].succeeded
+        assert client.get("never-submitted") is None
+        assert client.stop(name, "it has ended").state == State.SUCCEEDED
+    assert gate.calls == []
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"submission_id": "with space"}, "submission_id must be 1 to 60 letters"),
+        ({"submission_id": "x" * 61}, "submission_id must be 1 to 60 letters"),
+        ({"command": "echo hello"}, r"command must be a list of strings, not str 'echo hello'.*\['sh', '-c', LINE\]"),
+        ({"command": []}, "command must be a list of strings"),
+        ({"command": ["echo", 1]}, "command must be a list of strings, not list;"),
+        ({"command": ["x" * 66_000]}, "the bridge takes 65536 at most"),
+        ({"profile": "no such name!"}, "profile is not a profile's name"),
+        ({"overrides": {"memroy": "1"}}, "overrides has what is not a parameter of RunTask: memroy"),
+        ({"overrides": {"count": 2}}, "overrides may not set count: the bridge does"),
+        ({"overrides": ["cpu"]}, "overrides must be a dict of parameters of RunTask, not list"),
+        ({"environment": {"A": "b"}}, "environment needs the name of the profile's container: set container"),
+        ({"labels": {"a": 1}}, "labels must be a dict of strings"),
+        ({"labels": {"a": "x" * 200}}, r"labels have 201 bytes, and the bridge takes 200 at most.*shortened"),
+        ({"priority": 1000}, "priority must be a whole number from 0 to 999, not 1000"),
+        ({"launch_deadline": 1_700_000_000}, "launch_deadline must be a datetime or epoch milliseconds"),
+    ],
+    ids=str,
+)
+def test_bad_input_says_what_would_be_right_and_nothing_is_sent(
+    client: Client, gate: Gate, given: dict[str, object], words: str
+) -> None:
+    good = Submission("good", ["true"])
+    with pytest.raises(Unsubmittable, match=words):
+        client.submit_many([good, Submission(**{"submission_id": "bad", "command": ["true"], **given})])  # type: ignore[arg-type]
+    assert gate.calls == []
+
+
+def test_a_reason_of_a_stop_is_wanted(client: Client, gate: Gate) -> None:
+    with pytest.raises(Unsubmittable, match="reason must be a text of 1 to 256 bytes"):
+        client.stop("an-id", "")
+    assert gate.calls == []
+
+
+def test_commands_and_environments_are_in_no_repr() -> None:
+    text = repr(
+        Submission("an-id", ["secret"], environment={"KEY": "secret"}, container="main", overrides={"tags": ["secret"]})
+    )
+    assert "secret" not in text
+    assert "an-id" in text
+
+
+def test_a_state_that_is_newer_than_the_client_is_kept() -> None:
+    state = State("paused")
+    assert (str(state), f"{state}", state == "paused", state.ended) == ("paused", "paused", True, False)
