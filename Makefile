@@ -221,15 +221,16 @@ release: $(INFRA)/.done $(TOOLS)/bin/cargo-deny $(TOOLS)/bin/cargo-cyclonedx ## 
 	PATH=$(CURDIR)/$(INFRA)/bin:$(CURDIR)/$(TOOLS)/bin:$$PATH PYTHON=$(INFRA)/bin/python infra/release.sh
 
 CALLERS := .venv-callers/bin
-PYTHON_OF_CALLERS := client tests/client
+PYTHON_OF_CALLERS := client examples tests/client tests/callers
 
 .PHONY: test-client
-test-client: programs ## the Python client
+test-client: programs ## the Python client, and the worker of Prefect and the run launcher of Dagster that use it
 	executor/venv.sh callers
 	$(CALLERS)/ruff check --config executor/pyproject.toml $(PYTHON_OF_CALLERS)
 	$(CALLERS)/ruff format --check --config executor/pyproject.toml $(PYTHON_OF_CALLERS)
 	$(CALLERS)/mypy --config-file client/pyproject.toml client/src
 	$(CALLERS)/python -m pytest -q tests/client
+	$(CALLERS)/python -m pytest -q tests/callers
 
 # Airflow has environments of its own, made by executor/venv.sh.
 AIRFLOW := .venv-airflow/bin

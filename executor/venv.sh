@@ -2,7 +2,7 @@
 # Makes the environments that the tests of client, callers and executor, the executor's bench, and `make airflow` run in:
 #   .venv-airflow   Airflow 3.3, the Amazon provider, this package and the client (editable)
 #   .venv-airflow2  Airflow 2.11, likewise
-#   .venv-callers   the client (editable) and what checks it
+#   .venv-callers   Prefect, Dagster and the client (editable)
 # Needs Python 3.11 and PyPI; uv is installed into the checkout. Does nothing where they are up to date.
 #   venv.sh [3|2|callers]...
 set -eu

@@ -94,6 +94,18 @@ class Record:
         """Whether it ended with exit code 0."""
         return self.state == State.SUCCEEDED
 
+    def told(self) -> str:
+        """Return all this in a line for people: how it ended or what it waits for, and what to do about it."""
+        facts = [
+            f"the ECS bridge says {self.state}",
+            None if self.exit_code is None else f"exit code {self.exit_code}",
+            *(f"attempt {number} ended with {end}" for number, end in enumerate(self.attempts, 1)),
+            *dict.fromkeys((self.reason, self.stopped_reason)),
+            self.advice,
+            self.task_arn,
+        ]
+        return ", ".join(fact for fact in facts if fact)
+
     @property
     def advice(self) -> str | None:
         """What to do about it, for people; None where all is well. See docs/troubleshooting.md."""
