@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
+from typing import Any, cast
 
 import pytest
-from ecs_bridge import Client, Cursor, Record, Submission
-from ecs_bridge.feed import LONG_OVERLAP_MS
+from ecs_bridge import Client, Cursor, Record, State, Submission
+from ecs_bridge.feed import LONG_OVERLAP_MS, Reader
+from ecs_bridge.steps import run
 from local_stack import LocalStack
 from wire import Wire
 
@@ -120,6 +122,30 @@ def test_what_the_feed_never_shows_is_found_by_its_id(
     assert client.wait([name])[name].state == "lost"
     stack.table.put_item(Item={**row, "state": "running", "rev": real + 2000})
     client.stop(name, "the test is over")
+
+
+def test_a_cursor_holds_two_minutes_however_long_the_feed_is() -> None:
+    minutes = 60_000
+
+    class Pages:
+        """An end a minute, ten a page."""
+
+        def changes(self, since: int, after: dict[str, Any] | None) -> tuple[list[Record], dict[str, Any] | None]:
+            first = after["n"] if after else 1
+            page = [Record(f"id-{n}", State.SUCCEEDED, changed_at=n * minutes) for n in range(first, first + 10)]
+            return page, {"n": first + 10} if first < 91 else None
+
+        def records(self, ids: list[str]) -> tuple[dict[str, Record], list[str]]:
+            return {}, []
+
+    reader = Reader(cast("Any", Pages), Cursor.beginning(), every=1.0, patience=0)
+    told = []
+    while len(told) < 100:
+        run(reader.poll())
+        assert len(reader.cursor.seen) < 15
+        told += [record.submission_id for record in iter(reader.take, None)]
+    assert told == [f"id-{n}" for n in range(1, 101)]
+    assert list(Cursor.parse(str(reader.cursor)).seen) == ["id-98", "id-99", "id-100"]
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"version": 2, "newest": 1, "seen": {}}', "yesterday"])

@@ -48,6 +48,12 @@ def test_the_region_is_that_of_the_url_or_of_the_function() -> None:
     assert Where.find({}, function="prod-submit").region is None
 
 
+def test_a_function_of_the_environment_is_invoked_unless_a_url_is_passed() -> None:
+    environment = {"ECS_BRIDGE_FUNCTION": ARN, "ECS_BRIDGE_URL": URL}
+    assert Where.find(environment).function == ARN
+    assert Where.find(environment, url=URL).function is None
+
+
 def test_a_stacks_outputs_go_before_the_environment_and_after_arguments() -> None:
     where = Where.find({"ECS_BRIDGE_STACK": "prod", "ECS_BRIDGE_TABLE": "old"}, deployment="mine")
     found = where.with_outputs(OUTPUTS)

@@ -147,6 +147,8 @@ class Reader:
         if self._page is None and (pause := self._next_poll - time.monotonic()) > 0:
             yield pause
         since, after = self._page or (self._begin(), None)
+        # No read begins before this any more.
+        self._seen = {id: at for id, at in self._seen.items() if at >= self._newest - LONG_OVERLAP_MS}
         entries, more = yield from retried(partial(_page, self._table, since, after), self._patience)
         new = {each.submission_id: each for each in entries if each.submission_id not in self._seen}
         wanted = [id for id in new if self._wanted(id)]
@@ -173,8 +175,6 @@ class Reader:
         if now >= self._next_further_back:
             self._next_further_back = now + LONG_OVERLAP_EVERY
             overlap = LONG_OVERLAP_MS
-            # No read begins before this any more.
-            self._seen = {id: at for id, at in self._seen.items() if at >= self._newest - LONG_OVERLAP_MS}
         since = max(self._newest - overlap, 0)
         self._page = (since, None)
         return since

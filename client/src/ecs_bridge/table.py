@@ -46,7 +46,7 @@ class Record:
     """What the bridge knows of a submission; times are epoch milliseconds, and None is not known, or not yet."""
 
     submission_id: str
-    state: State | str
+    state: State
     exit_code: int | None = None
     """The named container's, as ECS sent it. None is not 0."""
     stop_code: str | None = None
@@ -79,9 +79,10 @@ class Record:
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Record:
         """Read a row of the table, or a record of the API; what is not known here is left out."""
-        known = {name: row[name] for name in _FIELDS if name in row}
+        known = {name: value for name, value in row.items() if name in _FIELDS}
         known["state"] = State(row.get("state", ""))
-        known["attempts"] = tuple(row.get("attempts", ()))
+        if "attempts" in known:
+            known["attempts"] = tuple(known["attempts"])
         return cls(**known)
 
     @property
@@ -113,7 +114,7 @@ class Record:
         return advice(self.state, reasons=reasons, hint=self.hint, exit_code=self.exit_code, stop_code=self.stop_code)
 
 
-_FIELDS = tuple(each.name for each in fields(Record))
+_FIELDS = dict.fromkeys(each.name for each in fields(Record))
 
 WHOLE = tuple(name for name in _FIELDS if name != "changed_at")
 """All that is read of a row by its id; only an index has `changed_at`. The policy of callers names these attributes."""
@@ -232,7 +233,8 @@ def records(table: Callable[[], Table], submission_ids: Sequence[str], patience:
 
 
 def _record(item: dict[str, Any]) -> Record:
-    return Record.of({name: _plain(value) for name, value in item.items()})
+    # Texts first: a busy feed has thousands of entries.
+    return Record.of({name: value["S"] if "S" in value else _plain(value) for name, value in item.items()})
 
 
 def _plain(value: dict[str, Any]) -> Any:

@@ -62,12 +62,13 @@ class Where:
         # A local stack's function is invoked only where that is asked for.
         local = {"url": "submit_url", "table": "table", "deployment": "deployment", "region": "region"}
         told = {name: ready[key] for name, key in local.items() if key in ready} | told
-        told.setdefault("function", set_in.get("function", ""))
+        # A URL that is passed is called; else a function that is named anywhere is invoked.
+        told.setdefault("function", "" if arguments.get("url") else set_in.get("function", ""))
         stack = told.get("stack") or set_in.get("stack")
         first = told if stack else {**set_in, **{name: value for name, value in told.items() if value}}
         where = cls(
             url=(first.get("url") or "").rstrip("/") or None,
-            function=first.get("function") or None,
+            function=told["function"] or None,
             table=first.get("table"),
             deployment=first.get("deployment"),
             region=told.get("region") or region_of(told.get("url") or set_in.get("url"), told["function"]),

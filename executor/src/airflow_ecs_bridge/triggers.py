@@ -6,9 +6,9 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
-from ecs_bridge.errors import Unsubmittable
 
 from airflow_ecs_bridge import commands
+from airflow_ecs_bridge.job import Unsubmittable
 from airflow_ecs_bridge.links import LOG_LINK
 
 if TYPE_CHECKING:

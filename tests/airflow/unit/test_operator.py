@@ -13,10 +13,10 @@ import pytest
 from airflow.exceptions import AirflowException
 from airflow.triggers.base import TaskFailedEvent, TaskSuccessEvent, TriggerEvent
 from airflow_ecs_bridge import commands, containerlog, lastlines, triggers
+from airflow_ecs_bridge.job import Unsubmittable
 from airflow_ecs_bridge.operators import EcsBridgeOperator
 from airflow_ecs_bridge.outcome import Outcome, Verdict
 from airflow_ecs_bridge.triggers import EcsBridgeTrigger
-from ecs_bridge.errors import Unsubmittable
 from fake_bridge import FakeBridge
 
 TI = SimpleNamespace(dag_id="d", run_id="r", task_id="t", map_index=-1, try_number=1, id="uuid")
