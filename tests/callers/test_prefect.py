@@ -128,3 +128,23 @@ def test_a_worker_that_is_killed_leaves_nothing_undone_and_starts_nothing_twice(
     for run in (running, pending):
         assert [task["start_count"] for task in stack.tasks(f"{run}-0")] == [1]
         assert stack.row(f"{run}-0")["memory"] == 1024
+
+
+def test_a_flow_run_that_is_cancelled_before_it_runs_has_its_container_stopped(
+    environment: dict[str, str], stack: LocalStack
+) -> None:
+    from ecs_bridge import AsyncClient, Submission
+    from ecs_bridge_worker import EcsBridgeJobConfiguration, EcsBridgeWorker
+    from prefect.exceptions import InfrastructureNotFound
+
+    async def main() -> None:
+        worker = EcsBridgeWorker(work_pool_name=POOL)
+        async with AsyncClient(ready_file=str(stack.ready_file)) as worker.bridge:
+            await worker.bridge.submit(Submission("cancelled-0", ["sleep", "600"]))
+            await worker.kill_infrastructure("cancelled-0", EcsBridgeJobConfiguration())
+            record = (await worker.bridge.wait(["cancelled-0"]))["cancelled-0"]
+            assert record.state == "cancelled"
+            with pytest.raises(InfrastructureNotFound, match="is cancelled already"):
+                await worker.kill_infrastructure("cancelled-0", EcsBridgeJobConfiguration())
+
+    asyncio.run(main())

@@ -129,6 +129,15 @@ def test_what_a_person_must_mend_is_told_at_once(
     assert len(gate.calls) == 1
 
 
+def test_a_table_that_is_not_there_is_told_at_once(connect: Callable[..., Client], wire: Wire) -> None:
+    with pytest.raises(
+        BridgeError, match=r"the table nobody: .*ResourceNotFound.*check url, function, table"
+    ) as raised:
+        connect(table="nobody").get_many(["an-id"])
+    assert raised.value.cause is Cause.ADDRESS
+    assert len(wire.calls) == 1
+
+
 def test_a_stop_ends_a_command_and_keeps_an_unknown_one_from_launching(
     client: Client, stack: LocalStack, name: str
 ) -> None:

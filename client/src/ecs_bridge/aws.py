@@ -12,10 +12,11 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from botocore.httpsession import URLLib3Session
 from botocore.utils import get_environ_proxies
 
-from ecs_bridge.errors import CredentialsMissing
+from ecs_bridge.errors import BridgeError, Cause, CredentialsMissing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,6 +27,36 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT = 3.0
 READ_TIMEOUT = 5.0
 """Seconds, unless a client is made with others."""
+
+
+# DynamoDB answers these with 400; other services with 401 or 403.
+# https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html
+_CREDENTIALS = frozenset(
+    {
+        "AccessDeniedException",
+        "ExpiredTokenException",
+        "IncompleteSignatureException",
+        "InvalidSignatureException",
+        "MissingAuthenticationTokenException",
+        "UnrecognizedClientException",
+    }
+)
+_ADDRESS = frozenset({"ResourceNotFoundException", "ValidationException", "ValidationError"})
+
+
+def failure(error: BotoCoreError | ClientError, what: str) -> BridgeError:
+    """Return what a call of an AWS service failed with, by what to do next."""
+    cause, status = Cause.TROUBLE, None
+    if isinstance(error, ClientError):
+        code = error.response.get("Error", {}).get("Code")
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        if code in _CREDENTIALS or status in (401, 403):
+            cause = Cause.CREDENTIALS
+        elif code in _ADDRESS:
+            cause = Cause.ADDRESS
+    elif isinstance(error, NoCredentialsError):
+        cause = Cause.CREDENTIALS
+    return BridgeError(cause, f"{what}: {error}", status)
 
 
 class Aws:

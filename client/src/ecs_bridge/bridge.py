@@ -7,8 +7,10 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from ecs_bridge.api import BATCH_SIZE, Answer, BridgeClient, parts
-from ecs_bridge.aws import Aws
+from ecs_bridge.aws import Aws, failure
 from ecs_bridge.errors import BridgeError, Cause, Unsubmittable
 from ecs_bridge.feed import Cursor, Reader, Waiting, from_now
 from ecs_bridge.steps import backoff, retried
@@ -184,12 +186,8 @@ class Bridge:
 
 
 def _outputs(aws: Aws, stack: str) -> dict[str, str]:
-    from botocore.exceptions import BotoCoreError, ClientError
-
     try:
         [found] = aws.client("cloudformation").describe_stacks(StackName=stack)["Stacks"]
     except (BotoCoreError, ClientError) as error:
-        code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
-        cause = {"ValidationError": Cause.ADDRESS, "AccessDenied": Cause.CREDENTIALS}.get(code, Cause.TROUBLE)
-        raise BridgeError(cause, f"the outputs of the stack {stack} cannot be read: {error}") from error
+        raise failure(error, f"the outputs of the stack {stack}") from error
     return {each["OutputKey"]: each["OutputValue"] for each in found.get("Outputs", [])}

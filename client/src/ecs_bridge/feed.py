@@ -90,12 +90,15 @@ class Cursor:
 
 def from_now(table: Callable[[], Table], patience: float) -> Steps[Cursor]:
     """Return the place after everything that the feed shows now."""
-    newest = now_ms()
+    now = now_ms()
+    # By the writers' clocks where they wrote something: ours may be ahead. A reader first looks as far back as `since`.
+    newest = now - LONG_OVERLAP_MS
+    since = newest - LONG_OVERLAP_MS
     seen: dict[str, int] = {}
     page: dict[str, Any] | None = None
     while True:
-        read = partial(_page, table, newest - LONG_OVERLAP_MS, page)
-        entries, page = yield from retried(read, patience)
+        entries, page = yield from retried(partial(_page, table, since, page), patience)
+        newest = advanced(newest, entries, now)
         seen.update({entry.submission_id: entry.changed_at or 0 for entry in entries})
         if page is None:
             return Cursor(newest, seen)
@@ -211,9 +214,9 @@ class Waiting:
         """Return what ended, and the error for what there is no record of; pause before, if it is not time yet."""
         reader = self._reader
         if reader is None:
-            reader = self._reader = Reader(
-                self._table, Cursor(now_ms()), self._every, self._patience, lambda id: id in self._ids
-            )
+            # Whatever the writers' clocks say of now.
+            begin = Cursor(now_ms() - LONG_OVERLAP_MS)
+            reader = self._reader = Reader(self._table, begin, self._every, self._patience, lambda id: id in self._ids)
             self._next_lookup = time.monotonic() + LOOKUP_EVERY
         if time.monotonic() >= self._next_lookup:
             self._next_lookup = time.monotonic() + LOOKUP_EVERY

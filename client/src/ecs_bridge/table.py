@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from ecs_bridge.advice import advice
-from ecs_bridge.errors import BridgeError, Cause
+from ecs_bridge.aws import failure
+from ecs_bridge.errors import Cause
 from ecs_bridge.state import State
 from ecs_bridge.steps import backoff, retried
 
@@ -26,19 +27,6 @@ BATCH_SIZE = 100
 
 END_OF_TIME = 2**53
 """Later than any time that a record has, in epoch milliseconds."""
-
-# https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html
-_CREDENTIALS = frozenset(
-    {
-        "AccessDeniedException",
-        "ExpiredTokenException",
-        "IncompleteSignatureException",
-        "InvalidSignatureException",
-        "MissingAuthenticationTokenException",
-        "UnrecognizedClientException",
-    }
-)
-_ADDRESS = frozenset({"ResourceNotFoundException", "ValidationException"})
 
 
 @dataclass(frozen=True)
@@ -188,28 +176,12 @@ class Table:
 
     def _ask(self, operation: Callable[..., dict[str, Any]], **arguments: Any) -> dict[str, Any]:
         try:
-            return self._translated(operation, arguments)
-        except BridgeError as error:
-            if error.cause is Cause.CREDENTIALS:
-                self._refused()
-            raise
-
-    def _translated(self, operation: Callable[..., dict[str, Any]], arguments: dict[str, Any]) -> dict[str, Any]:
-        try:
             return operation(**arguments)
-        except ClientError as error:
-            code = error.response.get("Error", {}).get("Code", "")
-            cause = Cause.TROUBLE
-            if code in _CREDENTIALS:
-                cause = Cause.CREDENTIALS
-            elif code in _ADDRESS:
-                cause = Cause.ADDRESS
-            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-            raise BridgeError(cause, f"the table {self._name}: {error}", status) from error
-        except NoCredentialsError as error:
-            raise BridgeError(Cause.CREDENTIALS, f"the table {self._name}: {error}") from error
-        except BotoCoreError as error:
-            raise BridgeError(Cause.TROUBLE, f"the table {self._name}: {error}") from error
+        except (BotoCoreError, ClientError) as error:
+            told = failure(error, f"the table {self._name}")
+            if told.cause is Cause.CREDENTIALS:
+                self._refused()
+            raise told from error
 
 
 def records(table: Callable[[], Table], submission_ids: Sequence[str], patience: float = 0) -> Steps[dict[str, Record]]:
