@@ -182,6 +182,14 @@ resource "aws_iam_policy" "executor" {
                 "created_at",
                 "attempts",
                 "container_name",
+                # The executor needs none of these; the Python client reads them.
+                "profile",
+                "labels",
+                "runs_on",
+                "runner_id",
+                "launched_at",
+                "started_at",
+                "container_exited_at",
               ]
             }
             StringEqualsIfExists = { "dynamodb:Select" = "SPECIFIC_ATTRIBUTES" }
