@@ -213,8 +213,8 @@ runner-wheel: $(INFRA)/.done ## the runner's wheel, into dist/: TARGET=aarch64-u
 		--manifest-path runner/Cargo.toml --target $(or $(TARGET),$(shell uname -m)-unknown-linux-gnu) --out dist
 
 .PHONY: image-wheels
-image-wheels: runner-wheel ## what infra/image/Dockerfile installs: the wheels of runner and executor, into dist/
-	$(INFRA)/bin/python -m pip wheel --quiet --no-deps --wheel-dir dist ./executor
+image-wheels: runner-wheel ## what infra/image/Dockerfile installs: the wheels of runner, client and executor, into dist/
+	$(INFRA)/bin/python -m pip wheel --quiet --no-deps --wheel-dir dist ./client ./executor
 
 .PHONY: release
 release: $(INFRA)/.done $(TOOLS)/bin/cargo-deny $(TOOLS)/bin/cargo-cyclonedx ## fill dist/ with a release
