@@ -26,7 +26,7 @@ class Shared(Generic[T]):
         self._seconds = seconds
         self._lock = threading.Lock()
         self._known: dict[Hashable, tuple[Future[T], float]] = {}
-        self._asked: queue.SimpleQueue[tuple[Future[T], Callable[[], T]]] = queue.SimpleQueue()
+        self._asked: queue.SimpleQueue[tuple[Hashable, Future[T], Callable[[], T]]] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
     async def get(self, key: Hashable, read: Callable[[], T]) -> T:
@@ -42,8 +42,7 @@ class Shared(Generic[T]):
             if key not in self._known:
                 future: Future[T] = Future()
                 self._known[key] = (future, float("inf"))
-                future.add_done_callback(lambda done: self._expire(key, done))
-                self._asked.put((future, read))
+                self._asked.put((key, future, read))
                 if self._thread is None:
                     # A daemon: the API server does not wait for it when it ends.
                     self._thread = threading.Thread(target=self._answer, name="ecs-bridge-page", daemon=True)
@@ -52,13 +51,18 @@ class Shared(Generic[T]):
 
     def _answer(self) -> None:
         while True:
-            future, read = self._asked.get()
+            key, future, read = self._asked.get()
             try:
-                future.set_result(read())
+                value = read()
             except BaseException as error:
+                self._expire(key, future)
                 future.set_exception(error)
+            else:
+                self._expire(key, future)
+                future.set_result(value)
 
-    def _expire(self, key: Hashable, done: Future[T]) -> None:
+    def _expire(self, key: Hashable, future: Future[T]) -> None:
+        """Let it grow old from now on: before anybody has it, so that whoever asks next does not get it for ever."""
         with self._lock:
-            if key in self._known and self._known[key][0] is done:
-                self._known[key] = (done, time.monotonic() + self._seconds)
+            if key in self._known and self._known[key][0] is future:
+                self._known[key] = (future, time.monotonic() + self._seconds)
