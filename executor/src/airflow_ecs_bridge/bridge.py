@@ -15,18 +15,23 @@ from airflow_ecs_bridge.aws import Aws
 from airflow_ecs_bridge.history import History
 from airflow_ecs_bridge.lastlines import LastLines
 from airflow_ecs_bridge.metrics import Metrics
+from airflow_ecs_bridge.outcome import Outcome, Verdict
 from airflow_ecs_bridge.stopper import Stopper
 from airflow_ecs_bridge.submitter import Submitter
 from airflow_ecs_bridge.threads import bounded
+from airflow_ecs_bridge.waits import Waits
 from airflow_ecs_bridge.watcher import Watcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow_ecs_bridge.config import Settings
-    from airflow_ecs_bridge.outcome import Outcome
 
 log = logging.getLogger(__name__)
+
+WAITS_AFTER = 120.0
+"""Seconds that Airflow has a task as queued before its event log says for what it waits: most containers start in less,
+and an entry is a row of Airflow's database."""
 
 
 class Unhealthy(Exception):
@@ -47,13 +52,17 @@ class Bridge:
         history = History(self.watcher.lookup)
         self.submitter = Submitter(self._client, settings, report, self.watcher.settle, history.patches)
         self.stopper = Stopper(self._client, self.watcher.lookup)
-        self.census = census.Census(settings.census_interval, census.living, failed_calls)
+        self.waits = Waits(
+            self.watcher.lookup, lambda id, text: report(Outcome(id, Verdict.WAITING, text)), WAITS_AFTER
+        )
+        self.census = census.Census(settings.census_interval, census.living, failed_calls, self.waits.keep)
         self.metrics = Metrics(self.figures, team_name)
         self._services = [
             self.watcher.service,
             self.stopper.service,
             self.last_lines.service,
             self.census.service,
+            self.waits.service,
             self.metrics.service,
             *self.submitter.services,
         ]

@@ -36,6 +36,8 @@ class Living:
     """The ``external_executor_id`` of each."""
     keys: set[tuple[Any, ...]] = field(default_factory=set)
     """The TaskInstanceKey of each, as a plain tuple."""
+    queued: set[str] = field(default_factory=set)
+    """The ``external_executor_id`` of those that are queued."""
 
 
 @dataclass(frozen=True)
@@ -70,23 +72,32 @@ def living() -> Living:
     with create_session() as session:
         if session.get_bind().dialect.name == "postgresql":
             session.execute(text(f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MS}"))
-        rows = session.execute(select(*columns).where(TI.state.in_(states))).all()
-    return Living({row[-1] for row in rows}, {tuple(row[:-1]) for row in rows})
+        rows = session.execute(select(TI.state, *columns).where(TI.state.in_(states))).all()
+    queued = {row[-1] for row in rows if row[0] == TaskInstanceState.QUEUED}
+    return Living({row[-1] for row in rows}, {tuple(row[1:-1]) for row in rows}, queued)
 
 
 class Census:
     """The scheduler's thread calls `due`, `compare` and `dead`; the query runs in the census's own thread."""
 
-    def __init__(self, interval: float, ask: Callable[[], Living], failed_calls: Tally) -> None:
+    def __init__(
+        self,
+        interval: float,
+        ask: Callable[[], Living],
+        failed_calls: Tally,
+        waiting: Callable[[set[str]], None] = lambda ids: None,
+    ) -> None:
         """Make one.
 
         :param interval: seconds between two comparisons
         :param ask: queries Airflow's database
         :param failed_calls: counts errors
+        :param waiting: takes the submissions of the executor that Airflow has as queued, at each comparison
         """
         self._interval = interval
         self._ask = ask
         self._failed_calls = failed_calls
+        self._waiting = waiting
         self._next = time.monotonic() + interval
         self._questions: queue.SimpleQueue[Held] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[Dead] = queue.SimpleQueue()
@@ -116,6 +127,7 @@ class Census:
                 self._failed_calls.add()
                 log.warning("could not compare with Airflow's database, will try again: %s", type(error).__name__)
                 continue
+            self._waiting(now.queued & held.tracked.keys())
             missing = {id for id, key in held.tracked.items() if isinstance(key, TaskInstanceKey) and id not in now.ids}
             # Twice, because a worker reports its task's end some time before its container exits, and an id that is
             # written ahead is committed after the executor holds it.

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import hashlib
 import logging
 import threading
-from typing import Any
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+from botocore.exceptions import BotoCoreError, ClientError
 from ecs_bridge.api import BridgeClient
 from ecs_bridge.errors import BridgeError
 from ecs_bridge.submission import Submission, json_bytes, shortened
 from ecs_bridge.table import Table
 
+from airflow_ecs_bridge import results
 from airflow_ecs_bridge.aws import Aws
 from airflow_ecs_bridge.config import Settings
 from airflow_ecs_bridge.containerlog import tail
@@ -21,9 +26,20 @@ from airflow_ecs_bridge.outcome import Outcome, Verdict
 from airflow_ecs_bridge.stopper import Stopper
 from airflow_ecs_bridge.submitter import Submitter
 from airflow_ecs_bridge.tasklog import cloudwatch_link
+from airflow_ecs_bridge.threads import backoff
+from airflow_ecs_bridge.waits import Waits
 from airflow_ecs_bridge.watcher import Watcher
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 log = logging.getLogger(__name__)
+
+WAITS_AFTER = 20.0
+"""Seconds after which a task's log says for what its command waits."""
+
+LOOKS_BACK = 3
+"""Reads of the record of a command that did not succeed."""
 
 KEYS = ("dag_id", "run_id", "task_id", "map_index", "try_number")
 
@@ -68,6 +84,16 @@ def item(
     ).item()
 
 
+@dataclass(frozen=True)
+class _Waiter:
+    """Who waits for an end: a future of a loop, and the context in which it writes its log."""
+
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[Outcome]
+    say: Callable[[str], None]
+    context: contextvars.Context
+
+
 class End:
     """How a command ended."""
 
@@ -77,6 +103,12 @@ class End:
         self.record = record or {}
         self.lines = lines
         """The last lines of its container, where they can be read."""
+
+    @property
+    def exit_code(self) -> int | None:
+        """The container's exit code, as far as it is known of what did not succeed."""
+        code = self.record.get("exit_code")
+        return code if isinstance(code, int) else None
 
     def text(self) -> str:
         """Return what happened, for people."""
@@ -99,8 +131,14 @@ class Commands:
         )
         self._submitter = Submitter(self._client, settings, self._report, self._watcher.settle)
         self._stopper = Stopper(self._client, self._watcher.lookup)
-        self._services = [self._watcher.service, self._stopper.service, *self._submitter.services]
-        self._waiting: dict[str, list[tuple[asyncio.AbstractEventLoop, asyncio.Future[Outcome]]]] = {}
+        self._waits = Waits(self._watcher.lookup, self._say, WAITS_AFTER)
+        self._services = [
+            self._watcher.service,
+            self._stopper.service,
+            self._waits.service,
+            *self._submitter.services,
+        ]
+        self._waiting: dict[str, list[_Waiter]] = {}
         for service in self._services:
             service.start()
 
@@ -119,37 +157,40 @@ class Commands:
         for service in self._services:
             service.revive()
 
-    async def run(self, body: dict[str, Any], lines: int) -> End:
+    async def run(self, body: dict[str, Any], lines: int, say: Callable[[str], None] = lambda text: None) -> End:
         """Submit a command and wait for its end; submitting it again waits for the same end.
 
         :param lines: the number of lines of its container to read where it did not succeed
+        :param say: told for what it waits, in the caller's context and loop
         """
-        outcome = await self._wait(body)
+        outcome = await self._wait(body, say)
         record, written = None, []
         if outcome.verdict is not Verdict.SUCCEEDED:
             record, written = await asyncio.to_thread(self._look_back, body["submission_id"], lines)
         return End(outcome, record, written)
 
-    async def _wait(self, body: dict[str, Any]) -> Outcome:
+    async def _wait(self, body: dict[str, Any], say: Callable[[str], None]) -> Outcome:
         id, loop = body["submission_id"], asyncio.get_running_loop()
-        future: asyncio.Future[Outcome] = loop.create_future()
+        waiter = _Waiter(loop, loop.create_future(), say, contextvars.copy_context())
         with self._lock:
-            self._waiting.setdefault(id, []).append((loop, future))
+            self._waiting.setdefault(id, []).append(waiter)
         try:
             self.revive()
             self._watcher.watch([id])
+            self._waits.add(id)
             job = Job(id, {}, body=body, size=json_bytes(body))
             self._submitter.put(job)
-            return await future
+            return await waiter.future
         finally:
             with self._lock:
-                left = [each for each in self._waiting.get(id, []) if each[1] is not future]
+                left = [each for each in self._waiting.get(id, []) if each is not waiter]
                 if left:
                     self._waiting[id] = left
                 else:
                     self._waiting.pop(id, None)
                     self._submitter.revoke(id)
                     self._watcher.forget(id)
+                    self._waits.forget(id)
 
     def stop(self, submission_id: str, reason: str) -> None:
         """Stop a command; returns at once, and is repeated until the bridge has accepted it."""
@@ -164,9 +205,50 @@ class Commands:
             log.info("the container's output could not be read: %s", error)
             return []
 
+    @property
+    def knows_log_group(self) -> bool:
+        """Whether the options tell where the containers' output is."""
+        return bool(self.settings.awslogs_group and self.settings.awslogs_stream_prefix)
+
+    async def last_line(self, submission_id: str) -> str | None:
+        """Return the last line of a command's output, once all has arrived; raise NoResult if it cannot be read."""
+
+        def read(record: dict[str, Any]) -> list[str]:
+            try:
+                return tail(self.aws, self.settings, record, 1)
+            except (BotoCoreError, ClientError) as error:
+                if isinstance(error, ClientError) and error.response["Error"]["Code"] == "ResourceNotFoundException":
+                    return []  # the stream begins with the first line
+                raise results.NoResult(
+                    f"the last line of its output could not be read: {error} (check awslogs_group, awslogs_region and "
+                    "logs:GetLogEvents)"
+                ) from error
+
+        return await results.last_line(lambda: self._show_patiently(submission_id), read)
+
+    async def object(self, uri: str, submission_id: str) -> Any:
+        """Return the JSON that a command wrote to S3; raise NoResult if it cannot be read."""
+
+        def read() -> Any:
+            return results.read_object(self.aws, uri, int(self._show_patiently(submission_id)["created_at"]))
+
+        return await asyncio.to_thread(read)
+
+    def _show_patiently(self, submission_id: str) -> dict[str, Any]:
+        """Read a record; raise NoResult if there is none, or if that fails again and again."""
+        tries = 0
+        while True:
+            try:
+                return self.show(submission_id)
+            except BridgeError as error:
+                tries += 1
+                if error.status == 404 or tries == LOOKS_BACK:
+                    raise results.NoResult(f"its record could not be read: {error}") from error
+            time.sleep(backoff(tries))
+
     def link(self, submission_id: str, record: dict[str, Any]) -> str | None:
         """Return a link to the log stream of a submission's container, if the options tell where it is."""
-        if not (self.settings.awslogs_group and self.settings.awslogs_stream_prefix):
+        if not self.knows_log_group:
             return None
         try:
             record = record or self.show(submission_id)
@@ -185,9 +267,9 @@ class Commands:
 
     def _look_back(self, submission_id: str, lines: int) -> tuple[dict[str, Any] | None, list[str]]:
         try:
-            record = self.show(submission_id)
-        except Exception as error:
-            log.info("submission %s could not be looked up: %s", submission_id, error)
+            record = self._show_patiently(submission_id)
+        except results.NoResult as error:
+            log.info("submission %s: %s", submission_id, error)
             return None, []
         return record, self.last_lines(record, lines)
 
@@ -196,18 +278,25 @@ class Commands:
 
     def _report(self, outcome: Outcome) -> None:
         """Hand an end to who waits for it; from a thread."""
+
+        def tell(waiter: _Waiter) -> None:
+            if not waiter.future.done():
+                waiter.future.set_result(outcome)
+
+        self._call(outcome.submission_id, tell)
+
+    def _say(self, submission_id: str, text: str) -> None:
+        """Tell who waits for what; from a thread."""
+        self._call(submission_id, lambda waiter: waiter.say(text))
+
+    def _call(self, submission_id: str, tell: Callable[[_Waiter], None]) -> None:
         with self._lock:
-            waiting = list(self._waiting.get(outcome.submission_id, []))
-        for loop, future in waiting:
-
-            def tell(future: asyncio.Future[Outcome] = future) -> None:
-                if not future.done():
-                    future.set_result(outcome)
-
+            waiting = list(self._waiting.get(submission_id, []))
+        for waiter in waiting:
             try:
-                loop.call_soon_threadsafe(tell)
+                waiter.loop.call_soon_threadsafe(tell, waiter, context=waiter.context)
             except RuntimeError:
-                log.debug("the loop that waited for %s is closed", outcome.submission_id)
+                log.debug("the loop that waited for %s is closed", submission_id)
 
     def _table(self) -> Table:
         return Table(self.aws.dynamodb(), self.settings.table, self.settings.deployment)

@@ -32,7 +32,7 @@ from airflow.executors.executor_loader import ExecutorLoader
 from airflow.models.taskinstancekey import TaskInstanceKey
 from airflow.utils.state import TaskInstanceState
 
-from airflow_ecs_bridge import adoption
+from airflow_ecs_bridge import adoption, metrics
 from airflow_ecs_bridge.adoption import Orphan, Plan
 from airflow_ecs_bridge.bridge import Bridge, LogView
 from airflow_ecs_bridge.census import Held
@@ -346,6 +346,9 @@ class EcsBridgeExecutor(BaseExecutor):
         if result.verdict is Verdict.ACCEPTED:
             self.running_state(key)
             return
+        if result.verdict is Verdict.WAITING:
+            self._log_event("ecs bridge waiting", key, result.info)
+            return
         self._untrack(key)
         if key in self.queued_tasks:
             # A deferred task's earlier run, and it is queued again: no event, or Airflow fails the one that waits.
@@ -439,7 +442,8 @@ class EcsBridgeExecutor(BaseExecutor):
         """
         if self._bridge is None or not tis:
             return tis
-        refused = [ti for ti in tis if not self._adopt(ti)]
+        with metrics.adoption(getattr(self, "team_name", None)):
+            refused = [ti for ti in tis if not self._adopt(ti)]
         log.info("Adopted %d of %d task instances", len(tis) - len(refused), len(tis))
         return refused
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow.executors import base_executor
 
@@ -11,6 +11,7 @@ from airflow_ecs_bridge.threads import Service
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
 INTERVAL = 10.0
 """Seconds between two emissions."""
@@ -29,13 +30,22 @@ GAUGES = {
 COUNTERS = {"failed_calls": "calls to the bridge, to its table, or to Airflow's database that failed"}
 
 
+def adoption(team_name: str | None) -> AbstractContextManager[Any]:
+    """Time an adoption, as Airflow's own executors do (``ecs_executor.adopt_task_instances.duration``)."""
+    return STATS.timer("ecs_bridge.adopt_task_instances.duration", tags=_tags(team_name))
+
+
+def _tags(team_name: str | None) -> dict[str, str] | None:
+    return {"team_name": team_name} if team_name else None
+
+
 class Metrics:
     """Emits figures as ``ecs_bridge.<name>``: gauges as they are, counters as what was added."""
 
     def __init__(self, figures: Callable[[], dict[str, float]], team_name: str | None) -> None:
         """Make one; `figures` returns a value for each of `GAUGES` and `COUNTERS`, from any thread."""
         self._figures = figures
-        self._tags = {"team_name": team_name} if team_name else None
+        self._tags = _tags(team_name)
         self._counted = dict.fromkeys(COUNTERS, 0.0)
         self._next = time.monotonic() + INTERVAL
         self.service = Service("ecs-bridge-metrics", self.step)

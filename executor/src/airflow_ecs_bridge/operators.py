@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from airflow import __version__
-from airflow.exceptions import AirflowException
+from airflow.exceptions import AirflowException, AirflowSkipException
 from airflow.triggers.base import StartTriggerArgs
 
 # A Dag processor imports this for each Dag: nothing of boto3, nor of the executor.
@@ -19,7 +19,7 @@ except ImportError:  # Airflow 2
     from airflow.models.baseoperatorlink import BaseOperatorLink  # type: ignore[no-redef]
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
 TRIGGER = "airflow_ecs_bridge.triggers.EcsBridgeTrigger"
 AIRFLOW_3 = int(__version__.split(".")[0]) >= 3
@@ -67,13 +67,16 @@ class EcsBridgeOperator(BaseOperator):
     :param priority: how early it is served, 0 to 999, smaller first; 500 if not set.
     :param log_lines: how many of the container's last lines a failure shows, where `awslogs_group` and
         `awslogs_stream_prefix` are set and ``logs:GetLogEvents`` is allowed.
-    :param xcom_last_line: push the last line of the output as the task's return value.
+    :param xcom_last_line: push the last line of the output as the task's return value; needs the same.
+    :param xcom_s3_uri: an object, ``s3://BUCKET/KEY``, that the command writes: its JSON, of at most 256 KiB, becomes
+        the return value. The triggerer needs ``s3:GetObject`` on it. (templated)
+    :param skip_on_exit_code: an exit code, or several, with which the task is skipped instead of failed.
     :param stop_on_kill: stop the command when the task is cleared or marked (Airflow 3.3), or its worker is killed.
     :param deferrable: wait in the triggerer; else in a worker.
     :param start_from_trigger: begin in the triggerer where this Airflow can; else in a worker.
     """
 
-    template_fields: Sequence[str] = ("command", "profile", "overrides", "environment")
+    template_fields: Sequence[str] = ("command", "profile", "overrides", "environment", "xcom_s3_uri")
     template_fields_renderers = {"command": "json", "overrides": "json", "environment": "json"}  # noqa: RUF012
     operator_extra_links = (ContainerLogLink(),)
     ui_color = "#f0ede4"
@@ -89,6 +92,8 @@ class EcsBridgeOperator(BaseOperator):
         priority: int | None = None,
         log_lines: int = 20,
         xcom_last_line: bool = False,
+        xcom_s3_uri: str | None = None,
+        skip_on_exit_code: int | Collection[int] | None = None,
         stop_on_kill: bool = True,
         deferrable: bool = True,
         start_from_trigger: bool = True,
@@ -102,10 +107,14 @@ class EcsBridgeOperator(BaseOperator):
         self.container = container
         self.priority = priority
         self.log_lines = log_lines
+        if xcom_last_line and xcom_s3_uri:
+            raise ValueError("a task has one return value: set xcom_last_line or xcom_s3_uri, not both")
         self.xcom_last_line = xcom_last_line
+        self.xcom_s3_uri = xcom_s3_uri
+        self.skip_on_exit_code = skip_on_exit_code
         self.stop_on_kill = stop_on_kill
         self.deferrable = deferrable
-        given = {name: getattr(self, name) for name in self.template_fields}
+        given = self._given()
         may = AIRFLOW_3 and (_renders_in_triggerer() or not _is_templated(given))
         self.start_from_trigger = bool(deferrable and start_from_trigger and may)
         if self.start_from_trigger:
@@ -117,8 +126,19 @@ class EcsBridgeOperator(BaseOperator):
             )
 
     def _constant(self) -> dict[str, Any]:
-        names = ("container", "priority", "log_lines", "xcom_last_line", "stop_on_kill")
-        return {name: getattr(self, name) for name in names}
+        names = ("container", "priority", "log_lines", "stop_on_kill")
+        codes = self.skip_on_exit_code
+        return {
+            **{name: getattr(self, name) for name in names},
+            "xcom_last_line": self.xcom_last_line and self.do_xcom_push,
+            "skip_on_exit_code": [] if codes is None else [codes] if isinstance(codes, int) else sorted(codes),
+        }
+
+    def _given(self) -> dict[str, Any]:
+        """Return the templated fields."""
+        given = {name: getattr(self, name) for name in self.template_fields}
+        # Who wants no XCom reads nothing.
+        return given if self.do_xcom_push else {**given, "xcom_s3_uri": None}
 
     def execute(self, context: Any) -> Any:
         """Defer to the triggerer, or wait here."""
@@ -126,9 +146,12 @@ class EcsBridgeOperator(BaseOperator):
         from airflow_ecs_bridge.triggers import EcsBridgeTrigger
 
         ti = context["ti"]
-        given = {name: getattr(self, name) for name in self.template_fields} | self._constant()
         trigger = EcsBridgeTrigger(
-            **given, submission_id=commands.submission_id(ti), about=commands.subject(ti), ends_task=False
+            **self._given(),
+            **self._constant(),
+            submission_id=commands.submission_id(ti),
+            about=commands.subject(ti),
+            ends_task=False,
         )
         self._submission_id = trigger.submission_id
         if self.deferrable:
@@ -140,11 +163,13 @@ class EcsBridgeOperator(BaseOperator):
         return self.execute_complete(context, asyncio.run(end()).payload)
 
     def execute_complete(self, context: Any, event: dict[str, Any] | None = None) -> Any:
-        """Return what the command ended with, or fail."""
+        """Return what the command ended with; fail, or skip, if it did not succeed."""
         event = event or {}
         xcoms = dict(event.get("xcoms") or {})
         if link := xcoms.pop(LOG_LINK, None):
             context["ti"].xcom_push(key=LOG_LINK, value=link)
+        if event.get("skipped"):
+            raise AirflowSkipException(event["text"])
         if not event.get("succeeded"):
             raise AirflowException(event.get("text") or "the trigger told nothing")
         self.log.info("%s", event.get("text"))

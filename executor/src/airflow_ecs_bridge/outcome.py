@@ -25,6 +25,8 @@ class Verdict(enum.Enum):
 
     ACCEPTED = enum.auto()
     """The bridge has it; reported where the job asks for it."""
+    WAITING = enum.auto()
+    """It has not started for a while; `info` says for what it waits."""
     SUCCEEDED = enum.auto()
     FAILED = enum.auto()
     RELEASED = enum.auto()

@@ -165,7 +165,7 @@ def get_provider_info() -> dict[str, Any]:
         "cli": ["airflow_ecs_bridge.provider.get_cli_commands"],
         "config": {
             SECTION: {
-                "description": "Options of the EcsBridgeExecutor.",
+                "description": "Options of EcsBridgeExecutor and EcsBridgeOperator.",
                 "options": OPTIONS,
             }
         },

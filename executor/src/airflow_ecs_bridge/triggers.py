@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_ecs_bridge import commands
+from airflow_ecs_bridge import commands, results
+from airflow_ecs_bridge.config import ConfigError
 from airflow_ecs_bridge.job import Unsubmittable
 from airflow_ecs_bridge.links import LOG_LINK
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
+
+TIMED_OUT = "its execution_timeout has passed"
 
 HAS_ON_KILL = hasattr(BaseTrigger, "on_kill")
 """Whether Airflow tells a trigger that its task was cleared or marked: from 3.3 on."""
@@ -40,6 +44,8 @@ class EcsBridgeTrigger(BaseTrigger):
         priority: int | None = None,
         log_lines: int = 20,
         xcom_last_line: bool = False,
+        xcom_s3_uri: str | None = None,
+        skip_on_exit_code: Sequence[int] = (),
         stop_on_kill: bool = True,
         submission_id: str | None = None,
         about: dict[str, str] | None = None,
@@ -55,6 +61,8 @@ class EcsBridgeTrigger(BaseTrigger):
         self.priority = priority
         self.log_lines = log_lines
         self.xcom_last_line = xcom_last_line
+        self.xcom_s3_uri = xcom_s3_uri
+        self.skip_on_exit_code = list(skip_on_exit_code)
         self.stop_on_kill = stop_on_kill
         self.submission_id = submission_id
         self.about = about
@@ -64,7 +72,8 @@ class EcsBridgeTrigger(BaseTrigger):
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what another triggerer needs to go on."""
         names = ("command", "profile", "overrides", "environment", "container", "priority", "log_lines")
-        names += ("xcom_last_line", "stop_on_kill", "submission_id", "about", "ends_task")
+        names += ("xcom_last_line", "xcom_s3_uri", "skip_on_exit_code", "stop_on_kill")
+        names += ("submission_id", "about", "ends_task")
         return "airflow_ecs_bridge.triggers.EcsBridgeTrigger", {name: getattr(self, name) for name in names}
 
     def _id(self) -> str:
@@ -77,50 +86,87 @@ class EcsBridgeTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait for the end."""
         try:
-            about = self.about or (commands.subject(self.task_instance) if self.task_instance else {})
-            body = commands.item(
-                self._id(),
-                self.command,
-                profile=self.profile,
-                overrides=self.overrides,
-                environment=self.environment,
-                container=self.container,
-                priority=self.priority,
-                about=about,
-            )
-        except Unsubmittable as error:
-            yield self._event(False, str(error))
+            # The first use reads the options and starts threads.
+            here = await asyncio.to_thread(commands.Commands.of_this_process)
+            body = self._body(here)
+        except (ConfigError, Unsubmittable) as error:
+            yield self._event("failed", str(error))
             return
-        # The first use reads the options and starts threads.
-        here = await asyncio.to_thread(commands.Commands.of_this_process)
         self.log.info("submission %s: ecs-bridge show %s", self._id(), self._id())
-        end = await here.run(body, self.log_lines)
+        try:
+            end = await asyncio.wait_for(here.run(body, self.log_lines, self.log.info), self._seconds_left())
+        except asyncio.TimeoutError:  # before 3.11 not the same as TimeoutError
+            self._has_ended = True
+            here.stop(self._id(), TIMED_OUT)
+            yield self._event("failed", f"{TIMED_OUT}, and the command is stopped: ecs-bridge show {self._id()}")
+            return
         self._has_ended = True
         xcoms: dict[str, Any] = {}
-        record = end.record
-        if end.succeeded and self.xcom_last_line:
-            record = await asyncio.to_thread(here.show, self._id())
-            lines = await asyncio.to_thread(here.last_lines, record, 1)
-            if not lines:
-                text = "it succeeded, and the last line of its output could not be read: set awslogs_group and "
-                yield self._event(False, text + "awslogs_stream_prefix, and allow logs:GetLogEvents")
-                return
-            xcoms["return_value"] = lines[-1]
-        if link := await asyncio.to_thread(here.link, self._id(), record):
+        if link := await asyncio.to_thread(here.link, self._id(), end.record):
             xcoms[LOG_LINK] = link
-        yield self._event(end.succeeded, end.text(), xcoms)
+        if not end.succeeded:
+            skipped = end.exit_code is not None and end.exit_code in self.skip_on_exit_code
+            yield self._event("skipped" if skipped else "failed", end.text(), xcoms)
+            return
+        try:
+            value = await self._value(here)
+        except results.NoResult as error:
+            yield self._event("failed", f"the command succeeded, but has no return value: {error}", xcoms)
+            return
+        if value is not None:
+            xcoms["return_value"] = value
+        yield self._event("success", end.text(), xcoms)
 
-    def _event(self, succeeded: bool, text: str, xcoms: dict[str, Any] | None = None) -> TriggerEvent:
+    def _body(self, here: commands.Commands) -> dict[str, Any]:
+        """Return the submission; raise Unsubmittable if it, or what is to become of its output, cannot be."""
+        if self.xcom_last_line and not here.knows_log_group:
+            raise Unsubmittable(
+                "xcom_last_line needs the options awslogs_group and awslogs_stream_prefix of [ecs_bridge_executor]"
+            )
+        if self.xcom_s3_uri:
+            try:
+                results.place(self.xcom_s3_uri)
+            except ValueError as error:
+                raise Unsubmittable(str(error)) from None
+        return commands.item(
+            self._id(),
+            self.command,
+            profile=self.profile,
+            overrides=self.overrides,
+            environment=self.environment,
+            container=self.container,
+            priority=self.priority,
+            about=self.about or (commands.subject(self.task_instance) if self.task_instance else {}),
+        )
+
+    def _seconds_left(self) -> float | None:
+        """Return the seconds until Airflow takes the trigger for too late; None if it never does."""
+        # The triggerer sets it before it runs a trigger.
+        until: datetime | None = getattr(self, "timeout_after", None)
+        if until is None:
+            return None
+        until = until if until.tzinfo else until.replace(tzinfo=timezone.utc)
+        return max((until - datetime.now(timezone.utc)).total_seconds(), 0.0)
+
+    async def _value(self, here: commands.Commands) -> Any:
+        if self.xcom_s3_uri:
+            return await here.object(self.xcom_s3_uri, self._id())
+        if self.xcom_last_line:
+            return await here.last_line(self._id())
+        return None
+
+    def _event(self, state: str, text: str, xcoms: dict[str, Any] | None = None) -> TriggerEvent:
         if not self.ends_task:
-            return TriggerEvent({"succeeded": succeeded, "text": text, "xcoms": xcoms or {}})
-        from airflow.triggers.base import TaskFailedEvent, TaskSuccessEvent
+            told = {"succeeded": state == "success", "skipped": state == "skipped", "text": text}
+            return TriggerEvent({**told, "xcoms": xcoms or {}})
+        from airflow.triggers.base import TaskFailedEvent, TaskSkippedEvent, TaskSuccessEvent
 
-        if succeeded:
-            self.log.info("%s", text)
-            return TaskSuccessEvent(xcoms=xcoms or None)
         # The triggerer's log is the task's own.
-        self.log.error("%s", text)
-        return TaskFailedEvent(xcoms=xcoms or None)
+        if state == "failed":
+            self.log.error("%s", text)
+            return TaskFailedEvent(xcoms=xcoms or None)
+        self.log.info("%s", text)
+        return (TaskSkippedEvent if state == "skipped" else TaskSuccessEvent)(xcoms=xcoms or None)
 
     async def on_kill(self) -> None:
         """Stop the command: the task was cleared, or marked. Airflow calls it from 3.3 on."""

@@ -263,3 +263,4 @@ def test_the_query_returns_what_is_queued_or_running(airflow_database):
     found = living()
     assert found.ids == {"id-queued", "id-running", "id-restarting"}
     assert found.keys == {("orders", state, "r", 2, 3) for state in ("queued", "running", "restarting")}
+    assert found.queued == {"id-queued"}

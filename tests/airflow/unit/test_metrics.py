@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import threading
 from collections import defaultdict
+from pathlib import Path
 from typing import Any
 
 import pytest
 from airflow_ecs_bridge import metrics
 from test_executor import launched
-from workloads import beat_until, run, task
+from workloads import beat_until, orphan, run, task
 
 
 @pytest.fixture
@@ -23,11 +26,21 @@ def emitted(monkeypatch) -> dict[str, list[tuple[str, float]]]:
     monkeypatch.setattr(metrics, "INTERVAL", 0.1)
     monkeypatch.setattr(metrics.STATS, "gauge", note)
     monkeypatch.setattr(metrics.STATS, "incr", note)
+    monkeypatch.setattr(metrics.STATS, "timer", lambda name, **_: contextlib.nullcontext(note(name)))
     return seen
 
 
 def last(emitted: dict[str, list[tuple[str, float]]], name: str) -> float:
     return emitted[f"ecs_bridge.{name}"][-1][1] if emitted[f"ecs_bridge.{name}"] else -1
+
+
+def test_what_reaches_stats_is_what_the_documents_list(emitted, start):
+    executor = start()
+    item = task(executor)
+    executor.try_adopt_task_instances([orphan(item)])
+    beat_until(executor, lambda: emitted.keys() >= {"executor.running_tasks", "ecs_bridge.failed_calls"})
+    table = (Path(__file__).parents[3] / "docs" / "airflow.md").read_text().split("\n## Metrics\n")[1].split("\n## ")[0]
+    assert emitted.keys() == set(re.findall(r"^\| `([a-z_.]+)` \|", table, re.MULTILINE))
 
 
 def test_every_metric_is_emitted_from_a_thread_of_its_own(emitted, start):

@@ -6,18 +6,25 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import Future
+from datetime import datetime, timedelta, timezone
+from io import BytesIO
 from types import SimpleNamespace
 from typing import Any
 
+import boto3
 import pytest
-from airflow.exceptions import AirflowException
-from airflow.triggers.base import TaskFailedEvent, TaskSuccessEvent, TriggerEvent
-from airflow_ecs_bridge import commands, containerlog, lastlines, triggers
+from airflow.exceptions import AirflowException, AirflowSkipException
+from airflow.triggers.base import TaskFailedEvent, TaskSkippedEvent, TaskSuccessEvent, TriggerEvent
+from airflow_ecs_bridge import commands, containerlog, lastlines, results, triggers, waits
 from airflow_ecs_bridge.job import Unsubmittable
 from airflow_ecs_bridge.operators import EcsBridgeOperator
 from airflow_ecs_bridge.outcome import Outcome, Verdict
+from airflow_ecs_bridge.table import Record
 from airflow_ecs_bridge.triggers import EcsBridgeTrigger
-from fake_bridge import FakeBridge
+from botocore.exceptions import ClientError, EndpointConnectionError
+from fake_bridge import FakeBridge, now_ms
+from moto.server import ThreadedMotoServer
 
 TI = SimpleNamespace(dag_id="d", run_id="r", task_id="t", map_index=-1, try_number=1, id="uuid")
 
@@ -219,13 +226,296 @@ def test_before_airflow_3_3_a_trigger_that_ends_asks_whether_its_task_waits(
     assert bool(bridge.stops) is stopped
 
 
-def test_the_last_line_becomes_an_xcom(bridge: FakeBridge, here: commands.Commands, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(commands, "tail", lambda *_: ["first", "42"])
-    event, _ = asyncio.run(both(event_of(trigger(xcom_last_line=True)), ends(bridge, "op-1")))
-    assert event.xcoms == {"return_value": "42"}
-    monkeypatch.setattr(commands, "tail", lambda *_: [])
-    event, _ = asyncio.run(both(event_of(trigger("op-2", xcom_last_line=True)), ends(bridge, "op-2")))
-    assert isinstance(event, TaskFailedEvent)
+@pytest.fixture
+def logs(configure: Any, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Where output is, and what each read of its last line finds; an exception is raised."""
+    configure(awslogs_group="/ecs", awslogs_stream_prefix="app")
+    monkeypatch.setattr(results, "LOOK_EVERY", 0.01)
+    reads: list[Any] = []
+
+    def tail(aws: Any, settings: Any, record: dict[str, Any], lines: int) -> list[str]:
+        found = reads.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    monkeypatch.setattr(commands, "tail", tail)
+    return reads
+
+
+def denied(code: str) -> ClientError:
+    return ClientError({"Error": {"Code": code, "Message": "no"}}, "GetLogEvents")
+
+
+def last_line_of(bridge: FakeBridge, **more: Any) -> TriggerEvent:
+    """Run a command whose last line is wanted; it ends as `more` says."""
+    return asyncio.run(both(event_of(trigger(xcom_last_line=True)), ends(bridge, "op-1", **more)))[0]
+
+
+def test_the_last_line_is_read_until_no_more_arrives(logs: Any, bridge: FakeBridge, here: commands.Commands):
+    logs += [["41 of 42"], ["42"], ["42"]]
+    event = last_line_of(bridge, stopped_at=1)
+    assert isinstance(event, TaskSuccessEvent)
+    assert event.xcoms is not None
+    assert event.xcoms["return_value"] == "42"
+    assert logs == []
+
+
+def test_output_is_not_read_before_its_task_has_stopped(logs: Any, bridge: FakeBridge, here: commands.Commands):
+    logs += [["42"], ["42"]]
+
+    def stop() -> None:
+        # Two reads of the record that find it ended, and its task not STOPPED.
+        bridge.wait_until(lambda: bridge.calls["/v1/submissions/op-1"] >= 3)
+        assert len(logs) == 2
+        with bridge.changed:
+            bridge.records["op-1"]["stopped_at"] = 1
+
+    async def run() -> Any:
+        asked = event_of(trigger(xcom_last_line=True))
+        return await both(asked, ends(bridge, "op-1", container_exited_at=now_ms()), asyncio.to_thread(stop))
+
+    assert asyncio.run(run())[0].xcoms["return_value"] == "42"
+
+
+@pytest.mark.parametrize(
+    ("record", "complete"),
+    [
+        ({"stopped_at": 1}, True),
+        ({"container_exited_at": 999_000, "changed_at": 1_000_000}, False),
+        ({"container_exited_at": 900_000}, True),
+        ({"changed_at": 900_000}, True),
+        # A runner's task goes on, or has stopped for another reason.
+        ({"container_exited_at": 999_000, "stopped_at": 1, "runner_id": "r"}, False),
+        ({}, False),
+    ],
+)
+def test_a_container_s_output_is_complete_when_its_record_says_so(record: dict[str, Any], complete: bool):
+    assert results.is_complete(record, 1_001.0) is complete
+
+
+def test_the_looks_for_the_last_line_are_bounded(logs: Any, bridge: FakeBridge, here: commands.Commands):
+    logs += [[str(number)] for number in range(100)]
+    event = last_line_of(bridge, stopped_at=1)
+    assert isinstance(event, TaskSuccessEvent)
+    assert event.xcoms is not None
+    assert event.xcoms["return_value"] == str(results.MOST_LOOKS - 1)
+
+
+@pytest.mark.parametrize("found", [[], denied("ResourceNotFoundException")])
+def test_a_command_that_wrote_nothing_has_no_return_value(
+    logs: Any, bridge: FakeBridge, here: commands.Commands, found: Any
+):
+    logs += [found, found]
+    event = last_line_of(bridge, stopped_at=1)
+    assert isinstance(event, TaskSuccessEvent)
+    assert "return_value" not in (event.xcoms or {})
+
+
+def test_output_that_may_not_be_read_fails_the_task(logs: Any, bridge: FakeBridge, here: commands.Commands):
+    logs += [denied("AccessDeniedException")]
+    asked = trigger(xcom_last_line=True, ends_task=False)
+    event = asyncio.run(both(event_of(asked), ends(bridge, "op-1", stopped_at=1)))[0]
+    assert not event.payload["succeeded"]
+    assert "logs:GetLogEvents" in event.payload["text"]
+
+
+def test_a_last_line_without_a_log_group_is_refused_before_anything_runs(bridge: FakeBridge, here: commands.Commands):
+    event = asyncio.run(event_of(trigger(xcom_last_line=True, ends_task=False)))
+    assert "awslogs_group and awslogs_stream_prefix" in event.payload["text"]
+    assert not bridge.records
+
+
+# A return value from an object
+
+
+@pytest.fixture(scope="module")
+def moto_url() -> Iterator[str]:
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A bucket named results."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", moto_url)
+    client = boto3.client("s3", region_name="us-east-1", endpoint_url=moto_url)
+    client.create_bucket(Bucket="results")
+    yield client
+    for each in client.list_objects_v2(Bucket="results").get("Contents", []):
+        client.delete_object(Bucket="results", Key=each["Key"])
+
+
+URI = "s3://results/day 1/rows.json"
+
+
+def object_of(bridge: FakeBridge, **more: Any) -> TriggerEvent:
+    asked = trigger(xcom_s3_uri=URI, ends_task=False)
+    return asyncio.run(both(event_of(asked), ends(bridge, "op-1", **more)))[0]
+
+
+def test_the_json_that_a_command_wrote_is_the_return_value(s3: Any, bridge: FakeBridge, here: commands.Commands):
+    s3.put_object(Bucket="results", Key="day 1/rows.json", Body=b'{"rows": [1, 2], "day": "\xc3\xa4"}')
+    event = object_of(bridge)
+    assert event.payload["xcoms"] == {"return_value": {"rows": [1, 2], "day": "ä"}}
+    operator = EcsBridgeOperator(task_id="t", command=["x"], xcom_s3_uri=URI)
+    assert operator.execute_complete({}, event.payload) == {"rows": [1, 2], "day": "ä"}
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (None, "NoSuchKey"),
+        (b"three rows", "is not JSON"),
+        (b"1" * (results.MOST_BYTES + 1), "262145 bytes"),
+    ],
+)
+def test_an_object_that_cannot_be_a_return_value_fails_the_task_and_says_why(
+    s3: Any, bridge: FakeBridge, here: commands.Commands, body: bytes | None, words: str
+):
+    if body is not None:
+        s3.put_object(Bucket="results", Key="day 1/rows.json", Body=body)
+    event = object_of(bridge)
+    assert not event.payload["succeeded"]
+    assert words in event.payload["text"]
+    assert "the command succeeded, but has no return value" in event.payload["text"]
+
+
+def test_an_object_of_an_earlier_try_is_not_taken_for_this_one_s(s3: Any, bridge: FakeBridge, here: commands.Commands):
+    s3.put_object(Bucket="results", Key="day 1/rows.json", Body=b"1")
+    event = object_of(bridge, created_at=now_ms() + 60_000)
+    assert "older than this try" in event.payload["text"]
+
+
+def test_a_read_that_fails_for_now_is_repeated(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(results, "backoff", lambda tries: 0.0)
+    written = {"LastModified": datetime.now(timezone.utc), "ContentLength": 1}
+    answers = [denied("SlowDown"), EndpointConnectionError(endpoint_url="x"), {**written, "Body": BytesIO(b"7")}]
+
+    def get_object(**_: Any) -> Any:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    aws: Any = SimpleNamespace(client=lambda *_, **__: SimpleNamespace(get_object=get_object))
+    assert results.read_object(aws, URI, now_ms()) == 7
+    answers += [denied("InternalError")] * results.TRIES
+    with pytest.raises(results.NoResult, match="InternalError"):
+        results.read_object(aws, URI, now_ms())
+
+
+@pytest.mark.parametrize("uri", ["results/rows.json", "s3://results", "s3://results/", "s3:///rows", "s3://a/b/", 7])
+def test_what_is_no_object_is_refused_before_anything_runs(bridge: FakeBridge, here: commands.Commands, uri: Any):
+    event = asyncio.run(event_of(trigger(xcom_s3_uri=uri, ends_task=False)))
+    assert "must be s3://BUCKET/KEY" in event.payload["text"]
+    assert not bridge.records
+
+
+def test_a_task_has_one_return_value_and_who_wants_none_reads_none():
+    with pytest.raises(ValueError, match="not both"):
+        EcsBridgeOperator(task_id="t", command=["x"], xcom_last_line=True, xcom_s3_uri=URI)
+    for wish in ({"xcom_last_line": True}, {"xcom_s3_uri": URI}):
+        operator = EcsBridgeOperator(task_id="t", command=["x"], do_xcom_push=False, **wish)
+        kwargs = operator.start_trigger_args.trigger_kwargs
+        assert (kwargs["xcom_last_line"], kwargs["xcom_s3_uri"]) == (False, None)
+
+
+# Other ends
+
+
+@pytest.mark.parametrize(("code", "event_type"), [(99, TaskSkippedEvent), (1, TaskFailedEvent)])
+def test_an_exit_code_can_skip_the_task(
+    bridge: FakeBridge, here: commands.Commands, code: int, event_type: type[TriggerEvent]
+):
+    operator = EcsBridgeOperator(task_id="t", command=["x"], skip_on_exit_code={99, 100})
+    kwargs = {**operator.start_trigger_args.trigger_kwargs, "submission_id": "op-1"}
+    end = ends(bridge, "op-1", state="failed", exit_code=code)
+    event = asyncio.run(both(event_of(EcsBridgeTrigger(**kwargs)), end))[0]
+    assert type(event) is event_type
+
+
+def test_a_worker_skips_its_task_too():
+    operator = EcsBridgeOperator(task_id="t", command=["x"], skip_on_exit_code=99)
+    told = {"succeeded": False, "skipped": True, "text": "exit code 99"}
+    with pytest.raises(AirflowSkipException, match="exit code 99"):
+        operator.execute_complete({}, told)
+
+
+def test_the_execution_timeout_stops_the_command_and_needs_no_worker(bridge: FakeBridge, here: commands.Commands):
+    one = trigger()
+    one.timeout_after = datetime.now(timezone.utc) + timedelta(seconds=1)
+    assert isinstance(asyncio.run(event_of(one)), TaskFailedEvent)
+    bridge.wait_until(lambda: bridge.stops)
+    assert bridge.stops == [("op-1", triggers.TIMED_OUT)]
+
+
+def test_options_that_cannot_be_used_fail_the_task_with_what_is_wrong(configure: Any, monkeypatch: pytest.MonkeyPatch):
+    configure(submit_url="", table="")
+    monkeypatch.setattr(commands.Commands, "_here", None)
+    event = asyncio.run(event_of(trigger(ends_task=False)))
+    assert "submit_url is not set" in event.payload["text"]
+    assert "table is not set" in event.payload["text"]
+
+
+# What waits
+
+
+def test_the_log_of_a_command_that_waits_says_for_what_and_since_when(
+    bridge: FakeBridge, configure: Any, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+):
+    monkeypatch.setattr(commands, "WAITS_AFTER", 0.0)
+    monkeypatch.setattr(waits, "EVERY", 0.1)
+    monkeypatch.setattr(waits, "_PAUSE", 0.05)
+    request.getfixturevalue("here")
+    told: list[str] = []
+
+    async def run() -> None:
+        one = trigger()
+        monkeypatch.setattr(one.log, "info", lambda text, *args: told.append(text % args))
+        waiting = asyncio.create_task(event_of(one))
+        await asyncio.to_thread(bridge.wait_until, lambda: "op-1" in bridge.records)
+        with bridge.changed:
+            bridge.records["op-1"].update(state="queued", reason="RESOURCE:MEMORY", created_at=1_800_000_000_000)
+        while not any("RESOURCE:MEMORY" in text for text in told):
+            await asyncio.sleep(0.05)
+        looks = bridge.calls["BatchGetItem"]
+        await asyncio.to_thread(bridge.wait_until, lambda: bridge.calls["BatchGetItem"] >= looks + 3)
+        await ends(bridge, "op-1")
+        await waiting
+
+    asyncio.run(run())
+    lines = [text for text in told if " waits since " in text]
+    assert len(lines) == 1
+    assert "op-1 waits since 2027-01-15T08:00:00Z, now queued: RESOURCE:MEMORY, what to do: " in lines[0]
+
+
+def test_what_has_started_is_looked_at_once():
+    looked_up: list[list[str]] = []
+    told: list[tuple[str, str]] = []
+
+    def lookup(ids: Any) -> Future[dict[str, Record]]:
+        looked_up.append(list(ids))
+        answer: Future[dict[str, Record]] = Future()
+        answer.set_result({"runs": Record("runs", "running"), "waits": Record("waits", "launched")})
+        return answer
+
+    looker = waits.Waits(lookup, lambda id, text: told.append((id, text)), after=0.0)
+    looker.keep({"runs", "waits", "not there yet"})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(waits, "_PAUSE", 0.0)
+        patch.setattr(waits, "EVERY", 0.0)
+        for _ in range(3):
+            looker.step()
+    assert [sorted(ids) for ids in looked_up] == [["not there yet", "runs", "waits"], *[["not there yet", "waits"]] * 2]
+    assert [id for id, _ in told] == ["waits"]
+    assert "its container to start" in told[0][1]
+    looker.keep(set())
+    looker.step()
+    assert len(looked_up) == 3
 
 
 def test_the_containers_last_lines_are_one_bounded_read(here: commands.Commands):

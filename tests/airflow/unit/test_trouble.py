@@ -377,11 +377,12 @@ def test_the_log_view_of_a_running_task_says_where_it_runs(options, configure, b
     assert logs == []
     assert lines[0].startswith(f"ECS bridge: submission {id} is launched")
     arn = bridge.records[id]["task_arn"]
-    assert lines[1] == f"ECS task: {arn}"
-    assert lines[2].startswith(
+    assert lines[1].startswith("Waits for: its container to start")
+    assert lines[2] == f"ECS task: {arn}"
+    assert lines[3].startswith(
         "CloudWatch: https://eu-central-1.console.aws.amazon.com/cloudwatch/home?region=eu-central-1"
     )
-    assert lines[2].endswith(f"/log-group/$252Fecs$252Fairflow/log-events/worker$252Fmain$252F{arn.rsplit('/', 1)[1]}")
+    assert lines[3].endswith(f"/log-group/$252Fecs$252Fairflow/log-events/worker$252Fmain$252F{arn.rsplit('/', 1)[1]}")
 
 
 def test_the_log_view_keeps_its_session(options, bridge, monkeypatch):
