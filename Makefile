@@ -243,8 +243,8 @@ airflow: programs ## a real Airflow on the bridge on this machine: open it, pres
 .PHONY: test-executor
 test-executor: programs
 	executor/venv.sh 3 2
-	$(AIRFLOW)/ruff check --config executor/pyproject.toml executor tests/airflow benches/executor infra/airflow-on-fargate
-	$(AIRFLOW)/ruff format --check --config executor/pyproject.toml executor tests/airflow benches/executor infra/airflow-on-fargate
+	$(AIRFLOW)/ruff check --config executor/pyproject.toml executor tests/airflow tests/system benches/executor infra/airflow-on-fargate
+	$(AIRFLOW)/ruff format --check --config executor/pyproject.toml executor tests/airflow tests/system benches/executor infra/airflow-on-fargate
 	$(AIRFLOW)/python -m pytest -q tests/airflow/unit
 	.venv-airflow2/bin/python -m pytest -q tests/airflow/airflow2
 
@@ -253,6 +253,11 @@ test-airflow: test-executor test-airflow-e2e ## the executor, with a whole Airfl
 test-airflow-e2e: programs $(INFRA)/.done
 	executor/venv.sh 3
 	$(AIRFLOW)/python -m pytest -q tests/airflow/e2e
+
+.PHONY: test-system
+test-system: ## the operator's system test on the bridge that AIRFLOW__ECS_BRIDGE_EXECUTOR__* name, in an account too
+	executor/venv.sh 3
+	$(AIRFLOW)/python -m pytest -q tests/system
 
 # The last of each minor version that the package allows.
 AIRFLOWS ?= 2.10.5 2.11.2 3.0.6 3.1.8 3.2.2 3.3.2
@@ -266,8 +271,13 @@ bench-executor:
 	executor/venv.sh 3
 	$(AIRFLOW)/python benches/executor/bench.py $(ARGS)
 
+.PHONY: bench-operator
+bench-operator: ## the operator's triggerer beside that of EcsRunTaskOperator, 1,000 waiting in each: ARGS=--quick
+	executor/venv.sh bench
+	.venv-airflow-bench/bin/python benches/executor/operators.py $(ARGS)
+
 .PHONY: bench
 bench: $(VENV)/.done ## all figures of docs/performance.md (JSON=1: an object a line; TASKS=100000: the full scale)
 	@cargo build --locked --release $(PROGRAMS) -p bench-hello -p ecs-bridge-runner
-	@executor/venv.sh 3 >&2
+	@executor/venv.sh 3 bench >&2
 	@JSON=$(or $(JSON),0) $(VENV)/bin/python benches/run.py --tasks $(or $(TASKS),5000)

@@ -261,6 +261,10 @@ class Commands:
         self._submitter.revoke(submission_id)
         self._client.stop([submission_id], reason)
 
+    def health(self) -> dict[str, Any]:
+        """Return what the bridge says of itself; raise BridgeError if it cannot work."""
+        return self._client.health()
+
     def show(self, submission_id: str) -> dict[str, Any]:
         """Read a record."""
         return self._client.show(submission_id)

@@ -44,6 +44,9 @@ class ContainerLogLink(BaseOperatorLink):
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
         """Return the link; empty if there is none."""
+        if AIRFLOW_3:
+            # Asked in a worker alone, when its task has ended; the UI reads the XCom that holds the answer.
+            return str(getattr(operator, "log_link", ""))
         from airflow.models.xcom import XCom
 
         return str(XCom.get_value(key=LOG_LINK, ti_key=ti_key) or "")
@@ -167,7 +170,9 @@ class EcsBridgeOperator(BaseOperator):
         event = event or {}
         xcoms = dict(event.get("xcoms") or {})
         if link := xcoms.pop(LOG_LINK, None):
-            context["ti"].xcom_push(key=LOG_LINK, value=link)
+            self.log_link = link
+            if not AIRFLOW_3:
+                context["ti"].xcom_push(key=LOG_LINK, value=link)
         if event.get("skipped"):
             raise AirflowSkipException(event["text"])
         if not event.get("succeeded"):

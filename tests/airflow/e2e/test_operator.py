@@ -47,12 +47,16 @@ def test_each_end_is_told(airflow, stack):
         airflow.call("PATCH", path, {"new_state": "failed"})
         airflow.until("it is stopped", lambda: stack.row(row["submission_id"])["state"] == "cancelled", 120)
         assert airflow.finish(run, 300) == "failed"
+        (late,) = [row for row in of_run(stack, run) if row["labels"]["task_id"] == "late"]
+        airflow.until("it is stopped", lambda: stack.row(late["submission_id"])["state"] == "cancelled", 120)
     states = {task: ti["state"] for (task, _), ti in airflow.task_instances(run).items()}
     assert states == {
         "fails": "failed",
         "typo": "failed",
         "unknown": "failed",
         "cleared": "failed",
+        "late": "failed",
+        "skips": "skipped",
         "from_worker": "success",
     }
     logs = {task: log_of(airflow, "ends", run, task) for task in ("fails", "typo", "unknown")}

@@ -424,6 +424,14 @@ def test_a_task_has_one_return_value_and_who_wants_none_reads_none():
         assert (kwargs["xcom_last_line"], kwargs["xcom_s3_uri"]) == (False, None)
 
 
+def test_a_worker_hands_the_link_to_the_log_to_airflow_without_its_database():
+    operator = EcsBridgeOperator(task_id="t", command=["x"])
+    (link,) = operator.operator_extra_links
+    assert link.get_link(operator, ti_key=None) == ""
+    operator.execute_complete({}, {"succeeded": True, "text": "well", "xcoms": {link.xcom_key: "https://console"}})
+    assert link.get_link(operator, ti_key=None) == "https://console"
+
+
 # Other ends
 
 

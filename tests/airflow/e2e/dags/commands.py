@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from airflow.sdk import DAG
 from airflow_ecs_bridge.operators import EcsBridgeOperator
 
@@ -19,4 +21,6 @@ with DAG("ends", schedule=None):
     EcsBridgeOperator(task_id="typo", command="echo hello")
     EcsBridgeOperator(task_id="unknown", command=["true"], profile="nobody")
     EcsBridgeOperator(task_id="from_worker", command=["true"], start_from_trigger=False)
+    EcsBridgeOperator(task_id="skips", command=["sh", "-c", "exit 99"], skip_on_exit_code=[99])
+    EcsBridgeOperator(task_id="late", command=["sleep", "600"], execution_timeout=timedelta(seconds=10))
     EcsBridgeOperator(task_id="cleared", command=["sleep", "600"])
