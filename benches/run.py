@@ -26,13 +26,13 @@ from functions import ROOT
 from report import Report
 
 
-def executor(report: Report, quick: bool) -> None:
-    """The executor's own bench, in Airflow's environment."""
-    python = ROOT / ".venv-airflow" / "bin" / "python"
+def in_airflow(report: Report, quick: bool, venv: str, script: str) -> None:
+    """A bench of Airflow's side, in an environment of Airflow's."""
+    python = ROOT / venv / "bin" / "python"
     if not python.exists():
-        print(f"executor: left out, as {python} is missing (make test-airflow makes it)", file=sys.stderr)
+        print(f"{script}: left out, as {python} is missing (executor/venv.sh 3 bench makes it)", file=sys.stderr)
         return
-    command = [str(python), "benches/executor/bench.py", *(["--quick"] if quick else [])]
+    command = [str(python), f"benches/executor/{script}", *(["--quick"] if quick else [])]
     result = subprocess.run(command, cwd=ROOT, env={**os.environ, "JSON": "1"}, stdout=subprocess.PIPE, text=True)
     for line in result.stdout.splitlines():
         if line.startswith("{"):
@@ -50,7 +50,8 @@ def main() -> int:
         "cold-start": lambda report: cold_start.run(report, 5 if quick else 30),
         "task-state": lambda report: task_state.run(report, 200 if quick else 1000, 1000 if quick else 10_000),
         "submit": lambda report: launch.run(report, 300 if quick else 1000),
-        "executor": lambda report: executor(report, quick),
+        "executor": lambda report: in_airflow(report, quick, ".venv-airflow", "bench.py"),
+        "operator": lambda report: in_airflow(report, quick, ".venv-airflow-bench", "operators.py"),
         "zygote": lambda report: zygote.run(report, 3 if quick else 20),
         "reconcile": lambda report: reconcile.run(report, 1_500 if quick else 8_000, 4_000 if quick else 20_000),
         "landing": lambda report: landing.run(report, 200 if quick else 1000),

@@ -3,8 +3,9 @@
 #   .venv-airflow   Airflow 3.3, the Amazon provider, this package and the client (editable)
 #   .venv-airflow2  Airflow 2.11, likewise
 #   .venv-callers   Prefect, Dagster and the client (editable)
+#   .venv-airflow-bench  Airflow 3.3 with what EcsRunTaskOperator needs in a triggerer
 # Needs Python 3.11 and PyPI; uv is installed into the checkout. Does nothing where they are up to date.
-#   venv.sh [3|2|callers]...
+#   venv.sh [3|2|callers|bench]...
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -19,7 +20,8 @@ for version in "${@:-3}"; do
     3) venv=.venv-airflow requirements=tests/airflow/requirements-3.txt packages="client executor" ;;
     2) venv=.venv-airflow2 requirements=tests/airflow/requirements-2.txt packages="client executor" ;;
     callers) venv=.venv-callers requirements=tests/callers/requirements.txt packages=client ;;
-    *) echo "usage: venv.sh [3|2|callers]..." >&2; exit 2 ;;
+    bench) venv=.venv-airflow-bench requirements=benches/executor/requirements.txt packages="client executor" ;;
+    *) echo "usage: venv.sh [3|2|callers|bench]..." >&2; exit 2 ;;
     esac
     stamp=$venv/.stamp
     editable='' want=$requirements
