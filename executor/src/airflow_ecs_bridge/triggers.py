@@ -141,8 +141,9 @@ class EcsBridgeTrigger(BaseTrigger):
 
     def _seconds_left(self) -> float | None:
         """Return the seconds until Airflow takes the trigger for too late; None if it never does."""
-        # The triggerer sets it before it runs a trigger.
+        # Airflow 3's triggerer sets the first before it runs a trigger, Airflow 2's the task instance with the second.
         until: datetime | None = getattr(self, "timeout_after", None)
+        until = until or getattr(self.task_instance, "trigger_timeout", None)
         if until is None:
             return None
         until = until if until.tzinfo else until.replace(tzinfo=timezone.utc)

@@ -453,9 +453,16 @@ def test_a_worker_skips_its_task_too():
         operator.execute_complete({}, told)
 
 
-def test_the_execution_timeout_stops_the_command_and_needs_no_worker(bridge: FakeBridge, here: commands.Commands):
+@pytest.mark.parametrize("airflow", [2, 3])
+def test_the_execution_timeout_stops_the_command_and_needs_no_worker(
+    bridge: FakeBridge, here: commands.Commands, airflow: int
+):
     one = trigger()
-    one.timeout_after = datetime.now(timezone.utc) + timedelta(seconds=1)
+    until = datetime.now(timezone.utc) + timedelta(seconds=1)
+    if airflow == 3:
+        one.timeout_after = until
+    else:
+        one.task_instance = SimpleNamespace(**vars(TI), trigger_timeout=until)
     assert isinstance(asyncio.run(event_of(one)), TaskFailedEvent)
     bridge.wait_until(lambda: bridge.stops)
     assert bridge.stops == [("op-1", triggers.TIMED_OUT)]
