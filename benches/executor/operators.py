@@ -153,7 +153,8 @@ async def land(tasks: int, ends: int, endpoint: str) -> dict[str, float]:
     ask = lambda command: asyncio.to_thread(control, endpoint, command)  # noqa: E731
     while (await ask("counts"))["records"] < tasks:
         await asyncio.sleep(0.2)
-    # The first lookups of what has not started are over.
+    await ask("start")
+    # The first lookups, of what may still wait, are over.
     while (await ask("counts"))["calls"].get("BatchGetItem", 0) < tasks / 100:
         await asyncio.sleep(0.2)
     ended, before, began = [], (await ask("counts"))["calls"]["Query"], time.monotonic()
@@ -235,7 +236,8 @@ def measure(kind: str, tasks: int, seconds: float, latency: float) -> dict[str, 
                 began = time.monotonic()
                 until("all submissions", lambda: counts()["records"] == tasks, 300)
                 found["rate"] = tasks / (time.monotonic() - began)
-                # Each that has not ended is looked up once, when it has waited for a while.
+                control(endpoint, "start")
+                # Each that has not ended after a while is looked up, to see whether it waits.
                 until("first lookups", lambda: counts()["calls"].get("BatchGetItem", 0) >= tasks / 100, 120)
             elif kind == "null":
                 until("its first report", lambda: b"triggers currently running" in log.read_bytes(), 180)

@@ -302,9 +302,13 @@ class Handler(BaseHTTPRequestHandler):
                 bridge.records.clear()
             elif command.startswith("latency?ms="):
                 bridge.latency = float(command.partition("=")[2]) / 1000
+            elif command == "start":
+                for record in bridge.records.values():
+                    if record["state"] == "launched":
+                        record["state"] = "running"
             elif command.startswith("finish"):
-                launched = (id for id, record in bridge.records.items() if record["state"] == "launched")
-                for id in list(itertools.islice(launched, int(command.partition("=")[2] or len(bridge.records)))):
+                live = (id for id, record in bridge.records.items() if record["state"] in ("launched", "running"))
+                for id in list(itertools.islice(live, int(command.partition("=")[2] or len(bridge.records)))):
                     bridge.finish(id)
             return {"calls": dict(bridge.calls), "records": len(bridge.records)}
 

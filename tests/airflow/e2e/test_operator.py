@@ -36,25 +36,43 @@ def test_two_hundred_commands_need_no_worker_and_survive_the_triggerers_death(ai
     assert all(id.startswith("op-") for id in counts)
 
 
-def test_each_end_is_told(airflow, stack):
+def test_each_wait_and_each_end_is_told(airflow, stack):
     environment = scheduler_environment(stack, **QUICK)
+
+    def rows(task: str) -> list[dict[str, Any]]:
+        return [row for row in of_run(stack, run) if row["labels"]["task_id"] == task]
+
+    def until_it_runs(task: str) -> dict[str, Any]:
+        airflow.until(f"{task} runs", lambda: [row["state"] for row in rows(task)] == ["running"], 300)
+        return rows(task)[0]
+
+    def until_it_is_stopped(row: dict[str, Any]) -> None:
+        airflow.until("it is stopped", lambda: stack.row(row["submission_id"])["state"] == "cancelled", 120)
+
+    stack.without("FARGATE")
     with airflow.triggerer(environment), airflow.scheduler(environment):
         run = airflow.trigger("ends")
-        running = lambda: [row for row in of_run(stack, run) if row["labels"]["task_id"] == "cleared"]  # noqa: E731
-        airflow.until("it runs", lambda: running() and running()[0]["state"] == "running", 300)
-        [row] = running()
-        path = f"/api/v2/dags/ends/dagRuns/{run}/taskInstances/cleared"
-        airflow.call("PATCH", path, {"new_state": "failed"})
-        airflow.until("it is stopped", lambda: stack.row(row["submission_id"])["state"] == "cancelled", 120)
+        deferred = lambda: airflow.task_instances(run).get(("marked", -1), {}).get("state") == "deferred"  # noqa: E731
+        airflow.until("its trigger waits", deferred, 300)
+        waits = lambda: "Capacity is unavailable" in log_of(airflow, "ends", run, "marked")  # noqa: E731
+        airflow.until("its log says for what it waits", waits, 300)
+        stack.without()
+        marked, cleared = until_it_runs("marked"), until_it_runs("cleared")
+        airflow.call("PATCH", f"/api/v2/dags/ends/dagRuns/{run}/taskInstances/marked", {"new_state": "failed"})
+        until_it_is_stopped(marked)
+        airflow.ran.with_name(airflow.ran.name + ".cleared").touch()
+        body = {"dry_run": False, "task_ids": ["cleared"], "dag_run_id": run, "only_failed": False}
+        airflow.call("POST", "/api/v2/dags/ends/clearTaskInstances", body)
+        until_it_is_stopped(cleared)
         assert airflow.finish(run, 300) == "failed"
-        (late,) = [row for row in of_run(stack, run) if row["labels"]["task_id"] == "late"]
-        airflow.until("it is stopped", lambda: stack.row(late["submission_id"])["state"] == "cancelled", 120)
+        until_it_is_stopped(rows("late")[0])
     states = {task: ti["state"] for (task, _), ti in airflow.task_instances(run).items()}
     assert states == {
         "fails": "failed",
         "typo": "failed",
         "unknown": "failed",
-        "cleared": "failed",
+        "marked": "failed",
+        "cleared": "success",
         "late": "failed",
         "skips": "skipped",
         "from_worker": "success",
@@ -64,6 +82,7 @@ def test_each_end_is_told(airflow, stack):
         assert words in logs["fails"]
     assert "command must be a list of strings" in logs["typo"]
     assert "unknown_profile" in logs["unknown"]
+    assert sorted(row["state"] for row in rows("cleared")) == ["cancelled", "succeeded"]
 
 
 def log_of(airflow, dag: str, run: str, task: str) -> str:

@@ -23,4 +23,5 @@ with DAG("ends", schedule=None):
     EcsBridgeOperator(task_id="from_worker", command=["true"], start_from_trigger=False)
     EcsBridgeOperator(task_id="skips", command=["sh", "-c", "exit 99"], skip_on_exit_code=[99])
     EcsBridgeOperator(task_id="late", command=["sleep", "600"], execution_timeout=timedelta(seconds=10))
-    EcsBridgeOperator(task_id="cleared", command=["sleep", "600"])
+    EcsBridgeOperator(task_id="marked", command=["sleep", "600"])
+    EcsBridgeOperator(task_id="cleared", command=["sh", "-c", "test -e $RAN.cleared || sleep 600"])
