@@ -92,7 +92,21 @@ def cold_start() -> None:
     save("cold-start.svg")
 
 
+def operator() -> None:
+    """What 1,000 tasks that wait cost a triggerer."""
+    figures = (("AWS calls a minute", "1,000 waiting"), ("seconds of CPU a minute", "CPU of the triggerer a minute"))
+    _, places = plt.subplots(1, 2, figsize=(7, 2.0))
+    for place, (label, metric) in zip(places, figures, strict=True):
+        both = values("operator", metric)[-1], values("operator", metric, 3)[0]
+        place.barh(["EcsBridgeOperator", "EcsRunTaskOperator"], both, color=[OURS, PEER])
+        place.set_xlabel(label)
+        place.invert_yaxis()
+    places[1].set_yticks([])
+    save("operator.svg")
+
+
 if __name__ == "__main__":
     heartbeat()
+    operator()
     pool()
     cold_start()

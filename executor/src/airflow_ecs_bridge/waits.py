@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -46,6 +47,7 @@ class Waits:
         self._lookup = lookup
         self._tell = tell
         self._after = after
+        self._lock = threading.Lock()
         # When each is looked at next; never again once it has started.
         self._due: dict[str, float] = {}
         self._told: dict[str, str] = {}
@@ -53,16 +55,18 @@ class Waits:
 
     def add(self, submission_id: str) -> None:
         """Look at this one, until it is forgotten; from any thread."""
-        self._due.setdefault(submission_id, time.monotonic() + self._after)
+        with self._lock:
+            self._due.setdefault(submission_id, time.monotonic() + self._after)
 
     def forget(self, submission_id: str) -> None:
         """Do not look at this one any more."""
-        self._due.pop(submission_id, None)
-        self._told.pop(submission_id, None)
+        with self._lock:
+            self._due.pop(submission_id, None)
+            self._told.pop(submission_id, None)
 
     def keep(self, submission_ids: set[str]) -> None:
         """Look at these, and forget all others."""
-        for id in self._due.keys() - submission_ids:
+        for id in set(self._due) - submission_ids:
             self.forget(id)
         for id in submission_ids:
             self.add(id)
@@ -71,10 +75,10 @@ class Waits:
         """Look at what is due."""
         time.sleep(_PAUSE)
         now = time.monotonic()
-        due = sorted((at, id) for id, at in self._due.copy().items() if at <= now)[:AT_ONCE]
-        if not due:
+        with self._lock:
+            ids = sorted((id for id, at in self._due.items() if at <= now), key=self._due.__getitem__)[:AT_ONCE]
+        if not ids:
             return
-        ids = [id for _, id in due]
         try:
             records = self._lookup(ids).result(_LOOKUP_TIMEOUT)
         except Exception as error:
@@ -82,14 +86,18 @@ class Waits:
             log.debug("what %d submissions wait for could not be read: %s", len(ids), error)
             records = {}
         for id in ids:
-            if id not in self._due:
-                continue
-            record = records.get(id)
-            text = waits(record) if record else None
-            if record and text is None:
-                self._due[id] = math.inf
-                continue
-            self._due[id] = now + EVERY
-            if text and self._told.get(id) != text:
-                self._told[id] = text
+            if text := self._news(id, records.get(id), now):
                 self._tell(id, text)
+
+    def _news(self, id: str, record: Record | None, now: float) -> str | None:
+        """Return what to tell of one, and note when to look at it again."""
+        text = waits(record) if record else None
+        with self._lock:
+            if id not in self._due:
+                return None
+            # It is not known yet, waits, or has started.
+            self._due[id] = math.inf if record and text is None else now + EVERY
+            if text is None or self._told.get(id) == text:
+                return None
+            self._told[id] = text
+            return text
