@@ -22,6 +22,7 @@ from airflow_ecs_bridge.aws import Aws
 from airflow_ecs_bridge.config import Settings
 from airflow_ecs_bridge.containerlog import tail
 from airflow_ecs_bridge.job import Job, read_executor_config
+from airflow_ecs_bridge.metrics import Metrics
 from airflow_ecs_bridge.outcome import Outcome, Verdict
 from airflow_ecs_bridge.stopper import Stopper
 from airflow_ecs_bridge.submitter import Submitter
@@ -138,6 +139,7 @@ class Commands:
             self._waits.service,
             *self._submitter.services,
         ]
+        self._metrics: Metrics | None = None
         self._waiting: dict[str, list[_Waiter]] = {}
         for service in self._services:
             service.start()
@@ -151,6 +153,22 @@ class Commands:
 
                 cls._here = cls(Settings.from_conf(conf))
             return cls._here
+
+    def emit_metrics(self) -> None:
+        """Emit the figures of this process, which is a triggerer, from now on; apart from a scheduler's."""
+        with self._lock:
+            if self._metrics is None:
+                self._metrics = Metrics(self._figures, None, "ecs_bridge.triggerer")
+                self._services.append(self._metrics.service)
+                self._metrics.service.start()
+
+    def _figures(self) -> dict[str, float]:
+        return {
+            **self._submitter.figures(),
+            **self._watcher.figures(),
+            "threads_down": sum(service.is_down for service in self._services),
+            "failed_calls": self._client.failed_calls.value,
+        }
 
     def revive(self) -> None:
         """Start what died."""

@@ -1,4 +1,4 @@
-"""The executor's own metrics, through Airflow's Stats, from a thread of their own: a metric is a network packet."""
+"""The metrics of an executor, and of a triggerer, through Airflow's Stats; from a thread: each is a network packet."""
 
 from __future__ import annotations
 
@@ -40,11 +40,14 @@ def _tags(team_name: str | None) -> dict[str, str] | None:
 
 
 class Metrics:
-    """Emits figures as ``ecs_bridge.<name>``: gauges as they are, counters as what was added."""
+    """Emits figures as ``<prefix>.<name>``: gauges as they are, counters as what was added."""
 
-    def __init__(self, figures: Callable[[], dict[str, float]], team_name: str | None) -> None:
+    def __init__(
+        self, figures: Callable[[], dict[str, float]], team_name: str | None, prefix: str = "ecs_bridge"
+    ) -> None:
         """Make one; `figures` returns a value for each of `GAUGES` and `COUNTERS`, from any thread."""
         self._figures = figures
+        self._prefix = prefix
         self._tags = _tags(team_name)
         self._counted = dict.fromkeys(COUNTERS, 0.0)
         self._next = time.monotonic() + INTERVAL
@@ -61,7 +64,7 @@ class Metrics:
         """Emit every figure."""
         figures = self._figures()
         for name in GAUGES:
-            STATS.gauge(f"ecs_bridge.{name}", figures[name], tags=self._tags)
+            STATS.gauge(f"{self._prefix}.{name}", figures[name], tags=self._tags)
         for name in COUNTERS:
             added, self._counted[name] = figures[name] - self._counted[name], figures[name]
-            STATS.incr(f"ecs_bridge.{name}", int(added), tags=self._tags)
+            STATS.incr(f"{self._prefix}.{name}", int(added), tags=self._tags)

@@ -92,6 +92,8 @@ class EcsBridgeTrigger(BaseTrigger):
         except (ConfigError, Unsubmittable) as error:
             yield self._event("failed", str(error))
             return
+        if self.task_instance is not None:  # in a triggerer; a worker that waits itself is gone before anyone looks
+            here.emit_metrics()
         self.log.info("submission %s: ecs-bridge show %s", self._id(), self._id())
         try:
             end = await asyncio.wait_for(here.run(body, self.log_lines, self.log.info), self._seconds_left())

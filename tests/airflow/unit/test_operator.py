@@ -16,7 +16,7 @@ import boto3
 import pytest
 from airflow.exceptions import AirflowException, AirflowSkipException
 from airflow.triggers.base import TaskFailedEvent, TaskSkippedEvent, TaskSuccessEvent, TriggerEvent
-from airflow_ecs_bridge import commands, containerlog, lastlines, results, triggers, waits
+from airflow_ecs_bridge import commands, containerlog, lastlines, metrics, results, triggers, waits
 from airflow_ecs_bridge.job import Unsubmittable
 from airflow_ecs_bridge.operators import EcsBridgeOperator
 from airflow_ecs_bridge.outcome import Outcome, Verdict
@@ -186,6 +186,27 @@ def test_a_killed_task_stops_its_command(bridge: FakeBridge, here: commands.Comm
 
     asyncio.run(killed())
     assert bridge.stops[0][0] == "op-1"
+
+
+def test_a_triggerer_emits_what_waits_in_it(
+    bridge: FakeBridge, here: commands.Commands, monkeypatch: pytest.MonkeyPatch
+):
+    seen: dict[str, float] = {}
+    monkeypatch.setattr(metrics, "INTERVAL", 0.05)
+    monkeypatch.setattr(metrics.STATS, "gauge", lambda name, value, **_: seen.update({name: value}))
+    monkeypatch.setattr(metrics.STATS, "incr", lambda name, value, **_: seen.update({name: value}))
+
+    async def run() -> None:
+        one, other = trigger(), trigger("op-2")
+        one.task_instance = other.task_instance = TI
+        waiting = [asyncio.create_task(event_of(each)) for each in (one, other)]
+        while seen.get("ecs_bridge.triggerer.in_flight") != 2:
+            await asyncio.sleep(0.05)
+        await ends(bridge, "op-1", "op-2")
+        await asyncio.gather(*waiting)
+
+    asyncio.run(run())
+    assert seen.keys() == {f"ecs_bridge.triggerer.{name}" for name in (*metrics.GAUGES, *metrics.COUNTERS)}
 
 
 def test_a_worker_can_wait_itself(bridge: FakeBridge, here: commands.Commands):
