@@ -19,6 +19,7 @@ CLUSTER = "arn:aws:ecs:us-east-1:123456789012:cluster/airflow"
 
 tasks: dict[str, dict[str, Any]] = {}
 calls: Counter[str] = Counter()
+described: set[str] = set()
 lock = threading.Lock()
 latency = 0.0
 
@@ -62,6 +63,7 @@ def answer(operation: str, request: dict[str, Any]) -> tuple[int, dict[str, Any]
     if operation == "RunTask":
         return 200, run_task(request)
     if operation == "DescribeTasks":
+        described.update(request["tasks"])
         known = [tasks[arn] for arn in request["tasks"] if arn in tasks]
         missing = [{"arn": arn, "reason": "MISSING"} for arn in request["tasks"] if arn not in tasks]
         return 200, {"tasks": known, "failures": missing}
@@ -89,7 +91,7 @@ class Handler(BaseHTTPRequestHandler):
                     tasks.clear()
                 elif command == "latency":
                     latency = float(parse_qs(url.query)["ms"][0]) / 1000
-                status, result = 200, {"calls": dict(calls), "records": len(tasks)}
+                status, result = 200, {"calls": dict(calls), "records": len(tasks), "described": len(described)}
         else:
             operation = self.headers["X-Amz-Target"].rsplit(".", 1)[-1]
             if latency:

@@ -242,7 +242,7 @@ def measure(kind: str, tasks: int, seconds: float, latency: float) -> dict[str, 
             elif kind == "null":
                 until("its first report", lambda: b"triggers currently running" in log.read_bytes(), 180)
             else:
-                until("all waited for", lambda: counts()["calls"].get("DescribeTasks", 0) >= 2 * tasks, 300)
+                until("all waited for", lambda: counts()["described"] == tasks, 1800)
             control(endpoint, "reset")
             began, (cpu, _) = time.monotonic(), usage(process.pid)
             time.sleep(seconds)
