@@ -6,7 +6,6 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from airflow import __version__
-from airflow.exceptions import AirflowException, AirflowSkipException
 from airflow.triggers.base import StartTriggerArgs
 
 # A Dag processor imports this for each Dag: nothing of boto3, nor of the executor.
@@ -17,6 +16,11 @@ try:
 except ImportError:  # Airflow 2
     from airflow.models import BaseOperator  # type: ignore[no-redef]
     from airflow.models.baseoperatorlink import BaseOperatorLink  # type: ignore[no-redef]
+
+try:
+    from airflow.sdk.exceptions import AirflowException, AirflowSkipException
+except ImportError:  # before Airflow 3.2
+    from airflow.exceptions import AirflowException, AirflowSkipException  # type: ignore[no-redef]
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
