@@ -12,15 +12,12 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from ecs_bridge import aws
-from ecs_bridge.errors import CredentialsMissing
 
 if TYPE_CHECKING:
     import boto3
     from botocore.config import Config
 
     from airflow_ecs_bridge.config import Settings
-
-__all__ = ["Aws", "CredentialsMissing"]
 
 log = logging.getLogger(__name__)
 

@@ -6,12 +6,14 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from airflow_ecs_bridge.advice import advice
+from ecs_bridge.advice import advice
+
 from airflow_ecs_bridge.containerlog import stream
 
 if TYPE_CHECKING:
+    from ecs_bridge.table import Record
+
     from airflow_ecs_bridge.config import Settings
-    from airflow_ecs_bridge.table import Record
 
 TIMEOUT = 4.0
 """Seconds that the log view may wait for the bridge."""

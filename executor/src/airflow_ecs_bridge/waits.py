@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from concurrent.futures import Future
 
-    from airflow_ecs_bridge.table import Record
+    from ecs_bridge.table import Record
 
 log = logging.getLogger(__name__)
 

@@ -20,9 +20,9 @@ from airflow_ecs_bridge import commands, containerlog, lastlines, metrics, resul
 from airflow_ecs_bridge.job import Unsubmittable
 from airflow_ecs_bridge.operators import EcsBridgeOperator
 from airflow_ecs_bridge.outcome import Outcome, Verdict
-from airflow_ecs_bridge.table import Record
 from airflow_ecs_bridge.triggers import EcsBridgeTrigger
 from botocore.exceptions import ClientError, EndpointConnectionError
+from ecs_bridge.table import Record
 from fake_bridge import FakeBridge, now_ms
 from moto.server import ThreadedMotoServer
 

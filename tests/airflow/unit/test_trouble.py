@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from airflow.utils.state import TaskInstanceState
 from airflow_ecs_bridge.aws import Aws
-from airflow_ecs_bridge.job import json_bytes
 from botocore.exceptions import HTTPClientError
+from ecs_bridge.submission import json_bytes
 from fake_bridge import FakeBridge
 from test_executor import event, launched, task_events
 from workloads import beat_until, run, task

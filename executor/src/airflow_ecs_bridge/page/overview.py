@@ -10,7 +10,8 @@ from collections import Counter
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from airflow_ecs_bridge.advice import advice
+from ecs_bridge.advice import advice
+
 from airflow_ecs_bridge.page.subject import described
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from airflow_ecs_bridge.aws import CredentialsMissing
+from ecs_bridge.errors import CredentialsMissing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
