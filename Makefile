@@ -193,7 +193,7 @@ sam-build: $(INFRA)/.done ## build the functions for `sam deploy` and check thei
 		--template-file $(or $(TEMPLATE),template.yaml)
 
 .PHONY: test-sam-build
-test-sam-build: $(INFRA)/.done ## build the functions as `make sam-build` does, and look at them; QUICK=1: not at their size
+test-sam-build: $(INFRA)/.done ## build the functions as `make sam-build` does, and look at them; QUICK=1: with programs that are built already
 	cd tests/infra && QUICK=$(QUICK) ../../$(INFRA)/bin/python -m pytest -q test_sam_build.py
 
 $(TOOLS)/bin/cargo-fuzz: TOOL := cargo-fuzz@0.13.2
