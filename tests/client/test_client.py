@@ -45,6 +45,14 @@ def test_a_command_runs_once_and_its_end_is_known(client: Client, stack: LocalSt
     assert (again.state, again.labels, again.advice) == (record.state, record.labels, record.advice)
 
 
+def test_who_is_named_is_told_of_the_end(client: Client, stack: LocalStack, name: str) -> None:
+    client.submit(Submission(name, ["sh", "-c", "exit 3"], event_bus="default", task_token=f"token-of-{name}"))
+    stack.until_told(name)
+    assert {one["to"] for one in stack.told(name)} == {"default", f"token-of-{name}"}
+    with pytest.raises(Refused, match=r"known: default.*EventBusArns"):
+        client.submit(Submission(f"{name}-2", ["true"], event_bus="another"))
+
+
 def test_an_id_with_another_command_is_refused_and_says_so(client: Client, name: str) -> None:
     client.submit(Submission(name, ["true"]))
     with pytest.raises(Refused, match=f"submission {name}: conflict: ") as raised:
@@ -217,6 +225,8 @@ def test_a_function_is_invoked_where_there_is_no_url(stack: LocalStack, gate: Ga
         ({"labels": {"a": 1}}, "labels must be a dict of strings"),
         ({"labels": {"a": "x" * 200}}, r"labels have 201 bytes, and the bridge takes 200 at most.*shortened"),
         ({"priority": 1000}, "priority must be a whole number from 0 to 999, not 1000"),
+        ({"event_bus": ""}, "event_bus must be a text that is not empty, not str"),
+        ({"task_token": 1}, "task_token must be a text that is not empty, not int"),
         ({"launch_deadline": 1_700_000_000}, "launch_deadline must be a datetime or epoch milliseconds"),
     ],
     ids=str,

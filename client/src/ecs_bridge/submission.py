@@ -70,6 +70,10 @@ class Submission:
     """0 to 999, the smaller first; None: 500."""
     launch_deadline: datetime | int | None = None
     """When a launch is of no use any more: an aware datetime, or epoch milliseconds."""
+    event_bus: str | None = None
+    """An event bus, by name or ARN, that gets an event ``Submission Ended``; the deployment's ``EventBusArns`` must have it."""
+    task_token: str | None = field(default=None, repr=False)
+    """A token of Step Functions, which is sent the end; the deployment's ``TaskTokens`` must be true."""
 
     def item(self) -> dict[str, Any]:
         """Return the item for ``POST /v1/submissions``; raise Unsubmittable if the bridge cannot take it."""
@@ -95,6 +99,9 @@ class Submission:
             item["priority"] = priority
         if self.launch_deadline is not None:
             item["launch_deadline"] = _milliseconds(self.launch_deadline)
+        listeners = {"event_bus": self.event_bus, "task_token": self.task_token}
+        if on_end := {name: check_text(value, name) for name, value in listeners.items() if value is not None}:
+            item["on_end"] = on_end
         return item
 
     def _overrides(self) -> dict[str, Any]:
@@ -118,6 +125,13 @@ def check_id(submission_id: object) -> str:
     if not isinstance(submission_id, str) or not SUBMISSION_ID.fullmatch(submission_id):
         raise Unsubmittable(f"submission_id must be 1 to 60 letters, digits, '_' or '-', not {submission_id!r:.100}")
     return submission_id
+
+
+def check_text(value: object, name: str) -> str:
+    """Return a text that is not empty, or raise Unsubmittable if it is none."""
+    if not isinstance(value, str) or not value:
+        raise Unsubmittable(f"{name} must be a text that is not empty, not {type(value).__name__}")
+    return value
 
 
 def check_profile(profile: object, name: str) -> str:
