@@ -54,7 +54,8 @@ def test_each_wait_and_each_end_is_told(airflow, stack):
         run = airflow.trigger("ends")
         deferred = lambda: airflow.task_instances(run).get(("marked", -1), {}).get("state") == "deferred"  # noqa: E731
         airflow.until("its trigger waits", deferred, 300)
-        waits = lambda: "Capacity is unavailable" in log_of(airflow, "ends", run, "marked")  # noqa: E731
+        # For which resource, the stand-in for ECS chooses.
+        waits = lambda: "now queued: " in log_of(airflow, "ends", run, "marked")  # noqa: E731
         airflow.until("its log says for what it waits", waits, 300)
         stack.without()
         marked, cleared = until_it_runs("marked"), until_it_runs("cleared")
