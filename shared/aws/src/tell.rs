@@ -1,6 +1,6 @@
 //! Telling a submission's end: Step Functions, and an event bus.
 
-use std::{sync::OnceLock, time::Duration};
+use std::{cell::OnceCell, fmt, pin::Pin, rc::Rc, time::Duration};
 
 use aws_config::{SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
@@ -17,14 +17,18 @@ const ATTEMPT: Duration = Duration::from_secs(3);
 /// What Step Functions answers for a token that nobody waits with any more: the state has ended, or timed out.
 const NOBODY_WAITS: [&str; 3] = ["TaskTimedOut", "TaskDoesNotExist", "InvalidToken"];
 
-/// Tells ends. Its clients are built when there is something to tell, which few deployments have: a cold start is the same.
-#[derive(Debug)]
-pub struct Teller {
-    config: SdkConfig,
-    clients: OnceLock<Clients>,
+type Told<'a> = Pin<Box<dyn Future<Output = Telling> + 'a>>;
+type Tell = dyn for<'a> Fn(&'a Record, u32) -> Told<'a>;
+
+/// Tells ends. A closure, so that a function without one does not carry the clients: a tenth of its zip.
+pub struct Teller(Box<Tell>);
+
+impl fmt::Debug for Teller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Teller")
+    }
 }
 
-#[derive(Debug)]
 struct Clients {
     states: aws_sdk_sfn::Client,
     events: aws_sdk_eventbridge::Client,
@@ -37,24 +41,33 @@ impl Teller {
         // What is not told in two attempts is told again when due; an invocation has 15 s.
         let retries = RetryConfig::standard().with_max_attempts(2);
         let config = config.to_builder().timeout_config(timeouts).retry_config(retries).build();
-        Self { config, clients: OnceLock::new() }
+        // Built when there is something to tell, which few deployments have: a cold start is the same.
+        let clients = OnceCell::new();
+        Self(Box::new(move |record, nth| {
+            let clients = Rc::clone(clients.get_or_init(|| Rc::new(Clients::new(&config))));
+            Box::pin(async move { clients.tell(record, nth).await })
+        }))
     }
 
     /// Tells those who are still to be told, under the `nth` claim of the outbox.
     pub async fn tell(&self, record: &Record, nth: u32) -> Telling {
-        let Some(outbox) = record.outbox.as_deref() else { return Telling { nth, ..Telling::default() } };
-        let clients = self.clients.get_or_init(|| Clients {
-            states: aws_sdk_sfn::Client::new(&self.config),
-            events: aws_sdk_eventbridge::Client::new(&self.config),
-        });
-        let OnEnd { task_token, event_bus } = &outbox.on_end;
-        let (token, bus) =
-            tokio::join!(clients.answer(record, task_token.as_ref()), clients.put(record, event_bus.as_deref()));
-        Telling { nth, task_token: token.is_ok(), event_bus: bus.is_ok(), error: bus.and(token).err() }
+        self.0(record, nth).await
     }
 }
 
 impl Clients {
+    fn new(config: &SdkConfig) -> Self {
+        Self { states: aws_sdk_sfn::Client::new(config), events: aws_sdk_eventbridge::Client::new(config) }
+    }
+
+    async fn tell(&self, record: &Record, nth: u32) -> Telling {
+        let Some(outbox) = record.outbox.as_deref() else { return Telling { nth, ..Telling::default() } };
+        let OnEnd { task_token, event_bus } = &outbox.on_end;
+        let (token, bus) =
+            tokio::join!(self.answer(record, task_token.as_ref()), self.put(record, event_bus.as_deref()));
+        Telling { nth, task_token: token.is_ok(), event_bus: bus.is_ok(), error: bus.and(token).err() }
+    }
+
     /// Ends the state that waits with this token.
     async fn answer(&self, record: &Record, token: Option<&TaskToken>) -> Result<(), String> {
         let Some(token) = token.map(TaskToken::as_str) else { return Ok(()) };
