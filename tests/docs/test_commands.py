@@ -138,7 +138,7 @@ def profiles_of_documents() -> dict[str, dict[str, Any]]:
                 block = json.loads(text)
             except ValueError:
                 continue
-            if all(isinstance(each, dict) and "run_task" in each for each in block.values()):
+            if isinstance(block, dict) and all(isinstance(each, dict) and "run_task" in each for each in block.values()):
                 found |= {f"{page.stem}-{name}": profile for name, profile in block.items()}
     return found
 
