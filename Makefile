@@ -131,9 +131,9 @@ stage-rust:
 stage-stacks:
 	@$(ONE_BY_ONE) test-stacks test-infra
 stage-faults:
-	@$(ONE_BY_ONE) test-faults test-runner test-executor
+	@$(ONE_BY_ONE) test-faults test-client test-runner test-executor
 stage-airflow:
-	@$(ONE_BY_ONE) test-client test-airflow-e2e
+	@$(ONE_BY_ONE) test-airflow-e2e
 
 .PHONY: check
 check: $(VENV)/.done ## what to run while editing: lint, unit tests, the model's small worlds, one test on the local stack

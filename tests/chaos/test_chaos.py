@@ -1,4 +1,4 @@
-"""A hundred submissions by each of three seeds, under every fault at once: each ends as promised."""
+"""A hundred submissions by each of two seeds, under every fault at once: each ends as promised."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 RUN = Path(__file__).with_name("run.py")
-SEEDS = (1, 2, 3)
+SEEDS = (1, 2)
 SUBMISSIONS = 100
 
 
