@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
-OPTIONS = ("SUBMIT_URL", "TABLE", "DEPLOYMENT")
+# One of each line.
+OPTIONS = (("SUBMIT_URL", "SUBMIT_FUNCTION"), ("TABLE",), ("DEPLOYMENT",))
+PREFIX = "AIRFLOW__ECS_BRIDGE_EXECUTOR__"
 
-if missing := [name for name in OPTIONS if f"AIRFLOW__ECS_BRIDGE_EXECUTOR__{name}" not in os.environ]:
-    wanted = ", ".join(f"AIRFLOW__ECS_BRIDGE_EXECUTOR__{name}" for name in missing)
+if missing := [names for names in OPTIONS if not any(PREFIX + name in os.environ for name in names)]:
+    wanted = ", ".join(" or ".join(PREFIX + name for name in names) for names in missing)
     raise pytest.UsageError(f"set {wanted} from the stack's outputs: the commands run on that bridge")
 
 if "AIRFLOW_HOME" not in os.environ:
