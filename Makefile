@@ -90,7 +90,7 @@ plots: $(UV) ## draw the plots of docs/performance.md from its table
 
 .PHONY: test-rust
 test-rust:
-	cargo test --locked --workspace --quiet --lib --bins --tests --examples
+	cargo test --locked --workspace --quiet
 
 # Folders of tests that each start their own local stacks.
 STACKS := local functions e2e pool secrets docs
