@@ -71,7 +71,7 @@ class Submission:
     launch_deadline: datetime | int | None = None
     """When a launch is of no use any more: an aware datetime, or epoch milliseconds."""
     event_bus: str | None = None
-    """An event bus, by name or ARN, that gets an event ``Submission Ended``; one of the deployment's ``EventBusArns``."""
+    """An event bus, by name or ARN, that gets an event ``Submission Ended``: one of the deployment's."""
     task_token: str | None = field(default=None, repr=False)
     """A token of Step Functions, which is sent the end; the deployment's ``TaskTokens`` must be true."""
 
