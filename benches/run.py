@@ -13,6 +13,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
+import backlog
 import cold_start
 import cost
 import landing
@@ -56,6 +57,7 @@ def main() -> int:
         "reconcile": lambda report: reconcile.run(report, 1_500 if quick else 8_000, 4_000 if quick else 20_000),
         "landing": lambda report: landing.run(report, 200 if quick else 1000),
         "cost": lambda report: cost.run(report, 64 if quick else 320),
+        "backlog": lambda report: backlog.run(report, 50 if quick else 300),
         "pool": lambda report: pool.run(report, *(((3,), 300, 3.0) if quick else ((10, 100), 5_000))),
         "scale": lambda report: scale.run(report, 2_000 if quick else arguments.tasks),
     }

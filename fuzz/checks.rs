@@ -171,6 +171,7 @@ fn submission() -> Submission {
     Submission {
         submission_id: "nightly-1".parse().unwrap(),
         content_hash: ContentHash::of(&["true".to_owned()], &json!({}), &profile),
+        placement: None,
         profile,
         container_name: "main".to_owned(),
         cluster: "nightly".to_owned(),

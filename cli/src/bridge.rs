@@ -700,10 +700,9 @@ impl Table {
     /// The keys of the `due` index, which holds exactly the submissions that have not ended: a query for each partition.
     async fn ids_in_due(&self) -> Result<Vec<String>, BridgeError> {
         let row = self.row(LAUNCH_RATE).await?;
-        // What waits for capacity has a partition for each profile of which anything is known.
-        let of_profile =
-            |name: &String| Some(format!("waiting/{}", name.strip_prefix("capacity/")?.split('/').next()?));
-        let waiting: BTreeSet<_> = row.keys().filter_map(of_profile).collect();
+        // Submissions that wait for capacity have a partition for each choice of which anything is known.
+        let of_choice = |name: &String| Some(format!("waiting/{}", name.strip_prefix("capacity/")?));
+        let waiting: BTreeSet<_> = row.keys().filter_map(of_choice).collect();
         let mut ids = BTreeSet::new();
         for partition in DUE_PARTITIONS.iter().copied().chain(waiting.iter().map(String::as_str)) {
             // Something that moves from one to another may be seen in both.

@@ -54,6 +54,8 @@ faults! {
     throttled,
     /// RunTask calls refused for lack of capacity.
     out_of_capacity,
+    /// RunTask calls that launched a task and were answered with a failure.
+    launched_failures,
     /// Tasks that failed before their container started.
     failed_starts,
     /// Calls that took effect but were answered with a 500.

@@ -112,6 +112,9 @@ pub struct Options {
     /// Answer this share of the ECS calls with a 500 or not at all, although they took effect
     #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = share, help_heading = "Faults")]
     pub api_error: f64,
+    /// Answer this share of the RunTask calls with a failure for lack of capacity, although they launched a task
+    #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = share, help_heading = "Faults")]
+    pub launched_failure: f64,
     /// Milliseconds that each ECS call takes
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Faults")]
     pub api_latency_ms: u64,

@@ -370,6 +370,7 @@ fn ecs_settings(
         no_capacity: options.no_capacity.clone(),
         fail_start: options.fail_start,
         api_error: options.api_error,
+        launched_failure: options.launched_failure,
         simulate: options.simulate,
         environment,
         log_dir: options.log_dir.clone(),

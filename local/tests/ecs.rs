@@ -42,6 +42,7 @@ fn settings() -> EcsSettings {
         no_capacity: Vec::new(),
         fail_start: 0.0,
         api_error: 0.0,
+        launched_failure: 0.0,
         simulate: true,
         environment: Vec::new(),
         log_dir: None,

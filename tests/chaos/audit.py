@@ -75,7 +75,8 @@ def of_tasks(planned: Planned, row: Record, tasks: list[Task]) -> Iterator[str]:
             yield f"attempt {after['attempt']} was launched before attempt {before['attempt']} had ended"
     if row["state"] == "lost" and planned.kind != "forgotten" and any(task["attempt"] == row["attempt"] for task in tasks):
         yield "is lost, and ECS has its task"
-    if row["state"] in NEVER_STARTED and started:
+    # What ECS refused and launched all the same may have run by the time its first event arrives.
+    if row["state"] in NEVER_STARTED and any(not task["refused"] for task in started):
         yield f"is {row['state']} though it started"
 
     last = next((task for task in tasks if task["attempt"] == row["attempt"]), None)

@@ -53,6 +53,8 @@ class Faults:
     delay_ms: str = "0..3000"
     fail_start: float = 0.12
     api_error: float = 0.06
+    # Refused, and launched all the same.
+    launched_failure: float = 0.02
     table_error: float = 0.06
     consistency_lag_ms: int = 300
     # Between two kills, at least and at most, in parts of a lease.
@@ -107,6 +109,7 @@ class Run:
             "delay-ms": faults.delay_ms,
             "fail-start": faults.fail_start,
             "api-error": faults.api_error,
+            "launched-failure": faults.launched_failure,
             "api-latency-ms": 10,
             "consistency-lag-ms": faults.consistency_lag_ms,
             # Less than the bridge assumes.

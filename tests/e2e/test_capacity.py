@@ -42,6 +42,9 @@ PROFILES = {
         relaunch_on=[{"stop_code": "SpotInterruption", "fallback": 1, "counts_as_attempt": False}],
     ),
     "hosts": profile(EC2, relaunch_on=["InfrastructureHealth"], max_attempts=2),
+    # Its tasks have no events.
+    "silent": profile({**SPOT, "tags": [{"key": "ecs-bridge-local:shape", "value": "no-events"}]}, fallbacks=[TO_ON_DEMAND]),
+    "sized": profile(EC2, allow_overrides=["overrides.memory"]),
     "pool": profile({**SPOT, "taskDefinition": "demo-pool"}, pool={"max": 1, "take_interval_ms": 100}),
 }
 LATER = ["sh", "-c", "while ! [ -e $0 ]; do sleep 0.05; done"]
@@ -121,6 +124,75 @@ def test_without_any_capacity_it_waits_and_begins_again_once_there_is(stack: Sta
     assert (state, runs_on) in {("succeeded", "FARGATE_SPOT"), ("succeeded", "FARGATE")}
     assert (runs_on == "FARGATE_SPOT") == (fallback == 0)
     assert starts(stack, "waits") == [1]
+
+
+def test_submissions_that_no_instance_can_hold_do_not_keep_the_others_of_their_profile(stack: Stack) -> None:
+    stack.rule(memory="120000", failure="RESOURCE:MEMORY", times=100_000)
+    large = [f"large-{number}" for number in range(5)]
+    for id in large:
+        submit(stack, id, "sized", overrides={"overrides": {"memory": "120000"}})
+    until("they wait for capacity", lambda: all(str(stack.row(id).get("due", "")).startswith("waiting/sized@") for id in large))
+    ids = [f"ordinary-{number}" for number in range(20)]
+    for id in ids:
+        submit(stack, id, "sized")
+    assert {ended(stack, id)[0] for id in ids} == {"succeeded"}
+    rows = [stack.show(id) for id in large]
+    assert {row["state"] for row in rows} <= {"queued", "launching"}
+    for row in rows:
+        assert "RESOURCE:MEMORY" in row["reason"] or "with the overrides of this submission" in row["reason"], row
+        assert row["advice"] and row["no_capacity_since"]
+    stack.drop_rules()
+    assert {ended(stack, id)[0] for id in large} == {"succeeded"}
+    assert [starts(stack, id) for id in large + ids] == [[1]] * (len(large) + len(ids))
+
+
+def test_refusals_that_say_nothing_of_capacity_do_not_keep_the_others(stack: Stack) -> None:
+    odd = [f"odd-{number}" for number in range(3)]
+    for id in odd:
+        error = {"code": "ClientException", "message": "Invalid 'cpu' setting for task."}
+        stack.rule(submission_id=id, error=error, times=100_000)
+        submit(stack, id, "sized")
+    until("each was refused more than once", lambda: all(stack.row(id).get("refusals", 0) > 1 for id in odd))
+    ids = [f"even-{number}" for number in range(20)]
+    for id in ids:
+        submit(stack, id, "sized")
+    assert {ended(stack, id)[0] for id in ids} == {"succeeded"}
+    stack.drop_rules()
+    stack.stop(*odd)
+
+
+def test_submissions_that_want_spot_get_it_while_interrupted_ones_wait_for_a_fallback(stack: Stack, wire: Wire) -> None:
+    interrupted = [f"interrupted-{number}" for number in range(5)]
+    for id in interrupted:
+        submit(stack, id, "interrupted", ["sleep", "3600"])
+    for id in interrupted:
+        running(stack, id)
+    stack.without("FARGATE_SPOT", "FARGATE")
+    for id in interrupted:
+        [task] = stack.tasks(id)
+        stack.act(task, "spot-interruption")
+    waiting = [f"wants-spot-{number}" for number in range(5)]
+    for id in waiting:
+        submit(stack, id, "interrupted")
+
+    def waits(id: str) -> bool:
+        return str(stack.row(id).get("due", "")).startswith("waiting/interrupted")
+
+    until("all wait for capacity", lambda: all(map(waits, interrupted + waiting)))
+    stack.without("FARGATE")
+    assert {ended(stack, id) for id in waiting} == {("succeeded", "FARGATE_SPOT", 0)}
+    stack.stop(*interrupted)
+
+
+def test_task_that_ecs_refused_to_launch_and_did_is_found_before_a_fallback_is_used(stack: Stack, wire: Wire) -> None:
+    wire.calls.clear()
+    stack.rule(submission_id="refused", launched_failure="Capacity is unavailable at this time.")
+    submit(stack, "refused", "silent", ["sleep", "3600"])
+    row = until("it has a task", lambda: (row := stack.row("refused")).get("task_arn") and row)
+    assert [task["task_arn"] for task in stack.tasks("refused")] == [row["task_arn"]]
+    calls = [call.operation for call in wire.calls if call.operation in {"RunTask", "ListTasks"}]
+    assert calls == ["RunTask", "ListTasks"]
+    stack.stop("refused")
 
 
 def test_runners_that_found_no_capacity_start_once_there_is_some(stack: Stack) -> None:

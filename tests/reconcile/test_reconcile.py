@@ -172,6 +172,26 @@ def test_several_at_once_do_no_harm_and_waste_no_launch_tokens(tmp_path: Path) -
         assert [task["start_count"] for task in stack.tasks()] == [1] * len(ids)
 
 
+def test_backlog_is_served_by_one_run_at_a_time_and_wastes_few_token_writes(tmp_path: Path) -> None:
+    rate = {"ECS_BRIDGE_LAUNCH_RATE": 10, "ECS_BRIDGE_LAUNCH_BURST": 10}
+    ids = [f"storm-{number}" for number in range(100)]
+    with Wire() as wire:
+        flags = {**NO_SCHEDULE, "simulate": True, "processes": 8}
+        with LocalStack(tmp_path, flags, profiles=PROFILES, function_env=wire.environment() | rate) as stack:
+            wire.connect(stack.ready)
+            with ThreadPoolExecutor(8) as callers:
+                list(callers.map(lambda id: stack.submit({"submission_id": id, "command": EXIT_3}), ids))
+            for id in ids:
+                stack.until_ended(id)
+            assert sum(call.operation == "RunTask" for call in wire.calls) == len(ids)
+            assert stack.invocations()["reconcile"]["most_in_flight"] <= 2
+            of_row = [call.body for call in wire.calls if call.body.get("Key") == {"submission_id": {"S": "#launch-rate"}}]
+            takes = [body for body in of_row if "empty_at" in body.get("UpdateExpression", "")]
+            assert len(takes) < 2 * len(ids), "less than one write fails for each submission"
+            wakes = [call for call in wire.calls if call.operation == "Invoke"]
+            assert len(wakes) < len(ids) / 2
+
+
 def test_smaller_priorities_are_launched_first(tmp_path: Path) -> None:
     """To the half second of launches that reconcile reads together."""
     # Ten are read at a time.

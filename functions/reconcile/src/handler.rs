@@ -4,6 +4,7 @@
 //! stop and no check waits behind a launch. [`pools`](crate::pools) creates the runners that are missing.
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -11,7 +12,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use ecs_bridge_aws::{Bridge, BridgeError, Page, TableError, now, telemetry};
+use ecs_bridge_aws::{Begun, Bridge, BridgeError, Page, TableError, WOKEN_LOOKS, now, telemetry};
 use ecs_bridge_core::{
     Action, Input, Record, State, SubmissionId, Timestamp,
     record::{QUEUE, waiting},
@@ -25,8 +26,11 @@ use crate::{
     timers,
 };
 
-/// How long a run goes on finding work; the schedule starts another every minute.
-const RUN: Duration = Duration::from_secs(55);
+/// How long a run goes on finding work, if no other begins: the schedule starts one every minute.
+const RUN: Duration = Duration::from_secs(75);
+
+/// How long a run promises to look for work, again and again while it has any.
+const PROMISE: Duration = Duration::from_secs(8);
 
 /// What is left for the last calls before Lambda ends the process.
 const MARGIN: Duration = Duration::from_secs(20);
@@ -79,17 +83,21 @@ impl Reconcile {
         // A deadline before the start is none at all: `cargo lambda watch` tells a moment in 1970.
         let left = deadline.duration_since(SystemTime::now()).map_or(RUN, |left| left.saturating_sub(MARGIN));
         let until = Instant::now() + left.min(RUN);
+        let looks_for = if woken { WOKEN_LOOKS } else { Duration::ZERO };
+        let begun = self.bridge.table.begin_run(now().plus(looks_for)).await?;
         let run = Run {
             bridge: &self.bridge,
             pools: &self.pools,
             until,
             woken,
+            begun: Mutex::new(begun),
             created: Mutex::default(),
             at_rest: Default::default(),
             over: Notify::new(),
         };
         self.tell_queue().await?;
-        let (launched, served, sized) = tokio::join!(launches::run(&run), timers::run(&run), pools::run(&run));
+        let (launched, served, sized, ()) =
+            tokio::join!(launches::run(&run), timers::run(&run), pools::run(&run), run.keep_promise());
         let report = launched?.and(served?).and(sized);
         telemetry::reconciled(report.repaired, report.overdue);
         tracing::info!(?report, "reconciled");
@@ -101,20 +109,21 @@ impl Reconcile {
     /// Tells how long the queue is, and how old.
     async fn tell_queue(&self) -> Result<(), TableError> {
         let (table, at) = (&self.bridge.table, now());
-        table.look_at_launch_tokens().await?;
         let first = table.due(QUEUE, at, 1, Page::default()).await?.records.pop();
         let mut depth = if first.is_some() { table.count_due(QUEUE, at).await? } else { 0 };
         // Its place in the queue has a head start.
         let first: Vec<_> = first.into_iter().map(|first| first.submission_id).collect();
         let age = table.get_all(&first).await?.pop().map_or(Duration::ZERO, |first| at.since(first.created_at));
         let capacity = table.capacity(at);
-        let mut blocked = 0;
-        for profile in capacity.profiles() {
-            let waiting = table.count_due(&waiting(profile), Timestamp::MAX).await?;
+        let mut blocked = BTreeSet::new();
+        for (choice, _) in capacity.iter() {
+            let waiting = table.count_due(&waiting(choice), Timestamp::MAX).await?;
             depth += waiting;
-            blocked += usize::from(waiting > 0 && capacity.is_blocked(profile));
+            if waiting > 0 && capacity.is_blocked(choice) {
+                blocked.insert(&choice.shape.profile);
+            }
         }
-        telemetry::queue(depth, age, blocked);
+        telemetry::queue(depth, age, blocked.len());
         Ok(())
     }
 }
@@ -132,6 +141,8 @@ pub struct Run<'a> {
     pub created: Mutex<Vec<SubmissionId>>,
     /// When no more work is begun.
     pub until: Instant,
+    /// Its number, and until when it has promised to look for work.
+    begun: Mutex<Begun>,
     at_rest: [AtomicBool; 3],
     /// Ends every sleep.
     over: Notify,
@@ -166,9 +177,36 @@ impl Run<'_> {
         is_over
     }
 
-    /// Whether no loop had anything to do soon when it last looked.
+    /// Whether no loop had anything to do soon when it last looked, and nobody relies on another look.
     fn are_at_rest(&self) -> bool {
+        self.has_nothing_to_do() && now() >= self.begun().looks_until
+    }
+
+    fn has_nothing_to_do(&self) -> bool {
         self.at_rest.iter().all(|at_rest| at_rest.load(Ordering::Relaxed))
+    }
+
+    fn begun(&self) -> Begun {
+        *self.begun.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Prolongs the promise to look for work while there is any, until the run is over or a later one has begun. Where
+    /// DynamoDB fails, nothing is promised, and the run goes on.
+    async fn keep_promise(&self) {
+        while !self.sleep(PROMISE / 4).await && !self.is_late() {
+            let (begun, left) = (self.begun(), self.until.saturating_duration_since(Instant::now()));
+            let looks_until = now().plus(PROMISE.min(left));
+            if self.has_nothing_to_do() || begun.looks_until >= looks_until {
+                continue;
+            }
+            let prolonged = Begun { looks_until, ..begun };
+            match self.bridge.table.go_on_looking(prolonged).await {
+                Ok(true) => *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = prolonged,
+                // Loops find that out by themselves.
+                Ok(false) => self.over.notify_waiters(),
+                Err(error) => tracing::warn!(%error, "the promise to look for work was not prolonged"),
+            }
+        }
     }
 
     /// A runner was created, and is to be launched.
@@ -178,9 +216,9 @@ impl Run<'_> {
         self.over.notify_waiters();
     }
 
-    /// Whether there is no time left to begin anything.
+    /// Whether nothing more is to be begun: there is no time left, or a later run does it.
     pub fn is_late(&self) -> bool {
-        Instant::now() >= self.until
+        Instant::now() >= self.until || !self.bridge.table.is_last_run(&self.begun())
     }
 
     /// Sleeps, but not for longer than the run goes on. Answers whether it is over.

@@ -14,8 +14,8 @@ use std::{
 
 use ecs_bridge_aws::{BridgeError, Page, TableError, now};
 use ecs_bridge_core::{
-    Action, Input, ProfileName, Record, State, Timestamp,
-    capacity::Capacities,
+    Action, Input, Record, State, Timestamp,
+    capacity::{Capacities, Choice},
     decide,
     launch_rate::LaunchRate,
     record::{QUEUE, REPEAT, RUNNERS, waiting},
@@ -42,6 +42,9 @@ const GATHER: (Duration, Duration) = (Duration::from_millis(20), Duration::from_
 /// How long records are read ahead of their launch: what was read long ago has changed since.
 const READ_AHEAD: Duration = Duration::from_millis(500);
 
+/// Of how many of those that wait for capacity one is chosen to find out.
+const PROBES: i32 = 25;
+
 /// The longest wait before the index is read again, while anything is under way or due soon.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -57,7 +60,7 @@ pub async fn run(run: &Run<'_>) -> Result<Report, TableError> {
         counts: &counts,
         at_once,
         lanes: [QUEUE, REPEAT]
-            .map(|name| Lane { partition: Partition::in_order(name), profile: None, is_open: true })
+            .map(|name| Lane { partition: Partition::in_order(name), first: None, is_open: true, has_waiting: true })
             .into(),
         runners: Partition::new(RUNNERS),
         free: VecDeque::new(),
@@ -134,10 +137,20 @@ impl Work {
 /// A partition of what is to be launched.
 struct Lane {
     partition: Partition,
-    /// The profile that has, or had, no capacity for what is in it.
-    profile: Option<ProfileName>,
+    /// What the submissions in it begin with, where they wait for capacity: for any choice from this one on.
+    first: Option<Choice>,
     /// Whether all that is in it may be launched.
     is_open: bool,
+    /// Whether anything was in it when one was last to find out about capacity.
+    has_waiting: bool,
+}
+
+impl Lane {
+    /// The submissions that wait for the capacity of a choice, or of one after it.
+    fn waiting(first: Choice) -> Self {
+        let partition = Partition::in_order(waiting(&first));
+        Self { partition, first: Some(first), is_open: false, has_waiting: true }
+    }
 }
 
 /// Where the work comes from.
@@ -185,7 +198,8 @@ impl Source<'_> {
     /// Takes launch tokens, or waits for them.
     async fn take_tokens(&self) {
         let room = self.at_once.saturating_sub(self.counts.under_way.load(Ordering::Relaxed)).max(1);
-        let tokens = self.run.bridge.launch_tokens(self.launches.len().min(room)).await;
+        let waiting = self.launches.len() + self.lanes.iter().map(|lane| lane.partition.due_len()).sum::<usize>();
+        let tokens = self.run.bridge.launch_tokens(self.launches.len().min(room), waiting).await;
         self.counts.tokens.fetch_add(tokens, Ordering::Relaxed);
         if tokens == 0 {
             let (shortest, longest) = GATHER;
@@ -199,30 +213,31 @@ impl Source<'_> {
         let per_read = bridge.launch_rate.per_second * READ_AHEAD.as_secs_f64();
         let limit = (per_read as usize).clamp(PAGE / 10, PAGE);
         let capacity = bridge.table.capacity(now());
-        for profile in capacity.profiles() {
-            if !self.lanes.iter().any(|lane| lane.profile.as_ref() == Some(profile)) {
-                let (partition, profile) = (Partition::in_order(waiting(profile)), Some(profile.clone()));
-                self.lanes.push_back(Lane { partition, profile, is_open: false });
+        for (choice, _) in capacity.iter() {
+            if !self.lanes.iter().any(|lane| lane.first.as_ref() == Some(choice)) {
+                self.lanes.push_back(Lane::waiting(choice.clone()));
             }
         }
+        forget(self.run, &capacity).await?;
         for _ in 0..self.lanes.len() {
             self.lanes.rotate_left(1);
             let Some(lane) = self.lanes.back_mut() else { break };
-            let ids = match &lane.profile {
-                None => lane.partition.next(&bridge.table, limit, false).await?,
-                Some(profile) => {
-                    let is_open = !capacity.is_blocked(profile);
+            let is_open = match &lane.first {
+                None => false,
+                Some(first) => {
+                    let is_open = !capacity.is_blocked(first);
                     if is_open != lane.is_open {
                         // What was read of it before is to be read again.
-                        (lane.partition, lane.is_open) = (Partition::in_order(waiting(profile)), is_open);
+                        *lane = Lane { is_open, ..Lane::waiting(first.clone()) };
                     }
-                    if let Some((record, choice)) = probe(self.run, profile, &capacity).await? {
+                    if let Some((record, choice)) = lane.probe(self.run, &capacity).await? {
                         self.launches.push_front(Work { record, input: Input::Turn(choice), has_token: true });
                         return Ok(true);
                     }
-                    lane.partition.next(&bridge.table, limit, is_open).await?
+                    is_open
                 }
             };
+            let ids = lane.partition.next(&bridge.table, limit, is_open).await?;
             if !ids.is_empty() {
                 for record in bridge.table.get_all(&ids).await? {
                     self.sort(record).await;
@@ -264,8 +279,10 @@ impl Source<'_> {
 
     /// When the next submission finds out whether capacity is back, if that is soon.
     fn next_probe(&self) -> Option<Timestamp> {
-        let probe_at = self.run.bridge.table.capacity(now()).next_probe();
-        probe_at.filter(|probe_at| *probe_at <= now().plus(LOOK_AHEAD))
+        let capacity = self.run.bridge.table.capacity(now());
+        let firsts = self.lanes.iter().filter(|lane| lane.has_waiting).filter_map(|lane| lane.first.as_ref());
+        let probes = firsts.flat_map(|first| capacity.from(first)).filter(|(_, known)| known.is_blocked());
+        probes.map(|(_, known)| known.probe_at).min().filter(|probe_at| *probe_at <= now().plus(LOOK_AHEAD))
     }
 
     /// Waits until something may be due. Answers whether the run is over.
@@ -281,36 +298,46 @@ impl Source<'_> {
     }
 }
 
-/// The first of the submissions that wait for the capacity of a profile, and by which choice it is launched to find out
-/// whether that has any again, if it is time for that and no other process does. Where none waits, what is known of the
-/// profile is forgotten after a while.
-async fn probe(
-    run: &Run<'_>,
-    profile: &ProfileName,
-    capacity: &Capacities,
-) -> Result<Option<(Record, u8)>, TableError> {
-    let (table, at) = (&run.bridge.table, now());
-    for (choice, known) in capacity.of(profile) {
-        let (probed, idle) = (known.probed(at, &run.bridge.rules.timers), known.idle(at));
-        if probed.is_none() && idle.is_none() {
-            continue;
-        }
-        let first = table.due(&waiting(profile), Timestamp::MAX, 1, Page::default()).await?.records.pop();
-        match (first, probed, idle) {
-            (Some(first), Some(probed), _) => {
-                let record = table.get(&first.submission_id).await?;
-                let record = record.filter(|record| record.choices().contains(&choice.number));
-                if let Some(record) = record
-                    && table.set_capacity(choice, Some(known), Some(probed)).await?
-                {
-                    return Ok(Some((record, choice.number)));
-                }
+impl Lane {
+    /// One of the submissions in it, and the choice by which it is launched to find out whether that has capacity again,
+    /// if it is time for that and no other process does. Of the first ones, that which was refused least often: one that
+    /// keeps being refused for a reason of its own does not keep the others from finding out.
+    async fn probe(&mut self, run: &Run<'_>, capacity: &Capacities) -> Result<Option<(Record, u8)>, TableError> {
+        let (table, at) = (&run.bridge.table, now());
+        let Some(first) = &self.first else { return Ok(None) };
+        for (choice, known) in capacity.from(first) {
+            let Some(probed) = known.probed(at, &run.bridge.rules.timers) else { continue };
+            let page = table.due(&waiting(first), Timestamp::MAX, PROBES, Page::default()).await?;
+            let ids: Vec<_> = page.records.into_iter().map(|due| due.submission_id).collect();
+            self.has_waiting = !ids.is_empty();
+            let records = table.get_all(&ids).await?.into_iter();
+            let may = records.filter(|it| it.waits_for_capacity() && it.choices().contains(&choice.number));
+            if let Some(record) = may.min_by_key(|record| (record.refusals, record.check_at))
+                && table.set_capacity(choice, Some(known), Some(probed)).await?
+            {
+                return Ok(Some((record, choice.number)));
             }
-            (None, _, Some(next)) => drop(table.set_capacity(choice, Some(known), next).await?),
-            _ => {}
+        }
+        Ok(None)
+    }
+}
+
+/// Opens and forgets, after a while, what is known of choices that no submission waits for.
+async fn forget(run: &Run<'_>, capacity: &Capacities) -> Result<(), TableError> {
+    let table = &run.bridge.table;
+    for (choice, known) in capacity.iter() {
+        let Some(next) = known.idle(choice, now()) else { continue };
+        let mut is_waited_for = false;
+        for number in 0..=choice.number {
+            let first = choice.shape.choice(number);
+            let page = table.due(&waiting(&first), Timestamp::MAX, 1, Page::default()).await?;
+            is_waited_for |= !page.records.is_empty();
+        }
+        if !is_waited_for {
+            table.set_capacity(choice, Some(known), next).await?;
         }
     }
-    Ok(None)
+    Ok(())
 }
 
 impl Counts {

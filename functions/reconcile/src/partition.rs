@@ -78,6 +78,11 @@ impl Partition {
         Ok(ids)
     }
 
+    /// How many rows were read that are due, and not taken yet.
+    pub fn due_len(&self) -> usize {
+        self.due.len()
+    }
+
     /// Whether there may be more that is due by now.
     pub fn has_more(&self) -> bool {
         !self.due.is_empty() || !self.page.is_last()

@@ -31,7 +31,7 @@ impl App {
             .collect::<Vec<_>>()
             .await;
         if answers.iter().any(|(_, is_untold)| *is_untold) {
-            self.wake.wake().await;
+            self.wake.wake(&self.bridge.table).await;
         }
         let answers: Vec<_> = answers.into_iter().map(|(answer, _)| answer).collect();
         Ok(json_answer(200, &json!({"submissions": answers})))

@@ -15,6 +15,7 @@ use ecs_bridge_aws::{
 use ecs_bridge_core::{
     Action, Input, ProfileName, Record, State, SubmissionId,
     api::{self, ItemAnswer, ItemCode, ItemError, SubmissionItem},
+    capacity::Shape,
     on_end::OnEnd,
     record::Submission,
 };
@@ -55,7 +56,7 @@ impl<'a> Tokens<'a> {
     async fn take(&self) -> bool {
         let mut held = self.held.lock().await;
         if held.tokens == 0 && !held.is_out {
-            held.tokens = self.bridge.launch_tokens(held.to_come.clamp(1, TOKENS)).await;
+            held.tokens = self.bridge.spare_launch_tokens(held.to_come.clamp(1, TOKENS)).await;
             held.is_out = held.tokens == 0;
         }
         held.to_come = held.to_come.saturating_sub(1);
@@ -167,7 +168,7 @@ impl App {
             is_needed |= self.spares.lack(&self.bridge, profile, left).await;
         }
         if is_needed {
-            self.wake.wake().await;
+            self.wake.wake(&self.bridge.table).await;
         }
     }
 
@@ -231,8 +232,9 @@ impl App {
     async fn accept(&self, submission: Submission, tokens: &Tokens<'_>) -> Result<Outcome, BridgeError> {
         // What a runner takes needs no launch.
         let is_pooled = submission.pool.is_some();
-        let Submission { profile, policy, .. } = &submission;
-        let is_blocked = || !is_pooled && self.bridge.open_choice(profile, 0..=policy.fallbacks, 0).is_none();
+        let shape = Shape { profile: submission.profile.clone(), placement: submission.placement.clone() };
+        let choices = 0..=submission.policy.fallbacks;
+        let is_blocked = || !is_pooled && self.bridge.open_choice(&shape, choices.clone(), 0).is_none();
         let mut has_token = !is_pooled && !is_blocked() && tokens.take().await;
         // Who takes tokens sees what has no capacity.
         let is_blocked = is_blocked();

@@ -35,7 +35,7 @@ pub async fn handle(bridge: &Bridge, wake: &Wake, event: &str) -> Result<(), Bri
     let is_asked_again = record.asked_again && !record.state.is_terminal();
     if record.state == State::Queued || lost_its_runner || is_asked_again {
         // The next attempt is to be launched, waits for another runner, or for ECS to be asked once more.
-        wake.wake().await;
+        wake.wake(&bridge.table).await;
     }
     Ok(())
 }

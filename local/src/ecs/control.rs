@@ -26,6 +26,9 @@ pub(super) struct Rule {
     /// Only for this task definition, where the call names one.
     #[serde(default)]
     task_definition: Option<String>,
+    /// Only for tasks with this much memory by `overrides.memory`, in MiB.
+    #[serde(default)]
+    memory: Option<String>,
     /// For how many calls.
     #[serde(default = "once")]
     times: u32,
@@ -43,6 +46,8 @@ pub(super) enum Then {
     Error { code: String, message: String },
     /// RunTask answers with this in `failures`.
     Failure(String),
+    /// RunTask answers with this in `failures`, and launches the task all the same.
+    LaunchedFailure(String),
     /// The call takes effect, and is answered like this.
     Answer(Answer),
     /// Whether RunTask starts another task where its client token has started one.
@@ -68,17 +73,16 @@ fn once() -> u32 {
 }
 
 /// The first rule that is for this call; one use of it is gone.
-pub(super) fn take_rule(
-    rules: &mut Vec<Rule>,
-    operation: &str,
-    started_by: &str,
-    task_definition: Option<&str>,
-) -> Option<Then> {
-    let submission = started_by.split('/').nth(1);
+pub(super) fn take_rule(rules: &mut Vec<Rule>, operation: &str, body: &Value) -> Option<Then> {
+    let text = |pointer: &str| body.pointer(pointer).and_then(Value::as_str);
+    let submission = text("/startedBy").unwrap_or_default().split('/').nth(1);
+    let task_definition = text("/taskDefinition");
+    let memory = text("/overrides/memory");
     let at = rules.iter().position(|rule| {
         rule.operation == operation
             && (rule.submission_id.is_none() || rule.submission_id.as_deref() == submission)
             && (rule.task_definition.is_none() || rule.task_definition.as_deref() == task_definition)
+            && (rule.memory.is_none() || rule.memory.as_deref() == memory)
     })?;
     let rule = rules.get_mut(at)?;
     let then = rule.then.clone();
@@ -122,7 +126,7 @@ fn row(ecs: &Ecs, task: &Task) -> Value {
     json!({
         "task_arn": task.arn(&ecs.settings.place), "cluster_arn": ecs.settings.place.cluster_arn(),
         "started_by": started_by, "submission_id": submission_id, "attempt": attempt,
-        "start_count": task.start_count, "exit_code": task.told_exit_code(), "last_status": task.status.as_str(),
+        "refused": task.refused, "start_count": task.start_count, "exit_code": task.told_exit_code(), "last_status": task.status.as_str(),
         "process_exit_code": task.process_exit_code, "stop_code": task.stop_code,
         "role": task.request.overrides.task_role_arn.as_ref().or(task.definition.task_role_arn.as_ref()),
         "created_at": task.times.created.0, "exited_at": task.process_exited.map(|at| at.0),

@@ -81,6 +81,8 @@ pub struct EcsSettings {
     pub fail_start: f64,
     /// The share of calls that take effect without a successful response.
     pub api_error: f64,
+    /// The share of RunTask calls that launch a task and answer with a failure.
+    pub launched_failure: f64,
     /// Whether trivial commands are simulated.
     pub simulate: bool,
     /// Environment variables of every container.
@@ -290,13 +292,7 @@ impl Ecs {
             self.faults.throttled.count();
             return Reply::Result(Err(ApiError::new("ThrottlingException", "Rate exceeded")));
         }
-        let started_by = body.get("startedBy").and_then(Value::as_str).unwrap_or_default();
-        let rule = control::take_rule(
-            &mut lock(&self.state).rules,
-            operation,
-            started_by,
-            body.get("taskDefinition").and_then(Value::as_str),
-        );
+        let rule = control::take_rule(&mut lock(&self.state).rules, operation, &body);
         if let Some(Then::Error { code, message }) = &rule {
             self.faults.refused_by_rule.count();
             return Reply::Result(Err(ApiError::new(code, message.clone())));
@@ -410,9 +406,26 @@ impl Ecs {
         if let Some(token) = request.client_token.clone() {
             state.tokens.insert(token, Token { hash, created: Instant::now(), tasks: ids.clone() });
         }
+        let reason = match rule {
+            Some(Then::LaunchedFailure(reason)) => Some(reason.clone()),
+            _ => {
+                let chance = &self.settings.chance;
+                let is_refused = chance.happens(self.settings.launched_failure, "launched failure", request.identity());
+                is_refused.then(|| self.shortage(&request))
+            }
+        };
+        for id in &ids {
+            if let Some(task) = state.tasks.get_mut(id) {
+                task.refused = reason.is_some();
+            }
+        }
         drop(state);
         for id in ids {
             tokio::spawn(life::live(Arc::clone(self), id));
+        }
+        if let Some(reason) = reason {
+            self.faults.launched_failures.count();
+            return Ok(json!({"tasks": [], "failures": [{"reason": reason}]}));
         }
         Ok(json!({"tasks": shown, "failures": []}))
     }

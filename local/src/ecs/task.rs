@@ -99,6 +99,8 @@ pub(super) struct Task {
     pub(super) process_exited: Option<Millis>,
     pub(super) stopped: Option<Instant>,
     pub(super) forgotten: bool,
+    /// RunTask answered that it was not launched.
+    pub(super) refused: bool,
     pub(super) orders: watch::Sender<Order>,
 }
 
@@ -174,6 +176,7 @@ impl Task {
             stopped_reason: None,
             times,
             start_count: 0,
+            refused: false,
             process_exit_code: None,
             process_exited: None,
             stopped: None,

@@ -114,6 +114,9 @@ struct Tally {
     exits: AtomicU64,
     retries: AtomicU64,
     abandoned: AtomicU64,
+    /// Invocations that have not ended, now and at most.
+    in_flight: AtomicU64,
+    most_in_flight: AtomicU64,
     /// Asynchronous invocations that were accepted and have not ended.
     events_pending: AtomicU64,
 }
@@ -300,7 +303,7 @@ impl Lambda {
                 "invocations": get(&tally.invocations), "errors": get(&tally.errors),
                 "timeouts": get(&tally.timeouts), "exits": get(&tally.exits), "retries": get(&tally.retries),
                 "abandoned": get(&tally.abandoned), "events_pending": get(&tally.events_pending),
-                "waiting": function.queue.len(),
+                "most_in_flight": get(&tally.most_in_flight), "waiting": function.queue.len(),
             });
             (name.clone(), row)
         });
@@ -317,9 +320,12 @@ impl Lambda {
 impl Function {
     async fn invoke(&self, request_id: String, payload: Bytes) -> Outcome {
         self.tally.invocations.fetch_add(1, Ordering::Relaxed);
+        let in_flight = self.tally.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
+        self.tally.most_in_flight.fetch_max(in_flight, Ordering::Relaxed);
         let (answer, outcome) = oneshot::channel();
         self.queue.push(Invocation { request_id, payload, answer });
         let outcome = outcome.await.unwrap_or_else(|_| Outcome::error("Runtime.Unknown", "the local stack is ending"));
+        self.tally.in_flight.fetch_sub(1, Ordering::Relaxed);
         if matches!(outcome, Outcome::FunctionError(_)) {
             self.tally.errors.fetch_add(1, Ordering::Relaxed);
         }

@@ -9,8 +9,8 @@ use std::{
 };
 
 use ecs_bridge_core::{
-    Action, Call, Input, LaunchAnswer, ProfileName, Record, Rules, StartedBy, SubmissionId, Task, Timestamp,
-    capacity::{Capacity, Choice},
+    Action, Alarm, Call, Input, LaunchAnswer, Record, Rules, StartedBy, SubmissionId, Task, Timestamp,
+    capacity::Shape,
     config::Config,
     decide,
     decide::{AfterStop, Obstacle, PoolInput},
@@ -88,41 +88,44 @@ impl Bridge {
         Self { teller: Some(Teller::new(&clients.config)), ..self }
     }
 
-    /// Up to `wanted` launch tokens; none where DynamoDB fails, as what is not launched stays queued.
-    pub async fn launch_tokens(&self, wanted: usize) -> usize {
+    /// Up to `wanted` launch tokens for submissions just received: what has waited goes first. None where DynamoDB fails,
+    /// as what is not launched stays queued.
+    pub async fn spare_launch_tokens(&self, wanted: usize) -> usize {
         let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
         if wanted == 0 {
             return 0;
         }
-        match self.table.take_launch_tokens(wanted, now(), self.launch_rate).await {
-            Ok(tokens) => tokens as usize,
-            Err(error) => {
-                tracing::warn!(%error, "no launch tokens now; what is to be launched stays queued");
-                0
-            }
-        }
+        tokens(self.table.take_spare_launch_tokens(wanted, now(), self.launch_rate).await)
     }
 
-    /// By which of `choices` a submission of this profile may be launched, beginning with `current`; none if it waits for
+    /// Up to `wanted` launch tokens for the first of `waiting` records that are due; none where DynamoDB fails.
+    pub async fn launch_tokens(&self, wanted: usize, waiting: usize) -> usize {
+        let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
+        if wanted == 0 {
+            return 0;
+        }
+        tokens(self.table.take_launch_tokens(wanted, waiting, now(), self.launch_rate).await)
+    }
+
+    /// By which of `choices` submissions of this shape may be launched, beginning with `current`; none if they wait for
     /// capacity, as far as this process has seen lately.
-    pub fn open_choice(&self, profile: &ProfileName, choices: RangeInclusive<u8>, current: u8) -> Option<u8> {
-        self.table.capacity(now()).open(profile, choices, current)
+    pub fn open_choice(&self, shape: &Shape, choices: RangeInclusive<u8>, current: u8) -> Option<u8> {
+        self.table.capacity(now()).open(shape, choices, current)
     }
 
     /// As [`open_choice`](Self::open_choice), for what is launched just now: if it is time to find out whether an earlier
     /// choice has capacity again, and no other process does, that one. A runner finds out about every choice, as it waits
     /// apart from what else would.
     pub async fn choose(&self, record: &Record) -> Option<u8> {
-        let (profile, choices, at) = (record.profile.as_ref()?, record.choices(), now());
+        let (shape, choices, at) = (record.shape()?, record.choices(), now());
         let known = self.table.capacity(at);
-        let open = known.open(profile, choices.clone(), record.fallback);
+        let open = known.open(&shape, choices.clone(), record.fallback);
         let passed_over = choices.filter(|number| open.map_or(record.runner.is_some(), |open| *number < open));
-        for number in passed_over {
-            let choice = Choice { profile: profile.clone(), number };
+        for choice in passed_over.map(|number| shape.choice(number)) {
             let Some(seen) = known.get(&choice) else { continue };
             let Some(probed) = seen.probed(at, &self.rules.timers) else { continue };
             match self.table.set_capacity(&choice, Some(seen), Some(probed)).await {
-                Ok(true) => return Some(number),
+                Ok(true) => return Some(choice.number),
                 Ok(false) => {}
                 Err(error) => tracing::warn!(%choice, %error, "whether there is capacity again is found out later"),
             }
@@ -133,12 +136,13 @@ impl Bridge {
     /// Takes into account what an answer of RunTask tells about the capacity for a choice. Where DynamoDB fails, the next
     /// answer tells it again.
     async fn see_capacity(&self, record: &Record, answer: &LaunchAnswer) {
-        let Some(profile) = record.profile.clone() else { return };
-        let (choice, at) = (Choice { profile, number: record.fallback }, now());
-        let seen = self.table.capacity(at).get(&choice);
+        let Some(shape) = record.shape() else { return };
+        let (choice, at) = (shape.choice(record.fallback), now());
+        let known = self.table.capacity(at);
+        let seen = known.get(&choice);
         let next = match answer {
             LaunchAnswer::Task { .. } => seen.and_then(|seen| seen.launched(at)),
-            LaunchAnswer::RefusedForNow(Obstacle::Capacity, _) => Capacity::refused(seen, at, &self.rules.timers),
+            LaunchAnswer::RefusedForNow(Obstacle::Capacity, _) => known.refused(&choice, at, &self.rules.timers),
             LaunchAnswer::RefusedForNow(Obstacle::Access | Obstacle::Other, _)
             | LaunchAnswer::RefusedForGood(_)
             | LaunchAnswer::Unanswered(_) => None,
@@ -336,6 +340,13 @@ impl Bridge {
             return vec![Input::Launch(call, LaunchAnswer::Unanswered(late.to_owned()))];
         }
         let started_by = record.started_by(&self.rules);
+        if record.was_refused && call.nth == 1 {
+            let found = self.find_refused(record, &started_by).await;
+            if !found.is_empty() {
+                telemetry::raised(record, Some(Alarm::RefusedTask));
+                return found;
+            }
+        }
         match self.ecs.run_task(record, call.choice, &started_by).await {
             RunTaskAnswer::Answer(answer) => {
                 telemetry::answered(record, &answer);
@@ -361,6 +372,21 @@ impl Bridge {
             }
         }
         vec![Input::Launch(call, LaunchAnswer::Unanswered("ConflictException".to_owned()))]
+    }
+
+    /// The tasks of this attempt that ECS has although it refused to launch them: the next request has another client
+    /// token, and would start a second. ListTasks may not show a task yet that was launched just now; and where it fails,
+    /// the request is sent all the same, as no refusal has been shown to launch anything for years.
+    async fn find_refused(&self, record: &Record, started_by: &StartedBy) -> Vec<Input> {
+        let found = match self.ecs.list(&record.cluster, started_by).await {
+            Ok(task_arns) if task_arns.is_empty() => return Vec::new(),
+            Ok(task_arns) => self.ecs.describe(&record.cluster, &task_arns).await,
+            Err(error) => Err(error),
+        };
+        found.map(|described| seen(described, started_by)).unwrap_or_else(|error| {
+            tracing::warn!(submission_id = %record.submission_id, %error, "whether a refused request was launched is not known");
+            Vec::new()
+        })
     }
 
     async fn look_up(&self, record: &Record) -> Vec<Input> {
@@ -422,6 +448,17 @@ impl Bridge {
             }
             // ECS is not expected to find a MISSING task for a stop either; it was asked.
             (_, AfterStop::GiveUp(at)) => Ok(vec![Input::Missing { task_arn, at, stop_sent: true }]),
+        }
+    }
+}
+
+/// The tokens that were taken; none where DynamoDB failed.
+fn tokens(taken: Result<u32, TableError>) -> usize {
+    match taken {
+        Ok(tokens) => tokens as usize,
+        Err(error) => {
+            tracing::warn!(%error, "no launch tokens now; what is to be launched stays queued");
+            0
         }
     }
 }

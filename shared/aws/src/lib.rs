@@ -17,5 +17,5 @@ pub use bridge::{Bridge, BridgeError, Settled, now};
 pub use clients::{Clients, warm_up};
 pub use ecs::{DESCRIBED, Described, Ecs, EcsError};
 pub use profiles::read_profiles;
-pub use table::{Created, DueRecord, Page, Ranked, Table, TableError};
+pub use table::{Begun, Created, DueRecord, Page, Ranked, Table, TableError, WOKEN_LOOKS};
 pub use wake::Wake;

@@ -1,28 +1,27 @@
-//! The table: records by key, the `due` index, and the launch rate's bucket. Pools have a module of their own.
+//! The table: records by key, and the `due` index. The launch rate's row and pools have modules of their own.
 
+mod launches;
 mod pool;
 
-use std::{collections::HashMap, sync::Mutex, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
 use aws_sdk_dynamodb::{
-    Client, Config,
-    config::retry::RetryConfig,
+    Client,
     error::{ProvideErrorMetadata, SdkError},
     operation::{
         put_item::PutItemError,
         query::builders::QueryFluentBuilder,
         update_item::{UpdateItemError, builders::UpdateItemFluentBuilder},
     },
-    types::{AttributeValue, KeysAndAttributes, ReturnValue, ReturnValuesOnConditionCheckFailure, Select},
+    types::{AttributeValue, KeysAndAttributes, ReturnValuesOnConditionCheckFailure, Select},
 };
-use ecs_bridge_core::{
-    ProfileName, Record, SubmissionId, Timestamp,
-    capacity::{Capacities, Capacity, Choice},
-    launch_rate::{self, Bucket, LaunchRate, Taken},
-};
+use ecs_bridge_core::{Record, SubmissionId, Timestamp};
 use serde_dynamo::aws_sdk_dynamodb_1::{from_item, to_item};
 
+pub use launches::{Begun, WOKEN_LOOKS};
 pub use pool::Ranked;
+
+use launches::LaunchRow;
 
 type Item = HashMap<String, AttributeValue>;
 
@@ -35,19 +34,7 @@ const UNPROCESSED: Duration = Duration::from_millis(50);
 /// The longest such wait.
 const UNPROCESSED_MOST: Duration = Duration::from_secs(2);
 
-/// How often a launch token is asked for again when another process was quicker.
-const BUCKET_TRIES: u32 = 5;
-
 const KEY: &str = "submission_id";
-
-/// What the attributes of the launch rate's row begin with that hold the capacity for a choice.
-const CAPACITY: &str = "capacity/";
-
-/// What the attributes of that row begin with that name the profiles with a pool.
-const POOL: &str = "pool/";
-
-/// How long what was seen of it may be acted on.
-const CAPACITY_KNOWN: Duration = Duration::from_secs(60);
 
 const NONCE: &str = "nonce";
 
@@ -122,28 +109,18 @@ impl Page {
     }
 }
 
-/// The row of the launch rate as last seen.
-#[derive(Clone, Debug, Default)]
-struct Launches {
-    /// If the row was there.
-    bucket: Option<Bucket>,
-    capacity: Capacities,
-    pools: Vec<ProfileName>,
-    seen_at: Timestamp,
-}
-
 /// The deployment's table.
 #[derive(Debug)]
 pub struct Table {
     client: Client,
     name: String,
-    launches: Mutex<Launches>,
+    launches: LaunchRow,
 }
 
 impl Table {
     /// The table called `name`.
     pub fn new(client: Client, name: impl Into<String>) -> Self {
-        Self { client, name: name.into(), launches: Mutex::default() }
+        Self { client, name: name.into(), launches: LaunchRow::default() }
     }
 
     /// Its name.
@@ -310,159 +287,6 @@ impl Table {
             .expression_attribute_values(":due", AttributeValue::S(partition.to_owned()))
             .expression_attribute_values(":horizon", AttributeValue::N(horizon.millis().to_string()))
     }
-
-    /// Takes up to `wanted` launch tokens from the deployment's bucket.
-    ///
-    /// # Errors
-    /// If DynamoDB does not answer, or others are quicker again and again.
-    pub async fn take_launch_tokens(&self, wanted: u32, now: Timestamp, rate: LaunchRate) -> Result<u32, TableError> {
-        for _ in 0..BUCKET_TRIES {
-            let seen = self.seen_bucket();
-            let Taken { tokens, bucket } = seen.unwrap_or(Bucket::FULL).take(wanted, now, rate);
-            if seen == Some(bucket) {
-                return Ok(0);
-            }
-            let unchanged = if seen.is_some() { "empty_at = :seen" } else { "attribute_not_exists(empty_at)" };
-            let request = self
-                .client
-                .update_item()
-                .table_name(&self.name)
-                .key(KEY, AttributeValue::S(launch_rate::ROW.to_owned()))
-                .update_expression("SET empty_at = :after")
-                .condition_expression(unchanged)
-                .expression_attribute_values(":after", micros(bucket.micros()))
-                .return_values(ReturnValue::AllNew)
-                .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-            let request = match seen {
-                Some(seen) => request.expression_attribute_values(":seen", micros(seen.micros())),
-                None => request,
-            };
-            match request.send().await {
-                Ok(written) => {
-                    self.see_launch_row(written.attributes());
-                    return Ok(tokens);
-                }
-                Err(SdkError::ServiceError(ref error))
-                    if let UpdateItemError::ConditionalCheckFailedException(found) = error.err() =>
-                {
-                    self.see_launch_row(found.item());
-                }
-                Err(error) => return Err(TableError::call("UpdateItem")(error)),
-            }
-        }
-        Err(TableError::Call { operation: "UpdateItem", reason: "other processes took launch tokens first".to_owned() })
-    }
-
-    /// Gives back launch tokens that were taken and not used. The bucket never holds more than its burst.
-    ///
-    /// Without the SDK's retries: after a lost answer, a retry would give the same tokens back twice.
-    ///
-    /// # Errors
-    /// If DynamoDB does not answer: the tokens are then lost, or not.
-    pub async fn give_back_launch_tokens(&self, tokens: u32, rate: LaunchRate) -> Result<(), TableError> {
-        let written = self
-            .client
-            .update_item()
-            .table_name(&self.name)
-            .key(KEY, AttributeValue::S(launch_rate::ROW.to_owned()))
-            .update_expression("SET empty_at = empty_at - :tokens")
-            .condition_expression("empty_at > :tokens")
-            .expression_attribute_values(":tokens", micros(rate.micros(tokens)))
-            .return_values(ReturnValue::AllNew)
-            .customize()
-            .config_override(Config::builder().retry_config(RetryConfig::disabled()))
-            .send()
-            .await
-            .map_err(TableError::call("UpdateItem"))?;
-        self.see_launch_row(written.attributes());
-        Ok(())
-    }
-
-    /// Looks how many launch tokens are left: who starts without knowing would assume a full bucket, and ask for tokens
-    /// in vain. One read, of half a unit.
-    ///
-    /// # Errors
-    /// If DynamoDB does not answer.
-    pub async fn look_at_launch_tokens(&self) -> Result<(), TableError> {
-        let request = self.client.get_item().table_name(&self.name);
-        let request = request.key(KEY, AttributeValue::S(launch_rate::ROW.to_owned()));
-        let answer = request.send().await.map_err(TableError::call("GetItem"))?;
-        self.see_launch_row(answer.item());
-        Ok(())
-    }
-
-    /// What was last seen of capacity; nothing if that was a minute or more before `now`.
-    pub fn capacity(&self, now: Timestamp) -> Capacities {
-        let launches = self.launches.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if now.since(launches.seen_at) < CAPACITY_KNOWN { launches.capacity.clone() } else { Capacities::default() }
-    }
-
-    /// Writes what is known of the capacity for a choice, if that is still what was seen. Answers whether it was.
-    ///
-    /// # Errors
-    /// If DynamoDB does not answer.
-    pub async fn set_capacity(
-        &self,
-        choice: &Choice,
-        seen: Option<Capacity>,
-        next: Option<Capacity>,
-    ) -> Result<bool, TableError> {
-        let value = |capacity: Capacity| {
-            let number = |number: u64| AttributeValue::N(number.to_string());
-            AttributeValue::M(Item::from([
-                ("refusals".to_owned(), number(capacity.refusals.into())),
-                ("probe_at".to_owned(), number(capacity.probe_at.millis())),
-                ("changed_at".to_owned(), number(capacity.changed_at.millis())),
-            ]))
-        };
-        let result = self
-            .client
-            .update_item()
-            .table_name(&self.name)
-            .key(KEY, AttributeValue::S(launch_rate::ROW.to_owned()))
-            .update_expression(if next.is_some() { "SET #capacity = :next" } else { "REMOVE #capacity" })
-            .condition_expression(if seen.is_some() { "#capacity = :seen" } else { "attribute_not_exists(#capacity)" })
-            .expression_attribute_names("#capacity", format!("{CAPACITY}{choice}"))
-            .set_expression_attribute_values({
-                let values = [(":next", next), (":seen", seen)];
-                let values: Item =
-                    values.into_iter().filter_map(|(name, known)| Some((name.to_owned(), value(known?)))).collect();
-                (!values.is_empty()).then_some(values)
-            })
-            .return_values(ReturnValue::AllNew)
-            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
-            .send()
-            .await;
-        match result {
-            Ok(written) => {
-                self.see_launch_row(written.attributes());
-                Ok(true)
-            }
-            Err(SdkError::ServiceError(ref error))
-                if let UpdateItemError::ConditionalCheckFailedException(found) = error.err() =>
-            {
-                self.see_launch_row(found.item());
-                Ok(false)
-            }
-            Err(error) => Err(TableError::call("UpdateItem")(error)),
-        }
-    }
-
-    fn seen_bucket(&self) -> Option<Bucket> {
-        self.launches.lock().unwrap_or_else(std::sync::PoisonError::into_inner).bucket
-    }
-
-    fn see_launch_row(&self, row: Option<&Item>) {
-        let bucket = row.and_then(|row| number(row.get("empty_at")?)).map(Bucket::from_micros);
-        let capacity = row.into_iter().flatten().filter_map(|(name, value)| {
-            Some((name.strip_prefix(CAPACITY)?.parse().ok()?, capacity(value.as_m().ok()?)?))
-        });
-        let names = row.into_iter().flatten().map(|(name, _)| name.strip_prefix(POOL));
-        let mut pools: Vec<ProfileName> = names.filter_map(|name| name?.parse().ok()).collect();
-        pools.sort();
-        let launches = Launches { bucket, capacity: capacity.collect(), pools, seen_at: crate::now() };
-        *self.launches.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = launches;
-    }
 }
 
 /// An update that sets and removes what differs between `old` and `new`. Attributes that are the same in both are not
@@ -491,18 +315,6 @@ fn difference(mut request: UpdateItemFluentBuilder, old: &Item, new: Item) -> Up
 /// Marks a row with the write that it stems from.
 fn nonce() -> AttributeValue {
     AttributeValue::N(fastrand::u64(..).to_string())
-}
-
-fn capacity(of: &Item) -> Option<Capacity> {
-    Some(Capacity {
-        refusals: u32::try_from(number(of.get("refusals")?)?).ok()?,
-        probe_at: Timestamp::from_millis(number(of.get("probe_at")?)?),
-        changed_at: Timestamp::from_millis(number(of.get("changed_at")?)?),
-    })
-}
-
-fn micros(number: u64) -> AttributeValue {
-    AttributeValue::N(number.to_string())
 }
 
 fn key(submission_id: &SubmissionId) -> AttributeValue {

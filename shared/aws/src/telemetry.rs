@@ -202,6 +202,10 @@ pub(crate) fn raised(record: &Record, alarm: Option<Alarm>) {
             tracing::error!(%submission_id, "stopping a second task of one attempt");
             "second_task"
         }
+        Some(Alarm::RefusedTask) => {
+            tracing::error!(%submission_id, "adopted a task that ECS had refused to launch");
+            "refused_task"
+        }
         Some(Alarm::AccessDenied) => {
             tracing::error!(%submission_id, "ECS denies access to RunTask");
             "access_denied"

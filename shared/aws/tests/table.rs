@@ -6,11 +6,11 @@ mod support;
 
 use std::{collections::BTreeSet, time::Duration};
 
-use ecs_bridge_aws::{Bridge, Created, Page, TableError, now};
+use ecs_bridge_aws::{Begun, Bridge, Created, Page, TableError, now};
 use ecs_bridge_core::{
     Attempt, Container, Input, ProfileName, Record, State, SubmissionId, Task, Timestamp,
     api::{self, ItemCode},
-    capacity::{Capacity, Choice},
+    capacity::{Capacity, Shape},
     event::Event,
     launch_rate::LaunchRate,
     on_end::Listeners,
@@ -291,9 +291,8 @@ async fn launch_tokens_shared_by_several_processes_never_exceed_rate_and_burst()
         // All at once, with clocks that differ by up to 50 ms, each wanting more than its share.
         let takes = processes.iter().zip(0_u32..).map(|(process, n)| {
             let at = Timestamp::from_millis(FROM + ms + u64::from(n) * 10);
-            process.table.take_launch_tokens(1 + n * 7, at, RATE)
+            process.table.take_launch_tokens(1 + n * 7, 0, at, RATE)
         });
-        // One that others were quicker than five times gets none, and says so.
         given += join_all(takes).await.into_iter().flatten().sum::<u32>();
         let allowed = 100.0 + 20.0 * (ms as f64 + 50.0) / 1000.0;
         assert!(f64::from(given) <= allowed, "{given} after {ms} ms");
@@ -307,12 +306,12 @@ async fn tokens_that_were_not_used_can_be_taken_by_another_process() {
     let deployment = deployment().await;
     let (one, other) = (deployment.another_process(), deployment.another_process());
     let at = Timestamp::from_millis(1_700_000_000_000);
-    assert_eq!(one.table.take_launch_tokens(100, at, RATE).await.unwrap(), 100);
+    assert_eq!(one.table.take_launch_tokens(100, 0, at, RATE).await.unwrap(), 100);
     one.table.give_back_launch_tokens(70, RATE).await.unwrap();
-    assert_eq!(other.table.take_launch_tokens(100, at, RATE).await.unwrap(), 70);
-    assert_eq!(one.table.take_launch_tokens(100, at, RATE).await.unwrap(), 0);
+    assert_eq!(other.table.take_launch_tokens(100, 0, at, RATE).await.unwrap(), 70);
+    assert_eq!(one.table.take_launch_tokens(100, 0, at, RATE).await.unwrap(), 0);
     one.table.give_back_launch_tokens(500, RATE).await.unwrap();
-    assert_eq!(one.table.take_launch_tokens(1000, at, RATE).await.unwrap(), 100, "no more than the burst");
+    assert_eq!(one.table.take_launch_tokens(1000, 0, at, RATE).await.unwrap(), 100, "no more than the burst");
 }
 
 #[tokio::test]
@@ -321,9 +320,9 @@ async fn tokens_given_back_without_an_answer_are_not_given_back_twice() {
     let deployment = deployment_that_loses(1).await;
     let (one, other) = (deployment.another_process(), deployment.another_process());
     let at = Timestamp::from_millis(1_700_000_000_000);
-    assert_eq!(one.table.take_launch_tokens(100, at, RATE).await.unwrap(), 100);
+    assert_eq!(one.table.take_launch_tokens(100, 0, at, RATE).await.unwrap(), 100);
     assert!(one.table.give_back_launch_tokens(40, RATE).await.is_err());
-    assert_eq!(other.table.take_launch_tokens(100, at, RATE).await.unwrap(), 40);
+    assert_eq!(other.table.take_launch_tokens(100, 0, at, RATE).await.unwrap(), 40);
 }
 
 #[tokio::test]
@@ -332,28 +331,116 @@ async fn a_clock_an_hour_ahead_takes_the_burst_and_does_not_stall_the_others() {
     let deployment = deployment().await;
     let (ahead, right) = (deployment.another_process(), deployment.another_process());
     let at = |ms: u64| Timestamp::from_millis(1_700_000_000_000 + ms);
-    assert_eq!(ahead.table.take_launch_tokens(1000, at(3_600_000), RATE).await.unwrap(), 100);
-    assert_eq!(right.table.take_launch_tokens(1000, at(0), RATE).await.unwrap(), 0);
-    assert_eq!(right.table.take_launch_tokens(1000, at(2000), RATE).await.unwrap(), 40);
+    assert_eq!(ahead.table.take_launch_tokens(1000, 0, at(3_600_000), RATE).await.unwrap(), 100);
+    assert_eq!(right.table.take_launch_tokens(1000, 0, at(0), RATE).await.unwrap(), 0);
+    assert_eq!(right.table.take_launch_tokens(1000, 0, at(2000), RATE).await.unwrap(), 40);
+}
+
+fn at(ms: u64) -> Timestamp {
+    Timestamp::from_millis(1_700_000_000_000 + ms)
+}
+
+fn shape() -> Shape {
+    Shape { profile: ProfileName::default_profile(), placement: None }
+}
+
+#[tokio::test]
+async fn processes_that_take_launch_tokens_in_turns_fail_no_write_while_some_are_left() {
+    const RATE: LaunchRate = LaunchRate { per_second: 20.0, burst: 100 };
+    let deployment = deployment().await;
+    let processes: Vec<Bridge> = (0..4).map(|_| deployment.another_process()).collect();
+    for _ in 0..25 {
+        for process in &processes {
+            assert_eq!(process.table.take_spare_launch_tokens(1, at(0), RATE).await.unwrap(), 1);
+        }
+    }
+    // After their first, none has read the row again, and each knows only what its own last write answered.
+    assert_eq!(deployment.table.take().len(), 100 + 3, "three did not know that the bucket was there");
+    let tables = processes.iter().map(|process| &process.table);
+    let takes = join_all(tables.map(|table| table.take_spare_launch_tokens(1, at(0), RATE))).await;
+    assert!(takes.into_iter().all(|taken| taken.unwrap() == 0));
+    assert!(deployment.table.take().len() <= 4);
+}
+
+#[tokio::test]
+async fn submissions_just_received_take_no_tokens_from_a_backlog_and_cost_no_write() {
+    const RATE: LaunchRate = LaunchRate { per_second: 20.0, burst: 100 };
+    let deployment = deployment().await;
+    let (submit, reconcile) = (deployment.another_process(), deployment.another_process());
+    assert_eq!(reconcile.table.take_launch_tokens(10, 300, at(0), RATE).await.unwrap(), 10);
+    submit.table.look_at_launch_tokens().await.unwrap();
+    deployment.table.take();
+    for ms in [0, 500, 1000, 2900] {
+        assert_eq!(submit.table.take_spare_launch_tokens(1, at(ms), RATE).await.unwrap(), 0);
+    }
+    assert!(deployment.table.take().iter().all(|operation| operation == "GetItem"));
+    assert_eq!(submit.table.take_spare_launch_tokens(1, at(3100), RATE).await.unwrap(), 1, "reconcile has gone silent");
+    assert_eq!(reconcile.table.take_launch_tokens(10, 10, at(4000), RATE).await.unwrap(), 10);
+    submit.table.look_at_launch_tokens().await.unwrap();
+    assert_eq!(submit.table.take_spare_launch_tokens(1, at(4000), RATE).await.unwrap(), 1, "nothing is left waiting");
+}
+
+async fn wakes(processes: &[Bridge], now: Timestamp) -> usize {
+    let claims = join_all(processes.iter().map(|process| process.table.claim_wake(now))).await;
+    claims.into_iter().filter(|claimed| *claimed.as_ref().unwrap()).count()
+}
+
+#[tokio::test]
+async fn one_process_in_a_second_invokes_reconcile_and_none_while_a_run_looks_for_work() {
+    let deployment = deployment().await;
+    let processes: Vec<Bridge> = (0..5).map(|_| deployment.another_process()).collect();
+    assert_eq!(wakes(&processes, at(0)).await, 1);
+    assert_eq!(wakes(&processes, at(900)).await, 0, "the run that was invoked finds this too");
+    assert_eq!(wakes(&processes, at(1000)).await, 1, "it has not begun");
+    let begun = processes[0].table.begin_run(at(10_000)).await.unwrap();
+    assert_eq!(wakes(&processes, at(8000)).await, 0);
+    deployment.table.take();
+    assert_eq!(wakes(&processes, at(7000)).await, 0);
+    assert!(deployment.table.take().is_empty(), "a promise holds: no one reads it again");
+    assert_eq!(wakes(&processes, at(8001)).await, 1, "the index may show it after the last look");
+    let prolonged = Begun { looks_until: at(20_000), ..begun };
+    assert!(processes[0].table.go_on_looking(prolonged).await.unwrap());
+    assert_eq!(wakes(&processes, at(12_000)).await, 0);
+}
+
+#[tokio::test]
+async fn later_run_supersedes_the_one_before_it() {
+    let deployment = deployment().await;
+    let (one, other) = (deployment.another_process(), deployment.another_process());
+    let first = one.table.begin_run(at(0)).await.unwrap();
+    let second = other.table.begin_run(at(3000)).await.unwrap();
+    assert!(one.table.is_last_run(&first) && other.table.is_last_run(&second), "it has not seen the other");
+    assert!(!one.table.go_on_looking(Begun { looks_until: at(9000), ..first }).await.unwrap());
+    assert!(!one.table.is_last_run(&first));
+    assert!(other.table.go_on_looking(second).await.unwrap());
+}
+
+#[tokio::test]
+async fn promises_of_a_clock_that_is_ahead_are_not_relied_on() {
+    let deployment = deployment().await;
+    let processes = [deployment.another_process()];
+    processes[0].table.begin_run(at(3_600_000)).await.unwrap();
+    assert_eq!(wakes(&processes, at(3_600_000)).await, 1);
+    assert_eq!(wakes(&processes, at(0)).await, 1);
 }
 
 #[tokio::test]
 async fn who_takes_launch_tokens_learns_which_profiles_have_no_capacity() {
     let refused = json!({"tasks": [], "failures": [{"reason": "RESOURCE:GPU"}]});
     let deployment = Deployment::answering(Reply::Answer(200, refused.to_string())).await;
-    let profile = ProfileName::default_profile();
-    let choice = Choice { profile: profile.clone(), number: 0 };
-    let is_blocked = |bridge: &Bridge| bridge.open_choice(&profile, 0..=0, 0).is_none();
+    let shape = shape();
+    let choice = shape.choice(0);
+    let is_blocked = |bridge: &Bridge| bridge.open_choice(&shape, 0..=0, 0).is_none();
     let other = deployment.another_process();
     for n in 0..3 {
-        assert_eq!(other.launch_tokens(1).await, 1);
+        assert_eq!(other.launch_tokens(1, 1).await, 1);
         assert!(!is_blocked(&other), "after {n} refusals");
         deployment.launched(item(&format!("s{n}"))).await;
     }
     deployment.table.take();
     deployment.launched(item("s3")).await;
     assert_eq!(deployment.table.take(), ["PutItem", "UpdateItem"], "a further refusal is no news");
-    assert_eq!(other.launch_tokens(1).await, 1);
+    assert_eq!(other.launch_tokens(1, 1).await, 1);
     assert!(is_blocked(&other));
 
     let known = other.table.capacity(now()).get(&choice).unwrap();
@@ -375,7 +462,7 @@ async fn who_takes_launch_tokens_learns_which_profiles_have_no_capacity() {
 async fn a_fallback_is_taken_while_an_earlier_choice_has_no_capacity_and_one_process_at_a_time_finds_out() {
     let deployment = deployment().await;
     let other = deployment.another_process();
-    let [first, fallback] = [0, 1].map(|number| Choice { profile: ProfileName::default_profile(), number });
+    let [first, fallback] = [0, 1].map(|number| shape().choice(number));
     let policy = Policy { fallbacks: 1, ..Policy::default() };
     let (queued, _) = deployment.claimed(item("s")).await;
     let record = Record { policy, ..queued };
@@ -386,7 +473,7 @@ async fn a_fallback_is_taken_while_an_earlier_choice_has_no_capacity_and_one_pro
     assert_eq!(other.choose(&record).await, Some(1), "it is too early to find out");
     let due = Capacity { probe_at: now(), ..blocked };
     assert!(other.table.set_capacity(&first, Some(blocked), Some(due)).await.unwrap());
-    deployment.bridge.launch_tokens(1).await;
+    deployment.bridge.launch_tokens(1, 1).await;
     let mut chosen = join_all([&deployment.bridge, &other].map(|process| process.choose(&record))).await;
     chosen.sort_unstable();
     assert_eq!(chosen, [Some(0), Some(1)]);
@@ -398,8 +485,9 @@ async fn a_fallback_is_taken_while_an_earlier_choice_has_no_capacity_and_one_pro
 async fn without_the_table_there_are_no_tokens() {
     let table = Wire::dynamodb(|_, _| support::error(500, "InternalServerError", "")).await;
     let deployment = Deployment::with(table, Wire::start(|_, _| Reply::Closed).await);
-    assert_eq!(deployment.bridge.launch_tokens(5).await, 0);
-    assert_eq!(deployment.bridge.launch_tokens(0).await, 0);
+    assert_eq!(deployment.bridge.launch_tokens(5, 5).await, 0);
+    assert_eq!(deployment.bridge.spare_launch_tokens(5).await, 0);
+    assert_eq!(deployment.bridge.launch_tokens(0, 0).await, 0);
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::{
-    id::{ProfileName, SubmissionId},
+    id::{PlacementHash, ProfileName, SubmissionId},
     on_end::{Listeners, OnEnd},
     pool::{RUNNER_PREFIX, is_runner},
     priority::{InvalidPriority, Priority},
@@ -235,8 +235,10 @@ fn submission(
             };
             ItemError::new(code, error.to_string())
         })?;
+    let overrides = Value::Object(overrides);
     Ok(Submission {
-        content_hash: ContentHash::of(&command, &Value::Object(overrides), &profile_name),
+        content_hash: ContentHash::of(&command, &overrides, &profile_name),
+        placement: PlacementHash::of(&overrides),
         container_name: profile.container_name.clone(),
         policy,
         profile: profile_name,

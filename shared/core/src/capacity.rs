@@ -1,42 +1,137 @@
-//! Whether there is capacity for a choice of a profile: after a few refusals in a row the next choice is taken, or its
-//! submissions wait, and one at a time finds out.
+//! What has capacity: after a few refusals in a row the next choice of a profile is taken, or its submissions wait, and
+//! one at a time finds out.
 //!
-//! Kept beside the launch rate's bucket, so that whoever takes launch tokens learns it for nothing.
+//! Capacity is known by what was asked for: a [`Shape`] and the number of the choice. A submission that asks for more
+//! memory than any instance has says nothing about the others of its profile.
+//!
+//! Kept in the launch rate's row, so that every process that takes launch tokens reads it for nothing.
 
 use std::{collections::BTreeMap, fmt, ops::RangeInclusive, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 
 use crate::{
-    id::{InvalidName, ProfileName},
+    id::{InvalidName, PlacementHash, ProfileName},
+    record::canonical,
     rules::Timers,
     time::Timestamp,
 };
 
-/// After how many refusals for want of capacity in a row a profile is blocked.
+/// After how many refusals for want of capacity in a row a choice is blocked.
 const BLOCKED_AFTER: u32 = 3;
 
 /// How long an entry is kept that nothing has changed: far longer than anyone acts on what they read of it.
 const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How long a profile stays blocked with no submission to find out by.
+/// How long an entry for overrides is kept that nothing has changed; there may be many.
+const OVERRIDES_KEPT: Duration = Duration::from_secs(60 * 60);
+
+/// How long a choice stays blocked with no submission to find out by.
 const BLOCKED_IDLE: Duration = Duration::from_secs(60 * 60);
 
-/// One of the requests that a submission of a profile may be launched by: 0, the profile's own, or a fallback.
+/// The number of entries for overrides, about 100 bytes each in a row that is written with every launch. Submissions
+/// beyond it retry by themselves, each with its own backoff.
+const OVERRIDES_KNOWN: usize = 32;
+
+/// Parameters of RunTask that no placement depends on.
+const ELSEWHERE: [&str; 5] = ["tags", "enableECSManagedTags", "enableExecuteCommand", "propagateTags", "referenceId"];
+
+/// The same of its `overrides`.
+const ELSEWHERE_IN_OVERRIDES: [&str; 2] = ["executionRoleArn", "taskRoleArn"];
+
+/// The same of a container's overrides.
+const ELSEWHERE_IN_CONTAINER: [&str; 4] = ["name", "command", "environment", "environmentFiles"];
+
+impl PlacementHash {
+    /// Hashes what matters for placement in a submission's overrides, which are RunTask parameters; none if nothing does.
+    pub fn of(overrides: &Value) -> Option<Self> {
+        let mut placement = overrides.clone();
+        remove(&mut placement, &ELSEWHERE);
+        if let Some(overrides) = placement.get_mut("overrides") {
+            remove(overrides, &ELSEWHERE_IN_OVERRIDES);
+            let containers = overrides.get_mut("containerOverrides").and_then(Value::as_array_mut);
+            containers.into_iter().flatten().for_each(|container| remove(container, &ELSEWHERE_IN_CONTAINER));
+        }
+        let digest = Sha256::digest(canonical(&without_empty(placement)?));
+        digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect::<String>().try_into().ok()
+    }
+}
+
+fn remove(value: &mut Value, names: &[&str]) {
+    if let Some(members) = value.as_object_mut() {
+        members.retain(|name, _| !names.contains(&name.as_str()));
+    }
+}
+
+/// A value without its empty objects, empty lists and nulls; none if nothing else is in it.
+fn without_empty(value: Value) -> Option<Value> {
+    match value {
+        Value::Object(members) => {
+            let members: Map<_, _> =
+                members.into_iter().filter_map(|(name, value)| Some((name, without_empty(value)?))).collect();
+            (!members.is_empty()).then_some(Value::Object(members))
+        }
+        Value::Array(items) => {
+            let items: Vec<_> = items.into_iter().filter_map(without_empty).collect();
+            (!items.is_empty()).then_some(Value::Array(items))
+        }
+        Value::Null => None,
+        Value::Bool(_) | Value::Number(_) | Value::String(_) => Some(value),
+    }
+}
+
+/// What submissions have in common that ECS places alike: their profile, and the overrides that matter for it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Choice {
+pub struct Shape {
     /// The profile.
     pub profile: ProfileName,
+    /// The overrides; none for the profile as it is.
+    pub placement: Option<PlacementHash>,
+}
+
+impl Shape {
+    /// One of the requests by which it may be launched.
+    pub fn choice(&self, number: u8) -> Choice {
+        Choice { shape: self.clone(), number }
+    }
+}
+
+/// `profile`, or `profile@hash`.
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.placement {
+            None => self.profile.fmt(f),
+            Some(hash) => write!(f, "{}@{hash}", self.profile),
+        }
+    }
+}
+
+impl FromStr for Shape {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        let (profile, hash) = text.split_once('@').map_or((text, None), |(profile, hash)| (profile, Some(hash)));
+        Ok(Self { profile: profile.parse()?, placement: hash.map(str::parse).transpose()? })
+    }
+}
+
+/// One of the requests that a submission may be launched by: 0, the profile's own, or a fallback.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Choice {
+    /// What is asked for.
+    pub shape: Shape,
     /// 0, or the number of the fallback.
     pub number: u8,
 }
 
-/// `profile`, or `profile/number` of a fallback.
+/// The shape, or `shape/number` of a fallback.
 impl fmt::Display for Choice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.number {
-            0 => self.profile.fmt(f),
-            number => write!(f, "{}/{number}", self.profile),
+            0 => self.shape.fmt(f),
+            number => write!(f, "{}/{number}", self.shape),
         }
     }
 }
@@ -45,9 +140,9 @@ impl FromStr for Choice {
     type Err = InvalidName;
 
     fn from_str(text: &str) -> Result<Self, InvalidName> {
-        let numbered = text.split_once('/').and_then(|(profile, number)| Some((profile, number.parse().ok()?)));
-        let (profile, number) = numbered.unwrap_or((text, 0));
-        Ok(Self { profile: profile.parse()?, number })
+        let numbered = text.split_once('/').and_then(|(shape, number)| Some((shape, number.parse().ok()?)));
+        let (shape, number) = numbered.unwrap_or((text, 0));
+        Ok(Self { shape: shape.parse()?, number })
     }
 }
 
@@ -67,36 +162,39 @@ impl Capacities {
         self.0.get(choice).copied()
     }
 
-    /// What is known of each choice of a profile.
-    pub fn of<'a>(&'a self, profile: &'a ProfileName) -> impl Iterator<Item = (&'a Choice, Capacity)> {
-        self.0.iter().filter(move |(choice, _)| choice.profile == *profile).map(|(choice, known)| (choice, *known))
+    /// What is known of each choice, by shape and number.
+    pub fn iter(&self) -> impl Iterator<Item = (&Choice, Capacity)> {
+        self.0.iter().map(|(choice, known)| (choice, *known))
     }
 
-    /// The profiles of which anything is known.
-    pub fn profiles(&self) -> impl Iterator<Item = &ProfileName> {
-        let profiles = self.0.keys().map(|choice| &choice.profile);
-        profiles.scan(None, |last, profile| Some((last.replace(profile) != Some(profile)).then_some(profile))).flatten()
+    /// What is known of the choices that a submission may take that begins with `first`.
+    pub fn from<'a>(&'a self, first: &'a Choice) -> impl Iterator<Item = (&'a Choice, Capacity)> {
+        let later = self.0.range(first..).take_while(|(choice, _)| choice.shape == first.shape);
+        later.map(|(choice, known)| (choice, *known))
     }
 
-    /// Whether all that is known of a profile is blocked: its submissions wait for capacity.
-    pub fn is_blocked(&self, profile: &ProfileName) -> bool {
-        let mut of = self.of(profile).peekable();
-        of.peek().is_some() && of.all(|(_, known)| known.is_blocked())
-    }
-
-    /// When a submission next finds out whether capacity is back; none while nothing is blocked.
-    pub fn next_probe(&self) -> Option<Timestamp> {
-        self.0.values().filter(|known| known.is_blocked()).map(|known| known.probe_at).min()
+    /// Whether submissions that begin with this choice wait for capacity: it and every later one that is known are
+    /// blocked.
+    pub fn is_blocked(&self, first: &Choice) -> bool {
+        let mut from = self.from(first).peekable();
+        from.peek().is_some() && from.all(|(_, known)| known.is_blocked())
     }
 
     /// The first of `choices` that is open, beginning with `current` and going round; none if all are blocked.
-    pub fn open(&self, profile: &ProfileName, choices: RangeInclusive<u8>, current: u8) -> Option<u8> {
-        let is_open = |number: &u8| {
-            let choice = Choice { profile: profile.clone(), number: *number };
-            !self.0.get(&choice).is_some_and(Capacity::is_blocked)
-        };
+    pub fn open(&self, shape: &Shape, choices: RangeInclusive<u8>, current: u8) -> Option<u8> {
+        let is_open = |number: &u8| !self.get(&shape.choice(*number)).is_some_and(|known| known.is_blocked());
         let (later, earlier): (Vec<u8>, Vec<u8>) = choices.partition(|number| *number >= current);
         later.into_iter().chain(earlier).find(is_open)
+    }
+
+    /// What is known of a choice after a refusal; nothing if that is no news, or there is no room for it.
+    pub fn refused(&self, choice: &Choice, now: Timestamp, timers: &Timers) -> Option<Capacity> {
+        let seen = self.get(choice);
+        let of_overrides = || self.0.keys().filter(|known| known.shape.placement.is_some()).count();
+        if seen.is_none() && choice.shape.placement.is_some() && of_overrides() >= OVERRIDES_KNOWN {
+            return None;
+        }
+        Capacity::refused(seen, now, timers)
     }
 }
 
@@ -113,7 +211,7 @@ pub struct Capacity {
 
 impl Capacity {
     /// After a refusal; nothing if that is no news.
-    pub fn refused(seen: Option<Self>, now: Timestamp, timers: &Timers) -> Option<Self> {
+    fn refused(seen: Option<Self>, now: Timestamp, timers: &Timers) -> Option<Self> {
         let refusals = seen.map_or(0, |seen| seen.refusals) + 1;
         let probe_at = now.plus(timers.backoff);
         (refusals <= BLOCKED_AFTER).then_some(Self { refusals, probe_at, changed_at: now })
@@ -138,19 +236,24 @@ impl Capacity {
         self.refusals >= BLOCKED_AFTER
     }
 
-    /// What follows for a profile that no submission waits for: it is opened if it was blocked for long, and forgotten a
-    /// day after; nothing follows before.
-    pub fn idle(self, now: Timestamp) -> Option<Option<Self>> {
+    /// What follows for a choice that no submission waits for: it is opened if it was blocked for long, and forgotten a
+    /// day after, or an hour after where it is one of overrides; nothing follows before.
+    pub fn idle(self, choice: &Choice, now: Timestamp) -> Option<Option<Self>> {
         let idle = now.since(self.changed_at);
         if self.is_blocked() {
             return (idle > BLOCKED_IDLE).then(|| self.launched(now));
         }
-        (idle > KEPT).then_some(None)
+        let kept = if choice.shape.placement.is_some() { OVERRIDES_KEPT } else { KEPT };
+        (idle > kept).then_some(None)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::json;
+
     use super::*;
     use crate::decide::tests::now;
 
@@ -184,41 +287,111 @@ mod tests {
         assert_eq!(waits, [5, 10, 20, 40, 60, 60]);
     }
 
-    #[test]
-    fn what_nothing_waits_for_is_opened_after_an_hour_and_forgotten_a_day_later() {
-        let later = |hours: u64| now().plus(Duration::from_secs(hours * 3600 + 1));
-        assert_eq!(blocked().idle(now()), None);
-        let open = blocked().idle(later(1)).unwrap().unwrap();
-        assert!(!open.is_blocked());
-        assert_eq!(open.idle(later(24)), None);
-        assert_eq!(open.idle(later(26)), Some(None));
-    }
-
     fn choice(number: u8) -> Choice {
-        Choice { profile: ProfileName::default_profile(), number }
+        Shape { profile: ProfileName::default_profile(), placement: None }.choice(number)
+    }
+
+    fn large(number: u8) -> Choice {
+        let placement = PlacementHash::of(&json!({"overrides": {"memory": "120000"}}));
+        Shape { placement, ..choice(0).shape }.choice(number)
     }
 
     #[test]
-    fn a_choice_is_written_as_it_is_parsed() {
-        for (number, text) in [(0, "default"), (3, "default/3")] {
-            assert_eq!((choice(number).to_string(), text.parse().as_ref()), (text.to_owned(), Ok(&choice(number))));
+    fn blocked_choice_without_waiting_opens_after_an_hour_and_is_forgotten() {
+        let later = |hours: u64| now().plus(Duration::from_secs(hours * 3600 + 1));
+        for (choice, forgotten_after) in [(choice(0), 26), (large(0), 3)] {
+            assert_eq!(blocked().idle(&choice, now()), None);
+            let open = blocked().idle(&choice, later(1)).unwrap().unwrap();
+            assert!(!open.is_blocked());
+            assert_eq!(open.idle(&choice, later(forgotten_after - 1)), None);
+            assert_eq!(open.idle(&choice, later(forgotten_after)), Some(None));
         }
-        assert!("a b".parse::<Choice>().is_err() && "default/x".parse::<Choice>().is_err());
     }
 
     #[test]
-    fn the_first_open_choice_is_taken_from_where_a_submission_stands() {
-        let profile = ProfileName::default_profile();
+    fn choice_is_parsed_as_it_is_written() {
+        let hash = large(0).shape.placement.unwrap();
+        for (choice, text) in [
+            (choice(0), "default".to_owned()),
+            (choice(3), "default/3".to_owned()),
+            (large(0), format!("default@{hash}")),
+            (large(3), format!("default@{hash}/3")),
+        ] {
+            assert_eq!((choice.to_string(), text.parse().as_ref()), (text.clone(), Ok(&choice)));
+        }
+        for text in ["a b", "default/x", "default@", "default@123456789", "default@a b", "@12345678"] {
+            assert!(text.parse::<Choice>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn placement_hash_covers_what_ecs_places_by_and_nothing_else() {
+        let hash = |overrides: Value| PlacementHash::of(&overrides);
+        for elsewhere in [
+            json!({}),
+            json!({"tags": [{"key": "a", "value": "b"}], "enableExecuteCommand": true}),
+            json!({"overrides": {"taskRoleArn": "arn", "containerOverrides": [
+                {"name": "main", "command": ["a"], "environment": [{"name": "A", "value": "1"}]}]}}),
+            json!({"overrides": {"containerOverrides": []}}),
+        ] {
+            assert_eq!(hash(elsewhere.clone()), None, "{elsewhere}");
+        }
+        let places = [
+            json!({"overrides": {"memory": "120000"}}),
+            json!({"overrides": {"memory": "512"}}),
+            json!({"overrides": {"cpu": "512"}}),
+            json!({"overrides": {"ephemeralStorage": {"sizeInGiB": 200}}}),
+            json!({"overrides": {"containerOverrides": [{"name": "main", "memory": 512, "command": ["a"]}]}}),
+            json!({"overrides": {"containerOverrides": [
+                {"name": "main", "resourceRequirements": [{"type": "GPU", "value": "1"}]}]}}),
+            json!({"networkConfiguration": {"awsvpcConfiguration": {"subnets": ["s"]}}}),
+            json!({"launchType": "EC2"}),
+            json!({"placementConstraints": [{"type": "memberOf", "expression": "attribute:gpu == 1"}]}),
+            json!({"somethingNew": 1}),
+        ];
+        let hashes: BTreeSet<_> = places.iter().map(|overrides| hash(overrides.clone()).unwrap()).collect();
+        assert_eq!(hashes.len(), places.len());
+        let with_command = json!({"tags": [], "overrides": {
+            "memory": "120000", "containerOverrides": [{"name": "main", "command": ["b"]}]}});
+        assert_eq!(hash(with_command), hash(places[0].clone()));
+    }
+
+    #[test]
+    fn open_choice_is_the_first_from_where_a_submission_stands() {
+        let shape = choice(0).shape;
         let known: Capacities = [(choice(0), blocked()), (choice(2), blocked())].into_iter().collect();
-        assert_eq!(known.open(&profile, 0..=2, 0), Some(1));
-        assert_eq!(known.open(&profile, 0..=3, 2), Some(3));
-        assert_eq!(known.open(&profile, 0..=2, 2), Some(1), "and round");
-        assert_eq!(known.open(&profile, 2..=2, 2), None);
-        assert!(known.is_blocked(&profile));
+        assert_eq!(known.open(&shape, 0..=2, 0), Some(1));
+        assert_eq!(known.open(&shape, 0..=3, 2), Some(3));
+        assert_eq!(known.open(&shape, 0..=2, 2), Some(1), "and round");
+        assert_eq!(known.open(&shape, 2..=2, 2), None);
+        assert!(known.is_blocked(&choice(0)));
         let opened: Capacities =
-            [(choice(0), blocked()), (choice(1), blocked().launched(now()).unwrap())].into_iter().collect();
-        assert!(!opened.is_blocked(&profile));
-        assert_eq!((opened.profiles().count(), opened.next_probe()), (1, Some(blocked().probe_at)));
-        assert!(!Capacities::default().is_blocked(&profile));
+            [(choice(0), blocked().launched(now()).unwrap()), (choice(1), blocked())].into_iter().collect();
+        assert!(!opened.is_blocked(&choice(0)));
+        assert!(opened.is_blocked(&choice(1)), "what begins with the second choice cannot take the first");
+        assert!(!Capacities::default().is_blocked(&choice(0)));
+    }
+
+    #[test]
+    fn refusal_of_overrides_blocks_no_other_submission() {
+        let known: Capacities = [(large(0), blocked())].into_iter().collect();
+        assert!(known.is_blocked(&large(0)) && !known.is_blocked(&choice(0)));
+        assert_eq!(known.open(&choice(0).shape, 0..=0, 0), Some(0));
+        let other = Shape { profile: "other".parse().unwrap(), ..large(0).shape };
+        assert_eq!(known.open(&other, 0..=0, 0), Some(0));
+    }
+
+    #[test]
+    fn entries_for_overrides_are_bounded_and_those_of_profiles_are_not() {
+        let of = |number: usize| Shape {
+            placement: PlacementHash::of(&json!({"overrides": {"memory": number.to_string()}})),
+            ..choice(0).shape
+        };
+        let known: Capacities = (0..OVERRIDES_KNOWN).map(|number| (of(number).choice(0), blocked())).collect();
+        let timers = Timers::default();
+        assert_eq!(known.refused(&of(OVERRIDES_KNOWN).choice(0), now(), &timers), None);
+        assert!(known.refused(&choice(0), now(), &timers).is_some());
+        let fewer: Capacities = known.iter().skip(1).map(|(choice, known)| (choice.clone(), known)).collect();
+        assert!(fewer.refused(&of(OVERRIDES_KNOWN).choice(0), now(), &timers).is_some());
     }
 }

@@ -151,6 +151,8 @@ pub enum Alarm {
     OrphanTask,
     /// A second task has the same `startedBy`.
     SecondTask,
+    /// A task is there that ECS refused to launch.
+    RefusedTask,
     /// ECS denies access to RunTask.
     AccessDenied,
     /// ECS failed to tell about a launch or a task for so long that its submission was given up as lost.

@@ -82,6 +82,12 @@ name!(
     "the profile's name",
     64
 );
+name!(
+    /// The hash of those overrides of a submission that matter for where ECS can place it: 8 hexadecimal digits.
+    PlacementHash,
+    "the hash of overrides",
+    8
+);
 
 impl Deployment {
     /// A placeholder in a configuration that will be refused.

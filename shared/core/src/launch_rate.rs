@@ -1,7 +1,8 @@
 //! The rate at which the deployment calls RunTask: one token bucket for all of its functions.
 //!
-//! ECS limits launches per account and region, and throttles the rest. The bucket is one row of the table, changed by
-//! conditional writes, so that any number of processes stay below the rate together.
+//! ECS limits launches per account and region, and throttles the rest. The bucket is one row of the table. A write takes
+//! tokens on condition that the bucket still holds them, whoever else has taken some since it was read, so that any number
+//! of processes stay below the rate together and none has to win a race.
 
 use std::time::Duration;
 
@@ -43,13 +44,26 @@ pub struct Bucket {
     empty_at: u64,
 }
 
-/// What taking from a bucket results in.
+/// A write that takes from a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Taken {
-    /// How many of the wanted tokens the bucket holds.
+pub struct Take {
+    /// How many tokens it takes.
     pub tokens: u32,
-    /// The bucket afterwards. It differs from the one before if tokens were taken, or a clock was ahead.
-    pub bucket: Bucket,
+    /// The condition: the least and the most microseconds of `empty_at` at which the write is right.
+    pub between: (u64, u64),
+    /// Whether it is also right where there is no bucket yet, which counts as full.
+    pub creates: bool,
+    /// What it writes.
+    pub change: Change,
+}
+
+/// What a write does to `empty_at`, in microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It is raised by this much, from wherever it is.
+    Add(u64),
+    /// It becomes this.
+    Set(u64),
 }
 
 impl Bucket {
@@ -66,27 +80,61 @@ impl Bucket {
         self.empty_at
     }
 
-    /// Takes up to `wanted` tokens at `now`.
-    ///
-    /// A bucket that a clock ahead of ours has emptied into the future is taken to be empty now. It fills from then on.
-    pub fn take(self, wanted: u32, now: Timestamp, rate: LaunchRate) -> Taken {
-        let micros = |at: Timestamp| at.millis().saturating_mul(1000);
-        if self.empty_at > micros(now.plus(CLOCKS_DIFFER)) {
-            return Taken { tokens: 0, bucket: Self { empty_at: micros(now) } };
-        }
-        let full = micros(now).saturating_sub(rate.micros(rate.burst));
-        let empty_at = self.empty_at.max(full);
-        let held = (micros(now).saturating_sub(empty_at) as f64 * rate.per_second / 1e6 + 1e-9) as u32;
-        let tokens = held.min(wanted);
-        if tokens == 0 {
-            return Taken { tokens, bucket: self };
-        }
-        Taken { tokens, bucket: Self { empty_at: empty_at + rate.micros(tokens) } }
+    /// How many tokens it holds at `now`; none while a clock ahead of ours has emptied it into the future.
+    pub fn held(self, now: Timestamp, rate: LaunchRate) -> u32 {
+        let empty_at = self.empty_at.max(full(now, rate));
+        (micros(now).saturating_sub(empty_at) as f64 * rate.per_second / 1e6 + 1e-9) as u32
     }
+
+    /// The write that takes up to `wanted` of its tokens at `now`; none where it holds none.
+    ///
+    /// A bucket that a clock ahead of ours has emptied into the future is made empty now. It fills from then on.
+    pub fn take(self, wanted: u32, now: Timestamp, rate: LaunchRate) -> Option<Take> {
+        let ahead = micros(now.plus(CLOCKS_DIFFER));
+        if self.empty_at > ahead {
+            let (between, change) = ((ahead + 1, u64::MAX), Change::Set(micros(now)));
+            return Some(Take { tokens: 0, between, creates: false, change });
+        }
+        let tokens = self.held(now, rate).min(wanted);
+        if tokens == 0 {
+            return None;
+        }
+        let (full, taken) = (full(now, rate), rate.micros(tokens));
+        Some(if self.empty_at < full {
+            let change = Change::Set(full + taken);
+            Take { tokens, between: (0, full.saturating_sub(1)), creates: true, change }
+        } else {
+            let latest = micros(now).saturating_sub(taken);
+            Take { tokens, between: (full, latest.max(self.empty_at)), creates: false, change: Change::Add(taken) }
+        })
+    }
+}
+
+impl Take {
+    /// The bucket after this write, if the write is right for it; the stand-in for DynamoDB's condition in tests.
+    #[cfg(test)]
+    fn of(self, bucket: Bucket) -> Option<Bucket> {
+        let (least, most) = self.between;
+        (least..=most).contains(&bucket.empty_at).then_some(match self.change {
+            Change::Add(micros) => Bucket { empty_at: bucket.empty_at + micros },
+            Change::Set(micros) => Bucket { empty_at: micros },
+        })
+    }
+}
+
+const fn micros(at: Timestamp) -> u64 {
+    at.millis().saturating_mul(1000)
+}
+
+/// When a bucket was empty that is just full at `now`.
+fn full(now: Timestamp, rate: LaunchRate) -> u64 {
+    micros(now).saturating_sub(rate.micros(rate.burst))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
     use super::*;
 
     const RATE: LaunchRate = LaunchRate { per_second: 20.0, burst: 100 };
@@ -95,53 +143,75 @@ mod tests {
         Timestamp::from_millis(1_700_000_000_000 + ms)
     }
 
-    #[test]
-    fn a_full_bucket_gives_the_burst_and_then_the_rate() {
-        let first = Bucket::FULL.take(1000, at(0), RATE);
-        assert_eq!(first.tokens, 100);
-        assert_eq!(first.bucket.take(1000, at(0), RATE).tokens, 0);
-        let later = first.bucket.take(1000, at(1000), RATE);
-        assert_eq!(later.tokens, 20);
-        assert_eq!(later.bucket.take(1000, at(1049), RATE).tokens, 0);
-        assert_eq!(later.bucket.take(1000, at(1050), RATE).tokens, 1);
+    /// Takes as a process does that has just read the bucket.
+    fn take(bucket: Bucket, wanted: u32, now: Timestamp) -> (u32, Bucket) {
+        let Some(take) = bucket.take(wanted, now, RATE) else { return (0, bucket) };
+        (take.tokens, take.of(bucket).unwrap())
     }
 
     #[test]
-    fn what_is_not_taken_stays_up_to_the_burst() {
-        let taken = Bucket::FULL.take(30, at(0), RATE);
-        assert_eq!(taken.bucket.take(1000, at(0), RATE).tokens, 70);
-        assert_eq!(taken.bucket.take(1000, at(3_600_000), RATE).tokens, 100);
+    fn full_bucket_gives_the_burst_and_then_the_rate() {
+        let (tokens, first) = take(Bucket::FULL, 1000, at(0));
+        assert_eq!(tokens, 100);
+        assert_eq!(take(first, 1000, at(0)).0, 0);
+        let (tokens, later) = take(first, 1000, at(1000));
+        assert_eq!(tokens, 20);
+        assert_eq!(take(later, 1000, at(1049)).0, 0);
+        assert_eq!(take(later, 1000, at(1050)).0, 1);
     }
 
     #[test]
-    fn over_any_stretch_no_more_than_burst_and_rate_are_given() {
+    fn tokens_not_taken_stay_up_to_the_burst() {
+        let (_, bucket) = take(Bucket::FULL, 30, at(0));
+        assert_eq!(take(bucket, 1000, at(0)).0, 70);
+        assert_eq!(take(bucket, 1000, at(3_600_000)).0, 100);
+    }
+
+    #[test]
+    fn write_planned_on_an_old_reading_takes_only_tokens_that_are_there() {
+        // Four processes in turns: each plans by what it last saw, and sees the bucket when its write fails or succeeds.
         let (mut bucket, mut given) = (Bucket::FULL, 0);
+        let mut seen = VecDeque::from([Bucket::FULL; 4]);
         for ms in (0..60_000).step_by(7) {
-            let taken = bucket.take(3, at(ms), RATE);
-            (bucket, given) = (taken.bucket, given + taken.tokens);
+            let wanted = 1 + u32::try_from(ms % 3).unwrap();
+            let planned = seen.pop_front().unwrap().take(wanted, at(ms), RATE);
+            if let Some((after, tokens)) = planned.and_then(|planned| Some((planned.of(bucket)?, planned.tokens))) {
+                (bucket, given) = (after, given + tokens);
+            }
+            seen.push_back(bucket);
             assert!(f64::from(given) <= 100.0 + ms as f64 / 50.0 + 1.0);
         }
-        assert!(given >= 100 + 20 * 59, "{given}");
+        assert!(given >= 100 + 20 * 58, "{given}: what is there is given");
     }
 
     #[test]
-    fn a_clock_that_is_ahead_empties_the_bucket_and_no_more() {
-        let ahead = Bucket::FULL.take(1000, at(3_600_000), RATE).bucket;
-        let noticed = ahead.take(1000, at(0), RATE);
-        assert_eq!(noticed.tokens, 0);
-        assert_eq!(noticed.bucket.take(1000, at(1000), RATE).tokens, 20);
+    fn another_process_in_between_does_not_fail_a_write_while_tokens_are_left() {
+        let (_, seen) = take(Bucket::FULL, 10, at(0));
+        let planned = seen.take(10, at(0), RATE).unwrap();
+        let (_, between) = take(seen, 80, at(0));
+        let after = planned.of(between).unwrap();
+        assert_eq!(after.held(at(0), RATE), 0);
+        assert_eq!(planned.of(after), None, "and no more than are there");
+    }
+
+    #[test]
+    fn clock_that_is_ahead_empties_the_bucket_and_no_more() {
+        let (_, ahead) = take(Bucket::FULL, 1000, at(3_600_000));
+        let (tokens, noticed) = take(ahead, 1000, at(0));
+        assert_eq!(tokens, 0);
+        assert_eq!(take(noticed, 1000, at(1000)).0, 20);
         // A clock that is hardly ahead is waited for, or each of its turns would add to the rate.
-        let hardly_ahead = Bucket::FULL.take(1000, at(500), RATE).bucket;
-        assert_eq!(hardly_ahead.take(1000, at(0), RATE), Taken { tokens: 0, bucket: hardly_ahead });
-        assert_eq!(hardly_ahead.take(1000, at(600), RATE).tokens, 2);
+        let (_, hardly_ahead) = take(Bucket::FULL, 1000, at(500));
+        assert_eq!(take(hardly_ahead, 1000, at(0)), (0, hardly_ahead));
+        assert_eq!(take(hardly_ahead, 1000, at(600)).0, 2);
     }
 
     #[test]
-    fn what_is_given_back_can_be_taken_again_up_to_the_burst() {
-        let given_back = |bucket: Bucket, tokens| Bucket::from_micros(bucket.micros() - RATE.micros(tokens));
-        let taken = Bucket::FULL.take(1000, at(0), RATE).bucket;
-        assert_eq!(given_back(taken, 30).take(1000, at(0), RATE).tokens, 30);
-        assert_eq!(given_back(taken, 500).take(1000, at(0), RATE).tokens, 100);
+    fn returned_tokens_can_be_taken_again_up_to_the_burst() {
+        let returned = |bucket: Bucket, tokens| Bucket::from_micros(bucket.micros() - RATE.micros(tokens));
+        let (_, taken) = take(Bucket::FULL, 1000, at(0));
+        assert_eq!(take(returned(taken, 30), 1000, at(0)).0, 30);
+        assert_eq!(take(returned(returned(taken, 100), 100), 1000, at(0)).0, 100);
     }
 
     #[test]

@@ -299,6 +299,7 @@ impl Spec {
         let submission = Submission {
             submission_id,
             content_hash: ContentHash::of(&self.pool.runner, &Value::Null, &profile),
+            placement: None,
             profile,
             container_name: self.container_name.clone(),
             cluster: self.cluster.clone(),

@@ -8,7 +8,8 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     advice::advice,
-    id::{Attempt, ProfileName, StartedBy, SubmissionId},
+    capacity::{Choice, Shape},
+    id::{Attempt, PlacementHash, ProfileName, StartedBy, SubmissionId},
     on_end::{OnEnd, Outbox, Told},
     pool::{PoolKey, Pooled, Process, Runner},
     priority::Priority,
@@ -36,10 +37,11 @@ pub const REPEAT: &str = "repeat";
 
 const WAITING: &str = "waiting/";
 
-/// The partition of the `due` index for what is `queued` while its profile has no capacity, in the order of the launch
-/// deadlines.
-pub fn waiting(profile: &ProfileName) -> String {
-    format!("{WAITING}{profile}")
+/// The partition of the `due` index for what is `queued` while nothing that it may be launched by has capacity, in the
+/// order of the launch deadlines: of submissions of one shape, which begin with this choice. All of them may be launched by
+/// any later choice, so that whichever has capacity again finds one to be launched by it.
+pub fn waiting(first: &Choice) -> String {
+    format!("{WAITING}{first}")
 }
 
 /// The size in bytes that the texts of a record are cut for, DynamoDB's unit of writing. It holds for clusters and
@@ -165,6 +167,16 @@ pub struct Record {
     /// Since when ECS has denied access to RunTask.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub denied_since: Option<Timestamp>,
+    /// Since when ECS has had no capacity for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_capacity_since: Option<Timestamp>,
+    /// ECS refused a request of this attempt in `failures[]`, and other choices are tried: AWS does not promise that
+    /// nothing was launched, and those have other client tokens.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub was_refused: bool,
+    /// The overrides that matter for where ECS can place it; absent for the profile as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placement: Option<PlacementHash>,
     /// Since when ECS has failed to describe the task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub untold_since: Option<Timestamp>,
@@ -322,6 +334,8 @@ pub struct Submission {
     pub policy: Policy,
     /// The merged RunTask request.
     pub request: FrozenRequest,
+    /// The overrides that matter for where ECS can place it.
+    pub placement: Option<PlacementHash>,
     /// What it is compared by.
     pub content_hash: ContentHash,
     /// The caller's labels.
@@ -361,6 +375,7 @@ impl Record {
             cluster: submission.cluster,
             policy: submission.policy,
             request: Some(submission.request),
+            placement: submission.placement,
             content_hash: Some(submission.content_hash),
             labels: submission.labels,
             launch_deadline: submission.launch_deadline,
@@ -420,6 +435,16 @@ impl Record {
     /// By what its current attempt may be launched.
     pub fn choices(&self) -> RangeInclusive<u8> {
         self.first_choice.min(self.policy.fallbacks)..=self.policy.fallbacks
+    }
+
+    /// What is asked for, and the first choice of its current attempt; none if only a stop is known of this id.
+    pub fn first(&self) -> Option<Choice> {
+        Some(self.shape()?.choice(*self.choices().start()))
+    }
+
+    /// What is asked for, as far as capacity depends on it; none if only a stop is known of this id.
+    pub fn shape(&self) -> Option<Shape> {
+        Some(Shape { profile: self.profile.clone()?, placement: self.placement.clone() })
     }
 
     /// Whether another attempt would count towards `max_attempts`, and is one of them.
@@ -501,6 +526,9 @@ impl Record {
             asked_again: false,
             refusals: 0,
             denied_since: None,
+            no_capacity_since: None,
+            was_refused: false,
+            placement: None,
             untold_since: None,
             lookups: 0,
             looked_up_at: None,
@@ -609,7 +637,8 @@ impl Record {
 
     /// Clears what only matters until the attempt is launched.
     pub(crate) fn forget_refusals(&mut self) {
-        (self.refusals, self.denied_since) = (0, None);
+        (self.refusals, self.denied_since, self.no_capacity_since) = (0, None, None);
+        self.was_refused = false;
     }
 
     /// Clears what only matters while a RunTask call is unanswered.
@@ -631,15 +660,19 @@ impl Record {
             return;
         }
         // What waits for a runner is launched by none of these, and a runner is launched only while something waits.
-        let (Some(profile), None, None) = (&self.profile, &self.pooled, &self.runner) else { return };
+        let (Some(first), None, None) = (self.first(), &self.pooled, &self.runner) else { return };
+        self.no_capacity_since.get_or_insert(now);
         let expires = self.launch_deadline.map(|deadline| deadline.plus(Duration::from_millis(1)));
         let longest = now.plus(rules.timers.wait_for_capacity);
         let by = expires.map_or(longest, |expires| expires.min(longest));
         // The order in which they are launched. What is looked at so early waits on, until its deadline.
         let early = by.minus(self.priority.head_start(&rules.timers));
         self.check_at = Some(if early > now { early } else { by });
-        self.due = Some(waiting(profile));
-        self.reason.get_or_insert_with(|| format!("ECS has no capacity for profile {profile}"));
+        self.due = Some(waiting(&first));
+        self.reason.get_or_insert_with(|| {
+            let overrides = if first.shape.placement.is_some() { " with the overrides of this submission" } else { "" };
+            format!("ECS has no capacity for profile {}{overrides}", first.shape.profile)
+        });
     }
 
     /// Whether it is queued behind the launch that finds out whether its profile has capacity again.
@@ -716,7 +749,9 @@ impl Record {
 
     /// The record as the API shows it: without the request and what only the bridge needs, and with [`advice`].
     pub fn public(&self) -> Value {
-        const PRIVATE: [&str; 15] = [
+        const PRIVATE: [&str; 17] = [
+            "was_refused",
+            "placement",
             "outbox",
             "first_choice",
             "uncounted",

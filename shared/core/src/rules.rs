@@ -62,6 +62,8 @@ pub struct Timers {
     pub give_up_after: Duration,
     /// How long a submission without a deadline waits for its profile's capacity before it is looked at.
     pub wait_for_capacity: Duration,
+    /// How long ECS may have no capacity for a submission without a launch deadline before it ends as expired.
+    pub no_capacity_for: Duration,
 }
 
 impl Default for Timers {
@@ -88,6 +90,7 @@ impl Default for Timers {
             minute: Duration::from_secs(MINUTE),
             give_up_after: Duration::from_secs(24 * 60 * MINUTE),
             wait_for_capacity: Duration::from_secs(60 * MINUTE),
+            no_capacity_for: Duration::from_secs(24 * 60 * MINUTE),
         }
     }
 }
@@ -118,6 +121,7 @@ impl Timers {
             minute: by(self.minute),
             give_up_after: by(self.give_up_after),
             wait_for_capacity: by(self.wait_for_capacity),
+            no_capacity_for: by(self.no_capacity_for),
         }
     }
 }

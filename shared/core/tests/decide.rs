@@ -232,6 +232,7 @@ fn submission(policy: Policy, labels: BTreeMap<String, String>, launch_deadline:
         // What Airflow's executor makes of a task instance: as long as an id may be.
         submission_id: "x".repeat(60).parse().unwrap(),
         content_hash: ContentHash::of(&["true".to_owned()], &json!({}), &profile),
+        placement: None,
         profile,
         container_name: "main".to_owned(),
         cluster: "nightly".to_owned(),
@@ -387,7 +388,7 @@ fn check_partition(record: &Record, now: Timestamp) -> Result<(), TestCaseError>
         prop_assert!(SHARDS.contains(&due), "{} is told with a launch token", due);
         return Ok(());
     }
-    let queued = due == QUEUE || due == waiting(record.profile.as_ref().unwrap());
+    let queued = due == QUEUE || due == waiting(&record.first().unwrap());
     let is_queued = record.state == State::Queued;
     prop_assert_eq!(is_queued, queued || is_queued && due == REPEAT, "{} in {}", record.state, due);
     prop_assert_eq!(due == REPEAT && !is_queued, record.may_repeat(check_at.max(now), &rules()), "{:#?}", record);

@@ -26,6 +26,8 @@ pub(crate) struct EcsTask {
     /// Its `desiredStatus` is STOPPED.
     pub(crate) to_stop: bool,
     pub(crate) stop_code: Option<StopCode>,
+    /// ECS refused to launch it, and did.
+    pub(crate) refused: bool,
     /// Its container was started.
     pub(crate) ran: bool,
     /// StopTask was called for it while it lived.
@@ -106,6 +108,7 @@ impl EcsTask {
             status: Status::Provisioning,
             to_stop: false,
             stop_code: None,
+            refused: false,
             ran: false,
             stop_asked: false,
             launched_at: now,

@@ -56,6 +56,8 @@ fn behaviour(record: &Record) -> impl Hash + use<> {
         asked_again,
         refusals,
         denied_since,
+        no_capacity_since,
+        was_refused,
         untold_since,
         lookups,
         looked_up_at,
@@ -81,6 +83,7 @@ fn behaviour(record: &Record) -> impl Hash + use<> {
         submission_id: _,
         schema: _,
         profile: _,
+        placement: _,
         content_hash: _,
         container_name: _,
         cluster: _,
@@ -120,6 +123,8 @@ fn behaviour(record: &Record) -> impl Hash + use<> {
     let fallback = if matches!(state, State::Queued | State::Launching) { *fallback } else { 0 };
     let choice = (fallback, *first_choice, *uncounted, *asked_again);
     let launch = (*unanswered_since, *launch_calls, *last_call_at, *refusals, *denied_since, *lookups, *looked_up_at);
+    // How long ECS has had no capacity only matters beyond the horizon; here, only that it has.
+    let launch = (launch, no_capacity_since.is_some(), *was_refused);
     let stop = (stop_code.clone(), stop_requested.as_ref().map(|stop| stop.cause as u8));
     let run_since = started_at.filter(|_| policy.run_timeout.is_some());
     let run = (*launched_at, run_since, *seen_running, *ran_before, *missing_at, *untold_since);

@@ -340,6 +340,7 @@ impl Pools {
         Submission {
             submission_id: self.id(row),
             content_hash: ContentHash::of(&["true".to_owned()], &json!({}), &profile),
+            placement: None,
             profile,
             container_name: CONTAINER.to_owned(),
             cluster: "nightly".to_owned(),

@@ -43,6 +43,8 @@ pub struct Scenario {
     pub outage: bool,
     /// An event bus is to be told of each end.
     pub on_end: bool,
+    /// ECS may launch what it refuses.
+    pub launched_failures: bool,
     /// The seeded bug.
     pub mutation: Option<Mutation>,
     /// The last tick, by which every submission must have ended.
@@ -66,6 +68,7 @@ impl Scenario {
             stops: true,
             outage: false,
             on_end: false,
+            launched_failures: false,
             mutation: None,
             horizon: 60,
         }
@@ -94,6 +97,12 @@ impl Scenario {
     #[must_use]
     pub fn with_a_fallback(self) -> Self {
         Self { policy: Policy { fallbacks: 1, ..self.policy }, ..self }
+    }
+
+    /// With an ECS that may launch what it refuses.
+    #[must_use]
+    pub fn with_launched_failures(self) -> Self {
+        Self { launched_failures: true, ..self }
     }
 
     /// With containers that ECS may restart: only the task's end counts.
@@ -165,6 +174,8 @@ impl Scenario {
                 minute: ticks(1),
                 give_up_after: ticks(8),
                 wait_for_capacity: ticks(4),
+                // Beyond the horizon.
+                no_capacity_for: ticks(100),
             },
         }
     }
@@ -192,6 +203,7 @@ impl Scenario {
         Submission {
             submission_id: "nightly-1".parse().unwrap_or_else(|_| unreachable!()),
             content_hash: ContentHash::of(&["true".to_owned()], &json!({}), &profile),
+            placement: None,
             profile,
             container_name: CONTAINER.to_owned(),
             cluster: "nightly".to_owned(),

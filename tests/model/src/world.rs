@@ -139,8 +139,11 @@ pub enum Step {
 pub enum Outcome {
     /// Successful.
     Answered,
-    /// Refused for want of capacity.
-    NoCapacity,
+    /// Refused for want of capacity, and `launched` all the same or not.
+    NoCapacity {
+        /// A task is there.
+        launched: bool,
+    },
     /// Refused.
     Refused {
         /// For good; else for now.
@@ -372,7 +375,10 @@ impl Scenario {
                 outcomes.push(Outcome::Unanswered { arrived: true });
                 outcomes.push(Outcome::Denied);
                 if self.policy.fallbacks > 0 {
-                    outcomes.push(Outcome::NoCapacity);
+                    outcomes.push(Outcome::NoCapacity { launched: false });
+                }
+                if self.launched_failures {
+                    outcomes.push(Outcome::NoCapacity { launched: true });
                 }
                 if lane.token_answers(self.token(*call), *call, world.now).is_none() {
                     outcomes.push(Outcome::Unanswered { arrived: false });
@@ -661,7 +667,10 @@ impl Turn<'_> {
     fn act(&mut self, action: &Action, outcome: Outcome) -> Vec<Input> {
         let now = Scenario::at(self.now);
         match action {
-            Action::RunTask(call) => vec![Input::Launch(*call, self.run_task(*call, outcome))],
+            Action::RunTask(call) => {
+                let found = self.find_refused(*call);
+                if found.is_empty() { vec![Input::Launch(*call, self.run_task(*call, outcome))] } else { found }
+            }
             Action::LookUp(_) if outcome == Outcome::Denied => self.not_told(),
             Action::LookUp(attempt) => {
                 let found = self.lane.tasks.iter().filter(|task| task.attempt == *attempt);
@@ -716,10 +725,24 @@ impl Turn<'_> {
         row.map(|row| Input::NotTold { attempt: row.attempt, at: Scenario::at(self.now), reason: reason() }).collect()
     }
 
+    /// The lookup before another request of an attempt that was refused: it finds what ECS knows by now.
+    fn find_refused(&self, call: Call) -> Vec<Input> {
+        let looks = self.lane.row.as_deref().is_some_and(|row| row.was_refused && row.attempt == call.attempt);
+        if !looks || call.nth > 1 || !self.scenario.is_sent(call, self.now) {
+            return vec![];
+        }
+        let found = self.lane.tasks.iter().filter(|task| task.attempt == call.attempt && !task.is_new(self.now));
+        let found = found.filter(|task| task.is_remembered(self.now));
+        found.map(|task| Input::Seen(Task { at: None, ..task.describe(self.scenario) })).collect()
+    }
+
     fn run_task(&mut self, call: Call, outcome: Outcome) -> LaunchAnswer {
         let arrives = match outcome {
-            Outcome::Answered | Outcome::Unanswered { arrived: true } | Outcome::Stale => true,
-            Outcome::NoCapacity
+            Outcome::Answered
+            | Outcome::Unanswered { arrived: true }
+            | Outcome::NoCapacity { launched: true }
+            | Outcome::Stale => true,
+            Outcome::NoCapacity { launched: false }
             | Outcome::Refused { .. }
             | Outcome::Denied
             | Outcome::Unanswered { arrived: false } => false,
@@ -730,8 +753,11 @@ impl Turn<'_> {
         let token = self.scenario.token(call);
         if arrives && self.lane.token_answers(token, call, self.now).is_none() {
             let id = self.lane.tasks.len().try_into().unwrap_or(u8::MAX);
-            self.breaks(Promise::OneTask, self.lane.tasks.iter().any(|task| task.attempt == call.attempt));
-            self.lane.tasks.push(EcsTask::new(id, call.attempt, token, self.now));
+            let refused = matches!(outcome, Outcome::NoCapacity { .. });
+            // What ECS refused and launched may not be found in time: then it is stopped as soon as it is seen.
+            let others = |task: &EcsTask| task.attempt == call.attempt && !task.refused && !refused;
+            self.breaks(Promise::OneTask, self.lane.tasks.iter().any(others));
+            self.lane.tasks.push(EcsTask { refused, ..EcsTask::new(id, call.attempt, token, self.now) });
         }
         let task = self.lane.token_answers(token, call, self.now);
         match (outcome, task) {
@@ -742,7 +768,9 @@ impl Turn<'_> {
             (Outcome::Refused { for_good: false }, _) => {
                 LaunchAnswer::RefusedForNow(Obstacle::Other, "throttled".to_owned())
             }
-            (Outcome::NoCapacity, _) => LaunchAnswer::RefusedForNow(Obstacle::Capacity, "RESOURCE:CPU".to_owned()),
+            (Outcome::NoCapacity { .. }, _) => {
+                LaunchAnswer::RefusedForNow(Obstacle::Capacity, "RESOURCE:CPU".to_owned())
+            }
             (Outcome::Denied, _) => LaunchAnswer::RefusedForNow(Obstacle::Access, "access denied".to_owned()),
             (Outcome::Answered | Outcome::Stale | Outcome::Unanswered { .. }, _) => {
                 LaunchAnswer::Unanswered("timeout".to_owned())
@@ -764,10 +792,11 @@ impl Turn<'_> {
         }
         if change == Change::Starts {
             let relaunches = !self.scenario.policy.relaunch_on.is_empty();
+            let ran: Vec<_> = ran.into_iter().filter(|other| !other.refused && !after.refused).collect();
             self.breaks(Promise::OneTask, ran.iter().any(|other| other.attempt == after.attempt));
             self.breaks(Promise::NeverAgain, ran.iter().any(|other| !relaunches || !other.is_stopped()));
             self.breaks(Promise::Recorded, self.lane.row.is_none());
-            let ended = |row: &Record| matches!(row.state, State::Rejected | State::Expired);
+            let ended = |row: &Record| matches!(row.state, State::Rejected | State::Expired) && !after.refused;
             self.breaks(Promise::NeverStarted, self.lane.row.as_deref().is_some_and(ended));
         }
         if before.is_live() && !after.is_live() && !before.to_stop && before.ran {
@@ -795,7 +824,7 @@ impl Turn<'_> {
         let never_started = matches!(row.state, State::Rejected | State::Expired);
         self.breaks(
             Promise::NeverStarted,
-            never_started && self.lane.tasks.iter().any(|task| task.ran || task.is_live()),
+            never_started && self.lane.tasks.iter().any(|task| !task.refused && (task.ran || task.is_live())),
         );
 
         // A submission that ends while its container lives has had its task stopped.

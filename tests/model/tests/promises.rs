@@ -84,6 +84,11 @@ fn small_one_submission_with_a_fallback() {
 }
 
 #[test]
+fn small_one_submission_with_a_fallback_whose_refusals_may_launch() {
+    holds("fallback, launched failures", unstopped(Scenario::new(1, 1).with_a_fallback().with_launched_failures()));
+}
+
+#[test]
 fn small_one_submission_whose_end_is_told() {
     holds("on_end", unstopped(Scenario::new(1, 1).with_a_listener()));
 }
@@ -111,6 +116,13 @@ fn at_length_one_submission_and_an_outage_of_ecs_that_does_not_end() {
 fn at_length_one_submission_with_a_fallback() {
     holds("fallback, stops", Scenario::new(1, 1).with_a_fallback());
     holds("fallback", unstopped(Scenario::new(1, 2).with_a_fallback()));
+}
+
+#[test]
+#[ignore = "minutes"]
+fn at_length_one_submission_with_a_fallback_whose_refusals_may_launch() {
+    holds("fallback, launched failures, stops", Scenario::new(1, 1).with_a_fallback().with_launched_failures());
+    holds("fallback, launched failures", unstopped(Scenario::new(1, 2).with_a_fallback().with_launched_failures()));
 }
 
 #[test]

@@ -123,7 +123,7 @@ class Reader:
         # No projection: the names of its attributes are what is asked for.
         rates = plain(self._get([LAUNCH_RATE], None)[0].get(LAUNCH_RATE, {}))
         seen.capacity = _below("capacity/", rates)
-        waiting = sorted({f"waiting/{choice.partition('/')[0]}" for choice in seen.capacity})
+        waiting = sorted(f"waiting/{choice}" for choice in seen.capacity)
         self._read_in_flight(seen, (*DUE[:2], *waiting, *DUE[2:]), give_up)
         self._read_ended(seen, give_up)
         self._read_pools(seen, sorted(_below("pool/", rates)), give_up)

@@ -8,7 +8,7 @@ use ecs_bridge_core::{
 };
 use serde_dynamo::aws_sdk_dynamodb_1::{from_item, to_item};
 
-use super::{Item, KEY, POOL, Page, Table, TableError, difference, number};
+use super::{Item, KEY, Page, Table, TableError, difference, number};
 
 /// What the work function counts in a pool's row, whatever its `rev`.
 const COUNTERS: [&str; 2] = ["taken", "found_idle"];
@@ -123,27 +123,6 @@ impl Table {
             .await
             .map_err(TableError::call("UpdateItem"))?;
         Ok(())
-    }
-
-    /// Notes that a profile has a pool, so that what waits is served although the profile may be removed; or forgets it.
-    ///
-    /// # Errors
-    /// If DynamoDB does not answer.
-    pub async fn set_pool(&self, profile: &ProfileName, is_there: bool) -> Result<(), TableError> {
-        let request = self.client.update_item().table_name(&self.name);
-        let request = request.key(KEY, AttributeValue::S(ecs_bridge_core::launch_rate::ROW.to_owned()));
-        let request = request
-            .update_expression(if is_there { "SET #pool = :yes" } else { "REMOVE #pool" })
-            .expression_attribute_names("#pool", format!("{POOL}{profile}"));
-        let request =
-            if is_there { request.expression_attribute_values(":yes", AttributeValue::Bool(true)) } else { request };
-        request.send().await.map_err(TableError::call("UpdateItem"))?;
-        Ok(())
-    }
-
-    /// The profiles that have a pool, by the launch rate's row as last seen.
-    pub fn pools(&self) -> Vec<ProfileName> {
-        self.launches.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pools.clone()
     }
 }
 

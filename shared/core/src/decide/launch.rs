@@ -23,13 +23,21 @@ impl Step<'_> {
         Some(Action::RunTask(self.record.claim(self.now, self.rules)))
     }
 
+    /// Ends it where its launch deadline has passed, or where it has none and ECS had no capacity for it for so long that
+    /// it may never fit.
     fn has_expired(&mut self) -> bool {
-        let is_past = self.record.is_past_deadline(self.now);
-        if is_past {
-            let earlier = self.record.reason.take().map_or(String::new(), |reason| format!("; before that: {reason}"));
-            self.end_unlaunched(State::Expired, &format!("the launch deadline passed{earlier}"));
-        }
-        is_past
+        let Record { launch_deadline, no_capacity_since, .. } = &*self.record;
+        let gives_up = no_capacity_since.map(|since| since.plus(self.timers().no_capacity_for));
+        let cause = if self.record.is_past_deadline(self.now) {
+            "the launch deadline passed"
+        } else if launch_deadline.is_none() && gives_up.is_some_and(|at| self.now >= at) {
+            "ECS had no capacity for it for a day"
+        } else {
+            return false;
+        };
+        let earlier = self.record.reason.take().map_or(String::new(), |reason| format!("; before that: {reason}"));
+        self.end_unlaunched(State::Expired, &format!("{cause}{earlier}"));
+        true
     }
 
     /// Its profile has no capacity: it waits apart from what can be launched, until its deadline.
@@ -178,6 +186,13 @@ impl Step<'_> {
         self.record.state = State::Queued;
         self.record.forget_the_launch();
         self.record.reason = Some(reason.to_owned());
+        match obstacle {
+            Obstacle::Capacity => {
+                self.record.no_capacity_since.get_or_insert(self.now);
+                self.record.was_refused |= self.record.policy.fallbacks > 0;
+            }
+            Obstacle::Access | Obstacle::Other => {}
+        }
         let choices = self.record.choices();
         let next = self.record.fallback.checked_add(1).filter(|next| choices.contains(next));
         if let (Obstacle::Capacity, Some(next)) = (obstacle, next) {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    decide::{Action, AfterStop, Step},
+    decide::{Action, AfterStop, Alarm, Step},
     profile::{CompleteOn, Relaunch},
     record::{Hint, Record, Stop, StopCause},
     state::State,
@@ -61,6 +61,9 @@ impl Step<'_> {
             self.fill_in(task);
             return None;
         }
+        if task.is_stopped() && self.awaits_another(task) {
+            return None;
+        }
         let news = self.record.task_arn.is_none();
         self.observe(task);
         if news && self.record.stop_requested.is_some() {
@@ -69,6 +72,13 @@ impl Step<'_> {
         }
         self.conclude(task);
         None
+    }
+
+    /// Whether the task may be one that ECS refused to launch and did, while a call by another choice may still be answered.
+    /// That it has ended proves nothing of the task of that call.
+    fn awaits_another(&self, task: &Task) -> bool {
+        let is_another = self.record.task_arn.is_none() && task.attempt == self.record.attempt;
+        is_another && self.record.was_refused && self.record.may_repeat(self.now, self.rules)
     }
 
     pub(super) fn is_our_cluster(&self, task: &Task) -> bool {
@@ -108,6 +118,10 @@ impl Step<'_> {
     pub(super) fn observe(&mut self, task: &Task) {
         self.heard();
         if matches!(self.record.state, State::Queued | State::Launching) {
+            // No call is under way where it is queued: what ECS refused it has launched all the same.
+            if self.record.state == State::Queued && self.record.no_capacity_since.is_some() {
+                self.alarm = Some(Alarm::RefusedTask);
+            }
             self.launched();
         }
         self.take_over(task);

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::json;
+
 use super::{
     pool::{Served, Standing},
     *,
 };
 use crate::{
-    id::ProfileName,
+    id::{PlacementHash, ProfileName},
     on_end::TaskToken,
     pool::{Pool, PoolKey, Process, Runner, TokenHash},
     priority::Priority,
@@ -39,6 +41,7 @@ pub(crate) fn submission(id: &str) -> Submission {
     Submission {
         submission_id: id.parse().unwrap(),
         content_hash: ContentHash::of(&["true".to_owned()], &serde_json::json!({}), &profile),
+        placement: None,
         profile,
         container_name: "main".to_owned(),
         cluster: "nightly".to_owned(),
@@ -325,6 +328,86 @@ fn what_waits_without_a_deadline_is_looked_at_each_hour() {
         assert_eq!((life.learn(Input::Blocked), life.now.since(since).as_secs()), (State::Queued, place.as_secs()));
         assert!(life.wrote);
     }
+}
+
+#[test]
+fn submission_without_deadline_expires_after_a_day_without_capacity() {
+    let mut life = Life::of(Record::waiting(submission("a"), now(), &rules()));
+    while life.learn(Input::Blocked) == State::Queued {
+        life.now = life.record.check_at.unwrap();
+    }
+    assert_eq!((life.record.state, life.now.since(now()) >= 24 * 60 * MINUTE), (State::Expired, true));
+    let reason = life.record.reason.unwrap();
+    assert!(
+        reason.starts_with("ECS had no capacity for it for a day; before that: ECS has no capacity for"),
+        "{reason}"
+    );
+}
+
+#[test]
+fn day_without_capacity_begins_with_the_first_refusal_and_ends_with_a_launch() {
+    let (mut life, call) = Life::launching();
+    life.learn(Input::Launch(call, refused()));
+    let since = life.record.no_capacity_since;
+    assert_eq!(since, Some(life.now));
+    life.wait(MINUTE).due();
+    let call = life.call();
+    life.learn(Input::Launch(call, refused()));
+    assert_eq!(life.record.no_capacity_since, since, "it has lacked capacity since then");
+    life.wait(MINUTE).due();
+    let call = life.call();
+    life.learn(Input::Launch(call, live_task()));
+    assert_eq!((life.record.state, life.record.no_capacity_since), (State::Launched, None));
+
+    let (mut late, call) = Life::launching();
+    late.learn(Input::Launch(call, refused()));
+    late.now = late.now.plus(rules().timers.no_capacity_for);
+    assert_eq!((late.due(), late.action.clone()), (State::Expired, None));
+}
+
+#[test]
+fn submissions_wait_for_capacity_by_what_they_ask_for_and_begin_with() {
+    let lane = |record: &Record| record.due.clone().unwrap();
+    let plain = Record::waiting(submission("a"), now(), &rules());
+    assert_eq!(lane(&plain), "waiting/default");
+    let placement = PlacementHash::of(&json!({"overrides": {"memory": "120000"}}));
+    let large = Record::waiting(Submission { placement: placement.clone(), ..submission("a") }, now(), &rules());
+    assert_eq!(lane(&large), format!("waiting/default@{}", placement.unwrap()));
+    assert!(large.reason.unwrap().ends_with("with the overrides of this submission"));
+
+    let on_demand = Relaunch { fallback: Some(1), ..Relaunch::from("SpotInterruption") };
+    let mut life = Life::launched(Policy { relaunch_on: vec![on_demand], ..with_fallbacks(1) });
+    life.see(running(2));
+    life.see(stopped(4, "SpotInterruption", vec![container("STOPPED", Some(143))]));
+    life.wait(MINUTE).learn(Input::Blocked);
+    assert_eq!(lane(&life.record), "waiting/default/1", "it cannot take the first choice");
+}
+
+#[test]
+fn task_that_ecs_refused_to_launch_is_adopted_with_an_alarm() {
+    let (mut life, call) = Life::launching();
+    life.learn(Input::Launch(call, refused()));
+    assert_eq!(life.see(running(2)), State::Running);
+    assert_eq!(life.alarm, Some(Alarm::RefusedTask));
+    let (mut life, call) = Life::launching_with(with_fallbacks(1));
+    life.learn(Input::Launch(call, refused()));
+    assert!(life.record.was_refused, "another choice has another client token");
+    life.due();
+    let call = life.call();
+    life.learn(Input::Launch(call, live_task()));
+    assert!(!life.record.was_refused);
+}
+
+#[test]
+fn end_of_a_refused_task_proves_nothing_of_the_next_call() {
+    let (mut life, call) = Life::launching_with(with_fallbacks(1));
+    life.learn(Input::Launch(call, refused()));
+    life.due();
+    let call = life.call();
+    assert_eq!(life.see(never_started(3)), State::Launching);
+    assert!(!life.wrote, "the call by the other choice may launch a task");
+    life.learn(Input::Launch(call, live_task()));
+    assert_eq!((life.record.state, life.record.attempt), (State::Launched, Attempt::FIRST));
 }
 
 #[test]
