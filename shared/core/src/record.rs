@@ -49,6 +49,12 @@ pub const RECORD_BYTES: usize = 1024;
 /// How many bytes the labels of a submission may take, keys and values together.
 pub const LABEL_BYTES: usize = 200;
 
+/// The most attempts of a submission that may begin a container.
+pub const MOST_ATTEMPTS: u16 = 99;
+
+/// How many texts of earlier attempts a record keeps: the row has a place for so many, and the newest say the most.
+pub const ATTEMPTS_KEPT: usize = 10;
+
 /// The partition of the `due` index for runners that are to be launched: after everything else that is.
 pub const RUNNERS: &str = "runners";
 
@@ -134,7 +140,7 @@ pub struct Record {
     /// Our own words on why it is where it is, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// How each attempt before this one ended.
+    /// How the attempts before this one ended, the last [`ATTEMPTS_KEPT`] of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attempts: Vec<String>,
 
@@ -156,6 +162,10 @@ pub struct Record {
     /// How many of the attempts do not count towards `max_attempts`.
     #[serde(default, skip_serializing_if = "is_first")]
     pub uncounted: u8,
+    /// How many of the attempts ended before a container was begun, because ECS gave up waiting for capacity. They count
+    /// towards no limit.
+    #[serde(default, skip_serializing_if = "is_none_of_them")]
+    pub given_up: u16,
     /// ECS has said that the task is over, is asked again, and the next attempt waits for that.
     #[serde(default, skip_serializing_if = "is_false")]
     pub asked_again: bool,
@@ -422,15 +432,27 @@ impl Record {
         self.first_choice.min(self.policy.fallbacks)..=self.policy.fallbacks
     }
 
+    /// How many attempts may have begun a container, the current one included.
+    fn begun(&self) -> u16 {
+        self.attempt.get().saturating_sub(self.given_up)
+    }
+
     /// Whether another attempt would count towards `max_attempts`, and is one of them.
     pub(crate) fn has_attempts_left(&self) -> bool {
-        self.attempt.get() - self.uncounted.min(self.attempt.get()) < self.policy.max_attempts.get()
+        self.begun().saturating_sub(self.uncounted.into()) < self.policy.max_attempts.get()
     }
 
     /// After what of `relaunch_on` another attempt is left.
     pub(crate) fn relaunches(&self) -> impl Iterator<Item = &Relaunch> {
         let has_attempts_left = self.has_attempts_left();
-        self.policy.relaunch_on.iter().filter(move |relaunch| has_attempts_left || !relaunch.counts)
+        let has_another = self.begun() < MOST_ATTEMPTS && self.attempt.next().is_some();
+        let relaunches = self.policy.relaunch_on.iter().filter(move |_| has_another);
+        relaunches.filter(move |relaunch| has_attempts_left || !relaunch.counts)
+    }
+
+    /// Whether another attempt follows where ECS gives up waiting for capacity. A runner is launched once.
+    pub(crate) fn waits_for_its_capacity(&self) -> bool {
+        self.runner.is_none() && self.pooled.is_none() && self.attempt.next().is_some()
     }
 
     /// Makes it `launching` and claims its next RunTask call.
@@ -498,6 +520,7 @@ impl Record {
             fallback: 0,
             first_choice: 0,
             uncounted: 0,
+            given_up: 0,
             asked_again: false,
             refusals: 0,
             denied_since: None,
@@ -680,7 +703,8 @@ impl Record {
     /// Whether what was seen can still lead to another attempt, so that the request must be kept.
     pub(crate) fn may_relaunch(&self) -> bool {
         let has_another = self.attempt.next().is_some() && self.stop_requested.is_none();
-        has_another && (self.relaunches().next().is_some() || self.has_attempts_left() && !self.seen_running)
+        let may_never_start = (self.has_attempts_left() || self.waits_for_its_capacity()) && !self.seen_running;
+        has_another && (self.relaunches().next().is_some() || may_never_start)
     }
 
     /// Cuts its texts, the longest first, until the row without its request and outbox fits into [`RECORD_BYTES`].
@@ -716,10 +740,11 @@ impl Record {
 
     /// The record as the API shows it: without the request and what only the bridge needs, and with [`advice`].
     pub fn public(&self) -> Value {
-        const PRIVATE: [&str; 15] = [
+        const PRIVATE: [&str; 16] = [
             "outbox",
             "first_choice",
             "uncounted",
+            "given_up",
             "asked_again",
             "request",
             "content_hash",
@@ -796,6 +821,11 @@ fn is_first(number: &u8) -> bool {
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
 fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_none_of_them(number: &u16) -> bool {
     *number == 0
 }
 
