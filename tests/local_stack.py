@@ -200,6 +200,10 @@ class LocalStack:
     def events(self) -> list[dict[str, Any]]:
         return call("GET", f"{self.ready['ecs_url']}/_local/events")["events"]
 
+    def put_event(self, event: Mapping[str, Any]) -> None:
+        """Puts an event on the bus."""
+        call("POST", f"{self.ready['ecs_url']}/_local/events", event)
+
     def told(self, submission_id: str | None = None) -> list[dict[str, Any]]:
         """The ends, or those of one submission, that Step Functions and event buses were told of."""
         told = call("GET", f"{self.ready['ecs_url']}/_local/told")["told"]

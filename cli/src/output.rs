@@ -29,7 +29,23 @@ pub fn with_causes(error: &dyn Error) -> String {
         }
         cause = error.source();
     }
+    if is_about_the_clock(&line) {
+        line.push_str("; the clock of this machine is wrong: set it, for instance by NTP");
+    }
     line
+}
+
+/// Whether AWS rejects a signature because it is more than five minutes off. InvalidSignatureException alone may be a wrong
+/// key too.
+fn is_about_the_clock(words: &str) -> bool {
+    const CLOCK: [&str; 4] = [
+        "signature expired",
+        "signature not yet current",
+        "requesttimetooskewed",
+        "request time and the current time is too large",
+    ];
+    let words = words.to_ascii_lowercase();
+    CLOCK.iter().any(|known| words.contains(known))
 }
 
 /// Writes a line to standard output. A closed pipe, as with `ecs-bridge ps | head`, is not an error.
@@ -131,6 +147,24 @@ mod tests {
         assert_eq!(parse_time("15m").unwrap(), Duration::from_secs(900));
         for text in ["", "m", "15", "0h", "-1h", "1w", "99999999999999999999d"] {
             assert!(parse_time(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn error_of_a_wrong_clock_names_the_clock() {
+        for (words, is_clock) in [
+            ("Signature expired: 20261130T095000Z is now earlier than 20261130T100000Z (403, no code)", true),
+            ("Signature not yet current: 20261130T101500Z is still later than 20261130T100500Z", true),
+            ("RequestTimeTooSkewed: The difference between the request time and the current time is too large.", true),
+            ("InvalidSignatureException: Signature expired: 20261130T095000Z is now earlier", true),
+            ("InvalidSignatureException: The request signature we calculated does not match the signature", false),
+            ("Forbidden (403, no code)", false),
+        ] {
+            assert_eq!(
+                with_causes(&std::io::Error::other(words)).contains("clock of this machine"),
+                is_clock,
+                "{words}"
+            );
         }
     }
 

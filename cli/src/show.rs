@@ -93,10 +93,13 @@ fn timeline(record: &Record) -> String {
         ("changed_at", format!("recorded as {}", output::text(record, "state"))),
         ("stopped_at", "its task was torn down".to_owned()),
     ];
-    let attempts = record.get("attempts").and_then(Value::as_array).into_iter().flatten();
-    let mut text: String = attempts
-        .enumerate()
-        .map(|(nth, end)| format!("attempt {} ended: {}\n", nth + 1, end.as_str().unwrap_or_default()))
+    let attempts = record.get("attempts").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    // The record keeps the last of them.
+    let current = record.get("attempt").and_then(Value::as_u64).unwrap_or_default();
+    let first = current.saturating_sub(attempts.len() as u64).max(1);
+    let mut text: String = (first..)
+        .zip(attempts)
+        .map(|(nth, end)| format!("attempt {nth} ended: {}\n", end.as_str().unwrap_or_default()))
         .collect();
     let mut before = None;
     let mut steps: Vec<_> = steps.into_iter().filter_map(|(name, what)| Some((millis(record, name)?, what))).collect();
@@ -136,6 +139,13 @@ mod tests {
              2027-01-15T08:01:01.2Z    +1m00s  exited with 7\n\
              2027-01-15T08:01:01.9Z     +0.7s  recorded as failed\n"
         );
+    }
+
+    #[test]
+    fn timeline_numbers_the_attempts_that_are_kept() {
+        let record = serde_json::json!({"attempt": 13, "attempts": ["RESOURCE:GPU", "RESOURCE:CPU"]});
+        let shown = timeline(record.as_object().unwrap());
+        assert_eq!(shown, "attempt 11 ended: RESOURCE:GPU\nattempt 12 ended: RESOURCE:CPU\n");
     }
 
     #[test]

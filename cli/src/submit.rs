@@ -233,8 +233,10 @@ pub fn describe(record: &Record) -> String {
     if attempt != "1" && attempt != "-" {
         line.push_str(&format!(", attempt {attempt}"));
     }
+    // Most reasons name the stop code.
+    let has_the_code = output::text(record, "reason").contains(&output::text(record, "stop_code"));
     for (name, words) in [("task_arn", "task "), ("exit_code", "exit code "), ("stop_code", ""), ("reason", "")] {
-        if record.contains_key(name) {
+        if record.contains_key(name) && !(name == "stop_code" && has_the_code) {
             let text = if name == "task_arn" { output::task_id(record) } else { output::text(record, name) };
             line.push_str(&format!(", {words}{text}"));
         }
@@ -258,6 +260,23 @@ mod tests {
 
     fn record(value: Value) -> Record {
         value.as_object().unwrap().clone()
+    }
+
+    #[test]
+    fn description_names_a_stop_code_once() {
+        let line = |value: Value| describe(&record(value));
+        let reason = "TaskFailedToStart: CannotPullContainerError: not found";
+        assert_eq!(
+            line(json!({"state": "failed", "stop_code": "TaskFailedToStart", "reason": reason})),
+            format!("failed, {reason}")
+        );
+        assert_eq!(
+            line(
+                json!({"state": "failed", "stop_code": "UserInitiated", "exit_code": 1, "reason": "container main exited with 1"})
+            ),
+            "failed, exit code 1, UserInitiated, container main exited with 1"
+        );
+        assert_eq!(line(json!({"state": "failed", "stop_code": "UserInitiated"})), "failed, UserInitiated");
     }
 
     #[test]

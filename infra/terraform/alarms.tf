@@ -118,6 +118,14 @@ locals {
       statistic   = "Sum"
       period      = 300
     }
+    unusable-events = {
+      description = "Events of tasks could not be used and were ignored"
+      namespace   = "EcsBridge"
+      metric      = "UnusableEvents"
+      dimensions  = local.on_deployment
+      statistic   = "Sum"
+      period      = 300
+    }
     # A share, so that it fires at ten tasks an hour and not at a few late events of a hundred thousand tasks.
     repairs = {
       description = "Events are missing: reconcile found out too large a share of what happened"

@@ -24,6 +24,7 @@ locals {
       metrics = [
         ["EcsBridge", "Repairs", "Deployment", var.deployment],
         ["EcsBridge", "Overdue", "Deployment", var.deployment, { stat = "Maximum" }],
+        ["EcsBridge", "UnusableEvents", "Deployment", var.deployment],
       ]
     },
     {

@@ -391,7 +391,7 @@ async fn every_shape_can_be_requested() {
     fn last(events: &[Value]) -> &Value {
         &events.last().unwrap()["detail"]
     }
-    let checks: [(&str, Check); 22] = [
+    let checks: [(&str, Check); 28] = [
         ("cannot-pull", |e| {
             last(e)["containers"][0]["reason"].as_str().unwrap().starts_with("CannotPullContainerError")
         }),
@@ -425,6 +425,19 @@ async fn every_shape_can_be_requested() {
         ("no-launch-type", |e| last(e).get("launchType").is_none()),
         ("no-attachments", |e| last(e).get("attachments").is_none()),
         ("unknown-members", |e| last(e).get("someNewMember").is_some()),
+        ("no-version", |e| last(e).get("version").is_none()),
+        ("mistyped-members", |e| {
+            last(e)["cpu"].is_u64() && last(e)["version"].is_f64() && e[0].get("event_time").is_some()
+        }),
+        ("network-timeout", |e| {
+            last(e)["stopCode"] == "TaskFailedToStart" && last(e)["containers"][0].get("reason").is_none()
+        }),
+        ("pull-in-task-reason", |e| last(e)["stoppedReason"].as_str().unwrap().starts_with("CannotPull")),
+        ("capacity-given-up", |e| last(e)["stopCode"] == "TaskFailedToStart" && last(e)["containers"] == json!([])),
+        ("seems-lost", |e| {
+            e.iter().any(|e| e["detail"]["stopCode"] == "InfrastructureHealth")
+                && last(e)["stopCode"] == "EssentialContainerExited"
+        }),
         ("event-time", |e| e[0].get("time").is_none() && e[0].get("event_time").is_some()),
         ("skip-states", |e| e.len() == 2 && last(e)["lastStatus"] == "STOPPED"),
         ("no-events", |e| e.is_empty()),

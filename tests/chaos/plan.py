@@ -79,6 +79,8 @@ ODD_BUT_TRUE = [
     "no-started-by",
     "no-launch-type",
     "unknown-members",
+    "no-version",
+    "mistyped-members",
     "event-time",
     "clock-skew",
     "skip-states",
@@ -96,6 +98,7 @@ KINDS = {
     "whole task": 6,
     "spot": 6,
     "host lost": 3,
+    "host seems lost": 3,
     "run timeout": 3,
     "forgotten": 2,
 }
@@ -131,7 +134,10 @@ def planned(submission_id: str, kind: str, chance: random.Random) -> Planned:
         # A claimed RunTask whose process died is not repeated after a stop or a deadline: `lost`, if ECS has no task
         # of it, which `audit` checks.
         case "stopped":
-            return planned("cancelled failed lost", for_ever, None, stop_after=chance.uniform(-1, 6))
+            # Of a worker that handles SIGTERM, a stop reports exit code 0: it has succeeded.
+            shape, states = chance.choice([(None, ""), ("stop-reports-0", "succeeded ")])
+            states += "cancelled failed lost"
+            return planned(states, for_ever, None, stop_after=chance.uniform(-1, 6), shape=shape)
         case "deadline":
             return planned(f"expired lost {ends}", exits, code, deadline_ms=chance.randint(-500, 8000))
         case "spot":
@@ -139,6 +145,9 @@ def planned(submission_id: str, kind: str, chance: random.Random) -> Planned:
             return planned("failed", for_ever, None, profile="again", shape=shape, relaunches=True)
         case "host lost":
             return planned("failed", for_ever, None, shape="infrastructure-health")
+        case "host seems lost":
+            # Not on Fargate, where ECS knows better. It is asked before another attempt, and the container runs on.
+            return planned(ends, exits, code, profile="again", shape="seems-lost no-launch-type")
         case "run timeout":
             return planned("failed", for_ever, None, profile="run-timeout")
         case "forgotten":

@@ -137,6 +137,25 @@ def test_what_a_person_must_mend_is_told_at_once(
     assert len(gate.calls) == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "is_clock"),
+    [
+        ("Signature expired: 20261130T095000Z is now earlier than 20261130T100000Z", True),
+        ("Signature not yet current: 20261130T101500Z is still later than 20261130T100500Z", True),
+        ("The difference between the request time and the current time is too large.", True),
+        ("The request signature we calculated does not match the signature you provided.", False),
+    ],
+)
+def test_signature_of_a_wrong_clock_names_the_clock(
+    client: Client, gate: Gate, words: str, is_clock: bool, name: str
+) -> None:
+    gate.troubles.append(status(403, {"message": words}))
+    with pytest.raises(BridgeError) as raised:
+        client.submit(Submission(name, ["true"]))
+    assert raised.value.cause is Cause.CREDENTIALS
+    assert ("the clock of this machine is wrong" in str(raised.value)) is is_clock
+
+
 def test_a_table_that_is_not_there_is_told_at_once(connect: Callable[..., Client], wire: Wire) -> None:
     with pytest.raises(
         BridgeError, match=r"the table nobody: .*ResourceNotFound.*check url, function, table"

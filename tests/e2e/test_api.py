@@ -300,7 +300,7 @@ def test_a_record_has_the_names_of_the_table(stack: Stack) -> None:
     row, record = stack.row("shown"), stack.show("shown")
     assert (record["state"], record["exit_code"], record["labels"]) == ("failed", 3, {"dag_id": "etl"})
     hidden = {"rev", "feed", "changed_at", "content_hash", "nonce"}
-    assert record.pop("advice").startswith("It did not succeed.")
+    assert record.pop("advice").startswith("The command did not succeed.")
     assert set(record) == set(row) - hidden and set(row) - set(record) == hidden
     assert MARK not in json.dumps(record) and MARK not in str(row)
 

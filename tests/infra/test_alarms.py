@@ -125,6 +125,7 @@ OUTAGES: list[tuple[str, str, Callable[[Metrics], None]]] = [
     ("WorkThrottlesAlarm", "no concurrency for work", lambda_fault("Throttles", "WorkFunction")),
     ("PoolsFailingAlarm", "the image lacks the runner", own_fault("PoolsFailing", 1)),
     ("RunnersRefusedAlarm", "a task role is not in the list", own_fault("RunnersRefused", 1)),
+    ("UnusableEventsAlarm", "events have no status", own_fault("UnusableEvents", 1)),
     ("ReconcileErrorsAlarm", "reconcile fails now and then", lambda_fault("Errors", "ReconcileFunction", 1)),
     ("SubmitThrottlesAlarm", "no concurrency for submit", lambda_fault("Throttles", "SubmitFunction")),
     ("TaskStateThrottlesAlarm", "no concurrency for task-state", lambda_fault("Throttles", "TaskStateFunction")),

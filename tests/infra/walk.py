@@ -165,6 +165,10 @@ def at_once(local: LocalStack, recorder: Recorder) -> None:
     called("submit", "2015-03-31/functions/reconcile/invocations")
     called("reconcile", "RunTask")
 
+    # An event that cannot be used.
+    detail = {"startedBy": f"{DEPLOYMENT}/unusable/1", "lastStatus": "STOPPED"}
+    local.invoke("task-state", {"source": "aws.ecs", "detail-type": "ECS Task State Change", "detail": detail})
+
     # A task whose container never started: task-state wakes reconcile for the next attempt.
     local.rule(submission_id="again", shapes="cannot-pull")
     submit(local, "again", "true")

@@ -15,6 +15,7 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, NoCredentialsError
 
+from ecs_bridge.aws import clock
 from ecs_bridge.errors import BridgeError, Cause, CredentialsMissing, Refused
 from ecs_bridge.state import State
 
@@ -148,7 +149,7 @@ class BridgeClient:
             cause = self._cause(status)
             if cause is Cause.CREDENTIALS:
                 self._forget()
-            raise BridgeError(cause, f"{call}: {error}", status) from error
+            raise BridgeError(cause, f"{call}: {error}{clock(str(error))}", status) from error
         except BotoCoreError as error:
             raise BridgeError(Cause.TROUBLE, f"{call}: {type(error).__name__}") from error
         try:
@@ -221,7 +222,7 @@ class BridgeClient:
         if cause is Cause.CREDENTIALS:
             self._aws.forget()
         code, words = _told(answer)
-        raise BridgeError(cause, f"{call}: {status}{words}", status, code)
+        raise BridgeError(cause, f"{call}: {status}{words}{clock(words)}", status, code)
 
     @staticmethod
     def _answers(answer: dict[str, Any], ids: Sequence[str]) -> list[Answer]:

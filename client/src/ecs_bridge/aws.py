@@ -41,6 +41,14 @@ _CREDENTIALS = frozenset(
         "UnrecognizedClientException",
     }
 )
+# AWS rejects signatures that are more than five minutes off. InvalidSignatureException alone may be a wrong key too.
+# https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-troubleshooting.html
+_CLOCK = (
+    "signature expired",
+    "signature not yet current",
+    "requesttimetooskewed",
+    "request time and the current time is too large",
+)
 _ADDRESS = frozenset({"ResourceNotFoundException", "ValidationException", "ValidationError"})
 
 
@@ -50,13 +58,19 @@ def failure(error: BotoCoreError | ClientError, what: str) -> BridgeError:
     if isinstance(error, ClientError):
         code = error.response.get("Error", {}).get("Code")
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-        if code in _CREDENTIALS or status in (401, 403):
+        if code in _CREDENTIALS or status in (401, 403) or clock(str(error)):
             cause = Cause.CREDENTIALS
         elif code in _ADDRESS:
             cause = Cause.ADDRESS
     elif isinstance(error, NoCredentialsError):
         cause = Cause.CREDENTIALS
-    return BridgeError(cause, f"{what}: {error}", status)
+    return BridgeError(cause, f"{what}: {error}{clock(str(error))}", status)
+
+
+def clock(words: str) -> str:
+    """Return what to add to AWS's words where they reject a signature because of this machine's clock; else nothing."""
+    is_clock = any(known in words.lower() for known in _CLOCK)
+    return "; the clock of this machine is wrong: set it, for instance by NTP" if is_clock else ""
 
 
 class Aws:

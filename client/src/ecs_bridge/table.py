@@ -29,6 +29,10 @@ END_OF_TIME = 2**53
 """Later than any time that a record has, in epoch milliseconds."""
 
 
+ATTEMPTS_KEPT = 10
+"""Texts of earlier attempts that a record keeps at most."""
+
+
 @dataclass(frozen=True)
 class Record:
     """What the bridge knows of a submission; times are epoch milliseconds, and None is not known, or not yet."""
@@ -53,7 +57,7 @@ class Record:
     memory: int | None = None
     """The task's memory in MiB."""
     attempts: tuple[str, ...] = ()
-    """How each attempt before the last one ended."""
+    """How the attempts before the last one ended, the newest `ATTEMPTS_KEPT` of them."""
     profile: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     runs_on: str | None = None
@@ -88,12 +92,26 @@ class Record:
         facts = [
             f"the ECS bridge says {self.state}",
             None if self.exit_code is None else f"exit code {self.exit_code}",
-            *(f"attempt {number} ended with {end}" for number, end in enumerate(self.attempts, 1)),
-            *dict.fromkeys((self.reason, self.stopped_reason)),
+            *self.earlier,
+            *self.causes,
             self.advice,
             self.task_arn,
         ]
         return ", ".join(fact for fact in facts if fact)
+
+    @property
+    def earlier(self) -> list[str]:
+        """Return how the attempts before the last one ended, for people."""
+        if len(self.attempts) < ATTEMPTS_KEPT:
+            return [f"attempt {number} ended with {end}" for number, end in enumerate(self.attempts, 1)]
+        # There may have been more, so that their numbers are not known, and most are alike.
+        return [f"earlier attempts ended with {end}" for end in dict.fromkeys(self.attempts)]
+
+    @property
+    def causes(self) -> list[str]:
+        """Return the reasons that are known, without ECS's where the bridge's repeats it."""
+        reason, stopped_reason = self.reason or "", self.stopped_reason or ""
+        return [text for text in (reason, "" if stopped_reason in reason else stopped_reason) if text]
 
     @property
     def advice(self) -> str | None:

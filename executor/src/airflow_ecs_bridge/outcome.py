@@ -64,8 +64,7 @@ def explain(record: Record, settings: Settings) -> str:
         facts.append(f"exit code {record.exit_code}{_meaning(record.exit_code)}")
     if record.stop_code:
         facts.append(f"stop code {record.stop_code}")
-    facts += [f"attempt {number} ended with {end}" for number, end in enumerate(record.attempts, 1)]
-    facts += [text for text in dict.fromkeys((record.reason, record.stopped_reason)) if text]
+    facts += record.earlier + record.causes
     if help := _advice(record):
         facts.append(f"what to do: {help}")
     facts.append(f"submission {record.submission_id} (ecs-bridge show {record.submission_id})")

@@ -1,6 +1,6 @@
 //! One event: read the record, decide, write.
 
-use ecs_bridge_aws::{Bridge, BridgeError, Wake};
+use ecs_bridge_aws::{Bridge, BridgeError, Wake, telemetry};
 use ecs_bridge_core::{
     Input, State,
     event::{self, Event},
@@ -8,7 +8,7 @@ use ecs_bridge_core::{
 
 /// Applies an event to the record of its submission. One read; one write if it changes something.
 ///
-/// Ignores events of other deployments and malformed ones: a retry would not help.
+/// Ignores events of other deployments, and counts unusable ones: a retry would not help.
 ///
 /// # Errors
 /// If DynamoDB is unavailable, or a task that should not be alive was not stopped: Lambda retries, and later sends the event
@@ -21,7 +21,7 @@ pub async fn handle(bridge: &Bridge, wake: &Wake, event: &str) -> Result<(), Bri
             return Ok(());
         }
         Err(error) => {
-            tracing::error!(%error, "ignored a malformed event");
+            telemetry::unusable_event(&error);
             return Ok(());
         }
     };

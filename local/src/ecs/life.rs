@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::sync::{mpsc, watch};
 
 use super::container::{Restart, Running, Spec, Stop};
@@ -120,6 +121,12 @@ fn refusal(shapes: &super::Shapes) -> Option<(Option<&'static str>, &'static str
             None,
             "ResourceInitializationError: unable to pull secrets or registry auth: execution resource retrieval failed",
         ))
+    } else if shapes.has(Shape::NetworkTimeout) {
+        Some((None, "Timeout waiting for network interface provisioning to complete."))
+    } else if shapes.has(Shape::PullInTaskReason) {
+        Some((None, "CannotPullContainerError: ref pull has been retried 5 time(s): request canceled"))
+    } else if shapes.has(Shape::CapacityGivenUp) {
+        Some((None, "TaskFailedToStart: RESOURCE:GPU"))
     } else {
         None
     }
@@ -223,6 +230,9 @@ async fn run(
         ecs.order(id, Order::Live, "TerminationNotice", SPOT_REASON);
     } else if shapes.has(Shape::InfrastructureHealth) {
         ecs.order(id, Order::LoseHost, "InfrastructureHealth", HOST_REASON);
+    } else if shapes.has(Shape::SeemsLost) {
+        let members = json!({"stopCode": "InfrastructureHealth", "stoppedReason": HOST_REASON});
+        ecs.seem_to_stop(id, &members, None);
     }
 
     let mut heard = Order::Live;
@@ -310,6 +320,7 @@ fn end_container(task: &mut Task, at: usize, code: i32) {
     if let Some(container) = task.containers.get_mut(at) {
         container.status = "STOPPED";
         container.was_started = true;
+        let code = if task.stopping && task.shapes.has(Shape::StopReports0) { 0 } else { code };
         container.exit_code = (!hidden).then_some(code);
         if at == named && killed {
             container.reason = Some(OUT_OF_MEMORY.to_owned());

@@ -481,7 +481,14 @@ impl Ecs {
         let mut shapes = shapes.clone();
         if self.settings.chance.happens(self.settings.fail_start, "fail start", &identity) {
             self.faults.failed_starts.count();
-            let how = [Shape::CannotPull, Shape::CannotCreate, Shape::ResourceInit];
+            let how = [
+                Shape::CannotPull,
+                Shape::CannotCreate,
+                Shape::ResourceInit,
+                Shape::NetworkTimeout,
+                Shape::PullInTaskReason,
+                Shape::CapacityGivenUp,
+            ];
             shapes.add(self.settings.chance.pick(how, "how to fail", &identity));
         }
         if definition.containers.iter().any(|container| container.image.ends_with(NO_IMAGE)) {
@@ -750,12 +757,15 @@ impl Ecs {
         let chance = &self.settings.chance;
         let identity = format!("{}/v{}", task.id, task.version);
         let when = if task.shapes.has(Shape::EventTime) { "event_time" } else { "time" };
-        let event = json!({
+        let mut event = json!({
             "version": "0", "id": chance.uuid("event", &identity), "detail-type": "ECS Task State Change",
             "source": "aws.ecs", "account": place.account, when: Millis::now().iso(), "region": place.region,
             "resources": [task.arn(place)],
             "detail": task.describe(place, chance, Reader::Event),
         });
+        if let Some(members) = event.as_object_mut().filter(|_| task.shapes.has(Shape::MistypedMembers)) {
+            members.insert("event_time".into(), Millis::now().epoch_seconds().into());
+        }
         Some((event, identity))
     }
 

@@ -32,6 +32,12 @@ shapes! {
     CannotCreate = "cannot-create",
     /// The task's network or secrets are not available: ResourceInitializationError in the stopped reason alone.
     ResourceInit = "resource-init",
+    /// The task's network interface is not ready in time: TaskFailedToStart, the cause in the stopped reason alone.
+    NetworkTimeout = "network-timeout",
+    /// The image cannot be pulled, and only the stopped reason says so.
+    PullInTaskReason = "pull-in-task-reason",
+    /// The capacity provider gives up: TaskFailedToStart, RESOURCE:GPU in the stopped reason, no containers.
+    CapacityGivenUp = "capacity-given-up",
     /// The command runs and ends, but its sidecars never started: TaskFailedToStart with an exit code.
     FailedToStartAfterExit = "failed-to-start-after-exit",
     /// A Spot notice once it runs (RUNNING, desired STOPPED, stop code set); the command ends by itself.
@@ -42,6 +48,10 @@ shapes! {
     SpotInterruption = "spot-interruption",
     /// The host is lost once it runs: STOPPED, InfrastructureHealth, no exit code.
     InfrastructureHealth = "infrastructure-health",
+    /// The host reports that the task has stopped, by InfrastructureHealth, and it runs on.
+    SeemsLost = "seems-lost",
+    /// A container that StopTask ends reports exit code 0.
+    StopReports0 = "stop-reports-0",
     /// ECS gives OutOfMemoryError as the reason of the container's end, whatever its exit code is.
     OutOfMemory = "out-of-memory",
     /// STOPPED without an exit code, although the command ended.
@@ -68,6 +78,10 @@ shapes! {
     NoPlatformVersion = "no-platform-version",
     /// Events with unknown members.
     UnknownMembers = "unknown-members",
+    /// Events without version.
+    NoVersion = "no-version",
+    /// Events with members of other types: a version of 5.0, numbers for sizes, epoch times, time beside event_time.
+    MistypedMembers = "mistyped-members",
     /// Events with event_time instead of time.
     EventTime = "event-time",
     /// Only events of the task's creation and its end.

@@ -238,13 +238,19 @@ impl Task {
             json!([{"name": "subnetId", "value": "subnet-0123456789abcdef0"}])
         };
         let arn = self.arn(place);
+        // It never had any.
+        let given_up = self.shapes.has(Shape::CapacityGivenUp) && self.stopping;
         let task = json!({
             "attachments": [{"id": attachment, "type": if event { "eni" } else { "ElasticNetworkInterface" },
                              "status": attachment_status, "details": details}],
             "attributes": [{"name": "ecs.cpu-architecture", "value": "x86_64"}],
             "availabilityZone": format!("{}a", place.region),
             "clusterArn": place.cluster_arn(),
-            "containers": self.describe_containers(place, chance, reader, &attachment, &address),
+            "containers": if given_up {
+                json!([])
+            } else {
+                self.describe_containers(place, chance, reader, &attachment, &address)
+            },
             "cpu": self.request.overrides.cpu.as_deref().or(self.definition.cpu.as_deref()).unwrap_or("256"),
             "memory": self.request.overrides.memory.as_deref().or(self.definition.memory.as_deref()).unwrap_or("512"),
             "createdAt": time(self.times.created),
@@ -356,6 +362,7 @@ impl Task {
             (Shape::NoLaunchType, "launchType"),
             (Shape::NoAttachments, "attachments"),
             (Shape::NoPlatformVersion, "platformVersion"),
+            (Shape::NoVersion, "version"),
         ] {
             if self.shapes.has(shape) {
                 task.remove(member);
@@ -370,9 +377,33 @@ impl Task {
         if self.shapes.has(Shape::EmptyContainers) && self.status == Status::Stopped {
             task.insert("containers".into(), json!([]));
         }
+        if self.shapes.has(Shape::MistypedMembers) {
+            self.mistype(task);
+        }
         if self.shapes.has(Shape::UnknownMembers) {
             task.insert("someNewMember".into(), json!({"nested": [null, 1.5, "x"]}));
         }
+    }
+
+    fn mistype(&self, task: &mut Map<String, Value>) {
+        for member in ["cpu", "memory"] {
+            let number = task.get(member).and_then(|size| size.as_str()?.parse::<u64>().ok());
+            task.insert(member.into(), number.into());
+        }
+        let times = &self.times;
+        for (member, at) in [
+            ("startedAt", times.started),
+            ("executionStoppedAt", times.execution_stopped),
+            ("stoppedAt", times.stopped),
+            ("updatedAt", Some(Millis::now())),
+        ] {
+            if let Some(at) = at {
+                task.insert(member.into(), at.epoch_seconds().into());
+            }
+        }
+        let version = u32::try_from(self.version).map(f64::from);
+        task.insert("version".into(), json!(version.ok()));
+        task.insert("availabilityZone".into(), json!(["a"]));
     }
 
     /// The few members with which ECS answers a repeated client token once the task has stopped.

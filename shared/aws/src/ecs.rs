@@ -1,18 +1,27 @@
 //! ECS: RunTask and what each of its answers proves, DescribeTasks, ListTasks, StopTask.
 
-use std::{error::Error, io};
+use std::{
+    error::Error,
+    fmt, io,
+    sync::{Arc, OnceLock},
+};
 
 use aws_sdk_ecs::{
     Client,
-    config::retry::RetryConfig,
-    error::{ConnectorError, ProvideErrorMetadata, SdkError},
-    operation::run_task::{RunTaskError, RunTaskOutput},
-    primitives::DateTime,
+    config::{
+        ConfigBag, Intercept, RuntimeComponents, interceptors::FinalizerInterceptorContextMut, retry::RetryConfig,
+    },
+    error::{BoxError, ConnectorError, ProvideErrorMetadata, SdkError},
+    operation::{
+        describe_tasks::DescribeTasksOutput,
+        run_task::{RunTaskError, RunTaskOutput},
+    },
     types::{self, DesiredStatus},
 };
+use aws_smithy_runtime_api::client::interceptors::context::Output;
 use ecs_bridge_core::{
-    Attempt, Container, LaunchAnswer, Obstacle, StartedBy, Task, Timestamp, record::Record, run_task,
-    task::without_program, task_id,
+    LaunchAnswer, Obstacle, StartedBy, Task, ecs_json::Response, record::Record, run_task, task::is_want_of_capacity,
+    task_id,
 };
 use hyper_util::client::legacy;
 
@@ -94,6 +103,7 @@ impl Ecs {
             }
         };
         let sent = body.clone();
+        let answered = Body::default();
         let result = self
             .client
             .run_task()
@@ -103,10 +113,11 @@ impl Ecs {
                 request.headers_mut().insert("content-length", sent.len().to_string());
                 *request.body_mut() = sent.as_str().into();
             })
+            .interceptor(answered.instead_of(|| Output::erase(RunTaskOutput::builder().build())))
             .send()
             .await;
         match result {
-            Ok(output) => RunTaskAnswer::Answer(answer(&output, &body)),
+            Ok(_) => RunTaskAnswer::Answer(answer(&answered, &body)),
             Err(error) => refusal(&error, &body),
         }
     }
@@ -116,17 +127,28 @@ impl Ecs {
     /// # Errors
     /// Where ECS refuses or does not answer.
     pub async fn describe(&self, cluster: &str, task_arns: &[String]) -> Result<Vec<Described>, EcsError> {
-        let request = self.client.describe_tasks().cluster(cluster).set_tasks(Some(task_arns.to_vec()));
-        let answer = match request.send().await {
-            Ok(answer) => answer,
+        let answered = Body::default();
+        let request = self.client.describe_tasks().cluster(cluster).set_tasks(Some(task_arns.to_vec())).customize();
+        let request =
+            request.interceptor(answered.instead_of(|| Output::erase(DescribeTasksOutput::builder().build())));
+        match request.send().await {
+            Ok(_) => {}
             Err(error) if error.code() == Some(NO_CLUSTER) => {
                 return Ok(task_arns.iter().cloned().map(Described::Missing).collect());
             }
             Err(error) => return Err(EcsError::call("DescribeTasks")(error)),
-        };
-        let tasks = answer.tasks().iter().filter_map(described);
-        let missing = answer.failures().iter().filter(|failure| failure.reason() == Some("MISSING"));
-        Ok(tasks.chain(missing.filter_map(|failure| Some(Described::Missing(failure.arn()?.to_owned())))).collect())
+        }
+        let Some(answer) = answered.response() else { return Ok(Vec::new()) };
+        let tasks = answer.tasks().filter_map(|task| match task {
+            Ok((started_by, task)) => Some(Described::Task(started_by, Box::new(task))),
+            // Its record is answered as one whose task is left out of the answer.
+            Err(error) => {
+                tracing::error!(%error, "ignored a described task");
+                None
+            }
+        });
+        let missing = answer.failures().filter(|failure| failure.reason.as_deref() == Some("MISSING"));
+        Ok(tasks.chain(missing.filter_map(|failure| Some(Described::Missing(failure.arn?)))).collect())
     }
 
     /// The ARNs of the tasks with this `startedBy`: those that run, else those that have stopped; none where ECS has no
@@ -231,20 +253,71 @@ fn words_with<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>, rewrite: impl 
     }
 }
 
+/// The body of a successful response.
+///
+/// The SDK's types fail a whole response over a single member of an unexpected type: an exit code above 2^31 would hide 99
+/// other tasks. Tasks are parsed from the body instead, as those of events are.
+#[derive(Clone, Debug, Default)]
+struct Body(Arc<OnceLock<String>>);
+
+impl Body {
+    /// An interceptor that keeps the body, and makes the SDK return `output` where it cannot parse it: the SDK would
+    /// repeat the call.
+    fn instead_of(&self, output: fn() -> Output) -> KeepBody {
+        KeepBody { body: self.clone(), output }
+    }
+
+    fn response(&self) -> Option<Response<'_>> {
+        self.0.get().and_then(|body| Response::parse(body))
+    }
+}
+
+struct KeepBody {
+    body: Body,
+    output: fn() -> Output,
+}
+
+impl fmt::Debug for KeepBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeepBody")
+    }
+}
+
+impl Intercept for KeepBody {
+    fn name(&self) -> &'static str {
+        "KeepBody"
+    }
+
+    fn modify_before_attempt_completion(
+        &self,
+        context: &mut FinalizerInterceptorContextMut<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let succeeded = context.response().filter(|response| response.status().is_success());
+        // None where the body was cut short. What is no JSON object stays the SDK's error.
+        let bytes = succeeded.and_then(|response| response.body().bytes()).map(String::from_utf8_lossy);
+        let Some(body) = bytes.filter(|body| Response::parse(body).is_some()) else { return Ok(()) };
+        self.body.0.get_or_init(|| body.into_owned());
+        if let Some(result @ Err(_)) = context.output_or_error_mut() {
+            *result = Ok((self.output)());
+        }
+        Ok(())
+    }
+}
+
 /// RunTask's HTTP 200, which is an answer only if it holds a task or a failure.
-fn answer(output: &RunTaskOutput, body: &str) -> LaunchAnswer {
-    if let Some(task) = output.tasks().first()
-        && let Some(arn) = task.task_arn()
-    {
-        let live = task.last_status() != Some("STOPPED") && task.desired_status() != Some("STOPPED");
-        return LaunchAnswer::Task { arn: arn.to_owned(), live };
+fn answer(answered: &Body, body: &str) -> LaunchAnswer {
+    let answer = answered.response();
+    if let Some((arn, live)) = answer.as_ref().and_then(Response::launched) {
+        return LaunchAnswer::Task { arn, live };
     }
     // None of ECS's reasons here is for good: hosts come, tasks end. The launch deadline ends the wait.
-    match output.failures().first() {
+    match answer.and_then(|answer| answer.failures().next()) {
         Some(failure) => {
-            let parts = [failure.reason(), failure.detail()];
-            let reason = parts.into_iter().flatten().collect::<Vec<_>>().join(": ");
-            LaunchAnswer::RefusedForNow(Obstacle::Capacity, run_task::redact(&reason, body))
+            let reason = [failure.reason, failure.detail].into_iter().flatten().collect::<Vec<_>>().join(": ");
+            let obstacle = wrapped(&reason.to_ascii_lowercase()).unwrap_or(Obstacle::Capacity);
+            LaunchAnswer::RefusedForNow(obstacle, run_task::redact(&reason, body))
         }
         None => LaunchAnswer::Unanswered("RunTask answered with neither a task nor a failure".to_owned()),
     }
@@ -307,26 +380,28 @@ fn verdict(code: &str, message: &str) -> Verdict {
     let says = |words: &[&str]| words.iter().any(|words| message.contains(words));
     match code {
         "ServerException" => Verdict::Unanswered,
-        // Throttling has this code too.
-        "InvalidParameterException" if says(&["rate exceeded", "throttl"]) => Verdict::ForNow(Other),
-        // An EC2 cluster that scales from zero.
-        "InvalidParameterException" if says(&["no container instances were found"]) => Verdict::ForNow(Capacity),
-        // The first RunTask of a new account creates the role, which takes a while.
-        "InvalidParameterException" | "ClientException" if says(&["service linked role", "service-linked role"]) => {
-            Verdict::ForNow(Other)
+        // ECS reports the errors of other services, and throttling, under these codes too.
+        "InvalidParameterException" | "ClientException" if let Some(obstacle) = wrapped(&message) => {
+            Verdict::ForNow(obstacle)
         }
-        "ClientException"
-            if says(&[
-                "taskdefinition",
-                "task definition",
-                "unable to assume the role",
-                "no fargate configuration",
-            ]) =>
-        {
+        "ClientException" if says(&["taskdefinition", "task definition", "no fargate configuration"]) => {
             Verdict::ForGood
         }
         // Quotas of tasks in PROVISIONING and of vCPUs: free again as tasks end.
-        "ClientException" | "LimitExceededException" => Verdict::ForNow(Capacity),
+        "ClientException"
+            if says(&[
+                "reached the limit",
+                "limit on",
+                "limit of",
+                "limit for",
+                "limit exceeded",
+                "quota",
+                "capacity limit",
+            ]) =>
+        {
+            Verdict::ForNow(Capacity)
+        }
+        "LimitExceededException" => Verdict::ForNow(Capacity),
         // A role's change takes a while to reach every part of AWS.
         "AccessDeniedException" => Verdict::ForNow(Access),
         "ClusterNotFoundException"
@@ -337,46 +412,67 @@ fn verdict(code: &str, message: &str) -> Verdict {
         | "BlockedException"
         | "SerializationException"
         | "ValidationException" => Verdict::ForGood,
-        // ThrottlingException, expired credentials, and codes that are new.
+        // ThrottlingException, expired credentials, a ClientException that names nothing known, and codes that are new.
         _ => Verdict::ForNow(Other),
     }
 }
 
-/// A described task, with the first attempt where it does not say which.
-fn described(task: &types::Task) -> Option<Described> {
-    let started_by = task.started_by().and_then(StartedBy::parse);
-    let task = Task {
-        arn: task.task_arn()?.to_owned(),
-        cluster_arn: task.cluster_arn().unwrap_or_default().to_owned(),
-        attempt: started_by.as_ref().map_or(Attempt::FIRST, |started_by| started_by.attempt),
-        version: u64::try_from(task.version()).ok()?,
-        last_status: task.last_status().unwrap_or_default().to_owned(),
-        desired_status: task.desired_status().unwrap_or_default().to_owned(),
-        stop_code: task.stop_code().map(|code| code.as_str().to_owned()),
-        stopped_reason: task.stopped_reason().map(without_program),
-        containers: task.containers().iter().map(container).collect(),
-        runs_on: task.capacity_provider_name().or(task.launch_type().map(types::LaunchType::as_str)).map(str::to_owned),
-        cpu: task.cpu().and_then(|units| units.parse().ok()),
-        memory: task.memory().and_then(|mib| mib.parse().ok()),
-        started_at: task.started_at().and_then(moment),
-        execution_stopped_at: task.execution_stopped_at().and_then(moment),
-        stopped_at: task.stopped_at().and_then(moment),
-        at: None,
-    };
-    Some(Described::Task(started_by, Box::new(task)))
-}
-
-fn container(container: &types::Container) -> Container {
-    Container {
-        name: container.name().unwrap_or_default().to_owned(),
-        last_status: container.last_status().unwrap_or_default().to_owned(),
-        exit_code: container.exit_code(),
-        reason: container.reason().map(without_program),
+/// Returns the passing obstacle that a lower-case message is about: an error of EC2 or another service that ECS wraps into
+/// its own, such as `… (ErrorCode: RequestLimitExceeded)` or `(Service: Ec2, Status Code: 503, …)`.
+fn wrapped(message: &str) -> Option<Obstacle> {
+    const THROTTLING: [&str; 9] = [
+        "throttl",
+        "rate exceeded",
+        "rate limit exceeded",
+        "requestlimitexceeded",
+        "request limit exceeded",
+        "toomanyrequests",
+        "too many requests",
+        "slowdown",
+        "bandwidthlimitexceeded",
+    ];
+    // EC2's own quotas of network interfaces, addresses and instances. ECS's come as ClientException.
+    const QUOTAS: [&str; 4] =
+        ["interfacelimitexceeded", "addresslimitexceeded", "instancelimitexceeded", "vcpulimitexceeded"];
+    const ADDRESSES: [&str; 2] = ["insufficientfreeaddresses", "free addresses"];
+    const FAULTS: [&str; 22] = [
+        "internalerror",
+        "internal error",
+        "internalfailure",
+        "internal failure",
+        "internalservererror",
+        "internal server error",
+        "internalserviceerror",
+        "internal service error",
+        "serverinternal",
+        "serviceunavailable",
+        "service unavailable",
+        "service is unavailable",
+        "temporarily unavailable",
+        "code: unavailable",
+        "(unavailable)",
+        "requesttimeout",
+        "request timeout",
+        "request timed out",
+        "requestexpired",
+        "priorrequestnotcomplete",
+        "status code: 5",
+        "try again later",
+    ];
+    const DENIED: [&str; 4] = ["unauthorizedoperation", "accessdenied", "not authorized to perform", "authfailure"];
+    let says = |known: &[&str]| known.iter().any(|known| message.contains(known));
+    // A new role, or a change of one, takes a while to reach every part of AWS. The service-linked role is created by the
+    // first RunTask of an account. "Linked role" is spelt with a hyphen and without.
+    let is_role = message.contains("role") && says(&["assume", "linked role", "infrastructure role"]);
+    if says(&THROTTLING) {
+        Some(Obstacle::Other)
+    } else if is_role || says(&DENIED) {
+        Some(Obstacle::Access)
+    } else if is_want_of_capacity(message) || says(&QUOTAS) || says(&ADDRESSES) {
+        Some(Obstacle::Capacity)
+    } else {
+        says(&FAULTS).then_some(Obstacle::Other)
     }
-}
-
-fn moment(at: &DateTime) -> Option<Timestamp> {
-    u64::try_from(at.to_millis().ok()?).ok().map(Timestamp::from_millis)
 }
 
 #[cfg(test)]
@@ -395,22 +491,12 @@ mod tests {
             ("InvalidParameterException", "Rate exceeded", ForNow(Other)),
             ("InvalidParameterException", "The request was throttled", ForNow(Other)),
             ("InvalidParameterException", "No Container Instances were found in your cluster.", ForNow(Capacity)),
-            (
-                "InvalidParameterException",
-                "Unable to assume the service linked role. Please verify that the ECS service linked role exists.",
-                ForNow(Other),
-            ),
             ("InvalidParameterException", "The image is not valid", ForGood),
             ("ClientException", "You've reached the limit on the number of tasks you can provision", ForNow(Capacity)),
             ("ClientException", "You've reached the limit on the number of vCPUs", ForNow(Capacity)),
             ("ClientException", "TaskDefinition not found.", ForGood),
             ("ClientException", "TaskDefinition is inactive", ForGood),
             ("ClientException", "No Fargate configuration exists for given values.", ForGood),
-            (
-                "ClientException",
-                "ECS was unable to assume the role 'arn:aws:iam::1:role/x' that was provided for this task.",
-                ForGood,
-            ),
             ("LimitExceededException", "", ForNow(Capacity)),
             ("AccessDeniedException", "not authorized to perform: ecs:RunTask", ForNow(Access)),
             ("ClusterNotFoundException", "Cluster not found.", ForGood),
@@ -421,6 +507,73 @@ mod tests {
             assert_eq!(verdict(code, message), expected, "{code}: {message}");
             let is_told = advice::of_refusal(&format!("{code}: {message}")).is_some();
             assert!(is_told || code == "SomethingNew", "{code}: {message}");
+        }
+    }
+    #[test]
+    fn error_of_another_service_keeps_its_own_meaning() {
+        use Obstacle::{Access, Capacity, Other};
+        use Verdict::{ForGood, ForNow};
+        for (message, expected) in [
+            (
+                "Error retrieving security group information for [sg-0aa]: Request limit exceeded. (ErrorCode: \
+                 RequestLimitExceeded)",
+                ForNow(Other),
+            ),
+            (
+                "Error retrieving subnet information for [subnet-0aa]: An internal error has occurred (ErrorCode: \
+                 InternalError)",
+                ForNow(Other),
+            ),
+            ("Error retrieving subnet information for [subnet-0aa]: null (ErrorCode: InternalFailure)", ForNow(Other)),
+            ("The service is unavailable. Please try again shortly. (ErrorCode: Unavailable)", ForNow(Other)),
+            ("Error retrieving subnets (ErrorCode: ServiceUnavailable)", ForNow(Other)),
+            ("Error retrieving subnets (ErrorCode: Throttling)", ForNow(Other)),
+            ("Error retrieving subnets (ErrorCode: EC2ThrottledException)", ForNow(Other)),
+            ("Error retrieving subnets (ErrorCode: RequestTimeout)", ForNow(Other)),
+            ("Error (Service: AmazonEC2; Status Code: 503; Error Code: Unavailable; Request ID: 0a)", ForNow(Other)),
+            ("Error (Service: Ec2, Status Code: 500, Request ID: 0a)", ForNow(Other)),
+            ("You are not authorized to perform this operation. (ErrorCode: UnauthorizedOperation)", ForNow(Access)),
+            ("The maximum is reached. (ErrorCode: NetworkInterfaceLimitExceeded)", ForNow(Capacity)),
+            ("The subnet has too few. (ErrorCode: InsufficientFreeAddressesInSubnet)", ForNow(Capacity)),
+            ("We have too little. (ErrorCode: InsufficientInstanceCapacity)", ForNow(Capacity)),
+            (
+                "ECS was unable to assume the role 'arn:aws:iam::1:role/x' that was provided for this task.",
+                ForNow(Access),
+            ),
+            ("ECS was unable to assume the infrastructure role 'arn:aws:iam::1:role/x'.", ForNow(Access)),
+            ("The infrastructure role arn:aws:iam::1:role/x lacks ec2:CreateVolume.", ForNow(Access)),
+            ("Unable to assume the service linked role. Please verify that it exists.", ForNow(Access)),
+            ("The ECS service-linked role does not exist.", ForNow(Access)),
+        ] {
+            for code in ["InvalidParameterException", "ClientException"] {
+                assert_eq!(verdict(code, message), expected, "{code}: {message}");
+                assert!(advice::of_refusal(&format!("{code}: {message}")).is_some(), "{code}: {message}");
+            }
+        }
+        for message in [
+            "The subnet ID 'subnet-0aa' does not exist (ErrorCode: InvalidSubnetID.NotFound)",
+            "The specified capacity provider 'gpu-cp' was not found.",
+            "Overrides length must be at most 8192",
+            "Security group sg-0aa does not exist",
+        ] {
+            assert_eq!(verdict("InvalidParameterException", message), ForGood, "{message}");
+        }
+    }
+
+    #[test]
+    fn client_exception_is_want_of_capacity_only_if_it_names_one() {
+        use Obstacle::{Capacity, Other};
+        use Verdict::{ForGood, ForNow};
+        for (message, expected) in [
+            ("Invalid 'cpu' setting for task.", ForNow(Other)),
+            ("The request cannot be processed.", ForNow(Other)),
+            ("", ForNow(Other)),
+            ("You've reached the limit on the number of vCPUs you can run concurrently", ForNow(Capacity)),
+            ("The service quota of tasks is used up", ForNow(Capacity)),
+            ("Capacity is unavailable at this time. Please try again later", ForNow(Capacity)),
+            ("The TaskDefinition is inactive", ForGood),
+        ] {
+            assert_eq!(verdict("ClientException", message), expected, "{message}");
         }
     }
 }

@@ -5,7 +5,8 @@
 use std::time::Duration;
 
 use ecs_bridge_core::{
-    Alarm, Deployment, Input, LaunchAnswer, Record, State, SubmissionId, Timestamp, on_end::Telling, task_id,
+    Alarm, Deployment, Input, LaunchAnswer, Record, State, SubmissionId, Timestamp, event::EventError, on_end::Telling,
+    task_id,
 };
 use metrics::{Unit, counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_cloudwatch_embedded::{Builder, Collector};
@@ -77,6 +78,12 @@ pub fn accepted(record: &Record) {
 pub fn refused_runner(submission_id: &SubmissionId, reason: &str) {
     tracing::warn!(%submission_id, reason, "refused a caller of the work function");
     counter!("RunnersRefused").increment(1);
+}
+
+/// An event was ignored because it cannot be used. Its task's end is found out by the next check.
+pub fn unusable_event(error: &EventError) {
+    tracing::error!(%error, "ignored an unusable event");
+    counter!("UnusableEvents").increment(1);
 }
 
 /// The pools together: submissions that wait, runners that start, idle ones, busy ones, and pools whose runners have failed

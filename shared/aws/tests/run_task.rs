@@ -1,6 +1,6 @@
 //! What each answer of RunTask makes of a record, with the real client and ECS at the wire.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "test code")]
 
 mod support;
 
@@ -61,6 +61,89 @@ async fn a_task_makes_it_launched_with_its_arn() {
 }
 
 #[tokio::test]
+async fn task_with_members_of_other_types_is_launched() {
+    for odd in [
+        json!({"version": "x", "createdAt": "yesterday", "cpu": 256}),
+        json!({"containers": {"exitCode": 3_221_225_786_u64}, "tags": 7}),
+        json!({"containers": [{"name": "main", "exitCode": 3_221_225_786_u64}], "desiredStatus": null}),
+        json!({"lastStatus": ["PENDING"], "version": -1, "attachments": "none"}),
+    ] {
+        let record = after(ok(task(odd))).await;
+        assert_eq!((record.state, record.task_arn.as_deref()), (State::Launched, Some(TASK)));
+    }
+    let beside = json!({"tasks": [7, {"taskArn": null}, {"taskArn": TASK}], "failures": "none"});
+    assert_eq!(after(ok(beside)).await.task_arn.as_deref(), Some(TASK));
+}
+
+#[tokio::test]
+async fn odd_task_hides_no_other_and_costs_no_second_call() {
+    let odd = [
+        json!({"containers": [{"name": "main", "lastStatus": "STOPPED", "exitCode": 3_221_225_786_u64}]}),
+        json!({"containers": [{"name": "main", "lastStatus": "STOPPED", "exitCode": "7"}], "cpu": 256, "version": "5"}),
+        json!({"containers": [{"name": "main", "lastStatus": "STOPPED", "exitCode": 7}], "stoppedAt": "2026-11-30T07:34:33Z"}),
+        json!({"lastStatus": 7}),
+        json!({"containers": "main"}),
+        json!({"taskArn": {}}),
+    ];
+    let arn = |n: usize| format!("{TASK}{n}");
+    let tasks: Vec<_> = (0..10)
+        .map(|n| {
+            let mut one = json!({"taskArn": arn(n), "clusterArn": CLUSTER, "lastStatus": "STOPPED", "version": 5,
+                "desiredStatus": "STOPPED", "stopCode": "EssentialContainerExited", "startedBy": format!("local/s{n}/1"),
+                "containers": [{"name": "main", "lastStatus": "STOPPED", "exitCode": n}]});
+            for (name, value) in odd.get(n).and_then(Value::as_object).into_iter().flatten() {
+                one[name] = value.clone();
+            }
+            one
+        })
+        .collect();
+    let answer = json!({"tasks": tasks, "failures": [{"arn": arn(10), "reason": "MISSING"}, 7]});
+    let deployment = Deployment::new(move |seen, _| match seen.operation.as_str() {
+        "RunTask" => {
+            let started_by = seen.body()["startedBy"].as_str().unwrap().to_owned();
+            let n = started_by.trim_start_matches("local/s").trim_end_matches("/1").to_owned();
+            ok(json!({"tasks": [{"taskArn": format!("{TASK}{n}")}]}))
+        }
+        _ => ok(answer.clone()),
+    })
+    .await;
+    let mut records = Vec::new();
+    for n in 0..11 {
+        records.push(deployment.launched(item(&format!("s{n}"))).await);
+    }
+    let described: Vec<_> = records.iter().map(|record| (record, record.task_arn.as_deref().unwrap())).collect();
+    let inputs = deployment.bridge.describe_all(CLUSTER, &described).await;
+    let codes: Vec<_> = inputs
+        .iter()
+        .map(|input| match input {
+            Input::Seen(task) => task.exit_code("main"),
+            Input::NotTold { .. } => Some(-1),
+            Input::Missing { .. } => Some(-2),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let expected = [-1_073_741_510, 7, 7, -1, -1, -1, 6, 7, 8, 9, -2].map(Some);
+    assert_eq!(codes, expected);
+    assert_eq!(deployment.ecs.operations().iter().filter(|operation| **operation == "DescribeTasks").count(), 1);
+}
+
+#[tokio::test]
+async fn denied_roles_wait_as_denied_access_does() {
+    for (code, message) in [
+        (
+            "ClientException",
+            "ECS was unable to assume the role 'arn:aws:iam::1:role/x' that was provided for this task.",
+        ),
+        ("InvalidParameterException", "ECS was unable to assume the infrastructure role 'arn:aws:iam::1:role/x'."),
+        ("InvalidParameterException", "Unable to assume the service linked role."),
+        ("AccessDeniedException", "User is not authorized to perform: iam:PassRole"),
+    ] {
+        let record = after(error(400, code, message)).await;
+        assert_eq!((record.state, record.denied_since.is_some()), (State::Queued, true), "{message}");
+    }
+}
+
+#[tokio::test]
 async fn every_reason_in_failures_is_a_refusal_for_now() {
     for reason in [
         "RESOURCE:CPU",
@@ -86,6 +169,10 @@ async fn throttling_and_quotas_are_refusals_for_now_under_whichever_name_they_co
         ("ClientException", "You've reached the limit on the number of vCPUs you can run concurrently"),
         ("InvalidParameterException", "No Container Instances were found in your cluster."),
         ("InvalidParameterException", "Unable to assume the service linked role."),
+        ("InvalidParameterException", "Error: Request limit exceeded. (ErrorCode: RequestLimitExceeded)"),
+        ("InvalidParameterException", "Error: An internal error has occurred (ErrorCode: InternalError)"),
+        ("ClientException", "Error retrieving subnets (ErrorCode: ServiceUnavailable)"),
+        ("ClientException", "Invalid 'cpu' setting for task."),
         ("AccessDeniedException", "User is not authorized to perform: iam:PassRole"),
         ("ExpiredTokenException", "The security token included in the request is expired"),
         ("AnExceptionOfTomorrow", "who knows"),

@@ -71,55 +71,55 @@ pub const TABLE: &[Chapter] = &[
         title: "The image cannot be pulled",
         entries: &[
             says(
-                &["cannotpullcontainer", "manifest unknown"],
+                &["cannotpull", "manifest unknown"],
                 "The image's tag does not exist. Push it, or correct `image` in the task definition.",
             ),
             says(
-                &["cannotpullcontainer", "does not contain descriptor matching platform"],
+                &["cannotpull", "does not contain descriptor matching platform"],
                 "The image is not built for the task's CPU architecture. Build it for that, or set `runtimePlatform` in the task definition.",
             ),
             says(
-                &["cannotpullcontainer", "no match for platform"],
+                &["cannotpull", "no match for platform"],
                 "The image is not built for the task's CPU architecture. Build it for that, or set `runtimePlatform` in the task definition.",
             ),
             says(
-                &["cannotpullcontainer", "toomanyrequests"],
+                &["cannotpull", "toomanyrequests"],
                 "The registry limits how often images are pulled. Use an ECR pull-through cache, or give credentials of a Docker Hub account in `repositoryCredentials`.",
             ),
             says(
-                &["cannotpullcontainer", "pull rate limit"],
+                &["cannotpull", "pull rate limit"],
                 "The registry limits how often images are pulled. Use an ECR pull-through cache, or give credentials of a Docker Hub account in `repositoryCredentials`.",
             ),
             says(
-                &["cannotpullcontainer", "no space left on device"],
+                &["cannotpull", "no space left on device"],
                 "The image does not fit onto the task's disk. Set `ephemeralStorage` (Fargate), or free space on the container instances.",
             ),
             says(
-                &["cannotpullcontainer", "403 forbidden"],
+                &["cannotpull", "403 forbidden"],
                 "The registry denies access. The execution role needs `ecr:GetAuthorizationToken`, `ecr:BatchGetImage` and `ecr:GetDownloadUrlForLayer`, and the repository's policy must allow it.",
             ),
             says(
-                &["cannotpullcontainer", "access denied"],
+                &["cannotpull", "access denied"],
                 "The registry denies access, or the repository does not exist. Check the image's name, the execution role's ECR permissions and the repository's policy.",
             ),
             says(
-                &["cannotpullcontainer", "no basic auth credentials"],
+                &["cannotpull", "no basic auth credentials"],
                 "The registry asks for credentials. Set the execution role for ECR, or `repositoryCredentials` for another registry.",
             ),
             says(
-                &["cannotpullcontainer", "timeout"],
+                &["cannotpull", "timeout"],
                 "The registry cannot be reached from the task's subnets. They need a NAT gateway, a public IP address (`assignPublicIp`), or VPC endpoints for ECR (api and dkr) and S3; the security group must let HTTPS out.",
             ),
             says(
-                &["cannotpullcontainer", "context canceled"],
+                &["cannotpull", "context canceled"],
                 "The pull was cancelled, mostly as the network to the registry was too slow. Check the route to it; a smaller image helps.",
             ),
             says(
-                &["cannotpullcontainer", "not found"],
+                &["cannotpull", "not found"],
                 "The image does not exist. Check its repository, tag and region in the task definition.",
             ),
             says(
-                &["cannotpullcontainer"],
+                &["cannotpull"],
                 "ECS cannot pull the image. Check its name, the execution role's permissions, and the way from the task's subnets to the registry.",
             ),
         ],
@@ -156,12 +156,32 @@ pub const TABLE: &[Chapter] = &[
                 "An environment file cannot be read. The execution role needs `s3:GetObject` on it and `s3:GetBucketLocation`; the subnets need a way to S3.",
             ),
             says(
+                &["free addresses"],
+                "The subnet has no free addresses left. Give the profile larger subnets, or more of them.",
+            ),
+            says(
+                &["insufficientfreeaddresses"],
+                "The subnet has no free addresses left. Give the profile larger subnets, or more of them.",
+            ),
+            says(
                 &["create network interface"],
                 "ECS cannot create the task's network interface. Check that the subnets exist and have free addresses, and that the account's quota of network interfaces is not used up.",
             ),
             says(
                 &["timeout waiting for network interface"],
                 "The task's network interface was not ready in time. Mostly this passes; if it stays, check the subnets' free addresses.",
+            ),
+            says(
+                &["preparing network interface"],
+                "EC2 throttled the creation of network interfaces. The bridge starts another attempt; if this stays, lower the stack's `LaunchRate`.",
+            ),
+            says(
+                &["ephemeralstorage"],
+                "The task's ephemeral storage was not ready in time. Usually this passes with the next attempt; if it stays, ask AWS Support.",
+            ),
+            says(
+                &["fetching secret data"],
+                "ECS cannot read a secret of the task definition. Check its ARN in `secrets`, the execution role's `secretsmanager:GetSecretValue`, `ssm:GetParameters` and `kms:Decrypt`, and the way from the task's subnets to these services.",
             ),
             says(
                 &["resourceinitializationerror"],
@@ -220,7 +240,11 @@ pub const TABLE: &[Chapter] = &[
                 &["cannotinspectcontainer"],
                 "The container runtime cannot tell how the container ended. A retry helps; on EC2 look at the host's agent and runtime.",
             ),
-            says(&["internalerror"], "ECS had an error of its own. A retry helps; if it stays, ask AWS Support."),
+            begins("internalerror", "ECS had an error of its own. A retry helps; if it stays, ask AWS Support."),
+            says(
+                &["taskfailedtostart: internalerror"],
+                "ECS had an error of its own. A retry helps; if it stays, ask AWS Support.",
+            ),
         ],
     },
     Chapter {
@@ -250,8 +274,13 @@ pub const TABLE: &[Chapter] = &[
                 &["resource:ports"],
                 "The host port is taken on every container instance. Use `awsvpc` networking, or dynamic host ports.",
             ),
+            // Not anywhere in the words: IAM's messages end with "on resource: arn:aws:…".
+            begins(
+                "resource:",
+                "No container instance has what the task asks for. Let the cluster scale, or give the profile `fallbacks`.",
+            ),
             says(
-                &["resource:"],
+                &["taskfailedtostart: resource:"],
                 "No container instance has what the task asks for. Let the cluster scale, or give the profile `fallbacks`.",
             ),
             begins(
@@ -274,8 +303,8 @@ pub const TABLE: &[Chapter] = &[
                 &["limit on the number of vcpus"],
                 "The quota of Fargate vCPUs is used up. Raise it in Service Quotas, or run fewer at once.",
             ),
-            says(
-                &["limitexceeded"],
+            begins(
+                "limitexceeded",
                 "A quota of ECS is used up. Raise it in Service Quotas, or run fewer tasks at once.",
             ),
             says(
@@ -296,8 +325,12 @@ pub const TABLE: &[Chapter] = &[
                 "The account has no service-linked role for ECS yet. It clears by itself within minutes; else run `aws iam create-service-linked-role --aws-service-name ecs.amazonaws.com`.",
             ),
             says(
-                &["unable to assume the role"],
-                "ECS cannot assume the task's role. It must exist, and trust `ecs-tasks.amazonaws.com`.",
+                &["infrastructure role"],
+                "ECS cannot use the infrastructure role of the task's volumes. It must exist, trust `ecs.amazonaws.com`, and have the permissions of `AmazonECSInfrastructureRolePolicyForVolumes`.",
+            ),
+            says(
+                &["unable to assume", "role"],
+                "ECS cannot assume the task's role. It must exist, and trust `ecs-tasks.amazonaws.com`. The bridge tries again for an hour, because a new role takes minutes to be known everywhere.",
             ),
             says(
                 &["accessdenied", "iam:passrole"],
@@ -310,6 +343,74 @@ pub const TABLE: &[Chapter] = &[
             says(
                 &["accessdenied"],
                 "The bridge's role lacks a permission that ECS names. Check the stack's parameters for clusters, task definitions and roles, and service control policies.",
+            ),
+            says(
+                &["unauthorizedoperation"],
+                "The bridge's role or ECS lacks a permission of EC2 that the message names. Check service control policies and the service-linked role of ECS.",
+            ),
+            says(
+                &["requestlimitexceeded"],
+                "EC2 or another service behind ECS throttled or failed. The bridge tries again; if this stays, lower the stack's `LaunchRate`, and see the AWS Health Dashboard.",
+            ),
+            says(
+                &["request limit exceeded"],
+                "EC2 or another service behind ECS throttled or failed. The bridge tries again; if this stays, lower the stack's `LaunchRate`, and see the AWS Health Dashboard.",
+            ),
+            says(
+                &["rate exceeded"],
+                "ECS throttles RunTask. It is tried again; if this stays, lower the stack's `LaunchRate`, or ask for a higher rate in Service Quotas.",
+            ),
+            says(
+                &["throttl"],
+                "ECS throttles RunTask. It is tried again; if this stays, lower the stack's `LaunchRate`, or ask for a higher rate in Service Quotas.",
+            ),
+            says(
+                &["internal error has occurred"],
+                "EC2 or another service behind ECS throttled or failed. The bridge tries again; if this stays, lower the stack's `LaunchRate`, and see the AWS Health Dashboard.",
+            ),
+            says(
+                &["errorcode: internal"],
+                "EC2 or another service behind ECS throttled or failed. The bridge tries again; if this stays, lower the stack's `LaunchRate`, and see the AWS Health Dashboard.",
+            ),
+            says(
+                &["error code: internal"],
+                "EC2 or another service behind ECS throttled or failed. The bridge tries again; if this stays, lower the stack's `LaunchRate`, and see the AWS Health Dashboard.",
+            ),
+            says(
+                &["errorcode: unavailable"],
+                "EC2 or another service behind ECS throttled or failed. The bridge tries again; if this stays, lower the stack's `LaunchRate`, and see the AWS Health Dashboard.",
+            ),
+            says(
+                &["error code: unavailable"],
+                "EC2 or another service behind ECS throttled or failed. The bridge tries again; if this stays, lower the stack's `LaunchRate`, and see the AWS Health Dashboard.",
+            ),
+            says(
+                &["service is unavailable"],
+                "EC2 or another service behind ECS throttled or failed. The bridge tries again; if this stays, lower the stack's `LaunchRate`, and see the AWS Health Dashboard.",
+            ),
+            says(
+                &["serviceunavailable"],
+                "EC2 or another service behind ECS throttled or failed. The bridge tries again; if this stays, lower the stack's `LaunchRate`, and see the AWS Health Dashboard.",
+            ),
+            says(
+                &["requesttimeout"],
+                "EC2 or another service behind ECS throttled or failed. The bridge tries again; if this stays, lower the stack's `LaunchRate`, and see the AWS Health Dashboard.",
+            ),
+            says(
+                &["status code: 5"],
+                "EC2 or another service behind ECS throttled or failed. The bridge tries again; if this stays, lower the stack's `LaunchRate`, and see the AWS Health Dashboard.",
+            ),
+            says(
+                &["signature expired"],
+                "AWS refuses the signature because the clock of the caller is wrong. Set it by NTP.",
+            ),
+            says(
+                &["signature not yet current"],
+                "AWS refuses the signature because the clock of the caller is wrong. Set it by NTP.",
+            ),
+            says(
+                &["requesttimetooskewed"],
+                "AWS refuses the signature because the clock of the caller is wrong. Set it by NTP.",
             ),
             says(
                 &["clusternotfound"],
@@ -360,14 +461,6 @@ pub const TABLE: &[Chapter] = &[
                 "ECS does not have this feature in this region or for this launch type. ECS's words name it.",
             ),
             says(&["blockedexception"], "AWS has blocked the account. Ask AWS Support."),
-            says(
-                &["rate exceeded"],
-                "ECS throttles RunTask. It is tried again; if this stays, lower the stack's `LaunchRate`, or ask for a higher rate in Service Quotas.",
-            ),
-            says(
-                &["throttl"],
-                "ECS throttles RunTask. It is tried again; if this stays, lower the stack's `LaunchRate`, or ask for a higher rate in Service Quotas.",
-            ),
             says(
                 &["no connection to ecs"],
                 "The bridge cannot reach ECS. It tries again; if its functions are in a VPC, they need a NAT gateway or a VPC endpoint for ECS.",
@@ -420,24 +513,12 @@ pub const TABLE: &[Chapter] = &[
                 when: When::Hint(Hint::OutOfMemory),
                 advice: "The container may have run out of memory. Give the task more: `overrides.memory` of the submission, or `memory` in the task definition; in Airflow also by try, with `by_try`.",
             },
-            exited(
-                1,
-                "The command failed. Its log says why: `ecs-bridge logs`, or the log group of the task definition.",
+            // Before the exit codes: they explain a container that was killed.
+            says(
+                &["maintenance", "infrastructure"],
+                "AWS maintained the host and stopped the task. Let the caller retry.",
             ),
-            exited(2, "The command was called in a wrong way, or failed. Its log says why."),
-            exited(125, "The container runtime could not run the command. Check the command and the image."),
-            exited(
-                126,
-                "The command was found but cannot be executed. Set its execute permission, or check its architecture.",
-            ),
-            exited(127, "The image has no such command. Check its name, and `PATH` in the image."),
-            exited(134, "The command aborted itself (SIGABRT). Its log says why."),
-            exited(
-                137,
-                "The container was killed (SIGKILL): by a stop that it did not heed within `stopTimeout`, or for want of memory.",
-            ),
-            exited(139, "The command crashed (SIGSEGV). Its log, or a core file, says where."),
-            exited(143, "The container was asked to stop (SIGTERM) and did."),
+            says(&["taskretirement"], "AWS maintained the host and stopped the task. Let the caller retry."),
             stop_code(
                 "SpotInterruption",
                 "AWS took the Spot capacity back. Let the caller retry, relaunch it on other capacity with `relaunch_on`, or run it on demand.",
@@ -458,6 +539,24 @@ pub const TABLE: &[Chapter] = &[
                 "UserInitiated",
                 "Somebody stopped the task by StopTask, and not by way of the bridge. CloudTrail tells who.",
             ),
+            exited(
+                1,
+                "The command failed. Read its output with `ecs-bridge logs`, or in the log group of the task definition.",
+            ),
+            exited(2, "The command was called in a wrong way, or failed. Read its output with `ecs-bridge logs`."),
+            exited(125, "The container runtime could not run the command. Check the command and the image."),
+            exited(
+                126,
+                "The command was found but cannot be executed. Set its execute permission, or check its architecture.",
+            ),
+            exited(127, "The image has no such command. Check its name, and `PATH` in the image."),
+            exited(134, "The command aborted itself (SIGABRT). Read its output with `ecs-bridge logs`."),
+            exited(
+                137,
+                "The container was killed (SIGKILL): by a stop that it did not heed within `stopTimeout`, or for want of memory.",
+            ),
+            exited(139, "The command crashed (SIGSEGV). Its output (`ecs-bridge logs`) or a core file shows where."),
+            exited(143, "The container was asked to stop (SIGTERM) and did."),
             stop_code("TaskFailedToStart", "The task could not be started. ECS's own words say why."),
         ],
     },
@@ -476,7 +575,10 @@ pub const TABLE: &[Chapter] = &[
                 State::Rejected,
                 "ECS refused it for good. Its own words say why; correct the profile or the overrides, and submit it under another id.",
             ),
-            ended(State::Failed, "It did not succeed. `ecs-bridge show` has all that is known of it."),
+            ended(
+                State::Failed,
+                "The command did not succeed. Read its output with `ecs-bridge logs`, or in the log group of the task definition.",
+            ),
         ],
     },
 ];

@@ -1,14 +1,15 @@
 //! EventBridge's *ECS Task State Change* events, and which of them belong to the deployment.
 //!
-//! Only the fields that a decision needs are parsed. `detail.overrides` holds the command and its environment: it is
-//! never parsed, so that no log can hold it.
+//! Only the members that a decision needs are parsed, each by itself, and only `startedBy`, `taskArn`, `lastStatus` and
+//! `containers` can make an event unusable. `detail.overrides` holds the command and its environment: it is never parsed, so that no log can
+//! hold it.
 
-use serde::{Deserialize, Deserializer};
-use serde_json::value::RawValue;
+use std::time::Duration;
 
 use crate::{
+    ecs_json::{self, Members, Unusable},
     id::{Deployment, StartedBy, SubmissionId},
-    task::{Container, Task, without_program},
+    task::Task,
     time::Timestamp,
 };
 
@@ -21,168 +22,67 @@ pub enum Event {
     Foreign,
 }
 
-/// An event that cannot be parsed, although it may belong to this deployment. A retry would fail too.
+/// An event that cannot be used, although it may belong to this deployment. A retry would fail too.
 #[derive(Debug, thiserror::Error)]
 pub enum EventError {
-    /// Not an event. The error gives only a position: the text may hold a command.
-    #[error("not an EventBridge event (line {line}, column {column})")]
-    Envelope {
-        /// Where parsing stopped, from 1.
-        line: usize,
-        /// Where parsing stopped, from 1.
-        column: usize,
-    },
-    /// A task of this deployment with a missing or mistyped field.
-    #[error("event {id} has a detail that is not an ECS task (line {line}, column {column} of the detail)")]
+    /// Not a JSON object.
+    #[error("not an EventBridge event")]
+    Envelope,
+    /// A task without a member that every decision needs. The error gives only its name: the text may hold a command.
+    #[error("event {id} has a detail with {unusable}")]
     Detail {
         /// The id of the event, if it is one.
         id: String,
-        /// Where parsing stopped, from 1.
-        line: usize,
-        /// Where parsing stopped, from 1.
-        column: usize,
+        /// The member.
+        #[source]
+        unusable: Unusable,
     },
-}
-
-#[derive(Deserialize)]
-struct Envelope<'a> {
-    #[serde(default)]
-    id: Option<String>,
-    #[serde(default)]
-    source: Option<String>,
-    #[serde(default, rename = "detail-type")]
-    detail_type: Option<String>,
-    // Some senders of replayed events write `event_time`.
-    #[serde(default, alias = "event_time")]
-    time: Option<String>,
-    #[serde(default, borrow)]
-    detail: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Owner {
-    #[serde(default)]
-    started_by: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Detail {
-    task_arn: String,
-    cluster_arn: String,
-    version: u64,
-    last_status: String,
-    #[serde(default)]
-    desired_status: Option<String>,
-    #[serde(default)]
-    stop_code: Option<String>,
-    #[serde(default)]
-    stopped_reason: Option<String>,
-    #[serde(default)]
-    containers: Option<Vec<DetailContainer>>,
-    #[serde(default)]
-    capacity_provider_name: Option<String>,
-    #[serde(default)]
-    launch_type: Option<String>,
-    #[serde(default, deserialize_with = "digits")]
-    cpu: Option<u32>,
-    #[serde(default, deserialize_with = "digits")]
-    memory: Option<u32>,
-    #[serde(default, deserialize_with = "iso")]
-    started_at: Option<Timestamp>,
-    #[serde(default, deserialize_with = "iso")]
-    execution_stopped_at: Option<Timestamp>,
-    #[serde(default, deserialize_with = "iso")]
-    stopped_at: Option<Timestamp>,
-    #[serde(default, deserialize_with = "iso")]
-    updated_at: Option<Timestamp>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct DetailContainer {
-    #[serde(default)]
-    name: Option<String>,
-    #[serde(default)]
-    last_status: Option<String>,
-    #[serde(default)]
-    exit_code: Option<i32>,
-    #[serde(default)]
-    reason: Option<String>,
-}
-
-/// ECS gives sizes as text. One that is no number counts as absent.
-fn digits<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
-    Ok(Option::<String>::deserialize(deserializer)?.and_then(|text| text.parse().ok()))
-}
-
-/// A time that is not valid counts as absent: the rest of the event still counts.
-fn iso<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
-    Ok(Option::<String>::deserialize(deserializer)?.as_deref().and_then(Timestamp::parse_iso))
 }
 
 /// Parses an event for `deployment`.
 ///
 /// # Errors
-/// If the text is not an event, or is one of `deployment` that cannot be parsed.
+/// If the text is not an event, or is one of `deployment` without a member that every decision needs.
 pub fn parse(text: &str, deployment: &Deployment) -> Result<Event, EventError> {
-    let envelope: Envelope<'_> = serde_json::from_str(text)
-        .map_err(|error| EventError::Envelope { line: error.line(), column: error.column() })?;
-    let Some(detail) = envelope.detail else { return Ok(Event::Foreign) };
-    if envelope.source.as_deref() != Some("aws.ecs") || envelope.detail_type.as_deref() != Some("ECS Task State Change")
+    let envelope = Members::parse(text).ok_or(EventError::Envelope)?;
+    let Some(detail) = envelope.get("detail") else { return Ok(Event::Foreign) };
+    if envelope.text("source").as_deref() != Some("aws.ecs")
+        || envelope.text("detail-type").as_deref() != Some("ECS Task State Change")
     {
         return Ok(Event::Foreign);
     }
-    let poison = |error: serde_json::Error| EventError::Detail {
-        id: envelope.id.clone().filter(|id| is_event_id(id)).unwrap_or_default(),
-        line: error.line(),
-        column: error.column(),
+    let unusable = |unusable| EventError::Detail {
+        id: envelope.text("id").filter(|id| is_event_id(id)).unwrap_or_default(),
+        unusable,
     };
-    let owner: Owner = serde_json::from_str(detail.get()).map_err(poison)?;
-    let Some(owner) = owner.started_by.as_deref().and_then(StartedBy::parse) else { return Ok(Event::Foreign) };
-    if owner.deployment != *deployment {
+    let detail = Members::parse(detail.get()).ok_or(unusable(Unusable("object")))?;
+    if detail.get("startedBy").is_none() {
         return Ok(Event::Foreign);
     }
-    let detail: Detail = serde_json::from_str(detail.get()).map_err(poison)?;
-    let at = envelope.time.as_deref().and_then(Timestamp::parse_iso);
-    Ok(Event::Ours(owner.submission_id, Box::new(detail.into_task(owner.attempt, at))))
+    let started_by = detail.text("startedBy").ok_or(unusable(Unusable("startedBy")))?;
+    let Some(owner) = StartedBy::parse(&started_by).filter(|owner| owner.deployment == *deployment) else {
+        return Ok(Event::Foreign);
+    };
+    let task = ecs_json::task(&detail, owner.attempt, event_time(&envelope, &detail)).map_err(unusable)?;
+    Ok(Event::Ours(owner.submission_id, Box::new(task)))
+}
+
+/// How long after a change of the task ECS sends its event at most.
+const SENT_WITHIN: Duration = Duration::from_secs(5 * 60);
+
+/// When the task was so. Some senders of replayed events write `event_time` in place of `time`, or both.
+///
+/// An `updatedAt` long before the event was sent is not the time of this change: it must not make the event one of an
+/// earlier submission.
+fn event_time(envelope: &Members<'_>, detail: &Members<'_>) -> Option<Timestamp> {
+    let sent = envelope.time("time").or_else(|| envelope.time("event_time"));
+    let updated = detail.time("updatedAt").filter(|at| sent.is_none_or(|sent| sent <= at.plus(SENT_WITHIN)));
+    updated.or(sent)
 }
 
 /// Whether `text` may be quoted: EventBridge's ids are UUIDs, and a replayed event could hold anything.
 fn is_event_id(text: &str) -> bool {
     text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-}
-
-impl Detail {
-    fn into_task(self, attempt: crate::Attempt, at: Option<Timestamp>) -> Task {
-        let containers = self.containers.unwrap_or_default().into_iter();
-        Task {
-            arn: self.task_arn,
-            cluster_arn: self.cluster_arn,
-            attempt,
-            version: self.version,
-            desired_status: self.desired_status.unwrap_or_default(),
-            last_status: self.last_status,
-            stop_code: self.stop_code.filter(|code| !code.is_empty()),
-            stopped_reason: self.stopped_reason.filter(|words| !words.is_empty()).as_deref().map(without_program),
-            containers: containers
-                .map(|container| Container {
-                    name: container.name.unwrap_or_default(),
-                    last_status: container.last_status.unwrap_or_default(),
-                    exit_code: container.exit_code,
-                    reason: container.reason.as_deref().map(without_program),
-                })
-                .collect(),
-            runs_on: self.capacity_provider_name.or(self.launch_type),
-            cpu: self.cpu,
-            memory: self.memory,
-            started_at: self.started_at,
-            execution_stopped_at: self.execution_stopped_at,
-            stopped_at: self.stopped_at,
-            at: self.updated_at.or(at),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -217,7 +117,7 @@ mod tests {
     #[test]
     fn a_captured_fargate_event_is_read() {
         let task = task(&event("exit1"));
-        assert_eq!((task.version, task.attempt.get(), task.last_status.as_str()), (5, 2, "STOPPED"));
+        assert_eq!((task.version, task.attempt.get(), task.last_status.as_str()), (Some(5), 2, "STOPPED"));
         assert_eq!(task.exit_code("main"), Some(1));
         assert_eq!(task.stop_code.as_deref(), Some("EssentialContainerExited"));
         assert_eq!(task.stopped_at, Timestamp::parse_iso("2020-08-14T18:06:47.229Z"));
@@ -268,25 +168,87 @@ mod tests {
     }
 
     #[test]
-    fn an_error_gives_the_position_alone() {
+    fn error_names_the_member_alone() {
         let mut event = event("exit1");
         event["detail"]["overrides"] = json!({"containerOverrides": [{"command": ["--password", "hunter2"]}]});
-        event["detail"]["version"] = json!("hunter2");
-        let error = parse(&event.to_string(), &deployment()).unwrap_err();
-        assert!(matches!(error, EventError::Detail { .. }));
-        assert!(!error.to_string().contains("hunter2") && error.to_string().contains("894b524e"), "{error}");
-        assert!(matches!(parse("hunter2", &deployment()), Err(EventError::Envelope { .. })));
+        event["detail"]["lastStatus"] = json!(["hunter2"]);
+        let error = parse(&event.to_string(), &deployment()).unwrap_err().to_string();
+        assert!(
+            error.starts_with("event 894b524e") && error.ends_with("has a detail with no usable lastStatus"),
+            "{error}"
+        );
+        assert!(matches!(parse("hunter2", &deployment()), Err(EventError::Envelope)));
     }
 
     #[test]
-    fn an_error_gives_the_events_id_only_if_it_is_one() {
+    fn error_gives_the_events_id_only_if_it_is_one() {
         let error = |id: &str| {
             let mut event = event("running");
             event["id"] = json!(id);
-            event["detail"]["version"] = json!("secret");
+            event["detail"]["taskArn"] = json!(7);
             parse(&event.to_string(), &deployment()).unwrap_err().to_string()
         };
         assert!(error("3317b2af-7005-947d-b652-f55e762e571a").starts_with("event 3317b2af-"));
         assert!(!error("my secret").contains("secret"));
+    }
+
+    #[test]
+    fn member_of_any_type_leaves_the_event_usable() {
+        let odd = [
+            json!(7),
+            json!(-1),
+            json!(5.5),
+            json!("x"),
+            json!(true),
+            json!([]),
+            json!([7]),
+            json!({"a": {}}),
+            Value::Null,
+        ];
+        let whole = event("exit1");
+        let names: Vec<_> = whole["detail"].as_object().unwrap().keys().cloned().collect();
+        for name in
+            names.iter().filter(|name| !["startedBy", "taskArn", "lastStatus", "containers"].contains(&name.as_str()))
+        {
+            for value in &odd {
+                let mut event = whole.clone();
+                event["detail"][name] = value.clone();
+                let task = task(&event);
+                assert_eq!(
+                    (task.last_status.as_str(), task.exit_code("main")),
+                    ("STOPPED", Some(1)),
+                    "{name}: {value}"
+                );
+            }
+        }
+        for name in whole
+            .as_object()
+            .unwrap()
+            .keys()
+            .filter(|name| !["detail", "source", "detail-type"].contains(&name.as_str()))
+        {
+            for value in &odd {
+                let mut event = whole.clone();
+                event[name] = value.clone();
+                assert_eq!(task(&event).exit_code("main"), Some(1), "{name}: {value}");
+            }
+        }
+    }
+
+    #[test]
+    fn update_long_before_the_event_is_not_its_time() {
+        let mut event = event("exit1");
+        event["detail"]["updatedAt"] = json!(1_597_400_000.5);
+        assert_eq!(task(&event).at, Timestamp::parse_iso("2020-08-14T18:06:47Z"));
+        event["time"] = json!("soon");
+        assert_eq!(task(&event).at, Some(Timestamp::from_millis(1_597_400_000_500)));
+    }
+
+    #[test]
+    fn event_with_both_times_has_the_time() {
+        let mut event = event("exit1");
+        event["event_time"] = json!("2021-01-01T00:00:00Z");
+        event["detail"]["updatedAt"] = Value::Null;
+        assert_eq!(task(&event).at, Timestamp::parse_iso("2020-08-14T18:06:47Z"));
     }
 }

@@ -103,16 +103,19 @@ impl ProfileName {
     }
 }
 
-/// The number of an attempt to start the container of a submission: 1 to 99.
+/// The number of an attempt to start the container of a submission: 1 to 9,999.
+///
+/// Up to 99 of them may start a container. The others never got capacity: a capacity provider that gives up every few
+/// minutes must not use up a submission within a day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "u8", into = "u8")]
-pub struct Attempt(u8);
+#[serde(try_from = "u16", into = "u16")]
+pub struct Attempt(u16);
 
 impl Attempt {
     /// The first one.
     pub const FIRST: Self = Self(1);
     /// The last one.
-    pub const LAST: Self = Self(99);
+    pub const LAST: Self = Self(9_999);
 
     /// The next one; none after the last.
     pub fn next(self) -> Option<Self> {
@@ -120,20 +123,24 @@ impl Attempt {
     }
 
     /// As a number.
-    pub const fn get(self) -> u8 {
+    pub const fn get(self) -> u16 {
         self.0
     }
 }
 
-impl TryFrom<u8> for Attempt {
+impl TryFrom<u16> for Attempt {
     type Error = &'static str;
 
-    fn try_from(number: u8) -> Result<Self, Self::Error> {
-        if (1..=99).contains(&number) { Ok(Self(number)) } else { Err("an attempt is a number from 1 to 99") }
+    fn try_from(number: u16) -> Result<Self, Self::Error> {
+        if (1..=Self::LAST.0).contains(&number) {
+            Ok(Self(number))
+        } else {
+            Err("an attempt is a number from 1 to 9999")
+        }
     }
 }
 
-impl From<Attempt> for u8 {
+impl From<Attempt> for u16 {
     fn from(attempt: Attempt) -> Self {
         attempt.0
     }
@@ -145,7 +152,7 @@ impl fmt::Display for Attempt {
     }
 }
 
-/// `startedBy` of a task: `<deployment>/<submission_id>/<attempt>`, at most 96 characters; ECS allows 128.
+/// `startedBy` of a task: `<deployment>/<submission_id>/<attempt>`, up to 98 characters; ECS allows 128.
 ///
 /// Derived and never stored, so that any step can be repeated after a crash.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -170,7 +177,7 @@ impl StartedBy {
         Some(Self {
             deployment: deployment.parse().ok()?,
             submission_id: submission_id.parse().ok()?,
-            attempt: attempt.parse::<u8>().ok()?.try_into().ok()?,
+            attempt: attempt.parse::<u16>().ok()?.try_into().ok()?,
         })
     }
 
@@ -212,7 +219,7 @@ mod tests {
             "ecs-svc/123",
             "prod/x",
             "prod/x/0",
-            "prod/x/100",
+            "prod/x/10000",
             "prod/x/01",
             "prod/x/+1",
             "prod/x/1/2",

@@ -8,6 +8,7 @@ pub mod api;
 pub mod capacity;
 pub mod config;
 pub mod decide;
+pub mod ecs_json;
 pub mod event;
 pub mod id;
 pub mod launch_rate;

@@ -12,6 +12,7 @@ use crate::{
     id::{Attempt, ProfileName},
     on_end::{Listeners, OnEnd},
     pool::{Pool, PoolKey, Spec, WORK_BYTES},
+    record::MOST_ATTEMPTS,
     run_task::{self, FrozenRequest, OVERRIDES_CHARACTERS, REQUEST_BYTES, TAGS_OF_A_TASK},
     task::cluster_name,
 };
@@ -641,10 +642,10 @@ impl Reader<'_> {
     }
 
     fn max_attempts(&mut self, value: Option<Value>) -> Attempt {
-        match value.map(serde_json::from_value) {
+        match value.map(serde_json::from_value::<Attempt>) {
             None => Policy::default().max_attempts,
-            Some(Ok(attempts)) => attempts,
-            Some(Err(_)) => {
+            Some(Ok(attempts)) if attempts.get() <= MOST_ATTEMPTS => attempts,
+            Some(Ok(_) | Err(_)) => {
                 self.note("max_attempts", "must be a whole number from 1 to 99");
                 Attempt::FIRST
             }

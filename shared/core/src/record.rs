@@ -51,6 +51,12 @@ pub const RECORD_BYTES: usize = 1024;
 /// How many bytes the labels of a submission may take, keys and values together.
 pub const LABEL_BYTES: usize = 200;
 
+/// The most attempts of a submission that may begin a container.
+pub const MOST_ATTEMPTS: u16 = 99;
+
+/// How many texts of earlier attempts a record keeps: the row has a place for so many, and the newest say the most.
+pub const ATTEMPTS_KEPT: usize = 10;
+
 /// The partition of the `due` index for runners that are to be launched: after everything else that is.
 pub const RUNNERS: &str = "runners";
 
@@ -136,7 +142,7 @@ pub struct Record {
     /// Our own words on why it is where it is, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// How each attempt before this one ended.
+    /// How the attempts before this one ended, the last [`ATTEMPTS_KEPT`] of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attempts: Vec<String>,
 
@@ -158,6 +164,10 @@ pub struct Record {
     /// How many of the attempts do not count towards `max_attempts`.
     #[serde(default, skip_serializing_if = "is_first")]
     pub uncounted: u8,
+    /// How many of the attempts ended before a container was begun, because ECS gave up waiting for capacity. They count
+    /// towards no limit.
+    #[serde(default, skip_serializing_if = "is_none_of_them")]
+    pub given_up: u16,
     /// ECS has said that the task is over, is asked again, and the next attempt waits for that.
     #[serde(default, skip_serializing_if = "is_false")]
     pub asked_again: bool,
@@ -167,7 +177,8 @@ pub struct Record {
     /// Since when ECS has denied access to RunTask.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub denied_since: Option<Timestamp>,
-    /// Since when ECS has had no capacity for it.
+    /// Since when ECS has had no capacity for it: from a refusal until its task runs, as a capacity provider may give up on
+    /// it after that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub no_capacity_since: Option<Timestamp>,
     /// ECS refused a request of this attempt in `failures[]`, and other choices are tried: AWS does not promise that
@@ -447,15 +458,27 @@ impl Record {
         Some(Shape { profile: self.profile.clone()?, placement: self.placement.clone() })
     }
 
+    /// How many attempts may have begun a container, the current one included.
+    fn begun(&self) -> u16 {
+        self.attempt.get().saturating_sub(self.given_up)
+    }
+
     /// Whether another attempt would count towards `max_attempts`, and is one of them.
     pub(crate) fn has_attempts_left(&self) -> bool {
-        self.attempt.get() - self.uncounted.min(self.attempt.get()) < self.policy.max_attempts.get()
+        self.begun().saturating_sub(self.uncounted.into()) < self.policy.max_attempts.get()
     }
 
     /// After what of `relaunch_on` another attempt is left.
     pub(crate) fn relaunches(&self) -> impl Iterator<Item = &Relaunch> {
         let has_attempts_left = self.has_attempts_left();
-        self.policy.relaunch_on.iter().filter(move |relaunch| has_attempts_left || !relaunch.counts)
+        let has_another = self.begun() < MOST_ATTEMPTS && self.attempt.next().is_some();
+        let relaunches = self.policy.relaunch_on.iter().filter(move |_| has_another);
+        relaunches.filter(move |relaunch| has_attempts_left || !relaunch.counts)
+    }
+
+    /// Whether another attempt follows where ECS gives up waiting for capacity. A runner is launched once.
+    pub(crate) fn waits_for_its_capacity(&self) -> bool {
+        self.runner.is_none() && self.pooled.is_none() && self.attempt.next().is_some()
     }
 
     /// Makes it `launching` and claims its next RunTask call.
@@ -523,6 +546,7 @@ impl Record {
             fallback: 0,
             first_choice: 0,
             uncounted: 0,
+            given_up: 0,
             asked_again: false,
             refusals: 0,
             denied_since: None,
@@ -620,6 +644,7 @@ impl Record {
         self.rest_or_tell(now, rules);
         self.forget_the_launch();
         self.forget_refusals();
+        self.no_capacity_since = None;
         (self.missing_count, self.missing_at, self.untold_since) = (0, None, None);
     }
 
@@ -637,8 +662,7 @@ impl Record {
 
     /// Clears what only matters until the attempt is launched.
     pub(crate) fn forget_refusals(&mut self) {
-        (self.refusals, self.denied_since, self.no_capacity_since) = (0, None, None);
-        self.was_refused = false;
+        (self.refusals, self.denied_since, self.was_refused) = (0, None, false);
     }
 
     /// Clears what only matters while a RunTask call is unanswered.
@@ -713,7 +737,8 @@ impl Record {
     /// Whether what was seen can still lead to another attempt, so that the request must be kept.
     pub(crate) fn may_relaunch(&self) -> bool {
         let has_another = self.attempt.next().is_some() && self.stop_requested.is_none();
-        has_another && (self.relaunches().next().is_some() || self.has_attempts_left() && !self.seen_running)
+        let may_never_start = (self.has_attempts_left() || self.waits_for_its_capacity()) && !self.seen_running;
+        has_another && (self.relaunches().next().is_some() || may_never_start)
     }
 
     /// Cuts its texts, the longest first, until the row without its request and outbox fits into [`RECORD_BYTES`].
@@ -749,12 +774,13 @@ impl Record {
 
     /// The record as the API shows it: without the request and what only the bridge needs, and with [`advice`].
     pub fn public(&self) -> Value {
-        const PRIVATE: [&str; 17] = [
+        const PRIVATE: [&str; 18] = [
             "was_refused",
             "placement",
             "outbox",
             "first_choice",
             "uncounted",
+            "given_up",
             "asked_again",
             "request",
             "content_hash",
@@ -831,6 +857,11 @@ fn is_first(number: &u8) -> bool {
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
 fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_none_of_them(number: &u16) -> bool {
     *number == 0
 }
 

@@ -15,8 +15,9 @@ pub struct Task {
     pub cluster_arn: String,
     /// The attempt that its `startedBy` names.
     pub attempt: Attempt,
-    /// `version`: it rises with every state change, and is the same in duplicates.
-    pub version: u64,
+    /// `version`: it rises with every state change, and is the same in duplicates. Absent if ECS gave none that is valid.
+    #[serde(default)]
+    pub version: Option<u64>,
     /// `lastStatus`.
     pub last_status: String,
     /// `desiredStatus`.
@@ -119,25 +120,124 @@ impl Task {
         code.filter(|&code| code != 0 || !unknown)
     }
 
-    /// Whether ECS says that the named container never started.
+    /// Returns why the task failed to start, if ECS's words prove that the named container never started.
     ///
-    /// The evidence is the container's own `reason`, or a `stoppedReason` of ResourceInitializationError. A start that
-    /// was cancelled may have happened all the same. `runtimeId`, `pullStoppedAt` and a missing `startedAt` prove
-    /// nothing.
-    pub fn never_started(&self, container_name: &str) -> bool {
-        const REASONS: [&str; 3] = ["CannotPullContainer", "CannotCreateContainer", "CannotStartContainer"];
-        const CANCELLED: [&str; 2] = ["deadline exceeded", "context canceled"];
-        let refused = |container: &Container| {
-            let reason = container.reason.as_deref().unwrap_or_default();
-            let cancelled = reason.starts_with("CannotStartContainer")
-                && CANCELLED.iter().any(|words| reason.to_ascii_lowercase().contains(words));
-            REASONS.iter().any(|known| reason.starts_with(known)) && !cancelled
-        };
-        let before_any =
-            self.stopped_reason.as_deref().is_some_and(|text| text.starts_with("ResourceInitializationError"));
+    /// The evidence is the container's own `reason`, or a `stoppedReason` about a step before any container. A start that
+    /// was cancelled may have happened all the same. `runtimeId`, `pullStoppedAt` and a missing `startedAt` prove nothing,
+    /// and neither do any words without the stop code TaskFailedToStart.
+    pub fn start_failure(&self, container_name: &str) -> Option<StartFailure> {
+        let is_start_failure = self.stop_code.as_deref() == Some(FAILED_TO_START) && self.is_stopped();
+        if !is_start_failure || self.has_run(container_name) || self.named(container_name).any(Container::has_exited) {
+            return None;
+        }
+        let words = self.stopped_reason.as_deref().unwrap_or_default().to_ascii_lowercase();
+        let words = words.trim_start_matches("taskfailedtostart:").trim_start();
+        // No container was begun: none exited, runs, or has a reason of its own.
+        let is_untouched = self.containers.iter().all(|container| !container.has_begun() && container.reason.is_none());
+        if is_untouched && is_want_of_capacity(words) {
+            return Some(StartFailure::Capacity);
+        }
         let mut named = self.named(container_name).peekable();
-        !self.has_run(container_name) && (before_any || (named.peek().is_some() && named.all(refused)))
+        let is_refused = named.peek().is_some()
+            && named.all(|container| {
+                container.reason.as_deref().is_some_and(|reason| is_refused_start(&reason.to_ascii_lowercase()))
+            });
+        // Words about one container are this one's only where no other container explains them.
+        let proves = is_refused || is_before_any_container(words) || is_untouched && is_refused_start(words);
+        proves.then_some(StartFailure::NeverStarted)
     }
+}
+
+impl Container {
+    fn has_exited(&self) -> bool {
+        self.exit_code.is_some()
+    }
+
+    /// Whether it runs, or has run.
+    fn has_begun(&self) -> bool {
+        self.has_exited() || !["", "PROVISIONING", "PENDING", "STOPPED"].contains(&self.last_status.as_str())
+    }
+}
+
+/// The stop code of a task that did not get as far as RUNNING.
+pub const FAILED_TO_START: &str = "TaskFailedToStart";
+
+/// Why a task failed to start, where its container certainly never did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartFailure {
+    /// Its image, network interface, volume, secrets or role were not available, or the container could not be created.
+    NeverStarted,
+    /// Its capacity provider gave up waiting for capacity.
+    Capacity,
+}
+
+fn has_any(words: &str, known: &[&str]) -> bool {
+    known.iter().any(|known| words.contains(known))
+}
+
+/// Whether the container runtime or the agent refused to pull, create or start a container. Each has several spellings, such
+/// as CannotPullImageManifestError and CannotPullECRContainerError.
+fn is_refused_start(words: &str) -> bool {
+    const PULL_OR_CREATE: [&str; 2] = ["cannotpull", "cannotcreatecontainer"];
+    PULL_OR_CREATE.iter().any(|known| words.starts_with(known))
+        || words.starts_with("cannotstartcontainer") && !has_any(words, &["deadline exceeded", "context canceled"])
+}
+
+/// Whether a `stoppedReason` is about a step that comes before any container: network interface, storage, secrets, role.
+///
+/// The texts are those of the ECS Developer Guide ("Stopped tasks error messages") and of public reports.
+fn is_before_any_container(words: &str) -> bool {
+    const STEPS: [(&[&str], &[&str]); 4] = [
+        (
+            &["network interface"],
+            &[
+                "provision",
+                "prepar",
+                "creat",
+                "attach",
+                "attempting",
+                "waiting",
+                "timeout",
+                "timed out",
+                "limit",
+                "maximum",
+            ],
+        ),
+        (
+            &["ephemeralstorage", "ephemeral storage", "volume"],
+            &["provision", "prepar", "creat", "attach", "waiting", "timeout", "timed out", "unable", "failed"],
+        ),
+        (&["secret"], &["fetching", "pull", "retriev"]),
+        (&["role"], &["assume"]),
+    ];
+    // The container runtime's own words, whatever they mention.
+    const RUNTIME: [&str; 6] =
+        ["cannotstart", "cannotstop", "cannotinspect", "containerruntime", "dockertimeout", "outofmemory"];
+    if RUNTIME.iter().any(|known| words.starts_with(known)) {
+        return false;
+    }
+    words.starts_with("resourceinitializationerror")
+        || words.starts_with("cannotcreatevolume")
+        || has_any(words, &["insufficientfreeaddresses", "free address", "free ip address", "available ip address"])
+        || STEPS.iter().any(|(subjects, verbs)| has_any(words, subjects) && has_any(words, verbs))
+}
+
+/// Whether lower-case words say that there is no room or no host for the task: those of `failures[]` of RunTask.
+pub fn is_want_of_capacity(words: &str) -> bool {
+    const CAPACITY: [&str; 6] = [
+        "capacity is unavailable",
+        "insufficient capacity",
+        "insufficientcapacity",
+        "insufficientinstancecapacity",
+        "no container instances were found",
+        "no container instance met all of its requirements",
+    ];
+    // IAM's messages end with "on resource: arn:aws:…".
+    let names_a_resource = words
+        .split("resource:")
+        .skip(1)
+        .any(|rest| rest.starts_with(|first: char| first.is_ascii_alphabetic()) && !rest.starts_with("arn:"));
+    names_a_resource || has_any(words, &CAPACITY)
 }
 
 /// The last segment of an ARN.
@@ -174,7 +274,7 @@ pub(crate) mod tests {
             arn: "arn:aws:ecs:eu-west-1:123456789012:task/nightly/0123456789abcdef".to_owned(),
             cluster_arn: "arn:aws:ecs:eu-west-1:123456789012:cluster/nightly".to_owned(),
             attempt: Attempt::FIRST,
-            version: 1,
+            version: Some(1),
             last_status: last_status.to_owned(),
             desired_status: "RUNNING".to_owned(),
             stop_code: None,
@@ -220,23 +320,114 @@ pub(crate) mod tests {
         assert_eq!(exit_code("STOPPED", vec![]), None);
     }
 
+    fn failed_to_start(stopped_reason: Option<&str>, containers: Vec<Container>) -> Task {
+        Task {
+            stop_code: Some(FAILED_TO_START.to_owned()),
+            stopped_reason: stopped_reason.map(str::to_owned),
+            containers,
+            ..task("STOPPED")
+        }
+    }
+
+    fn reason(text: &str) -> Container {
+        Container { reason: Some(text.to_owned()), ..container("STOPPED", None) }
+    }
+
     #[test]
-    fn only_ecs_own_words_prove_that_a_container_never_started() {
-        let reason = |text: &str| Container { reason: Some(text.to_owned()), ..container("STOPPED", None) };
-        let stopped = |containers| Task { containers, ..task("STOPPED") };
-        assert!(stopped(vec![reason("CannotPullContainerError: pull access denied")]).never_started("main"));
-        assert!(!stopped(vec![reason("OutOfMemoryError: container killed")]).never_started("main"));
-        assert!(stopped(vec![reason("CannotStartContainerError: exec format error")]).never_started("main"));
-        assert!(!stopped(vec![reason("CannotStartContainerError: context deadline exceeded")]).never_started("main"));
-        assert!(!stopped(vec![reason("CannotStartContainerError: Context canceled")]).never_started("main"));
-        assert!(!stopped(vec![container("STOPPED", None)]).never_started("main"));
-        assert!(!stopped(vec![]).never_started("main"));
-        let early = Task {
-            stopped_reason: Some("ResourceInitializationError: unable to pull secrets".to_owned()),
-            ..stopped(vec![])
-        };
-        assert!(early.never_started("main"));
-        assert!(!Task { started_at: Some(Timestamp::from_millis(1)), ..early }.never_started("main"));
+    fn container_reason_proves_that_it_never_started() {
+        for (text, proves) in [
+            ("CannotPullContainerError: pull access denied", true),
+            ("CannotPullImageManifestError: toomanyrequests: pull rate limit", true),
+            ("CannotPullECRContainerError: no basic auth credentials", true),
+            ("CannotPull something of tomorrow", true),
+            ("CannotCreateContainerError: invalid mount", true),
+            ("CannotStartContainerError: exec format error", true),
+            ("CannotStartContainerError: context deadline exceeded", false),
+            ("CannotStartContainerError: Context canceled", false),
+            ("CannotInspectContainerError: timeout", false),
+            ("DockerTimeoutError: Could not transition to started; timed out after waiting 3m0s", false),
+            ("OutOfMemoryError: container killed", false),
+        ] {
+            let expected = proves.then_some(StartFailure::NeverStarted);
+            assert_eq!(failed_to_start(None, vec![reason(text)]).start_failure("main"), expected, "{text}");
+            let of_sidecar = Container { name: "log".to_owned(), ..reason(text) };
+            let containers = vec![of_sidecar, container("STOPPED", None)];
+            assert_eq!(failed_to_start(Some(text), containers).start_failure("main"), None, "{text} of a sidecar");
+        }
+        assert_eq!(failed_to_start(None, vec![container("STOPPED", None)]).start_failure("main"), None);
+        assert_eq!(failed_to_start(None, vec![]).start_failure("main"), None);
+    }
+
+    const BEFORE_ANY_CONTAINER: [&str; 17] = [
+        "ResourceInitializationError: unable to pull secrets or registry auth",
+        "Timeout waiting for network interface provisioning to complete.",
+        "Rate limit exceeded while preparing network interface to be attached to instance.",
+        "Unexpected EC2 error while attempting to Create Network Interface with public IP assignment enabled in subnet \
+         'subnet-0aa': InsufficientFreeAddressesInSubnet",
+        "Network interface limit exceeded",
+        "The subnet does not have enough free addresses to satisfy the request.",
+        "Timeout waiting for EphemeralStorage provisioning to complete.",
+        "CannotCreateVolumeError: mount failed",
+        "Timed out waiting for EBS volume attachment",
+        "Fetching secret data from AWS Secrets Manager in region us-east-1: AccessDeniedException",
+        "Fetching secret data from SSM Parameter Store in us-east-1: invalid parameters",
+        "ECS was unable to assume the role 'arn:aws:iam::123456789012:role/etl' that was provided for this task.",
+        "TaskFailedToStart: Timeout waiting for network interface provisioning to complete.",
+        "CannotPullContainerError: ref pull has been retried 5 time(s): request canceled",
+        "CannotPullImageManifestError: toomanyrequests",
+        "TaskFailedToStart: CannotPullECRContainerError: no such image",
+        "CannotCreateContainerError: invalid mount",
+    ];
+
+    #[test]
+    fn stopped_reason_proves_that_no_container_started() {
+        for words in BEFORE_ANY_CONTAINER {
+            for containers in [vec![], vec![container("STOPPED", None)], vec![container("PENDING", None)]] {
+                let early = failed_to_start(Some(words), containers);
+                assert_eq!(early.start_failure("main"), Some(StartFailure::NeverStarted), "{words}");
+                for other in [
+                    Task { started_at: Some(Timestamp::from_millis(1)), ..early.clone() },
+                    Task { stop_code: Some("UserInitiated".to_owned()), ..early.clone() },
+                    Task { stop_code: None, ..early.clone() },
+                    Task { containers: vec![container("RUNNING", None)], ..early.clone() },
+                    Task { containers: vec![container("STOPPED", Some(1))], ..early.clone() },
+                    Task { last_status: "DEPROVISIONING".to_owned(), ..early },
+                ] {
+                    assert_eq!(other.start_failure("main"), None, "{words}");
+                }
+            }
+        }
+        for words in [
+            "Task failed to start",
+            "Essential container in task exited",
+            "Scaling activity",
+            "",
+            "CannotStartContainerError: failed to create network interface: context deadline exceeded",
+        ] {
+            assert_eq!(failed_to_start(Some(words), vec![]).start_failure("main"), None, "{words}");
+        }
+    }
+
+    #[test]
+    fn capacity_that_was_given_up_is_no_failed_start() {
+        for words in [
+            "TaskFailedToStart: RESOURCE:GPU",
+            "RESOURCE:MEMORY",
+            "RESOURCE:CPU",
+            "Capacity is unavailable at this time. Please try again later or in a different availability zone",
+            "TaskFailedToStart: No Container Instances were found in your capacity provider.",
+            "Insufficient capacity for capacity provider gpu-cp",
+        ] {
+            for containers in [vec![], vec![container("PENDING", None)], vec![container("STOPPED", None)]] {
+                let given_up = failed_to_start(Some(words), containers);
+                assert_eq!(given_up.start_failure("main"), Some(StartFailure::Capacity), "{words}");
+            }
+            for begun in [container("RUNNING", None), container("STOPPED", Some(0)), reason("OutOfMemoryError: killed")]
+            {
+                let begun = Container { name: "log".to_owned(), ..begun };
+                assert_eq!(failed_to_start(Some(words), vec![begun]).start_failure("main"), None, "{words}");
+            }
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, env, fmt::Write, fs, path::Path};
 
 use ecs_bridge_core::{
     Record, State, Timestamp,
-    advice::{Entry, TABLE, When, advice},
+    advice::{Entry, TABLE, When, advice, of_refusal},
 };
 use serde_json::{Value, json};
 
@@ -83,6 +83,111 @@ fn a_submission_that_waits_is_told_for_what() {
         ..parse(&record(When::Exited(0)))
     };
     assert!(advice(&waiting).unwrap().contains("fallbacks"));
+}
+
+#[test]
+fn denied_access_has_its_own_advice_in_complete_iam_messages() {
+    let user = "AccessDeniedException: User: arn:aws:sts::123456789012:assumed-role/bridge-submit/bridge-submit is not \
+                authorized to perform:";
+    for (message, expected) in [
+        (
+            "ecs:RunTask on resource: arn:aws:ecs:us-east-1:123456789012:task-definition/etl:7 because no identity-based policy \
+          allows the ecs:RunTask action",
+            "lacks a permission",
+        ),
+        (
+            "ecs:RunTask on resource: arn:aws:ecs:us-east-1:123456789012:task-definition/gpu-memory:7 with an explicit deny in a \
+          service control policy",
+            "lacks a permission",
+        ),
+        (
+            "iam:PassRole on resource: arn:aws:iam::123456789012:role/etl because no identity-based policy allows the \
+          iam:PassRole action",
+            "PassRoleArns",
+        ),
+        (
+            "ecs:TagResource on resource: arn:aws:ecs:us-east-1:123456789012:task/other/* because no resource-based policy \
+          allows the ecs:TagResource action",
+            "MoreClusterArns",
+        ),
+        (
+            "ecs:RunTask on resource: * because no permissions boundary allows the ecs:RunTask action",
+            "lacks a permission",
+        ),
+    ] {
+        let advice = of_refusal(&format!("{user} {message}")).unwrap();
+        assert!(advice.contains(expected), "{message}: {advice}");
+    }
+    for (reason, expected) in [
+        ("RESOURCE:SOMETHING", "No container instance"),
+        ("TaskFailedToStart: RESOURCE:SOMETHING", "No container instance"),
+        (
+            "InvalidParameterException: Error retrieving security group information for [sg-0aa]: Request limit exceeded. \
+          (ErrorCode: RequestLimitExceeded)",
+            "throttled",
+        ),
+        (
+            "InvalidParameterException: Error retrieving subnet information for [subnet-0aa]: An internal error has occurred \
+          (ErrorCode: InternalError)",
+            "tries again",
+        ),
+        (
+            "TaskFailedToStart: CannotPullImageManifestError: Error response from daemon: toomanyrequests",
+            "registry limits",
+        ),
+        (
+            "ClientException: ECS was unable to assume the role 'arn:aws:iam::123456789012:role/etl' that was provided for this \
+          task.",
+            "ecs-tasks.amazonaws.com",
+        ),
+        (
+            "InvalidParameterException: ECS was unable to assume the infrastructure role 'arn:aws:iam::123456789012:role/v'.",
+            "infrastructure role",
+        ),
+        (
+            "ResourceInitializationError: unable to pull secrets or registry auth: AccessDeniedException: User: x is not \
+          authorized to perform: secretsmanager:GetSecretValue on resource: arn:aws:secretsmanager:x",
+            "execution role",
+        ),
+    ] {
+        let advice = of_refusal(reason).unwrap();
+        assert!(advice.contains(expected), "{reason}: {advice}");
+    }
+}
+
+#[test]
+fn killed_container_has_the_advice_of_what_killed_it() {
+    let killed = |stop_code: &str, stopped_reason: &str| {
+        let record = Record {
+            stop_code: Some(stop_code.to_owned()),
+            stopped_reason: Some(stopped_reason.to_owned()),
+            reason: Some("container main exited with 137".to_owned()),
+            ..parse(&record(When::Exited(137)))
+        };
+        advice(&record).unwrap()
+    };
+    for (stop_code, stopped_reason, expected) in [
+        ("SpotInterruption", "Your Spot Task was interrupted.", "Spot"),
+        ("InfrastructureHealth", "Task stopped due to an unhealthy underlying host.", "host"),
+        ("ServiceSchedulerInitiated", "Scaling activity initiated by deployment", "scheduler"),
+        (
+            "UserInitiated",
+            "ECS is performing maintenance on the underlying infrastructure hosting the task.",
+            "maintained",
+        ),
+    ] {
+        let advice = killed(stop_code, stopped_reason);
+        assert!(advice.contains(expected) && !advice.contains("memory"), "{stop_code}: {advice}");
+    }
+    assert!(killed("EssentialContainerExited", "Essential container in task exited").contains("memory"));
+}
+
+#[test]
+fn ordinary_failure_names_the_logs() {
+    for code in [1, 2, 3, 134, 139] {
+        let failed = advice(&parse(&record(When::Exited(code)))).unwrap();
+        assert!(failed.contains("`ecs-bridge logs`") && !failed.contains("ecs-bridge show"), "{failed}");
+    }
 }
 
 /// How the guide names what is seen.

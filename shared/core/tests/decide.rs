@@ -8,7 +8,7 @@ use ecs_bridge_core::{
     Timers, Timestamp, decide,
     on_end::{OnEnd, TaskToken, Telling},
     profile::{CompleteOn, Policy, Relaunch},
-    record::{ContentHash, NEVER, QUEUE, RECORD_BYTES, REPEAT, Submission, waiting},
+    record::{ATTEMPTS_KEPT, ContentHash, NEVER, QUEUE, RECORD_BYTES, REPEAT, Submission, waiting},
     run_task::FrozenRequest,
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
@@ -60,7 +60,7 @@ enum Happens {
 }
 
 fn attempt() -> impl Strategy<Value = Attempt> {
-    (1_u8..=4).prop_map(|number| Attempt::try_from(number).unwrap())
+    (1_u16..=4).prop_map(|number| Attempt::try_from(number).unwrap())
 }
 
 fn arn() -> impl Strategy<Value = String> {
@@ -96,8 +96,13 @@ fn code() -> impl Strategy<Value = String> {
 }
 
 fn words() -> impl Strategy<Value = String> {
-    const KNOWN: &[&str] =
-        &["CannotPullContainerError: no such image", "ResourceInitializationError: no secret", "OutOfMemoryError"];
+    const KNOWN: &[&str] = &[
+        "CannotPullContainerError: no such image",
+        "ResourceInitializationError: no secret",
+        "Timeout waiting for network interface provisioning to complete.",
+        "TaskFailedToStart: RESOURCE:GPU",
+        "OutOfMemoryError",
+    ];
     prop_oneof![3 => select(KNOWN).prop_map(str::to_owned), 1 => ".{0,1500}"]
 }
 
@@ -114,7 +119,8 @@ fn container() -> impl Strategy<Value = Container> {
 
 fn task() -> impl Strategy<Value = Task> {
     let cluster = prop_oneof![9 => Just("nightly"), 1 => Just("other")];
-    let identity = (arn(), cluster, attempt(), 0_u64..12);
+    let version = prop_oneof![5 => (0_u64..12).prop_map(Some), 1 => Just(None)];
+    let identity = (arn(), cluster, attempt(), version);
     let standing = (status(), select(vec!["RUNNING", "STOPPED"]), option::of(code()), option::of(words()));
     let times = (option::of(moment()), option::of(moment()), option::of(moment()), option::of(moment()));
     let runs_on = option::of(select(vec!["FARGATE", "FARGATE_SPOT", "EC2"]).prop_map(str::to_owned));
@@ -373,8 +379,8 @@ fn check_row(record: &Record) -> Result<(), TestCaseError> {
         prop_assert!(record.task_arn.is_some() && record.launched_at.is_some());
     }
     prop_assert_eq!(record.state == State::Launching, record.unanswered_since.is_some());
-    prop_assert!(record.attempt <= record.policy.max_attempts.max(Attempt::FIRST));
-    prop_assert_eq!(record.attempts.len(), usize::from(record.attempt.get()) - 1);
+    prop_assert!(record.attempt.get() - record.given_up <= record.policy.max_attempts.get());
+    prop_assert_eq!(record.attempts.len(), (usize::from(record.attempt.get()) - 1).min(ATTEMPTS_KEPT));
     prop_assert!(record.bytes() < RECORD_BYTES, "{} bytes: {record:#?}", record.bytes());
     let text = serde_json::to_string(record).unwrap();
     prop_assert_eq!(&serde_json::from_str::<Record>(&text).unwrap(), record);

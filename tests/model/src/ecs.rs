@@ -55,6 +55,8 @@ pub(crate) enum End {
     Exit(i32),
     /// It never started, and ECS says so.
     NeverStarted,
+    /// It never got capacity, and its capacity provider has given up.
+    GivenUp,
     /// Nothing: the host went away, or it was stopped early.
     Unknown,
 }
@@ -86,8 +88,12 @@ pub enum Change {
     Starts,
     /// Its container cannot be started, and ECS says why.
     FailsToStart,
+    /// Its capacity provider gives up waiting for capacity.
+    GivesUp,
     /// Its container exits with this code.
     Exits(i32),
+    /// It is STOPPED, and its container was so quick that nothing tells of it but exit code 0.
+    StopsWith0,
     /// A container with a restart policy starts once more.
     Restarts,
     /// It is STOPPED, with its container's exit code if there is one.
@@ -182,7 +188,9 @@ impl EcsTask {
     pub(crate) fn exit_code(&self) -> Option<i32> {
         match self.status {
             Status::Exited(code) | Status::Stopped(End::Exit(code)) => Some(code),
-            Status::Provisioning | Status::Running | Status::Stopped(End::NeverStarted | End::Unknown) => None,
+            Status::Provisioning
+            | Status::Running
+            | Status::Stopped(End::NeverStarted | End::GivenUp | End::Unknown) => None,
         }
     }
 
@@ -191,8 +199,18 @@ impl EcsTask {
         let mut changes = Vec::new();
         match self.status {
             Status::Provisioning if self.to_stop => changes.push(Change::Stops),
-            Status::Provisioning => changes.extend([Change::Starts, Change::FailsToStart]),
+            Status::Provisioning => {
+                changes.extend([Change::Starts, Change::FailsToStart]);
+                // As often as there are capacity options, and once more.
+                let gives_up = u16::from(scenario.policy.fallbacks) + 1;
+                if scenario.odd && self.attempt.get() <= gives_up {
+                    changes.push(Change::GivesUp);
+                }
+            }
             Status::Running => {
+                if scenario.odd {
+                    changes.push(Change::StopsWith0);
+                }
                 changes.extend([Change::Exits(0), Change::Exits(1), Change::Stops]);
                 if scenario.spot && !self.to_stop {
                     changes.push(Change::SpotNotice);
@@ -225,6 +243,14 @@ impl EcsTask {
                 self.version += 3;
                 self.stop_as(StopCode::TaskFailedToStart);
                 self.status = Status::Stopped(End::NeverStarted);
+            }
+            Change::GivesUp => {
+                self.stop_as(StopCode::TaskFailedToStart);
+                self.status = Status::Stopped(End::GivenUp);
+            }
+            Change::StopsWith0 => {
+                self.stop_as(StopCode::TaskFailedToStart);
+                self.status = Status::Stopped(End::Exit(0));
             }
             Change::Exits(code) => {
                 self.stop_as(StopCode::EssentialContainerExited);
@@ -287,22 +313,31 @@ impl EcsTask {
             Status::Stopped(_) => ("STOPPED", "STOPPED"),
         };
         let never_started = self.status == Status::Stopped(End::NeverStarted);
-        let reason = never_started.then(|| "CannotPullContainerError: no such image".to_owned());
+        let given_up = self.status == Status::Stopped(End::GivenUp);
+        let reason = (never_started && !scenario.odd).then(|| "CannotPullContainerError: no such image".to_owned());
+        let stopped_reason = match self.status {
+            Status::Stopped(End::NeverStarted) if scenario.odd => {
+                Some("Timeout waiting for network interface provisioning to complete.".to_owned())
+            }
+            Status::Stopped(End::GivenUp) => Some("TaskFailedToStart: RESOURCE:GPU".to_owned()),
+            Status::Provisioning | Status::Running | Status::Exited(_) | Status::Stopped(_) => None,
+        };
+        let container = Container {
+            name: CONTAINER.to_owned(),
+            last_status: container.to_owned(),
+            exit_code: self.exit_code(),
+            reason,
+        };
         Task {
             arn: self.arn(scenario),
             cluster_arn: scenario.cluster(),
             attempt: self.attempt,
-            version: self.version.into(),
+            version: Some(self.version.into()),
             last_status: last_status.to_owned(),
             desired_status: if self.to_stop { "STOPPED" } else { "RUNNING" }.to_owned(),
             stop_code: self.stop_code.map(|code| code.as_str().to_owned()),
-            stopped_reason: None,
-            containers: vec![Container {
-                name: CONTAINER.to_owned(),
-                last_status: container.to_owned(),
-                exit_code: self.exit_code(),
-                reason,
-            }],
+            stopped_reason,
+            containers: if given_up { vec![] } else { vec![container] },
             runs_on: Some(if scenario.ec2 { "EC2" } else { "FARGATE" }.to_owned()),
             cpu: None,
             memory: None,

@@ -45,6 +45,7 @@ fn behaviour(record: &Record) -> impl Hash + use<> {
         request,
         task_arn,
         ecs_version,
+        last_status,
         exit_code,
         stop_code,
         unanswered_since,
@@ -53,6 +54,7 @@ fn behaviour(record: &Record) -> impl Hash + use<> {
         fallback,
         first_choice,
         uncounted,
+        given_up,
         asked_again,
         refusals,
         denied_since,
@@ -96,7 +98,6 @@ fn behaviour(record: &Record) -> impl Hash + use<> {
         cpu: _,
         memory: _,
         hint: _,
-        last_status: _,
         desired_status: _,
         stopped_reason: _,
         container_exited_at: _,
@@ -115,13 +116,15 @@ fn behaviour(record: &Record) -> impl Hash + use<> {
     if matches!(state, State::Succeeded | State::Failed) {
         return (task, None, None, untold);
     }
-    let seen = (*ecs_version, stopped_at.is_some(), *changed_at);
+    // The status only decides where no version does.
+    let unversioned = last_status.as_ref().filter(|_| ecs_version.is_none());
+    let seen = (*ecs_version, unversioned.cloned(), stopped_at.is_some(), *changed_at);
     if state.is_terminal() {
         return (task, Some(seen), None, untold);
     }
     // A task is not launched again by its choice.
     let fallback = if matches!(state, State::Queued | State::Launching) { *fallback } else { 0 };
-    let choice = (fallback, *first_choice, *uncounted, *asked_again);
+    let choice = (fallback, *first_choice, *uncounted, *given_up, *asked_again);
     let launch = (*unanswered_since, *launch_calls, *last_call_at, *refusals, *denied_since, *lookups, *looked_up_at);
     // How long ECS has had no capacity only matters beyond the horizon; here, only that it has.
     let launch = (launch, no_capacity_since.is_some(), *was_refused);

@@ -165,7 +165,7 @@ impl Scenario {
         if let (Mutation::VersionKept, Input::Seen(task), Some(next)) = (mutation, &input, &mut decision.record)
             && next.attempt > record.attempt
         {
-            next.ecs_version = Some(task.version);
+            next.ecs_version = task.version;
         }
         if let (Some(next), Some(Action::Tell(_))) = (&mut decision.record, &decision.action) {
             match mutation {

@@ -388,7 +388,7 @@ impl Pools {
             arn: Self::arn(runner),
             cluster_arn: "arn:aws:ecs:eu-west-1:123456789012:cluster/nightly".to_owned(),
             attempt: Attempt::FIRST,
-            version: program.version,
+            version: Some(program.version),
             last_status: status.to_owned(),
             desired_status: if to_stop { "STOPPED" } else { "RUNNING" }.to_owned(),
             stop_code: to_stop.then(|| code.to_owned()),
@@ -768,7 +768,7 @@ impl PoolWorld {
                     (true, _) => Some(PoolInput::RunnerSeen(read.submission_id.clone(), Box::new(task.clone()))),
                     (false, true) if pools.has(PoolBug::EventToAnother) && served.taken().is_some() => {
                         let (of, arn) = (served.taken()?.runner_id.clone(), served.task_arn.clone()?);
-                        Some(PoolInput::RunnerSeen(of, Box::new(Task { arn, version: u64::MAX, ..task.clone() })))
+                        Some(PoolInput::RunnerSeen(of, Box::new(Task { arn, version: Some(u64::MAX), ..task.clone() })))
                     }
                     (false, true) => Some(PoolInput::RunnerGone),
                     (false, false) => None,

@@ -35,6 +35,9 @@ pub struct Scenario {
     pub spot: bool,
     /// On EC2, where the agent of a host may tell that a task has stopped that runs on.
     pub ec2: bool,
+    /// ECS reports what is rare: start failures in the stopped reason alone, capacity that is given up, a quick container by
+    /// its exit code alone, and events without a version.
+    pub odd: bool,
     /// Containers may be started again by a restart policy.
     pub restarts: bool,
     /// The caller may request a stop.
@@ -64,6 +67,7 @@ impl Scenario {
             launch_deadline: None,
             spot: false,
             ec2: false,
+            odd: false,
             restarts: false,
             stops: true,
             outage: false,
@@ -91,6 +95,12 @@ impl Scenario {
     #[must_use]
     pub fn on_ec2(self) -> Self {
         Self { ec2: true, ..self }
+    }
+
+    /// With an ECS that reports what is rare.
+    #[must_use]
+    pub fn with_oddities(self) -> Self {
+        Self { odd: true, ..self }
     }
 
     /// With a fallback.

@@ -118,8 +118,8 @@ pub enum Step {
     Block { lane: usize },
     /// It waits for capacity, or is due, and reconcile finds out whether there is any for this choice.
     Turn { lane: usize, choice: u8, stalls: bool },
-    /// An event reaches task-state, and may do so again.
-    Deliver { lane: usize, event: usize, again: bool, stalls: bool },
+    /// An event reaches task-state, and may do so again. It may have no valid version.
+    Deliver { lane: usize, event: usize, again: bool, stalls: bool, versioned: bool },
     /// An event is delayed, or lost.
     Delay { lane: usize, event: usize },
     /// Something happens to a task.
@@ -275,10 +275,13 @@ impl Model for Scenario {
         }
         for (event, Event { late, .. }) in this.events.iter().enumerate() {
             for &stalls in stalls {
-                steps.push(Step::Deliver { lane, event, again: false, stalls });
+                steps.push(Step::Deliver { lane, event, again: false, stalls, versioned: true });
+            }
+            if self.odd && faulty {
+                steps.push(Step::Deliver { lane, event, again: false, stalls: false, versioned: false });
             }
             if faulty {
-                steps.push(Step::Deliver { lane, event, again: true, stalls: false });
+                steps.push(Step::Deliver { lane, event, again: true, stalls: false, versioned: true });
             }
             if (faulty || world.outage) && !late {
                 steps.push(Step::Delay { lane, event });
@@ -449,13 +452,18 @@ impl Turn<'_> {
             Step::Turn { choice, stalls, .. } => {
                 return self.settle(&Hashed::new(Input::Turn(choice)), stalls, Caller::Any);
             }
-            Step::Deliver { event, again, stalls, .. } => {
+            Step::Deliver { event, again, stalls, versioned, .. } => {
                 let Event { task, .. } = self.lane.events.remove(event);
+                if !versioned {
+                    self.fault();
+                }
                 if again {
                     self.fault();
                     self.lane.events.push(Event { task, late: true });
                 }
-                let seen = Hashed::new(Input::Seen(task.describe(self.scenario)));
+                let described = task.describe(self.scenario);
+                let version = described.version.filter(|_| versioned);
+                let seen = Hashed::new(Input::Seen(Task { version, ..described }));
                 return self.settle(&seen, stalls, Caller::OnlyStops);
             }
             Step::Delay { event, .. } => {
@@ -840,11 +848,12 @@ impl Turn<'_> {
 
     fn check_seen(&mut self, before: &Record, seen: &Task, action: Option<&Action>) {
         let Some(task) = self.lane.task_of(&seen.arn) else { return };
-        let news = seen.version > task.heard.into();
-        if !news {
+        let heard = seen.version.map(|version| u8::try_from(version).unwrap_or(u8::MAX));
+        if heard.is_some_and(|version| version <= task.heard) {
             return;
         }
-        task.heard = u8::try_from(seen.version).unwrap_or(u8::MAX);
+        // An event without a version is no news of a live task, but its end counts.
+        task.heard = heard.unwrap_or(task.heard);
         let its_own = before.attempt == seen.attempt
             && before.task_arn.as_deref().is_none_or(|arn| task_id(arn) == task_id(&seen.arn));
         if !its_own {
@@ -852,7 +861,8 @@ impl Turn<'_> {
         }
         let name = CONTAINER;
         if ended_without(before) {
-            let alive = seen.is_live(name) && before.exit_code.is_none() && before.stopped_at.is_none();
+            let alive =
+                heard.is_some() && seen.is_live(name) && before.exit_code.is_none() && before.stopped_at.is_none();
             return self.breaks(Promise::NothingLeft, alive && !matches!(action, Some(Action::Stop { .. })));
         }
         let ended = seen.is_stopped() || (!self.scenario.restarts && seen.exit_code(name).is_some());

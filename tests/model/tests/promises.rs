@@ -79,6 +79,29 @@ fn small_one_submission_on_a_host_that_may_be_wrong_about_its_end() {
 }
 
 #[test]
+fn small_one_submission_with_oddities() {
+    holds("oddities, stops", Scenario::new(1, 0).with_oddities());
+    holds("oddities, fallback", unstopped(Scenario::new(1, 0).with_oddities().with_a_fallback()));
+}
+
+#[test]
+fn small_one_submission_with_oddities_on_a_host_that_may_be_wrong_about_its_end() {
+    holds("oddities, relaunch_on, EC2", unstopped(Scenario::new(1, 0).on_spot().on_ec2().with_oddities()));
+}
+
+#[test]
+#[ignore = "minutes"]
+fn one_submission_with_oddities_and_a_fault() {
+    holds("oddities, fallback", unstopped(Scenario::new(1, 1).with_oddities().with_a_fallback()));
+}
+
+#[test]
+#[ignore = "minutes"]
+fn one_submission_with_oddities_on_a_host_that_may_be_wrong_about_its_end_and_a_fault() {
+    holds("oddities, relaunch_on, EC2", unstopped(Scenario::new(1, 1).on_spot().on_ec2().with_oddities()));
+}
+
+#[test]
 fn small_one_submission_with_a_fallback() {
     holds("fallback", unstopped(Scenario::new(1, 1).with_a_fallback()));
 }

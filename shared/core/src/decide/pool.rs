@@ -139,7 +139,7 @@ impl Step<'_> {
         if self.record.state.is_terminal() || !is_its_runner || self.is_another(&task.arn) {
             return;
         }
-        if self.record.ecs_version.is_some_and(|known| task.version < known) {
+        if self.compare(task).is_lt() {
             return;
         }
         self.heard();

@@ -1,13 +1,13 @@
 //! The task: its events and descriptions, its end, and the next attempt.
 
-use std::time::Duration;
+use std::{cmp::Ordering, time::Duration};
 
 use crate::{
     decide::{Action, AfterStop, Alarm, Step},
     profile::{CompleteOn, Relaunch},
-    record::{Hint, Record, Stop, StopCause},
+    record::{ATTEMPTS_KEPT, Hint, Record, Stop, StopCause},
     state::State,
-    task::{Task, cluster_name, task_id},
+    task::{FAILED_TO_START, StartFailure, Task, cluster_name, task_id},
     time::Timestamp,
 };
 
@@ -40,11 +40,11 @@ impl Step<'_> {
         if self.is_another(&task.arn) {
             return self.second_task(&task.arn, live);
         }
-        let known = self.record.ecs_version;
-        if known.is_some_and(|known| task.version < known) {
-            return None;
-        }
-        let newer = known.is_none_or(|known| task.version > known) || self.answers_again(task);
+        let newer = match self.compare(task) {
+            Ordering::Less => return None,
+            Ordering::Equal => self.answers_again(task),
+            Ordering::Greater => true,
+        };
         if self.record.state.is_terminal() {
             // The record of a stop that came first knows no cluster, and a task is stopped in its own.
             if self.record.cluster.is_empty() {
@@ -81,8 +81,30 @@ impl Step<'_> {
         is_another && self.record.was_refused && self.record.may_repeat(self.now, self.rules)
     }
 
+    /// Compares what is seen of the task with what is recorded of it, by its version.
+    ///
+    /// Where either version is unknown, the status decides: it only ever advances, so that what is further on cannot be
+    /// older. The record then has no version until one comes with a status that is no earlier.
+    pub(super) fn compare(&self, task: &Task) -> Ordering {
+        let by_version = self.record.ecs_version.zip(task.version).map(|(known, seen)| seen.cmp(&known));
+        by_version.unwrap_or_else(|| self.compare_status(task))
+    }
+
+    fn compare_status(&self, task: &Task) -> Ordering {
+        let Some(known) = &self.record.last_status else { return Ordering::Greater };
+        if *known != task.last_status {
+            // A status that is new to the bridge has no place, and is not taken for progress.
+            return place(&task.last_status).cmp(&place(known)).then(Ordering::Less);
+        }
+        let has_news = task.version.is_some()
+            || self.record.exit_code.is_none() && task.exit_code(&self.record.container_name).is_some();
+        if has_news { Ordering::Greater } else { Ordering::Equal }
+    }
+
     pub(super) fn is_our_cluster(&self, task: &Task) -> bool {
-        self.record.cluster.is_empty() || cluster_name(&self.record.cluster) == cluster_name(&task.cluster_arn)
+        // An old short task ARN has no cluster in it, if `clusterArn` is missing.
+        let is_unknown = self.record.cluster.is_empty() || task.cluster_arn.is_empty();
+        is_unknown || cluster_name(&self.record.cluster) == cluster_name(&task.cluster_arn)
     }
 
     /// Whether the event is older than the record: a replayed dead letter of an earlier submission with the same id.
@@ -108,7 +130,9 @@ impl Step<'_> {
         fill(&mut record.container_exited_at, task.execution_stopped_at.as_ref());
         // The task's status is recorded along with another fact, but does not cause a write by itself.
         if before != *record {
-            record.ecs_version = Some(task.version);
+            if task.version.is_some() || record.last_status.as_ref() != Some(&task.last_status) {
+                record.ecs_version = task.version;
+            }
             record.last_status = Some(task.last_status.clone());
             record.desired_status = Some(task.desired_status.clone());
         }
@@ -134,6 +158,7 @@ impl Step<'_> {
         }
         if task.has_run(&record.container_name) {
             record.seen_running = true;
+            record.no_capacity_since = None;
             record.started_at.get_or_insert(task.at.unwrap_or(self.now));
             if record.state == State::Launched {
                 record.state = State::Running;
@@ -150,7 +175,7 @@ impl Step<'_> {
     pub(super) fn take_over(&mut self, task: &Task) {
         let record = &mut *self.record;
         record.task_arn = Some(task.arn.clone());
-        record.ecs_version = Some(task.version);
+        record.ecs_version = task.version;
         record.last_status = Some(task.last_status.clone());
         record.desired_status = Some(task.desired_status.clone());
         take(&mut record.stop_code, task.stop_code.as_ref());
@@ -186,8 +211,10 @@ impl Step<'_> {
     /// its capacity explains that.
     pub(super) fn note_a_hint(&mut self, says_so: bool, exit_code: Option<i32>) {
         const KILLED: i32 = 137;
-        let Record { stop_code, stop_requested, .. } = &*self.record;
-        let by_itself = stop_code.as_deref().is_none_or(|code| code == "EssentialContainerExited");
+        let Record { stop_code, stopped_reason, stop_requested, .. } = &*self.record;
+        // Maintenance of the host stands in the reason alone, now and then.
+        let by_itself = stop_code.as_deref().is_none_or(|code| code == "EssentialContainerExited")
+            && stopped_reason.as_deref().is_none_or(|reason| reason.starts_with("Essential container"));
         if says_so || exit_code == Some(KILLED) && by_itself && stop_requested.is_none() {
             self.record.hint = Some(Hint::OutOfMemory);
         }
@@ -265,32 +292,65 @@ impl Step<'_> {
             return self.end(state, reason);
         }
         let name = &self.record.container_name;
-        let may_have_run = self.record.seen_running || !task.never_started(name);
-        let certain = !may_have_run
-            && self.record.policy.complete_on == CompleteOn::ContainerExit
-            && task.stop_code.as_deref() == Some("TaskFailedToStart");
-        let words = task.named(name).find_map(|container| Some(self.record.redact(container.reason.as_deref()?)));
-        let reason = match words {
-            Some(words) => format!("{}: {words}", self.stop_words()),
-            None => format!("{}, and container {name} has no exit code", self.stop_words()),
-        };
+        // A restarted container's last reason is no evidence about its first start.
+        let may_have_run = self.record.seen_running || self.record.policy.complete_on != CompleteOn::ContainerExit;
+        let failure = if may_have_run { None } else { task.start_failure(name) };
+        let reason = self.end_without_a_code(task);
         let relaunch = self.relaunch();
-        if certain && self.record.has_attempts_left() {
-            self.next_attempt(reason, false, relaunch.as_ref());
-        } else if let Some(relaunch) = relaunch {
-            if certain || !self.asks_again(task) {
-                self.next_attempt(reason, !certain, Some(&relaunch));
+        match failure {
+            Some(StartFailure::Capacity) if self.record.waits_for_its_capacity() => self.capacity_given_up(reason),
+            Some(StartFailure::NeverStarted | StartFailure::Capacity) if self.record.has_attempts_left() => {
+                self.next_attempt(reason, false, relaunch.as_ref());
             }
-        } else {
-            self.end(State::Failed, reason);
+            Some(StartFailure::NeverStarted | StartFailure::Capacity) | None => match relaunch {
+                Some(_) if failure.is_none() && self.asks_again(task) => {}
+                Some(relaunch) => self.next_attempt(reason, failure.is_none(), Some(&relaunch)),
+                None => self.end(State::Failed, reason),
+            },
         }
+    }
+
+    /// Describes an end without an exit code, with the cause in ECS's words: the named container's reason, or else the task's.
+    fn end_without_a_code(&self, task: &Task) -> String {
+        let (name, stop) = (&self.record.container_name, self.stop_words());
+        // This one names no cause.
+        let of_task = task.stopped_reason.as_deref().filter(|words| !words.starts_with("Essential container"));
+        let of_container = task.named(name).find_map(|container| container.reason.as_deref());
+        match of_container.or(of_task).map(|words| self.record.redact(words)) {
+            // ECS puts the stop code before some of its reasons.
+            Some(words) if words.starts_with(stop) => words,
+            Some(words) if of_container.is_some() || stop == FAILED_TO_START => format!("{stop}: {words}"),
+            Some(words) => format!("{stop}, and container {name} has no exit code: {words}"),
+            None => format!("{stop}, and container {name} has no exit code"),
+        }
+    }
+
+    /// A capacity provider gave up on the task, after 10 to 30 minutes or at once. The next attempt takes the next capacity
+    /// option, or waits as after a refusal because capacity is unavailable. No container was begun, so the attempt does not
+    /// count; but it has a number of its own, because ECS would answer its client token with the stopped task.
+    fn capacity_given_up(&mut self, reason: String) {
+        let (choices, given_up) = (self.record.choices(), self.record.fallback);
+        let since = self.record.no_capacity_since.or(self.record.launched_at);
+        self.next_attempt(reason.clone(), false, None);
+        if self.record.state != State::Queued {
+            return;
+        }
+        self.record.no_capacity_since = since;
+        self.record.given_up += 1;
+        self.record.reason = Some(reason);
+        if let Some(next) = given_up.checked_add(1).filter(|next| choices.contains(next)) {
+            self.record.fallback = next;
+            return self.check_in(Duration::ZERO);
+        }
+        self.record.refusals += 1;
+        let wait = self.backoff(self.record.given_up.into());
+        self.check_in(wait);
     }
 
     /// The entry of `relaunch_on` for the recorded stop code, if an attempt is left for it.
     pub(super) fn relaunch(&self) -> Option<Relaunch> {
-        let Record { stop_code, stop_requested, attempt, .. } = &*self.record;
-        let may = stop_requested.is_none() && attempt.next().is_some();
-        let mut relaunches = self.record.relaunches().filter(|_| may);
+        let Record { stop_code, stop_requested, .. } = &*self.record;
+        let mut relaunches = self.record.relaunches().filter(|_| stop_requested.is_none());
         relaunches.find(|relaunch| stop_code.as_deref() == Some(&relaunch.stop_code)).cloned()
     }
 
@@ -305,6 +365,8 @@ impl Step<'_> {
         };
         let record = &mut *self.record;
         record.attempts.push(reason);
+        let excess = record.attempts.len().saturating_sub(ATTEMPTS_KEPT);
+        record.attempts.drain(..excess);
         if let Some(Relaunch { fallback, counts, .. }) = relaunch {
             record.first_choice = fallback.unwrap_or(record.first_choice);
             record.uncounted += u8::from(!counts);
@@ -319,6 +381,7 @@ impl Step<'_> {
         record.ran_before |= may_have_run;
         record.seen_running = false;
         record.forget_refusals();
+        record.no_capacity_since = None;
         (record.task_arn, record.ecs_version, record.exit_code) = (None, None, None);
         (record.last_status, record.desired_status) = (None, None);
         (record.stop_code, record.stopped_reason, record.reason) = (None, None, None);
@@ -373,4 +436,11 @@ fn take<T: Clone>(known: &mut Option<T>, seen: Option<&T>) {
     if let Some(seen) = seen {
         *known = Some(seen.clone());
     }
+}
+
+/// The place of a `lastStatus` in a task's life; none for one that is new to the bridge.
+fn place(last_status: &str) -> Option<usize> {
+    const LIFE: [&str; 8] =
+        ["PROVISIONING", "PENDING", "ACTIVATING", "RUNNING", "DEACTIVATING", "STOPPING", "DEPROVISIONING", "STOPPED"];
+    LIFE.iter().position(|known| *known == last_status)
 }

@@ -14,7 +14,7 @@ use crate::{
     pool::{Pool, PoolKey, Process, Runner, TokenHash},
     priority::Priority,
     profile::{CompleteOn, Policy, Relaunch},
-    record::{ContentHash, Hint, REPEAT, Submission},
+    record::{ATTEMPTS_KEPT, ContentHash, Hint, RECORD_BYTES, REPEAT, Submission},
     run_task::FrozenRequest,
     task::{
         Container,
@@ -142,7 +142,7 @@ fn refused() -> LaunchAnswer {
 }
 
 fn at(version: u64, last_status: &str, containers: Vec<Container>) -> Task {
-    Task { version, containers, ..task(last_status) }
+    Task { version: Some(version), containers, ..task(last_status) }
 }
 
 #[test]
@@ -357,7 +357,13 @@ fn day_without_capacity_begins_with_the_first_refusal_and_ends_with_a_launch() {
     life.wait(MINUTE).due();
     let call = life.call();
     life.learn(Input::Launch(call, live_task()));
-    assert_eq!((life.record.state, life.record.no_capacity_since), (State::Launched, None));
+    assert_eq!(
+        (life.record.state, life.record.no_capacity_since),
+        (State::Launched, since),
+        "it may still be given up"
+    );
+    life.see(running(2));
+    assert_eq!(life.record.no_capacity_since, None);
 
     let (mut late, call) = Life::launching();
     late.learn(Input::Launch(call, refused()));
@@ -753,6 +759,173 @@ fn attempts_are_used_up() {
     }
     assert_eq!(life.see(Task { attempt: life.record.attempt, ..never_started(3) }), State::Failed);
     assert_eq!((life.record.attempts.len(), life.record.attempt.get()), (2, 3));
+}
+
+fn given_up(life: &Life) -> Task {
+    let words = Some("TaskFailedToStart: RESOURCE:GPU".to_owned());
+    Task { attempt: life.record.attempt, stopped_reason: words, ..stopped(2, "TaskFailedToStart", vec![]) }
+}
+
+#[test]
+fn start_failure_in_the_stopped_reason_leads_to_the_next_attempt() {
+    let mut life = Life::launched(Policy::default());
+    let words = "Timeout waiting for network interface provisioning to complete.";
+    let ends = stopped(3, "TaskFailedToStart", vec![container("STOPPED", None)]);
+    assert_eq!(life.see(Task { stopped_reason: Some(words.to_owned()), ..ends }), State::Queued);
+    assert_eq!(life.record.attempts, [format!("TaskFailedToStart: {words}")]);
+    assert_eq!((life.record.attempt.get(), life.record.given_up), (2, 0));
+}
+
+#[test]
+fn start_failure_at_last_fails_with_its_cause() {
+    let mut life = Life::launched(Policy { max_attempts: Attempt::FIRST, ..Policy::default() });
+    let words = Some("CannotPullContainerError: no such image".to_owned());
+    let ends = stopped(3, "TaskFailedToStart", vec![container("STOPPED", None)]);
+    assert_eq!(life.see(Task { stopped_reason: words, ..ends }), State::Failed);
+    assert_eq!(life.record.reason.as_deref(), Some("TaskFailedToStart: CannotPullContainerError: no such image"));
+}
+
+#[test]
+fn capacity_given_up_takes_the_next_option_at_once_and_waits_after_the_last() {
+    let policy = Policy { max_attempts: Attempt::FIRST, fallbacks: 1, ..Policy::default() };
+    let mut life = Life::launched(policy);
+    assert!(life.record.request.is_some(), "another attempt may follow");
+    let token = life.record.started_by(&rules()).client_token(0);
+    assert_eq!(life.see(given_up(&life)), State::Queued);
+    assert_eq!((life.record.attempt.get(), life.record.fallback, life.record.given_up), (2, 1, 1));
+    assert_eq!(life.record.reason.as_deref(), Some("TaskFailedToStart: RESOURCE:GPU"));
+    assert_eq!(life.record.check_at, Some(life.now));
+    life.learn(Input::Due);
+    assert_eq!(life.call().choice, 1);
+    assert_ne!(life.record.started_by(&rules()).client_token(0), token, "ECS would return the stopped task");
+    life.learn(Input::Launch(life.call(), live_task()));
+    assert_eq!(life.see(given_up(&life)), State::Queued);
+    assert_eq!((life.record.attempt.get(), life.record.fallback, life.record.refusals), (3, 0, 1));
+    assert!(life.record.check_at > Some(life.now));
+    // An ordinary failed start still has the one attempt of the policy, which is this.
+    life.wait(MINUTE).due();
+    life.learn(Input::Launch(life.call(), live_task()));
+    assert_eq!(life.see(Task { attempt: life.record.attempt, ..never_started(3) }), State::Failed);
+}
+
+#[test]
+fn capacity_given_up_for_a_day_uses_up_no_attempts_and_then_expires() {
+    let mut life = Life::launched(Policy { max_attempts: Attempt::FIRST, fallbacks: 2, ..Policy::default() });
+    let began = life.now;
+    while life.now.since(began) < Duration::from_secs(86_400) - 3 * MINUTE {
+        // Fargate gives up within half a minute, EC2 within 10 to 30.
+        life.wait(Duration::from_secs(30));
+        assert_eq!(life.see(given_up(&life)), State::Queued);
+        life.now = life.now.max(life.record.check_at.unwrap());
+        life.due();
+        life.learn(Input::Launch(life.call(), live_task()));
+    }
+    assert_eq!(life.record.attempts.len(), ATTEMPTS_KEPT);
+    assert!(life.record.attempt.get() > 1_000 && life.record.bytes() < RECORD_BYTES);
+    let mut late = Life::of(life.record.clone());
+    late.now = life.now.plus(5 * MINUTE);
+    assert_eq!(late.see(Task { attempt: late.record.attempt, ..given_up(&late) }), State::Queued);
+    late.now = late.now.max(late.record.check_at.unwrap());
+    assert_eq!(late.due(), State::Expired);
+    life.see(Task { attempt: life.record.attempt, ..running(1) });
+    assert_eq!(life.see(Task { attempt: life.record.attempt, ..exited(2, 0) }), State::Succeeded);
+}
+
+#[test]
+fn capacity_given_up_after_the_last_attempt_fails_with_the_reason() {
+    let mut life = Life::launched(Policy::default());
+    (life.record.attempt, life.record.given_up) = (Attempt::LAST, Attempt::LAST.get() - 1);
+    assert_eq!(life.see(given_up(&life)), State::Failed);
+    assert_eq!(life.record.reason.as_deref(), Some("TaskFailedToStart: RESOURCE:GPU"));
+}
+
+#[test]
+fn capacity_given_up_ends_what_is_to_be_stopped_or_has_run() {
+    let mut life = Life::launched(Policy::default());
+    life.learn(Input::Stop("cleared".to_owned()));
+    assert_eq!(life.see(given_up(&life)), State::Cancelled);
+    let mut life = Life::launched(Policy::default());
+    life.see(running(1));
+    assert_eq!(life.see(given_up(&life)), State::Failed);
+    let mut life = Life::launched(Policy { complete_on: CompleteOn::TaskStopped, ..Policy::default() });
+    assert_eq!(life.see(given_up(&life)), State::Failed);
+}
+
+#[test]
+fn container_killed_by_maintenance_has_no_hint_of_memory() {
+    let maintenance = "ECS is performing maintenance on the underlying infrastructure hosting the task.";
+    for (stop_code, stopped_reason, hint) in [
+        (None, Some(maintenance), None),
+        (Some("InfrastructureHealth"), None, None),
+        (Some("ServiceSchedulerInitiated"), Some("Scaling activity"), None),
+        (Some("SpotInterruption"), Some("Your Spot Task was interrupted."), None),
+        (Some("EssentialContainerExited"), Some("Essential container in task exited"), Some(Hint::OutOfMemory)),
+        (None, None, Some(Hint::OutOfMemory)),
+    ] {
+        let mut life = Life::launched(Policy::default());
+        let (stop_code, stopped_reason) = (stop_code.map(str::to_owned), stopped_reason.map(str::to_owned));
+        life.see(Task { stop_code, stopped_reason: stopped_reason.clone(), ..exited(4, 137) });
+        assert_eq!((life.record.state, life.record.hint), (State::Failed, hint), "{stopped_reason:?}");
+    }
+}
+
+#[test]
+fn unversioned_end_counts_and_ends_the_submission() {
+    for before in [vec![], vec![running(5)]] {
+        let mut life = Life::launched(Policy::default());
+        for task in before {
+            life.see(task);
+        }
+        assert_eq!(life.see(Task { version: None, ..exited(0, 7) }), State::Failed);
+        assert_eq!(life.record.exit_code, Some(7));
+    }
+}
+
+#[test]
+fn unversioned_event_never_takes_back_what_a_version_told() {
+    let mut life = Life::launched(Policy::default());
+    life.see(at(6, "DEPROVISIONING", vec![container("RUNNING", None)]));
+    for earlier in ["PENDING", "RUNNING", "SOMETHING NEW"] {
+        let task = Task { version: None, desired_status: "STOPPED".to_owned(), ..at(0, earlier, vec![]) };
+        life.see(task);
+        assert!(!life.wrote, "{earlier}");
+    }
+    assert_eq!((life.record.ecs_version, life.record.last_status.as_deref()), (Some(6), Some("DEPROVISIONING")));
+}
+
+#[test]
+fn version_counts_again_once_its_status_is_no_earlier() {
+    let mut life = Life::launched(Policy::default());
+    life.see(running(3));
+    let deactivating = at(0, "DEACTIVATING", vec![container("RUNNING", None)]);
+    life.see(Task { version: None, ..deactivating.clone() });
+    assert_eq!((life.record.ecs_version, life.record.last_status.as_deref()), (None, Some("DEACTIVATING")));
+    life.see(Task { version: None, ..deactivating });
+    assert!(!life.wrote, "a duplicate");
+    life.see(running(4));
+    assert!(!life.wrote, "it may be the older of the two");
+    life.see(at(5, "DEPROVISIONING", vec![container("RUNNING", None)]));
+    assert_eq!(life.record.ecs_version, Some(5));
+    life.see(running(4));
+    assert!(!life.wrote);
+}
+
+#[test]
+fn unversioned_description_confirms_an_end_and_cannot_refute_it() {
+    let ends = on_ec2(stopped(4, "InfrastructureHealth", vec![container("STOPPED", None)]));
+    let mut life = Life::launched(policy(&["InfrastructureHealth"]));
+    life.see(on_ec2(running(2)));
+    life.see(ends.clone());
+    assert!(life.record.asked_again);
+    life.see(Task { at: None, version: None, ..on_ec2(running(0)) });
+    assert!(life.record.asked_again && !life.wrote);
+    assert_eq!(life.see(Task { at: None, version: None, ..ends }), State::Queued);
+}
+
+#[test]
+fn task_without_a_cluster_counts() {
+    let mut life = Life::launched(Policy::default());
+    assert_eq!(life.see(Task { cluster_arn: String::new(), ..exited(4, 0) }), State::Succeeded);
 }
 
 #[test]
@@ -1410,7 +1583,7 @@ impl Life {
 
 fn stopped_by(stop_code: &str, exit_code: Option<i32>) -> Task {
     let containers = vec![container("STOPPED", exit_code)];
-    Task { stop_code: Some(stop_code.to_owned()), version: 9, containers, ..task("STOPPED") }
+    Task { stop_code: Some(stop_code.to_owned()), version: Some(9), containers, ..task("STOPPED") }
 }
 
 fn again_after_spot() -> Policy {

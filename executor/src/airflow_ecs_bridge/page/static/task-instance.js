@@ -54,8 +54,10 @@ function timeline(steps) {
 
 function attempts({ attempt, attempts: before, state }) {
   if (!before.length) return null;
+  // The record keeps the last of them.
+  const first = Math.max(attempt - before.length, 1);
   return table("Attempts", ["Attempt", "How it ended"], [
-    ...before.map((end, nth) => [String(nth + 1), end]), [String(attempt), badge(state)]]);
+    ...before.map((end, nth) => [String(first + nth), end]), [String(attempt), badge(state)]]);
 }
 
 followTheme();
