@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from ecs_bridge import Client
-from local_stack import LocalStack
+from local_stack import PATIENCE, LocalStack
 from wire import Call, Fault, TableFaults, Wire
 
 FAST = {"provision-s": 0, "pull-s": 0, "teardown-s": 0, "reconcile-every": 5}
@@ -72,7 +72,7 @@ class Gate:
         self.calls.append((request.path, json.loads(body) if body else None))
 
         def carry_out() -> Answer:
-            upstream = http.client.HTTPConnection(self.target, timeout=60)
+            upstream = http.client.HTTPConnection(self.target, timeout=PATIENCE)
             upstream.request(request.command, request.path, body, dict(request.headers))
             answer = upstream.getresponse()
             return answer.status, answer.read()
