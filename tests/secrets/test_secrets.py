@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from boto3.dynamodb.types import Binary
-from local_stack import FunctionError, LocalStack, until
+from local_stack import PATIENCE, FunctionError, LocalStack, until
 
 RUN_TASK = {
     "taskDefinition": "demo",
@@ -57,7 +57,7 @@ class Seen:
         url = f"{self.stack.ready['submit_url']}{path}"
         request = urllib.request.Request(url, body, {"content-type": content_type})
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
                 text = f"{answer.headers}{answer.read().decode()}"
         except urllib.error.HTTPError as error:
             text = f"{error.headers}{error.read().decode()}"
