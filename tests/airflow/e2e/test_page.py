@@ -53,7 +53,7 @@ def run(airflow, stack: LocalStack, browser: str) -> Iterator[str]:
     airflow.ran.with_name(airflow.ran.name + ".quick").unlink(missing_ok=True)
     with airflow.scheduler(scheduler_environment(stack, AIRFLOW__CORE__PARALLELISM="1")):
         run = airflow.trigger("long")
-        airflow.until("it runs", lambda: "runs -1 runs" in airflow.lines(run), 300)
+        airflow.until("it runs", lambda: "runs -1 runs" in airflow.lines(run))
         yield run
         airflow.call("PATCH", f"/api/v2/dags/long/dagRuns/{run}", {"state": "failed"})
     stack.stop("page-runs")
