@@ -153,7 +153,8 @@ def test_is_woken_by_submit_and_keeps_to_the_launch_rate_with_it(tmp_path_factor
             began = time.time()
             items = [{"submission_id": f"rate-{number}", "command": ["true"]} for number in range(count)]
             states = Counter(answer["state"] for answer in stack.submit(*items))
-            assert states["queued"] > 0
+            # A machine that is slow enough has a launch token for each.
+            assert states["queued"] > 0 or time.time() - began > (count - burst) / rate
             # Meanwhile submit takes its share of the same bucket.
             late = [{"submission_id": f"late-{number}", "command": ["true"]} for number in range(10)]
             stack.submit(*late)
