@@ -273,7 +273,7 @@ def record(folder: Path) -> Recording:
             in_time(local, recorder)
             told(local, recorder)
             # A run of reconcile counts at its end what it found out, and ends when nothing more is due soon.
-            until("reconcile has counted repairs", lambda: any("Repairs" in line for line in recording.log()), 90)
+            until("reconcile has counted repairs", lambda: any("Repairs" in line for line in recording.log()))
     finally:
         recorder.close()
     return recording
