@@ -129,8 +129,11 @@ def live(seen: Seen) -> None:
     for profile in ("default", "once"):
         seen.submit(f"no-program-{profile}", f"/no/such/{TOKEN}", TOKEN, profile=profile)
         stack.rule(submission_id=f"docker-{profile}", shapes="no-events")
-        seen.submit(f"docker-{profile}", "sh", "-c", f": {TOKEN}; sleep 5", profile=profile)
+        # It lives until that was said of it.
+        said = stack.log_dir / f"said-{profile}"
+        seen.submit(f"docker-{profile}", "sh", "-c", f": {TOKEN}; until [ -e {said} ]; do sleep 0.1; done", profile=profile)
         docker_says(seen, f"docker-{profile}")
+        said.touch()
 
     # Refused requests.
     refused = {"submission_id": "refused", "command": [TOKEN]}

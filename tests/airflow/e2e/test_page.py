@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import FrameLocator, Page
 
 MARKUP = "<img src=x onerror=\"document.title = 'run'\"> is no image"
-SECONDS = 120
+SECONDS = 600
 COLOURS = """element => ["backgroundColor", "color"].map((name) => {
     const canvas = document.createElement("canvas").getContext("2d");
     canvas.fillStyle = getComputedStyle(element)[name];
