@@ -18,6 +18,8 @@ from ecs_bridge import Client
 from local_stack import PATIENCE, LocalStack
 from wire import Call, Fault, TableFaults, Wire
 
+# Of the clients.
+OPTIONS: dict[str, Any] = {"poll_interval": 0.2, "timeout": PATIENCE, "patience": PATIENCE}
 FAST = {"provision-s": 0, "pull-s": 0, "teardown-s": 0, "reconcile-every": 5}
 
 Answer = tuple[int, bytes]
@@ -102,6 +104,13 @@ class Unprocessed(TableFaults):
         return Fault.UNPROCESSED
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for answers however long a busy machine takes: what is asked again would be counted twice."""
+    for bound in ("CONNECT_TIMEOUT", "READ_TIMEOUT"):
+        monkeypatch.setattr(f"ecs_bridge.aws.{bound}", PATIENCE)
+
+
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
     with LocalStack(tmp_path_factory.mktemp("stack"), FAST) as stack:
@@ -137,7 +146,7 @@ def connect(ready_file: Path) -> Iterator[Callable[..., Client]]:
     with ExitStack() as clients:
 
         def connect(**more: Any) -> Client:
-            return clients.enter_context(Client(ready_file=str(ready_file), **{"poll_interval": 0.2, **more}))
+            return clients.enter_context(Client(ready_file=str(ready_file), **{**OPTIONS, **more}))
 
         yield connect
 

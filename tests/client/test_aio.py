@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Gate, dropped
+from conftest import OPTIONS, Gate, dropped
 from ecs_bridge import AsyncClient, Client, Cursor, NotEnded, Refused, State, Submission, UnknownSubmission
 from ecs_bridge.aio import THREADS
 from ecs_bridge.feed import Reader
@@ -24,7 +24,7 @@ Body = Callable[[AsyncClient], Coroutine[Any, Any, None]]
 def in_a_loop(ready_file: Path) -> Callable[[Body], None]:
     def run(body: Body) -> None:
         async def main() -> None:
-            async with AsyncClient(ready_file=str(ready_file), poll_interval=0.2) as client:
+            async with AsyncClient(ready_file=str(ready_file), **OPTIONS) as client:
                 await asyncio.wait_for(body(client), PATIENCE)
 
         asyncio.run(main())

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
-from conftest import Gate, dropped, status
+from conftest import OPTIONS, Gate, dropped, status
 from ecs_bridge import (
     BridgeError,
     Cause,
@@ -206,7 +206,7 @@ def test_keys_that_dynamodb_did_not_process_are_read_again(client: Client, wire:
 
 
 def test_a_function_is_invoked_where_there_is_no_url(stack: LocalStack, gate: Gate, name: str) -> None:
-    with Client(function="submit", ready_file=str(stack.ready_file), poll_interval=0.2) as client:
+    with Client(function="submit", ready_file=str(stack.ready_file), **OPTIONS) as client:
         assert client.health()["status"] == "ok"
         assert client.submit(Submission(name, ["true"])).state
         assert client.wait([name])[name].succeeded

@@ -50,6 +50,21 @@ OPTIONS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for answers however long a busy machine takes: what is asked again would be counted twice."""
+    for bound in (
+        "ecs_bridge.aws.CONNECT_TIMEOUT",
+        "ecs_bridge.aws.READ_TIMEOUT",
+        "airflow_ecs_bridge.history.LOOKUP_TIMEOUT",
+        "airflow_ecs_bridge.page.rows.SECONDS",
+        "airflow_ecs_bridge.stopper._LOOKUP_TIMEOUT",
+        "airflow_ecs_bridge.tasklog.TIMEOUT",
+        "airflow_ecs_bridge.waits._LOOKUP_TIMEOUT",
+    ):
+        monkeypatch.setattr(bound, PATIENCE)
+
+
 @pytest.fixture
 def bridge() -> FakeBridge:
     return FakeBridge()
