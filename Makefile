@@ -58,10 +58,12 @@ demo: programs ## run a handful of commands through the bridge on this machine, 
 build: ## build all programs for release
 	cargo build --locked --release $(PROGRAMS)
 
-.PHONY: lint
-lint:
-	cargo fmt --all --check
-	cargo clippy --locked --workspace --all-targets -- -D warnings
+.PHONY: lint lint-format lint-clippy
+lint: lint-format lint-clippy
+lint-format:
+	$(NICE) cargo fmt --all --check
+lint-clippy:
+	$(NICE) cargo clippy --locked --workspace --all-targets -- -D warnings
 
 .PHONY: openapi
 openapi: $(VENV)/.done ## write docs/openapi.yaml as the JSON that submit serves
@@ -90,50 +92,55 @@ plots: $(UV) ## draw the plots of docs/performance.md from its table
 
 .PHONY: test-rust
 test-rust:
-	cargo test --locked --workspace --quiet
+	$(NICE) cargo test --locked --workspace --quiet --no-fail-fast
 
-# Folders of tests that each start their own local stacks.
-STACKS := local functions e2e pool secrets docs
-FAULTS := reconcile crash chaos
-.PHONY: test-stacks test-faults test-e2e
-test-stacks: replay $(VENV)/.done
-	for folder in $(STACKS); do $(PYTEST) -q tests/$$folder; done
+# A folder of tests is a target, which runs it: `make tests/pool`. Those of the local stack each start their own:
+STACKS := $(addprefix tests/,suites local functions e2e pool secrets docs)
+FAULTS := $(addprefix tests/,reconcile crash chaos)
+.PHONY: $(STACKS) $(FAULTS) test-stacks test-faults test-e2e
+$(STACKS) $(FAULTS): replay $(VENV)/.done
+	$(PYTEST) -q $@
 
-test-faults: replay $(VENV)/.done
-	for folder in $(FAULTS); do $(PYTEST) -q tests/$$folder; done
-
+test-stacks: $(STACKS)
+test-faults: $(FAULTS)
 test-e2e: test-stacks test-faults ## the functions on the local stack, also under faults
 
-.PHONY: test-runner
-test-runner: programs ## the runner program, and the zygote with a real Airflow
-	$(if $(ECS_BRIDGE_PROGRAM),,cargo test --locked --quiet -p ecs-bridge-runner)
-	executor/venv.sh 3
-	$(AIRFLOW)/ruff check --config executor/pyproject.toml tests/runner
-	$(AIRFLOW)/ruff format --check --config executor/pyproject.toml tests/runner
-	$(AIRFLOW)/python -m pytest -q tests/runner
+# $(1): the folder of the programs of an environment, $(2): folders. Runs both checks, whatever the first finds.
+define ruff
+	failed=0; \
+	$(1)/ruff check --config executor/pyproject.toml $(2) || failed=1; \
+	$(1)/ruff format --check --config executor/pyproject.toml $(2) || failed=1; \
+	exit $$failed
+endef
 
-# The tests wait for most of their time, and compilers do not: stages run side by side, and those that compile give way.
+.PHONY: test-runner test-runner-program lint-runner tests/runner
+test-runner: test-runner-program lint-runner tests/runner ## the runner program, and the zygote with a real Airflow
+test-runner-program:
+	cargo test --locked --quiet -p ecs-bridge-runner
+lint-runner:
+	executor/venv.sh 3
+	$(call ruff,$(AIRFLOW),tests/runner)
+tests/runner: programs
+	executor/venv.sh 3
+	$(AIRFLOW)/python -m pytest -q $@
+
+# The tests wait for most of their time, and compilers do not: stages run concurrently, and those that compile give way.
+# Every suite runs to its end; tests/suites/stages.py prints which of them failed.
 .PHONY: test venvs
-test: ## run all tests
-	@$(MAKE) --no-print-directory --jobs 2 replay venvs
+test: ## run all tests; their output is in target/test-logs
+	@$(MAKE) --no-print-directory --jobs 2 --keep-going replay venvs
 	rm -rf $(TESTED) && mkdir -p $(TESTED) && cp $(BINARIES:%=target/debug/%) target/debug/ecs-bridge-replay $(TESTED)/
-	@ECS_BRIDGE_PROGRAM=$(CURDIR)/$(TESTED)/ecs-bridge $(MAKE) --no-print-directory --jobs 4 --output-sync=target \
-		stage-rust stage-stacks stage-faults stage-airflow
+	@ECS_BRIDGE_PROGRAM=$(CURDIR)/$(TESTED)/ecs-bridge QUICK=1 NICE=nice $(PYTHON) tests/suites/stages.py target/test-logs \
+		"$(STAGE_RUST)" "$(STAGE_STACKS)" "$(STAGE_FAULTS)" "$(STAGE_AIRFLOW)"
 
 venvs: $(VENV)/.done $(INFRA)/.done .venv-checkov/.done
 	executor/venv.sh 3 2 callers
 
-.PHONY: stage-rust stage-stacks stage-faults stage-airflow
-# Each does one thing after the other, and takes no job from the others.
-ONE_BY_ONE := $(MAKE) --no-print-directory --jobs 1
-stage-rust:
-	@nice $(ONE_BY_ONE) lint test-rust test-sam-build QUICK=1
-stage-stacks:
-	@$(ONE_BY_ONE) test-stacks test-infra
-stage-faults:
-	@$(ONE_BY_ONE) test-faults test-client test-runner test-executor
-stage-airflow:
-	@$(ONE_BY_ONE) test-airflow-e2e
+STAGE_RUST    := lint-format lint-clippy test-rust test-sam-build
+STAGE_STACKS   = $(STACKS) test-infra
+STAGE_FAULTS   = $(FAULTS) lint-client mypy-client tests/client tests/callers lint-runner tests/runner lint-executor tests/airflow/unit \
+	tests/airflow/airflow2
+STAGE_AIRFLOW := tests/airflow/e2e
 
 .PHONY: check
 check: $(VENV)/.done ## what to run while editing: lint, unit tests, the model's small worlds, one test on the local stack
@@ -194,7 +201,7 @@ sam-build: $(INFRA)/.done ## build the functions for `sam deploy` and check thei
 
 .PHONY: test-sam-build
 test-sam-build: $(INFRA)/.done ## build the functions as `make sam-build` does, and look at them; QUICK=1: with programs that are built already
-	cd tests/infra && QUICK=$(QUICK) ../../$(INFRA)/bin/python -m pytest -q test_sam_build.py
+	cd tests/infra && QUICK=$(QUICK) $(NICE) ../../$(INFRA)/bin/python -m pytest -q test_sam_build.py
 
 $(TOOLS)/bin/cargo-fuzz: TOOL := cargo-fuzz@0.13.2
 $(TOOLS)/bin/cargo-deny: TOOL := cargo-deny@0.20.2
@@ -223,14 +230,17 @@ release: $(INFRA)/.done $(TOOLS)/bin/cargo-deny $(TOOLS)/bin/cargo-cyclonedx ## 
 CALLERS := .venv-callers/bin
 PYTHON_OF_CALLERS := client examples tests/client tests/callers
 
-.PHONY: test-client
-test-client: programs ## the Python client, and the worker of Prefect and the run launcher of Dagster that use it
+.PHONY: test-client lint-client mypy-client tests/client tests/callers
+test-client: lint-client mypy-client tests/client tests/callers ## the Python client, and the worker of Prefect and the run launcher of Dagster that use it
+lint-client:
 	executor/venv.sh callers
-	$(CALLERS)/ruff check --config executor/pyproject.toml $(PYTHON_OF_CALLERS)
-	$(CALLERS)/ruff format --check --config executor/pyproject.toml $(PYTHON_OF_CALLERS)
+	$(call ruff,$(CALLERS),$(PYTHON_OF_CALLERS))
+mypy-client:
+	executor/venv.sh callers
 	$(CALLERS)/mypy --config-file client/pyproject.toml client/src
-	$(CALLERS)/python -m pytest -q tests/client
-	$(CALLERS)/python -m pytest -q tests/callers
+tests/client tests/callers: programs
+	executor/venv.sh callers
+	$(CALLERS)/python -m pytest -q $@
 
 # Airflow has environments of its own, made by executor/venv.sh.
 AIRFLOW := .venv-airflow/bin
@@ -240,19 +250,26 @@ airflow: programs ## a real Airflow on the bridge on this machine: open it, pres
 	executor/venv.sh 3
 	$(AIRFLOW)/python executor/demo/run.py $(if $(POOL),--pool) $(if $(ONCE),--once)
 
-.PHONY: test-executor
-test-executor: programs
-	executor/venv.sh 3 2
-	$(AIRFLOW)/ruff check --config executor/pyproject.toml executor tests/airflow tests/system benches/executor infra/airflow-on-fargate
-	$(AIRFLOW)/ruff format --check --config executor/pyproject.toml executor tests/airflow tests/system benches/executor infra/airflow-on-fargate
-	$(AIRFLOW)/python -m pytest -q tests/airflow/unit
-	.venv-airflow2/bin/python -m pytest -q tests/airflow/airflow2
+PYTHON_OF_EXECUTOR := executor tests/airflow tests/system benches/executor infra/airflow-on-fargate
 
-.PHONY: test-airflow test-airflow-e2e
-test-airflow: test-executor test-airflow-e2e ## the executor, with a whole Airflow on the local stack, its scheduler killed; minutes
-test-airflow-e2e: programs $(INFRA)/.done
+.PHONY: test-executor lint-executor tests/airflow/unit tests/airflow/airflow2
+test-executor: lint-executor tests/airflow/unit tests/airflow/airflow2
+lint-executor:
 	executor/venv.sh 3
-	$(AIRFLOW)/python -m pytest -q tests/airflow/e2e
+	$(call ruff,$(AIRFLOW),$(PYTHON_OF_EXECUTOR))
+tests/airflow/unit: programs
+	executor/venv.sh 3
+	$(AIRFLOW)/python -m pytest -q $@
+tests/airflow/airflow2: programs
+	executor/venv.sh 2
+	.venv-airflow2/bin/python -m pytest -q $@
+
+.PHONY: test-airflow test-airflow-e2e tests/airflow/e2e
+test-airflow: test-executor test-airflow-e2e ## the executor, with a whole Airflow on the local stack, its scheduler killed; minutes
+test-airflow-e2e: tests/airflow/e2e
+tests/airflow/e2e: programs $(INFRA)/.done
+	executor/venv.sh 3
+	$(AIRFLOW)/python -m pytest -q $@
 
 .PHONY: test-system
 test-system: ## the operator's system test on the bridge that AIRFLOW__ECS_BRIDGE_EXECUTOR__* name, in an account too

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import yaml
 from jsonschema import Draft202012Validator
-from local_stack import LocalStack
+from local_stack import PATIENCE, LocalStack
 from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
@@ -45,7 +45,7 @@ class Api:
     url: str
 
     def send(
-        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] = JSON, timeout: float = 90
+        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] = JSON, timeout: float = PATIENCE
     ) -> Answer:
         """One request; an answer that docs/openapi.yaml does not describe fails the test."""
         target = urlsplit(self.url)

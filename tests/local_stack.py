@@ -24,12 +24,15 @@ TERMINAL = {"succeeded", "failed", "rejected", "expired", "cancelled", "lost"}
 # Seconds after which a wait fails, enough for a busy machine.
 PATIENCE = 240
 LAUNCH_RATE_ROW = "#launch-rate"
+# The functions log as in Lambda, JSON Lines. However short a test's timers are, a claimed RunTask has its whole minute
+# to be sent: on a busy machine, a second may pass.
+FUNCTION_ENV = {"AWS_LAMBDA_LOG_FORMAT": "JSON", "ECS_BRIDGE_SEND_WITHIN": 60}
 
 T = TypeVar("T")
 Record = dict[str, Any]
 
 
-def call(method: str, url: str, body: object | None = None, timeout: float = 90) -> Any:
+def call(method: str, url: str, body: object | None = None, timeout: float = PATIENCE) -> Any:
     """One HTTP request with JSON on both sides; an answer that is no 2xx raises `HTTPError`."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"content-type": "application/json"}, method=method)
@@ -92,8 +95,7 @@ class LocalStack:
         for flag, value in flags.items():
             if value is not False:
                 self.command += [f"--{flag}"] if value is True else [f"--{flag}", str(value)]
-        # The functions log as in Lambda, a JSON object a line.
-        for variable, value in {"AWS_LAMBDA_LOG_FORMAT": "JSON", **function_env}.items():
+        for variable, value in {**FUNCTION_ENV, **function_env}.items():
             self.command += ["--function-env", f"{variable}={value}"]
         self.output = (folder / "local.log").open("wb")
 
@@ -142,7 +144,7 @@ class LocalStack:
         """A synchronous invocation; `FunctionError` where the function failed, or its process died."""
         url = f"{self.ready['lambda_url']}/2015-03-31/functions/{function}/invocations"
         request = urllib.request.Request(url, json.dumps(payload or {}).encode())
-        with urllib.request.urlopen(request, timeout=150) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             if answer.headers.get("x-amz-function-error"):
                 raise FunctionError(answer.read().decode())
             return json.load(answer)
@@ -231,6 +233,11 @@ class LocalStack:
             config=Config(retries={"total_max_attempts": 3}),
         )
         return resource.Table(self.ready["table"])
+
+    def set_launch_rate(self, seconds: float) -> None:
+        """No launch tokens for so long; 0: some from now on."""
+        micros = int((time.time() + seconds) * 1e6)
+        self.table.put_item(Item={"submission_id": LAUNCH_RATE_ROW, "empty_at": micros})
 
     def rows(self) -> list[Record]:
         """All records: not the rows of the launch rate and of pools."""

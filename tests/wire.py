@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from local_stack import PROGRAM
+from local_stack import PATIENCE, PROGRAM
 
 SERVICES = ("dynamodb", "ecs", "lambda")
 # Calls that write one item.
@@ -267,7 +267,7 @@ class Wire:
             body = json.dumps(asked).encode()
         # The stand-ins check no signature, so that a changed body needs no other.
         headers = {name.lower(): value for name, value in request.headers.items()} | {"content-length": str(len(body))}
-        upstream = http.client.HTTPConnection(urlsplit(self.targets[service]).netloc, timeout=60)
+        upstream = http.client.HTTPConnection(urlsplit(self.targets[service]).netloc, timeout=PATIENCE)
         try:
             upstream.request("POST", request.path, body, headers)
             answer = upstream.getresponse()

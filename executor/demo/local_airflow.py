@@ -21,6 +21,8 @@ from sqlalchemy import create_engine
 
 BIN = Path(sys.executable).parent
 FINISHED = {"success", "failed", "skipped", "upstream_failed", "removed"}
+# Seconds after which a wait fails, enough for a busy machine.
+PATIENCE = 600.0
 
 
 def free_port(wish: int = 0) -> int:
@@ -93,7 +95,7 @@ class Airflow:
             )
             for service in ("api-server", "dag-processor", "triggerer"):
                 self._start(service, {})
-            self.until("the API server answers", self._is_up, 240)
+            self.until("the API server answers", self._is_up)
         except BaseException:
             self.__exit__()
             raise
@@ -144,7 +146,7 @@ class Airflow:
         addressed = {"AIRFLOW__API__PORT": str(port), "AIRFLOW__API__BASE_URL": url}
         process = self._start("api-server", {**environment, **addressed})
         try:
-            self.until("the other API server answers", lambda: self._is_up(url), 240)
+            self.until("the other API server answers", lambda: self._is_up(url))
             yield url
         finally:
             end(process)
@@ -175,7 +177,7 @@ class Airflow:
 
     # Dags and runs
 
-    def until(self, what: str, look: Any, seconds: float) -> Any:
+    def until(self, what: str, look: Any, seconds: float = PATIENCE) -> Any:
         """Return the first truthy answer of `look`."""
         give_up = time.monotonic() + seconds
         while not (seen := look()):
@@ -187,12 +189,12 @@ class Airflow:
 
     def trigger(self, dag_id: str, **params: Any) -> str:
         """Start a run of a Dag; return its id."""
-        self.until(f"Dag {dag_id} is known", lambda: self.rows("SELECT 1 FROM dag WHERE dag_id = ?", dag_id), 240)
+        self.until(f"Dag {dag_id} is known", lambda: self.rows("SELECT 1 FROM dag WHERE dag_id = ?", dag_id))
         self.call("PATCH", f"/api/v2/dags/{dag_id}", {"is_paused": False})
         body = {"logical_date": None, "conf": params}
         return self.call("POST", f"/api/v2/dags/{dag_id}/dagRuns", body)["dag_run_id"]
 
-    def finish(self, run_id: str, seconds: float) -> str:
+    def finish(self, run_id: str, seconds: float = PATIENCE) -> str:
         """Wait for the end of a run; return its state."""
 
         def state() -> str | None:
@@ -229,12 +231,12 @@ class Airflow:
     def call(self, method: str, path: str, body: Any = None) -> Any:
         """Call Airflow's REST API."""
         if self._token is None:
-            with urllib.request.urlopen(self._token_request(), timeout=30) as answer:
+            with urllib.request.urlopen(self._token_request(), timeout=PATIENCE) as answer:
                 self._token = json.load(answer)["access_token"]
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._token}"}
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data, headers, method=method)
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return json.loads(answer.read() or b"null")
 
     def _token_request(self) -> urllib.request.Request:

@@ -136,7 +136,7 @@ def main() -> int:
 def once(airflow: Airflow) -> int:
     """Run the example."""
     run = airflow.trigger(DAG)
-    state = airflow.finish(run, 600)
+    state = airflow.finish(run)
     for (task_id, map_index), ti in sorted(airflow.task_instances(run).items()):
         name = task_id if map_index < 0 else f"{task_id}[{map_index}]"
         print(f"{name:20}{ti['state']:10}try {ti['try_number']}  submission {ti['external_executor_id']}")
@@ -144,7 +144,7 @@ def once(airflow: Airflow) -> int:
     # Once more, now that all is warm: what a person waits for.
     triggered = time.time()
     again = airflow.trigger(DAG)
-    airflow.finish(again, 600)
+    airflow.finish(again)
     (began,) = airflow.rows("SELECT min(start_date) FROM task_instance WHERE run_id = ?", again)[0]
     at = datetime.fromisoformat(str(began))
     seconds = at.replace(tzinfo=at.tzinfo or timezone.utc).timestamp() - triggered

@@ -353,14 +353,27 @@ async fn tasks_are_listed_by_started_by_and_in_pages() {
 async fn a_sidecar_is_ended_with_the_essential_container_and_keeps_its_own_code() {
     let environment = vec![("PATH".into(), std::env::var("PATH").unwrap())];
     let world = world(EcsSettings { simulate: false, scale: Scale(1.0), environment, ..fast() });
-    let arn = world.start("a", &["sleep", "0.2"], json!({"taskDefinition": "demo-sidecar"})).await;
+    let folder = std::env::temp_dir().join(format!("ecs-bridge-{}-sidecar", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let (ready, go) = (folder.join("ready"), folder.join("go"));
+    let main = format!("until [ -e {} ]; do sleep 0.01; done", go.display());
+    let logs = format!("trap 'exit 1' TERM; touch {}; sleep 86400 & wait", ready.display());
+    let overrides = json!({"containerOverrides": [
+        {"name": "main", "command": ["sh", "-c", main]}, {"name": "logs", "command": ["sh", "-c", logs]},
+    ]});
+    let arn = world.start("a", &[], json!({"taskDefinition": "demo-sidecar", "overrides": overrides})).await;
     let task = loop {
         let task = world.describe(&arn).await["tasks"][0].clone();
         if task["lastStatus"] == "STOPPED" {
             break task;
         }
+        // Once the others have come as far as the test needs.
+        if ready.exists() && task["containers"][0]["exitCode"] == 0 {
+            std::fs::write(&go, "").unwrap();
+        }
         tokio::time::sleep(Duration::from_millis(5)).await;
     };
+    std::fs::remove_dir_all(&folder).unwrap();
     let codes: Vec<_> = task["containers"].as_array().unwrap().iter().map(|c| (&c["name"], &c["exitCode"])).collect();
     assert_eq!(codes, [(&json!("init"), &json!(0)), (&json!("main"), &json!(0)), (&json!("logs"), &json!(1))]);
     assert_eq!(task["stopCode"], "EssentialContainerExited");

@@ -29,7 +29,8 @@ fn start(processes: usize, timeout: Duration, environment: Vec<(String, String)>
     let settings = LambdaSettings {
         region: "us-east-1".into(),
         account: "123456789012".into(),
-        scale: Scale(6_000.0),
+        // Retries come within two seconds, and an event is retried for 3.6 minutes.
+        scale: Scale(100.0),
         log_dir: None,
         chance: Chance::new(1),
     };
@@ -87,8 +88,13 @@ async fn a_process_that_times_out_is_killed_and_replaced() {
     let lambda = lambda(1, Duration::from_secs(1)).await;
     let error = invoke(&lambda, json!({"do": "sleep"})).await.unwrap_err();
     assert_eq!(error["errorType"], "Sandbox.Timedout");
-    assert!(invoke(&lambda, json!({})).await.is_ok());
-    assert_eq!(tally(&lambda, "timeouts"), 1);
+    // A busy machine may need longer than that second for an answer, too.
+    let mut timeouts = 1;
+    while let Err(error) = invoke(&lambda, json!({})).await {
+        assert_eq!(error["errorType"], "Sandbox.Timedout");
+        timeouts += 1;
+    }
+    assert_eq!(tally(&lambda, "timeouts"), timeouts);
 }
 
 #[tokio::test]

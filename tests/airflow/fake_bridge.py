@@ -22,6 +22,8 @@ from urllib.parse import urlsplit
 TABLE = "bridge"
 DEPLOYMENT = "test"
 PROFILES = ("default", "large")
+PATIENCE = 240.0
+"""Seconds after which a wait fails, enough for a busy machine."""
 PAGE = 5000  # rows of the feed in an answer; DynamoDB cuts at 1 MB
 
 
@@ -71,7 +73,7 @@ class FakeBridge:
 
     # For tests
 
-    def wait_until(self, predicate: Callable[[], Any], timeout: float = 60.0) -> Any:
+    def wait_until(self, predicate: Callable[[], Any], timeout: float = PATIENCE) -> Any:
         """Wait until it holds; look again after every call and change."""
         with self.changed:
             assert self.changed.wait_for(predicate, timeout), "the bridge did not come to that state"
@@ -255,7 +257,7 @@ class Handler(BaseHTTPRequestHandler):
             fault = bridge.faults[operation].popleft() if bridge.faults[operation] else None
             bridge.changed.notify_all()
         if fault and fault.gate:
-            fault.gate.wait(30)
+            fault.gate.wait()
         if bridge.latency:
             time.sleep(bridge.latency)
         if fault and not fault.carried_out:

@@ -16,6 +16,8 @@ from typing import Any, Self
 from local_airflow import end, end_with_parent, free_port
 
 USER = "airflow"
+# Seconds after which a start has failed, enough for a busy machine.
+PATIENCE = 240
 
 
 class Postgres:
@@ -82,7 +84,7 @@ class Postgres:
     def _until_up(self) -> None:
         import psycopg2
 
-        give_up = time.monotonic() + 60
+        give_up = time.monotonic() + PATIENCE
         while True:
             assert self._process.poll() is None, "PostgreSQL has ended"
             try:

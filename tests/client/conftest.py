@@ -15,9 +15,11 @@ from urllib.parse import urlsplit
 
 import pytest
 from ecs_bridge import Client
-from local_stack import LocalStack
+from local_stack import PATIENCE, LocalStack
 from wire import Call, Fault, TableFaults, Wire
 
+# Of the clients.
+OPTIONS: dict[str, Any] = {"poll_interval": 0.2, "timeout": PATIENCE, "patience": PATIENCE}
 FAST = {"provision-s": 0, "pull-s": 0, "teardown-s": 0, "reconcile-every": 5}
 
 Answer = tuple[int, bytes]
@@ -72,7 +74,7 @@ class Gate:
         self.calls.append((request.path, json.loads(body) if body else None))
 
         def carry_out() -> Answer:
-            upstream = http.client.HTTPConnection(self.target, timeout=60)
+            upstream = http.client.HTTPConnection(self.target, timeout=PATIENCE)
             upstream.request(request.command, request.path, body, dict(request.headers))
             answer = upstream.getresponse()
             return answer.status, answer.read()
@@ -100,6 +102,13 @@ class Unprocessed(TableFaults):
             return None
         self.times -= 1
         return Fault.UNPROCESSED
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for answers however long a busy machine takes: what is asked again would be counted twice."""
+    for bound in ("CONNECT_TIMEOUT", "READ_TIMEOUT"):
+        monkeypatch.setattr(f"ecs_bridge.aws.{bound}", PATIENCE)
 
 
 @pytest.fixture(scope="session")
@@ -137,7 +146,7 @@ def connect(ready_file: Path) -> Iterator[Callable[..., Client]]:
     with ExitStack() as clients:
 
         def connect(**more: Any) -> Client:
-            return clients.enter_context(Client(ready_file=str(ready_file), **{"poll_interval": 0.2, **more}))
+            return clients.enter_context(Client(ready_file=str(ready_file), **{**OPTIONS, **more}))
 
         yield connect
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
-from conftest import Gate, dropped, status
+from conftest import OPTIONS, Gate, dropped, status
 from ecs_bridge import (
     BridgeError,
     Cause,
@@ -116,13 +117,19 @@ def test_what_spoils_a_call_is_found_and_the_others_are_let_through(client: Clie
 
 
 def test_trouble_is_repeated_for_the_clients_patience_and_then_told(
-    connect: Callable[..., Client], gate: Gate, name: str
+    connect: Callable[..., Client], gate: Gate, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Only pauses take time.
+    pauses: list[float] = []
+    clock = SimpleNamespace(monotonic=lambda: sum(pauses), sleep=pauses.append)
+    monkeypatch.setattr("ecs_bridge.steps.time", clock)
     gate.troubles.extend([status(503, UNAVAILABLE)] * 9)
     with pytest.raises(BridgeError, match=r"unavailable.*the same ids run nothing twice") as raised:
-        connect(patience=1.0).submit(Submission(name, ["true"]))
+        connect(patience=5.0).submit(Submission(name, ["true"]))
     assert (raised.value.cause, raised.value.code, raised.value.status) == (Cause.TROUBLE, "unavailable", 503)
-    assert len(gate.calls) > 1
+    assert len(gate.calls) == len(pauses) + 1
+    assert 2 <= len(pauses) <= 6
+    assert sum(pauses) <= 5
 
 
 @pytest.mark.parametrize(("code", "cause"), [(403, Cause.CREDENTIALS), (404, Cause.ADDRESS)])
@@ -218,7 +225,7 @@ def test_keys_that_dynamodb_did_not_process_are_read_again(client: Client, wire:
 
 
 def test_a_function_is_invoked_where_there_is_no_url(stack: LocalStack, gate: Gate, name: str) -> None:
-    with Client(function="submit", ready_file=str(stack.ready_file), poll_interval=0.2) as client:
+    with Client(function="submit", ready_file=str(stack.ready_file), **OPTIONS) as client:
         assert client.health()["status"] == "ok"
         assert client.submit(Submission(name, ["true"])).state
         assert client.wait([name])[name].succeeded

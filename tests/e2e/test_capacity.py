@@ -101,10 +101,12 @@ def test_where_the_first_choice_has_no_capacity_the_next_one_is_tried_at_once(st
         submit(stack, id, "three")
     assert {ended(stack, id) for id in ids} == {("succeeded", "FARGATE", 1)}
     assert [starts(stack, id) for id in ids] == [[1]] * len(ids)
-    calls = [call.body for call in wire.calls if call.operation == "RunTask"]
-    on_spot = [body for body in calls if body["capacityProviderStrategy"] == on("FARGATE_SPOT")]
-    assert len(on_spot) < len(ids) / 2, "what has no capacity is passed over, but for a probe"
-    tokens = {(body["startedBy"], body["clientToken"]) for body in calls}
+    calls = [call for call in wire.calls if call.operation == "RunTask"]
+    on_spot = [call for call in calls if call.body["capacityProviderStrategy"] == on("FARGATE_SPOT")]
+    # Three refusals, and a probe each half second at most.
+    most = 4 + (calls[-1].at - calls[0].at) / 0.5
+    assert len(on_spot) <= most, "what has no capacity is passed over, but for a probe"
+    tokens = {(call.body["startedBy"], call.body["clientToken"]) for call in calls}
     assert len(tokens) == len(calls), "another request has another client token"
 
 

@@ -14,7 +14,7 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from conftest import Failed, Function
-from local_stack import PROGRAM, LocalStack, until
+from local_stack import PATIENCE, PROGRAM, LocalStack, until
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +222,7 @@ def test_run_task_is_signed_over_the_bytes_that_are_sent(run: Callable[..., Func
 def test_all_problems_of_the_environment_are_reported_at_once(name: str) -> None:
     environment = {"ECS_BRIDGE_DEPLOYMENT": "a/b", "ECS_BRIDGE_LAUNCH_RATE": "fast"}
     done = subprocess.run(
-        [PROGRAM.parent / name], env=environment, capture_output=True, text=True, timeout=60, check=False
+        [PROGRAM.parent / name], env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert done.returncode != 0
     problems = ["ECS_BRIDGE_TABLE is not set", "ECS_BRIDGE_DEPLOYMENT: ", "ECS_BRIDGE_LAUNCH_RATE must be"]

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from local_stack import PATIENCE
 from policies import Call
 from stacks import arn
 
@@ -90,7 +91,7 @@ class Recorder:
         path = path.removesuffix("/")
         body = handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
         headers = {name: value for name, value in handler.headers.items() if name.lower() not in ("host", "connection")}
-        connection = http.client.HTTPConnection(upstream, timeout=60)
+        connection = http.client.HTTPConnection(upstream, timeout=PATIENCE)
         try:
             connection.request("POST", "/" + path, body, headers)
             response = connection.getresponse()

@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from local_stack import PATIENCE
 from stacks import ROOT
 
 IMAGE = ROOT / "infra/image"
@@ -94,7 +95,7 @@ def tree(tmp_path: Path) -> Path:
 def run(tree: Path, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     path = f"{tree}/bin:/usr/bin:/bin"
     return subprocess.run(
-        [ENTRYPOINT, *command], env={"PATH": path} | environment, capture_output=True, text=True, check=False, timeout=60
+        [ENTRYPOINT, *command], env={"PATH": path} | environment, capture_output=True, text=True, check=False, timeout=PATIENCE
     )
 
 
@@ -109,7 +110,7 @@ def test_it_becomes_the_command_whatever_that_is(tree: Path) -> None:
     process = subprocess.Popen(
         [ENTRYPOINT, "ecs-bridge-runner", "two words"], env={"PATH": f"{tree}/bin:/usr/bin:/bin"}, stdout=subprocess.PIPE, text=True
     )
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=PATIENCE)
     # The same process: signals and the exit code are the command's.
     assert output == f"{process.pid} two words\n"
     assert process.returncode == 7

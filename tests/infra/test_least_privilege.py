@@ -109,5 +109,5 @@ def test_the_functions_are_told_all_that_they_read_of_their_environment() -> Non
         told |= set(resource["Properties"].get("Environment", {}).get("Variables", {}))
     # What reconcile tells the containers of runners.
     runners = {f"ECS_BRIDGE_{name}" for name in ("RUNNER_ID", "RUNNER_TOKEN", "TAKE_INTERVAL_MS")}
-    # The last one is for tests only.
-    assert read - runners - {"ECS_BRIDGE_TIMER_SCALE"} == told
+    # The last two are for tests only.
+    assert read - runners - {"ECS_BRIDGE_TIMER_SCALE", "ECS_BRIDGE_SEND_WITHIN"} == told

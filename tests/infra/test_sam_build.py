@@ -14,7 +14,7 @@ import elf
 import pytest
 import sam_build
 from samtranslator.yaml_helper import yaml_parse
-from local_stack import PROGRAM
+from local_stack import PATIENCE, PROGRAM
 from stacks import ROOT
 
 QUICK = bool(os.environ.get("QUICK"))
@@ -84,6 +84,6 @@ def test_each_function_runs_and_says_what_its_environment_lacks(built: Path) -> 
     for logical_id in FUNCTIONS:
         bootstrap = built / logical_id / "bootstrap"
         bare = {"AWS_LAMBDA_RUNTIME_API": "127.0.0.1:1", "AWS_LAMBDA_FUNCTION_NAME": "f"}
-        done = subprocess.run([bootstrap], env=bare, capture_output=True, text=True, check=False, timeout=30)
+        done = subprocess.run([bootstrap], env=bare, capture_output=True, text=True, check=False, timeout=PATIENCE)
         assert done.returncode != 0
         assert "ECS_BRIDGE_TABLE is not set" in done.stdout + done.stderr

@@ -62,7 +62,7 @@ def test_an_account_that_behaves_as_documented_has_no_difference(account: Accoun
     assert len(json.loads(told)["events"]) > 9
     for hidden in ("0123456789abcdef0a", "exit 7", "demo-pool", account.stack.ready["cluster"].rsplit("/", 1)[1] + "/"):
         assert hidden not in told
-    until("nothing is left", lambda: not left_over(account), seconds=60)
+    until("nothing is left", lambda: not left_over(account))
 
 
 def test_the_plan_names_every_check_and_touches_nothing(tmp_path: Path) -> None:
@@ -169,13 +169,13 @@ def test_interrupted_or_killed_it_leaves_nothing_behind(account: Account, tmp_pa
     with start() as process:
         process.send_signal(signal.SIGINT)
         assert process.wait() == 130 and "interrupted" in process.stderr.read()
-    until("nothing is left", lambda: not left_over(account), seconds=60)
+    until("nothing is left", lambda: not left_over(account))
     with start() as process:
         process.kill()
     assert left_over(account)
     answer = account.run("verify-aws", "--stack", account.name, "--clean")
     assert (answer.returncode, answer.stderr) == (0, "") and "removed rule" in answer.stdout
-    until("nothing is left", lambda: not left_over(account), seconds=60)
+    until("nothing is left", lambda: not left_over(account))
 
 
 def doctor(account: Account, *arguments: str) -> dict[str, dict[str, Any]]:

@@ -17,7 +17,7 @@ from botocore.credentials import Credentials
 from botocore.httpsession import URLLib3Session
 from ecs_bridge.api import BridgeClient
 from ecs_bridge.table import WHOLE, Table
-from local_stack import PROGRAM, LocalStack, until
+from local_stack import PATIENCE, PROGRAM, LocalStack, until
 from recorder import Exchange, Recorder
 from stacks import ACCOUNT, ROOT, arn
 
@@ -103,7 +103,7 @@ def at_once(local: LocalStack, recorder: Recorder) -> None:
 
     # The executor, with its own client and its own reader.
     aws = Local(recorder.address("executor", "dynamodb", local.ready["dynamodb_url"].removeprefix("http://")))
-    executor = BridgeClient(local.ready["submit_url"], aws, timeout=60)  # type: ignore[arg-type]
+    executor = BridgeClient(local.ready["submit_url"], aws, timeout=PATIENCE)  # type: ignore[arg-type]
     assert executor.health()["status"] == "ok"
     (answer,) = executor.submit([{"submission_id": "plain", "command": ["true"]}])
     assert answer.error_code is None
@@ -277,7 +277,7 @@ def record(folder: Path) -> Recording:
             in_time(local, recorder)
             told(local, recorder)
             # A run of reconcile counts at its end what it found out, and ends when nothing more is due soon.
-            until("reconcile has counted repairs", lambda: any("Repairs" in line for line in recording.log()), 90)
+            until("reconcile has counted repairs", lambda: any("Repairs" in line for line in recording.log()))
     finally:
         recorder.close()
     return recording

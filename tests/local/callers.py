@@ -8,7 +8,7 @@ import subprocess
 from typing import Any
 
 import boto3
-from local_stack import PROGRAM, LocalStack
+from local_stack import PATIENCE, PROGRAM, LocalStack
 from shapes import problems
 
 NETWORK = {"awsvpcConfiguration": {"subnets": ["subnet-0123456789abcdef0"]}}
@@ -57,4 +57,4 @@ def run_program(*arguments: object, **variables: object) -> subprocess.Completed
     """`ecs-bridge`, with these variables in its environment."""
     environment = {"PATH": os.environ["PATH"]} | {name: str(value) for name, value in variables.items()}
     command = [PROGRAM, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=PATIENCE, check=False)

@@ -135,8 +135,8 @@ def run(seed: int, folder: Path) -> tuple[list[str], Chaos]:
     history, functions_env = History(folder / "history.jsonl"), folder / "functions.env"
     with Wire(["dynamodb"], table_faults=TableFaults(0.04, seed), history=history) as wire:
         flags = FLAGS | {"seed": seed, "env-file": functions_env}
-        # With the inputs of all decisions, for the replay.
-        environment = {"AWS_LAMBDA_LOG_LEVEL": "DEBUG", **wire.environment()}
+        # With the inputs of all decisions, for the replay. A lookup that counts comes after a call, as in production.
+        environment = {"AWS_LAMBDA_LOG_LEVEL": "DEBUG", "ECS_BRIDGE_SEND_WITHIN": 1, **wire.environment()}
         with LocalStack(folder / "stack", flags, profiles=PROFILES, function_env=environment) as stack:
             wire.connect(stack.ready)
             (folder / "starts").mkdir()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,10 +17,12 @@ import pytest
 from local_stack import ROOT, LocalStack, Record, until
 from wire import Call, Wire
 
-# A lease of 3 s, a claimed RunTask sent within 1 s or not at all, the first check after 10 s; ECS remembers for 6 minutes.
+# A lease of 3 s, the first check after 12 s; ECS remembers for 6 minutes.
 TIMES = {"timer-scale": 60, "time-scale": 10, "teardown-s": 1}
-# For flows that only wait.
+LEASE_MS = 3_000
+# For flows that only wait. A lookup that counts comes 1.25 s after the last call at the earliest.
 HASTY = {"timer-scale": 240, "time-scale": 20}
+HASTY_ENV = {"ECS_BRIDGE_SEND_WITHIN": 1.25}
 NO_SCHEDULE = {"reconcile-every": 3600}
 RUN_TASK = {
     "taskDefinition": "demo",
@@ -92,10 +94,11 @@ class Bench:
 
 
 @contextmanager
-def stack_behind_a_wire(folder: Path, **flags: object) -> Iterator[Bench]:
+def stack_behind_a_wire(folder: Path, function_env: Mapping[str, object] = {}, **flags: object) -> Iterator[Bench]:
     with Wire() as wire:
         flags = {**TIMES, **NO_SCHEDULE, "simulate": True, **flags}
-        with LocalStack(folder, flags, profiles=PROFILES, function_env=wire.environment()) as stack:
+        environment = {**wire.environment(), **function_env}
+        with LocalStack(folder, flags, profiles=PROFILES, function_env=environment) as stack:
             wire.connect(stack.ready)
             yield Bench(stack, wire)
 
@@ -113,6 +116,17 @@ def never_placed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         yield bench
 
 
+def submit_before_a_deadline(id: str, submit: Callable[[str, int], dict[str, Any]]) -> str:
+    """Submits with a launch deadline that is too late for what comes first, whatever the machine takes; returns the id.
+
+    `submit` takes an id and the deadline; where the bridge accepts it only after that, another gets more time.
+    """
+    for seconds in (1, 10, 100):
+        if submit(f"{id}-{seconds}", int((time.time() + seconds) * 1000))["state"] != "expired":
+            return f"{id}-{seconds}"
+    raise AssertionError(f"{id} was accepted too late")
+
+
 def outcome(row: Record) -> tuple[str, int | None]:
     return row["state"], row.get("exit_code")
 
@@ -125,7 +139,7 @@ def test_launches_what_was_refused_for_now(bench: Bench) -> None:
     assert bench.submit("refused")["state"] == "queued"
     assert outcome(bench.settle("refused")) == ("failed", 3)
     calls = bench.launches("refused")
-    assert len(calls) == 3 and len({call.body["clientToken"] for call in calls}) == 1
+    assert len(calls) >= 3 and len({call.body["clientToken"] for call in calls}) == 1
     assert bench.starts("refused") == 1
 
 
@@ -139,7 +153,8 @@ def test_is_woken_by_submit_and_keeps_to_the_launch_rate_with_it(tmp_path_factor
             began = time.time()
             items = [{"submission_id": f"rate-{number}", "command": ["true"]} for number in range(count)]
             states = Counter(answer["state"] for answer in stack.submit(*items))
-            assert states["queued"] > 0
+            # A machine that is slow enough has a launch token for each.
+            assert states["queued"] > 0 or time.time() - began > (count - burst) / rate
             # Meanwhile submit takes its share of the same bucket.
             late = [{"submission_id": f"late-{number}", "command": ["true"]} for number in range(10)]
             stack.submit(*late)
@@ -156,8 +171,9 @@ def test_several_at_once_do_no_harm_and_waste_no_launch_tokens(tmp_path: Path) -
     several = 6
     ids = [f"several-{number}" for number in range(40)]
     # Tokens for two launches each, and hardly more: a run that is late three times in a row ends with what it holds.
+    # No lease of half a minute expires meanwhile.
     launch_rate = {"ECS_BRIDGE_LAUNCH_RATE": 0.1, "ECS_BRIDGE_LAUNCH_BURST": 2 * len(ids) + several}
-    flags = {**TIMES, **NO_SCHEDULE, "simulate": True}
+    flags = {**TIMES, **NO_SCHEDULE, "simulate": True, "timer-scale": 5}
     with LocalStack(tmp_path, flags, profiles=PROFILES, function_env=launch_rate) as stack:
         for id in ids:
             stack.rule(submission_id=id, error=THROTTLED)
@@ -197,7 +213,7 @@ def test_smaller_priorities_are_launched_first(tmp_path: Path) -> None:
     # Ten are read at a time.
     rate = {"ECS_BRIDGE_LAUNCH_RATE": 20, "ECS_BRIDGE_LAUNCH_BURST": 1}
     with Wire() as wire:
-        environment = {**wire.environment(), **rate}
+        environment = {**wire.environment(), **rate, "ECS_BRIDGE_RECONCILE_FUNCTION": "nobody"}
         flags = {**NO_SCHEDULE, "simulate": True}
         with LocalStack(tmp_path / "stack", flags, profiles=PROFILES, function_env=environment) as stack:
             wire.connect(stack.ready)
@@ -207,24 +223,28 @@ def test_smaller_priorities_are_launched_first(tmp_path: Path) -> None:
                 for priority in priorities
                 for nth in range(10)
             ]
-            # The call itself launches what there is a token for: the first, and others if it takes long.
-            first = {"submission_id": "first", "command": EXIT_3}
-            answers = stack.submit(first, *items)
-            ids = ["first", *(item["submission_id"] for item in items)]
-            queued = {id for id, answer in zip(ids, answers, strict=True) if answer["state"] == "queued"}
-            assert len(queued) >= 40
-            stack.invoke("reconcile")
-            launched = [call.body["startedBy"].split("/")[1] for call in wire.calls if call.operation == "RunTask"]
-            order = [int(id.split("-")[0]) for id in launched if id in queued]
-            assert order == sorted(order) and len(order) == len(queued)
+            stack.set_launch_rate(3600)
+            assert {answer["state"] for answer in stack.submit(*items)} == {"queued"}
+            stack.set_launch_rate(0)
+
+            def launched() -> list[str]:
+                stack.invoke("reconcile")
+                return [call.body["startedBy"].split("/")[1] for call in wire.calls if call.operation == "RunTask"]
+
+            until("all are launched", lambda: len(launched()) >= len(items))
+            order = [int(id.split("-")[0]) for id in launched()]
+            assert order == sorted(order) and len(order) == len(items)
 
 
 def test_what_is_not_launched_by_its_deadline_expires(bench: Bench) -> None:
-    bench.stack.rule(submission_id="late", error=THROTTLED, times=1000)
-    bench.submit("late", launch_deadline=int(time.time() * 1000) + 1000)
-    row = bench.settle("late")
+    def submit(id: str, deadline: int) -> dict[str, Any]:
+        bench.stack.rule(submission_id=id, error=THROTTLED, times=1000)
+        return bench.submit(id, launch_deadline=deadline)
+
+    late = submit_before_a_deadline("late", submit)
+    row = bench.settle(late)
     assert row["state"] == "expired" and "deadline" in row["reason"] and "Rate exceeded" in row["reason"]
-    assert bench.stack.tasks("late") == []
+    assert bench.stack.tasks(late) == []
 
 
 def test_clients_that_submit_again_take_no_launch_tokens_from_one_that_submits(tmp_path: Path) -> None:
@@ -232,7 +252,9 @@ def test_clients_that_submit_again_take_no_launch_tokens_from_one_that_submits(t
     new = [{"submission_id": f"new-{number}", "command": ["true"]} for number in range(60)]
     # Tokens for each once, for what three calls may hold at a time, and hardly more.
     launch_rate = {"ECS_BRIDGE_LAUNCH_RATE": 0.1, "ECS_BRIDGE_LAUNCH_BURST": len(known) + len(new)}
-    with LocalStack(tmp_path, {**NO_SCHEDULE, "simulate": True}, profiles=PROFILES, function_env=launch_rate) as stack:
+    # Its tasks stay in PROVISIONING, and no event is faster than an answer.
+    flags = {**NO_SCHEDULE, "simulate": True, "provision-s": 1e6}
+    with LocalStack(tmp_path, flags, profiles=PROFILES, function_env=launch_rate) as stack:
         assert Counter(answer["state"] for answer in stack.submit(*known)) == {"launched": len(known)}
         with ThreadPoolExecutor(3) as clients:
             answers = [*clients.map(lambda _: stack.submit(*known), range(12))]
@@ -246,13 +268,21 @@ def test_what_submit_has_no_time_for_is_not_begun(tmp_path: Path) -> None:
     flags = {**NO_SCHEDULE, "simulate": True, "template": template, "api-latency-ms": 3000}
     items = [{"submission_id": f"slow-{number}", "command": ["true"]} for number in range(100)]
     with LocalStack(tmp_path / "stack", flags, profiles=PROFILES) as stack:
-        answers = stack.submit(*items)
-        late = [item for item, answer in zip(items, answers, strict=True) if "error" in answer]
-        assert {answer["error"]["code"] for answer in answers if "error" in answer} == {"unavailable"}
-        assert 0 < len(late) < len(items)
-        recorded = {row["submission_id"] for row in stack.rows()}
-        assert recorded == {item["submission_id"] for item in items if item not in late}
-        assert not any("error" in answer for answer in stack.submit(*late))
+        left, calls = items, 0
+
+        def submit() -> bool:
+            nonlocal left, calls
+            answers, calls = stack.submit(*left), calls + 1
+            assert {answer["error"]["code"] for answer in answers if "error" in answer} <= {"unavailable"}
+            left = [item for item, answer in zip(left, answers, strict=True) if "error" in answer]
+            recorded = {row["submission_id"] for row in stack.rows()}
+            assert recorded == {item["submission_id"] for item in items if item not in left}
+            return not left
+
+        # Each call has 5 s for what it begins, and RunTask takes 3 of them: a busy machine only makes more calls.
+        until("all are accepted", submit)
+        assert calls > 1
+        assert stack.calls()["RunTask"] == len(items)
 
 
 def test_a_launch_whose_outcome_could_not_be_written_is_not_accepted_until_it_is_submitted_again(bench: Bench) -> None:
@@ -264,7 +294,8 @@ def test_a_launch_whose_outcome_could_not_be_written_is_not_accepted_until_it_is
     assert answer["error"]["code"] == "unavailable"
     unwritten = bench.stack.row("unwritten")
     assert [answer["state"] for answer in bench.stack.submit(item)] == ["launching"]
-    assert bench.stack.row("unwritten")["check_at"] < unwritten["check_at"]
+    due = bench.stack.row("unwritten")["check_at"]
+    assert due <= unwritten["check_at"] and due <= time.time() * 1000 + LEASE_MS
     assert outcome(bench.settle("unwritten")) == ("failed", 3)
 
 
@@ -281,10 +312,14 @@ def test_a_profile_without_capacity_holds_up_no_other_and_is_launched_once_it_ha
         for start in range(0, len(ids), 100):
             items = [{"submission_id": id, "command": ["true"], "profile": "gpu"} for id in ids[start : start + 100]]
             assert {answer["state"] for answer in stack.submit(*items)} == {"queued"}
-        late = {"submission_id": "late", "command": ["true"], "profile": "gpu", "launch_deadline": int(time.time() * 1000) + 1000}
-        stack.submit(late)
+
+        def submit(id: str, deadline: int) -> dict[str, Any]:
+            item = {"submission_id": id, "command": ["true"], "profile": "gpu", "launch_deadline": deadline}
+            return stack.submit(item)[0]
+
+        late = submit_before_a_deadline("late", submit)
         [healthy] = stack.submit({"submission_id": "healthy", "command": ["true"]})
-        assert healthy["state"] == "launched"
+        assert "task_arn" in healthy
 
         def waiting() -> list[Record]:
             return [row for row in stack.rows() if row.get("due") == "waiting/gpu"]
@@ -294,13 +329,13 @@ def test_a_profile_without_capacity_holds_up_no_other_and_is_launched_once_it_ha
         assert "RESOURCE:GPU" in waiting()[0]["reason"] or "no capacity" in waiting()[0]["reason"]
         assert stack.calls()["RunTask"] < len(ids) / 2
 
-        assert stack.until_ended("late")["state"] == "expired"
-        assert "before that" in stack.row("late")["reason"]
-        assert stack.tasks("late") == []
+        assert stack.until_ended(late)["state"] == "expired"
+        assert "before that" in stack.row(late)["reason"]
+        assert stack.tasks(late) == []
 
         stack.drop_rules()
 
-        launched = [row for row in stack.rows() if row["submission_id"] != "late"]
+        launched = [row for row in stack.rows() if not row["submission_id"].startswith("late")]
         assert len(launched) == len(ids) + 1
         for row in launched:
             assert stack.until_ended(row["submission_id"])["state"] == "succeeded"
@@ -338,12 +373,12 @@ def test_an_unanswered_launch_is_repeated_with_the_same_token_and_finds_its_task
     assert bench.submit(id, profile="silent")["state"] == "launching"
     assert outcome(bench.settle(id)) == ("failed", 3)
     calls = bench.launches(id)
-    assert len(calls) == 3 and all(call.body == calls[0].body for call in calls)
+    assert len(calls) >= 3 and all(call.body == calls[0].body for call in calls)
     assert len(bench.stack.tasks(id)) == 1 and bench.starts(id) == 1
 
 
 def test_a_launch_that_is_never_answered_is_looked_up_and_lost(tmp_path: Path) -> None:
-    with stack_behind_a_wire(tmp_path, **HASTY) as bench:
+    with stack_behind_a_wire(tmp_path, HASTY_ENV, **HASTY) as bench:
         bench.stack.rule(submission_id="unanswered", error=SERVER_ERROR, times=1000)
         bench.submit("unanswered")
         row = bench.settle("unanswered")
@@ -360,26 +395,40 @@ def test_a_repeat_that_is_refused_proves_nothing(bench: Bench) -> None:
     bench.stack.rule(submission_id="refused-repeat", error={"code": "AccessDeniedException", "message": "no"}, times=2)
     bench.submit("refused-repeat", profile="silent")
     assert outcome(bench.settle("refused-repeat")) == ("failed", 3)
-    assert len(bench.launches("refused-repeat")) == 4 and bench.starts("refused-repeat") == 1
+    assert len(bench.launches("refused-repeat")) >= 4 and bench.starts("refused-repeat") == 1
 
 
 def test_an_unanswered_launch_past_its_deadline_is_looked_up_not_expired(bench: Bench) -> None:
-    bench.stack.rule(submission_id="unanswered-late", answer="none", times=1000)
-    bench.submit("unanswered-late", profile="silent", launch_deadline=int(time.time() * 1000) + 2000)
-    assert outcome(bench.settle("unanswered-late")) == ("failed", 3)
-    assert bench.starts("unanswered-late") == 1
+    def submit(id: str, deadline: int) -> dict[str, Any]:
+        bench.stack.rule(submission_id=id, answer="none", times=1000)
+        return bench.submit(id, profile="silent", launch_deadline=deadline)
+
+    late = submit_before_a_deadline("unanswered-late", submit)
+    assert outcome(bench.settle(late)) == ("failed", 3)
+    assert bench.starts(late) == 1
 
 
 # Missing events.
 
 
-def test_finds_an_end_without_an_event_and_reports_it(bench: Bench) -> None:
-    bench.submit("silent", profile="silent")
-    bench.until_task("silent", "STOPPED")
-    report = bench.stack.invoke("reconcile")
-    assert outcome(bench.stack.row("silent")) == ("failed", 3)
-    assert report.keys() >= {"claimed", "launches", "described", "looked_up", "stops", "repaired", "errors", "unfinished"}
-    assert (report["described"], report["repaired"], report["errors"], report["unfinished"]) == (1, 1, 0, False)
+def test_finds_an_end_without_an_event_and_reports_it(tmp_path: Path) -> None:
+    # No run of reconcile but those of the test.
+    with stack_behind_a_wire(tmp_path) as bench:
+        bench.submit("silent", profile="silent")
+        bench.until_task("silent", "STOPPED")
+        reports: list[dict[str, Any]] = []
+
+        def ended() -> bool:
+            reports.append(bench.stack.invoke("reconcile"))
+            return "changed_at" in bench.stack.row("silent")
+
+        until("its end is found", ended)
+        assert outcome(bench.stack.row("silent")) == ("failed", 3)
+    names = {"claimed", "launches", "described", "looked_up", "stops", "repaired", "errors", "unfinished"}
+    assert all(report.keys() >= names for report in reports)
+    last = reports[-1]
+    assert (last["described"], last["repaired"], last["errors"], last["unfinished"]) == (1, 1, 0, False)
+    assert sum(report["repaired"] for report in reports) == 1
 
 
 def test_a_task_that_ecs_has_forgotten_is_stopped_and_lost(bench: Bench) -> None:

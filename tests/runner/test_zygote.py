@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 from airflow_ecs_bridge import zygote
 from execution_api import ExecutionAPI, workload
-from work import MODULE, Runner
+from work import MODULE, TIMEOUT, Runner
 
 INVALID = ("python", "-m", MODULE, "--json-string", "{}")
 
@@ -30,7 +30,7 @@ def probe(runner: Runner, target: Path, **variables: str) -> dict:
 
 def until(found: Callable[[], list]) -> list:
     """Wait until there is something."""
-    give_up = time.monotonic() + 60
+    give_up = time.monotonic() + TIMEOUT
     while not (result := found()):
         assert time.monotonic() < give_up, "it never came"
         os.sched_yield()

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 MODULE = "airflow.sdk.execution_time.execute_workload"
 ZYGOTE = "python -m airflow_ecs_bridge.zygote"
 # Only a bound: a busy machine may need it.
-TIMEOUT = 120
+TIMEOUT = 240
 
 
 class Runner:

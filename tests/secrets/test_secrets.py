@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from boto3.dynamodb.types import Binary
-from local_stack import FunctionError, LocalStack, until
+from local_stack import PATIENCE, FunctionError, LocalStack, until
 
 RUN_TASK = {
     "taskDefinition": "demo",
@@ -57,7 +57,7 @@ class Seen:
         url = f"{self.stack.ready['submit_url']}{path}"
         request = urllib.request.Request(url, body, {"content-type": content_type})
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
                 text = f"{answer.headers}{answer.read().decode()}"
         except urllib.error.HTTPError as error:
             text = f"{error.headers}{error.read().decode()}"
@@ -129,8 +129,11 @@ def live(seen: Seen) -> None:
     for profile in ("default", "once"):
         seen.submit(f"no-program-{profile}", f"/no/such/{TOKEN}", TOKEN, profile=profile)
         stack.rule(submission_id=f"docker-{profile}", shapes="no-events")
-        seen.submit(f"docker-{profile}", "sh", "-c", f": {TOKEN}; sleep 5", profile=profile)
+        # It lives until that was said of it.
+        said = stack.log_dir / f"said-{profile}"
+        seen.submit(f"docker-{profile}", "sh", "-c", f": {TOKEN}; until [ -e {said} ]; do sleep 0.1; done", profile=profile)
         docker_says(seen, f"docker-{profile}")
+        said.touch()
 
     # Refused requests.
     refused = {"submission_id": "refused", "command": [TOKEN]}

@@ -221,7 +221,8 @@ async fn what_may_have_happened_is_no_answer_and_is_sent_once() {
 #[tokio::test]
 async fn an_answer_that_does_not_come_in_time_is_none() {
     let mut deployment = Deployment::answering(Reply::Never).await;
-    let hasty = deployment.bridge_with_attempts_of(Duration::from_millis(200));
+    // Enough for a busy machine to send the request.
+    let hasty = deployment.bridge_with_attempts_of(Duration::from_secs(5));
     deployment.bridge = hasty;
     let record = deployment.launched(item("a")).await;
     assert_eq!((record.state, record.launch_calls), (State::Launching, 1));

@@ -26,7 +26,8 @@ impl fmt::Display for ConfigError {
 pub struct Config {
     /// `ECS_BRIDGE_TABLE`: the table's name.
     pub table: String,
-    /// `ECS_BRIDGE_DEPLOYMENT`, `ECS_BRIDGE_RETENTION_DAYS` (30), `ECS_BRIDGE_TIMER_SCALE` (1; for tests).
+    /// `ECS_BRIDGE_DEPLOYMENT`, `ECS_BRIDGE_RETENTION_DAYS` (30), `ECS_BRIDGE_TIMER_SCALE` (1; for tests),
+    /// `ECS_BRIDGE_SEND_WITHIN` (60 s, divided by the scale; for tests, as a scaled minute is short for a busy machine).
     pub rules: Rules,
     /// `ECS_BRIDGE_LAUNCH_RATE` (20 a second) and `ECS_BRIDGE_LAUNCH_BURST` (100).
     pub launch_rate: LaunchRate,
@@ -101,6 +102,13 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
             |scale: f64| (1.0..=10_000.0).contains(&scale),
             "a number from 1 to 10000",
         );
+        let mut timers = Timers::default().scaled(scale);
+        timers.send_within = Duration::from_secs_f64(self.number(
+            "ECS_BRIDGE_SEND_WITHIN",
+            timers.send_within.as_secs_f64(),
+            |seconds: f64| (0.0..=60.0).contains(&seconds),
+            "a number of seconds from 0 to 60",
+        ));
         let launch_rate = LaunchRate {
             per_second: self.number(
                 "ECS_BRIDGE_LAUNCH_RATE",
@@ -120,7 +128,7 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
             Deployment::unnamed()
         });
         let retention = Duration::from_secs(days * 24 * 3600);
-        Config { table, rules: Rules { deployment, retention, timers: Timers::default().scaled(scale) }, launch_rate }
+        Config { table, rules: Rules { deployment, retention, timers }, launch_rate }
     }
 
     /// The deployment's clusters: `ECS_BRIDGE_CLUSTER`, the one of profiles that name none, and any more in
@@ -172,6 +180,14 @@ mod tests {
     }
 
     #[test]
+    fn send_within_is_scaled_unless_it_is_set() {
+        let scaled = [("ECS_BRIDGE_TABLE", "t"), ("ECS_BRIDGE_DEPLOYMENT", "prod"), ("ECS_BRIDGE_TIMER_SCALE", "60")];
+        assert_eq!(read(&scaled).unwrap().rules.timers.send_within, Duration::from_secs(1));
+        let own = read(&[&scaled[..], &[("ECS_BRIDGE_SEND_WITHIN", "60")]].concat()).unwrap().rules.timers;
+        assert_eq!((own.send_within, own.lease), (Duration::from_secs(60), Duration::from_secs(3)));
+    }
+
+    #[test]
     fn all_problems_are_reported_at_once() {
         let error = read(&[
             ("ECS_BRIDGE_DEPLOYMENT", "a/b"),
@@ -179,9 +195,10 @@ mod tests {
             ("ECS_BRIDGE_LAUNCH_BURST", "0"),
             ("ECS_BRIDGE_RETENTION_DAYS", "0"),
             ("ECS_BRIDGE_TIMER_SCALE", "0.5"),
+            ("ECS_BRIDGE_SEND_WITHIN", "NaN"),
         ])
         .unwrap_err();
-        assert_eq!(error.0.len(), 6, "{error}");
+        assert_eq!(error.0.len(), 7, "{error}");
         assert!(error.to_string().contains("ECS_BRIDGE_TABLE is not set"));
     }
 }

@@ -11,7 +11,7 @@ def test_every_task_instance_ends_as_with_local_executor(airflow, stack):
     patience = {"AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "300"}
     with airflow.scheduler({"AIRFLOW__CORE__EXECUTOR": "LocalExecutor", **patience}):
         local_run = airflow.trigger("everything")
-        assert airflow.finish(local_run, 600) == "failed"
+        assert airflow.finish(local_run) == "failed"
     with airflow.scheduler(scheduler_environment(stack)):
         run = airflow.trigger("everything")
         assert airflow.finish(run, 1800) == "failed"
@@ -28,7 +28,7 @@ def test_every_task_instance_ends_as_with_local_executor(airflow, stack):
     assert sum(task_id == "square" for task_id, _ in expected) == 50
 
     # A worker tells Airflow how its task ended, and then exits.
-    airflow.until("all containers have ended", lambda: all(row["state"] == "succeeded" for row in stack.rows()), 180)
+    airflow.until("all containers have ended", lambda: all(row["state"] == "succeeded" for row in stack.rows()))
     known = {row["submission_id"]: row for row in stack.rows()}
     for (task_id, map_index), ti in ours.items():
         if ti["state"] == "upstream_failed":

@@ -160,8 +160,8 @@ class OnFargate(Airflow):
             for name in SERVICES:
                 self._run(name, [ENTRYPOINT, *self.deployed.containers[name]["command"]], self.of_service(name))
                 if name == "scheduler":
-                    self.until("the scheduler is healthy", self._is_healthy, 240)
-            self.until("the API server answers", self._is_up, 240)
+                    self.until("the scheduler is healthy", self._is_healthy)
+            self.until("the API server answers", self._is_up)
         except BaseException:
             self.__exit__()
             raise
@@ -234,7 +234,7 @@ def requests(stack: LocalStack, run: str) -> dict[str, dict[str, Any]]:
 def test_numbers_run_in_containers_of_different_sizes_and_are_joined(running):
     airflow, stack, s3 = running
     run = airflow.trigger("numbers", count=10)
-    assert airflow.finish(run, 600) == "success"
+    assert airflow.finish(run) == "success"
     values = dict(airflow.rows("SELECT task_id, value FROM xcom WHERE run_id = ? AND key = 'return_value'", run))
     assert {task: int(value) for task, value in values.items()} == {"count": 10, "odd": 25, "even": 30, "join": 55}
 

@@ -26,7 +26,7 @@ def test_tries_that_were_given_up_while_queued_never_launch_and_hold_no_slot(air
             known = {row["submission_id"] for row in stack.rows()}
             return ids if len(ids) == 12 and ids <= known else None
 
-        dead = airflow.until("all wait for a launch", all_are_with_the_bridge, 300)
+        dead = airflow.until("all wait for a launch", all_are_with_the_bridge)
         path = "/api/v2/dags/crash/dagRuns"
         for run in (marked, deleted):
             airflow.call("PATCH", f"{path}/{run}", {"state": "failed"})
@@ -36,9 +36,9 @@ def test_tries_that_were_given_up_while_queued_never_launch_and_hold_no_slot(air
         def are_over() -> bool:
             return {row["submission_id"] for row in stack.rows() if row["state"] == "cancelled"} >= dead
 
-        airflow.until("all of them are cancelled", are_over, 300)
+        airflow.until("all of them are cancelled", are_over)
         stack.drop_rules()
-        assert airflow.finish(cleared, 600) == "success"
+        assert airflow.finish(cleared) == "success"
         assert airflow.lines(cleared) == LINES
         counts = start_counts(stack, cleared)
         assert {count for id, count in counts.items() if id not in dead} == {1}

@@ -8,9 +8,9 @@ from typing import Any
 from local_stack import LocalStack
 from stacks import scheduler_environment, start_counts
 
-# A triggerer that is gone is noticed within seconds.
+# A triggerer that is gone is noticed soon, and one that is only slow is not taken for gone.
 QUICK = {
-    "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "10",
+    "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "30",
     "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "2",
     "AIRFLOW__SCHEDULER__TRIGGER_TIMEOUT_CHECK_INTERVAL": "5",
 }
@@ -24,10 +24,10 @@ def test_two_hundred_commands_need_no_worker_and_survive_the_triggerers_death(ai
     environment = scheduler_environment(stack, **QUICK)
     with airflow.triggerer(environment) as replace, airflow.scheduler(environment):
         run = airflow.trigger("commands")
-        airflow.until("some run", lambda: len(airflow.lines(run)) >= 20, 300)
+        airflow.until("some run", lambda: len(airflow.lines(run)) >= 20)
         assert len(airflow.lines(run)) < 200
         replace()
-        assert airflow.finish(run, 600) == "success"
+        assert airflow.finish(run) == "success"
     assert Counter(airflow.lines(run)) == {f"command {number} commands": 1 for number in range(200)}
     counts = start_counts(stack, run)
     assert len(counts) == 200
@@ -45,20 +45,20 @@ def test_each_wait_and_each_end_is_told(airflow, stack):
         return [row for row in commands if row["labels"]["task_id"] == task]
 
     def until_it_runs(task: str) -> dict[str, Any]:
-        airflow.until(f"{task} runs", lambda: [row["state"] for row in rows(task)] == ["running"], 300)
+        airflow.until(f"{task} runs", lambda: [row["state"] for row in rows(task)] == ["running"])
         return rows(task)[0]
 
     def until_it_is_stopped(row: dict[str, Any]) -> None:
-        airflow.until("it is stopped", lambda: stack.row(row["submission_id"])["state"] == "cancelled", 120)
+        airflow.until("it is stopped", lambda: stack.row(row["submission_id"])["state"] == "cancelled")
 
     stack.without("FARGATE")
     with airflow.triggerer(environment), airflow.scheduler(environment):
         run = airflow.trigger("ends")
         deferred = lambda: airflow.task_instances(run).get(("marked", -1), {}).get("state") == "deferred"  # noqa: E731
-        airflow.until("its trigger waits", deferred, 300)
+        airflow.until("its trigger waits", deferred)
         # For which resource, the stand-in for ECS chooses.
         waits = lambda: "now queued: " in log_of(airflow, "ends", run, "marked")  # noqa: E731
-        airflow.until("its log says for what it waits", waits, 300)
+        airflow.until("its log says for what it waits", waits)
         stack.without()
         marked, cleared = until_it_runs("marked"), until_it_runs("cleared")
         airflow.call("PATCH", f"/api/v2/dags/ends/dagRuns/{run}/taskInstances/marked", {"new_state": "failed"})
@@ -67,8 +67,10 @@ def test_each_wait_and_each_end_is_told(airflow, stack):
         body = {"dry_run": False, "task_ids": ["cleared"], "dag_run_id": run, "only_failed": False}
         airflow.call("POST", "/api/v2/dags/ends/clearTaskInstances", body)
         until_it_is_stopped(cleared)
-        assert airflow.finish(run, 300) == "failed"
-        until_it_is_stopped(rows("late")[0])
+        assert airflow.finish(run) == "failed"
+        # None, where its time was over before its trigger began.
+        for row in rows("late"):
+            until_it_is_stopped(row)
     states = {task: ti["state"] for (task, _), ti in airflow.task_instances(run).items()}
     assert states == {
         "fails": "failed",

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from browser import chromium, find
-from local_stack import TERMINAL, LocalStack
+from local_stack import PATIENCE, TERMINAL, LocalStack
 from stacks import scheduler_environment
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import FrameLocator, Page
 
 MARKUP = "<img src=x onerror=\"document.title = 'run'\"> is no image"
-SECONDS = 120
+SECONDS = 600
 COLOURS = """element => ["backgroundColor", "color"].map((name) => {
     const canvas = document.createElement("canvas").getContext("2d");
     canvas.fillStyle = getComputedStyle(element)[name];
@@ -53,7 +53,7 @@ def run(airflow, stack: LocalStack, browser: str) -> Iterator[str]:
     airflow.ran.with_name(airflow.ran.name + ".quick").unlink(missing_ok=True)
     with airflow.scheduler(scheduler_environment(stack, AIRFLOW__CORE__PARALLELISM="1")):
         run = airflow.trigger("long")
-        airflow.until("it runs", lambda: "runs -1 runs" in airflow.lines(run), 300)
+        airflow.until("it runs", lambda: "runs -1 runs" in airflow.lines(run))
         yield run
         airflow.call("PATCH", f"/api/v2/dags/long/dagRuns/{run}", {"state": "failed"})
     stack.stop("page-runs")
@@ -76,7 +76,7 @@ def url(airflow, stack: LocalStack, run: str) -> Iterator[str]:
 def token(url: str, user: str) -> str:
     body = json.dumps({"username": user, "password": PASSWORDS[user]}).encode()
     request = urllib.request.Request(f"{url}/auth/token", body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=60) as answer:
+    with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
         return str(json.load(answer)["access_token"])
 
 
@@ -199,7 +199,7 @@ def test_the_tab_shows_the_attempts(airflow, stack, page, url, run):
 def test_who_is_not_signed_in_gets_no_data_and_a_viewer_that_of_dags_alone(url):
     for path in ("overview", "task-instance?dag_id=long&run_id=r&task_id=runs"):
         with pytest.raises(urllib.error.HTTPError) as refused:
-            urllib.request.urlopen(f"{url}/ecs-bridge/api/{path}", timeout=60)
+            urllib.request.urlopen(f"{url}/ecs-bridge/api/{path}", timeout=PATIENCE)
         assert refused.value.code == 401
         assert json.load(refused.value) == {"detail": "Not authenticated"}
     assert "page-fails" in json.dumps(overview(url, "op"))

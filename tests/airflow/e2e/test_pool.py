@@ -40,20 +40,20 @@ def submissions(stack: LocalStack, run: str) -> list[dict[str, Any]]:
 def test_thirty_tasks_on_five_runners_survive_the_death_of_the_scheduler_and_of_runners(airflow, make_stack):
     with make_stack({**PROFILES, "pool": POOL}, **{"reconcile-every": 1}) as stack:
         environment = scheduler_environment(stack, AIRFLOW__CORE__PARALLELISM="32")
-        dead = airflow.until("two runners are idle", lambda: idle(stack)[1:], 120)[0]
+        dead = airflow.until("two runners are idle", lambda: idle(stack)[1:])[0]
         kill_runner(dead)
-        airflow.until("its end is known", lambda: stack.row(dead)["state"] == "failed", 120)
+        airflow.until("its end is known", lambda: stack.row(dead)["state"] == "failed")
 
         with airflow.scheduler(environment) as scheduler:
             run = airflow.trigger("pooled")
-            airflow.until("several ran and others wait", lambda: 3 <= len(airflow.lines(run)) <= 25, 300)
+            airflow.until("several ran, and others wait", lambda: len(airflow.lines(run)) >= 3)
             os.kill(scheduler.pid, signal.SIGKILL)
             scheduler.wait()
         with airflow.scheduler(environment):
-            airflow.until("the victim runs", lambda: "works 0 works" in airflow.lines(run), 300)
+            airflow.until("the victim runs", lambda: "works 0 works" in airflow.lines(run))
             victim = airflow.task_instances(run)["works", 0]["external_executor_id"]
             kill_runner(stack.row(victim)["pooled"]["taken"]["runner_id"])
-            assert airflow.finish(run, 600) == "success"
+            assert airflow.finish(run) == "success"
 
         tries = {number: ti["try_number"] for (_, number), ti in airflow.task_instances(run).items()}
         assert tries == {number: 1 + (number == 0) for number in range(30)}

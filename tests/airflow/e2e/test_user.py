@@ -13,7 +13,7 @@ def running(airflow, stack):
     quick.unlink(missing_ok=True)
     with airflow.scheduler(scheduler_environment(stack, AIRFLOW__CORE__PARALLELISM="1")):
         run = airflow.trigger("long")
-        airflow.until("it runs", lambda: "runs -1 runs" in airflow.lines(run), 300)
+        airflow.until("it runs", lambda: "runs -1 runs" in airflow.lines(run))
         quick.touch()
         yield run
 
@@ -28,7 +28,7 @@ def until_ended(airflow, stack, container: dict) -> None:
         (task,) = stack.tasks(container["submission_id"])
         return task["exit_code"] is not None
 
-    airflow.until("the container has ended", ended, 240)
+    airflow.until("the container has ended", ended)
     assert stack.tasks(container["submission_id"])[0]["exit_code"] == 0
 
 
@@ -37,7 +37,7 @@ def test_a_task_marked_failed_ends_its_container_and_frees_its_slot(airflow, sta
     path = f"/api/v2/dags/long/dagRuns/{running}/taskInstances/runs"
     airflow.call("PATCH", path, {"new_state": "failed"})
     until_ended(airflow, stack, container)
-    assert airflow.finish(running, 300) == "failed"
+    assert airflow.finish(running) == "failed"
     tis = airflow.task_instances(running)
     assert tis["runs", -1]["state"] == "failed"
     assert tis["waits", -1]["state"] == "success"
@@ -48,7 +48,7 @@ def test_a_task_cleared_while_it_runs_ends_and_runs_again(airflow, stack, runnin
     body = {"dry_run": False, "task_ids": ["runs"], "dag_run_id": running, "only_failed": False}
     airflow.call("POST", "/api/v2/dags/long/clearTaskInstances", body)
     until_ended(airflow, stack, container)
-    assert airflow.finish(running, 300) == "success"
+    assert airflow.finish(running) == "success"
     assert airflow.lines(running).count("runs -1 runs") == 2
     tis = airflow.task_instances(running)
     assert {ti["state"] for ti in tis.values()} == {"success"}

@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from collections.abc import Callable, Iterator
 
 import pytest
-from fake_bridge import DEPLOYMENT, TABLE, FakeBridge, Server
+from fake_bridge import DEPLOYMENT, PATIENCE, TABLE, FakeBridge, Server
 
 if TYPE_CHECKING:
     from airflow_ecs_bridge.executor import EcsBridgeExecutor
@@ -40,11 +40,29 @@ OPTIONS = {
     "REGION_NAME": "eu-central-1",
     "AWS_CONN_ID": "",
     "POLL_INTERVAL": "0.1",
-    "REQUEST_TIMEOUT": "30",
+    # Only in tests that ask for them, however long a test takes.
+    "LOOKUP_INTERVAL": "86400",
+    "CENSUS_INTERVAL": "86400",
     # Only bounds: a busy machine may need them.
-    "STARTUP_TIMEOUT": "60",
-    "END_TIMEOUT": "60",
+    "REQUEST_TIMEOUT": str(PATIENCE),
+    "STARTUP_TIMEOUT": str(PATIENCE),
+    "END_TIMEOUT": str(PATIENCE),
 }
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for answers however long a busy machine takes: what is asked again would be counted twice."""
+    for bound in (
+        "ecs_bridge.aws.CONNECT_TIMEOUT",
+        "ecs_bridge.aws.READ_TIMEOUT",
+        "airflow_ecs_bridge.history.LOOKUP_TIMEOUT",
+        "airflow_ecs_bridge.page.rows.SECONDS",
+        "airflow_ecs_bridge.stopper._LOOKUP_TIMEOUT",
+        "airflow_ecs_bridge.tasklog.TIMEOUT",
+        "airflow_ecs_bridge.waits._LOOKUP_TIMEOUT",
+    ):
+        monkeypatch.setattr(bound, PATIENCE)
 
 
 @pytest.fixture

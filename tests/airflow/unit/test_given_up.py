@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from airflow.utils.state import TaskInstanceState
 from airflow_ecs_bridge.census import Living, living
+from airflow_ecs_bridge.submitter import THREADS
 from test_executor import event, launched
 from workloads import beat_until, callback, orphan, run, task
 
@@ -16,7 +17,7 @@ QUEUED, RUNNING, SUCCESS = TaskInstanceState.QUEUED, TaskInstanceState.RUNNING, 
 
 
 @pytest.fixture
-def database(configure, monkeypatch) -> Living:
+def database(options, configure, monkeypatch) -> Living:
     """What Airflow's database has as queued or running; the executor compares as often as it may."""
     answer = Living()
     monkeypatch.setattr("airflow_ecs_bridge.census.living", lambda: Living(set(answer.ids), set(answer.keys)))
@@ -71,8 +72,7 @@ def test_an_earlier_try_that_waits_for_a_slot_is_never_submitted(start, bridge):
 
 def test_an_earlier_try_that_is_about_to_be_sent_never_launches(executor, bridge):
     gate = threading.Event()
-    for _ in range(4):  # as many as there are submitting threads
-        bridge.fail("/v1/submissions", status=503, gate=gate)
+    bridge.fail("/v1/submissions", times=THREADS, status=503, gate=gate)
     first, second = task(executor), task(executor, try_number=2)
     for item in [*(task(executor, f"t{n}") for n in range(4)), first, second]:
         run(executor, item)
@@ -177,15 +177,24 @@ def test_a_deferred_task_that_resumes_is_not_given_up_with_its_first_run(databas
     assert event(executor, second)[0] == SUCCESS
 
 
-def test_what_the_database_misses_once_is_not_stopped(database, has, start, bridge, monkeypatch):
+def test_try_that_the_database_misses_once_is_not_stopped(options, configure, start, bridge, monkeypatch):
+    # Every other answer misses the try.
+    present, answers = Living(), []
+
+    def answer() -> Living:
+        answers.append(present if len(answers) % 2 else Living())
+        return Living(set(answers[-1].ids), set(answers[-1].keys))
+
+    monkeypatch.setattr("airflow_ecs_bridge.census.living", answer)
+    configure(census_interval="1")
     executor = start()
-    run(executor, item := task(executor))
+    item = task(executor)
+    present.ids.add(item.ti.external_executor_id)
+    present.keys.add(tuple(item.ti.key))
+    run(executor, item)
     launched(bridge, item)
-    census = executor._bridge.census
-    beat_until(executor, lambda: census._missed)
-    has(item)
-    beat_until(executor, lambda: not census._missed)
-    executor.heartbeat()
+    before = len(answers)
+    beat_until(executor, lambda: len(answers) >= before + 4)
     assert bridge.stops == []
     assert item.ti.key in executor.running
 

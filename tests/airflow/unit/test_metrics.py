@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from airflow_ecs_bridge import metrics
+from fake_bridge import PATIENCE
 from test_executor import launched
 from workloads import beat_until, orphan, run, task
 
@@ -70,7 +71,9 @@ def test_a_feed_that_cannot_be_read_shows_as_its_lag(emitted, start, bridge):
     beat_until(executor, lambda: last(emitted, "feed_lag") > 1)
     with bridge.changed:
         bridge.faults["Query"].clear()
-    beat_until(executor, lambda: last(emitted, "feed_lag") < 1)
+    # A lag only grows until the feed is read again.
+    peak = last(emitted, "feed_lag")
+    beat_until(executor, lambda: last(emitted, "feed_lag") < peak)
 
 
 def test_a_thread_that_is_down_is_counted(start, monkeypatch):
@@ -81,7 +84,7 @@ def test_a_thread_that_is_down_is_counted(start, monkeypatch):
         raise SystemExit("out of some library")
 
     monkeypatch.setattr(stopper.service, "_step", die)
-    stopper.service._thread.join(60)
+    stopper.service._thread.join(PATIENCE)
     assert executor._bridge.figures()["threads_down"] == 1
     assert executor._bridge.dump().endswith("threads down: ecs-bridge-stop")
 

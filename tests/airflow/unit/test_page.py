@@ -23,6 +23,7 @@ from airflow_ecs_bridge.page.rows import LAUNCH_RATE, Reader
 from airflow_ecs_bridge.page.shared import Shared
 from airflow_ecs_bridge.page.subject import Sight, address, described
 from botocore.exceptions import ClientError
+from fake_bridge import PATIENCE
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from moto import mock_aws
@@ -499,7 +500,7 @@ def test_browsers_that_ask_at_once_share_one_reading(client, dynamodb, as_, monk
     def slow(reader: Reader) -> Any:
         readings.append(1)
         begun.set()
-        go.wait(60)
+        go.wait()
         return read(reader)
 
     monkeypatch.setattr(Reader, "read", slow)
@@ -508,7 +509,7 @@ def test_browsers_that_ask_at_once_share_one_reading(client, dynamodb, as_, monk
     browsers = [threading.Thread(target=ask) for _ in range(5)]
     for browser in browsers:
         browser.start()
-    assert begun.wait(60)
+    assert begun.wait(PATIENCE)
     go.set()
     for browser in browsers:
         browser.join()

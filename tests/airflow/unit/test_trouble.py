@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 import uuid
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from airflow.utils.state import TaskInstanceState
+from airflow_ecs_bridge import submitter
 from airflow_ecs_bridge.aws import Aws
 from botocore.exceptions import HTTPClientError
 from ecs_bridge.submission import json_bytes
@@ -44,7 +47,8 @@ def test_a_failed_call_is_repeated_with_the_same_id_and_content(executor, bridge
 
 
 def test_a_call_that_is_never_answered_is_given_up_and_repeated(configure, start, bridge):
-    configure(request_timeout="0.3")
+    # An answer to the check may take longer than that, too.
+    configure(request_timeout="0.3", check_health_on_startup="False")
     executor = start()
     gate = threading.Event()
     bridge.fail("/v1/submissions", gate=gate)
@@ -134,13 +138,14 @@ def test_a_task_that_never_reached_the_bridge_in_time_is_left_to_airflow(configu
     assert "never got it" in task_events(executor)[0]
 
 
-def test_a_call_that_timed_out_but_was_accepted_is_found_in_the_table(configure, start, bridge):
-    configure(launch_margin="595")  # of the token's 600 seconds
-    executor = start()
+def test_a_call_that_timed_out_but_was_accepted_is_found_in_the_table(executor, bridge, monkeypatch):
     bridge.fail("/v1/submissions", carried_out=True, status=504)
     bridge.fail("/v1/submissions", times=1000, status=503)
     run(executor, item := task(executor))
     launched(bridge, item)
+    # The token has expired.
+    later = SimpleNamespace(time=lambda: time.time() + 600, monotonic=time.monotonic, sleep=time.sleep)
+    monkeypatch.setattr(submitter, "time", later)
     bridge.finish(item.ti.external_executor_id)
     beat_until(executor, lambda: event(executor, item))
     assert event(executor, item)[0] == SUCCESS
@@ -366,8 +371,6 @@ def test_without_the_check_a_scheduler_starts_whatever_the_bridge_says(configure
 
 
 def test_the_log_view_of_a_running_task_says_where_it_runs(options, configure, bridge):
-    from types import SimpleNamespace
-
     from airflow_ecs_bridge.executor import EcsBridgeExecutor
 
     configure(awslogs_group="/ecs/airflow", awslogs_stream_prefix="worker")
@@ -386,8 +389,6 @@ def test_the_log_view_of_a_running_task_says_where_it_runs(options, configure, b
 
 
 def test_the_log_view_keeps_its_session(options, bridge, monkeypatch):
-    from types import SimpleNamespace
-
     from airflow_ecs_bridge.executor import EcsBridgeExecutor
 
     sessions = []
@@ -447,8 +448,6 @@ def test_the_default_profile_is_allowed_only_by_its_name(configure, start, bridg
 
 @pytest.mark.parametrize("fault", [{"status": 500}, {"hang_up": True}, {"status": 404}])
 def test_the_log_view_never_raises(options, bridge, fault):
-    from types import SimpleNamespace
-
     from airflow_ecs_bridge.executor import EcsBridgeExecutor
 
     id = str(uuid.uuid4())
@@ -458,8 +457,6 @@ def test_the_log_view_never_raises(options, bridge, fault):
 
 
 def test_the_log_view_of_an_unconfigured_executor_says_so(monkeypatch):
-    from types import SimpleNamespace
-
     from airflow_ecs_bridge.executor import EcsBridgeExecutor
 
     lines, _ = EcsBridgeExecutor().get_task_log(SimpleNamespace(external_executor_id="abc"), 1)

@@ -14,7 +14,7 @@ from workloads import beat_until, run, task
 
 
 @pytest.fixture
-def queued(configure: Any, monkeypatch: pytest.MonkeyPatch) -> Living:
+def queued(options: None, configure: Any, monkeypatch: pytest.MonkeyPatch) -> Living:
     """What Airflow has as queued; what waits there is looked at at once."""
     answer = Living()
     monkeypatch.setattr(

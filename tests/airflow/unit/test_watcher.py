@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import boto3
 import pytest
-from airflow_ecs_bridge.watcher import LEAD, LONG_OVERLAP_MS, SHORT_OVERLAP_MS, Lookup, Rhythm
-from ecs_bridge.table import END_OF_TIME, Table
-from fake_bridge import DEPLOYMENT, TABLE, now_ms
+from airflow_ecs_bridge.threads import drain
+from airflow_ecs_bridge.watcher import LEAD, Lookup, Rhythm, Watcher
+from ecs_bridge.api import Tally
+from ecs_bridge.feed import LONG_OVERLAP_EVERY, LONG_OVERLAP_MS, SHORT_OVERLAP_MS
+from ecs_bridge.table import END_OF_TIME, Record, Table
+from fake_bridge import DEPLOYMENT, PATIENCE, TABLE, now_ms
 from moto.server import ThreadedMotoServer
 from test_executor import event, launched
 from workloads import beat_until, run, task
@@ -130,12 +135,16 @@ def test_a_sweep_is_finished_before_the_next_however_much_is_in_flight(configure
     configure(lookup_interval="1", poll_interval="0.5")
     in_flight(start, bridge, 2500)
     bridge.latency = 0.05
+    first = next(iter(bridge.records))
     bridge.looked_up.clear()
-    bridge.wait_until(lambda: len(bridge.looked_up) > 60)
-    sweep = [id for batch in bridge.looked_up[:25] for id in batch]
-    following = [id for batch in bridge.looked_up[25:50] for id in batch]
-    assert set(sweep) == set(bridge.records)
-    assert set(following) == set(bridge.records)
+
+    def begins() -> list[int]:
+        return [place for place, batch in enumerate(bridge.looked_up) if first in batch]
+
+    # The first of them may have begun before everything was handed over.
+    bridge.wait_until(lambda: len(begins()) >= 4)
+    for begin, end in pairwise(begins()[1:]):
+        assert {id for batch in bridge.looked_up[begin:end] for id in batch} == set(bridge.records)
 
 
 def test_a_sweep_does_not_hold_up_the_feed(configure, start, bridge):
@@ -148,18 +157,72 @@ def test_a_sweep_does_not_hold_up_the_feed(configure, start, bridge):
     beat_until(executor, lambda: executor.event_buffer)
 
 
-def test_the_feed_further_back_is_read_apart_from_the_polls(start, bridge, monkeypatch):
-    monkeypatch.setattr("airflow_ecs_bridge.watcher.LONG_OVERLAP_EVERY", 0.3)
-    executor = in_flight(start, bridge, 2)
-    first = next(iter(bridge.records))
-    bridge.finish(first)
-    beat_until(executor, lambda: executor.event_buffer)
-    newest = bridge.records[first]["changed_at"]
-    bridge.ranges.clear()
-    apart = (newest - LONG_OVERLAP_MS, newest - SHORT_OVERLAP_MS)
-    bridge.wait_until(lambda: bridge.ranges.count(apart) >= 2)
-    assert {since for since, until in bridge.ranges if until == END_OF_TIME} == {newest - SHORT_OVERLAP_MS}
-    assert {each for each in bridge.ranges if each[1] != END_OF_TIME} == {apart}
+class Stepped:
+    """A watcher without a thread: the test takes its steps, and only waits and reads move its clock on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, options: Any) -> None:
+        self.now = 1_000.0
+        self.ended: list[Record] = []
+        self.ranges: list[tuple[int, int]] = []
+        self.told: list[str] = []
+        watcher = "airflow_ecs_bridge.watcher"
+        monkeypatch.setattr(f"{watcher}.time", SimpleNamespace(monotonic=lambda: self.now))
+        monkeypatch.setattr(f"{watcher}.now_ms", self.now_ms)
+        monkeypatch.setattr(f"{watcher}.drain", self.drain)
+        report = lambda outcome: self.told.append(outcome.submission_id)  # noqa: E731
+        self.watcher = Watcher(lambda: self, lambda: None, options, report, lambda id: False, Tally())  # type: ignore[arg-type]
+
+    def now_ms(self) -> int:
+        return int(self.now * 1000)
+
+    def drain(self, source: Any, most: int, wait: float) -> list[Any]:
+        found = drain(source, most, 0)
+        if not found:
+            self.now += wait
+        return found
+
+    def changes(self, since: int, after: Any = None, until: int = END_OF_TIME) -> tuple[list[Record], None]:
+        """Stand in for the table."""
+        self.now += 0.01
+        self.ranges.append((since, until))
+        return [each for each in self.ended if since <= (each.changed_at or 0) <= until], None
+
+    def run(self, seconds: float) -> None:
+        until = self.now + seconds
+        while self.now < until:
+            self.watcher.step()
+
+
+@pytest.fixture
+def stepped(monkeypatch: pytest.MonkeyPatch) -> Stepped:
+    options = SimpleNamespace(poll_interval=1.0, lookup_interval=86_400.0)
+    return Stepped(monkeypatch, options)
+
+
+def test_feed_further_back_is_read_apart_from_the_polls(stepped):
+    stepped.watcher.watch(["first", "stays"])
+    stepped.run(5)
+    newest = stepped.now_ms()
+    stepped.ended.append(Record("first", "succeeded", exit_code=0, changed_at=newest))
+    stepped.run(2)
+    assert stepped.told == ["first"]
+    stepped.ranges.clear()
+    stepped.run(3 * LONG_OVERLAP_EVERY)
+    polls = [since for since, until in stepped.ranges if until == END_OF_TIME]
+    further_back = [each for each in stepped.ranges if each[1] != END_OF_TIME]
+    assert set(polls) == {newest - SHORT_OVERLAP_MS}
+    assert len(polls) == pytest.approx(3 * LONG_OVERLAP_EVERY, abs=1)
+    assert further_back == [(newest - LONG_OVERLAP_MS, newest - SHORT_OVERLAP_MS)] * 3
+
+
+def test_feed_is_not_read_with_nothing_in_flight(stepped):
+    stepped.watcher.watch(["only"])
+    stepped.run(5)
+    stepped.watcher.forget("only")
+    stepped.run(2)
+    stepped.ranges.clear()
+    stepped.run(1_000)
+    assert stepped.ranges == []
 
 
 def test_a_submission_whose_record_is_gone_for_two_sweeps_frees_its_slot(configure, start, bridge):
@@ -167,6 +230,7 @@ def test_a_submission_whose_record_is_gone_for_two_sweeps_frees_its_slot(configu
     executor = in_flight(start, bridge, 2)
     gone, stays = bridge.records
     with bridge.changed:
+        bridge.looked_up.clear()
         del bridge.records[gone]
     beat_until(executor, lambda: len(executor.running) == 1)
     assert sum(gone in batch for batch in bridge.looked_up) == 2
@@ -224,11 +288,11 @@ def test_what_was_asked_of_a_thread_that_dies_is_kept(executor, bridge, monkeypa
     watcher._untaken.extend(questions)
     watcher.watch([item.ti.external_executor_id])
     with pytest.raises(SystemExit):
-        questions[0].future.result(10)
+        questions[0].future.result(PATIENCE)
     executor._track(item.ti.key, item.ti.external_executor_id)
     bridge.finish(item.ti.external_executor_id)
     beat_until(executor, lambda: event(executor, item))
-    assert questions[1].future.result(10) == {}
+    assert questions[1].future.result(PATIENCE) == {}
 
 
 @pytest.mark.parametrize("hours", [-1, 1])
@@ -245,7 +309,7 @@ def test_a_lookup_is_answered_though_its_thread_dies(executor, monkeypatch):
     watcher = executor._bridge.watcher
     monkeypatch.setattr(watcher, "_reader", lambda: (_ for _ in ()).throw(SystemExit("out of some library")))
     with pytest.raises(SystemExit):
-        watcher.lookup(["an-id"]).result(10)
+        watcher.lookup(["an-id"]).result(PATIENCE)
 
 
 def test_what_the_watcher_remembers_is_what_is_in_flight(executor, bridge):

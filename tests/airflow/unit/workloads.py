@@ -13,6 +13,7 @@ from airflow.executors.workloads.base import BundleInfo
 from airflow.executors.workloads.callback import CallbackDTO, CallbackFetchMethod, ExecuteCallback
 from airflow.executors.workloads.task import TaskInstanceDTO
 from airflow.utils.state import TaskInstanceState
+from fake_bridge import PATIENCE
 
 
 def task(executor: Any, name: str = "extract", *, id: str | None = "new", **fields: Any) -> workloads.ExecuteTask:
@@ -67,7 +68,7 @@ def orphan(workload: workloads.ExecuteTask, state: str = TaskInstanceState.RUNNI
     return SimpleNamespace(**{**values, "state": state, "queued_dttm": None, **fields})
 
 
-def beat_until(executor: Any, predicate: Callable[[], Any], timeout: float = 60.0) -> None:
+def beat_until(executor: Any, predicate: Callable[[], Any], timeout: float = PATIENCE) -> None:
     """Beat like a scheduler, only faster, until it holds."""
     give_up = time.monotonic() + timeout
     while not predicate():
