@@ -235,7 +235,7 @@ class LocalStack:
         return resource.Table(self.ready["table"])
 
     def set_launch_rate(self, seconds: float) -> None:
-        """No launch tokens for so long; 0: some from now on."""
+        """No launch tokens for so long, a second at most: what is further ahead counts as a wrong clock."""
         micros = int((time.time() + seconds) * 1e6)
         self.table.put_item(Item={"submission_id": LAUNCH_RATE_ROW, "empty_at": micros})
 

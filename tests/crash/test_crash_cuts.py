@@ -129,8 +129,7 @@ def launched(command: list[str] = EXIT_3, status: str = "RUNNING", profile: str 
 
 
 def no_launch_token(bench: Bench, _: str) -> None:
-    """Until the flow is over."""
-    bench.stack.set_launch_rate(3600)
+    bench.stack.set_launch_rate(1)
 
 
 def throttled(bench: Bench, id: str) -> None:
@@ -209,6 +208,8 @@ def ended_with_listeners(bench: Bench, id: str) -> None:
     """A submission that submit ends, which tells nobody."""
     no_launch_token(bench, id)
     bench.submit(id, on_end=listeners(id))
+    if bench.stack.row(id)["state"] != "queued":
+        raise TooLate
     bench.stop(id)
 
 
@@ -305,8 +306,6 @@ def survived(flow: Flow, bench: Bench, id: str) -> bool:
 
 def problems_at_the_end(flow: Flow, bench: Bench, id: str) -> Iterator[str]:
     """Runs reconcile until the submission has ended, and compares."""
-
-    bench.stack.set_launch_rate(0)
 
     def is_over() -> Record | None:
         with suppress(FunctionError):
