@@ -260,7 +260,7 @@ const HEADINGS: [&str; 13] = [
 /// How many runners reconcile wants: no more than `max`, for what runs and waits, and to spare.
 fn wanted(row: &Row, seen: &Seen) -> i64 {
     let Limits { max, min_idle } = row.limits();
-    let spare = row.minutes().max().unwrap_or_default().max(min_idle);
+    let spare = row.number("to_keep").unwrap_or_default().max(min_idle);
     if row.is_paused() { seen.busy } else { max.min(seen.busy + seen.waiting + spare) }
 }
 
@@ -400,7 +400,7 @@ mod tests {
     fn no_more_runners_are_wanted_than_the_maximum() {
         let pool = |more: Value| {
             let mut row =
-                json!({"current": "etl#1", "specs": {"etl#1": {"pool": {"max": 5, "min_idle": 1}}}, "minutes": [0, 2]});
+                json!({"current": "etl#1", "specs": {"etl#1": {"pool": {"max": 5, "min_idle": 1}}}, "to_keep": 2});
             row.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
             Row(row.as_object().unwrap().clone())
         };

@@ -264,9 +264,9 @@ module "work" {
     # Lambda's limit of 4 KB on all variables is why these are not pass_role_arns.
     ECS_BRIDGE_TASK_ROLES        = length(var.runner_role_arns) > 0 ? join(",", var.runner_role_arns) : "arn:${local.partition}:iam::${local.account}:role/*"
     ECS_BRIDGE_DIRECT_INVOCATION = tostring(local.invokes_work)
+    # By name: reconcile's own variables name this function.
+    ECS_BRIDGE_RECONCILE_FUNCTION = "arn:${local.partition}:lambda:${local.region}:${local.account}:function:${var.deployment}-reconcile"
   }
-
-  policies = local.telling_policies
 
   statements = [
     {
@@ -280,6 +280,12 @@ module "work" {
       Effect   = "Allow"
       Action   = "dynamodb:Query"
       Resource = "${local.table_arn}/index/pool"
+    },
+    {
+      Sid      = "WakeReconcile"
+      Effect   = "Allow"
+      Action   = "lambda:InvokeFunction"
+      Resource = "arn:${local.partition}:lambda:${local.region}:${local.account}:function:${var.deployment}-reconcile"
     },
   ]
 }

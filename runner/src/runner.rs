@@ -284,6 +284,8 @@ impl Failures {
         self.count += 1;
         let since = *self.since.get_or_insert(now);
         let (end, patience) = match error {
+            // The deployment's roles may be put right again.
+            AskError::Refused(_) if done => (End::Refused, UNANSWERED_FOR),
             AskError::Refused(_) => (End::Refused, Duration::ZERO),
             AskError::OtherIncarnation(_) => (End::OtherIncarnation, Duration::ZERO),
             AskError::Rejected { .. } | AskError::ClockSkew { .. } => (End::Refused, REJECTED_FOR),
@@ -337,7 +339,8 @@ mod tests {
 
     #[test]
     fn the_functions_own_refusal_ends_a_runner_at_once() {
-        assert_eq!(end(AskError::Refused(String::new()), true), (End::Refused, 0));
+        assert_eq!(end(AskError::Refused(String::new()), false), (End::Refused, 0));
+        assert_eq!(end(AskError::Refused(String::new()), true), (End::Refused, 3600), "only it knows the exit code");
         assert_eq!(end(AskError::OtherIncarnation(String::new()), true), (End::OtherIncarnation, 0));
     }
 

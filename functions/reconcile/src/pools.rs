@@ -154,44 +154,41 @@ impl Round<'_> {
             if !is_known {
                 table.set_pool(self.profile, true).await?;
             }
-            row.specs.entry(key.clone()).or_insert_with(|| spec.clone());
+            // Limits and policy may have changed, which the key does not show.
+            row.specs.insert(key.clone(), spec.clone());
         }
         row.current = current.map(|(key, _)| key.clone());
-        row.count_taken(self.now, timers);
-        row.forget_batches(self.now, timers);
 
         let (mut seen, lately) = self.look(&row).await?;
         row.see(&lately);
-        let keys: Vec<_> = row.specs.keys().cloned().collect();
-        let all: u32 = seen.values().map(|seen| seen.count.alive).sum();
+        row.forget_batches(&lately, self.now, timers);
+        let counts: Vec<_> = seen.iter().map(|(key, seen)| (key, seen.count)).collect();
+        let at_once = counts.iter().map(|(_, count)| count.busy + count.waiting).sum();
+        row.count(table.takes(self.profile).await?, at_once, self.now, timers);
+        let (sizes, spare) = row.size(&counts, self.now);
+        row.idle = counts.iter().map(|(_, count)| count.idle).sum();
+        row.to_keep = current.map_or(0, |(key, spec)| {
+            let count = counts.iter().find(|(of, _)| *of == key).map(|(_, count)| *count).unwrap_or_default();
+            row.idle_target(&spec.pool, count.busy + count.waiting)
+        });
         let (mut totals, mut batches, mut closing) = (Totals::default(), Vec::new(), Vec::new());
-        row.spare = 0;
-        for key in &keys {
-            let (Some(spec), Some(seen)) = (row.specs.get(key), seen.get_mut(key)) else { continue };
-            let is_current = current.is_some_and(|(current, _)| current == key);
-            let created: u32 = batches.iter().map(|batch: &Batch| batch.runners).sum();
-            let others = all - seen.count.alive + created;
-            let sizing = row.size(&spec.pool, &seen.count, others, is_current, self.now);
-            let Sizing { create, close, excess, spare, .. } = sizing;
+        for ((key, seen), Sizing { create, close, excess }) in seen.iter_mut().zip(sizes) {
+            let Some(spec) = row.specs.get(key) else { continue };
             if create > 0 {
                 batches.push(Batch::new(random()?, create, key.clone(), self.now));
             }
             let timeout = Duration::from_secs(spec.pool.idle_timeout.into());
-            closing.extend(to_close(
-                std::mem::take(&mut seen.idle),
-                close as usize,
-                excess as usize,
-                timeout,
-                self.now,
-            ));
-            if is_current {
-                row.spare = spare;
-            }
+            let idle = std::mem::take(&mut seen.idle);
+            closing.extend(to_close(idle, close as usize, excess as usize, timeout, self.now));
             totals.add(&Totals { count: seen.count, failing: 0, waits: seen.count.waiting > 0 && !row.paused });
         }
+        // What closes now is not there for what comes.
+        let of_current =
+            closing.iter().filter(|runner| runner.runner.as_ref().map(|it| &it.key) == row.current.as_ref());
+        row.spare = spare.saturating_sub(u32::try_from(of_current.count()).unwrap_or(u32::MAX));
         totals.failing = usize::from(row.failing_since.is_some_and(|since| self.now.since(since) >= FAILING));
         row.batches.extend(batches.iter().cloned());
-        row.forget_keys(|key| {
+        row.forget_keys(self.now, |key| {
             let is_current = current.is_some_and(|(current, _)| current == key);
             is_current || seen.get(key).is_some_and(|seen| seen.count.alive + seen.count.waiting > 0)
         });

@@ -1,7 +1,7 @@
 //! `POST /v1/submissions`: record first, RunTask second.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     fmt::Display,
     time::{Duration, SystemTime},
 };
@@ -17,6 +17,8 @@ use ecs_bridge_core::{
     api::{self, ItemAnswer, ItemCode, ItemError, SubmissionItem},
     capacity::Shape,
     on_end::OnEnd,
+    pool::PoolRow,
+    profile::Profile,
     record::Submission,
 };
 use futures_util::{StreamExt, stream};
@@ -101,16 +103,8 @@ impl Left {
 pub struct Spares(Mutex<BTreeMap<ProfileName, (u64, u64)>>);
 
 impl Spares {
-    /// Whether fewer runners are idle or starting than `left` more submissions of a profile need. If DynamoDB does not
-    /// answer, they may be.
-    async fn lack(&self, bridge: &Bridge, profile: &ProfileName, left: u64) -> bool {
-        let row = match bridge.table.pool_row(profile).await {
-            Ok(row) => row,
-            Err(error) => {
-                tracing::warn!(%error, %profile, "the runners of a pool are not known");
-                return true;
-            }
-        };
+    /// Whether fewer runners are idle or starting than `left` more submissions of a profile need, by the pool's `row`.
+    async fn lack(&self, row: &PoolRow, profile: &ProfileName, left: u64) -> bool {
         let mut known = self.0.lock().await;
         let (rev, since) = known.entry(profile.clone()).or_default();
         if *rev != row.rev {
@@ -120,6 +114,9 @@ impl Spares {
         *since > u64::from(row.spare) || left > row.spare_now()
     }
 }
+
+/// The rows of pools, by profile.
+type PoolRows = BTreeMap<ProfileName, PoolRow>;
 
 /// The result for one submission.
 enum Outcome {
@@ -137,24 +134,47 @@ impl App {
         let is_launched = |item: &&SubmissionItem| item.submission.as_ref().is_ok_and(|it| it.pool.is_none());
         let wanted = items.iter().filter(is_launched).count();
         let tokens = Tokens::new(&self.bridge, wanted);
+        let pools = self.keep_pools(&items).await;
         // The first item with an id is the submission. The others are answered by its record.
         let mut ids = HashSet::new();
         let (firsts, repeats): (Vec<_>, Vec<_>) =
             items.into_iter().enumerate().partition(|(_, item)| ids.insert(item.submission_id.clone()));
         let mut answers = Vec::with_capacity(firsts.len() + repeats.len());
         for part in [firsts, repeats] {
-            let part = stream::iter(part).map(|(index, item)| self.submit_item(index, item, &tokens, deadline));
+            let part = stream::iter(part).map(|(index, item)| self.submit_item(index, item, &tokens, &pools, deadline));
             answers.append(&mut part.buffer_unordered(SIDE_BY_SIDE).collect().await);
         }
         tokens.give_back().await;
         answers.sort_unstable_by_key(|(answer, _)| answer.index);
-        self.wake_for(answers.iter().map(|(_, left)| left)).await;
+        self.wake_for(answers.iter().map(|(_, left)| left), &pools).await;
         let answers: Vec<_> = answers.into_iter().map(|(answer, _)| answer).collect();
         Ok(json_answer(200, &json!({"submissions": answers})))
     }
 
+    /// The rows of the pools that these items are for, each with what runners of the item's version of the profile are
+    /// launched with. A pool whose row could not be written is left out, and nothing is accepted for it.
+    async fn keep_pools(&self, items: &[SubmissionItem]) -> PoolRows {
+        let mut rows = PoolRows::new();
+        let pooled = items.iter().filter_map(|item| item.submission.as_ref().ok()).filter(|it| it.pool.is_some());
+        for profile in pooled.map(|submission| &submission.profile).collect::<BTreeSet<_>>() {
+            let Some(spec) = self.profiles.get(profile).and_then(Profile::spec) else { continue };
+            match self.bridge.table.keep_pool(profile, &spec).await {
+                Ok(mut row) => {
+                    // What was taken since the pool was sized is not spare any more.
+                    match self.bridge.table.takes(profile).await {
+                        Ok(takes) => row.taken = row.taken.max(takes.taken),
+                        Err(error) => tracing::warn!(%error, %profile, "what was taken from a pool is not known"),
+                    }
+                    rows.insert(profile.clone(), row);
+                }
+                Err(error) => tracing::error!(%error, %profile, "a pool's row could not be read or written"),
+            }
+        }
+        rows
+    }
+
     /// Wakes reconcile if there is something for it to launch.
-    async fn wake_for(&self, left: impl Iterator<Item = &Left>) {
+    async fn wake_for(&self, left: impl Iterator<Item = &Left>, pools: &PoolRows) {
         let mut waiting: BTreeMap<&ProfileName, u64> = BTreeMap::new();
         let mut is_needed = false;
         for left in left {
@@ -165,7 +185,10 @@ impl App {
             }
         }
         for (profile, left) in waiting {
-            is_needed |= self.spares.lack(&self.bridge, profile, left).await;
+            is_needed |= match pools.get(profile) {
+                Some(row) => self.spares.lack(row, profile, left).await,
+                None => true,
+            };
         }
         if is_needed {
             self.wake.wake(&self.bridge.table).await;
@@ -178,6 +201,7 @@ impl App {
         index: usize,
         item: SubmissionItem,
         tokens: &Tokens<'_>,
+        pools: &PoolRows,
         deadline: SystemTime,
     ) -> (ItemAnswer, Left) {
         let SubmissionItem { submission_id, submission } = item;
@@ -188,6 +212,10 @@ impl App {
         };
         if is_short(deadline) {
             let error = ItemError::new(ItemCode::Unavailable, "the call ran out of time; retry this item");
+            return (answer(None, None, Some(error)), Left::Nothing);
+        }
+        if submission.pool.is_some() && !pools.contains_key(&submission.profile) {
+            let error = ItemError::new(ItemCode::Unavailable, "DynamoDB is unavailable; retry this item");
             return (answer(None, None, Some(error)), Left::Nothing);
         }
         let (id, content_hash) = (submission.submission_id.clone(), submission.content_hash);

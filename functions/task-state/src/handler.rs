@@ -31,7 +31,9 @@ pub async fn handle(bridge: &Bridge, wake: &Wake, event: &str) -> Result<(), Bri
         return Ok(());
     };
     let record = bridge.settle(record, Input::Seen(*task)).await?;
-    let lost_its_runner = record.state.is_terminal() && record.runner.as_ref().is_some_and(|it| it.serves.is_some());
+    // It served a submission, or was idle and is to be replaced.
+    let lost_its_runner =
+        record.state.is_terminal() && record.runner.as_ref().is_some_and(|it| it.serves.is_some() || !it.closing);
     let is_asked_again = record.asked_again && !record.state.is_terminal();
     if record.state == State::Queued || lost_its_runner || is_asked_again {
         // The next attempt is to be launched, waits for another runner, or for ECS to be asked once more.

@@ -36,18 +36,22 @@ impl Caller {
     /// Why this caller is not the task `task_arn`, if it is not.
     ///
     /// ECS assumes a task's role under the task's id as the session name, and only ECS may assume it (its trust).
-    pub fn mismatch(&self, task_arn: &str, roles: &Roles) -> Option<&'static str> {
+    pub fn mismatch(&self, task_arn: &str) -> Option<&'static str> {
         let Self::Identity(user_arn) = self else { return None };
         let Some(session) = Session::parse(user_arn) else { return Some("the caller is not a session of a role") };
         if task_arn.split(':').nth(4) != Some(session.account) {
             Some("the caller is of another account")
         } else if session.name != task_id(task_arn) {
             Some("the caller is another task")
-        } else if !roles.contains(session.account, session.role) {
-            Some("the caller's role is not one of the deployment's task roles")
         } else {
             None
         }
+    }
+
+    /// Whether its role may have work. A task that began before the deployment's roles were narrowed has another.
+    pub fn is_of(&self, roles: &Roles) -> bool {
+        let Self::Identity(user_arn) = self else { return true };
+        Session::parse(user_arn).is_some_and(|session| roles.contains(session.account, session.role))
     }
 }
 
@@ -88,7 +92,9 @@ mod tests {
 
     fn mismatch(user_arn: &str) -> Option<&'static str> {
         let roles = Roles::new("arn:aws:iam::123456789012:role/team/etl, arn:aws:iam::123456789012:role/batch-*");
-        Caller::Identity(user_arn.to_owned()).mismatch(TASK, &roles)
+        let caller = Caller::Identity(user_arn.to_owned());
+        let role = "the caller's role is not one of the deployment's task roles";
+        caller.mismatch(TASK).or_else(|| (!caller.is_of(&roles)).then_some(role))
     }
 
     #[test]

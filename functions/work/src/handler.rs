@@ -1,10 +1,13 @@
 //! The request: from the function URL, or by direct invocation.
 
+use std::{collections::BTreeMap, sync::Mutex, time::Instant};
+
 use aws_lambda_events::lambda_function_urls::{LambdaFunctionUrlRequest, LambdaFunctionUrlResponse};
 use ecs_bridge_aws::{
-    Bridge,
+    Bridge, Wake,
     http::{Refusal, json_answer, json_body},
 };
+use ecs_bridge_core::{ProfileName, pool::Takes};
 use serde_json::{Value, json};
 
 use crate::{
@@ -22,6 +25,10 @@ pub struct App {
     pub bridge: Bridge,
     /// The roles that a runner's task may have.
     pub roles: Roles,
+    /// Invokes reconcile, which notifies of ends.
+    pub wake: Wake,
+    /// What was taken from each pool and is not written yet, and when that was last written.
+    pub takes: Mutex<BTreeMap<ProfileName, (Takes, Option<Instant>)>>,
     /// Whether it answers direct invocations, where the token alone tells who asks.
     pub takes_invocations: bool,
 }

@@ -5,7 +5,7 @@ mod handler;
 mod work;
 
 use ecs_bridge_aws::{
-    Bridge, Clients,
+    Bridge, Clients, Wake,
     telemetry::{self, Metrics},
     warm_up,
 };
@@ -22,11 +22,14 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     let config = environment.config();
     let roles = Roles::new(&environment.required("ECS_BRIDGE_TASK_ROLES"));
     let takes_invocations = environment.flag("ECS_BRIDGE_DIRECT_INVOCATION");
+    let reconcile = environment.optional("ECS_BRIDGE_RECONCILE_FUNCTION");
     let config = environment.finish(config)?;
 
     let metrics = Metrics::new(&config.rules.deployment);
     let clients = Clients::from_environment();
-    let app = App { bridge: Bridge::new(&clients, config).telling(&clients), roles, takes_invocations };
+    let wake = Wake::new(&clients.config, reconcile);
+    let takes = Default::default();
+    let app = App { bridge: Bridge::new(&clients, config), roles, wake, takes, takes_invocations };
     warm_up(async { app.bridge.table.look_at_launch_tokens().await.unwrap_or_default() }).await;
     let handler = async |event: LambdaEvent<Box<RawValue>>| {
         let answer = app.handle(event.payload.get(), &event.context.request_id).await;

@@ -3,6 +3,11 @@
 //! Whatever is handed out was taken before, by the one conditional write on the submission's row. Where that is lost, or
 //! its answer, everything begins again from the runner's row, and no command starts twice.
 
+use std::{
+    sync::PoisonError,
+    time::{Duration, Instant},
+};
+
 use ecs_bridge_aws::{TableError, http::Refusal, now, telemetry};
 use ecs_bridge_core::{
     Input, Record, SubmissionId,
@@ -20,11 +25,17 @@ use crate::{
     handler::{App, another_process, forbidden, wait},
 };
 
-/// How often a take is begun again after it was lost to another runner.
-const TRIES: usize = 3;
+/// How often the runner's row is read again, where a take was lost to another runner or what it serves is over.
+const TRIES: usize = 8;
 
-/// Among how many of those that wait one is chosen.
-const CHOICES: usize = 25;
+/// How many of those that wait are read from the index. It still shows what was taken lately.
+const READ: usize = 150;
+
+/// How many of them are read from the table, one after the other, until one still waits.
+const CANDIDATES: usize = 12;
+
+/// How long takes are counted in this process before they are written.
+const COUNTED: Duration = Duration::from_secs(1);
 
 /// A runner's question.
 #[derive(Debug, Deserialize)]
@@ -75,12 +86,18 @@ impl App {
             // Its launch has not been answered yet, or it was given up before it was.
             return Ok(if record.state.is_terminal() { close() } else { wait(runner.interval_ms) });
         };
-        if let Some(reason) = caller.mismatch(&task_arn, &self.roles) {
+        if let Some(reason) = caller.mismatch(&task_arn) {
             return Err(self.refuse(id, reason));
         }
         let by = Process { runner_id: id.clone(), incarnation: incarnation.clone() };
         if let Some(done) = &ask.done {
             self.done(&by, done, ask.stopping).await.map_err(unavailable)?;
+        }
+        if !caller.is_of(&self.roles) {
+            let reason = "the caller's role is not one of the deployment's task roles";
+            let refusal = self.refuse(id, reason);
+            // What it had to report is recorded: the roles were narrowed while its command ran.
+            return if ask.done.is_some() { Ok(close()) } else { Err(refusal) };
         }
         let contact = Input::Pool(PoolInput::Contact(incarnation.clone()));
         let record = self.bridge.decide(record, &contact).await.map_err(unavailable)?.record;
@@ -110,7 +127,12 @@ impl App {
         // Removed by its time to live, or never there: nothing to end.
         let Some(submission) = self.bridge.table.get(&done.submission_id).await? else { return Ok(()) };
         let input = PoolInput::Done { by: by.clone(), exit_code: done.exit_code, stopping };
-        self.bridge.decide_and_tell(submission, &Input::Pool(input)).await
+        let ended = self.bridge.decide(submission, &Input::Pool(input)).await?.record;
+        if ended.state.is_terminal() && ended.outbox.is_some() {
+            // The runner does not wait for those that are notified of the end.
+            self.wake.wake(&self.bridge.table).await;
+        }
+        Ok(())
     }
 
     /// What a runner does next, by its row as just read or written.
@@ -167,21 +189,26 @@ impl App {
                 }
             });
         }
-        let waiting = table.ranked(&runner.key.waiting(), CHOICES).await?;
-        let Some(first) = waiting.first() else { return Ok(Next::Nothing) };
-        // At random among those of the first one's priority, so that runners that ask at once seldom want the same.
-        let alike = waiting.iter().take_while(|ranked| ranked.priority == first.priority).count();
-        let choice = waiting.get(fastrand::usize(..alike)).map(|ranked| &ranked.submission_id);
-        if self.is_paused(record).await? {
+        let mut waiting = table.ranked(&runner.key.waiting(), READ).await?;
+        let (false, Some(profile)) = (waiting.is_empty(), &record.profile) else { return Ok(Next::Nothing) };
+        let pool = table.pool_row(profile).await?;
+        if pool.paused {
             return Ok(Next::Nothing);
         }
-        let Some(choice) = choice else { return Ok(Next::Nothing) };
-        // The index is eventually consistent: it may have been taken, or removed.
-        let submission = table.get(choice).await?;
-        match (served(submission.as_ref(), by), submission) {
-            (Served::Untaken, Some(submission)) => self.unless_expired(submission).await,
-            (Served::Untaken, None) | (Served::Ours | Served::Over(_), _) => Ok(Next::Look),
+        // At random among the first ones, so that runners that ask at once seldom want the same; then the others in order.
+        let choices = pool.choices(now(), &self.bridge.rules.timers).min(waiting.len());
+        if let Some(first) = waiting.get_mut(..choices) {
+            fastrand::shuffle(first);
         }
+        for candidate in waiting.iter().take(CANDIDATES) {
+            // The index is eventually consistent: it may have been taken, or removed.
+            let submission = table.get(&candidate.submission_id).await?;
+            match (served(submission.as_ref(), by), submission) {
+                (Served::Untaken, Some(submission)) => return self.unless_expired(submission).await,
+                (Served::Untaken, None) | (Served::Ours | Served::Over(_), _) => {}
+            }
+        }
+        Ok(Next::Nothing)
     }
 
     /// A submission to take; one past its deadline ends instead, and no other runner meets it.
@@ -189,7 +216,7 @@ impl App {
         if !submission.is_past_deadline(now()) {
             return Ok(Next::Take(Box::new(submission)));
         }
-        self.bridge.decide_and_tell(submission, &Input::Due).await?;
+        self.bridge.decide(submission, &Input::Due).await?;
         Ok(Next::Look)
     }
 
@@ -217,11 +244,23 @@ impl App {
         Ok(self.bridge.table.pool_row(profile).await?.paused)
     }
 
-    /// Counts what was taken, for sizing. Where that fails, the pool is sized by what waits.
+    /// Counts what was taken, for sizing: at once after a rest, and once a second under load. Where that fails, or this
+    /// process ends, the pool is sized by what waits.
     async fn count(&self, taken: &Record, found_idle: bool) {
         let Some(profile) = &taken.profile else { return };
-        if let Err(error) = self.bridge.table.count_taken(profile, found_idle).await {
-            tracing::warn!(%error, %profile, "a submission that was taken is not counted");
+        let counted = {
+            let mut takes = self.takes.lock().unwrap_or_else(PoisonError::into_inner);
+            let (counted, written_at) = takes.entry(profile.clone()).or_default();
+            counted.taken += 1;
+            counted.found_idle += u64::from(found_idle);
+            if written_at.is_some_and(|at| at.elapsed() < COUNTED) {
+                return;
+            }
+            *written_at = Some(Instant::now());
+            std::mem::take(counted)
+        };
+        if let Err(error) = self.bridge.table.count_taken(profile, counted).await {
+            tracing::warn!(%error, %profile, "submissions that were taken are not counted");
         }
     }
 }

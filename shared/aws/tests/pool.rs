@@ -73,7 +73,7 @@ fn stopped() -> Input {
         arn: TASK.to_owned(),
         cluster_arn: CLUSTER.to_owned(),
         attempt: ecs_bridge_core::Attempt::FIRST,
-        version: 7,
+        version: Some(7),
         last_status: "STOPPED".to_owned(),
         desired_status: "STOPPED".to_owned(),
         stop_code: Some("SpotInterruption".to_owned()),

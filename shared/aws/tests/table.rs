@@ -32,7 +32,7 @@ fn seen(version: u64, last_status: &str) -> Input {
         arn: TASK.to_owned(),
         cluster_arn: CLUSTER.to_owned(),
         attempt: Attempt::FIRST,
-        version,
+        version: Some(version),
         last_status: last_status.to_owned(),
         desired_status: "RUNNING".to_owned(),
         stop_code: None,

@@ -197,8 +197,10 @@ pub fn decide(record: &Record, input: &Input, now: Timestamp, rules: &Rules) -> 
         Input::Pool(input) => step.pool(input),
     };
     let ends = step.record.state.is_terminal() && !record.state.is_terminal();
-    // Where its end asks for another action, it is told when due.
-    let action = if ends { action.or_else(|| step.tell()) } else { action };
+    // Where its end asks for another action, it is told when due; and where a runner waits for the answer, which a slow
+    // listener must not delay.
+    let is_reported = matches!(input, Input::Pool(PoolInput::Done { .. }));
+    let action = if ends && !is_reported { action.or_else(|| step.tell()) } else { action };
     let (alarm, forced) = (step.alarm, step.forced);
     if next == *record && !forced {
         return Decision { record: None, action, alarm };

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fmt, io, time::Duration};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::{
@@ -31,9 +31,19 @@ pub const WORK_BYTES: usize = 64 * 1024;
 /// The minutes of which the busiest one sets how many runners are kept idle.
 const RING: usize = 15;
 
-/// The runners that are created at most before the first batches of the last minutes are forgotten: their ids are read
-/// with each round of sizing.
-const CREATED_AT_ONCE: u32 = 1000;
+/// The number of runners that may be starting at once: their rows are read with each round of sizing. At 40 launches per
+/// second, as many are created within the minute that a container takes to start.
+const STARTING_AT_ONCE: u32 = 2500;
+
+/// How many of the submissions that wait a runner chooses among at most.
+const WIDEST: usize = 100;
+
+/// How long a pool key is kept that nothing uses: a submit function that has found it in the pool's row may still accept
+/// submissions under it.
+const KEY_KEPT: Duration = Duration::from_secs(86_400);
+
+/// The version of what a pool key is made of. Another one replaces all runners.
+const KEY_VERSION: u8 = 2;
 
 /// The `pool` object of a profile.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -90,8 +100,9 @@ impl Pool {
     }
 }
 
-/// Which runners may take which submissions: the profile, and a hash of its `run_task` and `pool`. Only equal keys meet,
-/// so that a changed profile never runs a command in a container of the old one.
+/// Which runners may take which submissions: the profile, and a hash of its `run_task` and of what its runners are told.
+/// Only equal keys meet, so that a changed profile never runs a command in a container of the old one. Limits and policy
+/// are not in it: a change of those reaches the pool as it is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PoolKey(String);
@@ -104,10 +115,9 @@ impl PoolKey {
             digest.update(canonical(&Value::Object(choice.clone())));
             digest.update([0]);
         }
-        digest.update(container_name);
-        digest.update([0]);
-        // Numbers and strings serialise.
-        digest.update(serde_json::to_string(pool).unwrap_or_default());
+        let Pool { runner, commands_per_container, take_interval_ms, max: _, min_idle: _, idle_timeout: _ } = pool;
+        let told = json!([KEY_VERSION, container_name, runner, commands_per_container, take_interval_ms]);
+        digest.update(canonical(&told));
         let hash: String = digest.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
         Self(format!("{profile}#{hash}"))
     }
@@ -321,6 +331,22 @@ pub fn row_key(profile: &ProfileName) -> String {
     format!("#pool/{profile}")
 }
 
+/// The key of the row that counts what is taken from a pool: small, as it is written with almost every command.
+pub fn taken_key(profile: &ProfileName) -> String {
+    format!("#pool/{profile}/taken")
+}
+
+/// What was ever taken from a pool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Takes {
+    /// Submissions.
+    #[serde(default)]
+    pub taken: u64,
+    /// Those of them that found a runner idle.
+    #[serde(default)]
+    pub found_idle: u64,
+}
+
 /// A pool's row, `#pool/<profile>`: what operators have set, and what sizing needs to know from round to round.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PoolRow {
@@ -352,8 +378,11 @@ pub struct PoolRow {
     /// The runners that were created lately, of all keys.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub batches: Vec<Batch>,
-    /// How many submissions were ever taken, and how many of them found a runner idle. Raised by the work function,
-    /// whatever the `rev`, and written by nobody else.
+    /// Since when nothing has used a pool key.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub unused_since: BTreeMap<PoolKey, Timestamp>,
+    /// How many submissions were ever taken, and how many of them found a runner idle, when the pool was last sized. The
+    /// work function counts them in a row of their own ([`taken_key`]).
     #[serde(default)]
     pub taken: u64,
     /// See [`taken`](Self::taken).
@@ -365,12 +394,21 @@ pub struct PoolRow {
     /// How many submissions were taken in each of the last 15 minutes, by the minute modulo 15.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub minutes: Vec<u32>,
+    /// How many submissions waited or ran at once in each of these minutes, at most.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub peaks: Vec<u32>,
     /// The minute of the last count in `minutes`, since the epoch.
     #[serde(default)]
     pub minute: u64,
     /// How many runners were idle or starting, beyond what waited, when the pool was last sized.
     #[serde(default)]
     pub spare: u32,
+    /// How many runners were idle then.
+    #[serde(default)]
+    pub idle: u32,
+    /// How many the current version of the profile was to keep idle then.
+    #[serde(default)]
+    pub to_keep: u32,
     /// Since when its runners have failed to start, without a success.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failing_since: Option<Timestamp>,
@@ -419,8 +457,12 @@ pub struct Count {
     pub idle: u32,
     /// Runners that serve a submission.
     pub busy: u32,
+    /// Runners that get no more work, or have stopped asking.
+    pub closing: u32,
     /// All runners that are not over, closing and silent ones included.
     pub alive: u32,
+    /// When the oldest of the submissions that wait was submitted.
+    pub oldest: Option<Timestamp>,
 }
 
 /// What a runner's row tells of it.
@@ -459,13 +501,14 @@ impl Count {
             Phase::Starting => self.starting += 1,
             Phase::Idle => self.idle += 1,
             Phase::Busy => self.busy += 1,
-            Phase::Closing => {}
+            Phase::Closing => self.closing += 1,
         }
     }
 
     /// Counts one submission that has waited since `since`.
     pub fn waiting(&mut self, since: Timestamp, now: Timestamp, timers: &Timers) {
         self.waiting += 1;
+        self.oldest = Some(self.oldest.map_or(since, |oldest| oldest.min(since)));
         self.passed_over += u32::from(now.since(since) > timers.passed_over);
     }
 }
@@ -477,12 +520,9 @@ pub struct Sizing {
     pub create: u32,
     /// How many idle runners to close: those that have been idle for longer than `idle_timeout`.
     pub close: u32,
-    /// How many idle runners to close at once: there are more than `max`.
+    /// How many idle runners to close at once: there are more than `max`, or another version of the profile needs their
+    /// place.
     pub excess: u32,
-    /// How many runners remain for submissions that are still to come.
-    pub spare: u32,
-    /// How many runners are wanted in all.
-    pub wanted: u32,
 }
 
 impl PoolRow {
@@ -491,36 +531,16 @@ impl PoolRow {
         self.max.unwrap_or(pool.max)
     }
 
-    /// How many idle runners to keep: `min_idle`, or what was taken in the busiest minute of the last 15 if that is more.
-    pub fn idle_target(&self, pool: &Pool) -> u32 {
-        let busiest = self.minutes.iter().copied().max().unwrap_or_default();
-        self.min_idle.unwrap_or(pool.min_idle).max(busiest)
-    }
-
-    /// How many submissions were taken in the last 15 minutes.
-    pub fn taken_lately(&self) -> u32 {
-        self.minutes.iter().sum()
-    }
-
-    /// Counts what was taken since the last round to this minute, and forgets the minutes that are too long ago.
-    pub fn count_taken(&mut self, now: Timestamp, timers: &Timers) {
-        let taken = u32::try_from(self.taken.saturating_sub(self.counted)).unwrap_or(u32::MAX);
-        self.counted = self.taken;
-        let minute = now.millis() / u64::try_from(timers.minute.as_millis()).unwrap_or(u64::MAX).max(1);
-        if taken == 0 && self.minutes.iter().all(|&count| count == 0) {
-            // Nothing to count or to forget: the row needs no write.
-            return;
-        }
-        self.minutes.resize(RING, 0);
-        for passed in (self.minute + 1..=minute).rev().take(RING) {
-            if let Some(slot) = self.minutes.get_mut(slot(passed)) {
-                *slot = 0;
-            }
-        }
-        self.minute = self.minute.max(minute);
-        if let Some(slot) = self.minutes.get_mut(slot(minute)) {
-            *slot = slot.saturating_add(taken);
-        }
+    /// How many runners to keep for submissions that may come, besides `busy` ones and those for what waits: `min_idle`
+    /// of them; or as many more as were needed at once in the last 15 minutes, and as many as the busiest of these
+    /// minutes used up.
+    pub fn idle_target(&self, pool: &Pool, busy: u32) -> u32 {
+        let most = |ring: &[u32]| ring.iter().copied().max().unwrap_or_default();
+        let used_up = most(&self.minutes).div_ceil(pool.commands_per_container.max(1));
+        // One that is used up now and then was busy too.
+        let used_up = if used_up > 1 { used_up } else { 0 };
+        let at_once = (most(&self.peaks) + used_up).saturating_sub(busy);
+        self.min_idle.unwrap_or(pool.min_idle).max(at_once)
     }
 
     /// How many runners remain for new submissions, as far as is known since the last round.
@@ -528,35 +548,116 @@ impl PoolRow {
         u64::from(self.spare).saturating_sub(self.taken.saturating_sub(self.counted))
     }
 
-    /// How many runners to create and to close under a key, `wanted = min(max, busy + waiting + idle_target)`. `others` is
-    /// how many runners of other keys are not over, and `is_current` whether new submissions get this key.
-    pub fn size(&self, pool: &Pool, count: &Count, others: u32, is_current: bool, now: Timestamp) -> Sizing {
-        let max = self.max(pool).saturating_sub(others);
-        let idle_target = if is_current { self.idle_target(pool) } else { 0 };
-        let excess = count.alive.saturating_sub(max).min(count.idle);
-        if self.paused {
-            return Sizing { excess, wanted: count.busy, ..Sizing::default() };
+    /// How many submissions were taken in the last 15 minutes.
+    pub fn taken_lately(&self) -> u32 {
+        self.minutes.iter().sum()
+    }
+
+    /// Counts to this minute what was taken since the last round, and how many submissions wait or run at once, and
+    /// forgets the minutes that are too long ago.
+    pub fn count(&mut self, takes: Takes, at_once: u32, now: Timestamp, timers: &Timers) {
+        (self.taken, self.found_idle) = (self.taken.max(takes.taken), self.found_idle.max(takes.found_idle));
+        let taken = u32::try_from(self.taken.saturating_sub(self.counted)).unwrap_or(u32::MAX);
+        self.counted = self.taken;
+        let minute = now.millis() / u64::try_from(timers.minute.as_millis()).unwrap_or(u64::MAX).max(1);
+        if taken == 0 && at_once == 0 && self.minutes.iter().chain(&self.peaks).all(|&count| count == 0) {
+            // Nothing to count or to forget: the row needs no write.
+            return;
         }
-        let wanted = max.min(count.busy + count.waiting + idle_target);
-        // Idle runners that leave a submission waiting for so long do not take it.
-        let idle = count.idle.saturating_sub(count.passed_over);
-        let counted = count.starting + idle + count.busy;
-        let lately: u32 = self.batches.iter().map(|batch| batch.runners).sum();
-        let room = max.saturating_sub(count.alive).min(CREATED_AT_ONCE.saturating_sub(lately));
-        let create = wanted.saturating_sub(counted).min(room).min(self.may_fail(count, now));
-        let close = if count.waiting == 0 { count.idle.saturating_sub(idle_target) } else { 0 };
-        let spare = (count.starting + count.idle + create).saturating_sub(count.waiting);
-        Sizing { create, close, excess, spare, wanted }
+        let passed: Vec<_> = (self.minute + 1..=minute).rev().take(RING).map(slot).collect();
+        for ring in [&mut self.minutes, &mut self.peaks] {
+            ring.resize(RING, 0);
+            for slot in &passed {
+                if let Some(count) = ring.get_mut(*slot) {
+                    *count = 0;
+                }
+            }
+        }
+        self.minute = self.minute.max(minute);
+        if let Some(count) = self.minutes.get_mut(slot(minute)) {
+            *count = count.saturating_add(taken);
+        }
+        if let Some(peak) = self.peaks.get_mut(slot(minute)) {
+            *peak = at_once.max(*peak);
+        }
+    }
+
+    /// Among how many of the first submissions that wait a runner chooses at random. As many as runners that may ask at
+    /// this moment, so that two seldom want the same; as many as are taken within a second too, as the index may still
+    /// show those; and the first one alone where neither is known, so that priority decides.
+    pub fn choices(&self, now: Timestamp, timers: &Timers) -> usize {
+        let minute = now.millis() / u64::try_from(timers.minute.as_millis()).unwrap_or(u64::MAX).max(1);
+        let lately = [minute, minute.saturating_sub(1)].into_iter().filter(|minute| self.minute.abs_diff(*minute) <= 1);
+        let taken = lately.filter_map(|minute| self.minutes.get(slot(minute))).max().copied().unwrap_or_default();
+        let window = self.idle.saturating_add(taken / 60).max(1);
+        usize::try_from(window).unwrap_or(WIDEST).min(WIDEST)
+    }
+
+    /// How many runners to create and to close under each key, in the order of `counts`, and how many remain for
+    /// submissions that are still to come.
+    ///
+    /// Submissions that wait come first, the oldest of all keys before the others, and idle runners of another key make
+    /// room for them; then come idle runners for the current key.
+    pub fn size(&self, counts: &[(&PoolKey, Count)], now: Timestamp) -> (Vec<Sizing>, u32) {
+        let spec = |key: &PoolKey| self.specs.get(key);
+        let largest = self.specs.values().map(|spec| spec.pool.max).max();
+        let of_profile = self.current.as_ref().and_then(|key| spec(key)).map(|spec| spec.pool.max).or(largest);
+        let max = self.max.or(of_profile).unwrap_or_default();
+        let sum = |of: fn(&Count) -> u32| counts.iter().map(|(_, count)| of(count)).sum::<u32>();
+        let (alive, closing, starting) = (sum(|it| it.alive), sum(|it| it.closing), sum(|it| it.starting));
+        let mut sizes = vec![Sizing::default(); counts.len()];
+        let mut room = max.saturating_sub(alive).min(STARTING_AT_ONCE.saturating_sub(starting));
+        room = room.min(self.may_fail(starting, now));
+        let mut excess = (alive - closing.min(alive)).saturating_sub(max);
+        let mut oldest_first: Vec<_> = counts.iter().zip(&mut sizes).collect();
+        oldest_first.sort_by_key(|((_, count), _)| (count.oldest.is_none(), count.oldest));
+        let mut spare = 0;
+        if !self.paused {
+            for ((_, count), sizing) in &mut oldest_first {
+                // Idle runners that leave a submission waiting for so long do not take it.
+                let has = count.starting + count.idle.saturating_sub(count.passed_over);
+                let lacks = count.waiting.saturating_sub(has);
+                sizing.create = lacks.min(room);
+                room -= sizing.create;
+                // What closes already makes room too.
+                excess = excess.max((lacks - sizing.create).saturating_sub(closing).min(max));
+            }
+            for ((key, count), sizing) in &mut oldest_first {
+                let Some(spec) = spec(key) else { continue };
+                let is_current = self.current.as_ref() == Some(*key);
+                let target = if is_current { self.idle_target(&spec.pool, count.busy + count.waiting) } else { 0 };
+                let left = (count.starting + count.idle + sizing.create).saturating_sub(count.waiting);
+                if excess == 0 {
+                    let more = target.saturating_sub(left).min(room);
+                    room -= more;
+                    sizing.create += more;
+                }
+                if count.waiting == 0 {
+                    sizing.close = left.saturating_sub(target).min(count.idle);
+                }
+                if is_current {
+                    spare = (count.starting + count.idle + sizing.create).saturating_sub(count.waiting);
+                }
+            }
+        }
+        // Those of earlier versions first; where submissions wait, idle runners are about to take them.
+        oldest_first.sort_by_key(|((key, _), _)| self.current.as_ref() == Some(*key));
+        for ((_, count), sizing) in oldest_first {
+            let idle = count.idle.saturating_sub(if self.paused { 0 } else { count.waiting });
+            sizing.excess = excess.min(idle);
+            excess -= sizing.excess;
+        }
+        (sizes, spare)
     }
 
     /// How many runners may be created while they fail to start: one at a time, each later than the one before.
-    fn may_fail(&self, count: &Count, now: Timestamp) -> u32 {
+    fn may_fail(&self, starting: u32, now: Timestamp) -> u32 {
         const SOONEST: Duration = Duration::from_secs(5);
         const LATEST: Duration = Duration::from_secs(60);
         let Some(since) = self.failing_since else { return u32::MAX };
         let last = self.batches.iter().map(|batch| batch.at).max().unwrap_or(since);
         let is_time = now.since(last) >= (last.since(since) / 2).clamp(SOONEST, LATEST);
-        u32::from(is_time && count.starting == 0)
+        u32::from(is_time && starting == 0)
     }
 
     /// Takes into account what became of the runners that were created lately: a pool is failing from the first of them
@@ -582,15 +683,41 @@ impl PoolRow {
         };
     }
 
-    /// Forgets the batches that the index shows by now.
-    pub fn forget_batches(&mut self, now: Timestamp, timers: &Timers) {
-        self.batches.retain(|batch| now.since(batch.at) < timers.runner_counted);
+    /// Forgets the batches that the index shows by now, and those whose runners have all asked for work or are over: what
+    /// became of them is in `failing_since`. While runners fail, batches tell when the last was created.
+    pub fn forget_batches(&mut self, runners: &[Record], now: Timestamp, timers: &Timers) {
+        let is_settled = |id: &SubmissionId| {
+            let runner = runners.iter().find(|record| record.submission_id == *id);
+            let has_asked = |record: &Record| record.runner.as_ref().is_some_and(|runner| runner.incarnation.is_some());
+            runner.is_some_and(|record| has_asked(record) || record.state == State::Cancelled)
+        };
+        self.batches.retain(|batch| now.since(batch.at) < timers.runner_counted && !batch.ids().iter().all(is_settled));
     }
 
-    /// Forgets the pool keys that nothing uses.
-    pub fn forget_keys(&mut self, is_used: impl Fn(&PoolKey) -> bool) {
-        let Self { specs, batches, .. } = self;
-        specs.retain(|key, _| is_used(key) || batches.iter().any(|batch| batch.key == *key));
+    /// Makes sure that what waits under a key can be served: a submit function accepts nothing before that. Answers
+    /// whether the row changes.
+    pub fn keep(&mut self, key: &PoolKey, spec: &Spec) -> bool {
+        let is_marked = self.unused_since.remove(key).is_some();
+        let is_new = !self.specs.contains_key(key);
+        if is_new {
+            self.specs.insert(key.clone(), spec.clone());
+        }
+        is_marked || is_new
+    }
+
+    /// Forgets the pool keys that nothing has used for a day.
+    pub fn forget_keys(&mut self, now: Timestamp, is_used: impl Fn(&PoolKey) -> bool) {
+        let Self { specs, batches, unused_since, .. } = self;
+        let is_used = |key: &PoolKey| is_used(key) || batches.iter().any(|batch| batch.key == *key);
+        for key in specs.keys() {
+            if is_used(key) {
+                unused_since.remove(key);
+            } else {
+                unused_since.entry(key.clone()).or_insert(now);
+            }
+        }
+        specs.retain(|key, _| unused_since.get(key).is_none_or(|since| now.since(*since) < KEY_KEPT));
+        unused_since.retain(|key, _| specs.contains_key(key));
     }
 }
 
@@ -615,87 +742,212 @@ mod tests {
         PoolKey::of(&ProfileName::default_profile(), &[Map::new()], "main", &pool())
     }
 
-    fn sizing(row: &PoolRow, count: &Count) -> Sizing {
-        row.size(&pool(), count, 0, true, now())
+    fn spec() -> Spec {
+        let run_task = FrozenRequest::freeze(&[Map::new()]);
+        let policy = Policy::default();
+        Spec { run_task, container_name: "main".to_owned(), cluster: "nightly".to_owned(), policy, pool: pool() }
+    }
+
+    fn earlier() -> PoolKey {
+        PoolKey::of(&ProfileName::default_profile(), &[Map::new()], "before", &pool())
+    }
+
+    fn row() -> PoolRow {
+        let specs = [(key(), spec()), (earlier(), spec())].into();
+        PoolRow { specs, current: Some(key()), ..PoolRow::default() }
+    }
+
+    /// The size of a pool with the current key alone, and what is spare.
+    fn sizing(row: &PoolRow, count: &Count) -> (Sizing, u32) {
+        let (sizes, spare) = row.size(&[(&key(), *count)], now());
+        (sizes[0], spare)
+    }
+
+    fn create(row: &PoolRow, count: &Count) -> u32 {
+        sizing(row, count).0.create
     }
 
     #[test]
-    fn an_empty_pool_gets_its_idle_runners() {
-        let sizing = sizing(&PoolRow::default(), &Count::default());
-        assert_eq!((sizing.create, sizing.close, sizing.spare, sizing.wanted), (2, 0, 2, 2));
+    fn empty_pool_gets_its_idle_runners() {
+        let (sizing, spare) = sizing(&row(), &Count::default());
+        assert_eq!((sizing, spare), (Sizing { create: 2, ..Sizing::default() }, 2));
     }
 
     #[test]
     fn runners_never_exceed_the_maximum_of_all_keys() {
         let count = Count { waiting: 100, busy: 4, starting: 1, alive: 7, ..Count::default() };
-        assert_eq!(sizing(&PoolRow::default(), &count).create, 3);
-        assert_eq!(PoolRow::default().size(&pool(), &count, 2, true, now()).create, 1);
-        let lowered = PoolRow { max: Some(5), ..PoolRow::default() };
-        assert_eq!(sizing(&lowered, &count).create, 0);
+        assert_eq!(create(&row(), &count), 3);
+        let busy = Count { busy: 2, alive: 2, ..Count::default() };
+        let (sizes, _) = row().size(&[(&key(), count), (&earlier(), busy)], now());
+        assert_eq!(sizes.iter().map(|sizing| sizing.create).sum::<u32>(), 1);
+        assert_eq!(create(&PoolRow { max: Some(5), ..row() }, &count), 0);
     }
 
     #[test]
-    fn idle_runners_beyond_a_lowered_maximum_are_closed_at_once() {
+    fn lowered_maximum_closes_the_excess_and_no_more() {
         let count = Count { idle: 4, busy: 4, alive: 8, ..Count::default() };
-        assert_eq!(sizing(&PoolRow { max: Some(6), ..PoolRow::default() }, &count).excess, 2);
-        assert_eq!(sizing(&PoolRow { max: Some(1), ..PoolRow::default() }, &count).excess, 4);
-        assert_eq!(sizing(&PoolRow { max: Some(8), ..PoolRow::default() }, &count).excess, 0);
+        for (max, excess) in [(6, 2), (1, 4), (8, 0)] {
+            assert_eq!(sizing(&PoolRow { max: Some(max), ..row() }, &count).0.excess, excess);
+        }
+        let closing = Count { idle: 2, closing: 2, ..count };
+        assert_eq!(sizing(&PoolRow { max: Some(6), ..row() }, &closing).0.excess, 0, "two close already");
     }
 
     #[test]
     fn starting_and_idle_runners_are_not_created_twice() {
         let count = Count { waiting: 3, starting: 3, idle: 2, alive: 5, ..Count::default() };
-        assert_eq!(sizing(&PoolRow::default(), &count).create, 0);
+        assert_eq!(create(&row(), &count), 0);
     }
 
     #[test]
-    fn a_submission_that_idle_runners_pass_over_gets_a_runner_of_its_own() {
-        let row = PoolRow { min_idle: Some(0), ..PoolRow::default() };
+    fn submission_that_idle_runners_pass_over_gets_a_runner_of_its_own() {
+        let row = PoolRow { min_idle: Some(0), ..row() };
         let count = Count { waiting: 1, passed_over: 1, idle: 3, alive: 3, ..Count::default() };
-        assert_eq!(sizing(&row, &count).create, 0);
-        assert_eq!(sizing(&row, &Count { idle: 1, alive: 1, ..count }).create, 1);
+        assert_eq!(create(&row, &count), 0);
+        assert_eq!(create(&row, &Count { idle: 1, alive: 1, ..count }), 1);
     }
 
     #[test]
-    fn a_paused_pool_creates_nothing() {
+    fn paused_pool_creates_nothing() {
         let count = Count { waiting: 5, ..Count::default() };
-        assert_eq!(sizing(&PoolRow { paused: true, ..PoolRow::default() }, &count).create, 0);
+        assert_eq!(create(&PoolRow { paused: true, ..row() }, &count), 0);
     }
 
     #[test]
-    fn an_earlier_version_of_a_profile_gets_runners_for_what_waits_and_none_to_spare() {
-        let count = Count { waiting: 1, ..Count::default() };
-        assert_eq!(PoolRow::default().size(&pool(), &count, 0, false, now()).create, 1);
-        let idle = Count { idle: 2, alive: 2, ..Count::default() };
-        assert_eq!(PoolRow::default().size(&pool(), &idle, 0, false, now()).close, 2);
+    fn more_runners_start_at_once_than_a_minute_of_launches_and_not_more() {
+        let large = PoolRow { max: Some(10_000), ..row() };
+        let count = Count { waiting: 9_000, ..Count::default() };
+        assert_eq!(create(&large, &count), STARTING_AT_ONCE);
+        let starting = Count { starting: 2_400, alive: 2_400, ..count };
+        assert_eq!(create(&large, &starting), 100);
+        let busy = Count { busy: 2_400, alive: 2_400, ..count };
+        assert_eq!(create(&large, &busy), STARTING_AT_ONCE, "what was created and runs does not count");
     }
 
     #[test]
-    fn the_busiest_minute_of_the_last_15_is_kept_idle_and_then_let_end() {
-        let timers = Timers::default();
-        let mut row = PoolRow::default();
-        let count = |row: &mut PoolRow, taken: u64, seconds| {
-            row.taken += taken;
-            row.count_taken(at(seconds), &timers);
+    fn earlier_version_of_a_profile_gets_runners_for_what_waits_and_none_to_spare() {
+        let size = |count: Count| row().size(&[(&key(), Count::default()), (&earlier(), count)], now()).0[1];
+        assert_eq!(size(Count { waiting: 1, ..Count::default() }).create, 1);
+        assert_eq!(size(Count { idle: 2, alive: 2, ..Count::default() }).close, 2);
+    }
+
+    #[test]
+    fn oldest_submission_comes_before_idle_runners_of_the_current_version() {
+        let waits = Count { waiting: 3, oldest: Some(at(0)), ..Count::default() };
+        for (order, of) in [([key(), earlier()], 1), ([earlier(), key()], 0)] {
+            // The current version's idle runners fill the pool.
+            let idle = Count { idle: 10, alive: 10, ..Count::default() };
+            let counts: Vec<_> = order.iter().map(|it| (it, if *it == key() { idle } else { waits })).collect();
+            let (sizes, _) = row().size(&counts, at(9));
+            assert_eq!((sizes[of].create, sizes[1 - of].excess), (0, 3), "three make room");
+            let closing = Count { idle: 7, closing: 3, ..idle };
+            let counts: Vec<_> = order.iter().map(|it| (it, if *it == key() { closing } else { waits })).collect();
+            assert_eq!(row().size(&counts, at(9)).0[1 - of].excess, 0, "they do already");
+            let closed = Count { idle: 7, alive: 7, ..idle };
+            let counts: Vec<_> = order.iter().map(|it| (it, if *it == key() { closed } else { waits })).collect();
+            let (sizes, _) = row().size(&counts, at(9));
+            assert_eq!((sizes[of].create, sizes[1 - of].create, sizes[1 - of].excess), (3, 0, 0));
+        }
+    }
+
+    #[test]
+    fn oldest_submission_of_all_versions_gets_the_last_place() {
+        let waiting = |seconds| Count { waiting: 2, oldest: Some(at(seconds)), ..Count::default() };
+        let one = PoolRow { max: Some(1), ..row() };
+        let of = |current, before| {
+            let (sizes, _) = one.size(&[(&key(), waiting(current)), (&earlier(), waiting(before))], at(99));
+            (sizes[0].create, sizes[1].create)
         };
-        count(&mut row, 4, 0);
-        count(&mut row, 3, 1);
-        count(&mut row, 1, 120);
-        assert_eq!((row.idle_target(&pool()), row.taken_lately()), (7, 8));
-        count(&mut row, 0, 14 * 60);
-        assert_eq!(row.idle_target(&pool()), 7);
-        count(&mut row, 0, 15 * 60);
-        assert_eq!(row.idle_target(&pool()), pool().min_idle);
-        count(&mut row, 5, 86_400);
-        assert_eq!(row.idle_target(&pool()), 5);
-        assert_eq!(sizing(&row, &Count { idle: 9, alive: 9, ..Count::default() }).close, 4);
+        assert_eq!((of(5, 9), of(9, 5)), ((1, 0), (0, 1)));
+    }
+
+    fn takes(taken: u64) -> Takes {
+        Takes { taken, found_idle: 0 }
     }
 
     #[test]
-    fn a_pool_at_rest_needs_no_write() {
+    fn one_short_command_a_second_keeps_few_runners_idle_that_run_many() {
+        let timers = Timers::default();
+        let reuse = Pool { commands_per_container: 50, min_idle: 0, ..pool() };
+        let mut row = row();
+        for second in 0..600 {
+            row.count(takes(second), u32::from(second % 3 == 0), at(second), &timers);
+        }
+        assert!((1..=3).contains(&row.idle_target(&reuse, 0)), "{}", row.idle_target(&reuse, 0));
+        let once = Pool { commands_per_container: 1, ..reuse };
+        assert_eq!(row.idle_target(&once, 0), 61, "each takes a container, which starts within a minute");
+    }
+
+    #[test]
+    fn peak_of_the_last_15_minutes_is_kept_and_then_let_end() {
+        let timers = Timers::default();
+        let reuse = Pool { commands_per_container: 50, ..pool() };
+        let mut row = row();
+        row.count(takes(4), 4, at(0), &timers);
+        row.count(takes(7), 7, at(1), &timers);
+        row.count(takes(8), 0, at(120), &timers);
+        assert_eq!((row.idle_target(&reuse, 0), row.idle_target(&reuse, 6), row.taken_lately()), (7, 2, 8));
+        row.count(takes(8), 0, at(14 * 60), &timers);
+        assert_eq!(row.idle_target(&reuse, 0), 7);
+        row.count(takes(8), 0, at(15 * 60), &timers);
+        assert_eq!(row.idle_target(&reuse, 0), reuse.min_idle);
+        row.count(takes(9), 5, at(86_400), &timers);
+        assert_eq!(row.idle_target(&reuse, 0), 5);
+    }
+
+    #[test]
+    fn idle_runners_beyond_the_target_are_closed_and_not_spare() {
+        let (sizing, spare) = sizing(&row(), &Count { idle: 9, alive: 9, ..Count::default() });
+        assert_eq!((sizing.close, sizing.excess, spare), (7, 0, 9), "whoever closes them subtracts them");
+    }
+
+    #[test]
+    fn pool_at_rest_needs_no_write() {
         let mut row = PoolRow::default();
-        row.count_taken(at(0), &Timers::default());
+        row.count(Takes::default(), 0, at(0), &Timers::default());
         assert_eq!(row, PoolRow::default());
+    }
+
+    #[test]
+    fn choices_grow_with_idle_runners_and_with_what_is_taken() {
+        let timers = Timers::default();
+        let mut row = row();
+        assert_eq!(row.choices(at(0), &timers), 1, "priority decides");
+        row.idle = 12;
+        assert_eq!(row.choices(at(0), &timers), 12);
+        row.count(takes(60 * 40), 0, at(30), &timers);
+        assert_eq!(row.choices(at(31), &timers), 52);
+        assert_eq!(row.choices(at(600), &timers), 12);
+        assert_eq!(PoolRow { idle: 5_000, ..row }.choices(at(600), &timers), WIDEST);
+    }
+
+    #[test]
+    fn key_that_nothing_uses_is_kept_for_a_day_and_for_what_is_accepted_under_it() {
+        let mut row = row();
+        row.forget_keys(at(0), |key| *key != earlier());
+        assert!(row.specs.contains_key(&earlier()));
+        assert!(!row.keep(&key(), &spec()));
+        assert!(row.keep(&earlier(), &spec()), "a submit function that was not updated yet");
+        row.forget_keys(at(80_000), |key| *key != earlier());
+        row.forget_keys(at(90_000), |key| *key != earlier());
+        assert!(row.specs.contains_key(&earlier()));
+        row.forget_keys(at(166_401), |key| *key != earlier());
+        assert!(!row.specs.contains_key(&earlier()) && row.unused_since.is_empty());
+        assert!(row.keep(&earlier(), &spec()) && row.specs.contains_key(&earlier()));
+    }
+
+    #[test]
+    fn limits_do_not_change_the_key_and_what_runners_are_told_does() {
+        let key = |pool: &Pool| PoolKey::of(&ProfileName::default_profile(), &[Map::new()], "main", pool);
+        let same = Pool { max: 11, min_idle: 3, idle_timeout: 60, ..pool() };
+        assert_eq!(key(&same), key(&pool()));
+        for other in [
+            Pool { commands_per_container: 2, ..pool() },
+            Pool { take_interval_ms: 2000, ..pool() },
+            Pool { runner: vec!["other".to_owned()], ..pool() },
+        ] {
+            assert_ne!(key(&other), key(&pool()), "{other:?}");
+        }
     }
 
     #[test]
@@ -744,10 +996,10 @@ mod tests {
     #[test]
     fn a_failing_pool_tries_one_runner_at_a_time_ever_later() {
         let count = Count { waiting: 9, ..Count::default() };
-        let mut row = PoolRow { failing_since: Some(at(0)), ..PoolRow::default() };
+        let mut row = PoolRow { failing_since: Some(at(0)), ..self::row() };
         let mut tries = vec![];
         for second in 0..600 {
-            let create = row.size(&pool(), &count, 0, true, at(second)).create;
+            let create = row.size(&[(&key(), count)], at(second)).0[0].create;
             if create > 0 {
                 assert_eq!(create, 1);
                 tries.push(second);
@@ -757,7 +1009,7 @@ mod tests {
         assert_eq!(tries[..5], [5, 10, 15, 23, 35]);
         assert_eq!(tries[tries.len() - 1] - tries[tries.len() - 2], 60);
         let starting = Count { starting: 1, alive: 1, ..count };
-        assert_eq!(row.size(&pool(), &starting, 0, true, at(3600)).create, 0);
+        assert_eq!(row.size(&[(&key(), starting)], at(3600)).0[0].create, 0);
     }
 
     #[test]
@@ -768,7 +1020,6 @@ mod tests {
         assert_eq!(key, PoolKey::of(&profile, &[run_task("a")], "main", &pool()));
         assert_ne!(key, PoolKey::of(&profile, &[run_task("b")], "main", &pool()));
         assert_ne!(key, PoolKey::of(&profile, &[run_task("a")], "other", &pool()));
-        assert_ne!(key, PoolKey::of(&profile, &[run_task("a")], "main", &Pool { max: 11, ..pool() }));
         assert!(key.as_str().starts_with("etl#"));
     }
 }

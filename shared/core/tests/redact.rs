@@ -115,7 +115,7 @@ fn stopped(stopped_reason: &str, reason: &str) -> Record {
         arn: "arn:aws:ecs:eu-west-1:123456789012:task/nightly/0123456789abcdef0123456789abcdef".to_owned(),
         cluster_arn: "arn:aws:ecs:eu-west-1:123456789012:cluster/nightly".to_owned(),
         attempt: Attempt::FIRST,
-        version: 1,
+        version: Some(1),
         last_status: "STOPPED".to_owned(),
         desired_status: "STOPPED".to_owned(),
         stop_code: Some("TaskFailedToStart".to_owned()),

@@ -869,7 +869,10 @@ impl Turn<'_> {
         let waits_for_relaunch = self.scenario.spot && !seen.is_stopped() && seen.exit_code(name) != Some(0);
         let taken = self.lane.row.as_ref().is_some_and(|row| row.state.is_terminal() || row.attempt > seen.attempt);
         let asks_again = self.lane.row.as_ref().is_some_and(|row| row.asked_again);
-        self.breaks(Promise::EndIsHeard, ended && !taken && !waits_for_relaunch && !asks_again);
+        // It may be a task that was refused: RunTask's answer tells.
+        let may_be_refused = before.was_refused && before.state == State::Launching && seen.exit_code(name).is_none();
+        let waits = waits_for_relaunch || asks_again || may_be_refused;
+        self.breaks(Promise::EndIsHeard, ended && !taken && !waits);
     }
 }
 

@@ -3,15 +3,12 @@
 use aws_sdk_dynamodb::{error::SdkError, operation::update_item::UpdateItemError, types::AttributeValue};
 use ecs_bridge_core::{
     ProfileName, SubmissionId, Timestamp,
-    pool::{PoolRow, row_key},
+    pool::{PoolKey, PoolRow, Spec, Takes, row_key, taken_key},
     priority::Priority,
 };
 use serde_dynamo::aws_sdk_dynamodb_1::{from_item, to_item};
 
 use super::{Item, KEY, Page, Table, TableError, difference, number};
-
-/// What the work function counts in a pool's row, whatever its `rev`.
-const COUNTERS: [&str; 2] = ["taken", "found_idle"];
 
 /// A row of the `pool` index.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,7 +67,7 @@ impl Table {
     }
 
     /// Writes what differs between `before` and `after`, if the row is still at the `rev` of `before`. Answers whether it
-    /// was. What the work function counts is left as it is.
+    /// was.
     ///
     /// # Errors
     /// If DynamoDB does not answer: it may then be written or not.
@@ -82,13 +79,11 @@ impl Table {
     ) -> Result<bool, TableError> {
         let key = row_key(profile);
         let item = |row: &PoolRow| {
-            let mut item: Item =
-                to_item(row).map_err(|source| TableError::Row { submission_id: key.clone(), source })?;
-            item.retain(|name, _| !COUNTERS.contains(&name.as_str()));
-            Ok::<_, TableError>(item)
+            let row: Result<Item, _> = to_item(row);
+            row.map_err(|source| TableError::Row { submission_id: key.clone(), source })
         };
         let request = self.client.update_item().table_name(&self.name).key(KEY, AttributeValue::S(key.clone()));
-        // A row that only the work function has written has no `rev` yet.
+        // A row that only an operator has written has no `rev` yet.
         let unchanged = if before.rev == 0 { "attribute_not_exists(#rev)" } else { "#rev = :before" };
         let request = request.condition_expression(unchanged).expression_attribute_names("#rev", "rev");
         let request = if before.rev == 0 {
@@ -108,17 +103,51 @@ impl Table {
         }
     }
 
-    /// Counts a submission that was taken, and whether it found a runner idle.
+    /// Makes sure that the pool's row has what runners of this key are launched with, so that what is accepted under the
+    /// key is served although the profile changes. Returns the row.
+    ///
+    /// # Errors
+    /// If DynamoDB does not answer, the row cannot be read, or others change it again and again.
+    pub async fn keep_pool(&self, profile: &ProfileName, (key, spec): &(PoolKey, Spec)) -> Result<PoolRow, TableError> {
+        const TRIES: usize = 5;
+        for _ in 0..TRIES {
+            let before = self.pool_row(profile).await?;
+            let mut row = before.clone();
+            if !row.keep(key, spec) {
+                return Ok(row);
+            }
+            row.rev += 1;
+            self.set_pool(profile, true).await?;
+            if self.update_pool_row(profile, &before, &row).await? {
+                return Ok(row);
+            }
+        }
+        Err(TableError::Call { operation: "UpdateItem", reason: "the pool's row kept changing".to_owned() })
+    }
+
+    /// What was ever taken from a pool.
+    ///
+    /// # Errors
+    /// If DynamoDB does not answer, or the row cannot be read.
+    pub async fn takes(&self, profile: &ProfileName) -> Result<Takes, TableError> {
+        let key = taken_key(profile);
+        let request = self.client.get_item().table_name(&self.name).key(KEY, AttributeValue::S(key.clone()));
+        let answer = request.consistent_read(true).send().await.map_err(TableError::call("GetItem"))?;
+        let row = answer.item.map(from_item).transpose();
+        Ok(row.map_err(|source| TableError::Row { submission_id: key, source })?.unwrap_or_default())
+    }
+
+    /// Counts submissions that were taken, in a row of their own.
     ///
     /// # Errors
     /// If DynamoDB does not answer. It is a hint for sizing, and need not be repeated.
-    pub async fn count_taken(&self, profile: &ProfileName, found_idle: bool) -> Result<(), TableError> {
+    pub async fn count_taken(&self, profile: &ProfileName, takes: Takes) -> Result<(), TableError> {
         let request = self.client.update_item().table_name(&self.name);
         request
-            .key(KEY, AttributeValue::S(row_key(profile)))
-            .update_expression("ADD taken :one, found_idle :found")
-            .expression_attribute_values(":one", AttributeValue::N("1".to_owned()))
-            .expression_attribute_values(":found", AttributeValue::N(u8::from(found_idle).to_string()))
+            .key(KEY, AttributeValue::S(taken_key(profile)))
+            .update_expression("ADD taken :taken, found_idle :found")
+            .expression_attribute_values(":taken", AttributeValue::N(takes.taken.to_string()))
+            .expression_attribute_values(":found", AttributeValue::N(takes.found_idle.to_string()))
             .send()
             .await
             .map_err(TableError::call("UpdateItem"))?;

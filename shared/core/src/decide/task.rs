@@ -61,7 +61,7 @@ impl Step<'_> {
             self.fill_in(task);
             return None;
         }
-        if task.is_stopped() && self.awaits_another(task) {
+        if self.may_be_refused(task) {
             return None;
         }
         let news = self.record.task_arn.is_none();
@@ -74,11 +74,12 @@ impl Step<'_> {
         None
     }
 
-    /// Whether the task may be one that ECS refused to launch and did, while a call by another choice may still be answered.
-    /// That it has ended proves nothing of the task of that call.
-    fn awaits_another(&self, task: &Task) -> bool {
-        let is_another = self.record.task_arn.is_none() && task.attempt == self.record.attempt;
-        is_another && self.record.was_refused && self.record.may_repeat(self.now, self.rules)
+    /// Whether the task, which has ended without an exit code, may be one that ECS refused to launch and did, while a call by
+    /// another choice may still be answered. It proves nothing of the task of that call.
+    fn may_be_refused(&self, task: &Task) -> bool {
+        let ended = task.is_stopped() && task.exit_code(&self.record.container_name).is_none();
+        let is_answered = self.record.task_arn.is_some() || !self.record.may_repeat(self.now, self.rules);
+        ended && self.record.was_refused && !is_answered
     }
 
     /// Compares what is seen of the task with what is recorded of it, by its version.
