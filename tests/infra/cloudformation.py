@@ -137,6 +137,7 @@ class Deployed:
         pseudo = {
             "AWS::Partition": "aws",
             "AWS::Region": REGION,
+            "AWS::StackName": "stack",
             "AWS::AccountId": ACCOUNT,
             "AWS::URLSuffix": "amazonaws.com",
         }
@@ -151,6 +152,8 @@ class Deployed:
                 return f"https://sqs.{REGION}.amazonaws.com/{ACCOUNT}/{self.name(name)}"
             case "AWS::IAM::ManagedPolicy":
                 return f"arn:aws:iam::{ACCOUNT}:policy/{self.name(name)}"
+            case "AWS::StepFunctions::StateMachine":
+                return arn("states", f"stateMachine:{self.name(name)}")
         return self.name(name)
 
     def _attribute(self, logical_id: str, attribute: str) -> str:
@@ -165,9 +168,11 @@ class Deployed:
                 return {
                     "AWS::ECS::Cluster": arn("ecs", "cluster/{}"),
                     "AWS::CloudWatch::Alarm": arn("cloudwatch", "alarm:{}"),
+                    "AWS::DynamoDB::Table": arn("dynamodb", "table/{}"),
                     "AWS::Events::Rule": arn("events", "rule/{}"),
                     "AWS::IAM::Role": f"arn:aws:iam::{ACCOUNT}:role/{{}}",
                     "AWS::Lambda::Function": arn("lambda", "function:{}"),
+                    "AWS::Logs::LogGroup": arn("logs", "log-group:{}:*"),
                     "AWS::SQS::Queue": arn("sqs", "{}"),
                 }[kind].format(self.name(logical_id))
         raise NotImplementedError(logical_id, attribute)
