@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from dataclasses import dataclass, field
 from itertools import islice
@@ -139,12 +140,14 @@ def main() -> int:
     parser.add_argument("--function", metavar="NAME", help="the function task-state; with --queue-url")
     parser.add_argument("--list", action="store_true", help="list the letters and keep them")
     parser.add_argument("--max", type=int, metavar="N", help="stop after N letters")
-    parser.add_argument("--region", help="AWS region; default: that of the profile or environment")
+    parser.add_argument("--region", help="AWS Region; default: AWS_REGION, AWS_DEFAULT_REGION, or that of the profile")
     parser.add_argument("--profile", help="profile of ~/.aws/config")
     arguments = parser.parse_args()
     if (arguments.queue_url is None) != (arguments.function is None):
         parser.error("--queue-url and --function belong together")
-    session = boto3.Session(profile_name=arguments.profile, region_name=arguments.region)
+    # Like the AWS CLI, the functions and `ecs-bridge`; boto3 itself reads only AWS_DEFAULT_REGION.
+    region = arguments.region or os.environ.get("AWS_REGION") or None
+    session = boto3.Session(profile_name=arguments.profile, region_name=region)
     url, function = arguments.queue_url, arguments.function
     if arguments.stack_name:
         stack = session.client("cloudformation").describe_stacks(StackName=arguments.stack_name)["Stacks"][0]

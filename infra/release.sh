@@ -32,10 +32,14 @@ export RUSTFLAGS="--remap-path-prefix=$PWD=ecs-bridge --remap-path-prefix=${CARG
 architectures=$(PYTHON=$python infra/build_functions.sh "$dist")
 for each in $architectures; do
   "$python" infra/release_template.py "$each" < template.yaml > "$dist/template-$each.yaml"
-  sed "s#TemplateURL: ../template.yaml#TemplateURL: template-$each.yaml#" infra/private.yaml > "$dist/private-$each.yaml"
+  # For Regions without function URLs, and for a private network, which uses none.
+  "$python" infra/release_template.py --no-urls "$each" < template.yaml > "$dist/template-$each-no-urls.yaml"
+  sed "s#TemplateURL: ../template.yaml#TemplateURL: template-$each-no-urls.yaml#" infra/private.yaml > "$dist/private-$each.yaml"
 done
 # shellcheck disable=SC2086
 "$python" infra/release_template.py --packaged $architectures < template.yaml > "$dist/packaged.yaml"
+# shellcheck disable=SC2086
+"$python" infra/release_template.py --no-urls --packaged $architectures < template.yaml > "$dist/packaged-no-urls.yaml"
 
 cargo build --locked --release --package ecs-bridge-cli
 cp target/release/ecs-bridge "$dist/ecs-bridge-$version-$architecture-linux"

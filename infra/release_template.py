@@ -3,6 +3,7 @@
 
     infra/release_template.py x86_64 < template.yaml             # for `sam deploy`: the zips are files beside it
     infra/release_template.py --packaged x86_64 arm64 < template.yaml   # for CloudFormation: the zips are in a bucket
+    infra/release_template.py --no-urls x86_64 < template.yaml   # either for Regions without function URLs
 
 Line by line, so that comments stay.
 """
@@ -43,6 +44,29 @@ def packaged(template: str, architectures: list[str]) -> str:
     return text.replace("\nParameters:\n", "\nParameters:\n" + BUCKET, 1)
 
 
+def without_urls(template: str) -> str:
+    """The template for Regions whose CloudFormation does not know AWS::Lambda::Url, with the parameter FunctionUrl fixed.
+
+    A resource whose condition is false does not suffice: change sets are reported to fail on its type all the same.
+    https://github.com/aws/serverless-application-model/issues/1167, https://github.com/aws/aws-cdk/issues/25634
+    """
+    urls = re.findall(r"^  (\w+):\n    Type: AWS::Lambda::Url$", template, re.MULTILINE)
+    text, fixed = re.subn(
+        r"(  FunctionUrl:\n    Type: String\n)    Default: .*\n    AllowedValues: .*\n",
+        r'\g<1>    Default: "false"\n    AllowedValues: ["false"]\n',
+        template,
+    )
+    for name in urls:
+        text = re.sub(rf"^  {name}:\n(?:    .*\n)+\n", "", text, flags=re.MULTILINE)
+    # An output of a URL, and a variable with one.
+    reference = "|".join(rf"!GetAtt {name}\.|\$\{{{name}\." for name in urls)
+    text = re.sub(rf"^  \w+:\n(?:    .*\n)*    Value: .*(?:{reference}).*\n", "", text, flags=re.MULTILINE)
+    text = re.sub(rf"^          ECS_BRIDGE_\w+: .*(?:{reference}).*\n", "", text, flags=re.MULTILINE)
+    if fixed != 1 or not urls or "AWS::Lambda::Url" in text or re.search(reference, text):
+        sys.exit("template.yaml is not laid out as infra/release_template.py expects")
+    return text
+
+
 def _with_code(template: str, architectures: list[str], code: Callable[[str], str]) -> str:
     lines: list[str] = []
     binary: str | None = None
@@ -69,8 +93,11 @@ def _with_code(template: str, architectures: list[str], code: Callable[[str], st
 
 
 if __name__ == "__main__":
-    source = sys.stdin.read()
-    match sys.argv[1:]:
+    source, arguments = sys.stdin.read(), sys.argv[1:]
+    if "--no-urls" in arguments:
+        arguments.remove("--no-urls")
+        source = without_urls(source)
+    match arguments:
         case ["--packaged", *architectures]:
             sys.stdout.write(packaged(source, architectures))
         case [architecture]:

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use aws_config::SdkConfig;
+use aws_sdk_cloudwatch::types::MetricAlarm;
 use aws_sdk_ecs::error::{DisplayErrorContext, ProvideErrorMetadata};
 use aws_smithy_runtime_api::client::result::SdkError;
 use serde_json::{Map, Value};
@@ -65,6 +66,38 @@ impl Function {
     }
 }
 
+/// What the names of the deployment's alarms have after its own; those of URLs are absent without URLs.
+///
+/// By name: a prefix would find the alarms of every deployment whose name begins alike.
+const ALARMS: [&str; 26] = [
+    "access-denied",
+    "blocked",
+    "dead-letters",
+    "dead-letters-lost",
+    "event-age",
+    "lost",
+    "overdue",
+    "pools-failing",
+    "queue-age",
+    "reconcile-errors",
+    "reconcile-stalled",
+    "rejected",
+    "repairs",
+    "runners-refused",
+    "submit-5xx",
+    "submit-errors",
+    "submit-throttles",
+    "table-throttles",
+    "task-state-errors",
+    "task-state-throttles",
+    "untold",
+    "unusable-events",
+    "unwanted-tasks",
+    "work-5xx",
+    "work-errors",
+    "work-throttles",
+];
+
 /// What a function's configuration says.
 #[derive(Debug)]
 pub struct Configuration {
@@ -105,6 +138,14 @@ impl Account {
     pub fn function(&self, function: Function) -> Option<String> {
         let (output, local) = function.names();
         self.outputs.get(output).cloned().or_else(|| self.local.is_some().then(|| local.to_owned()))
+    }
+
+    /// The alarms of a deployment that exist. CloudWatch returns up to 100 on a page, so there is one.
+    pub async fn alarms(&self, deployment: &str) -> Result<Vec<MetricAlarm>, String> {
+        let names = ALARMS.iter().map(|name| format!("{deployment}-{name}")).collect();
+        let request = self.cloudwatch.describe_alarms().set_alarm_names(Some(names)).max_records(100);
+        let answer = request.send().await.map_err(|error| words(&error))?;
+        Ok(answer.metric_alarms.unwrap_or_default())
     }
 
     /// Reads a function's configuration.

@@ -177,6 +177,19 @@ pub enum BridgeError {
     },
 }
 
+/// The domain of AWS's endpoints in a Region, by its partition: botocore's `partitions.json`.
+fn domain(region: &str) -> &'static str {
+    match region.split('-').next().unwrap_or_default() {
+        "cn" => "amazonaws.com.cn",
+        "eusc" => "amazonaws.eu",
+        "us" if region.starts_with("us-iso-") => "c2s.ic.gov",
+        "us" if region.starts_with("us-isob-") => "sc2s.sgov.gov",
+        "us" if region.starts_with("us-isof-") => "csp.hci.ic.gov",
+        "eu" if region.starts_with("eu-isoe-") => "cloud.adc-e.uk",
+        _ => "amazonaws.com",
+    }
+}
+
 impl BridgeError {
     /// Whether a retry may succeed.
     pub fn is_retryable(&self) -> bool {
@@ -374,7 +387,7 @@ impl Bridge {
         let unknown = BridgeError::Unknown { what: "region", flag: "--region", variable: "AWS_REGION" };
         let region = self.config.region().ok_or(unknown)?;
         let endpoint = std::env::var("AWS_ENDPOINT_URL_EC2").or_else(|_| std::env::var("AWS_ENDPOINT_URL"));
-        let endpoint = endpoint.unwrap_or_else(|_| format!("https://ec2.{region}.amazonaws.com"));
+        let endpoint = endpoint.unwrap_or_else(|_| format!("https://ec2.{region}.{}", domain(region.as_ref())));
         let ids = ids.iter().enumerate().map(|(at, id)| format!("&SubnetId.{}={id}", at + 1));
         let query = format!("Action=DescribeSubnets&Version=2016-11-15{}", ids.collect::<String>());
         let url = format!("{}/", endpoint.trim_end_matches('/'));
@@ -834,6 +847,15 @@ mod tests {
     fn the_region_is_read_from_a_function_url() {
         assert_eq!(region_of("https://abc.lambda-url.eu-central-1.on.aws/").as_deref(), Some("eu-central-1"));
         assert_eq!(region_of("http://127.0.0.1:8080"), None);
+    }
+
+    #[test]
+    fn domain_of_aws_is_that_of_the_partition() {
+        assert_eq!([domain("cn-north-1"), domain("cn-northwest-1")], ["amazonaws.com.cn"; 2]);
+        assert_eq!([domain("eu-west-1"), domain("us-gov-west-1"), domain("us-east-1")], ["amazonaws.com"; 3]);
+        assert_eq!(domain("us-iso-east-1"), "c2s.ic.gov");
+        assert_eq!(domain("us-isob-east-1"), "sc2s.sgov.gov");
+        assert_eq!(domain("eusc-de-east-1"), "amazonaws.eu");
     }
 
     #[test]

@@ -52,17 +52,16 @@ locals {
     }
     reconcile-stalled = {
       description = "No run of reconcile has succeeded for five times its schedule"
-      label       = "Runs that succeeded"
-      expression  = "FILL(runs, 0) - FILL(errors, 0)"
+      label       = "No run succeeded"
+      expression  = "((FILL(runs, 0) - FILL(errors, 0)) < 1) / (RUNNING_SUM(FILL(runs, 0)) > 0)"
       period      = var.reconcile_minutes * 60
       metrics = {
         for id, metric in { runs = "Invocations", errors = "Errors" } :
         id => { namespace = "AWS/Lambda", metric = metric, dimensions = { FunctionName = local.functions.reconcile } }
       }
-      comparison = "LessThanThreshold"
-      threshold  = 1
-      periods    = 5
-      missing    = "breaching"
+      periods    = 6
+      datapoints = 5
+      missing    = "ignore"
     }
     # A throttled index has a metric of its own, and holds up writes to the table.
     table-throttles = {

@@ -120,13 +120,10 @@ resource "aws_dynamodb_table" "table" {
         "ap-southeast-6",
         "ap-southeast-7",
         "ca-west-1",
-        "cn-northwest-1",
         "eu-central-2",
+        "eu-south-2",
         "il-central-1",
         "me-central-1",
-        "mx-central-1",
-        "us-gov-east-1",
-        "us-gov-west-1",
       ], local.region)
       error_message = "Lambda has no function URLs in this region. Set function_url to false, and let callers invoke submit."
     }

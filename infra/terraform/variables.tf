@@ -19,7 +19,7 @@ variable "cluster_arn" {
   type        = string
 
   validation {
-    condition     = can(regex("^arn:aws[a-z-]*:ecs:[a-z0-9-]+:[0-9]{12}:cluster/[A-Za-z0-9_-]+$", var.cluster_arn))
+    condition     = can(regex("^arn:aws[a-z-]*:ecs:[a-z0-9-]+:[0-9]{12}:cluster/[A-Za-z0-9_-]{1,255}$", var.cluster_arn))
     error_message = "cluster_arn must be the ARN of an ECS cluster."
   }
 }
@@ -32,8 +32,8 @@ variable "more_cluster_arns" {
   validation {
     condition = alltrue([
       for arn in var.more_cluster_arns : can(regex("^arn:aws[a-z-]*:ecs:[a-z0-9-]+:[0-9]{12}:cluster/[A-Za-z0-9_-]+$", arn))
-    ])
-    error_message = "more_cluster_arns must be ARNs of ECS clusters."
+    ]) && length(join(",", var.more_cluster_arns)) <= 1400
+    error_message = "more_cluster_arns must be ARNs of ECS clusters, up to 1,400 characters in all: an event pattern has up to 2,048."
   }
 }
 

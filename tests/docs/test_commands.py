@@ -167,6 +167,22 @@ def test_the_examples_of_the_python_client_run(stack: LocalStack, tmp_path: Path
     assert all(words in lines for words in expected), done.stdout
 
 
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.name)
+def test_region_is_exported_for_every_tool(block: Block) -> None:
+    """The AWS CLI and the SDK for Rust read AWS_REGION; SAM CLI and boto3 read AWS_DEFAULT_REGION."""
+    regions = dict(re.findall(r"\b(AWS_REGION|AWS_DEFAULT_REGION)=(\S+)", block.text))
+    assert len(regions) != 1 and len(set(regions.values())) <= 1
+
+
+def test_documents_that_use_sam_export_the_region() -> None:
+    """Without a Region SAM CLI takes us-east-1 of its configuration, or none."""
+    used = {block.page for block in BLOCKS if re.search(r"^(make )?sam[ -]", block.text, re.MULTILINE)}
+    assert used
+    for page in used:
+        text = page.read_text()
+        assert "AWS_DEFAULT_REGION=" in text or "deploying.md" in text, page
+
+
 def aws_commands() -> Iterator[tuple[str, list[str]]]:
     for block in ON_AWS:
         text = block.text.replace("\\\n", " ")

@@ -8,6 +8,7 @@ import os
 import subprocess
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,6 +24,7 @@ from stacks import REGION, template
 DEPLOYMENT = "prod"
 # As the SDKs call the services in the names of their variables.
 SERVICES = ["CLOUDFORMATION", "CLOUDWATCH", "CLOUDWATCH_LOGS", "EC2", "EVENTBRIDGE", "SQS", "STS"]
+FUNCTIONS = {"SubmitFunction": "submit", "TaskStateFunction": "task-state", "ReconcileFunction": "reconcile", "WorkFunction": "work"}
 FLAGS: dict[str, object] = {
     "require-signature": True,
     "provision-s": 0.05,
@@ -36,8 +38,20 @@ FLAGS: dict[str, object] = {
 class Account:
     """An account; a context manager. moto's is one for all: each has a deployment and a stack of its own."""
 
-    def __init__(self, folder: Path, *, name: str = DEPLOYMENT, alarms: bool = True, **flags: object) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        name: str = DEPLOYMENT,
+        alarms: bool = True,
+        idle: Sequence[str] = (),
+        **flags: object,
+    ) -> None:
+        """`idle`: functions that nothing invokes, of which Lambda has no metrics."""
         self.name, self.alarms = name, alarms
+        # Metrics are all accounts', so those of an idle function need a name that no other has.
+        self.functions = {short: f"{name}-{short}" if short in idle else short for short in FUNCTIONS.values()}
+        self.idle = [self.functions[short] for short in idle]
         self.stack = LocalStack(folder, FLAGS | {"deployment": name} | flags)
 
     def __enter__(self) -> Self:
@@ -78,7 +92,7 @@ class Account:
             "SubmitFunctionName": "submit",
             "TaskStateFunctionName": "task-state",
             "ReconcileFunctionName": "reconcile" if self.alarms else "not-scheduled",
-            "WorkFunctionName": "work",
+            "WorkFunctionName": self.functions["work"],
         }
         outputs: dict[str, Any] = {name: {"Value": value} for name, value in values.items()}
         resources = {}
@@ -98,8 +112,8 @@ class Account:
         events.put_targets(Rule="task-state", Targets=[target])
         for resource in template()["Resources"].values():
             if self.alarms and resource["Type"] == "AWS::CloudWatch::Alarm":
-                self.put_alarm(filled(resolved(resource["Properties"])))
-        for function in ("submit", "task-state", "reconcile", "work"):
+                self.put_alarm(self.filled(resolved(resource["Properties"])))
+        for function in set(self.functions.values()) - set(self.idle):
             for name, value in (("Duration", 7.0), ("Invocations", 3.0)):
                 self.put_metric("AWS/Lambda", name, value, [{"Name": "FunctionName", "Value": function}])
             group = f"/aws/lambda/{function}"
@@ -113,7 +127,8 @@ class Account:
         self.client("cloudwatch").put_metric_alarm(**{name: alarm[name] for name in known if name in alarm})
         stats = [metric["MetricStat"]["Metric"] for metric in alarm.get("Metrics", []) if "MetricStat" in metric]
         for metric in stats or [alarm]:
-            self.put_metric(metric["Namespace"], metric["MetricName"], 0.0, metric["Dimensions"])
+            if not any(dimension["Value"] in self.idle for dimension in metric["Dimensions"]):
+                self.put_metric(metric["Namespace"], metric["MetricName"], 0.0, metric["Dimensions"])
 
     def put_metric(self, namespace: str, name: str, value: float, dimensions: list[dict[str, str]]) -> None:
         data = [{"MetricName": name, "Value": value, "Dimensions": dimensions}]
@@ -122,7 +137,7 @@ class Account:
     def report_start(self, function: str, millis: float) -> None:
         """What Lambda logs of a cold start where SystemLogLevel is INFO."""
         logs, group = self.client("logs"), f"/aws/lambda/{function}"
-        stream = f"start-{millis}"
+        stream = f"start-{self.name}-{millis}"
         logs.create_log_stream(logGroupName=group, logStreamName=stream)
         report = {"type": "platform.report", "record": {"metrics": {"initDurationMs": millis, "durationMs": 3.0}}}
         event = {"timestamp": int(time.time() * 1_000), "message": json.dumps(report)}
@@ -145,6 +160,17 @@ class Account:
                 sqs.send_message(QueueUrl=self.outputs["EventDeadLettersUrl"], MessageBody=json.dumps(event))
             dead = len(abandoned)
 
+    def filled(self, value: Any) -> Any:
+        """Names with the deployment's in them, and those of functions in place of their logical ids."""
+        match value:
+            case str():
+                return self.functions[FUNCTIONS[value]] if value in FUNCTIONS else value.replace("${Deployment}", self.name)
+            case dict():
+                return {key: self.filled(item) for key, item in value.items()}
+            case list():
+                return [self.filled(item) for item in value]
+        return value
+
     def environment(self) -> dict[str, str]:
         """Of a person who is logged in."""
         own = {f"AWS_ENDPOINT_URL_{service}": self.url for service in SERVICES}
@@ -158,18 +184,6 @@ class Account:
         command = [str(PROGRAM), *arguments]
         options = {"env": self.environment(), "capture_output": True, "text": True, "timeout": 300} | more
         return subprocess.run(command, check=False, **options)
-
-
-def filled(value: Any) -> Any:
-    """Names with the deployment's in them."""
-    match value:
-        case str():
-            return value.replace("${Deployment}", DEPLOYMENT)
-        case dict():
-            return {key: filled(item) for key, item in value.items()}
-        case list():
-            return [filled(item) for item in value]
-    return value
 
 
 class CloudWatch(BaseHTTPRequestHandler):

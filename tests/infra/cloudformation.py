@@ -21,7 +21,6 @@ NAMES = {
     "Table": "{}-submissions",
     "EventDeadLetters": "{}-event-dead-letters",
     "ReconcileDeadLetters": "{}-reconcile-dead-letters",
-    "TaskStateFunctionTaskStateChange": "{}-task-state-change",
     "SubmitRole": f"{{}}-{REGION}-submit",
     "TaskStateRole": f"{{}}-{REGION}-task-state",
     "ReconcileRole": f"{{}}-{REGION}-reconcile",
@@ -45,6 +44,7 @@ NAMES = {
 PROPERTY_OF_NAME = {
     "AWS::CloudWatch::Alarm": "AlarmName",
     "AWS::ECS::Cluster": "ClusterName",
+    "AWS::Events::Rule": "Name",
     "AWS::Lambda::Function": "FunctionName",
     "AWS::Logs::LogGroup": "LogGroupName",
 }
@@ -137,6 +137,7 @@ class Deployed:
         pseudo = {
             "AWS::Partition": "aws",
             "AWS::Region": REGION,
+            "AWS::StackName": "stack",
             "AWS::AccountId": ACCOUNT,
             "AWS::URLSuffix": "amazonaws.com",
         }
@@ -151,6 +152,8 @@ class Deployed:
                 return f"https://sqs.{REGION}.amazonaws.com/{ACCOUNT}/{self.name(name)}"
             case "AWS::IAM::ManagedPolicy":
                 return f"arn:aws:iam::{ACCOUNT}:policy/{self.name(name)}"
+            case "AWS::StepFunctions::StateMachine":
+                return arn("states", f"stateMachine:{self.name(name)}")
         return self.name(name)
 
     def _attribute(self, logical_id: str, attribute: str) -> str:
@@ -165,9 +168,12 @@ class Deployed:
                 return {
                     "AWS::ECS::Cluster": arn("ecs", "cluster/{}"),
                     "AWS::CloudWatch::Alarm": arn("cloudwatch", "alarm:{}"),
+                    "AWS::DynamoDB::Table": arn("dynamodb", "table/{}"),
                     "AWS::Events::Rule": arn("events", "rule/{}"),
                     "AWS::IAM::Role": f"arn:aws:iam::{ACCOUNT}:role/{{}}",
+                    "AWS::KMS::Key": arn("kms", "key/{}"),
                     "AWS::Lambda::Function": arn("lambda", "function:{}"),
+                    "AWS::Logs::LogGroup": arn("logs", "log-group:{}:*"),
                     "AWS::SQS::Queue": arn("sqs", "{}"),
                 }[kind].format(self.name(logical_id))
         raise NotImplementedError(logical_id, attribute)
@@ -328,8 +334,8 @@ def as_terraform(deployed: Deployed) -> Resources:
                 (queue,) = properties["Queues"]
                 told["aws_sqs_queue_policy", queue] = {"policy": statements(properties["PolicyDocument"])}
             case "AWS::Events::Rule":
-                name, (target,) = deployed.name(logical_id), properties["Targets"]
-                assert properties.keys() == {"EventPattern", "Targets"}
+                name, (target,) = properties["Name"], properties["Targets"]
+                assert properties.keys() == {"EventPattern", "Name", "Targets"}
                 told["aws_cloudwatch_event_rule", name] = {"event_pattern": properties["EventPattern"]}
                 target = {key: value for key, value in target.items() if key != "Id"}
                 told["aws_cloudwatch_event_target", name] = block(target)

@@ -75,7 +75,7 @@ class Metrics:
             points.append({"Sum": sum, "Maximum": max}[statistic](values) if values else None)
         return points
 
-    def alarm(self, logical_id: str) -> list[int]:
+    def alarm(self, logical_id: str, further: int = FURTHER_POINTS) -> list[int]:
         """The minutes at which the alarm enters the state ALARM."""
         alarm = resolved(SOURCE["Resources"][logical_id]["Properties"])
         if "Metrics" in alarm:
@@ -83,11 +83,18 @@ class Metrics:
             (period,) = {query["Period"] for query in queries.values()}
             named = {name: self.series(query["Metric"], query["Stat"], period) for name, query in queries.items()}
             (expression,) = [each["Expression"] for each in alarm["Metrics"] if "Expression" in each]
-            points = calculated(expression, named)
+            # CloudWatch computes from what it retrieves for an evaluation, and sees nothing before that.
+            retrieved = alarm["EvaluationPeriods"] + further
+            ends = range(1, len(next(iter(named.values()))) + 1)
+            windows = [{name: series[max(0, end - retrieved) : end] for name, series in named.items()} for end in ends]
+            seen = [calculated(expression, window) for window in windows]
         else:
             period = alarm["Period"]
             points = self.series(alarm, alarm["Statistic"], period)
-        states = [breaches(alarm, points[: end + 1]) for end in range(len(points))]
+            seen = [points[: end + 1] for end in range(len(points))]
+        states: list[bool] = []
+        for points in seen:
+            states.append(breaches(alarm, points, was=bool(states and states[-1]), further=further))
         entered = [end for end, state in enumerate(states) if state and not (end and states[end - 1])]
         return [(end + 1) * period // 60 for end in entered]
 
@@ -98,27 +105,34 @@ COMPARISONS: dict[str, Callable[[float, float], bool]] = {
 }
 
 
-def breaches(alarm: dict[str, Any], points: Series) -> bool:
-    """Whether the alarm is in the state ALARM after the last of these points."""
+def breaches(alarm: dict[str, Any], points: Series, *, was: bool = False, further: int = FURTHER_POINTS) -> bool:
+    """Whether the alarm is in the state ALARM after the last of these points, and `was` before."""
     periods = alarm["EvaluationPeriods"]
-    retrieved = points[-periods - FURTHER_POINTS :]
+    retrieved = points[-periods - further :]
     # Where enough points are there, however old, what is missing does not count.
     evaluated: Series = [point for point in retrieved if point is not None][-periods:]
     if len(evaluated) < periods:
         evaluated = points[-periods:]
     compare, threshold = COMPARISONS[alarm["ComparisonOperator"]], float(alarm["Threshold"])
-    missing = {"breaching": True, "notBreaching": False}[alarm["TreatMissingData"]]
-    breaching = sum(missing if point is None else compare(point, threshold) for point in evaluated)
-    # Before the first whole range, all that is not there is missing.
-    breaching += missing * (periods - len(evaluated))
-    return breaching >= alarm.get("DatapointsToAlarm", periods)
+    needed = alarm.get("DatapointsToAlarm", periods)
+    present = [compare(point, threshold) for point in evaluated if point is not None]
+    missing = periods - len(present)
+    match alarm["TreatMissingData"]:
+        case "breaching":
+            return sum(present) + missing >= needed
+        case "notBreaching":
+            return sum(present) >= needed
+        case "ignore":
+            # The state stays where the missing points could decide it.
+            return sum(present) >= needed or (was and sum(present) + missing >= needed)
+    raise NotImplementedError(alarm["TreatMissingData"])
 
 
 def calculated(expression: str, named: dict[str, Series]) -> Series:
     """Metric math, as far as the template uses it: its grammar is Python's."""
     tree = ast.parse(expression, mode="eval").body
     length = len(next(iter(named.values())))
-    return [_point(tree, {name: series[at] for name, series in named.items()}) for at in range(length)]
+    return [_point(tree, {name: series[: at + 1] for name, series in named.items()}) for at in range(length)]
 
 
 OPERATORS: dict[type, Callable[[float, float], float]] = {
@@ -127,18 +141,24 @@ OPERATORS: dict[type, Callable[[float, float], float]] = {
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
     ast.Gt: operator.gt,
+    ast.Lt: operator.lt,
 }
 
 
-def _point(node: ast.expr, named: dict[str, float | None]) -> float | None:
+def _point(node: ast.expr, named: dict[str, Series]) -> float | None:
+    """The last point of an expression."""
     match node:
         case ast.Constant(int(value) | float(value)):
             return value
         case ast.Name(name):
-            return named[name]
+            return named[name][-1]
         case ast.Call(ast.Name("FILL"), [of, instead]):
             point = _point(of, named)
             return _point(instead, named) if point is None else point
+        case ast.Call(ast.Name("RUNNING_SUM"), [of]):
+            length = len(next(iter(named.values())))
+            ends = ({name: series[:end] for name, series in named.items()} for end in range(1, length + 1))
+            return sum(point for point in (_point(of, end) for end in ends) if point is not None)
         case ast.Call(ast.Name("IF"), [condition, then, otherwise]):
             return _point(then if _point(condition, named) else otherwise, named)
         case ast.BinOp(left, how, right) | ast.Compare(left, [how], [right]):

@@ -167,6 +167,40 @@ def test_an_alarm_fires_within_the_hour_of_its_outage(alarm: str, outage: Callab
     assert NOON < fired <= NOON + AT_MOST
 
 
+@pytest.mark.parametrize("further", [0, FURTHER_POINTS])
+@pytest.mark.parametrize("outage", [no_runs, only_failures])
+def test_stalled_reconcile_keeps_its_alarm_on(further: int, outage: Callable[[Metrics], None]) -> None:
+    """Also once all that CloudWatch retrieves is missing, and if it retrieves no more than the evaluation periods."""
+    metrics = healthy_day()
+    outage(metrics)
+    (fired,) = metrics.alarm("ReconcileStalledAlarm", further)
+    assert NOON + 5 <= fired <= NOON + 7
+    # Runs that succeed again turn it off, for good.
+    for minute in range(NOON + 120, DAY):
+        metrics.drop("AWS/Lambda", "Errors", minute, FunctionName="ReconcileFunction")
+        of_function(metrics, "Errors", minute, 0, function="ReconcileFunction")
+        of_function(metrics, "Invocations", minute, 1, function="ReconcileFunction")
+    assert metrics.alarm("ReconcileStalledAlarm", further) == [fired]
+
+
+@pytest.mark.parametrize("alarm", ALARMS)
+def test_no_alarm_fires_on_a_first_deployment(alarm: str) -> None:
+    """An alarm is created with no data of its metrics; the first run of reconcile comes minutes later."""
+    metrics = Metrics(60)
+    for minute in range(12, 60):
+        of_function(metrics, "Invocations", minute, 1, function="ReconcileFunction")
+        of_function(metrics, "Errors", minute, 0, function="ReconcileFunction")
+    assert metrics.alarm(alarm) == [] == metrics.alarm(alarm, 0)
+
+
+def test_reconcile_that_never_succeeds_fires() -> None:
+    metrics = Metrics(60)
+    for minute in range(12, 60):
+        for metric in ("Invocations", "Errors"):
+            of_function(metrics, metric, minute, 1, function="ReconcileFunction")
+    assert metrics.alarm("ReconcileStalledAlarm") == [12 + 5]
+
+
 def test_every_alarm_has_an_outage() -> None:
     assert {alarm for alarm, _, _ in OUTAGES} == set(ALARMS)
 
@@ -203,9 +237,22 @@ def test_missing_data_counts_as_the_documentation_shows(
     assert breaches(THREE | {"TreatMissingData": "notBreaching"}, points) is not_breaching
 
 
+@pytest.mark.parametrize(
+    ("points", "kept"),
+    [([O, _, X, _, X], False), ([_, _, _, _, O], False), ([_, _, _, _, _], True), ([_, _, X, _, _], True)],
+)
+def test_ignored_data_keeps_the_state(points: list[float | None], kept: bool) -> None:
+    ignoring = THREE | {"TreatMissingData": "ignore"}
+    assert breaches(ignoring, points, was=True) is kept
+    assert not breaches(ignoring, points, was=False)
+    assert breaches(ignoring, [O, X, X, _, X], was=False)
+
+
 def test_metric_math_keeps_missing_points_missing() -> None:
     named = {"a": [1.0, None, 3.0], "b": [1.0, 1.0, 0.0]}
     assert calculated("a + b", named) == [2, None, 3]
     assert calculated("FILL(a, 0) + b", named) == [2, 1, 3]
     assert calculated("a / b", named) == [1, None, None]
     assert calculated("IF(b > 0, a, 7)", named) == [1, None, 7]
+    assert calculated("RUNNING_SUM(FILL(a, 0))", named) == [1, 1, 4]
+    assert calculated("(a > 2) / (RUNNING_SUM(FILL(a, 0)) > 1)", named) == [None, None, 1]

@@ -46,6 +46,21 @@ WRITTEN = template()["Resources"]["TaskStateFunction"]["Properties"]["Events"]["
 PATTERN = resolved(WRITTEN)
 
 
+def test_pattern_of_as_many_clusters_as_fit_is_taken_by_eventbridge() -> None:
+    """An event pattern has up to 2,048 characters; CloudFormation refuses longer parameters before it makes anything."""
+    more = template()["Parameters"]["MoreClusterArns"]
+    assert more["MaxLength"] == 1_400 and "1,400" in more["Description"]
+    # The longest partition and name for the first, and as many short ones as there can be: each costs two quotes.
+    first = f"arn:aws-us-gov:ecs:us-gov-west-1:123456789012:cluster/{'c' * 255}"
+    assert re.fullmatch(template()["Parameters"]["ClusterArn"]["AllowedPattern"], first)
+    assert not re.fullmatch(template()["Parameters"]["ClusterArn"]["AllowedPattern"], f"{first}c")
+    short = "arn:aws:ecs:eu-west-1:123456789012:cluster/c"
+    others = ",".join([short] * ((more["MaxLength"] + 1) // (len(short) + 1)))
+    assert re.fullmatch(more["AllowedPattern"], others)
+    given = PARAMETERS | {"Deployment": "d" * 32, "ClusterArn": first, "MoreClusterArns": others}
+    assert len(json.dumps(resolved(WRITTEN, given), separators=(",", ":"))) <= 2_048
+
+
 def passes(event: dict[str, Any], pattern: dict[str, Any] = PATTERN) -> bool:
     compiled = EventPatternCompiler().compile_event_pattern(json.dumps(pattern))
     return EventRuleEngine().evaluate_pattern_on_event(compiled, event)

@@ -171,6 +171,38 @@ def test_the_command_takes_region_and_profile_and_says_how_it_ended(
     invoke.assert_called_once()
 
 
+@pytest.mark.parametrize(
+    ("environment", "flags", "expected"),
+    [
+        ({"AWS_REGION": "eu-west-1"}, [], "eu-west-1"),
+        ({"AWS_DEFAULT_REGION": "eu-north-1"}, [], "eu-north-1"),
+        ({"AWS_REGION": "", "AWS_DEFAULT_REGION": "eu-north-1"}, [], "eu-north-1"),
+        ({"AWS_REGION": "eu-west-1", "AWS_DEFAULT_REGION": "eu-north-1"}, [], "eu-west-1"),
+        ({"AWS_REGION": "eu-west-1", "AWS_DEFAULT_REGION": "eu-north-1"}, ["--region", "ap-south-1"], "ap-south-1"),
+    ],
+)
+def test_redrive_takes_the_region_as_the_aws_cli_does(
+    aws: None, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], flags: list[str], expected: str
+) -> None:
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    asked, client = [], boto3.Session.client
+
+    def recorded(self: boto3.Session, name: str, **options: Any) -> Any:
+        asked.append(self.region_name)
+        return client(self, name, **options)
+
+    monkeypatch.setattr(boto3.Session, "client", recorded)
+    queue = boto3.client("sqs", region_name=expected).create_queue(QueueName="letters")["QueueUrl"]
+    asked.clear()
+    arguments = ["redrive.py", "--queue-url", queue, "--function", "prod-task-state", *flags]
+    monkeypatch.setattr(sys, "argv", arguments)
+    assert main() == 0
+    assert set(asked) == {expected}
+
+
 def test_queue_and_function_are_named_where_there_is_no_stack(
     aws: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import tomllib
-from release_template import packaged, released
+from release_template import packaged, released, without_urls
 from samtranslator.translator.transform import transform
 from samtranslator.yaml_helper import yaml_parse
 from stacks import PARAMETERS, ROOT
@@ -52,6 +52,39 @@ def test_the_packaged_template_takes_the_zips_from_bucket_prefix_and_architectur
     cfn_lint = Path(sys.executable).with_name("cfn-lint")
     done = subprocess.run([cfn_lint, file], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_template_without_urls_differs_in_nothing_else() -> None:
+    text = (ROOT / "template.yaml").read_text()
+    source, variant = yaml_parse(text), yaml_parse(without_urls(text))
+    assert variant["Parameters"].keys() == source["Parameters"].keys()
+    assert variant["Parameters"]["FunctionUrl"]["AllowedValues"] == ["false"] == [variant["Parameters"]["FunctionUrl"]["Default"]]
+    urls = {name for name, each in source["Resources"].items() if each["Type"] == "AWS::Lambda::Url"}
+    assert urls == {"SubmitFunctionUrl", "WorkFunctionUrl"} == source["Resources"].keys() - variant["Resources"].keys()
+    assert source["Outputs"].keys() - variant["Outputs"].keys() == {"SubmitUrl", "WorkUrl"}
+    for logical_id, resource in variant["Resources"].items():
+        if logical_id in ("SubmitFunction", "ReconcileFunction"):
+            variables = source["Resources"][logical_id]["Properties"]["Environment"]["Variables"]
+            del variables["ECS_BRIDGE_WORK_URL"]
+        assert resource == source["Resources"][logical_id], logical_id
+    assert "Lambda::Url" not in without_urls(packaged(text, ["arm64"])) and "FunctionUrl." not in without_urls(text)
+
+
+def test_release_has_every_template_without_urls() -> None:
+    script = (ROOT / "infra/release.sh").read_text()
+    written = set(re.findall(r"> \"\$dist/([^\"]*\.yaml)\"", script))
+    assert written == {
+        "template-$each.yaml",
+        "template-$each-no-urls.yaml",
+        "private-$each.yaml",
+        "packaged.yaml",
+        "packaged-no-urls.yaml",
+    }
+    # The private network has no URL, whatever the Region.
+    assert "TemplateURL: template-$each-no-urls.yaml" in script
+    nested = yaml_parse((ROOT / "infra/private.yaml").read_text())
+    assert nested["Resources"]["Bridge"]["Properties"]["Parameters"]["FunctionUrl"] == "false"
+    assert "Outputs.SubmitUrl" not in str(nested) and "Outputs.WorkUrl" not in str(nested)
 
 
 def test_a_packaged_release_offers_the_architectures_that_it_holds() -> None:

@@ -14,11 +14,14 @@ from urllib.parse import urlsplit
 
 import boto3
 import pytest
+from cloudformation import Deployed
 from local_stack import LocalStack, until
 from moto.server import ThreadedMotoServer
 from stacks import ACCOUNT, REGION, template
 
+PATH = "infra/state-machines.yaml"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/state-machines"
+DEPLOYMENT = "prod"
 ENDED = {"SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED"}
 
 
@@ -34,7 +37,8 @@ class Front(BaseHTTPRequestHandler):
         target = self.local.ready["lambda_url"] if self.path.startswith("/2015-03-31/functions/") else self.moto
         upstream = http.client.HTTPConnection(urlsplit(target).netloc, timeout=300)
         headers = {name: value for name, value in self.headers.items() if name.lower() not in ("host", "connection")}
-        upstream.request("POST", self.path, body, headers)
+        # The local stack's functions have no deployment in their names.
+        upstream.request("POST", self.path.replace(f"/functions/{DEPLOYMENT}-", "/functions/"), body, headers)
         answer = upstream.getresponse()
         content = answer.read()
         upstream.close()
@@ -50,6 +54,21 @@ class Front(BaseHTTPRequestHandler):
         """Nothing."""
 
 
+def definition(which: str, command: list[str]) -> str:
+    """A state machine's definition as Step Functions gets it.
+
+    CloudFormation resolves its functions to values, and serializes the definition. Only then are the substitutions made: of
+    raw text, without any escapes.
+    """
+    parameters = {"Deployment": DEPLOYMENT, "Command": json.dumps(command)}
+    properties = Deployed(template(PATH), parameters).resources[which]
+    text = properties.get("DefinitionString") or json.dumps(properties["Definition"])
+    for variable, value in properties.get("DefinitionSubstitutions", {}).items():
+        text = text.replace(f"${{{variable}}}", value)
+    json.loads(text)
+    return text
+
+
 class StateMachines:
     """Both state machines, each of a command of its own."""
 
@@ -58,19 +77,11 @@ class StateMachines:
         self.states = boto3.client("stepfunctions", endpoint_url=url, **keys)
         self.dynamodb = boto3.client("dynamodb", endpoint_url=url, **keys)
         self.local = local
-        resources = template("infra/state-machines.yaml")["Resources"]
-        self.definitions = {name: resources[name]["Properties"]["Definition"] for name in ("Job", "NeverTwice")}
-        self.dynamodb.create_table(TableName="locks", **resources["Locks"]["Properties"])
+        self.dynamodb.create_table(TableName="Locks", **template(PATH)["Resources"]["Locks"]["Properties"])
 
     def create(self, which: str, name: str, command: list[str]) -> str:
-        values = {"Submit": "submit", "Profile": "default", "Command": json.dumps(command), "Locks": "locks"}
-        text = json.dumps(self.definitions[which])
-        text = re.sub(r'\{"Fn::Sub": ("arn:\$\{AWS::Partition\}[^"]*")\}', r"\1", text).replace("${AWS::Partition}", "aws")
-        for variable, value in values.items():
-            text = text.replace(f"${{{variable}}}", json.dumps(value)[1:-1])
-        assert "${" not in text
         # Nobody waits minutes here.
-        text = re.sub(r'"(Seconds|IntervalSeconds)": \d+', r'"\1": 1', text)
+        text = re.sub(r'"(Seconds|IntervalSeconds)": \d+', r'"\1": 1', definition(which, command))
         return self.states.create_state_machine(name=name, definition=text, roleArn=ROLE)["stateMachineArn"]
 
     def start(self, machine: str, name: str) -> str:
@@ -89,7 +100,7 @@ class StateMachines:
         self.local.until_state(submission_id, "running")
 
     def holder(self, name: str) -> str:
-        return self.dynamodb.get_item(TableName="locks", Key={"job": {"S": name}})["Item"]["submission"]["S"]
+        return self.dynamodb.get_item(TableName="Locks", Key={"job": {"S": name}})["Item"]["submission"]["S"]
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +126,43 @@ def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StateMachines
     serving.join()
     front.server_close()
     moto.stop()
+
+
+# Everything that means something to JSON, to the States Language, to CloudFormation or to a shell.
+AWKWARD = ["it's", '"', "\\", "\\n", "a, b", "{}", "${Locks}", "$.command", "é", "two\nlines", ""]
+
+
+def test_default_command_gives_a_valid_definition() -> None:
+    default = json.loads(template(PATH)["Parameters"]["Command"]["Default"])
+    for which in ("Job", "NeverTwice"):
+        assert definition(which, default)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['["true"]', ' [ "a" ,"b" ]', '["\\\\", "\\"", "\\u00e9", "it\'s", "a, b", "{}"]', json.dumps(AWKWARD), '[""]'],
+)
+def test_command_that_is_a_list_of_strings_is_taken(text: str) -> None:
+    assert all(isinstance(word, str) for word in json.loads(text))
+    assert re.fullmatch(template(PATH)["Parameters"]["Command"]["AllowedPattern"], text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "python -m etl", "[]", '["a",]', '["a" "b"]', '["a"', "['a']", "[1]", '"a"', '["a"]]', '["\\x"]', '["a\nb"]', '["\\u12"]'],
+)
+def test_command_that_is_no_list_of_strings_is_refused(text: str) -> None:
+    parameter = template(PATH)["Parameters"]["Command"]
+    assert not re.fullmatch(parameter["AllowedPattern"], text) and "JSON list" in parameter["ConstraintDescription"]
+
+
+@pytest.mark.parametrize("which", ["Job", "NeverTwice"])
+def test_command_gets_to_its_container_as_it_was_given(machines: StateMachines, tmp_path: Path, which: str) -> None:
+    name, seen = f"awkward-{which}", tmp_path / "seen"
+    command = ["sh", "-c", f"""printf '%s|' "$@" > {seen}; exit 7""", "sh", *AWKWARD]
+    ended = machines.ended(machines.start(machines.create(which, name, command), name))
+    assert ended["error"] == "EcsBridge.Failed", ended
+    assert seen.read_text() == "".join(f"{word}|" for word in AWKWARD)
 
 
 def test_a_state_waits_for_the_end_of_its_command_though_every_function_is_killed_meanwhile(
@@ -163,7 +211,7 @@ def test_a_run_is_skipped_while_the_command_of_an_earlier_one_runs_even_if_that_
 
 def test_an_execution_that_died_before_it_submitted_holds_nothing_up_and_never_runs(machines: StateMachines) -> None:
     item = {"job": {"S": "died"}, "submission": {"S": "died-1"}}
-    machines.dynamodb.put_item(TableName="locks", Item=item)
+    machines.dynamodb.put_item(TableName="Locks", Item=item)
     machine = machines.create("NeverTwice", "died", ["true"])
     assert machines.ended(machines.start(machine, "died-2"))["status"] == "SUCCEEDED"
     assert machines.local.row("died-2")["state"] == "succeeded"

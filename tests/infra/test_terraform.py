@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cloudformation import Deployed, Resources, as_terraform, snake
-from stacks import EVERY_OPTION, NO_URLS, PARAMETERS, ROOT, packaged, template
+from stacks import EVERY_OPTION, NO_URLS, PARAMETERS, ROOT, arn, packaged, template
 from terraform import MODULE, OUTPUTS, Values, as_resources, evaluated, is_data, of_function, of_root, plain, sources
 from test_templates import run
 
@@ -166,6 +166,11 @@ def test_each_parameter_is_compared_with_another_value_than_its_default() -> Non
     assert given == PARAMETERS_OF_TEMPLATE.keys()
 
 
+def long(name: str, length: int) -> Any:
+    """A value of so many characters."""
+    return [arn("ecs", "cluster/").ljust(length, "c")] if name in LISTS else "x" * length
+
+
 def bad(name: str, parameter: Values) -> Iterator[Any]:
     """Values that CloudFormation refuses."""
     if "MinValue" in parameter:
@@ -173,7 +178,7 @@ def bad(name: str, parameter: Values) -> Iterator[Any]:
     if "MaxValue" in parameter:
         yield parameter["MaxValue"] + 1
     if "MaxLength" in parameter:
-        yield "x" * (parameter["MaxLength"] + 1)
+        yield long(name, parameter["MaxLength"] + 1)
     if "AllowedPattern" in parameter:
         value = "#" if name not in NUMBERS else -1
         assert not re.fullmatch(parameter["AllowedPattern"], str(value))
@@ -186,7 +191,7 @@ def good(name: str, parameter: Values) -> Iterator[Any]:
     """Values at the limits of what CloudFormation takes."""
     yield from (parameter[limit] for limit in ("MinValue", "MaxValue") if limit in parameter)
     if "MaxLength" in parameter:
-        yield "x" * parameter["MaxLength"]
+        yield long(name, parameter["MaxLength"])
     if "AllowedValues" in parameter and name not in SWITCHES:
         yield from parameter["AllowedValues"] if name not in NUMBERS else map(int, parameter["AllowedValues"])
     if "AllowedPattern" in parameter and name in EVERY_OPTION | OTHERS:

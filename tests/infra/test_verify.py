@@ -7,13 +7,18 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+import threading
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aws import DEPLOYMENT, Account
 from local_stack import PROGRAM, until
+from stacks import template
 
 PREFIX = "ecs-bridge-verify-"
 
@@ -70,7 +75,7 @@ def test_the_plan_names_every_check_and_touches_nothing(tmp_path: Path) -> None:
     answer = subprocess.run(
         [PROGRAM, "verify-aws", "--plan"], env=environment, capture_output=True, text=True, check=True
     )
-    for word in ("dead-letters", "exit-codes", "ecs:RunTask", "iam:PassRole", "less than a dollar"):
+    for word in ("dead-letters", "exit-codes", "ecs:RunTask", "iam:PassRole", "less than a dollar", "INACTIVE"):
         assert word in answer.stdout
 
 
@@ -130,16 +135,75 @@ def test_what_cloudwatch_lacks_or_tells_otherwise_differs(account: Account, tmp_
     misspelt = {"MetricName": "Errors", "Namespace": "AWS/Lambda", "Statistic": "Sum", "Period": 60, "Threshold": 0.0}
     misspelt |= {"EvaluationPeriods": 1, "ComparisonOperator": "GreaterThanThreshold"}
     dimensions = [{"Name": "FunctionName", "Value": "nobody"}]
-    cloudwatch.put_metric_alarm(AlarmName=f"{DEPLOYMENT}-misspelt", Dimensions=dimensions, **misspelt)
+    (right,) = cloudwatch.describe_alarms(AlarmNames=[f"{DEPLOYMENT}-submit-errors"])["MetricAlarms"]
+    cloudwatch.put_metric_alarm(AlarmName=right["AlarmName"], Dimensions=dimensions, **misspelt)
     account.put_metric("AWS/Lambda", "Duration", 90_000.0, [{"Name": "FunctionName", "Value": "submit"}])
     account.report_start("work", 4_000.0)
     try:
         found = verdicts(verify(account, tmp_path, "alarm-metrics", "durations", "cold-start"))
     finally:
-        cloudwatch.delete_alarms(AlarmNames=[f"{DEPLOYMENT}-misspelt"])
-    assert found["the metrics of prod-misspelt"] == "differs"
+        cloudwatch.put_metric_alarm(AlarmName=right["AlarmName"], Dimensions=right["Dimensions"], **misspelt)
+    assert found["the metrics of prod-submit-errors"] == "differs"
     assert found["submit on average and at most"] == "differs" and found["cold starts"] == "differs"
     assert found["the metrics of prod-lost"] == "as_expected"
+
+
+@contextmanager
+def serving(answer: Callable[[BaseHTTPRequestHandler], tuple[int, bytes]]) -> Iterator[str]:
+    """The address of a server that answers every request so."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers.get("content-length", 0)))
+            status, body = answer(self)
+            self.send_response(status)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_POST
+
+        def log_message(self, *_: object) -> None:
+            """Nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield "http://{}:{}".format(*server.server_address)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def elsewhere(account: Account, **urls: str) -> dict[str, str]:
+    """The environment of a person for whom parts of the account are at other addresses."""
+    ready = account.stack.ready_file.parent / "elsewhere.json"
+    ready.write_text(json.dumps(json.loads(account.stack.ready_file.read_text()) | urls))
+    return account.environment() | {"ECS_BRIDGE_READY_FILE": str(ready)}
+
+
+def test_deployment_without_a_pool_has_no_difference_in_its_metrics(tmp_path: Path) -> None:
+    """Nothing invokes work there, so Lambda has no metrics of it. On instances ECS answers otherwise than on Fargate."""
+    profiles = {"default": {"container_name": "main", "run_task": {"taskDefinition": "demo", "launchType": "EC2"}}}
+    with Account(tmp_path / "plain", name="plain", idle=["work"]) as account:
+
+        def configuration(request: BaseHTTPRequestHandler) -> tuple[int, bytes]:
+            with urllib.request.urlopen(account.stack.ready["lambda_url"] + request.path) as answer:
+                body = json.load(answer)
+            body["Environment"]["Variables"]["ECS_BRIDGE_PROFILES"] = json.dumps(profiles)
+            return 200, json.dumps(body).encode()
+
+        only = [word for check in ("alarm-metrics", "too-much-memory", "wrong-subnet", "session-name") for word in ("--only", check)]
+        command = ["verify-aws", "--stack", "plain", "--time-scale", "30", "--report", str(tmp_path), "--json", *only]
+        with serving(configuration) as url:
+            answer = account.run(*command, env=elsewhere(account, lambda_url=url))
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    found = verdicts(json.loads(answer.stdout))
+    assert found["the metrics of plain-work-errors"] == found["the metrics of plain-work-throttles"] == "unknown"
+    assert found["the metrics of plain-submit-errors"] == "as_expected"
+    assert found["RunTask with too much memory"] == found["RunTask with an unknown subnet"] == "not_checked"
 
 
 def test_an_account_without_a_bridge_around_the_functions_differs(tmp_path: Path) -> None:
@@ -194,6 +258,49 @@ def test_doctor_finds_a_healthy_deployment_healthy(account: Account) -> None:
         "does not exist" in found["subnets of default"]["detail"]
         and "correct them" in found["subnets of default"]["mend"]
     )
+
+
+def test_alarms_of_a_deployment_whose_name_begins_alike_are_not_ours(account: Account) -> None:
+    """More of them than CloudWatch returns on a page, and all of them come before ours."""
+    cloudwatch = account.client("cloudwatch")
+    settings = {"MetricName": "Errors", "Namespace": "AWS/Lambda", "Statistic": "Sum", "Period": 60, "Threshold": 0.0}
+    settings |= {"EvaluationPeriods": 1, "ComparisonOperator": "GreaterThanThreshold"}
+    theirs = [f"{DEPLOYMENT}-a-{number:03}" for number in range(110)]
+    for name in theirs:
+        cloudwatch.put_metric_alarm(AlarmName=name, **settings)
+    cloudwatch.set_alarm_state(AlarmName=theirs[0], StateValue="ALARM", StateReason="x")
+    try:
+        found = doctor(account)["alarms"]
+        verified = verdicts(verify(account, account.stack.ready_file.parent / "report", "alarm-metrics"))
+    finally:
+        cloudwatch.delete_alarms(AlarmNames=theirs)
+    ours = [each for each in template()["Resources"].values() if each["Type"] == "AWS::CloudWatch::Alarm"]
+    assert found["detail"] == f"none of {len(ours)} is on"
+    assert len(verified) == len(ours) and "the metrics of prod-work-throttles" in verified
+
+
+def test_dropped_runs_of_reconcile_are_not_wrong(account: Account) -> None:
+    sqs, queue = account.client("sqs"), account.outputs["ReconcileDeadLettersUrl"]
+    sqs.send_message(QueueUrl=queue, MessageBody="{}")
+    try:
+        found = doctor(account)["dead letters of reconcile"]
+    finally:
+        sqs.purge_queue(QueueUrl=queue)
+    assert found["verdict"] == "ok" and found["detail"].startswith("1 dropped runs") and "mend" not in found
+
+
+def test_doctor_in_a_private_network_blames_neither_login_nor_role(account: Account) -> None:
+    """No endpoint of STS, and an endpoint of DynamoDB whose policy does not allow DescribeTable."""
+    refusal = {"__type": "com.amazon.coral.service#AccessDeniedException"}
+    refusal["Message"] = "User: u is not authorized to perform: dynamodb:DescribeTable because no VPC endpoint policy allows it"
+
+    with serving(lambda _: (400, json.dumps(refusal).encode())) as url:
+        # Nothing listens at STS's address.
+        environment = elsewhere(account, dynamodb_url=url) | {"AWS_ENDPOINT_URL_STS": "http://127.0.0.1:9"}
+        answer = account.run("doctor", "--stack", account.name, "--json", env=environment)
+    found = {finding["what"]: finding for finding in json.loads(answer.stdout)}
+    assert found["identity"]["verdict"] == "not_checked" and "STS cannot be reached" in found["identity"]["detail"]
+    assert found["table"]["verdict"] == "not_checked" and "VPC endpoint policy" in found["table"]["detail"]
 
 
 def test_doctor_names_what_is_wrong_and_what_mends_it(account: Account) -> None:

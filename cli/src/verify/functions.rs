@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_cloudwatch::primitives::DateTime;
-use aws_sdk_cloudwatch::types::{Dimension, DimensionFilter, Metric, Statistic};
+use aws_sdk_cloudwatch::types::{Dimension, Metric, MetricAlarm, MetricDataQuery, MetricStat, Statistic};
 use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_lambda::types::InvocationType;
 use serde_json::{Value, json};
@@ -127,8 +127,30 @@ pub async fn schedule(probe: &mut Probe<'_>) -> Vec<Finding> {
     }]
 }
 
-/// Metrics that are there once anything has run. The others appear when what they count has happened for the first time.
-const ALWAYS: [&str; 6] = ["Errors", "Throttles", "Invocations", "Overdue", "QueueAge", "Blocked"];
+/// Metrics of the bridge that are there once reconcile has run. The others appear when what they count has happened for the
+/// first time.
+const ALWAYS: [&str; 3] = ["Overdue", "QueueAge", "Blocked"];
+/// Metrics that Lambda publishes with each invocation.
+const OF_INVOCATIONS: [&str; 3] = ["Errors", "Throttles", "Invocations"];
+/// How far back data points are looked for: a deployment may have been idle, but not its schedule.
+const RECENT: Duration = Duration::from_secs(3 * 3_600);
+
+/// Whether a metric has data points as soon as the deployment is healthy: those of work only once a runner has asked it.
+fn is_certain(metric: &Metric, idle: Option<&str>) -> bool {
+    let name = metric.metric_name().unwrap_or_default();
+    let is_idle = || metric.dimensions().iter().any(|dimension| dimension.value() == idle);
+    ALWAYS.contains(&name) || (OF_INVOCATIONS.contains(&name) && !(idle.is_some() && is_idle()))
+}
+
+/// The metrics that an alarm watches.
+fn metrics(alarm: &MetricAlarm) -> Vec<Metric> {
+    let of_expressions = alarm.metrics().iter().filter_map(|query| query.metric_stat()?.metric().cloned());
+    let own = alarm.metric_name().map(|name| {
+        let metric = Metric::builder().set_namespace(alarm.namespace.clone()).metric_name(name);
+        metric.set_dimensions(Some(alarm.dimensions().to_vec())).build()
+    });
+    of_expressions.chain(own).collect()
+}
 
 /// Whether every alarm watches something: a dimension that is misspelt never rings.
 pub async fn alarm_metrics(probe: &mut Probe<'_>) -> Vec<Finding> {
@@ -139,54 +161,74 @@ pub async fn alarm_metrics(probe: &mut Probe<'_>) -> Vec<Finding> {
     let Ok(deployment) = probe.bridge.deployment() else {
         return vec![Finding::not_checked(question, "the deployment's name is not known")];
     };
-    let listed = probe.account.cloudwatch.describe_alarms().alarm_name_prefix(format!("{deployment}-")).send().await;
-    let alarms = match listed {
-        Ok(answer) => answer.metric_alarms.unwrap_or_default(),
-        Err(error) => return vec![Finding::unknown(question, "each is there", words(&error))],
+    let alarms = match probe.account.alarms(deployment).await {
+        Ok(alarms) => alarms,
+        Err(error) => return vec![Finding::unknown(question, "each is there", error)],
     };
     if alarms.is_empty() {
         return vec![Finding::seen(question, "the stack's alarms", "the deployment has no alarm", false)];
     }
+    // Without a pool, nothing invokes work.
+    let work = probe.account.function(Function::Work).filter(|_| probe.pool.is_none());
+    let all: Vec<Metric> = alarms.iter().flat_map(metrics).collect();
+    let certain = |metric: &Metric| is_certain(metric, work.as_deref());
+    // One wait for all of them, and one request at a time.
+    let mut last = Err("no answer".to_owned());
+    let seen = probe
+        .until(METRICS, async || {
+            last = with_data(probe, &all).await;
+            let seen = last.as_ref().ok()?;
+            all.iter().zip(seen).all(|(metric, seen)| *seen || !certain(metric)).then(|| seen.clone())
+        })
+        .await;
+    let seen = match seen.map_or(last, Ok) {
+        Ok(seen) => seen,
+        Err(error) => return vec![Finding::unknown(question, "each is there", error)],
+    };
+    let mut seen = all.iter().zip(seen);
     let mut findings = Vec::new();
-    for alarm in alarms {
+    for alarm in &alarms {
         let question = format!("the metrics of {}", alarm.alarm_name().unwrap_or_default());
-        let mut metrics: Vec<Metric> =
-            alarm.metrics().iter().filter_map(|it| it.metric_stat()?.metric().cloned()).collect();
-        if let Some(name) = alarm.metric_name() {
-            let dimensions = Some(alarm.dimensions().to_vec());
-            let metric = Metric::builder().set_namespace(alarm.namespace.clone()).metric_name(name);
-            metrics.push(metric.set_dimensions(dimensions).build());
-        }
-        let (mut missing, mut to_come) = (Vec::new(), Vec::new());
-        for metric in &metrics {
-            let name = metric.metric_name().unwrap_or_default();
-            let is_certain = ALWAYS.contains(&name);
-            let time = if is_certain { METRICS } else { Duration::ZERO };
-            let is_there = probe.until(time, async || exists(probe, metric).await.filter(|there| *there)).await;
-            if is_there.is_none() {
-                if is_certain { missing.push(name) } else { to_come.push(name) }
-            }
-        }
+        let absent: Vec<_> = seen.by_ref().take(metrics(alarm).len()).filter(|(_, seen)| !seen).collect();
+        let names = |is: bool| {
+            let named = absent.iter().filter(|(metric, _)| certain(metric) == is);
+            named.filter_map(|(metric, _)| metric.metric_name()).collect::<Vec<_>>().join(", ")
+        };
+        let (missing, to_come) = (names(true), names(false));
         findings.push(if !missing.is_empty() {
-            Finding::seen(&question, "there", format!("missing: {}", missing.join(", ")), false)
+            Finding::seen(&question, "there", format!("missing: {missing}"), false)
         } else if to_come.is_empty() {
             Finding::seen(&question, "there", "there", true)
         } else {
-            let why = format!("{} appear when they count something for the first time", to_come.join(", "));
+            let why = format!("{to_come} appear when they count something for the first time");
             Finding::unknown(&question, "there", why)
         });
     }
     findings
 }
 
-async fn exists(probe: &Probe<'_>, metric: &Metric) -> Option<bool> {
-    let dimensions = metric.dimensions().iter().map(|dimension| {
-        let filter = DimensionFilter::builder().set_name(dimension.name.clone()).set_value(dimension.value.clone());
-        filter.build()
+/// Which of these metrics have recent data points. ListMetrics may show a new metric a quarter of an hour late, and
+/// GetMetricData shows its data points at once.
+async fn with_data(probe: &Probe<'_>, metrics: &[Metric]) -> Result<Vec<bool>, String> {
+    let (to, from) = (SystemTime::now() + Duration::from_secs(60), SystemTime::now().checked_sub(RECENT));
+    let queries = metrics.iter().enumerate().map(|(at, metric)| {
+        let statistic = MetricStat::builder().metric(metric.clone()).period(60).stat("SampleCount").build();
+        MetricDataQuery::builder().id(format!("m{at}")).metric_stat(statistic).build()
     });
-    let listed = probe.account.cloudwatch.list_metrics().set_namespace(metric.namespace.clone());
-    let listed = listed.set_metric_name(metric.metric_name.clone()).set_dimensions(Some(dimensions.collect()));
-    listed.send().await.ok().map(|answer| !answer.metrics().is_empty())
+    // Up to 500 queries in a request: every alarm of the template together has a tenth of that.
+    let request = probe.account.cloudwatch.get_metric_data().set_metric_data_queries(Some(queries.collect()));
+    let mut pages =
+        request.set_start_time(from.map(DateTime::from)).end_time(DateTime::from(to)).into_paginator().send();
+    let mut with_data = vec![false; metrics.len()];
+    while let Some(page) = pages.next().await {
+        for result in page.map_err(|error| words(&error))?.metric_data_results.unwrap_or_default() {
+            let at = result.id().and_then(|id| id.strip_prefix('m')?.parse::<usize>().ok());
+            if let Some(found) = at.and_then(|at| with_data.get_mut(at)) {
+                *found |= !result.values().is_empty();
+            }
+        }
+    }
+    Ok(with_data)
 }
 
 /// How long submit and task-state take.

@@ -1,7 +1,7 @@
 //! `ecs-bridge verify-aws`: asks AWS what the documents assume.
 //!
 //! What it makes has names that begin with [`PREFIX`] and is removed at the end, also when it is interrupted; what a run left
-//! that was killed, `--clean` removes.
+//! that was killed, `--clean` removes. A task definition is only deregistered: ECS keeps it as INACTIVE.
 
 mod functions;
 mod launches;
@@ -35,8 +35,9 @@ const INTERRUPTED: u8 = 130;
 #[command(after_help = "\
 Each line says what was expected, what was seen, and how sure that is. --plan says before what is done and which permissions \
 it needs. The exit code is 0 if nothing differs, 1 if something does, 126 if the deployment cannot be verified, and 130 \
-after an interruption. What is made on the way is removed at the end; the records of its submissions stay in the table for \
-as long as records are kept.")]
+after an interruption. What is made on the way is removed at the end, except for a revision of the task definition \
+ecs-bridge-verify-cannot-pull, which ECS keeps as INACTIVE. The records of its submissions stay in the table for as long as \
+records are kept.")]
 pub struct VerifyAws {
     /// Say what would be done, and end
     #[arg(long)]
@@ -157,7 +158,7 @@ const CHECKS: [Check; 18] = [
     Check {
         name: "alarm-metrics",
         does: "looks for the metrics of every alarm",
-        needs: &["cloudwatch:DescribeAlarms", "cloudwatch:ListMetrics"],
+        needs: &["cloudwatch:DescribeAlarms", "cloudwatch:GetMetricData"],
     },
     Check { name: "durations", does: "reads how long the functions took", needs: &["cloudwatch:GetMetricStatistics"] },
     Check {
@@ -229,7 +230,7 @@ impl VerifyAws {
         let left = probe.clean(&probe.name.clone()).await;
         if was_interrupted {
             left?;
-            eprintln!("ecs-bridge: interrupted; what had been made is removed");
+            eprintln!("ecs-bridge: interrupted; what had been made is removed, and task definitions are deregistered");
             return Ok(INTERRUPTED);
         }
         report::write(&self.report, &probe, &findings)
@@ -287,7 +288,8 @@ impl VerifyAws {
         output::say(format!("This identity needs, besides the stack's ExecutorPolicy:\n  {}\n", needs.join("\n  ")));
         output::say(format!(
             "It takes about 15 minutes and starts up to 8 tasks of the profile's size, for less than a dollar. Everything that it \
-             makes is called {PREFIX}… and removed at the end; its submissions are called verify-…. No other task, queue or rule is touched."
+             makes is called {PREFIX}… and removed at the end, except for a revision of the task definition {PREFIX}cannot-pull, which \
+             is deregistered: ECS keeps it as INACTIVE. Its submissions are called verify-…. No other task, queue or rule is touched."
         ));
     }
 }

@@ -254,6 +254,16 @@ impl<'a> Probe<'a> {
         self.tasks.len() + self.submissions.len()
     }
 
+    /// Whether its tasks have a network configuration, as those of the network mode awsvpc must.
+    pub fn has_network(&self) -> bool {
+        self.run_task.get("networkConfiguration").is_some_and(Value::is_object)
+    }
+
+    /// Whether ECS certainly runs its tasks on Fargate. Without launch type and strategy, the cluster decides.
+    pub fn is_on_fargate(&self) -> bool {
+        is_on_fargate(&self.run_task)
+    }
+
     /// The task definition of the profile.
     pub fn task_definition(&self) -> Option<&str> {
         self.run_task.get("taskDefinition")?.as_str()
@@ -317,9 +327,39 @@ impl<'a> Probe<'a> {
     }
 }
 
+fn is_on_fargate(run_task: &Map<String, Value>) -> bool {
+    let strategy = run_task.get("capacityProviderStrategy").and_then(Value::as_array).filter(|items| !items.is_empty());
+    let is_fargate = |item: &Value| {
+        let provider = item.get("capacityProvider").and_then(Value::as_str);
+        matches!(provider, Some("FARGATE" | "FARGATE_SPOT"))
+    };
+    match (strategy, run_task.get("launchType").and_then(Value::as_str)) {
+        (Some(items), _) => items.iter().all(is_fargate),
+        (None, launch_type) => launch_type == Some("FARGATE"),
+    }
+}
+
 /// CPU units and MiB of a task definition.
 async fn size(account: &Account, name: &str) -> Option<(f64, f64)> {
     let answer = account.ecs.describe_task_definition().task_definition(name).send().await.ok()?;
     let definition = answer.task_definition?;
     Some((definition.cpu?.parse().ok()?, definition.memory?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fargate_is_what_ecs_certainly_takes() {
+        let on = |value: Value| is_on_fargate(value.as_object().unwrap());
+        let strategy = |names: &[&str]| {
+            let items: Vec<_> = names.iter().map(|name| json!({"capacityProvider": name, "weight": 1})).collect();
+            json!({"capacityProviderStrategy": items})
+        };
+        assert!(on(json!({"launchType": "FARGATE"})) && on(strategy(&["FARGATE_SPOT", "FARGATE"])));
+        for other in [json!({}), json!({"launchType": "EC2"}), strategy(&["FARGATE", "gpu"]), strategy(&[])] {
+            assert!(!on(other));
+        }
+    }
 }

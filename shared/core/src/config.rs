@@ -132,10 +132,15 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
     }
 
     /// The deployment's clusters: `ECS_BRIDGE_CLUSTER`, the one of profiles that name none, and any more in
-    /// `ECS_BRIDGE_CLUSTERS`, names or ARNs separated by commas.
+    /// `ECS_BRIDGE_CLUSTERS`, names or ARNs separated by commas. Those of another Region than `AWS_REGION`, which Lambda
+    /// sets, are noted as problems.
     pub fn clusters(&mut self) -> Clusters {
         let default = self.required("ECS_BRIDGE_CLUSTER");
-        Clusters::new(&default, &self.optional("ECS_BRIDGE_CLUSTERS").unwrap_or_default())
+        let region = self.optional("AWS_REGION").or_else(|| self.optional("AWS_DEFAULT_REGION"));
+        let others = self.optional("ECS_BRIDGE_CLUSTERS").unwrap_or_default();
+        let clusters = Clusters::new(&default, &others).in_region(region);
+        clusters.in_other_regions().for_each(|problem| self.note(format!("cluster of the deployment: {problem}")));
+        clusters
     }
 
     /// Whom the deployment's roles may tell of an end: `ECS_BRIDGE_TASK_TOKENS`, `true` or `false`, and
@@ -185,6 +190,23 @@ mod tests {
         assert_eq!(read(&scaled).unwrap().rules.timers.send_within, Duration::from_secs(1));
         let own = read(&[&scaled[..], &[("ECS_BRIDGE_SEND_WITHIN", "60")]].concat()).unwrap().rules.timers;
         assert_eq!((own.send_within, own.lease), (Duration::from_secs(60), Duration::from_secs(3)));
+    }
+
+    #[test]
+    fn cluster_of_another_region_is_a_problem() {
+        let problems = |region: &'static str| {
+            let mut environment = Environment::new(move |name: &str| match name {
+                "ECS_BRIDGE_CLUSTER" => Some("arn:aws:ecs:eu-west-1:123456789012:cluster/jobs".to_owned()),
+                "ECS_BRIDGE_CLUSTERS" => Some("gpu,arn:aws:ecs:us-east-1:123456789012:cluster/batch".to_owned()),
+                "AWS_REGION" => Some(region.to_owned()),
+                _ => None,
+            });
+            environment.clusters();
+            environment.finish(()).unwrap_err().0
+        };
+        assert!(problems("eu-west-1")[0].contains("cluster/batch\" is in the Region \"us-east-1\""));
+        assert!(problems("us-east-1")[0].contains("cluster/jobs\" is in the Region \"eu-west-1\""));
+        assert_eq!([problems("us-east-1").len(), problems("ap-south-1").len()], [1, 2]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
+    fmt, iter,
 };
 
 use serde::{Deserialize, Serialize};
@@ -184,13 +184,37 @@ const FIELDS: [&str; 12] = [
 pub struct Clusters {
     default: String,
     others: Vec<String>,
+    region: Option<String>,
 }
 
 impl Clusters {
     /// The cluster of profiles that name none, and `others`, separated by commas.
     pub fn new(default: &str, others: &str) -> Self {
         let others = others.split(',').map(str::trim).filter(|cluster| !cluster.is_empty());
-        Self { default: default.to_owned(), others: others.map(str::to_owned).collect() }
+        Self { default: default.to_owned(), others: others.map(str::to_owned).collect(), region: None }
+    }
+
+    /// The same, for functions that run in `region`: the event rule, the roles and ECS's endpoint are those of that Region.
+    #[must_use]
+    pub fn in_region(self, region: Option<String>) -> Self {
+        Self { region, ..self }
+    }
+
+    /// The problems of clusters whose ARN names another Region than that of the functions.
+    pub fn in_other_regions(&self) -> impl Iterator<Item = String> {
+        iter::once(&self.default).chain(&self.others).filter_map(|cluster| self.problem_of_region(cluster))
+    }
+
+    /// The problem of a cluster whose ARN names another Region than that of the functions.
+    fn problem_of_region(&self, cluster: &str) -> Option<String> {
+        let ours = self.region.as_deref()?;
+        let theirs = cluster.strip_prefix("arn:")?.split(':').nth(2)?;
+        (theirs != ours).then(|| {
+            format!(
+                "{cluster:?} is in the Region {theirs:?}, and the functions run in {ours:?}: name a cluster of {ours:?}, or \
+                 deploy the stack in {theirs:?}"
+            )
+        })
     }
 
     /// The cluster of profiles that name none.
@@ -204,7 +228,8 @@ impl Clusters {
     }
 
     fn contains(&self, cluster: &str) -> bool {
-        self.is_default(cluster) || self.others.iter().any(|other| is_same_cluster(other, cluster))
+        self.problem_of_region(cluster).is_none()
+            && (self.is_default(cluster) || self.others.iter().any(|other| is_same_cluster(other, cluster)))
     }
 }
 
@@ -522,8 +547,14 @@ impl Reader<'_> {
         if run_task.get("taskDefinition").and_then(Value::as_str).is_none_or(str::is_empty) {
             self.note("run_task.taskDefinition", "is required: family, family:revision, or ARN");
         }
-        let cluster = run_task.entry("cluster").or_insert_with(|| clusters.default.as_str().into());
-        if cluster.as_str().is_some_and(|cluster| !clusters.contains(cluster)) {
+        // A problem of the deployment's own cluster is reported once, with its variable.
+        let Some(cluster) = run_task.get("cluster").and_then(Value::as_str) else {
+            run_task.entry("cluster").or_insert_with(|| clusters.default.as_str().into());
+            return run_task;
+        };
+        if let Some(problem) = clusters.problem_of_region(cluster) {
+            self.note("run_task.cluster", problem);
+        } else if !clusters.contains(cluster) {
             let problem = format_args!("is not a cluster of the deployment; known: {clusters}");
             self.note("run_task.cluster", problem);
         }
@@ -762,6 +793,26 @@ mod tests {
     #[test]
     fn the_cluster_of_the_deployment_is_the_default() {
         assert_eq!(request(&[], json!({})).unwrap().cluster, "nightly");
+    }
+
+    #[test]
+    fn cluster_of_another_region_is_refused() {
+        let arn = |region: &str| format!("arn:aws-cn:ecs:{region}:1:cluster/nightly");
+        let clusters = |others: &str| Clusters::new("nightly", others).in_region(Some("eu-west-1".to_owned()));
+        let parsed = |cluster: &str| {
+            let profile = json!({"run_task": {"taskDefinition": "x", "cluster": cluster}, "container_name": "main"});
+            Profiles::parse(&json!({"etl": profile}).to_string(), &clusters(&arn("us-east-1")))
+        };
+        let problems = parsed(&arn("us-east-1")).unwrap_err();
+        let expected = "etl.run_task.cluster: \"arn:aws-cn:ecs:us-east-1:1:cluster/nightly\" is in the Region \"us-east-1\", and \
+                        the functions run in \"eu-west-1\": ";
+        assert!(problems.len() == 1 && problems[0].starts_with(expected), "{problems:?}");
+        assert!(parsed(&arn("eu-west-1")).is_ok() && parsed("nightly").is_ok());
+
+        assert_eq!(clusters(&arn("us-east-1")).in_other_regions().count(), 1);
+        assert_eq!(clusters(&arn("eu-west-1")).in_other_regions().count(), 0);
+        assert_eq!(Clusters::new(&arn("us-east-1"), "").in_other_regions().count(), 0, "the Region is not set");
+        assert!(!clusters("").contains(&arn("us-east-1")) && clusters("").contains(&arn("eu-west-1")));
     }
 
     #[test]
