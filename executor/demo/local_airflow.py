@@ -139,6 +139,16 @@ class Airflow:
             replace({})
 
     @contextlib.contextmanager
+    def another_triggerer(self, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+        """Run a triggerer beside the one that is there."""
+        process = self._start("triggerer", environment)
+        try:
+            yield process
+        finally:
+            end(process)
+            self._processes.remove(process)
+
+    @contextlib.contextmanager
     def api_server(self, environment: dict[str, str], path: str = "/") -> Iterator[str]:
         """Run another API server on a port of its own, below a path; yields its base URL, without a last slash."""
         port = free_port()
