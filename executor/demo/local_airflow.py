@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, inspect
 
 BIN = Path(sys.executable).parent
 FINISHED = {"success", "failed", "skipped", "upstream_failed", "removed"}
@@ -217,9 +217,13 @@ class Airflow:
             raise AssertionError(f"{error}; {self.task_instances(run_id)}") from None
 
     def task_instances(self, run_id: str) -> dict[tuple[str, int], dict[str, Any]]:
-        """Return the task instances of a run by task id and map index."""
+        """Return the task instances of a run, each in its last try, by task id and map index."""
         columns = ("task_id", "map_index", "state", "try_number", "external_executor_id")
-        rows = self.rows(f"SELECT {', '.join(columns)} FROM task_instance WHERE run_id = ?", run_id)
+        names = [each["name"] for each in inspect(self.database).get_columns("task_instance")]
+        # From Airflow 3.4 on earlier tries are rows of the same table.
+        index, last = ("map_index", "") if "map_index" in names else ("region_index", "AND working_set")
+        selected = f"task_id, {index}, state, try_number, external_executor_id"
+        rows = self.rows(f"SELECT {selected} FROM task_instance WHERE run_id = ? {last}", run_id)
         return {(row[0], row[1]): dict(zip(columns, row, strict=True)) for row in rows}
 
     def task_log_events(self, run_id: str, event: str) -> list[str]:

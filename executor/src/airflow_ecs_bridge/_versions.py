@@ -27,3 +27,19 @@ renders its fields (3.3), and a failure that a trigger reports uses the task's r
 
 TRIGGERS_HAVE_ON_KILL = VERSION >= (3, 3, 0)
 """Airflow calls a trigger's ``on_kill`` when its task is cleared or marked."""
+
+EXTERNAL_VIEWS = VERSION >= (3, 1, 0)
+"""The UI shows views of plugins."""
+
+PROCESSES_WORKLOADS = VERSION >= (3, 1, 0)
+"""BaseExecutor queues workloads itself, and hands them to ``_process_workloads``; a team's executor has a ``conf``."""
+
+ASSIGNS_IDS = VERSION >= (3, 2, 2)
+"""The scheduler commits an ``external_executor_id`` together with the state QUEUED."""
+
+CALLBACK_WORKLOADS = VERSION >= (3, 3, 0)
+"""Callbacks are workloads, and their ends are told by their keys."""
+
+UUID_KEYS = VERSION >= (3, 4, 0)
+"""Executors know a try by its UUID, all workloads wait in ``executor_queues`` by their type, connection tests too,
+and earlier tries are rows of ``task_instance``."""

@@ -6,9 +6,9 @@ import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from airflow.executors.base_executor import BaseExecutor
 from ecs_bridge.advice import advice
 
+from airflow_ecs_bridge._versions import AIRFLOW_3
 from airflow_ecs_bridge.job import OUT_OF_MEMORY
 from airflow_ecs_bridge.tasklog import cloudwatch_link
 
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from ecs_bridge.table import Record
 
     from airflow_ecs_bridge.config import Settings
-
-AIRFLOW_3 = hasattr(BaseExecutor, "jwt_generator")
 
 
 class Verdict(enum.Enum):

@@ -69,7 +69,7 @@ def test_a_command_that_no_triggerer_waited_for_is_stopped_by_the_next_try(airfl
 def test_each_kind_of_task_is_as_with_a_worker_s_start(airflow, stack):
     # Any executor: this one's workers are quick to start. It adopts nothing, and so a slow scheduler that takes itself
     # for dead would cost tries.
-    patient = {"AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "600"}
+    patient = {"AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "600", "AIRFLOW__CORE__PARALLELISM": "3"}
     environment = scheduler_environment(stack, **QUICK, **patient, AIRFLOW__CORE__EXECUTOR="LocalExecutor")
     airflow.call("POST", "/api/v2/pools", {"name": "narrow", "slots": 1, "include_deferred": True})
     with airflow.triggerer(environment), airflow.scheduler(environment):

@@ -674,7 +674,7 @@ def test_scheduler_worker_and_dag_processor_load_nothing_of_it():
     done = subprocess.run([sys.executable, "-c", LOADS], capture_output=True, text=True, check=True)
     added = json.loads(done.stdout.splitlines()[-1])
     ours = {each for each in added if each.startswith("airflow_ecs_bridge.")}
-    assert ours <= {"airflow_ecs_bridge.page", "airflow_ecs_bridge.page.plugin"}
+    assert ours <= {"airflow_ecs_bridge._versions", "airflow_ecs_bridge.page", "airflow_ecs_bridge.page.plugin"}
     assert not {each.partition(".")[0] for each in added} & {"fastapi", "starlette", "boto3", "botocore", "sqlalchemy"}
 
 
@@ -690,9 +690,11 @@ def test_airflow_finds_the_page_and_mounts_it_below_its_base_url(monkeypatch):
     assert page.fastapi_apps is page.fastapi_apps, "Airflow asks for it more than once"
 
 
-def test_before_airflow_3_1_there_is_no_page(monkeypatch):
-    from airflow_ecs_bridge.page import plugin
-
-    for version, has in (("2.11.2", False), ("3.0.6", False), ("3.1.0rc1", True), ("3.3.2", True), ("4.0.0", True)):
-        monkeypatch.setattr(plugin, "__version__", version)
-        assert plugin._has_external_views() is has
+@pytest.mark.parametrize(
+    ("version", "has"), [("2.11.2", False), ("3.0.6", False), ("3.1.0rc1", True), ("3.3.2", True), ("4.0.0", True)]
+)
+def test_before_airflow_3_1_there_is_no_page(version: str, has: bool):
+    # As a new process finds it.
+    code = f"import airflow; airflow.__version__ = {version!r}; from airflow_ecs_bridge.page.plugin import plugin; "
+    done = subprocess.run([sys.executable, "-c", code + "print(plugin)"], capture_output=True, text=True, check=True)
+    assert (done.stdout.splitlines()[-1] != "None") is has

@@ -13,6 +13,7 @@ from airflow.utils.state import TaskInstanceState
 from airflow_ecs_bridge import submitter
 from airflow_ecs_bridge.aws import Aws
 from airflow_ecs_bridge.job import Job
+from airflow_ecs_bridge.keys import key_of
 from botocore.exceptions import HTTPClientError
 from ecs_bridge.submission import json_bytes
 from fake_bridge import FakeBridge
@@ -227,7 +228,7 @@ def test_a_stop_is_repeated_until_the_bridge_has_taken_it(executor, bridge):
     run(executor, item := task(executor))
     launched(bridge, item)
     bridge.fail("/v1/stops", times=2, status=503)
-    executor.change_state(item.ti.key, FAILED)
+    executor.change_state(key_of(item.ti), FAILED)
     bridge.wait_until(lambda: bridge.stops)
     assert bridge.calls["/v1/stops"] == 3
 
