@@ -76,6 +76,8 @@ def main() -> None:
             "AIRFLOW_CONN_AWS_DEFAULT": "aws://test:test@/?region_name=eu-central-1",
             "AWS_ENDPOINT_URL_DYNAMODB": server.url,
             "AWS_EC2_METADATA_DISABLED": "true",
+            # LocalExecutor adopts nothing: a slow scheduler that takes itself for dead would cost tries.
+            "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "600",
             **QUICK,
         }
         threading.Thread(target=serve, daemon=True).start()
