@@ -276,10 +276,10 @@ test-system: ## the operator's system test on the bridge that AIRFLOW__ECS_BRIDG
 	executor/venv.sh 3
 	$(AIRFLOW)/python -m pytest -q tests/system
 
-# The last of each minor version that the package allows.
-AIRFLOWS ?= 2.10.5 2.11.2 3.0.6 3.1.8 3.2.2 3.3.2
+# The last of each minor version that the package allows, and the newest beta.
+AIRFLOWS ?= 2.10.5 2.11.2 3.0.6 3.1.8 3.2.2 3.3.2 3.4.0b2
 .PHONY: test-matrix
-test-matrix: ## executor and operator on every Airflow that they support, against a fake bridge: AIRFLOWS="3.0.6 3.1.8"
+test-matrix: ## executor and operator on every Airflow that they support, with real triggerers from 3.0 on, against a fake bridge: AIRFLOWS="3.0.6 3.1.8"
 	executor/venv.sh 3
 	$(AIRFLOW)/python tests/airflow/smoke.py $(AIRFLOWS)
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, inspect
 
 BIN = Path(sys.executable).parent
 FINISHED = {"success", "failed", "skipped", "upstream_failed", "removed"}
@@ -63,6 +63,7 @@ class Airflow:
             # One API server of one process, and a machine that may be busy.
             "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "300",
+            "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": "300",
             "RAN": str(self.ran),
         }
         self.environment = {
@@ -77,6 +78,7 @@ class Airflow:
             "AIRFLOW__CORE__FERNET_KEY": "",
             "AIRFLOW__CORE__PARALLELISM": "6",
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
+            "AIRFLOW__DAG_PROCESSOR__DAG_FILE_PROCESSOR_TIMEOUT": "600",
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": self.database.url.render_as_string(hide_password=False),
             "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "3",
             "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "6",
@@ -137,6 +139,16 @@ class Airflow:
             yield replace
         finally:
             replace({})
+
+    @contextlib.contextmanager
+    def another_triggerer(self, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+        """Run a triggerer beside the one that is there."""
+        process = self._start("triggerer", environment)
+        try:
+            yield process
+        finally:
+            end(process)
+            self._processes.remove(process)
 
     @contextlib.contextmanager
     def api_server(self, environment: dict[str, str], path: str = "/") -> Iterator[str]:
@@ -207,9 +219,13 @@ class Airflow:
             raise AssertionError(f"{error}; {self.task_instances(run_id)}") from None
 
     def task_instances(self, run_id: str) -> dict[tuple[str, int], dict[str, Any]]:
-        """Return the task instances of a run by task id and map index."""
+        """Return the task instances of a run, each in its last try, by task id and map index."""
         columns = ("task_id", "map_index", "state", "try_number", "external_executor_id")
-        rows = self.rows(f"SELECT {', '.join(columns)} FROM task_instance WHERE run_id = ?", run_id)
+        names = [each["name"] for each in inspect(self.database).get_columns("task_instance")]
+        # From Airflow 3.4 on earlier tries are rows of the same table.
+        index, last = ("map_index", "") if "map_index" in names else ("region_index", "AND working_set")
+        selected = f"task_id, {index}, state, try_number, external_executor_id"
+        rows = self.rows(f"SELECT {selected} FROM task_instance WHERE run_id = ? {last}", run_id)
         return {(row[0], row[1]): dict(zip(columns, row, strict=True)) for row in rows}
 
     def task_log_events(self, run_id: str, event: str) -> list[str]:

@@ -1,5 +1,5 @@
 """Executor and operator under any Airflow from 2.10 on: five tasks through a fake bridge, as a scheduler would drive
-them, and a command that a trigger waits for.
+them, and a command that a trigger waits for. From Airflow 3 on also a whole Airflow, see smoke_triggerer.py.
 
 python tests/airflow/smoke.py 3.0.6 3.1.8 3.2.1 2.10.5   # each in an environment of its own, made by uv
 python tests/airflow/smoke.py                            # in this one
@@ -48,6 +48,8 @@ def configure(home: str, url: str) -> None:
 
 def queue(executor: Any, number: int) -> Any:
     """Queue a task as this version's scheduler does; return its key."""
+    from airflow_ecs_bridge.keys import key_of
+
     try:
         from airflow.executors import workloads
     except ImportError:  # Airflow 2
@@ -76,7 +78,7 @@ def queue(executor: Any, number: int) -> Any:
         bundle_info=workloads.BundleInfo(name="dags-folder"),
     )
     executor.queue_workload(workload, session=None)
-    return ti.key
+    return key_of(ti)
 
 
 def smoke() -> None:
@@ -170,9 +172,14 @@ def smoke_version(version: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         python = Path(folder) / "venv" / "bin" / "python"
         subprocess.run([UV, "venv", "--quiet", "--python", "3.11", python.parents[1]], check=True)
-        packages = [f"apache-airflow=={version}", "--editable", ROOT / "client", "--editable", ROOT / "executor"]
-        subprocess.run([UV, "pip", "install", "--quiet", "--python", python, *packages], check=True)
+        packages = [f"apache-airflow=={version}", "apache-airflow-providers-amazon", "--editable", ROOT / "client"]
+        # A beta of Airflow wants betas of its parts.
+        beta = ["--prerelease=allow"] if not version.replace(".", "").isdecimal() else []
+        packages += ["--editable", f"{ROOT / 'executor'}"]
+        subprocess.run([UV, "pip", "install", "--quiet", *beta, "--python", python, *packages], check=True)
         subprocess.run([python, __file__], check=True)
+        if not version.startswith("2."):
+            subprocess.run([python, Path(__file__).with_name("smoke_triggerer.py")], check=True)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from difflib import get_close_matches
 from typing import Any
 
 from ecs_bridge.errors import Unsubmittable
@@ -46,6 +47,18 @@ _RUN_TASK = frozenset(
     }
 )
 _OURS = frozenset({"count", "startedBy", "clientToken"})
+# TaskOverride, likewise.
+_TASK = frozenset(
+    {
+        "containerOverrides",
+        "cpu",
+        "ephemeralStorage",
+        "executionRoleArn",
+        "inferenceAcceleratorOverrides",
+        "memory",
+        "taskRoleArn",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -84,6 +97,7 @@ class Submission:
                 f"command must be a list of strings, not {type(command).__name__}{_shown(command)}; "
                 "for a shell's line: ['sh', '-c', LINE]"
             )
+        check_unicode(command, "command")
         item: dict[str, Any] = {"submission_id": self.submission_id, "command": list(command)}
         if self.profile is not None:
             item["profile"] = check_profile(self.profile, "profile")
@@ -112,9 +126,12 @@ class Submission:
             raise Unsubmittable("environment needs the name of the profile's container: set container")
         if not isinstance(self.environment, Mapping):
             raise Unsubmittable("environment must be a dict of strings")
+        if not isinstance(self.container, str) or not all(isinstance(name, str) and name for name in self.environment):
+            raise Unsubmittable("container, and the names of environment, must be texts")
         known = overrides.get("overrides", {}).get("containerOverrides", [])
         own: dict[str, Any] = next((each for each in known if each["name"] == self.container), {})
         variables = {each["name"]: each for each in own.get("environment", [])}
+        check_unicode({str(name): str(value) for name, value in self.environment.items()}, "environment")
         variables |= {name: {"name": name, "value": str(value)} for name, value in self.environment.items()}
         ours = {"name": self.container, "environment": list(variables.values())}
         return merged(overrides, {"overrides": {"containerOverrides": [ours]}})
@@ -153,7 +170,8 @@ def check_overrides(overrides: Any, name: str, others: str = "not") -> dict[str,
     if reserved := sorted(_OURS & overrides.keys()):
         raise Unsubmittable(f"{name} may not set {', '.join(reserved)}: the bridge does")
     if unknown := sorted(str(key) for key in overrides if key not in _RUN_TASK):
-        raise Unsubmittable(f"{name} has what is {others} a parameter of RunTask: {', '.join(unknown)}")
+        meant = _meant(unknown, name)
+        raise Unsubmittable(f"{name} has what is {others} a parameter of RunTask: {', '.join(unknown)}{meant}")
     for container in _containers(overrides, name):
         if "command" in container:
             raise Unsubmittable(f"{name} may not set a container's command: the submission's is the one")
@@ -161,7 +179,27 @@ def check_overrides(overrides: Any, name: str, others: str = "not") -> dict[str,
         copy: dict[str, Any] = json.loads(json.dumps(dict(overrides), allow_nan=False))
     except (TypeError, ValueError) as error:
         raise Unsubmittable(f"{name} is not JSON: {error}") from None
+    check_unicode(copy, name)
     return copy
+
+
+def check_unicode(value: Any, name: str) -> None:
+    """Raise Unsubmittable if a text in a value cannot be encoded: it has a surrogate alone, half of a character."""
+    try:
+        json_bytes(value)
+    except UnicodeEncodeError as error:
+        half = f"U+{ord(error.object[error.start]):04X}"
+        raise Unsubmittable(f"{name} has a text that is not Unicode: {half} is half of a character") from None
+
+
+def _meant(unknown: list[str], name: str) -> str:
+    """Return what the first of some unknown keys may have been meant for."""
+    place, known = f"{name}['overrides']", [*_RUN_TASK, *_TASK]
+    found = next(iter(get_close_matches(unknown[0].lower(), [each.lower() for each in known], 1, 0.8)), None)
+    key = next((each for each in known if each.lower() == found), None)
+    if key is None:
+        return ""
+    return f"; did you mean {name}[{key!r}]?" if key in _RUN_TASK else f"; did you mean {place}[{key!r}]?"
 
 
 def _containers(overrides: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
@@ -170,10 +208,26 @@ def _containers(overrides: Mapping[str, Any], name: str) -> list[dict[str, Any]]
         return []
     if not isinstance(task, dict):
         raise Unsubmittable(f"{name}['overrides'] must be a dict")
+    if unknown := sorted(str(key) for key in task if key not in _TASK):
+        raise Unsubmittable(
+            f"{name}['overrides'] has what is not a parameter of a task's overrides: {', '.join(unknown)}"
+            f"{_meant(unknown, name)}"
+        )
     containers = task.get("containerOverrides", [])
-    if not isinstance(containers, list) or not all(isinstance(each, dict) and "name" in each for each in containers):
-        raise Unsubmittable(f"{name}'s containerOverrides must be a list of dicts with a name each")
+    if not _are_named(containers):
+        raise Unsubmittable(f"{name}'s containerOverrides must be a list of dicts, each with a text as its name")
+    for container in containers:
+        if not _are_named(container.get("environment", [])):
+            raise Unsubmittable(
+                f"the environment of a container in {name} must be a list of dicts, each with a text as its name"
+            )
     return containers
+
+
+def _are_named(values: Any) -> bool:
+    return isinstance(values, list) and all(
+        isinstance(each, dict) and isinstance(each.get("name"), str) and each["name"] for each in values
+    )
 
 
 def check_size(command: list[str], overrides: Mapping[str, Any]) -> None:
@@ -191,6 +245,7 @@ def check_labels(labels: Any) -> dict[str, str]:
     texts = isinstance(labels, Mapping) and all(isinstance(each, str) for pair in labels.items() for each in pair)
     if not texts or not all(labels):
         raise Unsubmittable("labels must be a dict of strings, whose keys are not empty")
+    check_unicode(dict(labels), "labels")
     if (size := sum(len(key.encode()) + len(value.encode()) for key, value in labels.items())) > LABELS_LIMIT:
         raise Unsubmittable(
             f"labels have {size} bytes, and the bridge takes {LABELS_LIMIT} at most: cut them, or use shortened(labels)"

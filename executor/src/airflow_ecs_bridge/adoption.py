@@ -52,6 +52,8 @@ class Orphan:
     """It has an id that is none of ours: another executor launched it, before the executor was changed."""
     queued_ms: int | None = None
     """When it was queued, in epoch milliseconds; asked for only where the id may be stale."""
+    instance: tuple[Any, ...] | None = None
+    """What all its tries have in common."""
     job: Job | None = None
     """How to submit it, if it is queued; made in advance, since its record is read in the background."""
 

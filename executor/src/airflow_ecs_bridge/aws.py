@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from ecs_bridge import aws
 
+from airflow_ecs_bridge import comms
+
 if TYPE_CHECKING:
     import boto3
     from botocore.config import Config
@@ -46,7 +48,8 @@ class Aws(aws.Aws):
                 log.info("the Amazon provider is not installed: aws_conn_id is not used, boto3 finds credentials")
             else:
                 hook = AwsBaseHook(aws_conn_id=self._conn_id, region_name=self._region)
-                session = hook.get_session(region_name=self._region)
+                # This reads the connection, once for the session and its refreshes.
+                session = comms.call(lambda: hook.get_session(region_name=self._region))
                 self._hook = hook
                 return session
         return super()._connect()

@@ -46,7 +46,7 @@ class Bridge:
         self._aws = Aws(settings)
         self._client = BridgeClient(settings.submit_url, self._aws, settings.request_timeout, settings.submit_function)
         failed_calls = self._client.failed_calls
-        self.last_lines = LastLines(self._aws, settings, report)
+        self.last_lines = LastLines(self._aws, settings, self._client.show, report)
         report = self.last_lines.report
         self.watcher = Watcher(self._table, self._aws.forget, settings, report, self._is_pending, failed_calls)
         history = History(self.watcher.lookup)

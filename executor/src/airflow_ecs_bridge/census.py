@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.models.taskinstancekey import TaskInstanceKey
 
+from airflow_ecs_bridge._versions import UUID_KEYS
+from airflow_ecs_bridge.keys import is_of_task, key_of
 from airflow_ecs_bridge.threads import Service, drain
 
 if TYPE_CHECKING:
@@ -34,8 +36,8 @@ class Living:
 
     ids: set[str] = field(default_factory=set)
     """The ``external_executor_id`` of each."""
-    keys: set[tuple[Any, ...]] = field(default_factory=set)
-    """The TaskInstanceKey of each, as a plain tuple."""
+    keys: set[Any] = field(default_factory=set)
+    """The key of each."""
     queued: set[str] = field(default_factory=set)
     """The ``external_executor_id`` of those that are queued."""
 
@@ -47,7 +49,7 @@ class Held:
     tracked: dict[str, Any]
     """Submission ids, each with the key of its task instance or callback."""
     waiting: dict[Any, Any]
-    """The workloads that wait for a slot, by their TaskInstanceKeys."""
+    """The workloads that wait for a slot, by their keys."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Dead:
     tracked: list[str]
     """Submission ids."""
     waiting: list[tuple[Any, Any]]
-    """TaskInstanceKeys and their workloads."""
+    """Keys and their workloads."""
 
 
 def living() -> Living:
@@ -68,13 +70,14 @@ def living() -> Living:
     from sqlalchemy import select, text
 
     states = (TaskInstanceState.QUEUED, TaskInstanceState.RUNNING, TaskInstanceState.RESTARTING)
-    columns = (TI.dag_id, TI.task_id, TI.run_id, TI.try_number, TI.map_index, TI.external_executor_id)
+    key = (TI.id,) if UUID_KEYS else (TI.dag_id, TI.task_id, TI.run_id, TI.try_number, TI.map_index)
     with create_session() as session:
         if session.get_bind().dialect.name == "postgresql":
             session.execute(text(f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MS}"))
-        rows = session.execute(select(TI.state, *columns).where(TI.state.in_(states))).all()
-    queued = {row[-1] for row in rows if row[0] == TaskInstanceState.QUEUED}
-    return Living({row[-1] for row in rows}, {tuple(row[1:-1]) for row in rows}, queued)
+        rows = session.execute(select(TI.state, TI.external_executor_id, *key).where(TI.state.in_(states))).all()
+    queued = {row[1] for row in rows if row[0] == TaskInstanceState.QUEUED}
+    keys = {key_of(row) if UUID_KEYS else TaskInstanceKey(*row[2:]) for row in rows}
+    return Living({row[1] for row in rows}, keys, queued)
 
 
 class Census:
@@ -128,11 +131,11 @@ class Census:
                 log.warning("could not compare with Airflow's database, will try again: %s", type(error).__name__)
                 continue
             self._waiting(now.queued & held.tracked.keys())
-            missing = {id for id, key in held.tracked.items() if isinstance(key, TaskInstanceKey) and id not in now.ids}
+            missing = {id for id, key in held.tracked.items() if is_of_task(key) and id not in now.ids}
             # Twice, because a worker reports its task's end some time before its container exits, and an id that is
             # written ahead is committed after the executor holds it.
             tracked = list(missing & self._missed)
             self._missed = missing
-            waiting = [each for each in held.waiting.items() if tuple(each[0]) not in now.keys]
+            waiting = [each for each in held.waiting.items() if each[0] not in now.keys]
             if tracked or waiting:
                 self._answers.put(Dead(tracked, waiting))

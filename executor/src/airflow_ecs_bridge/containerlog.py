@@ -26,18 +26,20 @@ def stream(record: dict[str, Any], settings: Settings) -> tuple[str, str] | None
 def tail(aws: Aws, settings: Settings, record: dict[str, Any], lines: int) -> list[str]:
     """Read the last lines, in one call; none where the options do not tell where they are.
 
-    Needs ``logs:GetLogEvents``. Of a runner's container those are read that were written while it ran the command.
+    Needs ``logs:GetLogEvents``. Of a runner's container those are read that were written while it ran the command: by
+    the bridge's clock, which took note of the begin before the command wrote, and of the end after.
     """
     place = stream(record, settings)
     if place is None or lines < 1:
         return []
     span: dict[str, int] = {}
     if record.get("runner_id"):
-        # The clocks of container and bridge differ a little.
-        if isinstance(began := record.get("started_at"), int):
-            span["startTime"] = began - 1_000
+        # No more than that: the runner's next command may write a millisecond later.
+        if not isinstance(began := record.get("started_at"), int):
+            return []
+        span["startTime"] = began
         if isinstance(ended := record.get("container_exited_at"), int):
-            span["endTime"] = ended + 2_000
+            span["endTime"] = ended + 1  # exclusive
     region = settings.awslogs_region or record["task_arn"].split(":")[3]
     answer = aws.client("logs", region).get_log_events(
         logGroupName=place[0], logStreamName=place[1], limit=min(lines, MOST), startFromHead=False, **span

@@ -26,19 +26,19 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow.configuration import conf as global_conf
-from airflow.executors import base_executor
 from airflow.executors.base_executor import BaseExecutor
 from airflow.executors.executor_loader import ExecutorLoader
-from airflow.models.taskinstancekey import TaskInstanceKey
 from airflow.utils.state import TaskInstanceState
 
 from airflow_ecs_bridge import adoption, metrics
+from airflow_ecs_bridge._versions import AIRFLOW_3, ASSIGNS_IDS, CALLBACK_WORKLOADS, PROCESSES_WORKLOADS, UUID_KEYS
 from airflow_ecs_bridge.adoption import Orphan, Plan
 from airflow_ecs_bridge.bridge import Bridge, LogView
 from airflow_ecs_bridge.census import Held
 from airflow_ecs_bridge.config import ConfigError, Settings
 from airflow_ecs_bridge.job import Job
-from airflow_ecs_bridge.outcome import AIRFLOW_3, Outcome, Verdict, outcome
+from airflow_ecs_bridge.keys import instance_of, is_of_task, key_of
+from airflow_ecs_bridge.outcome import Outcome, Verdict, outcome
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,15 +46,18 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from airflow.models.taskinstance import TaskInstance
+    from airflow.models.taskinstancekey import TaskInstanceKey
     from ecs_bridge.table import Record
 
-    Key: TypeAlias = Any  # a TaskInstanceKey or, from 3.3 on, a CallbackKey
+    Key: TypeAlias = Any  # see keys.py; from 3.3 on also a CallbackKey
 
-CALLBACKS = hasattr(base_executor, "state_class_for_key")  # from 3.3 on their ends can be told by their keys
+if UUID_KEYS:
+    from airflow.executors.workloads.base import WorkloadType
 
 log = logging.getLogger(__name__)
 
 HEARTBEAT_LOST = "failed by Airflow, its heartbeat was missing"
+CONNECTION_TEST_LATE = "given up by Airflow, its connection test took too long"
 SUPERSEDED = "superseded, Airflow has queued its task instance again"
 GIVEN_UP = "given up by Airflow, its task instance was cleared, marked or deleted"
 
@@ -72,18 +75,26 @@ class EcsBridgeExecutor(BaseExecutor):
     """Runs every task instance as a container on Amazon ECS, through the ECS bridge."""
 
     supports_multi_team = True
-    supports_callbacks = CALLBACKS
+    if UUID_KEYS:
+        supported_workload_types = frozenset(
+            {WorkloadType.EXECUTE_TASK, WorkloadType.EXECUTE_CALLBACK, WorkloadType.TEST_CONNECTION}
+        )
+        supports_task_instance_uuid = True
+    else:
+        supports_callbacks = CALLBACK_WORKLOADS
     pre_assigns_external_executor_id = True
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if not hasattr(self, "conf"):  # before 3.1 there are no teams, and no conf of theirs
+        if not PROCESSES_WORKLOADS:  # there are no teams, and no conf of theirs
             self.conf = global_conf  # type: ignore[assignment]
         # Nothing begins here: every command and the API server make instances that are never started.
         self._bridge: Bridge | None = None
         self._ids_are_assigned = False
         self._current: dict[Key, str] = {}
         self._keys: dict[str, Key] = {}
+        self._instances: dict[Key, tuple[Any, ...]] = {}
+        """The task instance of each key that is held, see `keys.instance_of`."""
         self._newest: dict[tuple[Any, ...], Key] = {}
         """The key of the last try of each task instance that is held; by what all its tries have in common."""
         self._results: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
@@ -190,13 +201,13 @@ class EcsBridgeExecutor(BaseExecutor):
 
     def queue_workload(self, workload: Any, session: Any) -> None:
         """Queue a workload until a slot is free (Airflow 3)."""
-        if hasattr(BaseExecutor, "_process_workloads"):
+        if PROCESSES_WORKLOADS:
             super().queue_workload(workload, session)
-        else:  # Airflow 3.0
-            self.queued_tasks[workload.ti.key] = workload
+        else:
+            self._waiting_tasks[key_of(workload.ti)] = workload
         try:
             if hasattr(workload, "ti"):
-                self._supersede(workload.ti.key)
+                self._supersede(key_of(workload.ti), instance_of(workload.ti))
         except Exception:
             log.exception("An earlier try could not be stopped")
 
@@ -215,12 +226,20 @@ class EcsBridgeExecutor(BaseExecutor):
         """Take a workload; return its job, but where its id has to be committed first."""
         if hasattr(workload, "callback"):
             key, id = workload.key, str(workload.callback.id)
-            self.queued_callbacks.pop(key, None)
+            waiting = self.executor_queues[WorkloadType.EXECUTE_CALLBACK] if UUID_KEYS else self.queued_callbacks
+            waiting.pop(key, None)
             # A callback is queued once, and its id is its own for life: there is nothing to write ahead.
-            self._track(key, id)
+            self._track(key, id, None)
             return [Job(id, {"callback_id": id}, workload=workload, announce=True)]
+        if hasattr(workload, "connection_test_id"):
+            # Likewise; its worker reports the result itself.
+            key, id = workload.key, str(workload.connection_test_id)
+            self.executor_queues[WorkloadType.TEST_CONNECTION].pop(key, None)
+            self._track(key, id, None)
+            return [Job(id, {"connection_test_id": id}, queue=workload.queue, workload=workload)]
         ti = workload.ti
-        self.queued_tasks.pop(ti.key, None)
+        key = key_of(ti)
+        self._waiting_tasks.pop(key, None)
         assigned = ti.external_executor_id if self._ids_are_assigned else None
         job = Job(
             assigned or str(uuid.uuid4()),
@@ -231,10 +250,15 @@ class EcsBridgeExecutor(BaseExecutor):
             weight=ti.priority_weight,
         )
         if not assigned:
-            self._announce(ti.key, job)
+            self._announce(key, job, instance_of(ti))
             return []
-        self._track(ti.key, assigned)
+        self._track(key, assigned, instance_of(ti))
         return [job]
+
+    @property
+    def _waiting_tasks(self) -> dict[Key, Any]:
+        """The task instances that wait for a slot, by their keys."""
+        return self.executor_queues[WorkloadType.EXECUTE_TASK] if UUID_KEYS else self.queued_tasks
 
     def _process_tasks(self, task_tuples: list[Any]) -> None:
         """Remember the weights, which `execute_async` is not told, and hand the commands on (Airflow 2)."""
@@ -254,11 +278,11 @@ class EcsBridgeExecutor(BaseExecutor):
             lifetime=global_conf.getfloat("scheduler", "task_queued_timeout"),
             weight=self._weights.pop(key, 1),
         )
-        self._announce(key, job)
+        self._announce(key, job, instance_of(key))
 
-    def _announce(self, key: Key, job: Job) -> None:
+    def _announce(self, key: Key, job: Job, instance: tuple[Any, ...] | None) -> None:
         """Write the id ahead: Airflow commits it with this heartbeat's events, and the job goes out at the next one."""
-        self._track(key, job.submission_id)
+        self._track(key, job.submission_id, instance)
         self.running_state(key, job.submission_id)
         self._announced.append(job)
 
@@ -271,8 +295,10 @@ class EcsBridgeExecutor(BaseExecutor):
         for job in jobs:
             self._bridge.submitter.put(job)
 
-    def _track(self, key: Key, submission_id: str) -> None:
-        self._supersede(key)
+    def _track(self, key: Key, submission_id: str, instance: tuple[Any, ...] | None) -> None:
+        """Note what a key stands for; `instance` is the task instance, None for a callback."""
+        if instance is not None:
+            self._supersede(key, instance)
         earlier = self._current.get(key)
         if earlier not in (None, submission_id):
             # A deferred task's earlier run, say, whose worker may not have exited yet.
@@ -282,15 +308,13 @@ class EcsBridgeExecutor(BaseExecutor):
         self._keys[submission_id] = key
         self.running.add(key)
 
-    def _supersede(self, key: Key) -> None:
+    def _supersede(self, key: Key, instance: tuple[Any, ...]) -> None:
         """Give up the earlier try of a task instance that is queued again."""
-        instance = getattr(key, "primary", None)
-        if instance is None:  # a callback
-            return
         earlier = self._newest.get(instance)
         self._newest[instance] = key
+        self._instances[key] = instance
         if earlier not in (None, key):
-            self.queued_tasks.pop(earlier, None)
+            self._waiting_tasks.pop(earlier, None)
             self._release(earlier, SUPERSEDED)
 
     def _bury_the_dead(self) -> None:
@@ -300,15 +324,15 @@ class EcsBridgeExecutor(BaseExecutor):
         census = self._bridge.census
         for dead in census.dead():
             for submission_id in dead.tracked:
-                # The same key may wait in queued_tasks: a deferred task that resumes. That one lives.
+                # The same key may wait for a slot: a deferred task that resumes. That one lives.
                 if (key := self._keys.get(submission_id)) is not None:
                     self._release(key, GIVEN_UP)
             for key, workload in dead.waiting:
-                if self.queued_tasks.get(key) is workload:
-                    del self.queued_tasks[key]
+                if self._waiting_tasks.get(key) is workload:
+                    del self._waiting_tasks[key]
                     self._forget_try(key)
         if census.due():
-            census.compare(Held(self._keys.copy(), self.queued_tasks.copy()))
+            census.compare(Held(self._keys.copy(), self._waiting_tasks.copy()))
 
     def _release(self, key: Key, reason: str) -> None:
         """Stop and forget a try that Airflow has given up; its slot is free."""
@@ -330,7 +354,7 @@ class EcsBridgeExecutor(BaseExecutor):
         With several executors that do not all ask for it, Airflow (3.3.2) leaves an earlier run's id in place for
         some ways of naming an executor; ``dag.test`` (without a job) assigns none at all.
         """
-        if not hasattr(BaseExecutor, "pre_assigns_external_executor_id") or self.job_id is None:
+        if not ASSIGNS_IDS or self.job_id is None:
             return False
         classes = [ExecutorLoader.import_executor_cls(name)[0] for name in ExecutorLoader.get_executor_names()]
         return all(each.pre_assigns_external_executor_id for each in classes)
@@ -350,7 +374,7 @@ class EcsBridgeExecutor(BaseExecutor):
             self._log_event("ecs bridge waiting", key, result.info)
             return
         self._untrack(key)
-        if key in self.queued_tasks:
+        if key in self._waiting_tasks:
             # A deferred task's earlier run, and it is queued again: no event, or Airflow fails the one that waits.
             # Its slot is free all the same, and may be the one that is waited for.
             self.running.discard(key)
@@ -359,7 +383,7 @@ class EcsBridgeExecutor(BaseExecutor):
                 log.warning("%s was interrupted: %s", key, result.info)
                 self._log_event("ecs bridge interrupted", key, result.info)
             self.success(key)
-        elif result.verdict is Verdict.FAILED or not isinstance(key, TaskInstanceKey):
+        elif result.verdict is Verdict.FAILED or not is_of_task(key):
             # A callback that was not launched is a failure too: Airflow queues none a second time.
             log.warning("%s failed: %s", key, result.info)
             self._log_event("ecs bridge failed", key, result.info)
@@ -397,8 +421,10 @@ class EcsBridgeExecutor(BaseExecutor):
 
     def _forget_try(self, key: Key) -> None:
         """Drop the memory of a try that is held no longer."""
-        instance = getattr(key, "primary", None)
-        if key not in self._current and key not in self.queued_tasks and self._newest.get(instance) == key:
+        if key in self._current or key in self._waiting_tasks:
+            return
+        instance = self._instances.pop(key, None)
+        if instance is not None and self._newest.get(instance) == key:
             del self._newest[instance]
 
     def change_state(self, key: Key, state: Any, info: Any = None, remove_running: bool = True) -> None:
@@ -411,17 +437,23 @@ class EcsBridgeExecutor(BaseExecutor):
     def revoke_task(self, *, ti: TaskInstance) -> None:
         """Stop a task instance that is stuck in queued, and forget it."""
         try:
-            self.queued_tasks.pop(ti.key, None)
-            self.running.discard(ti.key)
-            self._stop(ti.key, adoption.REVOKED, adoption.submission_id_of(ti.external_executor_id))
+            key = key_of(ti)
+            self._waiting_tasks.pop(key, None)
+            self.running.discard(key)
+            self._stop(key, adoption.REVOKED, adoption.submission_id_of(ti.external_executor_id))
         except Exception:
             log.exception("A task instance could not be revoked")
+
+    def fail_connection_test(self, key: Key) -> None:
+        """Stop a connection test that has taken too long (Airflow 3.4)."""
+        super().fail_connection_test(key)
+        self._stop(key, CONNECTION_TEST_LATE)
 
     def cleanup_stuck_queued_tasks(self, tis: list[TaskInstance]) -> list[str]:
         """Stop and fail task instances that are stuck in queued (Airflow 2.10 before 2.10.5)."""
         for ti in tis:
             self.revoke_task(ti=ti)
-            self.fail(ti.key)
+            self.fail(key_of(ti))
         return [repr(ti) for ti in tis]
 
     def _stop(self, key: Key, reason: str, otherwise: str | None = None) -> None:
@@ -454,7 +486,8 @@ class EcsBridgeExecutor(BaseExecutor):
             queued_ms = int(ti.queued_dttm.timestamp() * 1000)
         submission_id = adoption.submission_id_of(ti.external_executor_id)
         return Orphan(
-            key=ti.key,
+            key=key_of(ti),
+            instance=instance_of(ti),
             submission_id=submission_id,
             queued=queued,
             foreign=bool(ti.external_executor_id) and submission_id is None,
@@ -473,7 +506,7 @@ class EcsBridgeExecutor(BaseExecutor):
             if self._bridge is not None:
                 # From before the read: an end is either in what is read or in the feed after it.
                 self._bridge.watcher.watch([orphan.submission_id])
-            self._track(orphan.key, orphan.submission_id)
+            self._track(orphan.key, orphan.submission_id, orphan.instance)
             self._orphans[orphan.submission_id] = orphan
             return True
         except Exception:
@@ -483,15 +516,15 @@ class EcsBridgeExecutor(BaseExecutor):
     def _carry_out(self, plan: Plan, orphan: Orphan, record: Record | None) -> bool:
         """Do as planned; False if the task instance is not ours to keep."""
         if plan is Plan.SUBMIT and orphan.job:
-            self._track(orphan.key, orphan.job.submission_id)
+            self._track(orphan.key, orphan.job.submission_id, orphan.instance)
             self._hand_over([orphan.job])
         elif plan is Plan.SUBMIT_ANEW and orphan.job:
             orphan.job.submission_id = str(uuid.uuid4())
-            self._announce(orphan.key, orphan.job)
+            self._announce(orphan.key, orphan.job, orphan.instance)
         elif plan is Plan.WATCH and orphan.submission_id:
-            self._track(orphan.key, orphan.submission_id)
+            self._track(orphan.key, orphan.submission_id, orphan.instance)
         elif plan is Plan.REPORT and record:
-            self._track(orphan.key, record.submission_id)
+            self._track(orphan.key, record.submission_id, orphan.instance)
             self._results.put(outcome(record, self.settings))
         elif plan is Plan.LEAVE:
             self._untrack(orphan.key)

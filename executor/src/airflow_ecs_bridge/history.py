@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from airflow_ecs_bridge._versions import UUID_KEYS
 from airflow_ecs_bridge.adoption import submission_id_of
 
 if TYPE_CHECKING:
@@ -27,21 +28,34 @@ class NotYet(Exception):
     """The try before has not ended for the bridge; ask again soon."""
 
 
+def tries_table() -> tuple[Any, Any]:
+    """Return the model of Airflow's that has the earlier tries of task instances, and its map index."""
+    if UUID_KEYS:
+        from airflow.models.task_coordinates import public_map_index_expression
+        from airflow.models.taskinstance import TaskInstance
+
+        return TaskInstance, public_map_index_expression(TaskInstance)
+    from airflow.models.taskinstancehistory import TaskInstanceHistory
+
+    return TaskInstanceHistory, TaskInstanceHistory.map_index
+
+
 def earlier_ids(subject: dict[str, str]) -> list[str]:
     """Ask Airflow's database for the submissions of the earlier tries of a task instance."""
-    from airflow.models.taskinstancehistory import TaskInstanceHistory as TIH
     from airflow.utils.session import create_session
     from sqlalchemy import select
 
-    query = select(TIH.external_executor_id).where(
-        TIH.dag_id == subject["dag_id"],
-        TIH.task_id == subject["task_id"],
-        TIH.run_id == subject["run_id"],
-        TIH.map_index == int(subject.get("map_index", -1)),
-        TIH.try_number < int(subject["try_number"]),
+    table, map_index = tries_table()
+    query = select(table.external_executor_id).where(
+        table.dag_id == subject["dag_id"],
+        table.task_id == subject["task_id"],
+        table.run_id == subject["run_id"],
+        map_index == int(subject.get("map_index", -1)),
+        table.try_number < int(subject["try_number"]),
     )
+    query = query.execution_options(include_all_attempts=True)  # from 3.4 on; else it means nothing
     with create_session() as session:
-        ids = session.scalars(query.order_by(TIH.try_number)).all()
+        ids = session.scalars(query.order_by(table.try_number)).all()
     return [id for id in map(submission_id_of, ids) if id]
 
 

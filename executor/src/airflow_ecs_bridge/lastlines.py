@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_ecs_bridge.containerlog import tail
-from airflow_ecs_bridge.outcome import Outcome, Verdict
 from airflow_ecs_bridge.threads import Service, drain
 
 if TYPE_CHECKING:
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
 
     from airflow_ecs_bridge.aws import Aws
     from airflow_ecs_bridge.config import Settings
+    from airflow_ecs_bridge.outcome import Outcome
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +29,21 @@ LONGEST = 1_500
 class LastLines:
     """Takes what became of submissions, and passes it on."""
 
-    def __init__(self, aws: Aws, settings: Settings, report: Callable[[Outcome], None]) -> None:
+    def __init__(
+        self,
+        aws: Aws,
+        settings: Settings,
+        show: Callable[[str], dict[str, Any]],
+        report: Callable[[Outcome], None],
+    ) -> None:
+        """Make one.
+
+        :param show: reads a whole record by the API: it tells when a runner's container ran the command
+        :param report: takes what became of a submission
+        """
         self._aws = aws
         self._settings = settings
+        self._show = show
         self._report = report
         self._waiting: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
         known = settings.awslogs_group and settings.awslogs_stream_prefix
@@ -40,7 +52,7 @@ class LastLines:
 
     def report(self, outcome: Outcome) -> None:
         """Pass it on; with its lines, a moment later, if it failed and they can be read."""
-        wanted = self._lines and outcome.verdict is Verdict.FAILED and outcome.container is not None
+        wanted = self._lines and outcome.has_output
         if wanted and self._waiting.qsize() < AT_ONCE and not self.service.is_down:
             self._waiting.put(outcome)
         else:
@@ -52,9 +64,8 @@ class LastLines:
             self._report(self._with_lines(outcome))
 
     def _with_lines(self, outcome: Outcome) -> Outcome:
-        record: dict[str, Any] = outcome.container or {}
         try:
-            lines = tail(self._aws, self._settings, record, self._lines)
+            lines = tail(self._aws, self._settings, self._show(outcome.submission_id), self._lines)
         except Exception as error:
             log.info("the last lines of submission %s could not be read: %s", outcome.submission_id, error)
             return outcome

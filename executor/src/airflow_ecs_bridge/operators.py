@@ -1,14 +1,15 @@
-"""Runs any command of any profile of the bridge; no Airflow in its image, and from Airflow 3 on no worker."""
+"""Runs any command of any profile of the bridge, without Airflow in its image, and without a worker where it can."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from airflow import __version__
 from airflow.triggers.base import StartTriggerArgs
 
 # A Dag processor imports this for each Dag: nothing of boto3, nor of the executor.
+from airflow_ecs_bridge import starts
+from airflow_ecs_bridge._versions import AIRFLOW_3
 from airflow_ecs_bridge.links import LOG_LINK
 
 try:
@@ -26,14 +27,43 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
 TRIGGER = "airflow_ecs_bridge.triggers.EcsBridgeTrigger"
-AIRFLOW_3 = int(__version__.split(".")[0]) >= 3
+TEMPLATED = ("command", "profile", "overrides", "environment", "xcom_s3_uri")
 
 
-def _renders_in_triggerer() -> bool:
-    """Whether this Airflow renders the templated fields of a task that starts in the triggerer: from 3.3 on."""
-    from airflow.triggers.base import BaseTrigger
+class _StartFromTrigger:
+    """``start_from_trigger``: decided when Airflow asks, because Dag, callbacks and downstream tasks come after init.
 
-    return hasattr(BaseTrigger, "render_template_fields")
+    A class has False: ``expand`` reads it there, and a mapped task starts in a worker.
+    """
+
+    def __get__(self, operator: EcsBridgeOperator | None, owner: Any = None) -> bool:
+        if operator is None or "_start_from_trigger" not in operator.__dict__:  # Airflow asks in its own constructor
+            return False
+        wish = operator.__dict__["_start_from_trigger"]
+        reason = operator.why_worker()
+        if wish and reason:
+            raise ValueError(f"task {operator.task_id}: start_from_trigger=True is not possible, because {reason}")
+        return reason is None
+
+    def __set__(self, operator: EcsBridgeOperator, wish: bool | None) -> None:
+        operator.__dict__["_start_from_trigger"] = wish
+
+
+class _StartTriggerArgs:
+    """``start_trigger_args`` of a task that starts in the triggerer."""
+
+    def __get__(self, operator: EcsBridgeOperator | None, owner: Any = None) -> StartTriggerArgs | None:
+        if operator is None or not operator.start_from_trigger:
+            return None
+        return StartTriggerArgs(
+            trigger_cls=TRIGGER,
+            trigger_kwargs={**operator._given(), **operator._constant(), "ends_task": True},
+            next_method="execute_complete",
+            timeout=operator.execution_timeout,
+        )
+
+    def __set__(self, operator: EcsBridgeOperator, value: Any) -> None:
+        raise AttributeError("start_trigger_args follows from the other arguments")
 
 
 class ContainerLogLink(BaseOperatorLink):
@@ -59,9 +89,9 @@ class ContainerLogLink(BaseOperatorLink):
 class EcsBridgeOperator(BaseOperator):
     """Runs a command through the ECS bridge.
 
-    By default the task needs no worker (Airflow 3): the triggerer submits the command, waits for its end, and ends the
-    task. With Airflow 2, with ``expand()``, and with templated fields before Airflow 3.3, a worker defers it to the
-    triggerer. The submission's id follows from the try of the task instance, so that nothing runs twice, whatever dies.
+    The triggerer waits for the command. Where the result is the same as a worker's, the task starts and ends in the
+    triggerer too, and needs no worker; else a worker starts it, for a moment, and docs/operator.md says why. The
+    submission's id follows from the try of the task instance, so that nothing runs twice, whatever dies.
 
     The options of the section ``[ecs_bridge_executor]`` say where the bridge is; the executor may be any.
 
@@ -80,13 +110,16 @@ class EcsBridgeOperator(BaseOperator):
     :param skip_on_exit_code: an exit code, or several, with which the task is skipped instead of failed.
     :param stop_on_kill: stop the command when the task is cleared or marked (Airflow 3.3), or its worker is killed.
     :param deferrable: wait in the triggerer; else in a worker.
-    :param start_from_trigger: begin in the triggerer where this Airflow can; else in a worker.
+    :param start_from_trigger: start in the triggerer: None where the result is the same as a worker's, False never;
+        with True a task that cannot is an error of its Dag, which names the reason.
     """
 
-    template_fields: Sequence[str] = ("command", "profile", "overrides", "environment", "xcom_s3_uri")
+    template_fields: Sequence[str] = TEMPLATED
     template_fields_renderers = {"command": "json", "overrides": "json", "environment": "json"}  # noqa: RUF012
     operator_extra_links = (ContainerLogLink(),)
     ui_color = "#f0ede4"
+    start_from_trigger = _StartFromTrigger()  # type: ignore[assignment]
+    start_trigger_args = _StartTriggerArgs()  # type: ignore[assignment]
 
     def __init__(
         self,
@@ -103,7 +136,7 @@ class EcsBridgeOperator(BaseOperator):
         skip_on_exit_code: int | Collection[int] | None = None,
         stop_on_kill: bool = True,
         deferrable: bool = True,
-        start_from_trigger: bool = True,
+        start_from_trigger: bool | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -121,16 +154,24 @@ class EcsBridgeOperator(BaseOperator):
         self.skip_on_exit_code = skip_on_exit_code
         self.stop_on_kill = stop_on_kill
         self.deferrable = deferrable
-        given = self._given()
-        may = AIRFLOW_3 and (_renders_in_triggerer() or not _is_templated(given))
-        self.start_from_trigger = bool(deferrable and start_from_trigger and may)
-        if self.start_from_trigger:
-            self.start_trigger_args = StartTriggerArgs(
-                trigger_cls=TRIGGER,
-                trigger_kwargs={**given, **self._constant(), "ends_task": True},
-                next_method="execute_complete",
-                timeout=self.execution_timeout,
-            )
+        # Airflow asks for it once all of the constructors have run; an error is one of the Dag.
+        self.start_from_trigger = start_from_trigger  # type: ignore[assignment]
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> Any:
+        """Begin a mapped task, as Airflow's own; it starts in a worker."""
+        if kwargs.get("start_from_trigger"):
+            raise ValueError("start_from_trigger=True is not possible with expand: a mapped task starts in a worker")
+        kwargs.pop("start_from_trigger", None)
+        return super().partial(**kwargs)
+
+    def why_worker(self) -> str | None:
+        """Return why the task starts in a worker; None if it starts in the triggerer."""
+        if not self.deferrable:
+            return "deferrable is False"
+        if self.__dict__.get("_start_from_trigger") is False:
+            return "start_from_trigger is False"
+        return starts.why_starts_in_worker(self, self._given())
 
     def _constant(self) -> dict[str, Any]:
         names = ("container", "priority", "log_lines", "stop_on_kill")
@@ -143,7 +184,7 @@ class EcsBridgeOperator(BaseOperator):
 
     def _given(self) -> dict[str, Any]:
         """Return the templated fields."""
-        given = {name: getattr(self, name) for name in self.template_fields}
+        given = {name: getattr(self, name) for name in TEMPLATED}
         # Who wants no XCom reads nothing.
         return given if self.do_xcom_push else {**given, "xcom_s3_uri": None}
 
@@ -158,9 +199,12 @@ class EcsBridgeOperator(BaseOperator):
             **self._constant(),
             submission_id=commands.submission_id(ti),
             about=commands.subject(ti),
-            ends_task=False,
+            # While this worker waits itself, it ends its task too.
+            ends_task=self.deferrable and starts.why_ends_in_worker(self) is None,
         )
         self._submission_id = trigger.submission_id
+        reason = "it is mapped" if getattr(ti, "map_index", -1) >= 0 else self.why_worker()
+        self.log.info("The task starts in a worker, because %s", reason or "it was started without a scheduler")
         if self.deferrable:
             self.defer(trigger=trigger, method_name="execute_complete", timeout=self.execution_timeout)
 
@@ -191,14 +235,3 @@ class EcsBridgeOperator(BaseOperator):
             from airflow_ecs_bridge import commands
 
             commands.Commands.of_this_process().stop_now(id, "its task was killed in Airflow")
-
-
-def _is_templated(value: Any) -> bool:
-    match value:
-        case str():
-            return "{{" in value or "{%" in value
-        case dict():
-            return any(_is_templated(each) for each in (*value.keys(), *value.values()))
-        case list() | tuple():
-            return any(_is_templated(each) for each in value)
-    return False

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from airflow.executors.base_executor import BaseExecutor
 from ecs_bridge.advice import advice
 
+from airflow_ecs_bridge._versions import AIRFLOW_3
 from airflow_ecs_bridge.job import OUT_OF_MEMORY
 from airflow_ecs_bridge.tasklog import cloudwatch_link
 
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from ecs_bridge.table import Record
 
     from airflow_ecs_bridge.config import Settings
-
-AIRFLOW_3 = hasattr(BaseExecutor, "jwt_generator")
 
 
 class Verdict(enum.Enum):
@@ -41,8 +39,8 @@ class Outcome:
     submission_id: str
     verdict: Verdict
     info: str | None = None
-    container: dict[str, Any] | None = None
-    """Where the container's output is, of one that failed: ``task_arn`` and ``container_name``."""
+    has_output: bool = False
+    """Whether it failed and had a container, which may have written why."""
 
 
 def outcome(record: Record, settings: Settings) -> Outcome:
@@ -53,8 +51,7 @@ def outcome(record: Record, settings: Settings) -> Outcome:
         return Outcome(record.submission_id, Verdict.SUCCEEDED, explain(record, settings) if eventful else None)
     if record.state == "expired":
         return Outcome(record.submission_id, Verdict.RELEASED, explain(record, settings))
-    container = {"task_arn": record.task_arn, "container_name": record.container_name} if record.task_arn else None
-    return Outcome(record.submission_id, Verdict.FAILED, explain(record, settings), container)
+    return Outcome(record.submission_id, Verdict.FAILED, explain(record, settings), bool(record.task_arn))
 
 
 def explain(record: Record, settings: Settings) -> str:

@@ -14,6 +14,7 @@ import logging
 import queue
 import threading
 import time
+import traceback
 from typing import TYPE_CHECKING, Any
 
 from ecs_bridge.api import BATCH_SIZE, Answer, BridgeClient, parts
@@ -146,8 +147,7 @@ class Submitter:
         ready = []
         for job in batch:
             try:
-                margin = self._settings.launch_margin
-                body = job.body or job.build(self._profile(job), margin, self._patches(job))
+                body = job.body or self._build(job, self._patches(job))
                 self._check_profile(body)
             except Unsubmittable as error:
                 self._refuse(job, str(error), unanswered)
@@ -165,6 +165,20 @@ class Submitter:
             ready.append(job)
         for part in parts(ready, lambda job: job.size):
             self._call(part, unanswered)
+
+    def _build(self, job: Job, patches: int) -> dict[str, Any]:
+        profile = self._profile(job)
+        try:
+            return job.build(profile, self._settings.launch_margin, patches)
+        except Unsubmittable:
+            raise
+        except Exception as error:
+            # What fails here fails each time: it asks nobody. The message may quote what is secret.
+            where = "".join(traceback.format_tb(error.__traceback__))
+            log.error("submission %s cannot be made: %s\n%s", job.submission_id, type(error).__name__, where)
+            raise Unsubmittable(
+                f"its executor_config cannot be used ({type(error).__name__}; the scheduler's log has more)"
+            ) from None
 
     def _call(self, jobs: list[Job], unanswered: dict[str, Job]) -> None:
         try:

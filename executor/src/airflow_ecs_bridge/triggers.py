@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_ecs_bridge import commands, results
+from airflow_ecs_bridge import commands, comms, results
+from airflow_ecs_bridge._versions import AIRFLOW_3, TRIGGERS_HAVE_ON_KILL
 from airflow_ecs_bridge.config import ConfigError
 from airflow_ecs_bridge.job import Unsubmittable
 from airflow_ecs_bridge.links import LOG_LINK
@@ -18,8 +19,16 @@ if TYPE_CHECKING:
 
 TIMED_OUT = "its execution_timeout has passed"
 
-HAS_ON_KILL = hasattr(BaseTrigger, "on_kill")
-"""Whether Airflow tells a trigger that its task was cleared or marked: from 3.3 on."""
+SUPERSEDED = "its task has a new try in Airflow"
+
+ASKS = 3
+"""Questions to Airflow before it is taken for silent, and nothing is stopped."""
+
+ASK_AGAIN = 2.0
+"""Seconds between two of them."""
+
+_ASKING: set[asyncio.Task[None]] = set()
+"""Questions that are not answered yet: a loop holds its tasks only weakly."""
 
 
 class EcsBridgeTrigger(BaseTrigger):
@@ -85,6 +94,8 @@ class EcsBridgeTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait for the end."""
+        if self._is_in_triggerer:
+            comms.use_loop_of_triggers()
         try:
             # The first use reads the options and starts threads.
             here = await asyncio.to_thread(commands.Commands.of_this_process)
@@ -92,9 +103,12 @@ class EcsBridgeTrigger(BaseTrigger):
         except (ConfigError, Unsubmittable) as error:
             yield self._event("failed", str(error))
             return
-        if self.task_instance is not None:  # in a triggerer; a worker that waits itself is gone before anyone looks
+        if self._is_in_triggerer:  # a worker that waits itself is gone before anyone looks
             here.emit_metrics()
-        self.log.info("submission %s: ecs-bridge show %s", self._id(), self._id())
+            await self._follow_earlier_tries(here)
+        whole = self._is_in_triggerer and not self._was_deferred
+        started = " The task starts in the triggerer, without a worker." if whole else ""
+        self.log.info("submission %s: ecs-bridge show %s.%s", self._id(), self._id(), started)
         try:
             end = await asyncio.wait_for(here.run(body, self.log_lines, self.log.info), self._seconds_left())
         except asyncio.TimeoutError:  # before 3.11 not the same as TimeoutError
@@ -159,7 +173,7 @@ class EcsBridgeTrigger(BaseTrigger):
         return None
 
     def _event(self, state: str, text: str, xcoms: dict[str, Any] | None = None) -> TriggerEvent:
-        if not self.ends_task:
+        if not self.ends_task or not self._is_in_triggerer:  # dag.test() resumes the task in each case
             told = {"succeeded": state == "success", "skipped": state == "skipped", "text": text}
             return TriggerEvent({**told, "xcoms": xcoms or {}})
         from airflow.triggers.base import TaskFailedEvent, TaskSkippedEvent, TaskSuccessEvent
@@ -172,46 +186,72 @@ class EcsBridgeTrigger(BaseTrigger):
         return (TaskSkippedEvent if state == "skipped" else TaskSuccessEvent)(xcoms=xcoms or None)
 
     async def on_kill(self) -> None:
-        """Stop the command: the task was cleared, or marked. Airflow calls it from 3.3 on."""
-        if self.stop_on_kill:
-            here = await asyncio.to_thread(commands.Commands.of_this_process)
-            here.stop(self._id(), "its task was cleared or marked in Airflow")
+        """Stop the command if the task was cleared or marked.
+
+        Airflow calls it from 3.3 on: for such a task, and for each that this triggerer has lost to another.
+        """
+        await self._stop_if_given_up()
 
     async def cleanup(self) -> None:
-        """Before Airflow 3.3: do the same, if that is why the trigger ends. It also ends with the triggerer."""
-        if HAS_ON_KILL or self._has_ended or self.task_instance is None:
+        """Do the same before Airflow 3.3, which tells a trigger in no other way. It also ends with the triggerer."""
+        if not TRIGGERS_HAVE_ON_KILL:
+            await self._stop_if_given_up()
+
+    async def _stop_if_given_up(self) -> None:
+        if self._has_ended or not self.stop_on_kill or self.task_instance is None:
+            return
+        # Airflow (3.3.2) cancels a trigger again at each loop, a second later, while this waits for an answer.
+        asks = asyncio.create_task(self._ask_and_stop(self.task_instance))
+        _ASKING.add(asks)
+        asks.add_done_callback(_ASKING.discard)
+        await asyncio.shield(asks)
+
+    async def _ask_and_stop(self, ti: Any) -> None:
+        asks = 0
+        while True:
+            try:
+                waits = await comms.waits_still(ti, self._id())
+                break
+            except Exception as error:
+                asks += 1
+                if asks == ASKS:
+                    self.log.warning(
+                        "submission %s: Airflow does not tell why its trigger ends, and nothing is stopped: %s",
+                        self._id(),
+                        error,
+                    )
+                    return
+            await asyncio.sleep(ASK_AGAIN)
+        if waits:
+            self.log.info("submission %s: its task is still deferred, and another triggerer waits for it", self._id())
+            return
+        here = await asyncio.to_thread(commands.Commands.of_this_process)
+        here.stop(self._id(), "its task was cleared or marked in Airflow")
+
+    async def _follow_earlier_tries(self, here: commands.Commands) -> None:
+        """Stop the command of the try before: if no triggerer ran when that was cleared, nothing else does."""
+        ti = self.task_instance
+        if not AIRFLOW_3 or ti is None:
             return
         try:
-            state = await state_of(self.task_instance)
+            if ti.try_number > 1:
+                earlier = await comms.submission_of(ti)
+                if earlier == self._id():
+                    return
+                if earlier and self.stop_on_kill:
+                    here.stop(earlier, SUPERSEDED)
+                if not self._was_deferred:
+                    await comms.forget_return_value(ti)
+            await comms.note_submission(ti, self._id())
         except Exception as error:
-            self.log.warning("it is not known why the trigger ends, and nothing is stopped: %s", error)
-            return
-        if state is not None and state != "deferred":
-            await EcsBridgeTrigger.on_kill(self)
+            self.log.warning("an earlier try's command could not be looked for: %s", error)
 
+    @property
+    def _is_in_triggerer(self) -> bool:
+        """Whether a triggerer runs this, rather than a worker that waits itself, or ``dag.test()``."""
+        return self.trigger_id is not None
 
-async def state_of(ti: Any) -> str | None:
-    """Return the state of a task instance; None if there is none any more."""
-    try:
-        from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
-    except ImportError:  # Airflow 2
-        return await asyncio.to_thread(_state_in_database, ti)
-    # The triggerer's own way from a thread to Airflow's API.
-    from asgiref.sync import sync_to_async
-
-    states = await sync_to_async(RuntimeTaskInstance.get_task_states)(
-        dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=ti.map_index
-    )
-    name = ti.task_id if ti.map_index < 0 else f"{ti.task_id}_{ti.map_index}"
-    state = states.get(ti.run_id, {}).get(name)
-    return None if state is None else str(state)
-
-
-def _state_in_database(ti: Any) -> str | None:
-    from airflow.models import TaskInstance
-    from airflow.utils.session import create_session
-
-    key = {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id, "map_index": ti.map_index}
-    with create_session() as session:
-        found = session.query(TaskInstance).filter_by(**key).one_or_none()
-        return None if found is None or found.state is None else str(found.state)
+    @property
+    def _was_deferred(self) -> bool:
+        """Whether a worker started the task, and told the trigger about it."""
+        return self.about is not None

@@ -557,6 +557,19 @@ pub const TABLE: &[Chapter] = &[
             ),
             exited(139, "The command crashed (SIGSEGV). Its output (`ecs-bridge logs`) or a core file shows where."),
             exited(143, "The container was asked to stop (SIGTERM) and did."),
+            exited(200, "If it is a pool's runner, its configuration is wrong. Its log names the variable."),
+            exited(
+                201,
+                "If it is a pool's runner, it found no AWS credentials. Set `taskRoleArn` in its task definition, and let the container reach 169.254.170.2 without a proxy.",
+            ),
+            exited(
+                202,
+                "If it is a pool's runner, the function refused it. Attach the stack's `RunnerPolicyArn` to its task role, and let `RunnerRoleArns` name that role. Its log says why.",
+            ),
+            exited(
+                204,
+                "If it is a pool's runner, the function did not answer for an hour. Check the runner's way to it, and the function's log.",
+            ),
             stop_code("TaskFailedToStart", "The task could not be started. ECS's own words say why."),
         ],
     },

@@ -159,6 +159,116 @@ def test_the_page_follows_the_theme_of_the_ui(frame, page):
     page.emulate_media(color_scheme="light")
 
 
+PHONE = {"width": 390, "height": 844}
+
+
+def test_the_page_fits_a_phone(frame, page):
+    desk = page.viewport_size
+    page.set_viewport_size(PHONE)
+    try:
+        frame.locator("#failures td[data-heading]").first.wait_for()
+        body = frame.locator("body")
+        assert body.evaluate("body => body.scrollWidth <= body.clientWidth"), "it scrolls sideways"
+        # A reason has a line for several words, not one for each.
+        reason = frame.locator("#failures p", has_text="is no image").first
+        words = len(reason.inner_text().split())
+        lines = reason.evaluate("p => p.getBoundingClientRect().height / parseFloat(getComputedStyle(p).lineHeight)")
+        assert lines <= words / 2 + 1
+        rows = frame.locator("tbody tr").count()
+        assert body.evaluate("body => body.scrollHeight") < 2_000 + 260 * rows
+        headings = frame.locator("#failures td").evaluate_all(
+            "cells => cells.map((cell) => getComputedStyle(cell, '::before').content)"
+        )
+        assert '"State"' in headings
+    finally:
+        page.set_viewport_size(desk)
+
+
+def test_tables_without_rows_say_so(frame, page, url):
+    data = overview(url, "op")
+    nothing = {"count": 0, "at": [], "p50": [], "p95": []}
+    data |= {"waiting": [], "capacity": [], "pools": [], "failures": [], "ended": {}}
+    data |= {"latency": {"launch": nothing, "landing": nothing}}
+    data["in_flight"] = {"total": 0, "states": dict.fromkeys(data["in_flight"]["states"], 0), "profiles": []}
+    page.route("**/ecs-bridge/api/overview", lambda route: route.fulfill(json=data))
+    try:
+        page.reload()
+        for text in ("Nothing is in flight.", "Nothing waits.", "No failures.", "Nothing ended"):
+            frame.get_by_text(text).first.wait_for()
+        assert frame.locator("table").count() == 0
+        assert frame.locator("#pools-section").is_hidden()
+    finally:
+        page.unroute("**/ecs-bridge/api/overview")
+        page.reload()
+
+
+def test_what_is_refused_or_not_answered_is_told(frame, page):
+    answers = [
+        (lambda route: route.abort("connectionrefused"), "Airflow does not answer"),
+        (lambda route: route.fulfill(status=503, json={"detail": "the table is gone"}), "the table is gone"),
+        (lambda route: route.fulfill(status=502, body="<html>a proxy's page</html>"), "status 502"),
+    ]
+    for answer, told in answers:
+        page.route("**/ecs-bridge/api/overview", answer)
+        page.reload()
+        frame.locator("#problem", has_text=told).wait_for()
+        page.unroute("**/ecs-bridge/api/overview")
+    # And it recovers by itself.
+    frame.locator("#content").wait_for()
+    frame.locator("#problem").wait_for(state="hidden")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0004, "0 ms"),
+        (0.9996, "1.0 s"),
+        (9.96, "10 s"),
+        (59.6, "1 min 0 s"),
+        (119.7, "2 min 0 s"),
+        (3599.6, "1 h 0 min"),
+        (7199, "2 h 0 min"),
+        (86399, "1 d 0 h"),
+        (172799, "2 d 0 h"),
+    ],
+)
+def test_a_duration_has_no_sixty_seconds(frame, seconds, text):
+    told = frame.locator("body").evaluate(
+        "async (_, seconds) => (await import('./static/common.js')).duration(seconds)", seconds
+    )
+    assert told == text
+
+
+def test_the_icon_is_legible_on_any_background(page, url):
+    """Airflow gives the selected item of the navigation a dark background, in the light theme too."""
+    for theme, backgrounds in {"icon": ("#ffffff", "#017cee", "#18181b"), "icon-dark": ("#171d2b", "#017cee")}.items():
+        for background in backgrounds:
+            contrast = page.evaluate(CONTRAST, [f"{url}/ecs-bridge/static/{theme}.svg", background])
+            assert contrast >= 3, (theme, background)
+
+
+CONTRAST = """async ([source, background]) => {
+    const image = new Image();
+    image.src = source;
+    await image.decode();
+    const canvas = document.createElement("canvas");
+    canvas.width = canvas.height = 48;
+    const context = canvas.getContext("2d");
+    context.fillStyle = background;
+    context.fillRect(0, 0, 48, 48);
+    context.drawImage(image, 0, 0, 48, 48);
+    const { data } = context.getImageData(0, 0, 48, 48);
+    const light = (value) => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
+    const part = (at, share) => share * light(data[at] / 255);
+    const luminance = (at) => part(at, 0.2126) + part(at + 1, 0.7152) + part(at + 2, 0.0722);
+    const all = Array.from({ length: data.length / 4 }, (_, nth) => luminance(nth * 4));
+    const contrast = (one, other) => (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
+    const far = all.map((each) => contrast(each, all[0])).sort((a, b) => b - a);
+    return far[60];
+}"""
+"""The contrast to its background of the sixtieth of an icon's pixels, as WCAG defines it."""
+
+
 def test_a_link_leads_to_the_task_instance_and_its_tab_shows_the_submission(airflow, stack, frame, page, url, run):
     # The task's own container: the first that waits or fails has a link, so this one is made to.
     id = airflow.task_instances(run)["runs", -1]["external_executor_id"]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from airflow.utils.state import TaskInstanceState
 from airflow_ecs_bridge.adoption import REVOKED, Orphan, Plan, judge, submission_id_of
+from airflow_ecs_bridge.keys import key_of
 from ecs_bridge.table import Record
 from fake_bridge import FakeBridge, now_ms
 from test_executor import event
@@ -92,7 +93,7 @@ def test_what_runs_is_adopted_takes_a_slot_and_is_reported(executor, bridge):
     item = task(executor)
     id = known_to(bridge, item)
     assert executor.try_adopt_task_instances([orphan(item)]) == []
-    assert executor.running == {item.ti.key}
+    assert executor.running == {key_of(item.ti)}
     assert executor.slots_available == 999
     bridge.finish(id)
     beat_until(executor, lambda: event(executor, item))
@@ -142,7 +143,7 @@ def test_adoption_waits_for_nothing(executor, bridge):
     known_to(bridge, item)
     bridge.fail("BatchGetItem", gate=gate, carried_out=True, status=500)
     executor.try_adopt_task_instances([orphan(item)])
-    assert executor.running == {item.ti.key}
+    assert executor.running == {key_of(item.ti)}
     gate.set()
 
 
@@ -191,11 +192,11 @@ def test_an_unreadable_table_delays_no_scheduler_and_loses_nothing(configure, st
     bridge.fail("BatchGetItem", times=4, status=400, body={"__type": "x#InternalServerError", "message": "not now"})
     tis = [orphan(runs), orphan(ended), orphan(waiting, QUEUED), orphan(unknown)]
     assert executor.try_adopt_task_instances(tis) == []
-    assert executor.running == {ti.key for ti in tis}
+    assert executor.running == {key_of(ti) for ti in tis}
     launched_later = waiting.ti.external_executor_id
     beat_until(executor, lambda: launched_later in bridge.records and event(executor, ended))
     assert event(executor, ended)[0] == SUCCESS
-    beat_until(executor, lambda: executor.running == {runs.ti.key, waiting.ti.key})
+    beat_until(executor, lambda: executor.running == {key_of(runs.ti), key_of(waiting.ti)})
     assert event(executor, unknown) is None
     bridge.finish(runs.ti.external_executor_id)
     bridge.finish(launched_later)
@@ -220,7 +221,7 @@ def test_an_error_in_adoption_resets_that_task_instance_and_no_other(executor, b
     monkeypatch.setattr(executor, "_rebuild", lambda ti, id: 1 / 0)
     ti = orphan(bad, QUEUED)
     assert executor.try_adopt_task_instances([orphan(good), ti]) == [ti]
-    assert executor.running == {good.ti.key}
+    assert executor.running == {key_of(good.ti)}
 
 
 def test_an_executor_that_was_not_started_adopts_nothing(options):

@@ -10,6 +10,7 @@ import jsonschema
 import pytest
 from airflow.configuration import conf
 from airflow_ecs_bridge.config import ConfigError, QueueProfiles, Settings
+from airflow_ecs_bridge.keys import key_of
 from airflow_ecs_bridge.provider import OPTIONS, get_provider_info
 from workloads import run, task
 
@@ -92,8 +93,8 @@ def test_a_profile_that_executor_config_names_must_exist(executor, bridge):
 
     item = task(executor, executor_config={"profile": "huge"})
     run(executor, item)
-    beat_until(executor, lambda: item.ti.key in executor.event_buffer)
-    assert "unknown_profile" in executor.event_buffer[item.ti.key][1]
+    beat_until(executor, lambda: key_of(item.ti) in executor.event_buffer)
+    assert "unknown_profile" in executor.event_buffer[key_of(item.ti)][1]
 
 
 def test_the_provider_info_is_valid_by_airflow_s_own_schema():

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from airflow.utils.state import CallbackState, TaskInstanceState
 from airflow_ecs_bridge import watcher
+from airflow_ecs_bridge.keys import key_of
 from airflow_ecs_bridge.submitter import THREADS
 from fake_bridge import PATIENCE, FakeBridge, now_ms
 from workloads import beat_until, callback, orphan, run, task
@@ -28,7 +29,7 @@ def launched(bridge: FakeBridge, *items: Any) -> None:
 
 
 def event(executor: Any, item: Any) -> Any:
-    return executor.event_buffer.get(item.ti.key)
+    return executor.event_buffer.get(key_of(item.ti))
 
 
 def task_events(executor: Any) -> list[str]:
@@ -55,8 +56,8 @@ def test_a_task_is_submitted_under_the_id_that_airflow_committed(executor, bridg
     assert sent["labels"]["dag_id"] == "orders"
     assert "profile" not in sent
     assert "priority" not in sent
-    assert item.ti.key in executor.running
-    assert item.ti.key not in executor.queued_tasks
+    assert key_of(item.ti) in executor.running
+    assert key_of(item.ti) not in executor._waiting_tasks
 
 
 def test_no_running_event_overwrites_an_id_that_airflow_assigned(executor, bridge):
@@ -139,7 +140,7 @@ def test_exit_code_0_is_success(executor, bridge):
     bridge.finish(item.ti.external_executor_id)
     beat_until(executor, lambda: event(executor, item))
     assert event(executor, item) == (SUCCESS, None)
-    assert item.ti.key not in executor.running
+    assert key_of(item.ti) not in executor.running
     assert executor.slots_available == 1000
 
 
@@ -306,14 +307,14 @@ def test_a_late_end_of_a_deferred_task_s_first_run_does_not_touch_the_second(exe
     run(executor, first)
     launched(bridge, first)
     second = task(executor)
-    assert second.ti.key == first.ti.key
+    assert key_of(second.ti) == key_of(first.ti)
     run(executor, second)
     launched(bridge, second)
     bridge.finish(first.ti.external_executor_id)
     queries = bridge.calls["Query"]
     beat_until(executor, lambda: bridge.calls["Query"] > queries + 3)
     assert executor.event_buffer == {}
-    assert first.ti.key in executor.running
+    assert key_of(first.ti) in executor.running
     bridge.finish(second.ti.external_executor_id)
     beat_until(executor, lambda: event(executor, second))
     assert event(executor, second)[0] == SUCCESS
@@ -326,17 +327,17 @@ def test_the_end_of_a_first_run_frees_the_slot_that_the_second_waits_for(start, 
     run(executor, first)
     launched(bridge, first)
     run(executor, second)
-    assert second.ti.key in executor.queued_tasks
+    assert key_of(second.ti) in executor._waiting_tasks
     bridge.finish(first.ti.external_executor_id)
     beat_until(executor, lambda: second.ti.external_executor_id in bridge.records)
     assert executor.event_buffer == {}
-    assert executor.running == {second.ti.key}
+    assert executor.running == {key_of(second.ti)}
 
 
 def test_without_an_assigned_id_it_is_written_ahead_before_the_bridge_hears_of_it(executor, bridge):
     item = task(executor, id=None)
     run(executor, item)
-    state, submission_id = executor.get_event_buffer()[item.ti.key]
+    state, submission_id = executor.get_event_buffer()[key_of(item.ti)]
     assert state == RUNNING
     assert uuid.UUID(submission_id)
     assert bridge.batches == []
@@ -351,7 +352,7 @@ def test_an_id_is_not_trusted_where_airflow_may_have_left_an_old_one(start, brid
     executor = start(job_id=None)  # as in dag.test
     item = task(executor, id="left-from-an-earlier-run")
     run(executor, item)
-    assert executor.get_event_buffer()[item.ti.key][1] != "left-from-an-earlier-run"
+    assert executor.get_event_buffer()[key_of(item.ti)][1] != "left-from-an-earlier-run"
 
 
 def test_ids_are_written_ahead_beside_an_executor_that_airflow_assigns_none_for(start, bridge, monkeypatch):
@@ -365,7 +366,7 @@ def test_ids_are_written_ahead_beside_an_executor_that_airflow_assigns_none_for(
     executor = start()
     item = task(executor, id="perhaps-of-an-earlier-run")
     run(executor, item)
-    state, id = executor.event_buffer[item.ti.key]
+    state, id = executor.event_buffer[key_of(item.ti)]
     assert state == RUNNING
     assert id != "perhaps-of-an-earlier-run"
 
@@ -379,7 +380,7 @@ def test_a_revoked_task_is_stopped_and_no_event_follows(executor, bridge):
     id = item.ti.external_executor_id
     executor.revoke_task(ti=orphan(item, QUEUED))
     bridge.wait_until(lambda: [id for id, _ in bridge.stops] == [id])
-    assert item.ti.key not in executor.running
+    assert key_of(item.ti) not in executor.running
     bridge.finish(id, "cancelled")
     run(executor, other := task(executor, "other"))
     launched(bridge, other)
@@ -404,7 +405,7 @@ def test_what_was_revoked_before_it_was_sent_never_launches(executor, bridge):
 def test_a_missing_heartbeat_stops_the_container(executor, bridge):
     run(executor, item := task(executor))
     launched(bridge, item)
-    executor.change_state(item.ti.key, FAILED, remove_running=True)  # as the scheduler does
+    executor.change_state(key_of(item.ti), FAILED, remove_running=True)  # as the scheduler does
     bridge.wait_until(lambda: bridge.stops)
     assert bridge.stops[0][0] == item.ti.external_executor_id
     assert event(executor, item) == (FAILED, None)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from airflow.utils.state import TaskInstanceState
+from airflow_ecs_bridge._versions import UUID_KEYS
 from airflow_ecs_bridge.census import Living, living
+from airflow_ecs_bridge.keys import key_of
 from airflow_ecs_bridge.submitter import THREADS
 from test_executor import event, launched
 from workloads import beat_until, callback, orphan, run, task
@@ -32,7 +35,7 @@ def has(database) -> Callable[..., None]:
     def put(*items: Any) -> None:
         for item in items:
             database.ids.add(item.ti.external_executor_id)
-            database.keys.add(tuple(item.ti.key))
+            database.keys.add(key_of(item.ti))
 
     return put
 
@@ -53,7 +56,7 @@ def test_an_earlier_try_is_stopped_when_a_newer_one_is_queued_and_its_slot_is_fr
     bridge.wait_until(lambda: bridge.stops)
     assert stopped(bridge) == [first.ti.external_executor_id]
     launched(bridge, second)
-    assert executor.running == {second.ti.key}
+    assert executor.running == {key_of(second.ti)}
     assert event(executor, first) is None
 
 
@@ -63,7 +66,7 @@ def test_an_earlier_try_that_waits_for_a_slot_is_never_submitted(start, bridge):
     run(executor, other)
     run(executor, first)
     run(executor, second)
-    assert set(executor.queued_tasks) == {second.ti.key}
+    assert set(executor._waiting_tasks) == {key_of(second.ti)}
     launched(bridge, other)
     bridge.finish(other.ti.external_executor_id)
     beat_until(executor, lambda: second.ti.external_executor_id in bridge.records)
@@ -144,7 +147,7 @@ def test_a_try_that_the_database_does_not_have_is_stopped_and_its_slot_is_free(d
     database.ids.discard(dead.ti.external_executor_id)
     beat_until(executor, lambda: bridge.stops)
     assert stopped(bridge) == [dead.ti.external_executor_id]
-    assert executor.running == {alive.ti.key}
+    assert executor.running == {key_of(alive.ti)}
     bridge.finish(alive.ti.external_executor_id)
     beat_until(executor, lambda: event(executor, alive))
     assert event(executor, dead) is None
@@ -156,9 +159,9 @@ def test_a_try_that_waits_for_a_slot_is_dropped_when_the_database_does_not_have_
     has(works, waits)
     run(executor, works)
     run(executor, dead, waits)
-    beat_until(executor, lambda: dead.ti.key not in executor.queued_tasks)
-    assert set(executor.queued_tasks) == {waits.ti.key}
-    assert set(executor._newest.values()) == {works.ti.key, waits.ti.key}
+    beat_until(executor, lambda: key_of(dead.ti) not in executor._waiting_tasks)
+    assert set(executor._waiting_tasks) == {key_of(waits.ti)}
+    assert set(executor._newest.values()) == {key_of(works.ti), key_of(waits.ti)}
 
 
 def test_a_deferred_task_that_resumes_is_not_given_up_with_its_first_run(database, has, start, bridge):
@@ -171,7 +174,7 @@ def test_a_deferred_task_that_resumes_is_not_given_up_with_its_first_run(databas
     database.ids.clear()
     has(second)
     beat_until(executor, lambda: second.ti.external_executor_id in bridge.records)
-    assert executor.running == {second.ti.key}
+    assert executor.running == {key_of(second.ti)}
     bridge.finish(second.ti.external_executor_id)
     beat_until(executor, lambda: event(executor, second))
     assert event(executor, second)[0] == SUCCESS
@@ -190,13 +193,13 @@ def test_try_that_the_database_misses_once_is_not_stopped(options, configure, st
     executor = start()
     item = task(executor)
     present.ids.add(item.ti.external_executor_id)
-    present.keys.add(tuple(item.ti.key))
+    present.keys.add(key_of(item.ti))
     run(executor, item)
     launched(bridge, item)
     before = len(answers)
     beat_until(executor, lambda: len(answers) >= before + 4)
     assert bridge.stops == []
-    assert item.ti.key in executor.running
+    assert key_of(item.ti) in executor.running
 
 
 def test_a_callback_is_not_looked_for_among_task_instances(database, start, bridge):
@@ -266,10 +269,12 @@ def test_the_query_returns_what_is_queued_or_running(airflow_database):
         {"task_id": state, "external_executor_id": f"id-{state}", "state": state, "id": uuid.uuid4()}
         for state in ("queued", "running", "restarting", "success", "failed", "scheduled", "deferred")
     ]
-    common = {"dag_id": "orders", "run_id": "r", "map_index": 3, "try_number": 2, "pool": "p", "pool_slots": 1}
+    index = "region_index" if UUID_KEYS else "map_index"
+    common = {"dag_id": "orders", "run_id": "r", index: 3, "try_number": 2, "pool": "p", "pool_slots": 1}
     with airflow_database.begin() as connection:
         connection.execute(TaskInstance.__table__.insert(), [{**common, **row} for row in rows])
     found = living()
     assert found.ids == {"id-queued", "id-running", "id-restarting"}
-    assert found.keys == {("orders", state, "r", 2, 3) for state in ("queued", "running", "restarting")}
+    tries = {row["state"]: SimpleNamespace(id=row["id"], key=("orders", row["state"], "r", 2, 3)) for row in rows}
+    assert found.keys == {key_of(tries[state]) for state in ("queued", "running", "restarting")}
     assert found.queued == {"id-queued"}

@@ -9,6 +9,7 @@ import pytest
 from airflow_ecs_bridge.aws import Aws
 from airflow_ecs_bridge.bridge import Unhealthy
 from airflow_ecs_bridge.config import ConfigError, Settings
+from airflow_ecs_bridge.keys import key_of
 from conftest import OPTIONS
 from ecs_bridge.api import BridgeClient
 from ecs_bridge.errors import BridgeError, Cause
@@ -39,8 +40,8 @@ def test_a_task_runs(start: Any, bridge: FakeBridge):
     launched(bridge, item)
     [id] = bridge.records
     bridge.finish(id)
-    beat_until(executor, lambda: item.ti.key in executor.event_buffer)
-    assert executor.event_buffer[item.ti.key][0] == "success"
+    beat_until(executor, lambda: key_of(item.ti) in executor.event_buffer)
+    assert executor.event_buffer[key_of(item.ti)][0] == "success"
     assert bridge.starts[id] == 1
     assert not any(operation.startswith("/v1/") for operation in bridge.calls)
 

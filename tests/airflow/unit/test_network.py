@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from airflow_ecs_bridge.bridge import Unhealthy
+from airflow_ecs_bridge.keys import key_of
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -40,7 +41,7 @@ def works(start: Any, bridge: FakeBridge) -> None:
     run(executor, item := task(executor))
     launched(bridge, item)
     bridge.finish(item.ti.external_executor_id)
-    beat_until(executor, lambda: item.ti.key in executor.event_buffer)
+    beat_until(executor, lambda: key_of(item.ti) in executor.event_buffer)
 
 
 @pytest.fixture

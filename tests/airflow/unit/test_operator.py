@@ -16,12 +16,15 @@ from typing import Any
 import boto3
 import pytest
 from airflow.exceptions import AirflowException, AirflowSkipException
+from airflow.sdk.bases.xcom import BaseXCom
+from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.triggers.base import TaskFailedEvent, TaskSkippedEvent, TaskSuccessEvent, TriggerEvent
-from airflow_ecs_bridge import commands, containerlog, lastlines, metrics, results, triggers, waits
+from airflow_ecs_bridge import commands, comms, containerlog, lastlines, metrics, results, triggers, waits
 from airflow_ecs_bridge.job import Unsubmittable
 from airflow_ecs_bridge.operators import EcsBridgeOperator
 from airflow_ecs_bridge.outcome import Outcome, Verdict
 from airflow_ecs_bridge.triggers import EcsBridgeTrigger
+from asgiref.sync import async_to_sync
 from botocore.exceptions import ClientError, EndpointConnectionError
 from ecs_bridge.table import Record, Table
 from fake_bridge import FakeBridge, now_ms
@@ -60,7 +63,29 @@ def ends(bridge: FakeBridge, *ids: str, state: str = "succeeded", **more: Any) -
 
 
 def trigger(id: str = "op-1", **more: Any) -> EcsBridgeTrigger:
-    return EcsBridgeTrigger(**{"command": ["echo", "hello"], "submission_id": id, "ends_task": True, **more})
+    """Make one as a triggerer does."""
+    made = EcsBridgeTrigger(**{"command": ["echo", "hello"], "submission_id": id, "ends_task": True, **more})
+    made.trigger_id = 1
+    return made
+
+
+@pytest.fixture
+def airflow(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """What Airflow's API answers to a triggerer about `TI`, and which calls fail."""
+    api = SimpleNamespace(state="deferred", submission=None, failures=0, noted=[], forgotten=[])
+
+    def states(**_: Any) -> dict[str, Any]:
+        if api.failures:
+            api.failures -= 1
+            raise RuntimeError("no answer")
+        return {"r": {} if api.state == "deleted" else {"t": api.state}}
+
+    monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", staticmethod(states))
+    monkeypatch.setattr(BaseXCom, "get_one", lambda **_: api.submission)
+    monkeypatch.setattr(BaseXCom, "set", lambda key, value, **_: api.noted.append(value))
+    monkeypatch.setattr(BaseXCom, "delete", lambda key, **_: api.forgotten.append(key))
+    monkeypatch.setattr(triggers, "ASK_AGAIN", 0.01)
+    return api
 
 
 def test_the_id_is_that_of_the_try_and_of_this_airflow():
@@ -186,20 +211,180 @@ def test_a_thousand_triggers_share_one_reader_and_few_calls(
     assert len(bridge.batches) < 100
 
 
-def test_a_killed_task_stops_its_command(bridge: FakeBridge, here: commands.Commands):
-    async def killed() -> None:
-        waiting = asyncio.create_task(event_of(trigger()))
-        await asyncio.to_thread(bridge.wait_until, lambda: "op-1" in bridge.records)
-        await trigger().on_kill()
-        await asyncio.to_thread(bridge.wait_until, lambda: bridge.stops)
-        waiting.cancel()
+async def cancelled(bridge: FakeBridge, one: EcsBridgeTrigger) -> None:
+    """Start a trigger and cancel it, as a triggerer does for each that it has no longer."""
+    waiting = asyncio.create_task(event_of(one))
+    await asyncio.to_thread(bridge.wait_until, lambda: "op-1" in bridge.records)
+    waiting.cancel()
+    if triggers.TRIGGERS_HAVE_ON_KILL:
+        await one.on_kill()
+    await one.cleanup()
 
-    asyncio.run(killed())
-    assert bridge.stops[0][0] == "op-1"
+
+@pytest.mark.parametrize("airflow_calls_on_kill", [True, False])
+@pytest.mark.parametrize(
+    ("state", "submission", "stopped"),
+    [
+        ("deferred", None, False),
+        ("deferred", "op-1", False),
+        ("deferred", "op-of-the-next-try", True),
+        ("failed", "op-1", True),
+        ("queued", None, True),
+        (None, None, True),
+        ("deleted", None, True),
+    ],
+)
+def test_a_cancelled_trigger_stops_its_command_only_if_its_try_is_given_up(
+    bridge: FakeBridge,
+    here: commands.Commands,
+    airflow: SimpleNamespace,
+    monkeypatch: pytest.MonkeyPatch,
+    airflow_calls_on_kill: bool,
+    state: str | None,
+    submission: str | None,
+    stopped: bool,
+):
+    """A triggerer also cancels those that it has lost to another one."""
+    monkeypatch.setattr(triggers, "TRIGGERS_HAVE_ON_KILL", airflow_calls_on_kill)
+    airflow.state, airflow.submission = state, submission
+    one = trigger()
+    one.task_instance = TI
+    asyncio.run(cancelled(bridge, one))
+    if stopped:
+        bridge.wait_until(lambda: bridge.stops)
+    assert [id for id, _ in bridge.stops] == (["op-1"] if stopped else [])
+
+
+def test_airflow_s_answer_is_waited_for_however_often_the_trigger_is_cancelled(
+    bridge: FakeBridge, here: commands.Commands, airflow: SimpleNamespace
+):
+    """Airflow 3.3.2 cancels it at each of its loops."""
+    airflow.state = "failed"
+    answers = threading.Event()
+    states = RuntimeTaskInstance.get_task_states
+
+    def slow(**given: Any) -> Any:
+        assert answers.wait(60)
+        return states(**given)
+
+    async def run() -> None:
+        one = trigger()
+        one.task_instance = TI
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(RuntimeTaskInstance, "get_task_states", staticmethod(slow))
+            killed = asyncio.create_task(one.on_kill())
+            for _ in range(3):
+                await asyncio.sleep(0)
+                killed.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await killed
+            answers.set()
+            await asyncio.to_thread(bridge.wait_until, lambda: bridge.stops)
+
+    asyncio.run(run())
+    assert [id for id, _ in bridge.stops] == ["op-1"]
+
+
+def test_a_cancellation_keeps_its_message_while_airflow_is_asked(monkeypatch: pytest.MonkeyPatch):
+    """By that message Airflow 3.3 tells a cleared task's trigger from one that ends with its triggerer."""
+    answers = threading.Event()
+
+    async def run() -> Any:
+        asks = asyncio.create_task(comms._in_thread_of_airflow(lambda: answers.wait(60)))
+        await asyncio.sleep(0.05)
+        asks.cancel("by a user")
+        try:
+            await asks
+        except asyncio.CancelledError as error:
+            return error.args
+        finally:
+            answers.set()
+
+    assert asyncio.run(run()) == ("by a user",)
+
+
+@pytest.mark.parametrize(("failures", "stopped"), [(triggers.ASKS - 1, True), (triggers.ASKS, False)])
+def test_nothing_is_stopped_while_airflow_is_silent(
+    bridge: FakeBridge, here: commands.Commands, airflow: SimpleNamespace, failures: int, stopped: bool
+):
+    airflow.state, airflow.failures = "failed", failures
+    one = trigger()
+    one.task_instance = TI
+    asyncio.run(cancelled(bridge, one))
+    if stopped:
+        bridge.wait_until(lambda: bridge.stops)
+    assert bool(bridge.stops) is stopped
+
+
+def test_stop_on_kill_false_leaves_a_cleared_command_alone(
+    bridge: FakeBridge, here: commands.Commands, airflow: SimpleNamespace
+):
+    airflow.state = "failed"
+    one = trigger(stop_on_kill=False)
+    one.task_instance = TI
+    asyncio.run(cancelled(bridge, one))
+    assert not bridge.stops
+
+
+@pytest.mark.parametrize(
+    ("try_number", "submission", "stopped", "noted"),
+    [
+        (1, None, [], ["op-1"]),
+        (2, "op-of-try-1", ["op-of-try-1"], ["op-1"]),
+        # Another triggerer has begun this try.
+        (2, "op-1", [], []),
+        (2, None, [], ["op-1"]),
+    ],
+)
+def test_a_try_stops_the_command_of_the_one_before(
+    bridge: FakeBridge,
+    here: commands.Commands,
+    airflow: SimpleNamespace,
+    try_number: int,
+    submission: str | None,
+    stopped: list[str],
+    noted: list[str],
+):
+    """A triggerer that was killed stops nothing when its task is cleared."""
+    airflow.submission = submission
+    one = trigger()
+    one.task_instance = SimpleNamespace(**{**vars(TI), "try_number": try_number})
+    asyncio.run(both(event_of(one), ends(bridge, "op-1")))
+    bridge.wait_until(lambda: len(bridge.stops) >= len(stopped))
+    assert [id for id, _ in bridge.stops] == stopped
+    assert airflow.noted == noted
+    assert airflow.forgotten == (["return_value"] if noted and try_number > 1 else [])
+
+
+def test_a_thread_asks_airflow_through_the_loop_of_the_triggers(monkeypatch: pytest.MonkeyPatch):
+    """Airflow 3.0 and 3.1 mix up the answers of what other threads ask."""
+    monkeypatch.setattr(comms, "_loop", None)
+    through: list[Any] = []
+
+    async def run() -> Any:
+        comms.use_loop_of_triggers()
+        loop = asyncio.get_running_loop()
+
+        def ask() -> str:
+            # As Airflow's own functions find the loop.
+            through.append(async_to_sync(running_loop)() is loop)
+            return "answer"
+
+        answer: Future[str] = Future()
+        threading.Thread(target=lambda: answer.set_result(comms.call(ask))).start()
+        return await asyncio.wrap_future(answer)
+
+    async def running_loop() -> asyncio.AbstractEventLoop:
+        return asyncio.get_running_loop()
+
+    assert asyncio.run(run()) == "answer"
+    assert through == [True]
+    # The triggerer has ended.
+    assert comms.call(lambda: 7) == 7
 
 
 def test_a_triggerer_emits_what_waits_in_it(
-    bridge: FakeBridge, here: commands.Commands, monkeypatch: pytest.MonkeyPatch
+    bridge: FakeBridge, here: commands.Commands, airflow: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ):
     seen: dict[str, float] = {}
     monkeypatch.setattr(metrics, "INTERVAL", 0.05)
@@ -229,32 +414,6 @@ def test_a_worker_can_wait_itself(bridge: FakeBridge, here: commands.Commands):
     assert asyncio.run(run())[0] is None
     operator.on_kill()
     assert bridge.stops[0][0] == id
-
-
-@pytest.mark.parametrize(("state", "stopped"), [("deferred", False), ("failed", True), (None, False)])
-def test_before_airflow_3_3_a_trigger_that_ends_asks_whether_its_task_waits(
-    bridge: FakeBridge, here: commands.Commands, monkeypatch: pytest.MonkeyPatch, state: str | None, stopped: bool
-):
-    """A triggerer that restarts stops nothing; neither does one that cannot find out."""
-    monkeypatch.setattr(triggers, "HAS_ON_KILL", False)
-
-    async def told(ti: Any) -> str | None:
-        return state
-
-    monkeypatch.setattr(triggers, "state_of", told)
-
-    async def cleared() -> None:
-        one = trigger()
-        one.task_instance = TI
-        waiting = asyncio.create_task(event_of(one))
-        await asyncio.to_thread(bridge.wait_until, lambda: "op-1" in bridge.records)
-        waiting.cancel()
-        await one.cleanup()
-
-    asyncio.run(cleared())
-    if stopped:
-        bridge.wait_until(lambda: bridge.stops)
-    assert bool(bridge.stops) is stopped
 
 
 @pytest.fixture
@@ -473,9 +632,8 @@ def test_an_exit_code_can_skip_the_task(
     bridge: FakeBridge, here: commands.Commands, code: int, event_type: type[TriggerEvent]
 ):
     operator = EcsBridgeOperator(task_id="t", command=["x"], skip_on_exit_code={99, 100})
-    kwargs = {**operator.start_trigger_args.trigger_kwargs, "submission_id": "op-1"}
     end = ends(bridge, "op-1", state="failed", exit_code=code)
-    event = asyncio.run(both(event_of(EcsBridgeTrigger(**kwargs)), end))[0]
+    event = asyncio.run(both(event_of(trigger(**operator.start_trigger_args.trigger_kwargs)), end))[0]
     assert type(event) is event_type
 
 
@@ -583,55 +741,39 @@ def test_the_containers_last_lines_are_one_bounded_read(here: commands.Commands)
         "logStreamName": "app/main/abc",
         "limit": 20,
         "startFromHead": False,
-        "startTime": 9_000,
-        "endTime": 22_000,
+        "startTime": 10_000,
+        "endTime": 20_001,
     }
+    # Not known when its command began: the container's lines may be another command's.
+    del record["started_at"]
+    assert containerlog.tail(aws, settings, record, 20) == []
 
 
 def test_a_failed_container_has_its_last_lines_in_the_event_log(monkeypatch: pytest.MonkeyPatch):
     settings = SimpleNamespace(awslogs_group="/ecs", awslogs_stream_prefix="app", failure_log_lines=3)
     told: list[Outcome] = []
-    lines = lastlines.LastLines(None, settings, told.append)
+    lines = lastlines.LastLines(None, settings, lambda id: {"task_arn": "arn", "submission_id": id}, told.append)
 
     def tail(aws: Any, settings: Any, record: dict[str, Any], lines: int) -> list[str]:
-        return ["x" * 3_000, f"{record['task_arn']} {lines}"]
+        return ["x" * 3_000, f"{record['task_arn']} of {record['submission_id']} {lines}"]
 
     monkeypatch.setattr(lastlines, "tail", tail)
-    container = {"task_arn": "arn", "container_name": "main"}
     lines.report(Outcome("well", Verdict.SUCCEEDED, "fine"))
     lines.report(Outcome("never-ran", Verdict.FAILED, "rejected"))
-    lines.report(Outcome("badly", Verdict.FAILED, "exit code 1", container))
+    lines.report(Outcome("badly", Verdict.FAILED, "exit code 1", has_output=True))
     assert [outcome.submission_id for outcome in told] == ["well", "never-ran"]
     lines.step()
     assert told[2].info.startswith("exit code 1, the container's last lines:\n")
-    assert told[2].info.endswith("arn 3")
+    assert told[2].info.endswith("arn of badly 3")
     assert len(told[2].info) < 1_600
     # What cannot be read keeps nothing back, and a storm of failures is told without.
     monkeypatch.setattr(lastlines, "tail", lambda *_: 1 / 0)
     for number in range(50):
-        lines.report(Outcome(str(number), Verdict.FAILED, "exit code 1", container))
+        lines.report(Outcome(str(number), Verdict.FAILED, "exit code 1", has_output=True))
     assert len(told) == 3 + 30
     for _ in range(20):
         lines.step()
     assert len(told) == 3 + 50
-
-
-@pytest.mark.parametrize(
-    ("given", "begins"),
-    [
-        ({}, True),
-        ({"deferrable": False}, False),
-        ({"start_from_trigger": False}, False),
-        ({"command": ["echo", "{{ ds }}"]}, True),
-    ],
-)
-def test_a_task_begins_in_the_triggerer_where_it_can(given: dict[str, Any], begins: bool):
-    operator = EcsBridgeOperator(task_id="t", **{"command": ["true"], **given})
-    assert operator.start_from_trigger is begins
-    if begins:
-        arguments = operator.start_trigger_args
-        assert arguments.trigger_kwargs["ends_task"]
-        assert EcsBridgeTrigger(**arguments.trigger_kwargs).serialize()[1]["command"] == given.get("command", ["true"])
 
 
 def test_a_dag_processor_imports_neither_boto3_nor_the_executor():

@@ -182,11 +182,11 @@ def ended(dynamodb: Any, id: str, state: str, **more: Any) -> None:
     put(dynamodb, id, **{"state": state, "feed": DEPLOYMENT, "changed_at": NOW - MINUTE, **more})
 
 
-def pool(dynamodb: Any) -> None:
+def pool(dynamodb: Any, **more: Any) -> None:
     """Write a pool with a busy and an idle runner."""
     dynamodb.put_item(TableName=TABLE, Item={"submission_id": {"S": LAUNCH_RATE}, "pool/quick": {"BOOL": True}})
     spec = {"pool": {"max": 9, "min_idle": 2}, "run_task": b"{}"}
-    row = {"submission_id": "#pool/quick", "rev": 3, "current": "quick#1", "specs": {"quick#1": spec}, "max": 5}
+    row = {"submission_id": "#pool/quick", "rev": 3, "current": "quick#1", "specs": {"quick#1": spec}, "max": 5, **more}
     dynamodb.put_item(TableName=TABLE, Item={name: wire(value) for name, value in row.items()})
     for id, runner in {"runner-a": {"incarnation": "x", "serves": "s"}, "runner-b": {"incarnation": "y"}}.items():
         put(
@@ -291,6 +291,39 @@ def test_a_task_instance_of_another_dag_is_refused(client, dynamodb, as_):
     # Airflow takes "~" for no Dag in particular, which everybody may read who may read any.
     assert client.get(instance_path("~"), headers=as_("reader of orders")).status_code == 422
     assert client.get("api/task-instance?run_id=r&task_id=t", headers=as_("reader of orders")).status_code == 422
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        instance_path("or\0ders"),
+        instance_path(run_id="r\0"),
+        instance_path(task_id="\0"),
+        "api/overview?x=%00",
+        "task-instance?dag_id=%00",
+        "static/%00.js",
+        "%00",
+    ],
+)
+def test_a_nul_is_no_error_of_the_server(client, dynamodb, as_, path):
+    assert client.get(path, headers=as_("admin")).status_code == 404
+
+
+@pytest.mark.parametrize("index", ["99999999999999999999", "2147483648", "-2", "x"])
+def test_a_map_index_that_no_database_takes_is_refused(client, dynamodb, as_, index):
+    assert client.get(instance_path(map_index=index), headers=as_("admin")).status_code == 422
+
+
+def test_a_pool_whose_runners_fail_comes_with_advice(dynamodb, overview):
+    failure = "container main exited with 201"
+    pool(dynamodb, failing_since=NOW - MINUTE, failure=failure)
+    in_flight(dynamodb, "waits", "queued", "queued", profile="quick", pool="quick/1")
+    seen = overview()
+    [group] = [group for group in seen["waiting"] if group["cause"] == "pool"]
+    assert failure in group["detail"]
+    [of_pool] = seen["pools"]
+    for advice in (group["advice"], of_pool["advice"]):
+        assert "it found no AWS credentials" in advice
 
 
 def test_of_a_cut_name_all_that_it_may_stand_for_must_be_allowed():
@@ -641,7 +674,7 @@ def test_scheduler_worker_and_dag_processor_load_nothing_of_it():
     done = subprocess.run([sys.executable, "-c", LOADS], capture_output=True, text=True, check=True)
     added = json.loads(done.stdout.splitlines()[-1])
     ours = {each for each in added if each.startswith("airflow_ecs_bridge.")}
-    assert ours <= {"airflow_ecs_bridge.page", "airflow_ecs_bridge.page.plugin"}
+    assert ours <= {"airflow_ecs_bridge._versions", "airflow_ecs_bridge.page", "airflow_ecs_bridge.page.plugin"}
     assert not {each.partition(".")[0] for each in added} & {"fastapi", "starlette", "boto3", "botocore", "sqlalchemy"}
 
 
@@ -657,9 +690,11 @@ def test_airflow_finds_the_page_and_mounts_it_below_its_base_url(monkeypatch):
     assert page.fastapi_apps is page.fastapi_apps, "Airflow asks for it more than once"
 
 
-def test_before_airflow_3_1_there_is_no_page(monkeypatch):
-    from airflow_ecs_bridge.page import plugin
-
-    for version, has in (("2.11.2", False), ("3.0.6", False), ("3.1.0rc1", True), ("3.3.2", True), ("4.0.0", True)):
-        monkeypatch.setattr(plugin, "__version__", version)
-        assert plugin._has_external_views() is has
+@pytest.mark.parametrize(
+    ("version", "has"), [("2.11.2", False), ("3.0.6", False), ("3.1.0rc1", True), ("3.3.2", True), ("4.0.0", True)]
+)
+def test_before_airflow_3_1_there_is_no_page(version: str, has: bool):
+    # As a new process finds it.
+    code = f"import airflow; airflow.__version__ = {version!r}; from airflow_ecs_bridge.page.plugin import plugin; "
+    done = subprocess.run([sys.executable, "-c", code + "print(plugin)"], capture_output=True, text=True, check=True)
+    assert (done.stdout.splitlines()[-1] != "None") is has

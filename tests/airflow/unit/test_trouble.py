@@ -12,6 +12,8 @@ import pytest
 from airflow.utils.state import TaskInstanceState
 from airflow_ecs_bridge import submitter
 from airflow_ecs_bridge.aws import Aws
+from airflow_ecs_bridge.job import Job
+from airflow_ecs_bridge.keys import key_of
 from botocore.exceptions import HTTPClientError
 from ecs_bridge.submission import json_bytes
 from fake_bridge import FakeBridge
@@ -226,7 +228,7 @@ def test_a_stop_is_repeated_until_the_bridge_has_taken_it(executor, bridge):
     run(executor, item := task(executor))
     launched(bridge, item)
     bridge.fail("/v1/stops", times=2, status=503)
-    executor.change_state(item.ti.key, FAILED)
+    executor.change_state(key_of(item.ti), FAILED)
     bridge.wait_until(lambda: bridge.stops)
     assert bridge.calls["/v1/stops"] == 3
 
@@ -461,3 +463,64 @@ def test_the_log_view_of_an_unconfigured_executor_says_so(monkeypatch):
 
     lines, _ = EcsBridgeExecutor().get_task_log(SimpleNamespace(external_executor_id="abc"), 1)
     assert "submit_url is not set" in lines[0]
+
+
+NO_TEXT = "half\ud800"
+PLACE = r"did you mean executor_config\['overrides'\]\['containerOverrides'\]"
+
+
+def containers(*containers: Any) -> dict[str, Any]:
+    return {"overrides": {"containerOverrides": list(containers)}}
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (
+            containers({"name": "m", "environment": [{"name": "A", "value": NO_TEXT}]}),
+            r"U\+D800 is half of a character",
+        ),
+        (containers({"name": NO_TEXT}), r"U\+D800 is half of a character"),
+        ({"tags": [{"key": "a", "value": NO_TEXT}]}, "executor_config has a text that is not Unicode"),
+        (containers({"name": 7}), "each with a text as its name"),
+        (containers({"name": ["m"]}), "each with a text as its name"),
+        (containers({"name": ""}), "each with a text as its name"),
+        ({"overrides": {"containerOverrides": {"name": "m"}}}, "must be a list of dicts"),
+        ({"overrides": {"containerOverrides": None}}, "must be a list of dicts"),
+        (containers({"name": "m", "environment": {"A": "1"}}), "environment of a container"),
+        (containers({"name": "m", "environment": [{"name": 1}]}), "environment of a container"),
+        ({"overrides": {"containerOverides": []}}, PLACE),
+        ({"overrides": {"container_overrides": []}}, "did you mean .*containerOverrides"),
+        ({"containerOverrides": []}, PLACE),
+        ({"overides": {}}, r"did you mean executor_config\['overrides'\]"),
+        ({"launchtype": "EC2"}, r"did you mean executor_config\['launchType'\]"),
+        ({"overrides": {"Memory": "1"}}, r"did you mean executor_config\['overrides'\]\['memory'\]"),
+        ({"pod_override": object()}, "a parameter of RunTask: pod_override"),
+        ({"by_try": [containers({"name": 7})]}, "by_try"),
+        ({"by_try": [{"tags": [{"key": NO_TEXT}]}]}, "by_try"),
+        ({"profile": NO_TEXT}, "not a profile's name"),
+    ],
+)
+def test_an_executor_config_that_can_never_be_submitted_fails_its_task_alone(executor, bridge, config, words):
+    bad, good = task(executor, "bad", executor_config=config), task(executor, "good")
+    run(executor, bad, good)
+    launched(bridge, good)
+    beat_until(executor, lambda: event(executor, bad))
+    state, info = event(executor, bad)
+    assert state == TaskInstanceState.FAILED
+    with pytest.raises(AssertionError, match=words):
+        raise AssertionError(info)
+
+
+def test_a_submission_that_cannot_be_built_fails_its_task_at_once(executor, bridge, monkeypatch, caplog):
+    config = {"a secret": 1}
+
+    def build(job: Job, *_: Any) -> dict[str, Any]:
+        raise KeyError(next(iter(config)))
+
+    monkeypatch.setattr(Job, "build", build)
+    bad = task(executor, "bad", executor_config=config)
+    run(executor, bad)
+    beat_until(executor, lambda: event(executor, bad))
+    assert "its executor_config cannot be used (KeyError" in event(executor, bad)[1]
+    assert "secret" not in event(executor, bad)[1] + caplog.text

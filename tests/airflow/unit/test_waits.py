@@ -8,6 +8,7 @@ import pytest
 from airflow_ecs_bridge import bridge as wiring
 from airflow_ecs_bridge import waits
 from airflow_ecs_bridge.census import Living
+from airflow_ecs_bridge.keys import key_of
 from airflow_ecs_bridge.tasklog import describe
 from test_executor import event, launched, task_events
 from workloads import beat_until, run, task
@@ -32,7 +33,7 @@ def test_the_event_log_of_a_queued_task_says_once_for_what_it_waits(queued: Livi
     waiting, running = task(executor), task(executor, "runs")
     for item in (waiting, running):
         queued.ids.add(item.ti.external_executor_id)
-        queued.keys.add(tuple(item.ti.key))
+        queued.keys.add(tuple(key_of(item.ti)))
     id = waiting.ti.external_executor_id
     run(executor, waiting, running)
     launched(bridge, waiting)
@@ -50,7 +51,7 @@ def test_the_event_log_of_a_queued_task_says_once_for_what_it_waits(queued: Livi
     assert executor._task_event_logs[0].event == "ecs bridge waiting"
     assert {each for ids in bridge.looked_up for each in ids} == {"health-check", id}
     # It is held as before, and ends as ever.
-    assert waiting.ti.key in executor.running
+    assert key_of(waiting.ti) in executor.running
     bridge.finish(id)
     beat_until(executor, lambda: event(executor, waiting))
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import boto3
 import pytest
+from airflow_ecs_bridge.keys import key_of
 from airflow_ecs_bridge.threads import drain
 from airflow_ecs_bridge.watcher import LEAD, Lookup, Rhythm, Watcher
 from ecs_bridge.api import Tally
@@ -249,7 +250,7 @@ def test_what_has_not_reached_the_bridge_yet_is_not_missed(configure, start, bri
     id = item.ti.external_executor_id
     bridge.wait_until(lambda: sum(id in batch for batch in bridge.looked_up) >= 3)
     executor.heartbeat()
-    assert item.ti.key in executor.running
+    assert key_of(item.ti) in executor.running
     with bridge.changed:
         bridge.faults["/v1/submissions"].clear()
     launched(bridge, item)
@@ -289,7 +290,7 @@ def test_what_was_asked_of_a_thread_that_dies_is_kept(executor, bridge, monkeypa
     watcher.watch([item.ti.external_executor_id])
     with pytest.raises(SystemExit):
         questions[0].future.result(PATIENCE)
-    executor._track(item.ti.key, item.ti.external_executor_id)
+    executor._track(key_of(item.ti), item.ti.external_executor_id, None)
     bridge.finish(item.ti.external_executor_id)
     beat_until(executor, lambda: event(executor, item))
     assert questions[1].future.result(PATIENCE) == {}

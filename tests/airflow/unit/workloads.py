@@ -15,10 +15,11 @@ from airflow.executors.workloads.task import TaskInstanceDTO
 from airflow.utils.state import TaskInstanceState
 from fake_bridge import PATIENCE
 
+PARTS = ("dag_id", "run_id", "try_number", "map_index")
+
 
 def task(executor: Any, name: str = "extract", *, id: str | None = "new", **fields: Any) -> workloads.ExecuteTask:
     """Make a task's workload; `id` is its external_executor_id."""
-    ti_id = uuid.uuid4()
     values: dict[str, Any] = {
         "dag_id": "orders",
         "run_id": "scheduled__2026-11-21T00:00:00+00:00",
@@ -29,12 +30,15 @@ def task(executor: Any, name: str = "extract", *, id: str | None = "new", **fiel
         "priority_weight": 1,
         "executor_config": {},
     }
+    values |= fields
+    # As Airflow has it: another try is another UUID, and a deferred task that resumes keeps its own.
+    ti_id = uuid.uuid5(uuid.NAMESPACE_URL, repr([name, *(values[part] for part in PARTS)]))
     ti = TaskInstanceDTO(
         id=ti_id,
         dag_version_id=uuid.uuid4(),
         task_id=name,
         external_executor_id=str(uuid.uuid4()) if id == "new" else id,
-        **{**values, **fields},
+        **values,
     )
     return workloads.ExecuteTask(
         ti=ti,
@@ -64,7 +68,8 @@ def orphan(workload: workloads.ExecuteTask, state: str = TaskInstanceState.RUNNI
         name: getattr(ti, name)
         for name in ("dag_id", "task_id", "run_id", "try_number", "map_index", "queue", "priority_weight")
     }
-    values |= {"key": ti.key, "external_executor_id": ti.external_executor_id, "executor_config": ti.executor_config}
+    values |= {"id": ti.id, "key": ti.key}
+    values |= {"external_executor_id": ti.external_executor_id, "executor_config": ti.executor_config}
     return SimpleNamespace(**{**values, "state": state, "queued_dttm": None, **fields})
 
 

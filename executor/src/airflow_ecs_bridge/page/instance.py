@@ -5,7 +5,9 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from airflow_ecs_bridge._versions import UUID_KEYS
 from airflow_ecs_bridge.adoption import submission_id_of
+from airflow_ecs_bridge.history import tries_table
 from airflow_ecs_bridge.page.overview import waits_for, what_to_do
 from airflow_ecs_bridge.tasklog import cloudwatch_link
 
@@ -24,18 +26,23 @@ FACTS = ("profile", "runs_on", "cpu", "memory", "priority", "cluster", "containe
 def tries_of(dag_id: str, run_id: str, task_id: str, map_index: int) -> list[dict[str, Any]] | None:
     """Ask Airflow's database for the last tries of a task instance, the newest first; None if there is no such one."""
     from airflow.models.taskinstance import TaskInstance as TI
-    from airflow.models.taskinstancehistory import TaskInstanceHistory as TIH
     from airflow.utils.session import create_session
     from sqlalchemy import select
 
-    def of(model: Any, uuid: Any) -> Any:
+    table, index = tries_table()
+
+    def of(model: Any, uuid: Any, index: Any) -> Any:
         columns = (model.try_number, model.state, model.external_executor_id, uuid)
-        key = {"dag_id": dag_id, "run_id": run_id, "task_id": task_id, "map_index": map_index}
-        return select(*columns).filter_by(**key).order_by(model.try_number.desc()).limit(MOST_TRIES)
+        key = {"dag_id": dag_id, "run_id": run_id, "task_id": task_id}
+        found = select(*columns).filter_by(**key).where(index == map_index)
+        return found.order_by(model.try_number.desc()).limit(MOST_TRIES).execution_options(include_all_attempts=True)
 
     with create_session() as session:
-        now = session.execute(of(TI, TI.id)).all()
-        before = session.execute(of(TIH, TIH.task_instance_id)).all()
+        if UUID_KEYS:
+            now, before = session.execute(of(table, table.id, index)).all(), []
+        else:
+            now = session.execute(of(TI, TI.id, TI.map_index)).all()
+            before = session.execute(of(table, table.task_instance_id, index)).all()
     if not now:
         return None
     subject = {"dag_id": dag_id, "run_id": run_id, "task_id": task_id, "map_index": map_index}

@@ -6,6 +6,7 @@ Airflow's own page of pools counts slots.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -96,6 +97,15 @@ def waits_for(row: Row, pools: dict[str, Row]) -> tuple[str, str] | None:
     return None
 
 
+def _runners_advice(pool: Row) -> str | None:
+    """Return what to do about a pool whose runners fail; their records are gone, and their reason has the exit code."""
+    failure = pool.get("failure") or ""
+    if not pool.get("failing_since") or not failure:
+        return None
+    code = re.search(r"exited with (\d+)", failure)
+    return advice("failed", reasons=(failure,), exit_code=int(code[1]) if code else None)
+
+
 def _refusal(reason: str) -> str:
     lower = reason.lower()
     if "limit on the number" in lower or "limitexceeded" in lower:
@@ -131,7 +141,7 @@ def _waiting(rows: list[Row], seen: Snapshot) -> list[dict[str, Any]]:
             "profile": profile,
             "cause": cause,
             "detail": detail,
-            "advice": what_to_do(first),
+            "advice": what_to_do(first) if cause != "pool" else _runners_advice(seen.pools.get(profile, {})),
             "count": count,
             "since": first["created_at"],
             "first": {"submission_id": first["submission_id"], **described(first.get("labels"))},
@@ -164,6 +174,7 @@ def _pools(seen: Snapshot, in_flight: list[Row]) -> list[dict[str, Any]]:
             **Counter(map(_runner_state, seen.runners[profile])),
             "paused": bool(row.get("paused")),
             "failure": (row.get("failure") or "they end without asking for work") if row.get("failing_since") else None,
+            "advice": _runners_advice(row),
         }
         for profile, row in sorted(seen.pools.items())
     ]

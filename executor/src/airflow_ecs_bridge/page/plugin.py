@@ -6,9 +6,10 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
 
-from airflow import __version__
 from airflow.configuration import conf
 from airflow.plugins_manager import AirflowPlugin
+
+from airflow_ecs_bridge._versions import EXTERNAL_VIEWS
 
 PREFIX = "/ecs-bridge"
 """Where Airflow mounts the app, below the path of ``[api] base_url``."""
@@ -55,10 +56,5 @@ class Page(AirflowPlugin):
         ]
 
 
-def _has_external_views() -> bool:
-    major, minor = __version__.split(".")[:2]
-    return (int(major), int(minor)) >= (3, 1)
-
-
-plugin: type[Page] | None = Page if _has_external_views() else None
+plugin: type[Page] | None = Page if EXTERNAL_VIEWS else None
 """The entry point. Airflow ignores what is no class, without a word: before 3.1 there is no page."""

@@ -7,7 +7,7 @@ from datetime import timedelta
 from airflow.sdk import DAG
 from airflow_ecs_bridge.operators import EcsBridgeOperator
 
-with DAG("commands", schedule=None, max_active_tasks=500):
+with DAG("commands", schedule=None):
     for number in range(200):
         EcsBridgeOperator(
             task_id=f"command-{number}",

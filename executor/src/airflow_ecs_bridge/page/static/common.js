@@ -31,7 +31,9 @@ export function table(caption, headings, rows) {
     el("th", { scope: "col", class: isNumber[at] ? "number" : null }, heading.replace("#", "")));
   const body = rows.map((cells) =>
     el("tr", {}, cells.map((cell, at) =>
-      at === 0 ? el("th", { scope: "row" }, cell ?? "–") : el("td", { class: isNumber[at] ? "number" : null }, cell ?? "–"))));
+      at === 0 ? el("th", { scope: "row" }, cell ?? "–")
+        // On a narrow screen, where each row is a card, its heading stands beside it.
+        : el("td", { class: isNumber[at] ? "number" : null, "data-heading": headings[at].replace("#", "") }, el("div", {}, cell ?? "–")))));
   return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
     el("table", {}, el("caption", { class: "hidden" }, caption),
       el("thead", {}, el("tr", {}, head)), el("tbody", {}, body)));
@@ -94,12 +96,16 @@ export const prose = (text) =>
 
 /** Seconds for people. */
 export function duration(seconds) {
-  if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
-  if (seconds < 10) return `${seconds.toFixed(1)} s`;
-  if (seconds < 60) return `${Math.round(seconds)} s`;
-  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s`;
-  if (seconds < 86400) return `${Math.floor(seconds / 3600)} h ${Math.round((seconds % 3600) / 60)} min`;
-  return `${Math.floor(seconds / 86400)} d ${Math.round((seconds % 86400) / 3600)} h`;
+  if (seconds < 0.9995) return `${Math.round(seconds * 1000)} ms`;
+  if (seconds < 9.95) return `${seconds.toFixed(1)} s`;
+  // Rounded first: 119.7 seconds are two minutes, not one minute and 60 seconds.
+  const whole = Math.round(seconds);
+  if (whole < 60) return `${whole} s`;
+  if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
+  const minutes = Math.round(seconds / 60);
+  if (minutes < 1440) return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+  const hours = Math.round(seconds / 3600);
+  return `${Math.floor(hours / 24)} d ${hours % 24} h`;
 }
 
 /** Ask for data again and again while somebody looks; `show` gets it, with the seconds since the last answer. */

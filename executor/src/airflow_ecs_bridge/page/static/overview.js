@@ -65,7 +65,9 @@ function showPools(pools) {
     ["Profile", "#waiting", "#busy", "#idle", "#starting", "#closing", "#max", "#min idle", "Notes"],
     pools.map((pool) => [
       pool.profile, ...["waiting", "busy", "idle", "starting", "closing", "max", "min_idle"].map((name) => count(pool, name)),
-      [pool.paused ? "paused" : "", pool.failure ? `runners fail to start: ${pool.failure}` : ""].filter(Boolean).join("; ") || null,
+      pool.paused || pool.failure ? words(
+        [pool.paused ? "paused" : "", pool.failure ? `runners fail to start: ${pool.failure}` : ""].filter(Boolean).join("; "),
+        pool.advice) : null,
     ])));
 }
 

@@ -1,0 +1,248 @@
+"""Decides whether a task can start, and end, in the triggerer with the same result as in a worker.
+
+A task that starts in the triggerer skips all that a worker does around ``execute``. So each function here returns the
+first reason against it, or None. The reasons complete the sentence "it starts in a worker, because ...".
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow.configuration import conf
+
+from airflow_ecs_bridge import _versions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import jinja2.nodes
+
+    from airflow_ecs_bridge.operators import EcsBridgeOperator
+
+CALLBACKS = ("on_execute", "on_success", "on_failure", "on_retry", "on_skipped")
+
+HOOKS = ("_pre_execute_hook", "_post_execute_hook")
+
+LIMITS = ("max_active_tis_per_dag", "max_active_tis_per_dagrun")
+
+OVERRIDABLE = frozenset({"__init__", "partial"})
+"""Methods that a subclass may have and still start in the triggerer: they run where the Dag is parsed."""
+
+SAME = frozenset(
+    {
+        "ds",
+        "ds_nodash",
+        "ts",
+        "ts_nodash",
+        "ts_nodash_with_tz",
+        "logical_date",
+        "data_interval_start",
+        "data_interval_end",
+        "run_id",
+        "params",
+        "task_instance_key_str",
+        # Jinja's own
+        "range",
+        "dict",
+    }
+)
+"""Names of templates that render to the same text in a worker and, again and again, in any triggerer.
+
+Not among them: what asks Airflow's supervisor (``ti.xcom_pull``, ``prev_start_date_success``; in 3.3.2 the answer never
+comes), what depends on the process (``conf``, ``var``, ``conn``: secrets backends may differ), and what changes with
+time (``macros.uuid``, ``macros.datetime.now``): another triggerer would submit another command under the same id.
+"""
+
+_TASK_INSTANCE = frozenset({"dag_id", "task_id", "run_id", "map_index", "try_number"})
+SAME_ATTRIBUTES = {
+    "ti": _TASK_INSTANCE,
+    "task_instance": _TASK_INSTANCE,
+    "dag": frozenset({"dag_id"}),
+    "task": frozenset({"task_id"}),
+    "dag_run": frozenset({"dag_id", "run_id", "conf"}),
+    "macros": frozenset({"ds_add", "ds_format", "timedelta"}),
+}
+"""The attributes of other names of which the same is true."""
+
+CHANGING = frozenset({"now", "utcnow", "today", "diff_for_humans", "random"})
+"""Attributes and filters whose value is another at each call."""
+
+
+def why_starts_in_worker(operator: EcsBridgeOperator, values: dict[str, Any]) -> str | None:
+    """Return why a task must start in a worker.
+
+    :param values: the templated fields
+    """
+    if not _versions.TRIGGERS_RUN_WHOLE_TASKS:
+        return f"Airflow {_versions.TEXT} starts tasks in workers only: a trigger can run a whole task from 3.3.1 on"
+    if operator.get_closest_mapped_task_group() is not None:
+        return "it is in a mapped task group"
+    if reason := why_ends_in_worker(operator):
+        return reason
+    return _why_values(operator, values) or _why_limits(operator) or _why_params(operator)
+
+
+def why_ends_in_worker(operator: EcsBridgeOperator) -> str | None:
+    """Return why a task must end in a worker."""
+    if not _versions.TRIGGERS_RUN_WHOLE_TASKS:
+        return f"Airflow {_versions.TEXT} ends tasks in workers only: a trigger can end one from 3.3.1 on"
+    if operator.outlets:
+        return "it has outlets: only a worker creates asset events"
+    for name in CALLBACKS:
+        if getattr(operator, f"{name}_callback", None):
+            return f"it has {name}_callback, which only a worker calls"
+    for name in HOOKS:
+        if getattr(operator, name, None):
+            return f"it has {name.strip('_').removesuffix('_hook')}, which only a worker calls"
+    if method := _override(operator):
+        return f"it overrides {method}, which only a worker calls"
+    if operator.email and (operator.email_on_failure or operator.email_on_retry):
+        return "it has email, which only a worker sends"
+    if getattr(operator, "retry_policy", None) is not None:
+        return "it has a retry_policy, which only a worker evaluates"
+    dag = operator.get_dag()
+    if dag is not None and getattr(dag, "fail_fast", False):
+        return "its Dag has fail_fast, which only a worker's failure triggers"
+    return _why_return_value(operator)
+
+
+def _override(operator: EcsBridgeOperator) -> str | None:
+    """Return a method of Airflow's or ours that the task has replaced."""
+    from airflow_ecs_bridge.operators import EcsBridgeOperator
+
+    theirs = type(operator).__mro__[: type(operator).__mro__.index(EcsBridgeOperator)]
+    for place in (vars(operator), *map(vars, theirs)):
+        for name, value in place.items():
+            ours = getattr(EcsBridgeOperator, name, None)
+            if name not in OVERRIDABLE and (callable(ours) or name.startswith("template_")):
+                if name.startswith("template_") and value == ours:
+                    continue
+                if name.startswith("__") and not callable(value):
+                    continue
+                return name
+    return None
+
+
+def _why_return_value(operator: EcsBridgeOperator) -> str | None:
+    if not operator.do_xcom_push:
+        return None
+    backend = conf.get("core", "xcom_backend")
+    if backend.rpartition(".")[2] != "BaseXCom":
+        return f"[core] xcom_backend is {backend}, which only a worker uses"
+    if not (operator.xcom_last_line or operator.xcom_s3_uri):
+        return None
+    if getattr(operator, "multiple_outputs", False):
+        return "it has multiple_outputs, which only a worker pushes"
+    if operator.get_dag() is not None and any(True for _ in operator.iter_mapped_dependants()):
+        return "a task is mapped over its return value, whose length only a worker tells"
+    return None
+
+
+def _why_values(operator: EcsBridgeOperator, values: dict[str, Any]) -> str | None:
+    from airflow.sdk import XComArg
+
+    templates = False
+    for field, value in values.items():
+        for part in _parts(value):
+            if isinstance(part, XComArg):
+                return f"{field} has the output of another task"
+            if isinstance(part, str) and _is_template(part):
+                templates = True
+                if name := _why_template(part):
+                    return f"{field} has a template with {name}, which renders in a worker only"
+            elif part is _OTHER_KEY:
+                return f"{field} has a key that is no plain text"
+            elif not isinstance(part, str | int | float | None):
+                return f"{field} has a value of type {type(part).__name__}, which is no JSON"
+    dag = operator.get_dag()
+    if templates and dag is not None:
+        native = getattr(operator, "render_template_as_native_obj", None)
+        if dag.render_template_as_native_obj if native is None else native:
+            return "it renders templates as native objects"
+        for setting in ("user_defined_macros", "user_defined_filters", "jinja_environment_kwargs"):
+            if getattr(dag, setting, None):
+                return f"its Dag has {setting}, which a triggerer does not know"
+    return None
+
+
+_OTHER_KEY = object()
+
+
+def _parts(value: Any) -> Iterator[Any]:
+    """Yield all that a value holds, and what is neither a dict nor a list itself."""
+    match value:
+        case dict():
+            for key, each in value.items():
+                if not isinstance(key, str) or _is_template(key):
+                    yield _OTHER_KEY
+                yield from _parts(each)
+        case list():
+            for each in value:
+                yield from _parts(each)
+        case _:
+            yield value
+
+
+def _is_template(text: str) -> bool:
+    return any(mark in text for mark in ("{{", "{%", "{#"))
+
+
+def _why_template(text: str) -> str | None:
+    """Return what of a template may render otherwise in a triggerer."""
+    import jinja2
+    from jinja2 import nodes
+
+    try:
+        tree = jinja2.Environment(extensions=["jinja2.ext.do"]).parse(text)
+    except jinja2.TemplateSyntaxError as error:
+        return f"an error ({error})"
+    for node in tree.find_all((nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)):
+        return type(node).__name__.lower()
+    for node in tree.find_all((nodes.Filter, nodes.Getattr, nodes.Getitem)):
+        if (name := _attribute(node)) in CHANGING:
+            return name
+    set_here = {node.name for node in tree.find_all(nodes.Name) if node.ctx != "load"}
+    checked: set[int] = set()
+    for node in tree.find_all((nodes.Getattr, nodes.Getitem)):
+        if isinstance(node.node, nodes.Name) and node.node.name in SAME_ATTRIBUTES:
+            checked.add(id(node.node))
+            if (name := _attribute(node)) not in SAME_ATTRIBUTES[node.node.name]:
+                return f"{node.node.name}.{name}"
+    for node in tree.find_all(nodes.Name):
+        if node.ctx == "load" and id(node) not in checked and node.name not in SAME | set_here:
+            return node.name
+    return None
+
+
+def _attribute(node: jinja2.nodes.Node) -> str:
+    from jinja2 import nodes
+
+    match node:
+        case nodes.Filter():
+            return node.name
+        case nodes.Getattr():
+            return node.attr
+        case nodes.Getitem(arg=nodes.Const()):
+            return str(node.arg.value)
+        case _:
+            return "[...]"
+
+
+def _why_limits(operator: EcsBridgeOperator) -> str | None:
+    for name in LIMITS:
+        if getattr(operator, name, None) is not None:
+            return f"it has {name}, which holds for tasks that start in a worker only"
+    if operator.pool != "default_pool":
+        return f"its pool is {operator.pool!r}, and pools hold for tasks that start in a worker only"
+    dag = operator.get_dag()
+    if dag is not None and dag.max_active_tasks != conf.getint("core", "max_active_tasks_per_dag"):
+        return "its Dag has max_active_tasks, which holds for tasks that start in a worker only"
+    return None
+
+
+def _why_params(operator: EcsBridgeOperator) -> str | None:
+    """Return why params stand against it: an invalid value, which fails a worker's task, would end the triggerer."""
+    dag = operator.get_dag()
+    if operator.params.keys() - (dag.params.keys() if dag is not None else set()):
+        return "it has params of its own, which only a worker validates"
+    return None
