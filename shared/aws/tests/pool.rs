@@ -8,9 +8,12 @@ use ecs_bridge_core::{
     Input, LaunchAnswer, ProfileName, Record, State, Task, api,
     decide::PoolInput,
     on_end::Listeners,
-    pool::{Batch, Pool, PoolKey, PoolRow, Process, Runner, TokenHash},
+    pool::{Batch, Pool, PoolKey, PoolRow, Process, Runner, Spec, Takes, TokenHash},
+    profile::Policy,
     record::Submission,
+    run_task::FrozenRequest,
 };
+use futures_util::future::join_all;
 use serde_json::{Map, json};
 use support::{CLUSTER, Deployment, Reply, TASK, item, profiles, submission_id};
 
@@ -27,6 +30,12 @@ fn pool_of() -> Pool {
 
 fn key() -> PoolKey {
     PoolKey::of(&ProfileName::default_profile(), &[Map::new()], "main", &pool_of())
+}
+
+fn spec() -> Spec {
+    let run_task = FrozenRequest::freeze(&[Map::new()]);
+    let (container_name, cluster) = ("main".to_owned(), CLUSTER.to_owned());
+    Spec { run_task, container_name, cluster, policy: Policy::default(), pool: pool_of() }
 }
 
 fn submission(id: &str) -> Submission {
@@ -188,21 +197,42 @@ async fn what_waits_is_read_in_the_order_of_its_rank_and_leaves_the_index_once_t
 }
 
 #[tokio::test]
-async fn a_pools_row_is_written_by_one_round_and_counted_by_all() {
+async fn pool_row_is_written_by_one_round_and_takes_are_counted_apart_by_all() {
     let deployment = deployment().await;
     let (table, profile) = (&deployment.bridge.table, ProfileName::default_profile());
-    table.count_taken(&profile, true).await.unwrap();
+    assert_eq!(table.takes(&profile).await.unwrap(), Takes::default());
     let before = table.pool_row(&profile).await.unwrap();
-    assert_eq!((before.rev, before.taken, before.found_idle), (0, 1, 1));
     let batch = Batch::new(1 << 64, 2, key(), ecs_bridge_aws::now());
     let after = PoolRow { rev: 1, spare: 3, batches: vec![batch], ..before.clone() };
     assert!(table.update_pool_row(&profile, &before, &after).await.unwrap());
     assert!(!table.update_pool_row(&profile, &before, &after).await.unwrap(), "another round was quicker");
-    table.count_taken(&profile, false).await.unwrap();
-    let next = PoolRow { rev: 2, paused: true, ..after.clone() };
-    assert!(table.update_pool_row(&profile, &after, &next).await.unwrap());
-    let seen = table.pool_row(&profile).await.unwrap();
-    assert_eq!(seen, PoolRow { taken: 2, ..next });
+    for takes in [Takes { taken: 1, found_idle: 1 }, Takes { taken: 4, found_idle: 2 }] {
+        table.count_taken(&profile, takes).await.unwrap();
+    }
+    assert_eq!(table.takes(&profile).await.unwrap(), Takes { taken: 5, found_idle: 3 });
+    assert_eq!(table.pool_row(&profile).await.unwrap(), after, "the large row is not written for a count");
+}
+
+#[tokio::test]
+async fn submit_makes_a_pool_key_durable_once_and_reconcile_finds_it() {
+    let deployment = deployment().await;
+    let (table, profile) = (&deployment.bridge.table, ProfileName::default_profile());
+    let of = (key(), spec());
+    let rows = join_all((0..3).map(|_| table.keep_pool(&profile, &of))).await;
+    for row in rows {
+        assert!(row.unwrap().specs.contains_key(&key()));
+    }
+    deployment.table.take();
+    table.keep_pool(&profile, &of).await.unwrap();
+    assert_eq!(deployment.table.take(), ["GetItem"], "it is there");
+    table.look_at_launch_tokens().await.unwrap();
+    assert_eq!(table.pools(), std::slice::from_ref(&profile));
+    // A reconcile of another version finds it unused; a submit of this one still uses it.
+    let before = table.pool_row(&profile).await.unwrap();
+    let mut unused = PoolRow { rev: before.rev + 1, ..before.clone() };
+    unused.forget_keys(ecs_bridge_aws::now(), |_| false);
+    assert!(table.update_pool_row(&profile, &before, &unused).await.unwrap());
+    assert!(table.keep_pool(&profile, &of).await.unwrap().unused_since.is_empty());
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! What each answer of RunTask makes of a record, with the real client and ECS at the wire.
 
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "test code")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code")]
 
 mod support;
 

@@ -601,7 +601,7 @@ impl PoolRow {
     pub fn size(&self, counts: &[(&PoolKey, Count)], now: Timestamp) -> (Vec<Sizing>, u32) {
         let spec = |key: &PoolKey| self.specs.get(key);
         let largest = self.specs.values().map(|spec| spec.pool.max).max();
-        let of_profile = self.current.as_ref().and_then(|key| spec(key)).map(|spec| spec.pool.max).or(largest);
+        let of_profile = self.current.as_ref().and_then(spec).map(|spec| spec.pool.max).or(largest);
         let max = self.max.or(of_profile).unwrap_or_default();
         let sum = |of: fn(&Count) -> u32| counts.iter().map(|(_, count)| of(count)).sum::<u32>();
         let (alive, closing, starting) = (sum(|it| it.alive), sum(|it| it.closing), sum(|it| it.starting));
@@ -996,7 +996,7 @@ mod tests {
     #[test]
     fn a_failing_pool_tries_one_runner_at_a_time_ever_later() {
         let count = Count { waiting: 9, ..Count::default() };
-        let mut row = PoolRow { failing_since: Some(at(0)), ..self::row() };
+        let mut row = PoolRow { failing_since: Some(at(0)), ..row() };
         let mut tries = vec![];
         for second in 0..600 {
             let create = row.size(&[(&key(), count)], at(second)).0[0].create;
