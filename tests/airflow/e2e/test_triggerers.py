@@ -105,8 +105,8 @@ EXPECTED = sorted(
         "callback_success on_success",
         "callback_failure on_failure",
         "callback_skipped on_skipped",
-        "on_execute on_execute",
-        "pre_execute pre_execute",
+        # Airflow calls these whenever a worker runs the task: at its start, and as it is resumed to end.
+        *["on_execute on_execute", "pre_execute pre_execute"] * 2,
         "overrides execute",
         "mapped mapped 0",
     ]
