@@ -1,6 +1,7 @@
 """Pools: from a submission to its command's first instruction, beside the same without a pool; commands a second; cost.
 
-ECS's stand-in takes as long as Fargate to start a container. A runner takes a command when it next asks, once a second.
+ECS's stand-in takes as long as Fargate to start a container, and the table's indexes lag. Commands have priorities of all
+kinds, as the tasks of a DAG do. A runner takes a command when it next asks, once a second.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from stack import Stack, call
 # Seconds that Fargate takes to start a container: 30 to 60 by the documentation of Airflow's Amazon provider.
 START = 45.0
 BURSTS = (1, 10, 100)
+# Milliseconds by which the indexes lag.
+LAG = "100..300"
 DAY = 24 * 60 * 60
 POOL = {
     **samples.PROFILES["default"],
@@ -60,7 +63,8 @@ def first_instructions(stack: Stack, folder: Path, profile: str, count: int) -> 
     """Seconds from the call that submits so many commands to the first instruction of each."""
     folder.mkdir()
     items = [
-        {"submission_id": f"{folder.name}-{n}", "profile": profile, "command": ["sh", "-c", f"date +%s.%N > {folder}/{n}"]}
+        {"submission_id": f"{folder.name}-{n}", "profile": profile, "command": ["sh", "-c", f"date +%s.%N > {folder}/{n}"],
+         "priority": n * 7 % 1000}
         for n in range(count)
     ]
     began = time.time()
@@ -76,6 +80,7 @@ def first_instructions(stack: Stack, folder: Path, profile: str, count: int) -> 
 
 def latency(report: Report, idle: int, start: float) -> None:
     flags = {"reconcile_every": 5, "pull_s": start, "provision_s": 0, "teardown_s": 1, "no_limit": True, "proxies": False}
+    flags |= {"index_lag_ms": LAG}
     profiles = pooled(max=idle + max(BURSTS), min_idle=idle)
     with tempfile.TemporaryDirectory() as folder, Stack(Path(folder), profiles=profiles, **flags) as stack:
         for burst in BURSTS:
@@ -89,7 +94,7 @@ def latency(report: Report, idle: int, start: float) -> None:
                 taken += first_instructions(stack, Path(folder) / f"pool-{burst}-{nth}", "pool", burst)
             taken.sort()
             waiting = taken[: min(idle, burst) * samples_]
-            name = f"{burst} at once, {idle} runners idle: submission to first instruction"
+            name = f"{burst} at once, {idle} runners idle, index lag {LAG} ms: submission to first instruction"
             median, last = statistics.median(waiting), waiting[max(int(len(waiting) * 0.99) - 1, 0)]
             report.add("pool", f"{name}, median", median, "s", peer=statistics.median(own), at_most=1.0)
             report.add("pool", f"{name}, 99 of 100", last, "s", peer=own[max(int(len(own) * 0.99) - 1, 0)], at_most=2.5)
@@ -101,6 +106,7 @@ def throughput(report: Report, commands: int) -> None:
     """Short commands on fifty runners, each of which runs fifty of them."""
     count = 50
     flags = {"reconcile_every": 2, "pull_s": 1, "provision_s": 0, "teardown_s": 0.5, "no_limit": True, "processes": 4}
+    flags |= {"index_lag_ms": LAG}
     profiles = pooled(max=count, min_idle=count, commands_per_container=50, take_interval_ms=500)
     with tempfile.TemporaryDirectory() as folder, Stack(Path(folder), profiles=profiles, **flags) as stack:
         until_idle(stack, count)
@@ -109,14 +115,15 @@ def throughput(report: Report, commands: int) -> None:
         began = time.perf_counter()
         for start in range(0, commands, 100):
             stack.submit([
-                {"submission_id": f"short-{n}", "profile": "pool", "command": ["true"]} for n in range(start, start + 100)
+                {"submission_id": f"short-{n}", "profile": "pool", "command": ["true"], "priority": n * 7 % 1000}
+                for n in range(start, start + 100)
             ])  # fmt: skip
         stack.until_ended(commands, 600)
         seconds = time.perf_counter() - began
         writes = (stack.dynamodb.seen.write_units.total() - before[0]) / commands
         reads = (stack.dynamodb.seen.read_units.total() - before[1]) / commands
         invocations = (stack.invocations()["work"]["invocations"] - asked) / commands
-    report.add("pool", f"{commands:,} short commands on {count} runners: commands a second", commands / seconds, "", at_least=100)
+    report.add("pool", f"{commands:,} short commands on {count} runners, index lag {LAG} ms: commands per second", commands / seconds, "", at_least=100)
     report.add("pool", "write units per command, 50 commands a container", writes, "")
     report.add("pool", "read units per command, 50 commands a container", reads, "")
     report.add("pool", "invocations of work per command", invocations, "")

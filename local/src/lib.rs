@@ -12,6 +12,7 @@ pub mod ecs;
 pub mod events;
 pub mod faults;
 pub mod http;
+pub mod index_lag;
 pub mod lambda;
 pub mod options;
 pub mod pattern;

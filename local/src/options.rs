@@ -121,6 +121,9 @@ pub struct Options {
     /// Milliseconds from the creation of a task until DescribeTasks and ListTasks return it
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Faults")]
     pub consistency_lag_ms: u64,
+    /// Milliseconds by which the table's indexes lag behind it
+    #[arg(long, value_name = "MIN..MAX", default_value = "0..0", help_heading = "Faults")]
+    pub index_lag_ms: Delay,
 }
 
 /// A range of milliseconds, `MIN..MAX`.

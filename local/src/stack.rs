@@ -19,6 +19,7 @@ use crate::ecs::{self, DefinitionError, Ecs, EcsSettings, Place, TaskDefinitions
 use crate::events::{Bus, Delivery};
 use crate::faults::Faults;
 use crate::http::{self, Server};
+use crate::index_lag;
 use crate::lambda::{self, FunctionSettings, Lambda, LambdaSettings, StartError};
 use crate::options::Options;
 use crate::process::{self, RUN_VARIABLE};
@@ -224,10 +225,18 @@ impl Stack {
         let mut tasks = JoinSet::new();
         let mut servers = Vec::new();
 
-        let database = dynamodb::database(&template, &ready.table)?;
-        tasks.spawn(dynamodb::serve(dynamodb_api, database));
-
         let chance = Chance::new(options.seed);
+        let database = || dynamodb::database(&template, &ready.table);
+        if *options.index_lag_ms.0.end() == 0 {
+            tasks.spawn(dynamodb::serve(dynamodb_api, database()?));
+        } else {
+            let [table, indexes] = [http::listen(0).await?, http::listen(0).await?];
+            let addresses = (table.local_addr()?, indexes.local_addr()?);
+            tasks.spawn(dynamodb::serve(table, database()?));
+            tasks.spawn(dynamodb::serve(indexes, database()?));
+            let router = index_lag::router(addresses, options.index_lag_ms.clone(), chance);
+            servers.push(http::serve(dynamodb_api, router)?);
+        }
         let faults = Arc::new(Faults::default());
         let delivery =
             Delivery { duplicate: options.duplicate, drop: options.drop, delay_ms: options.delay_ms.0.clone(), chance };
