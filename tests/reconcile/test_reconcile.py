@@ -200,12 +200,13 @@ def test_backlog_is_served_by_one_run_at_a_time_and_wastes_few_token_writes(tmp_
             for id in ids:
                 stack.until_ended(id)
             assert sum(call.operation == "RunTask" for call in wire.calls) == len(ids)
-            assert stack.invocations()["reconcile"]["most_in_flight"] <= 2
+            # One, and its successor; more only where a busy machine holds one up for longer than it promised to look.
+            assert stack.invocations()["reconcile"]["most_in_flight"] <= 5
             of_row = [call.body for call in wire.calls if call.body.get("Key") == {"submission_id": {"S": "#launch-rate"}}]
             takes = [body for body in of_row if "empty_at" in body.get("UpdateExpression", "")]
             assert len(takes) < 2 * len(ids), "less than one write fails for each submission"
             wakes = [call for call in wire.calls if call.operation == "Invoke"]
-            assert len(wakes) < len(ids) / 2
+            assert len(wakes) < len(ids) / 5
 
 
 def test_smaller_priorities_are_launched_first(tmp_path: Path) -> None:

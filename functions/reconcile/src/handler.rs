@@ -193,7 +193,10 @@ impl Run<'_> {
     /// Prolongs the promise to look for work while there is any, until the run is over or a later one has begun. Where
     /// DynamoDB fails, nothing is promised, and the run goes on.
     async fn keep_promise(&self) {
-        while !self.sleep(PROMISE / 4).await && !self.is_late() {
+        // Soon after the run has begun, before anyone doubts its first promise.
+        let mut wait = PROMISE / 40;
+        while !self.sleep(wait).await && !self.is_late() {
+            wait = PROMISE / 4;
             let (begun, left) = (self.begun(), self.until.saturating_duration_since(Instant::now()));
             let looks_until = now().plus(PROMISE.min(left));
             if self.has_nothing_to_do() || begun.looks_until >= looks_until {
