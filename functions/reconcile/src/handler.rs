@@ -30,7 +30,7 @@ use crate::{
 const RUN: Duration = Duration::from_secs(75);
 
 /// How long a run promises to look for work, again and again while it has any.
-const PROMISE: Duration = Duration::from_secs(8);
+const PROMISE: Duration = Duration::from_secs(4);
 
 /// What is left for the last calls before Lambda ends the process.
 const MARGIN: Duration = Duration::from_secs(20);
@@ -193,8 +193,9 @@ impl Run<'_> {
     /// Prolongs the promise to look for work while there is any, until the run is over or a later one has begun. Where
     /// DynamoDB fails, nothing is promised, and the run goes on.
     async fn keep_promise(&self) {
-        // Soon after the run has begun, before anyone doubts its first promise.
-        let mut wait = PROMISE / 40;
+        // A run that was woken has promised already, and does so again before anyone doubts it. One that the schedule began
+        // ends at once where it has little to do.
+        let mut wait = if self.woken { PROMISE / 20 } else { PROMISE / 2 };
         while !self.sleep(wait).await && !self.is_late() {
             wait = PROMISE / 4;
             let (begun, left) = (self.begun(), self.until.saturating_duration_since(Instant::now()));
