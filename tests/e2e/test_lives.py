@@ -82,7 +82,7 @@ def test_an_event_of_an_unknown_submission_creates_no_record(stack: Stack, wire:
 
 
 def test_poison_is_logged_without_command_or_environment(stack: Stack) -> None:
-    stack.invoke("task-state", event("poison", {"event": {"id": "marked-event", "detail": {"version": "nine"}}}))
+    stack.invoke("task-state", event("poison", {"event": {"id": "marked-event", "detail": {"lastStatus": 9}}}))
     until("it is logged", lambda: [path for path in stack.logs() if "marked-event" in path.read_text()])
     assert not [path for path in stack.logs() if SECRET in path.read_text()]
 
