@@ -82,7 +82,8 @@ impl Call {
     }
 
     fn is_of_index(&self) -> bool {
-        let names_index = || serde_json::from_slice::<Value>(&self.body).is_ok_and(|body| body.get("IndexName").is_some());
+        let names_index =
+            || serde_json::from_slice::<Value>(&self.body).is_ok_and(|body| body.get("IndexName").is_some());
         ["Query", "Scan"].contains(&self.operation()) && names_index()
     }
 }

@@ -84,7 +84,7 @@ impl Reconcile {
         let left = deadline.duration_since(SystemTime::now()).map_or(RUN, |left| left.saturating_sub(MARGIN));
         let until = Instant::now() + left.min(RUN);
         let looks_for = if woken { WOKEN_LOOKS } else { Duration::ZERO };
-        let begun = self.bridge.table.begin_run(now().plus(looks_for)).await?;
+        let begun = self.bridge.table.begin_run(now(), looks_for).await?;
         let run = Run {
             bridge: &self.bridge,
             pools: &self.pools,

@@ -392,7 +392,7 @@ async fn one_process_in_a_second_invokes_reconcile_and_none_while_a_run_looks_fo
     assert_eq!(wakes(&processes, at(0)).await, 1);
     assert_eq!(wakes(&processes, at(900)).await, 0, "the run that was invoked finds this too");
     assert_eq!(wakes(&processes, at(1000)).await, 1, "it has not begun");
-    let begun = processes[0].table.begin_run(at(10_000)).await.unwrap();
+    let begun = processes[0].table.begin_run(at(2000), Duration::from_secs(8)).await.unwrap();
     assert_eq!(wakes(&processes, at(8000)).await, 0);
     deployment.table.take();
     assert_eq!(wakes(&processes, at(7000)).await, 0);
@@ -407,19 +407,23 @@ async fn one_process_in_a_second_invokes_reconcile_and_none_while_a_run_looks_fo
 async fn later_run_supersedes_the_one_before_it() {
     let deployment = deployment().await;
     let (one, other) = (deployment.another_process(), deployment.another_process());
-    let first = one.table.begin_run(at(0)).await.unwrap();
-    let second = other.table.begin_run(at(3000)).await.unwrap();
+    let first = one.table.begin_run(at(0), Duration::from_secs(6)).await.unwrap();
+    let second = other.table.begin_run(at(3000), Duration::ZERO).await.unwrap();
+    assert_eq!((first.looks_until, second.looks_until), (at(6000), at(6000)), "it keeps what the first has promised");
     assert!(one.table.is_last_run(&first) && other.table.is_last_run(&second), "it has not seen the other");
     assert!(!one.table.go_on_looking(Begun { looks_until: at(9000), ..first }).await.unwrap());
+    let third = other.table.begin_run(at(7000), Duration::ZERO).await.unwrap();
+    assert_eq!(third.looks_until, at(7000), "which has passed");
+    assert!(!other.table.is_last_run(&second));
     assert!(!one.table.is_last_run(&first));
-    assert!(other.table.go_on_looking(second).await.unwrap());
+    assert!(other.table.go_on_looking(third).await.unwrap());
 }
 
 #[tokio::test]
 async fn promises_of_a_clock_that_is_ahead_are_not_relied_on() {
     let deployment = deployment().await;
     let processes = [deployment.another_process()];
-    processes[0].table.begin_run(at(3_600_000)).await.unwrap();
+    processes[0].table.begin_run(at(3_600_000), Duration::from_secs(1)).await.unwrap();
     assert_eq!(wakes(&processes, at(3_600_000)).await, 1);
     assert_eq!(wakes(&processes, at(0)).await, 1);
 }

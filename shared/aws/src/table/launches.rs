@@ -274,21 +274,25 @@ impl Table {
         self.write_row(request).await
     }
 
-    /// Begins a run of reconcile that looks for work until `looks_until` at least. A run that began before it begins
-    /// nothing more.
+    /// Begins a run of reconcile that looks for work for so long at least. A run that began before it begins nothing more,
+    /// so this one keeps what that has promised: others rely on it without reading it again.
     ///
     /// # Errors
     /// If DynamoDB does not answer.
-    pub async fn begin_run(&self, looks_until: Timestamp) -> Result<Begun, TableError> {
+    pub async fn begin_run(&self, now: Timestamp, looks_for: Duration) -> Result<Begun, TableError> {
         let run = fastrand::u64(..);
         let request = self
             .row_update()
-            .update_expression("SET #run = :run, looks_until = :looks")
+            .update_expression("SET #run = :run")
             .expression_attribute_names("#run", "run")
-            .expression_attribute_values(":run", numeric(run))
-            .expression_attribute_values(":looks", moment(looks_until));
+            .expression_attribute_values(":run", numeric(run));
         self.write_row(request).await?;
-        Ok(Begun { run, looks_until })
+        let promised = self.launches.lock().looks_until.filter(|until| *until < now.plus(FUTURE)).unwrap_or(now);
+        let begun = Begun { run, looks_until: promised.max(now.plus(looks_for)) };
+        if !looks_for.is_zero() && begun.looks_until > promised {
+            self.go_on_looking(begun).await?;
+        }
+        Ok(begun)
     }
 
     /// Prolongs the promise of a run. Answers whether it is still the last one that began.
