@@ -213,7 +213,7 @@ def _containers(overrides: Mapping[str, Any], name: str) -> list[dict[str, Any]]
             f"{name}['overrides'] has what is not a parameter of a task's overrides: {', '.join(unknown)}"
             f"{_meant(unknown, name)}"
         )
-    containers = task.get("containerOverrides", [])
+    containers: list[dict[str, Any]] = task.get("containerOverrides", [])
     if not _are_named(containers):
         raise Unsubmittable(f"{name}'s containerOverrides must be a list of dicts, each with a text as its name")
     for container in containers:
