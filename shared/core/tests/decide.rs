@@ -379,7 +379,8 @@ fn check_row(record: &Record) -> Result<(), TestCaseError> {
         prop_assert!(record.task_arn.is_some() && record.launched_at.is_some());
     }
     prop_assert_eq!(record.state == State::Launching, record.unanswered_since.is_some());
-    prop_assert!(record.attempt.get() - record.given_up <= record.policy.max_attempts.get());
+    let counted = record.attempt.get() - record.given_up - u16::from(record.uncounted);
+    prop_assert!(counted <= record.policy.max_attempts.get());
     prop_assert_eq!(record.attempts.len(), (usize::from(record.attempt.get()) - 1).min(ATTEMPTS_KEPT));
     prop_assert!(record.bytes() < RECORD_BYTES, "{} bytes: {record:#?}", record.bytes());
     let text = serde_json::to_string(record).unwrap();

@@ -97,8 +97,9 @@ impl Step<'_> {
             // A status that is new to the bridge has no place, and is not taken for progress.
             return place(&task.last_status).cmp(&place(known)).then(Ordering::Less);
         }
-        let has_news = task.version.is_some()
-            || self.record.exit_code.is_none() && task.exit_code(&self.record.container_name).is_some();
+        // Without a version, an exit is news once: where it ends the attempt, and so is recorded.
+        let ends = self.record.policy.complete_on == CompleteOn::ContainerExit && self.record.exit_code.is_none();
+        let has_news = task.version.is_some() || ends && task.exit_code(&self.record.container_name).is_some();
         if has_news { Ordering::Greater } else { Ordering::Equal }
     }
 
@@ -151,12 +152,12 @@ impl Step<'_> {
         }
         self.take_over(task);
         let record = &mut *self.record;
-        take(&mut record.started_at, task.started_at.as_ref());
-        take(&mut record.container_exited_at, task.execution_stopped_at.as_ref());
         if record.asked_again && !task.is_stopped() {
             // It was not over after all.
             (record.asked_again, record.exit_code, record.container_exited_at) = (false, None, None);
         }
+        take(&mut record.started_at, task.started_at.as_ref());
+        take(&mut record.container_exited_at, task.execution_stopped_at.as_ref());
         if task.has_run(&record.container_name) {
             record.seen_running = true;
             record.no_capacity_since = None;
