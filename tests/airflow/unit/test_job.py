@@ -54,7 +54,7 @@ def test_executor_config_is_never_changed():
         ({"clientToken": "x", "startedBy": "me"}, "may not set clientToken, startedBy"),
         ({"pod_override": 1}, "neither profile, by_try or only_after nor a parameter of RunTask: pod_override"),
         ({"profile": "no such name"}, "not a profile's name"),
-        ({"overrides": {"containerOverrides": [{"cpu": 1}]}}, "a name each"),
+        ({"overrides": {"containerOverrides": [{"cpu": 1}]}}, "a text as its name"),
         ({"overrides": {"containerOverrides": {}}}, "a list of dicts"),
         (
             {"overrides": {"containerOverrides": [{"name": "main", "command": ["x"]}]}},
