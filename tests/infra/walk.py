@@ -190,7 +190,8 @@ def told(local: LocalStack, recorder: Recorder) -> None:
     called("task-state", "SendTaskSuccess", "SendTaskFailure", "PutEvents")
     for command in ("true", "false"):
         submit(local, f"pooled-{command}", command, profile="pool", on_end=LISTENERS | {"task_token": f"of-pooled-{command}"})
-    called("work", "SendTaskSuccess", "SendTaskFailure", "PutEvents")
+    # A runner does not wait for that: work leaves it to reconcile.
+    called("work", "Invoke")
     # What task-state could not tell, reconcile tells.
     for operation in ("SendTaskSuccess", "SendTaskFailure", "PutEvents"):
         local.rule(operation=operation, times=2, error={"code": "AccessDeniedException", "message": "not now"})
