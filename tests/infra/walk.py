@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import base64
 import hashlib
 import json
@@ -190,8 +191,17 @@ def told(local: LocalStack, recorder: Recorder) -> None:
     called("task-state", "SendTaskSuccess", "SendTaskFailure", "PutEvents")
     for command in ("true", "false"):
         submit(local, f"pooled-{command}", command, profile="pool", on_end=LISTENERS | {"task_token": f"of-pooled-{command}"})
-    # A runner does not wait for that: work leaves it to reconcile.
-    called("work", "Invoke")
+    # A runner does not wait for that: work leaves it to reconcile, which it wakes unless a run looks for work anyway.
+    called("reconcile", "SendTaskSuccess", "SendTaskFailure", "PutEvents")
+    numbers = itertools.count()
+
+    def is_woken() -> bool:
+        id = f"pooled-{next(numbers)}"
+        submit(local, id, "true", profile="pool", on_end=LISTENERS)
+        local.until_state(id, "succeeded")
+        return recorder.seen("work", "2015-03-31/functions/reconcile/invocations")
+
+    until("work wakes reconcile", is_woken)
     # What task-state could not tell, reconcile tells.
     for operation in ("SendTaskSuccess", "SendTaskFailure", "PutEvents"):
         local.rule(operation=operation, times=2, error={"code": "AccessDeniedException", "message": "not now"})
