@@ -129,7 +129,7 @@ def by_nobody(deployment: str, table: str, cluster: str, task_definition: str, r
         Call("work", "ecs:RunTask", task_definition, held),
         Call("work", "ecs:StopTask", task, held),
         Call("work", "iam:PassRole", role, to_tasks),
-        Call("work", "lambda:InvokeFunction", arn("lambda", f"function:{deployment}-reconcile")),
+        Call("work", "lambda:InvokeFunction", arn("lambda", f"function:{deployment}-submit")),
         Call("submit", "dynamodb:Query", table_arn + "/index/pool"),
         Call("task-state", "dynamodb:Query", table_arn + "/index/pool"),
         Call("reconcile", "ecs:DescribeTaskDefinition", "*"),

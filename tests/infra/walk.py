@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import base64
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
