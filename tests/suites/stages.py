@@ -9,6 +9,8 @@ only if every suite ended with 0: a suite that was killed, or never ran, has fai
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import signal
 import subprocess
@@ -31,6 +33,8 @@ class Suite:
         self.process: subprocess.Popen[bytes] | None = None
         self.exit_code: int | None = None
         self.seconds = 0.0
+        # Of all of its processes, which is what two suites compete for.
+        self.cpu_seconds = 0.0
 
     @property
     def passed(self) -> bool:
@@ -40,8 +44,10 @@ class Suite:
         began = time.monotonic()
         with self.log.open("wb") as output:
             self.process = subprocess.Popen([*MAKE, self.name], stdin=subprocess.DEVNULL, stdout=output, stderr=output)
-            self.exit_code = self.process.wait()
+            _, status, usage = os.wait4(self.process.pid, 0)
         self.seconds = time.monotonic() - began
+        self.cpu_seconds = usage.ru_utime + usage.ru_stime
+        self.exit_code = self.process.returncode = os.waitstatus_to_exitcode(status)
 
     def output(self) -> str:
         """The log, without colors."""
@@ -52,7 +58,7 @@ class Suite:
         if self.exit_code is None:
             return f"FAILED  {self.name}: did not end"
         verdict = "passed" if self.passed else "FAILED"
-        parts = [counts(self.output()), f"{self.seconds:.0f} s", "" if self.passed else f"exit code {self.exit_code}, {self.log}"]
+        parts = [counts(self.output()), f"{self.seconds:.0f} s", f"{self.cpu_seconds:.0f} s of CPU", "" if self.passed else f"exit code {self.exit_code}, {self.log}"]
         return f"{verdict}  {self.name}: {', '.join(filter(None, parts))}"
 
     def failures(self) -> list[str]:
@@ -115,7 +121,8 @@ class Stages:
         self.is_interrupted = True
         for suite in self.suites:
             if suite.process and suite.exit_code is None:
-                suite.process.terminate()
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(suite.process.pid, signal.SIGTERM)
 
     def summary(self) -> str:
         lines = ["== summary"]
