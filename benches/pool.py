@@ -1,7 +1,7 @@
 """Pools: from a submission to its command's first instruction, beside the same without a pool; commands a second; cost.
 
 ECS's stand-in takes as long as Fargate to start a container, and the table's indexes lag. Commands have priorities of all
-kinds, as the tasks of a DAG do. A runner takes a command when it next asks, once a second.
+kinds, as the tasks of a DAG do. Idle runners wait for their doorbell, an SQS queue.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ BURSTS = (1, 10, 100)
 # Milliseconds by which the indexes lag.
 LAG = "100..300"
 DAY = 24 * 60 * 60
+# An idle runner waits for its doorbell for up to 20 s at a time, and asks after 81 to 90 s of that.
+WAIT, REST = 20.0, 85.5
 POOL = {
     **samples.PROFILES["default"],
     "run_task": {**samples.PROFILES["default"]["run_task"], "taskDefinition": "demo-pool"},  # type: ignore[dict-item]
@@ -134,9 +136,12 @@ def throughput(report: Report, commands: int) -> None:
 
 
 def asks(report: Report) -> None:
-    """What an idle runner costs a day by asking, without its container: each second a read of its row and a Query."""
+    """What an idle runner costs a day without its container: waits for its doorbell, and a question after each few."""
     flags = {"reconcile_every": 0, "pull_s": 0.2, "provision_s": 0, "no_limit": True}
     with tempfile.TemporaryDirectory() as folder, Stack(Path(folder), profiles=pooled(max=1, min_idle=1), **flags) as stack:
+        # Without a doorbell it asks each second, so that questions can be counted soon.
+        denied = {"code": "AccessDenied", "message": "no permission"}
+        call(f"{stack.ready['ecs_url']}/_local/rules", {"operation": "CreateQueue", "times": 1_000, "error": denied})
         call(f"{stack.ready['lambda_url']}/2015-03-31/functions/reconcile/invocations", {})
         until_idle(stack, 1)
         before = stack.dynamodb.seen.read_units.total(), stack.dynamodb.seen.write_units.total()
@@ -145,14 +150,15 @@ def asks(report: Report) -> None:
         count = stack.invocations()["work"]["invocations"] - asked
         reads = (stack.dynamodb.seen.read_units.total() - before[0]) / count
         cpu = (stack.cpu()["work"] - used) / count
-    # The row is written once a minute, and its timer every three.
-    writes = 1 / 60 + 3 / 180
+    # Each question is noted in the row, as the one before was a minute ago, and every other moves its timer.
+    writes = 1 + 3 / 2
     seconds = 2 * CALL_SECONDS + cpu * MB_OF_A_CPU / memory("work")
     each = reads * prices.READ_UNIT + writes * prices.WRITE_UNIT + prices.INVOCATION
     each += memory("work") / 1024 * seconds * prices.GB_SECOND
     report.add("pool", "read units of a question in vain", reads, "")
     report.add("pool", "CPU of a question in vain", 1000 * cpu, "ms")
-    report.add("pool", "an idle runner's questions, a day", DAY * each, "$", at_most=0.06)
+    day = DAY / REST * each + DAY / WAIT * prices.SQS_REQUEST
+    report.add("pool", "an idle runner, without its container, a month", prices.DAYS_OF_A_MONTH * day, "$", at_most=0.10)
 
 
 if __name__ == "__main__":

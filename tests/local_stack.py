@@ -178,6 +178,12 @@ class LocalStack:
         tasks = call("GET", f"{self.ready['ecs_url']}/_local/tasks")["tasks"]
         return [task for task in tasks if submission_id is None or task["submission_id"] == submission_id]
 
+    def ecs(self, target: str, body: object) -> Any:
+        """Call an operation of a service that shares ECS's address, such as `AmazonSQS.CreateQueue`."""
+        request = urllib.request.Request(self.ready["ecs_url"], json.dumps(body).encode(), {"x-amz-target": target})
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+            return json.load(answer)
+
     def calls(self) -> dict[str, int]:
         return call("GET", f"{self.ready['ecs_url']}/_local/calls")["calls"]
 

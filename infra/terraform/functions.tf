@@ -86,6 +86,12 @@ module "submit" {
       Action   = "lambda:InvokeFunction"
       Resource = module.reconcile.arn
     },
+    {
+      Sid      = "RingDoorbells"
+      Effect   = "Allow"
+      Action   = "sqs:SendMessage"
+      Resource = local.doorbells
+    },
   ]
 }
 
@@ -219,6 +225,12 @@ module "reconcile" {
       # The condition restricts the cluster.
       Resource  = "*"
       Condition = { ArnEquals = { "ecs:cluster" = local.cluster_arns } }
+    },
+    {
+      Sid      = "Doorbells"
+      Effect   = "Allow"
+      Action   = ["sqs:CreateQueue", "sqs:DeleteQueue", "sqs:SendMessage"]
+      Resource = local.doorbells
     },
   ]
 }

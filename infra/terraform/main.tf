@@ -19,6 +19,10 @@ locals {
   tells_ends   = var.task_tokens || length(var.event_bus_arns) > 0
 
   table_name = coalesce(var.restored_table, aws_dynamodb_table.table.name)
+  # The queues that announce submissions to the idle runners of a pool. reconcile creates them, one for each version of a
+  # profile.
+  doorbells = "arn:${local.partition}:sqs:${local.region}:${local.account}:ecs-bridge-pool-????????????-${var.deployment}"
+
   table_arn  = "arn:${local.partition}:dynamodb:${local.region}:${local.account}:table/${local.table_name}"
 
   tags = { "ecs-bridge:deployment" = var.deployment }

@@ -130,6 +130,7 @@ resource "aws_iam_policy" "runner" {
         { Sid = "WorkThroughUrl", Effect = "Allow", Action = "lambda:InvokeFunction", Resource = module.work.arn },
         local.invokes_work ? {} : { Condition = { Bool = { "lambda:InvokedViaFunctionUrl" = "true" } } },
       ),
+      { Sid = "WaitForDoorbell", Effect = "Allow", Action = "sqs:ReceiveMessage", Resource = local.doorbells },
     ]
   })
 }

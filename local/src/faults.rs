@@ -62,6 +62,10 @@ faults! {
     server_errors,
     /// Calls that took effect but were not answered.
     unanswered,
+    /// Messages that SQS accepted and lost.
+    messages_lost,
+    /// Messages that SQS delivers twice.
+    messages_doubled,
     /// Calls refused by a rule of `/_local/rules`.
     refused_by_rule,
 }

@@ -115,6 +115,12 @@ pub struct Options {
     /// Answer this share of the RunTask calls with a failure for lack of capacity, although they launched a task
     #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = share, help_heading = "Faults")]
     pub launched_failure: f64,
+    /// Lose this share of the messages that announce submissions to the runners of pools
+    #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = share, help_heading = "Faults")]
+    pub lost_messages: f64,
+    /// Deliver this share of those messages twice
+    #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = share, help_heading = "Faults")]
+    pub doubled_messages: f64,
     /// Milliseconds that each ECS call takes
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Faults")]
     pub api_latency_ms: u64,

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use crate::chance::Chance;
 use crate::clock::{Millis, Scale};
 use crate::dynamodb::{self, DynamoDbError};
-use crate::ecs::{self, DefinitionError, Ecs, EcsSettings, Place, TaskDefinitions};
+use crate::ecs::{self, DefinitionError, Ecs, EcsSettings, MessageFaults, Place, TaskDefinitions};
 use crate::events::{Bus, Delivery};
 use crate::faults::Faults;
 use crate::http::{self, Server};
@@ -380,6 +380,7 @@ fn ecs_settings(
         fail_start: options.fail_start,
         api_error: options.api_error,
         launched_failure: options.launched_failure,
+        messages: MessageFaults { lost: options.lost_messages, doubled: options.doubled_messages },
         simulate: options.simulate,
         environment,
         log_dir: options.log_dir.clone(),
@@ -410,6 +411,7 @@ fn function_environment(options: &Options, ready: &Ready) -> Result<Vec<(String,
         ("AWS_ENDPOINT_URL_ECS", &ready.ecs_url),
         ("AWS_ENDPOINT_URL_SFN", &ready.ecs_url),
         ("AWS_ENDPOINT_URL_EVENTBRIDGE", &ready.ecs_url),
+        ("AWS_ENDPOINT_URL_SQS", &ready.ecs_url),
         ("AWS_ENDPOINT_URL_LAMBDA", &ready.lambda_url),
         ("ECS_BRIDGE_DEPLOYMENT", &ready.deployment),
         ("ECS_BRIDGE_TABLE", &ready.table),

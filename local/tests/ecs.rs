@@ -29,6 +29,7 @@ const HOUR: Duration = Duration::from_secs(3_600);
 
 fn settings() -> EcsSettings {
     EcsSettings {
+        messages: Default::default(),
         place: Place { region: "us-east-1".into(), account: "123456789012".into(), cluster: "c".into() },
         definitions: TaskDefinitions::parse(None).unwrap(),
         scale: Scale(1.0),
@@ -395,7 +396,13 @@ async fn a_command_that_does_not_exist_fails_to_start() {
 }
 
 fn fast() -> EcsSettings {
-    EcsSettings { provisioning: Duration::ZERO, pull: Duration::ZERO, teardown: Duration::ZERO, ..settings() }
+    EcsSettings {
+        messages: Default::default(),
+        provisioning: Duration::ZERO,
+        pull: Duration::ZERO,
+        teardown: Duration::ZERO,
+        ..settings()
+    }
 }
 
 #[tokio::test(start_paused = true)]

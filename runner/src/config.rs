@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use aws_credential_types::Credentials;
 
+use crate::aws::Target;
 use crate::credentials::Source;
 use crate::work::Endpoint;
 
 /// The variables that RunTask gives to this program. No command sees them.
-pub const OWN_VARIABLES: [&str; 7] = [
+pub const OWN_VARIABLES: [&str; 8] = [
     "ECS_BRIDGE_WORK_URL",
     "ECS_BRIDGE_WORK_FUNCTION",
     "ECS_BRIDGE_RUNNER_ID",
@@ -16,6 +17,7 @@ pub const OWN_VARIABLES: [&str; 7] = [
     "ECS_BRIDGE_TAKE_INTERVAL_MS",
     "ECS_BRIDGE_COMMANDS_PER_CONTAINER",
     "ECS_BRIDGE_ZYGOTE",
+    "ECS_BRIDGE_DOORBELL_URL",
 ];
 
 const DEFAULT_TAKE_INTERVAL: Duration = Duration::from_millis(1000);
@@ -34,6 +36,8 @@ pub struct Config {
     pub token: String,
     /// The first delay after a failed call; later ones double.
     pub take_interval: Duration,
+    /// The queue that tells of new submissions, by its URL, and where to call SQS.
+    pub doorbell: Option<(String, Target)>,
     /// The zygote's program and arguments.
     pub zygote: Option<Vec<String>>,
 }
@@ -74,6 +78,11 @@ impl Config {
         let zygote = zygote.or_else(|| variable("ECS_BRIDGE_ZYGOTE"));
         let zygote = zygote.map(|line| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
         let endpoint = endpoint(&variable).map_err(|message| messages.push(message)).ok();
+        let doorbell = endpoint.as_ref().and_then(|endpoint| doorbell(&variable, endpoint).transpose()).transpose();
+        let doorbell = doorbell.unwrap_or_else(|message| {
+            messages.push(message);
+            None
+        });
         let credentials = source(&variable);
         let credentials_only = messages.is_empty();
         match (endpoint, credentials) {
@@ -83,6 +92,7 @@ impl Config {
                 runner_id,
                 token,
                 take_interval,
+                doorbell,
                 zygote: zygote.filter(|words| !words.is_empty()),
             }),
             (_, credentials) => {
@@ -112,7 +122,8 @@ fn endpoint(variable: &impl Fn(&str) -> Option<String>) -> Result<Endpoint, Stri
             let host = host(&url).ok_or_else(|| "ECS_BRIDGE_WORK_URL is not an http or https URL".to_owned())?;
             // A function URL's own region is certain; AWS_REGION may be set for the commands.
             let region = region_of(&host).or_else(configured_region).ok_or_else(no_region)?;
-            Ok(Endpoint::FunctionUrl { url: format!("{}/v1/work", url.trim_end_matches('/')), region })
+            let url = format!("{}/v1/work", url.trim_end_matches('/'));
+            Ok(Endpoint::FunctionUrl(Target { url, region, service: "lambda" }))
         }
         (None, Some(function)) => {
             // arn:aws:lambda:REGION:ACCOUNT:function:NAME
@@ -125,9 +136,27 @@ fn endpoint(variable: &impl Fn(&str) -> Option<String>) -> Result<Endpoint, Stri
                 return Err("AWS_ENDPOINT_URL_LAMBDA is not an http or https URL".into());
             }
             let name = function.replace(':', "%3A");
-            Ok(Endpoint::Invoke { url: format!("{}{INVOKE}/{name}/invocations", base.trim_end_matches('/')), region })
+            let url = format!("{}{INVOKE}/{name}/invocations", base.trim_end_matches('/'));
+            Ok(Endpoint::Invoke(Target { url, region, service: "lambda" }))
         }
     }
+}
+
+/// The doorbell's queue, if the bridge named one. It is of the same stack, and so of the same Region.
+fn doorbell(
+    variable: &impl Fn(&str) -> Option<String>,
+    endpoint: &Endpoint,
+) -> Result<Option<(String, Target)>, String> {
+    let Some(queue_url) = variable("ECS_BRIDGE_DOORBELL_URL") else { return Ok(None) };
+    let (name, url) = match variable("AWS_ENDPOINT_URL_SQS") {
+        Some(url) => ("AWS_ENDPOINT_URL_SQS", url),
+        None => ("ECS_BRIDGE_DOORBELL_URL", queue_url.clone()),
+    };
+    let uri = url.parse::<ureq::http::Uri>().ok();
+    let origin = uri.and_then(|uri| Some(format!("{}://{}/", uri.scheme_str()?, uri.authority()?)));
+    let url = origin.filter(|_| host(&url).is_some()).ok_or_else(|| format!("{name} is not an http or https URL"))?;
+    let (Endpoint::FunctionUrl(Target { region, .. }) | Endpoint::Invoke(Target { region, .. })) = endpoint;
+    Ok(Some((queue_url, Target { url, region: region.clone(), service: "sqs" })))
 }
 
 fn host(url: &str) -> Option<String> {
@@ -182,7 +211,10 @@ mod tests {
     fn a_function_urls_own_region_wins_over_the_environments() {
         let config = with(&[("AWS_REGION", "us-east-1")]).ok().unwrap();
         let url = "https://abc.lambda-url.eu-central-1.on.aws/v1/work".to_owned();
-        assert_eq!(config.endpoint, Endpoint::FunctionUrl { url, region: "eu-central-1".into() });
+        assert_eq!(
+            config.endpoint,
+            Endpoint::FunctionUrl(Target { url, region: "eu-central-1".into(), service: "lambda" })
+        );
     }
 
     #[test]
@@ -192,7 +224,7 @@ mod tests {
         let path =
             "2015-03-31/functions/arn%3Aaws-cn%3Alambda%3Acn-north-1%3A123456789012%3Afunction%3Awork/invocations";
         let url = format!("https://lambda.cn-north-1.amazonaws.com.cn/{path}");
-        assert_eq!(config.endpoint, Endpoint::Invoke { url, region: "cn-north-1".into() });
+        assert_eq!(config.endpoint, Endpoint::Invoke(Target { url, region: "cn-north-1".into(), service: "lambda" }));
     }
 
     #[test]
@@ -223,5 +255,19 @@ mod tests {
         let url = ("ECS_BRIDGE_WORK_URL", "http://127.0.0.1:8080");
         assert!(with(&[url]).err().unwrap().messages[0].contains("AWS_REGION"));
         assert!(with(&[url, ("AWS_REGION", "eu-west-1")]).is_ok());
+    }
+
+    #[test]
+    fn the_doorbell_is_called_at_the_origin_of_its_queue() {
+        let queue =
+            ("ECS_BRIDGE_DOORBELL_URL", "https://sqs.eu-central-1.amazonaws.com/123456789012/prod-pool-etl-0a1b");
+        let target = |url: &str| Target { url: url.into(), region: "eu-central-1".into(), service: "sqs" };
+        let of = |variables: &[_]| read(&[&COMPLETE[..], variables].concat()).map(|config| config.doorbell);
+        let at = |url| Ok(Some((queue.1.to_owned(), target(url))));
+        assert_eq!(of(&[]), Ok(None));
+        assert_eq!(of(&[queue]), at("https://sqs.eu-central-1.amazonaws.com/"));
+        assert_eq!(of(&[queue, ("AWS_ENDPOINT_URL_SQS", "http://10.0.0.7:4566/x")]), at("http://10.0.0.7:4566/"));
+        let problems = of(&[("ECS_BRIDGE_DOORBELL_URL", "prod-pool-etl")]).unwrap_err();
+        assert_eq!(problems.messages, ["ECS_BRIDGE_DOORBELL_URL is not an http or https URL"]);
     }
 }

@@ -13,6 +13,7 @@ const KEPT: Duration = Duration::from_secs(300);
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where credentials come from.
+#[derive(Clone)]
 pub enum Source {
     /// The endpoint that ECS gives to a container with a task role.
     Container {

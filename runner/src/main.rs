@@ -2,8 +2,10 @@
 //!
 //! It depends on that function's protocol alone, and on nothing of Airflow.
 
+mod aws;
 mod config;
 mod credentials;
+mod doorbell;
 mod process;
 mod runner;
 mod work;
@@ -16,9 +18,11 @@ use rustix::process::Signal;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
 use signal_hook::iterator::Signals;
 
+use crate::aws::Aws;
 use crate::config::Config;
+use crate::doorbell::{Doorbell, Heard};
 use crate::runner::{End, Runner};
-use crate::work::Work;
+use crate::work::{TIMEOUT, Work};
 use crate::zygote::Zygote;
 
 const HELP: &str = "\
@@ -38,9 +42,10 @@ Set by the bridge on the containers of a pool:
   ECS_BRIDGE_RUNNER_ID         this runner's id
   ECS_BRIDGE_RUNNER_TOKEN      this runner's secret
   ECS_BRIDGE_TAKE_INTERVAL_MS  the first delay after a failed call [default: 1000]
+  ECS_BRIDGE_DOORBELL_URL      the SQS queue that announces new submissions [default: ask again and again]
 
 Also read: AWS_CONTAINER_CREDENTIALS_RELATIVE_URI or _FULL_URI (else AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and
-AWS_SESSION_TOKEN), AWS_REGION, AWS_ENDPOINT_URL_LAMBDA, AWS_CA_BUNDLE, HTTPS_PROXY, NO_PROXY.
+AWS_SESSION_TOKEN), AWS_REGION, AWS_ENDPOINT_URL_LAMBDA, AWS_ENDPOINT_URL_SQS, AWS_CA_BUNDLE, HTTPS_PROXY, NO_PROXY.
 
 Exit codes; a command's own exit code goes to the bridge, and is never this program's:
     0  closed by the bridge, or stopped by a signal
@@ -76,6 +81,8 @@ pub enum Event {
     Zygote(zygote::Message),
     /// The zygote has closed its socket, or broken the protocol.
     ZygoteClosed,
+    /// A wait for the doorbell has ended.
+    Heard(Heard),
 }
 
 const MISCONFIGURED: u8 = 200;
@@ -123,9 +130,12 @@ fn run(zygote: Option<String>) -> Result<ExitCode, (u8, String)> {
         started.inspect_err(|error| say!("the zygote cannot be started: {error}")).ok()
     });
     let ca_bundle = variable("AWS_CA_BUNDLE");
-    let work = Work::new(config.endpoint, config.runner_id, config.token, config.credentials, ca_bundle.as_deref())
-        .map_err(|message| (MISCONFIGURED, message))?;
-    let end = Runner::new(work, events, zygote, config.take_interval).run();
+    let misconfigured = |message: String| (MISCONFIGURED, message);
+    let aws = |timeout| Aws::new(config.credentials.clone(), ca_bundle.as_deref(), timeout);
+    let doorbell = config.doorbell.map(|(queue_url, target)| Doorbell::new(queue_url, target, aws, sender));
+    let doorbell = doorbell.transpose().map_err(misconfigured)?;
+    let work = Work::new(config.endpoint, config.runner_id, config.token, aws(TIMEOUT).map_err(misconfigured)?);
+    let end = Runner::new(work, events, zygote, doorbell, config.take_interval).run();
     Ok(match end {
         End::Closed => 0,
         End::NoCredentials => NO_CREDENTIALS,

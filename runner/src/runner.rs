@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 
+use crate::doorbell::{Doorbell, Heard, LONGEST_WAIT};
 use crate::process::{Ended, kill_descendants, reap, signal_group, spawn};
 use crate::work::{Answer, AskError, Done, Run, Work};
 use crate::zygote::{Reply, Zygote};
@@ -23,6 +24,12 @@ const ZYGOTE_READY: Duration = Duration::from_secs(60);
 const ZYGOTE_FORK: Duration = Duration::from_secs(10);
 /// How long what a command left behind may take to die of SIGKILL.
 const LEFTOVERS: Duration = Duration::from_secs(10);
+
+/// How much older than the last question a message may seem and still announce something new: dates are whole seconds,
+/// and the index that the work function reads shows a submission a moment later.
+const STILL_NEW: Duration = Duration::from_secs(5);
+/// How long a runner whose doorbell fails asks at intervals before it tries it again.
+const DEAF_FOR: Duration = Duration::from_secs(300);
 
 /// How a runner ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +51,11 @@ pub struct Runner {
     work: Work,
     events: Receiver<Event>,
     zygote: Option<Zygote>,
+    doorbell: Option<Doorbell>,
+    /// What the doorbell's last wait came to.
+    heard: Option<Heard>,
+    /// Until when the doorbell is not waited for, as it has failed.
+    deaf_until: Option<Instant>,
     interval: Duration,
     /// Whether it was told to stop.
     stopping: bool,
@@ -56,11 +68,20 @@ pub struct Runner {
 
 impl Runner {
     /// A runner that has asked for nothing yet. `interval` is the first delay after a failed call.
-    pub fn new(work: Work, events: Receiver<Event>, zygote: Option<Zygote>, interval: Duration) -> Self {
+    pub fn new(
+        work: Work,
+        events: Receiver<Event>,
+        zygote: Option<Zygote>,
+        doorbell: Option<Doorbell>,
+        interval: Duration,
+    ) -> Self {
         Self {
             work,
             events,
             zygote,
+            doorbell,
+            heard: None,
+            deaf_until: None,
             interval,
             stopping: false,
             finished: HashMap::new(),
@@ -72,16 +93,18 @@ impl Runner {
     /// Runs commands until the end.
     pub fn run(mut self) -> End {
         let mut done: Option<Done> = None;
+        let mut rung_for: Option<String> = None;
         loop {
             let stopping = self.stopping;
-            match self.work.ask(done.as_ref(), stopping) {
+            let asked_at = Instant::now();
+            match self.work.ask(done.as_ref(), stopping, rung_for.take().as_deref()) {
                 Ok(_) if stopping => return End::Closed,
                 Ok(answer) => {
                     self.failures = Failures::default();
                     done = None;
                     match answer {
                         Answer::Run(run) => done = self.serve(&run),
-                        Answer::Wait(duration) => self.wait(jitter(duration)),
+                        Answer::Wait { ask_after, rest } => rung_for = self.rest(ask_after, rest, asked_at),
                         Answer::Close => return End::Closed,
                     }
                 }
@@ -220,6 +243,48 @@ impl Runner {
         exit_code
     }
 
+    /// Waits for the doorbell, up to `rest`, and returns the submission that it rang for. Without a doorbell, or with one
+    /// that fails, waits for `ask_after`. The last question was asked at `asked_at`.
+    fn rest(&mut self, ask_after: Duration, rest: Option<Duration>, asked_at: Instant) -> Option<String> {
+        let is_deaf = self.deaf_until.is_some_and(|until| Instant::now() < until);
+        let Some(rest) = rest.filter(|_| self.doorbell.is_some() && !is_deaf) else {
+            self.wait(jitter(ask_after));
+            return None;
+        };
+        // Not beyond it: the bridge takes a runner that asks later for lost.
+        let deadline = Instant::now() + rest.mul_f64(0.9 + 0.1 * fastrand::f64());
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if self.stopping || left < Duration::from_secs(1) {
+                self.wait(left);
+                return None;
+            }
+            match self.listen(left) {
+                // What was announced before the last question was asked, that question has met.
+                Some(Ok(Some(ring))) if ring.age > asked_at.elapsed() + STILL_NEW => {}
+                Some(Ok(Some(ring))) => return Some(ring.submission_id),
+                Some(Ok(None)) => {}
+                None => return None,
+                Some(Err(error)) => {
+                    say!("the doorbell cannot be heard: {error}; asking every {} ms instead", ask_after.as_millis());
+                    self.deaf_until = Some(Instant::now() + DEAF_FOR);
+                    self.wait(jitter(ask_after));
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// One wait for the doorbell; `None` if this runner is being stopped.
+    fn listen(&mut self, at_most: Duration) -> Option<Heard> {
+        self.heard = None;
+        self.doorbell.as_ref()?.listen(at_most);
+        while self.heard.is_none() && !self.stopping {
+            self.handle_next(Instant::now() + LONGEST_WAIT, None);
+        }
+        self.heard.take()
+    }
+
     /// Waits until the time has passed or a signal stops the runner.
     fn wait(&mut self, duration: Duration) {
         let deadline = Instant::now() + duration;
@@ -261,6 +326,7 @@ impl Runner {
                 }
             }
             Event::ZygoteClosed => self.drop_zygote("it closed its socket"),
+            Event::Heard(heard) => self.heard = Some(heard),
         }
     }
 }
@@ -288,7 +354,7 @@ impl Failures {
             AskError::Refused(_) if done => (End::Refused, UNANSWERED_FOR),
             AskError::Refused(_) => (End::Refused, Duration::ZERO),
             AskError::OtherIncarnation(_) => (End::OtherIncarnation, Duration::ZERO),
-            AskError::Rejected { .. } | AskError::ClockSkew { .. } => (End::Refused, REJECTED_FOR),
+            AskError::Rejected { .. } | AskError::ClockSkew(_) => (End::Refused, REJECTED_FOR),
             AskError::Credentials(_) => (End::NoCredentials, REJECTED_FOR),
             AskError::Unavailable(_) => (End::Unreachable, UNANSWERED_FOR),
         };
@@ -315,6 +381,7 @@ impl Failures {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::aws::CallError;
 
     /// How the runner ends that gets nothing but this error, and after how many seconds.
     fn end(error: AskError, done: bool) -> (End, u64) {
@@ -324,17 +391,21 @@ mod tests {
             .unwrap()
     }
 
+    fn no_credentials() -> AskError {
+        AskError::Credentials(CallError::Credentials(String::new()))
+    }
+
     #[test]
     fn a_done_without_an_answer_is_repeated_for_an_hour() {
         assert_eq!(end(AskError::Unavailable("no route".into()), true), (End::Unreachable, 3600));
         assert_eq!(end(AskError::Rejected { status: 403, message: String::new() }, true), (End::Refused, 3600));
-        assert_eq!(end(AskError::Credentials(String::new()), true), (End::NoCredentials, 3600));
+        assert_eq!(end(no_credentials(), true), (End::NoCredentials, 3600));
     }
 
     #[test]
     fn an_idle_runner_without_rights_ends_after_a_minute() {
         assert_eq!(end(AskError::Rejected { status: 403, message: String::new() }, false), (End::Refused, 60));
-        assert_eq!(end(AskError::Credentials(String::new()), false), (End::NoCredentials, 60));
+        assert_eq!(end(no_credentials(), false), (End::NoCredentials, 60));
     }
 
     #[test]

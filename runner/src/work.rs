@@ -1,44 +1,26 @@
 //! The work function's client: one signed call, and what each answer means.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
-use aws_sigv4::http_request::{PayloadChecksumKind, SignableBody, SignableRequest, SigningSettings, sign};
-use aws_sigv4::sign::v4;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use ureq::http::{Request, Response};
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
-use crate::credentials::{Provider, Source};
+use crate::aws::{self, Aws, CallError, Response, Target};
 
 type Boxed = Box<dyn std::error::Error + Send + Sync>;
 
-/// Shorter than the 30 s that ECS gives a container between SIGTERM and SIGKILL by default: a runner that is stopped
-/// while it waits for an answer still says so.
-const TIMEOUT: Duration = Duration::from_secs(10);
-/// Lambda's limit of an answer.
-const ANSWER_LIMIT: u64 = 6 << 20;
-/// AWS accepts signatures of clocks that differ by 5 minutes; a smaller difference is not why it refused one.
-const SKEW: i64 = 60;
+/// How long a call may take. Shorter than the 30 s that ECS gives a container between SIGTERM and SIGKILL by default: a
+/// runner that is stopped while it waits for an answer still says so.
+pub const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How the work function is called.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Endpoint {
     /// Its function URL, with the path.
-    FunctionUrl {
-        /// Where to post.
-        url: String,
-        /// The region to sign for.
-        region: String,
-    },
+    FunctionUrl(Target),
     /// Lambda's Invoke API. The payload is the same JSON; what comes back is the answer that the function URL would
     /// have given: `{"statusCode", "body"}`.
-    Invoke {
-        /// Where to post.
-        url: String,
-        /// The region to sign for.
-        region: String,
-    },
+    Invoke(Target),
 }
 
 /// The request.
@@ -51,6 +33,8 @@ struct Ask<'a> {
     stopping: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     done: Option<&'a Done>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rung_for: Option<&'a str>,
 }
 
 /// The end of a command.
@@ -89,8 +73,13 @@ pub struct Variable {
 pub enum Answer {
     /// Run this.
     Run(Run),
-    /// Nothing to do: ask again after this.
-    Wait(Duration),
+    /// Nothing to do: ask again after `ask_after`.
+    Wait {
+        /// Where nothing else tells of a new submission.
+        ask_after: Duration,
+        /// Nothing waits: a runner with a doorbell asks again when it rings, or after this.
+        rest: Option<Duration>,
+    },
     /// End.
     Close,
 }
@@ -99,6 +88,7 @@ pub enum Answer {
 struct AnswerBody {
     run: Option<Run>,
     wait_ms: Option<u64>,
+    rest_ms: Option<u64>,
     close: Option<bool>,
 }
 
@@ -106,10 +96,13 @@ impl TryFrom<AnswerBody> for Answer {
     type Error = &'static str;
 
     fn try_from(body: AnswerBody) -> Result<Self, Self::Error> {
-        match body {
-            AnswerBody { run: Some(run), wait_ms: None, close: None } => Ok(Self::Run(run)),
-            AnswerBody { run: None, wait_ms: Some(wait), close: None } => Ok(Self::Wait(Duration::from_millis(wait))),
-            AnswerBody { run: None, wait_ms: None, close: Some(true) } => Ok(Self::Close),
+        match (body.run, body.wait_ms, body.close) {
+            (Some(run), None, None) => Ok(Self::Run(run)),
+            (None, Some(wait), None) => {
+                let rest = body.rest_ms.map(Duration::from_millis);
+                Ok(Self::Wait { ask_after: Duration::from_millis(wait), rest })
+            }
+            (None, None, Some(true)) => Ok(Self::Close),
             _ => Err("expected one of run, wait_ms, close"),
         }
     }
@@ -133,20 +126,24 @@ pub enum AskError {
         message: String,
     },
     /// AWS rejects signatures of this clock. Later calls are signed with AWS's time.
-    #[error(
-        "the clock of this container is {} s {} AWS's, so its signature was rejected; signing with AWS's time from now on",
-        seconds.abs(), if *seconds > 0 { "behind" } else { "ahead of" }
-    )]
-    ClockSkew {
-        /// How far AWS's clock is ahead of this one, in seconds.
-        seconds: i64,
-    },
+    #[error("{0}")]
+    ClockSkew(CallError),
     /// The endpoint gave no credentials.
-    #[error("no AWS credentials: {0}")]
-    Credentials(String),
+    #[error("{0}")]
+    Credentials(CallError),
     /// Throttled, failed, unreachable, too slow, or not understood.
     #[error("the work function cannot be reached: {0}")]
     Unavailable(#[source] Boxed),
+}
+
+impl From<CallError> for AskError {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::ClockSkew { .. } => Self::ClockSkew(error),
+            CallError::Credentials(_) => Self::Credentials(error),
+            CallError::Unavailable(source) => Self::Unavailable(source),
+        }
+    }
 }
 
 /// The work function, as one runner calls it.
@@ -155,115 +152,47 @@ pub struct Work {
     runner_id: String,
     token: String,
     incarnation: String,
-    credentials: Provider,
-    agent: ureq::Agent,
-    /// Seconds by which AWS's clock is ahead of this one, where a signature was rejected for it.
-    clock_offset: i64,
+    aws: Aws,
 }
 
 impl Work {
-    /// A client for the runner `runner_id`. `ca_bundle` is a PEM file of the certificates to trust in place of Mozilla's.
-    ///
-    /// # Errors
-    /// Why the file of certificates cannot be used.
-    pub fn new(
-        endpoint: Endpoint,
-        runner_id: String,
-        token: String,
-        credentials: Source,
-        ca_bundle: Option<&str>,
-    ) -> Result<Self, String> {
-        let mut tls = TlsConfig::builder();
-        if let Some(path) = ca_bundle {
-            let pem = std::fs::read(path).map_err(|error| format!("AWS_CA_BUNDLE {path}: {error}"))?;
-            tls = tls.root_certs(roots(&pem).ok_or_else(|| format!("AWS_CA_BUNDLE {path}: no certificate in it"))?);
-        }
-        let config = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .timeout_global(Some(TIMEOUT))
-            .user_agent(concat!("ecs-bridge-runner/", env!("CARGO_PKG_VERSION")))
-            .tls_config(tls.build());
-        Ok(Self {
-            endpoint,
-            runner_id,
-            token,
-            incarnation: uuid::Uuid::new_v4().to_string(),
-            credentials: Provider::new(credentials),
-            agent: config.build().new_agent(),
-            clock_offset: 0,
-        })
+    /// A client for the runner `runner_id`.
+    pub fn new(endpoint: Endpoint, runner_id: String, token: String, aws: Aws) -> Self {
+        Self { endpoint, runner_id, token, incarnation: uuid::Uuid::new_v4().to_string(), aws }
     }
 
-    /// Asks for work, and reports the end of a command or of this runner with it.
+    /// Asks for work, and reports the end of a command or of this runner with it. `rung_for` is the submission for which
+    /// the doorbell rang.
     ///
     /// # Errors
     /// Why there was no answer to act on, which says nothing of whether the call had its effect.
-    pub fn ask(&mut self, done: Option<&Done>, stopping: bool) -> Result<Answer, AskError> {
-        let ask =
-            Ask { runner_id: &self.runner_id, token: &self.token, incarnation: &self.incarnation, stopping, done };
+    pub fn ask(&mut self, done: Option<&Done>, stopping: bool, rung_for: Option<&str>) -> Result<Answer, AskError> {
+        let Self { runner_id, token, incarnation, .. } = self;
+        let ask = Ask { runner_id, token, incarnation, stopping, done, rung_for };
         let body = serde_json::to_vec(&ask).map_err(unavailable)?;
-        let request = self.signed(body)?;
-        let mut response = self.agent.run(request).map_err(unavailable)?;
-        let body = response.body_mut().with_config().limit(ANSWER_LIMIT).read_to_vec().map_err(unavailable)?;
-        let outcome = self.understand(&response, &body);
+        let (Endpoint::FunctionUrl(target) | Endpoint::Invoke(target)) = &self.endpoint;
+        let response = self.aws.post(target, &[("content-type", "application/json")], body)?;
+        let outcome = self.understand(&response);
         if let Err(AskError::Rejected { .. }) = outcome {
-            // They may have expired, or have been replaced.
-            self.credentials.forget();
+            self.aws.forget_credentials();
         }
         outcome
     }
 
-    fn signed(&mut self, body: Vec<u8>) -> Result<Request<Vec<u8>>, AskError> {
-        let identity = self.credentials.credentials(Instant::now()).map_err(AskError::Credentials)?.into();
-        let (Endpoint::FunctionUrl { url, region } | Endpoint::Invoke { url, region }) = &self.endpoint;
-        let now = SystemTime::now();
-        let offset = Duration::from_secs(self.clock_offset.unsigned_abs());
-        let mut settings = SigningSettings::default();
-        settings.payload_checksum_kind = PayloadChecksumKind::XAmzSha256;
-        let parameters = v4::SigningParams::builder()
-            .identity(&identity)
-            .region(region)
-            .name("lambda")
-            .time(if self.clock_offset < 0 { now - offset } else { now + offset })
-            .settings(settings)
-            .build()
-            .map_err(unavailable)?
-            .into();
-        let mut request =
-            Request::post(url).header("content-type", "application/json").body(body).map_err(unavailable)?;
-        let headers = request.headers().iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
-        let signable = SignableRequest::new("POST", url, headers, SignableBody::Bytes(request.body()));
-        let signed = signable.and_then(|signable| sign(signable, &parameters)).map_err(unavailable)?;
-        signed.into_parts().0.apply_to_request_http1x(&mut request);
-        Ok(request)
-    }
-
-    fn understand(&mut self, response: &Response<ureq::Body>, body: &[u8]) -> Result<Answer, AskError> {
-        let status = response.status().as_u16();
-        let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
-        if status == 200 {
-            return match self.endpoint {
-                Endpoint::FunctionUrl { .. } => answer(status, body),
-                Endpoint::Invoke { .. } if header("x-amz-function-error").is_some() => {
-                    Err(AskError::Unavailable("the function failed; its log says why".into()))
-                }
-                Endpoint::Invoke { .. } => {
-                    let embedded: Embedded = serde_json::from_slice(body).map_err(unavailable)?;
-                    answer(embedded.status_code, embedded.body.as_bytes())
-                }
-            };
+    fn understand(&self, response: &Response) -> Result<Answer, AskError> {
+        if response.status != 200 {
+            return answer(response.status, &response.body);
         }
-        if is_about_the_signature(body)
-            && let Some(date) = header("date")
-            && let Some(seconds) = ahead(date, SystemTime::now())
-            && (seconds - self.clock_offset).abs() > SKEW
-        {
-            self.clock_offset = seconds;
-            return Err(AskError::ClockSkew { seconds });
+        match self.endpoint {
+            Endpoint::FunctionUrl(_) => answer(response.status, &response.body),
+            Endpoint::Invoke(_) if response.header("x-amz-function-error").is_some() => {
+                Err(AskError::Unavailable("the function failed; its log says why".into()))
+            }
+            Endpoint::Invoke(_) => {
+                let embedded: Embedded = serde_json::from_slice(&response.body).map_err(unavailable)?;
+                answer(embedded.status_code, embedded.body.as_bytes())
+            }
         }
-        answer(status, body)
     }
 }
 
@@ -293,45 +222,18 @@ fn answer(status: u16, body: &[u8]) -> Result<Answer, AskError> {
 
 /// The message of a refusal, and whether it is the function's own: `{"error": {"message"}}`.
 fn message_of(body: &[u8]) -> (bool, String) {
-    #[derive(Default, Deserialize)]
+    #[derive(Deserialize)]
     struct Refusal {
-        error: Option<Words>,
-        #[serde(alias = "Message")]
-        message: Option<String>,
+        error: Words,
     }
     #[derive(Deserialize)]
     struct Words {
         message: String,
     }
-    let refusal: Refusal = serde_json::from_slice(body).unwrap_or_default();
-    match (refusal.error, refusal.message) {
-        (Some(Words { message }), _) => (true, message),
-        (None, Some(message)) => (false, message),
-        (None, None) => (false, "no reason was given".into()),
+    match serde_json::from_slice(body) {
+        Ok(Refusal { error: Words { message } }) => (true, message),
+        Err(_) => (false, aws::message_of(body).unwrap_or_else(|| "no reason was given".to_owned())),
     }
-}
-
-fn is_about_the_signature(body: &[u8]) -> bool {
-    let (own, message) = message_of(body);
-    // "Signature expired: …", "Signature not yet current: …", "The request signature we calculated does not match …"
-    !own && message.to_ascii_lowercase().contains("signature")
-}
-
-/// Seconds by which an HTTP date is ahead of this clock.
-fn ahead(date: &str, now: SystemTime) -> Option<i64> {
-    let seconds = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs().try_into().ok();
-    let (theirs, ours): (i64, i64) = (seconds(httpdate::parse_http_date(date).ok()?)?, seconds(now)?);
-    Some(theirs - ours)
-}
-
-fn roots(pem: &[u8]) -> Option<RootCerts> {
-    let certificates: Vec<Certificate<'static>> = parse_pem(pem)
-        .filter_map(|item| match item {
-            Ok(PemItem::Certificate(certificate)) => Some(certificate),
-            _ => None,
-        })
-        .collect();
-    (!certificates.is_empty()).then(|| RootCerts::new_with_certs(&certificates))
 }
 
 fn unavailable(error: impl Into<Boxed>) -> AskError {
@@ -360,9 +262,12 @@ mod tests {
     }
 
     #[test]
-    fn clock_skew_is_reported_with_its_size_and_direction() {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
-        let seconds = ahead("Sun, 09 Sep 2001 01:56:40 GMT", now).unwrap();
-        assert!(AskError::ClockSkew { seconds }.to_string().contains("is 600 s behind AWS's"));
+    fn rest_is_optional_beside_the_wait() {
+        let rest = |body| match answer(200, body) {
+            Ok(Answer::Wait { ask_after, rest }) => Some((ask_after.as_millis(), rest.map(|rest| rest.as_millis()))),
+            _ => None,
+        };
+        assert_eq!(rest(br#"{"wait_ms": 5}"#), Some((5, None)));
+        assert_eq!(rest(br#"{"wait_ms": 5, "rest_ms": 90}"#), Some((5, Some(90))));
     }
 }

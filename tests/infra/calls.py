@@ -46,6 +46,13 @@ def by_aws(deployment: str, event_queue: str, reconcile_queue: str) -> list[Call
     return calls
 
 
+def of_doorbells(deployment: str) -> list[Call]:
+    """What no recording has: a runner's own calls, and those of a pool that is idle, or was long ago."""
+    queue = arn("sqs", f"ecs-bridge-pool-0123456789ab-{deployment}")
+    calls = [Call("reconcile", f"sqs:{action}", queue) for action in ("DeleteQueue", "SendMessage")]
+    return [*calls, Call("runner", "sqs:ReceiveMessage", queue)]
+
+
 def by_nobody(deployment: str, table: str, cluster: str, task_definition: str, role: str) -> list[Call]:
     """What each role must be refused, each call one step away from one that it may make."""
     table_arn = arn("dynamodb", f"table/{table}")
@@ -56,7 +63,13 @@ def by_nobody(deployment: str, table: str, cluster: str, task_definition: str, r
     to_tasks: Context = {"iam:PassedToService": "ecs-tasks.amazonaws.com"}
     from_code: Context = {"lambda:SourceFunctionArn": arn("lambda", f"function:{deployment}-submit")}
     everything: Context = {"dynamodb:Select": "ALL_ATTRIBUTES"}
-    calls = []
+    calls = [
+        Call(who, f"sqs:{action}", arn("sqs", f"ecs-bridge-pool-0123456789ab-{queue}"))
+        for who in (*FUNCTIONS, "runner")
+        for action in ("CreateQueue", "DeleteQueue", "PurgeQueue", "ReceiveMessage", "SendMessage")
+        # Of other deployments, whose names begin or end alike.
+        for queue in (f"x-{deployment}", f"{deployment}-2", f"0123456789ab-{deployment}")
+    ]
 
     for who in FUNCTIONS:
         calls += [

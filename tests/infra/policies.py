@@ -87,7 +87,9 @@ def permits(statements: Iterable[Statement], call: Call) -> bool:
 def _matches(statement: Statement, call: Call) -> bool:
     assert statement["Effect"] == "Allow", statement
     bare = {member: value for member, value in statement.items() if member != "Condition"}
-    policy = IAMPolicy(json.dumps({"Version": "2012-10-17", "Statement": [bare]}))
+    # moto makes a regular expression of it, in which it knows `*` alone.
+    document = json.dumps({"Version": "2012-10-17", "Statement": [bare]}).replace("?", ".")
+    policy = IAMPolicy(document)
     return policy.is_action_permitted(call.action, call.resource) == PermissionResult.PERMITTED
 
 

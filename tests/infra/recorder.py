@@ -22,7 +22,7 @@ from policies import Call
 from stacks import arn
 
 # IAM's names of the services, and what the SDK's variables call them.
-SERVICES = {"dynamodb": "DYNAMODB", "ecs": "ECS", "lambda": "LAMBDA", "states": "SFN", "events": "EVENTBRIDGE"}
+SERVICES = {"dynamodb": "DYNAMODB", "ecs": "ECS", "lambda": "LAMBDA", "states": "SFN", "events": "EVENTBRIDGE", "sqs": "SQS"}
 
 
 @dataclass(frozen=True)
@@ -138,6 +138,10 @@ def asked(exchange: Exchange, table: str, deployment: str, roles: dict[str, list
         case "events":
             for entry in request["Entries"]:
                 yield Call(who, f"events:{exchange.operation}", arn("events", f"event-bus/{entry['EventBusName']}"))
+        case "sqs":
+            # The deployment of the local stack has another name.
+            name = (request.get("QueueName") or request["QueueUrl"].rsplit("/", 1)[1]).rsplit("-", 1)[0]
+            yield Call(who, f"sqs:{exchange.operation.removesuffix('Batch')}", arn("sqs", f"{name}-{deployment}"))
         case "ecs":
             cluster = request.get("cluster", "")
             held: dict[str, str | list[str]] = {"ecs:cluster": cluster}

@@ -12,7 +12,7 @@ from typing import Any
 
 import boto3
 import pytest
-from calls import by_aws, by_nobody
+from calls import by_aws, by_nobody, of_doorbells
 from policies import Call, Statement, granted_by, permits, without_action, without_condition, without_statement
 from recorder import asked
 from stacks import ROOT, Stack, arn, template
@@ -49,7 +49,7 @@ def called(stack: Stack, recording: Recording) -> set[Call]:
         attributes = sqs.get_queue_attributes(QueueUrl=stack.ids[logical_id], AttributeNames=["QueueArn"])
         return attributes["Attributes"]["QueueArn"]
 
-    return wire | url | set(by_aws(DEPLOYMENT, queue("EventDeadLetters"), queue("ReconcileDeadLetters")))
+    return wire | url | set(of_doorbells(DEPLOYMENT)) | set(by_aws(DEPLOYMENT, queue("EventDeadLetters"), queue("ReconcileDeadLetters")))
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +108,6 @@ def test_the_functions_are_told_all_that_they_read_of_their_environment() -> Non
     for resource in resources["Resources"].values():
         told |= set(resource["Properties"].get("Environment", {}).get("Variables", {}))
     # What reconcile tells the containers of runners.
-    runners = {f"ECS_BRIDGE_{name}" for name in ("RUNNER_ID", "RUNNER_TOKEN", "TAKE_INTERVAL_MS")}
+    runners = {f"ECS_BRIDGE_{name}" for name in ("DOORBELL_URL", "RUNNER_ID", "RUNNER_TOKEN", "TAKE_INTERVAL_MS")}
     # The last two are for tests only.
     assert read - runners - {"ECS_BRIDGE_TIMER_SCALE", "ECS_BRIDGE_SEND_WITHIN"} == told

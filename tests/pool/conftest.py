@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -111,9 +111,9 @@ class Pools:
         )
 
 
-@pytest.fixture(scope="session")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Pools]]:
-    """Starts stacks that end with the session: `start(PROFILES, {"timer-scale": 60})`."""
+@contextmanager
+def starting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Pools]]:
+    """Yield what starts stacks, and end those in the end."""
     with ExitStack() as stacks:
 
         def start(profiles: object = PROFILES, flags: Mapping[str, object] = {}) -> Pools:
@@ -126,9 +126,18 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Po
         yield start
 
 
+@pytest.fixture
+def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Pools]]:
+    """Starts stacks that end with the test: `start(PROFILES, {"timer-scale": 60})`."""
+    with starting(tmp_path_factory) as start:
+        yield start
+
+
 @pytest.fixture(scope="session")
-def pools(start: Callable[..., Pools]) -> Pools:
-    return start()
+def pools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pools]:
+    """A stack that the tests share."""
+    with starting(tmp_path_factory) as start:
+        yield start()
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

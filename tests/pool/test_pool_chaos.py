@@ -1,16 +1,19 @@
 """Pools under every fault at once: functions and runners killed at random, events dropped, doubled and late, calls to ECS
-and DynamoDB that fail. Each command starts once an attempt, and ends with what it returned; every write is a decision that
+and DynamoDB that fail, indexes that lag, lost messages, mixed priorities, and profiles that change in any order. Each command starts once an attempt, and ends with what it returned; every write is a decision that
 keeps its promises.
 """
 
 from __future__ import annotations
 
+import copy
+import json
 import random
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Pools, profile
@@ -31,6 +34,9 @@ FLAGS = {
     "api-error": 0.05,
     "api-latency-ms": 10,
     "consistency-lag-ms": 200,
+    "index-lag-ms": "0..400",
+    "lost-messages": 0.2,
+    "doubled-messages": 0.2,
 }
 INTERRUPTIONS = ["SpotInterruption", "TerminationNotice", "InfrastructureHealth"]
 PROFILES = {
@@ -47,6 +53,7 @@ class Chaos:
         self.chance = random.Random(f"pools/{seed}")
         self.over = threading.Event()
         self.counts: Counter[str] = Counter()
+        self.profiles: dict[str, Any] = copy.deepcopy(PROFILES)
         # Runners that this has killed, or had interrupted.
         self.harmed: set[str] = set()
 
@@ -59,6 +66,7 @@ class Chaos:
             planned[id] = (name, code)
             then = f"sleep 0.{self.chance.randint(0, 9)}; echo {code} >> {self.pools.folder}/{id}.codes; exit {code}"
             item = {"submission_id": id, "profile": name, "command": self.pools.command(id, then)}
+            item["priority"] = self.chance.choice([0, 250, 500, 750, 999])
             until(f"{id} is accepted", lambda item=item: self.is_accepted(item))
         return planned
 
@@ -78,6 +86,9 @@ class Chaos:
                 victim = self.chance.choice(busy or processes or [None])
                 self.counts[f"killed {function}"] += bool(victim and self.stack.kill(victim["pid"]))
                 continue
+            if self.chance.random() < 0.1:
+                self.change_a_profile()
+                continue
             running = [task for task in self.stack.tasks() if task["last_status"] == "RUNNING"]
             if not running:
                 continue
@@ -93,6 +104,17 @@ class Chaos:
                 except (ValueError, AssertionError, ProcessLookupError):
                     # It had ended by itself.
                     pass
+
+    def change_a_profile(self) -> None:
+        """Write another version of a profile, which each process of a function reads when it next starts."""
+        self.counts["changed profiles"] += 1
+        name = self.chance.choice(list(self.profiles))
+        run_task = self.profiles[name]["run_task"]
+        environment = [{"name": "VERSION", "value": str(self.counts["changed profiles"])}]
+        run_task["overrides"] = {"containerOverrides": [{"name": "main", "environment": environment}]}
+        whole = self.pools.folder.parent / "profiles.new"
+        whole.write_text(json.dumps(self.profiles))
+        whole.rename(whole.with_name("profiles.json"))
 
     def run(self) -> Iterator[str]:
         """Submits and kills until all have ended, and yields what is wrong."""
@@ -139,8 +161,8 @@ def run(seed: int, folder: Path) -> tuple[list[str], Chaos]:
         environment = {"AWS_LAMBDA_LOG_LEVEL": "DEBUG", "ECS_BRIDGE_SEND_WITHIN": 1, **wire.environment()}
         with LocalStack(folder / "stack", flags, profiles=PROFILES, function_env=environment) as stack:
             wire.connect(stack.ready)
-            (folder / "starts").mkdir()
-            chaos = Chaos(seed, Pools(stack, folder / "starts"))
+            (folder / "stack" / "starts").mkdir()
+            chaos = Chaos(seed, Pools(stack, folder / "stack" / "starts"))
             problems = list(chaos.run())
     return problems + history.replay(functions_env, stack.logs()), chaos
 

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use ecs_bridge_aws::{Begun, Bridge, BridgeError, Page, TableError, WOKEN_LOOKS, now, telemetry};
+use ecs_bridge_aws::{Begun, Bridge, BridgeError, Doorbells, Page, TableError, WOKEN_LOOKS, now, telemetry};
 use ecs_bridge_core::{
     Action, Input, Record, State, SubmissionId, Timestamp,
     record::{QUEUE, waiting},
@@ -71,6 +71,8 @@ pub struct Reconcile {
     pub bridge: Bridge,
     /// The pools of the deployment's profiles.
     pub pools: Pools,
+    /// Announces submissions to idle runners.
+    pub doorbells: Doorbells,
 }
 
 impl Reconcile {
@@ -88,6 +90,7 @@ impl Reconcile {
         let run = Run {
             bridge: &self.bridge,
             pools: &self.pools,
+            doorbells: &self.doorbells,
             until,
             woken,
             begun: Mutex::new(begun),
@@ -135,6 +138,8 @@ pub struct Run<'a> {
     pub bridge: &'a Bridge,
     /// The pools of the deployment's profiles.
     pub pools: &'a Pools,
+    /// Announces submissions to idle runners.
+    pub doorbells: &'a Doorbells,
     /// Whether another function left something to do just now.
     pub woken: bool,
     /// Runners that were created, and are to be launched: the index does not show them yet.

@@ -6,11 +6,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     io,
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use ecs_bridge_aws::{BridgeError, Created, TableError, now, read_profiles, telemetry};
+use ecs_bridge_aws::{ASK, BridgeError, Created, TableError, now, read_profiles, telemetry};
 use ecs_bridge_core::{
     Input, ProfileName, Record, SubmissionId, Timestamp,
     config::Environment,
@@ -52,6 +53,8 @@ pub struct Pools {
     current: BTreeMap<ProfileName, (PoolKey, Spec)>,
     /// How runners reach the work function; none if there is no pool.
     work: Option<WorkAddress>,
+    /// The doorbells that this process has tried to create, and whether it could.
+    doorbells: Mutex<BTreeMap<PoolKey, bool>>,
 }
 
 impl Pools {
@@ -66,7 +69,7 @@ impl Pools {
         // Its problems are noted.
         let Ok(profiles) = read_profiles(environment, &clusters) else { return Self::default() };
         let current = profiles.iter().filter_map(|(name, profile)| Some((name.clone(), profile.spec()?))).collect();
-        let pools = Self { current, work: environment.work() };
+        let pools = Self { current, work: environment.work(), doorbells: Mutex::default() };
         if !pools.current.is_empty() && pools.work.is_none() {
             environment.note("ECS_BRIDGE_WORK_URL or ECS_BRIDGE_WORK_FUNCTION must be set, as a profile has a pool");
         }
@@ -78,6 +81,7 @@ impl Pools {
 pub async fn run(run: &Run<'_>) -> Report {
     let mut report = Report::default();
     let (mut known, mut is_first) = (BTreeSet::new(), true);
+    let announced = Mutex::default();
     while !run.is_late() {
         known.extend(run.bridge.table.pools());
         let names: Vec<_> =
@@ -85,7 +89,8 @@ pub async fn run(run: &Run<'_>) -> Report {
         let mut totals = Totals::default();
         for profile in &names {
             let is_known = known.contains(profile);
-            match (Round { run, profile, now: now() }).size(is_known, &mut report).await {
+            let round = Round { run, profile, is_first, announced: &announced, now: now() };
+            match round.size(is_known, &mut report).await {
                 Ok(round) => totals.add(&round),
                 Err(error) => {
                     tracing::error!(%profile, %error, "a pool was not sized");
@@ -131,6 +136,10 @@ impl Totals {
 struct Round<'a> {
     run: &'a Run<'a>,
     profile: &'a ProfileName,
+    /// Whether it is this run's first.
+    is_first: bool,
+    /// The submissions that this run has announced to idle runners.
+    announced: &'a Mutex<HashSet<SubmissionId>>,
     now: Timestamp,
 }
 
@@ -150,27 +159,18 @@ impl Round<'_> {
         let before = table.pool_row(self.profile).await?;
         let mut row = before.clone();
         let current = pools.current.get(self.profile);
-        if let Some((key, spec)) = current {
-            if !is_known {
-                table.set_pool(self.profile, true).await?;
-            }
-            // Limits and policy may have changed, which the key does not show.
-            row.specs.insert(key.clone(), spec.clone());
+        if current.is_some() && !is_known {
+            table.set_pool(self.profile, true).await?;
         }
-        row.current = current.map(|(key, _)| key.clone());
+        row.set_current(current);
+        if self.is_first {
+            self.create_doorbells(&mut row).await;
+        }
 
         let (mut seen, lately) = self.look(&row).await?;
-        row.see(&lately);
-        row.forget_batches(&lately, self.now, timers);
         let counts: Vec<_> = seen.iter().map(|(key, seen)| (key, seen.count)).collect();
-        let at_once = counts.iter().map(|(_, count)| count.busy + count.waiting).sum();
-        row.count(table.takes(self.profile).await?, at_once, self.now, timers);
-        let (sizes, spare) = row.size(&counts, self.now);
-        row.idle = counts.iter().map(|(_, count)| count.idle).sum();
-        row.to_keep = current.map_or(0, |(key, spec)| {
-            let count = counts.iter().find(|(of, _)| *of == key).map(|(_, count)| *count).unwrap_or_default();
-            row.idle_target(&spec.pool, count.busy + count.waiting)
-        });
+        let takes = table.takes(self.profile).await?;
+        let (sizes, spare) = row.plan(&counts, &lately, takes, self.now, timers);
         let (mut totals, mut batches, mut closing) = (Totals::default(), Vec::new(), Vec::new());
         for ((key, seen), Sizing { create, close, excess }) in seen.iter_mut().zip(sizes) {
             let Some(spec) = row.specs.get(key) else { continue };
@@ -203,11 +203,65 @@ impl Round<'_> {
             table.set_pool(self.profile, false).await?;
         }
         report.created += self.create(&row, &lately).await?;
-        report.closed += self.close(closing).await?;
+        let specs = before.specs.iter().filter(|(key, _)| !row.specs.contains_key(key));
+        self.remove_doorbells(specs.filter_map(|(key, spec)| Some((key, spec.doorbell.as_deref()?)))).await;
+        report.closed += self.close(&closing).await?;
+        self.ring(&row, &seen, &closing).await;
         if let (Some(_), Some(reason)) = (row.failing_since, &row.failure) {
             self.hold(seen.values().flat_map(|seen| &seen.waiting).take(HELD), reason).await?;
         }
         Ok(totals)
+    }
+
+    /// Creates the doorbells that are missing, and those of which this process does not know whether somebody has
+    /// deleted them. Runners without one ask at intervals, and the next run tries again.
+    async fn create_doorbells(&self, row: &mut PoolRow) {
+        for (key, spec) in &mut row.specs {
+            if spec.doorbell.is_some() && self.doorbells().get(key) == Some(&true) {
+                continue;
+            }
+            let created = self.run.doorbells.create(key).await;
+            let before = self.doorbells().insert(key.clone(), created.is_ok());
+            match created {
+                Ok(url) => spec.doorbell = Some(url),
+                // Once a process: in a network without a way to SQS, it stays so.
+                Err(error) if before.is_none() => {
+                    tracing::warn!(%key, %error, "a pool has no doorbell; its idle runners ask at intervals");
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn doorbells(&self) -> MutexGuard<'_, BTreeMap<PoolKey, bool>> {
+        self.run.pools.doorbells.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Removes the doorbells of pool keys that are not used any more.
+    async fn remove_doorbells(&self, doorbells: impl Iterator<Item = (&PoolKey, &str)>) {
+        for (key, url) in doorbells {
+            self.doorbells().remove(key);
+            if let Err(error) = self.run.doorbells.remove(url).await {
+                tracing::warn!(%key, %error, queue = url, "the doorbell of a pool remains, and nothing uses it");
+            }
+        }
+    }
+
+    /// Announces what waits although runners are idle: a message may have been lost, and what an interruption made wait
+    /// again has had none. Runners that are to close ask sooner, so that others get their place.
+    async fn ring(&self, row: &PoolRow, seen: &BTreeMap<PoolKey, Seen>, closing: &[Record]) {
+        for (key, seen) in seen {
+            let Some(url) = row.specs.get(key).and_then(|spec| spec.doorbell.as_deref()) else { continue };
+            let closes =
+                closing.iter().filter(|record| record.runner.as_ref().is_some_and(|runner| runner.key == *key));
+            let mut messages = vec![ASK; closes.count()];
+            if !row.paused {
+                let mut announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner);
+                let new = seen.waiting.iter().filter(|id| announced.insert((*id).clone()));
+                messages.extend(new.take(seen.count.idle as usize).map(SubmissionId::as_str));
+            }
+            self.run.doorbells.ring(url, &messages).await;
+        }
     }
 
     /// What waits and what runs under each key, and the runners that were created lately.
@@ -258,7 +312,8 @@ impl Round<'_> {
 
     /// Creates the runners whose ids are in the row and that are not there yet, and has them launched.
     async fn create(&self, row: &PoolRow, there: &[Record]) -> Result<usize, SizeError> {
-        let Some(work) = &self.run.pools.work else { return Ok(0) };
+        // A pause holds back what an earlier round was to create, too.
+        let Some(work) = self.run.pools.work.as_ref().filter(|_| !row.paused) else { return Ok(0) };
         let bridge = self.run.bridge;
         let there: HashSet<_> = there.iter().map(|record| &record.submission_id).collect();
         let mut runners = Vec::new();
@@ -288,11 +343,11 @@ impl Round<'_> {
     }
 
     /// Closes idle runners. One that was given work in the meantime stays.
-    async fn close(&self, runners: Vec<Record>) -> Result<usize, SizeError> {
+    async fn close(&self, runners: &[Record]) -> Result<usize, SizeError> {
         let mut count = 0;
         for runner in runners {
             count +=
-                usize::from(self.run.bridge.attempt(&runner, &Input::Pool(PoolInput::Close(None))).await?.is_some());
+                usize::from(self.run.bridge.attempt(runner, &Input::Pool(PoolInput::Close(None))).await?.is_some());
         }
         Ok(count)
     }

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use aws_lambda_events::lambda_function_urls::{LambdaFunctionUrlRequest, LambdaFunctionUrlResponse};
 use ecs_bridge_aws::{
-    Bridge, Wake,
+    Bridge, Doorbells, Wake,
     http::{Refusal, json_answer, json_body, text_answer},
 };
 use ecs_bridge_core::{
@@ -39,6 +39,8 @@ pub struct App {
     pub wake: Wake,
     /// How runners reach the work function.
     pub work: Option<WorkAddress>,
+    /// Announces submissions to idle runners.
+    pub doorbells: Doorbells,
     /// The runners of pools, as far as this process knows.
     pub spares: Spares,
 }

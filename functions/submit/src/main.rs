@@ -8,7 +8,7 @@ mod submissions;
 
 use aws_lambda_events::lambda_function_urls::{LambdaFunctionUrlRequest, LambdaFunctionUrlResponse};
 use ecs_bridge_aws::{
-    Bridge, Clients, Wake, read_profiles,
+    Bridge, Clients, Doorbells, Wake, read_profiles,
     telemetry::{self, Metrics},
     warm_up,
 };
@@ -38,6 +38,7 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     let clients = Clients::from_environment();
     let app = App {
         wake: Wake::new(&clients.config, reconcile),
+        doorbells: Doorbells::new(&clients.config, &config.rules.deployment),
         bridge: Bridge::new(&clients, config),
         profiles: profiles?,
         clusters,

@@ -146,7 +146,7 @@ impl App {
         }
         tokens.give_back().await;
         answers.sort_unstable_by_key(|(answer, _)| answer.index);
-        self.wake_for(answers.iter().map(|(_, left)| left), &pools).await;
+        tokio::join!(self.wake_for(answers.iter().map(|(_, left)| left), &pools), self.ring(&answers, &pools));
         let answers: Vec<_> = answers.into_iter().map(|(answer, _)| answer).collect();
         Ok(json_answer(200, &json!({"submissions": answers})))
     }
@@ -171,6 +171,18 @@ impl App {
             }
         }
         rows
+    }
+
+    /// Announces the submissions that were left to runners to those that are idle.
+    async fn ring(&self, answers: &[(ItemAnswer, Left)], pools: &PoolRows) {
+        for (profile, row) in pools {
+            let key = self.profiles.get(profile).and_then(|profile| profile.pool.as_ref()).map(|(key, _)| key);
+            let doorbell = key.and_then(|key| row.specs.get(key)?.doorbell.as_deref());
+            let Some(url) = doorbell.filter(|_| !row.paused) else { continue };
+            let left = answers.iter().filter(|(_, left)| matches!(left, Left::Waiting(of) if of == profile));
+            let ids: Vec<_> = left.filter_map(|(answer, _)| answer.submission_id.as_ref()).collect();
+            self.doorbells.ring(url, &ids).await;
+        }
     }
 
     /// Wakes reconcile if there is something for it to launch.

@@ -1,6 +1,10 @@
 //! The request: from the function URL, or by direct invocation.
 
-use std::{collections::BTreeMap, sync::Mutex, time::Instant};
+use std::{
+    collections::BTreeMap,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
 
 use aws_lambda_events::lambda_function_urls::{LambdaFunctionUrlRequest, LambdaFunctionUrlResponse};
 use ecs_bridge_aws::{
@@ -80,8 +84,8 @@ impl App {
 
 /// A refusal of a body that is not a runner's question.
 fn malformed(error: &serde_json::Error) -> Refusal {
-    let shape = "the body must be an object with runner_id, token and incarnation, and may have stopping (a boolean) and done: \
-                 {submission_id, exit_code (a whole number)}";
+    let shape = "the body must be an object with runner_id, token and incarnation, and may have stopping (a boolean), rung_for (a string) \
+                 and done: {submission_id, exit_code (a whole number)}";
     let error = error.to_string();
     // These quote what was sent, which may be a token.
     let quotes = ["invalid type", "invalid value"].iter().any(|start| error.starts_with(start));
@@ -97,6 +101,11 @@ pub fn forbidden(reason: &str) -> Refusal {
 /// What a runner that is one process too many is told.
 pub fn another_process() -> Refusal {
     Refusal::new(409, "conflict", "another process asked for work as this runner before; this one must end")
+}
+
+/// The answer where nothing waits: a runner with a doorbell asks again when that rings, or after `rest`.
+pub fn rest(milliseconds: u32, rest: Duration) -> Value {
+    json!({"wait_ms": milliseconds, "rest_ms": u64::try_from(rest.as_millis()).unwrap_or(u64::MAX)})
 }
 
 /// The answer that lets a runner ask again.

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ecs_bridge_aws::{TableError, http::Refusal, now, telemetry};
+use ecs_bridge_aws::{Ranked, TableError, http::Refusal, now, telemetry};
 use ecs_bridge_core::{
     Input, Record, SubmissionId,
     decide::{
@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 
 use crate::{
     caller::Caller,
-    handler::{App, another_process, forbidden, wait},
+    handler::{App, another_process, forbidden, rest, wait},
 };
 
 /// How often the runner's row is read again, where a take was lost to another runner or what it serves is over.
@@ -50,6 +50,9 @@ pub struct Ask {
     /// A command that has ended.
     #[serde(default)]
     done: Option<Done>,
+    /// The message with which the doorbell rang: a submission's id, or anything else where it is only to ask.
+    #[serde(default)]
+    rung_for: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -67,8 +70,10 @@ enum Next {
     Take(Box<Record>),
     /// The runner's row has changed: look again.
     Look,
-    /// Nothing waits.
+    /// There is nothing that it can take now.
     Nothing,
+    /// Nothing waits.
+    Rest,
 }
 
 impl App {
@@ -101,7 +106,8 @@ impl App {
         }
         let contact = Input::Pool(PoolInput::Contact(incarnation.clone()));
         let record = self.bridge.decide(record, &contact).await.map_err(unavailable)?.record;
-        self.next(record, &by, ask.stopping).await
+        let rung_for = ask.rung_for.as_deref().and_then(|message| message.parse().ok());
+        self.next(record, &by, ask.stopping, rung_for).await
     }
 
     /// The runner's row, if the token is its.
@@ -136,7 +142,13 @@ impl App {
     }
 
     /// What a runner does next, by its row as just read or written.
-    async fn next(&self, mut record: Record, by: &Process, stopping: bool) -> Result<Value, Refusal> {
+    async fn next(
+        &self,
+        mut record: Record,
+        by: &Process,
+        stopping: bool,
+        mut rung_for: Option<SubmissionId>,
+    ) -> Result<Value, Refusal> {
         let unavailable = |error: TableError| Self::unavailable(&error);
         let mut interval = 0;
         for _ in 0..TRIES {
@@ -149,9 +161,10 @@ impl App {
                 Standing::Open if stopping => break,
                 Standing::Open => {}
             }
-            match self.choose(&record, runner, by).await.map_err(unavailable)? {
+            match self.choose(&record, runner, by, rung_for.take()).await.map_err(unavailable)? {
                 Next::Again(submission) => return run(&submission),
                 Next::Nothing => break,
+                Next::Rest => return Ok(rest(interval, self.bridge.rules.timers.rest)),
                 Next::Look => {}
                 Next::Take(submission) => {
                     let idle_since = runner.idle_since;
@@ -170,7 +183,13 @@ impl App {
     }
 
     /// What there is to do for a runner that may be given work.
-    async fn choose(&self, record: &Record, runner: &Runner, by: &Process) -> Result<Next, TableError> {
+    async fn choose(
+        &self,
+        record: &Record,
+        runner: &Runner,
+        by: &Process,
+        rung_for: Option<SubmissionId>,
+    ) -> Result<Next, TableError> {
         let table = &self.bridge.table;
         if let Some(serves) = &runner.serves {
             let submission = table.get(serves).await?;
@@ -190,7 +209,11 @@ impl App {
             });
         }
         let mut waiting = table.ranked(&runner.key.waiting(), READ).await?;
-        let (false, Some(profile)) = (waiting.is_empty(), &record.profile) else { return Ok(Next::Nothing) };
+        let announced = match rung_for {
+            Some(id) => self.announced(id, runner, &mut waiting).await?,
+            None => None,
+        };
+        let (false, Some(profile)) = (waiting.is_empty(), &record.profile) else { return Ok(Next::Rest) };
         let pool = table.pool_row(profile).await?;
         if pool.paused {
             return Ok(Next::Nothing);
@@ -199,6 +222,10 @@ impl App {
         let choices = pool.choices(now(), &self.bridge.rules.timers).min(waiting.len());
         if let Some(first) = waiting.get_mut(..choices) {
             fastrand::shuffle(first);
+            // No other runner was told of this one.
+            if let Some(at) = first.iter().position(|row| Some(&row.submission_id) == announced.as_ref()) {
+                first.swap(0, at);
+            }
         }
         for candidate in waiting.iter().take(CANDIDATES) {
             // The index is eventually consistent: it may have been taken, or removed.
@@ -209,6 +236,28 @@ impl App {
             }
         }
         Ok(Next::Nothing)
+    }
+
+    /// The submission that the doorbell announced, if it waits for such runners. The index may not show it yet: then it is
+    /// added to the rows that wait.
+    async fn announced(
+        &self,
+        id: SubmissionId,
+        runner: &Runner,
+        waiting: &mut Vec<Ranked>,
+    ) -> Result<Option<SubmissionId>, TableError> {
+        if waiting.iter().any(|row| row.submission_id == id) {
+            return Ok(Some(id));
+        }
+        let submission = self.bridge.table.get(&id).await?;
+        let is_of_pool = |it: &Record| it.pooled.as_ref().is_some_and(|pooled| pooled.key == runner.key);
+        let Some((submission, rank)) = submission.filter(is_of_pool).and_then(|it| it.rank.map(|rank| (it, rank)))
+        else {
+            return Ok(None);
+        };
+        let place = waiting.partition_point(|row| row.rank <= rank);
+        waiting.insert(place, Ranked { submission_id: id.clone(), rank, priority: submission.priority });
+        Ok(Some(id))
     }
 
     /// A submission to take; one past its deadline ends instead, and no other runner meets it.

@@ -7,6 +7,7 @@ mod definition;
 mod error;
 mod life;
 mod listeners;
+mod queues;
 mod run_task;
 mod shape;
 mod task;
@@ -37,10 +38,12 @@ use control::{Rule, Then};
 use definition::TaskDefinition;
 use error::ApiError;
 use life::OUT_OF_MEMORY;
+use queues::Queues;
 use run_task::Request;
 use task::{Order, Reader, Status, Task};
 
 pub use definition::{DefinitionError, TaskDefinitions};
+pub use queues::MessageFaults;
 pub use shape::{SHAPE_TAG, SHAPE_VARIABLE, Shape, Shapes, UnknownShape};
 pub use task::Place;
 
@@ -83,6 +86,8 @@ pub struct EcsSettings {
     pub api_error: f64,
     /// The share of RunTask calls that launch a task and answer with a failure.
     pub launched_failure: f64,
+    /// The faults of SQS.
+    pub messages: MessageFaults,
     /// Whether trivial commands are simulated.
     pub simulate: bool,
     /// Environment variables of every container.
@@ -114,6 +119,7 @@ pub struct Ecs {
     url: String,
     definitions: RwLock<TaskDefinitions>,
     state: Mutex<State>,
+    queues: Queues,
 }
 
 #[derive(Debug, Default)]
@@ -237,6 +243,12 @@ pub fn router(ecs: Arc<Ecs>) -> Router {
 
 async fn call(Shared(ecs): Shared<Arc<Ecs>>, headers: HeaderMap, body: Bytes) -> Response<Body> {
     let target = headers.get("x-amz-target").and_then(|target| target.to_str().ok()).unwrap_or_default();
+    if let Some(operation) = target.strip_prefix(queues::TARGET) {
+        return match ecs.answer_queue(operation, &body).await {
+            Ok(result) => http::bytes(StatusCode::OK, "application/x-amz-json-1.0", result.to_string().into()),
+            Err(error) => error.response(),
+        };
+    }
     let services = [TARGET].into_iter().chain(listeners::TARGETS);
     let Some(operation) = services.filter_map(|service| target.strip_prefix(service)).next() else {
         return ApiError::new("UnknownOperationException", "no such operation").response();
@@ -272,7 +284,7 @@ impl Ecs {
     pub fn new(settings: EcsSettings, bus: Arc<Bus>, faults: Arc<Faults>, url: String) -> Self {
         let state = State { without: settings.no_capacity.clone(), ..State::default() };
         let definitions = RwLock::new(settings.definitions.clone());
-        Self { settings, bus, faults, url, definitions, state: Mutex::new(state) }
+        Self { settings, bus, faults, url, definitions, state: Mutex::new(state), queues: Queues::default() }
     }
 
     /// Counts the call; returns the number of calls with the same content, this one included.
@@ -318,6 +330,20 @@ impl Ecs {
                 Reply::NoAnswer
             }
         }
+    }
+
+    async fn answer_queue(&self, operation: &str, body: &[u8]) -> Result<Value, ApiError> {
+        self.count(operation, body);
+        let body = serde_json::from_slice(body)
+            .map_err(|_| ApiError::new("SerializationException", "the body is not JSON"))?;
+        let rule = control::take_rule(&mut lock(&self.state).rules, operation, &body);
+        if let Some(Then::Error { code, message }) = rule {
+            self.faults.refused_by_rule.count();
+            return Err(ApiError::new(&code, message));
+        }
+        let url = format!("{}/{}", self.url, self.settings.place.account);
+        let EcsSettings { messages, chance, .. } = self.settings;
+        self.queues.answer(operation, &body, &url, (messages, chance, &self.faults)).await
     }
 
     fn within_rate(&self) -> bool {

@@ -5,6 +5,7 @@
 
 mod bridge;
 mod clients;
+mod doorbell;
 mod ecs;
 pub mod http;
 mod profiles;
@@ -15,6 +16,7 @@ mod wake;
 
 pub use bridge::{Bridge, BridgeError, Settled, now};
 pub use clients::{Clients, warm_up};
+pub use doorbell::{ASK, DoorbellError, Doorbells};
 pub use ecs::{DESCRIBED, Described, Ecs, EcsError};
 pub use profiles::read_profiles;
 pub use table::{Begun, Created, DueRecord, Page, Ranked, Table, TableError, WOKEN_LOOKS};

@@ -35,7 +35,7 @@ fn key() -> PoolKey {
 fn spec() -> Spec {
     let run_task = FrozenRequest::freeze(&[Map::new()]);
     let (container_name, cluster) = ("main".to_owned(), CLUSTER.to_owned());
-    Spec { run_task, container_name, cluster, policy: Policy::default(), pool: pool_of() }
+    Spec { run_task, container_name, cluster, policy: Policy::default(), pool: pool_of(), doorbell: None }
 }
 
 fn submission(id: &str) -> Submission {

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    id::{InvalidName, ProfileName, SubmissionId},
+    id::{Deployment, InvalidName, ProfileName, SubmissionId},
     on_end::OnEnd,
     priority::Priority,
     profile::Policy,
@@ -130,6 +130,13 @@ impl PoolKey {
     /// The partition of the index `pool` for the runners that are not over.
     pub fn runners(&self) -> String {
         format!("{}/runners", self.0)
+    }
+
+    /// The name of its doorbell, an SQS queue. The deployment stands last, after characters whose number is fixed, so that
+    /// `ecs-bridge-pool-????????????-<deployment>` in a role names the queues of no other deployment.
+    pub fn doorbell_name(&self, deployment: &Deployment) -> String {
+        let hash: String = Sha256::digest(&self.0).iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+        format!("ecs-bridge-pool-{hash}-{deployment}")
     }
 
     /// As text.
@@ -258,7 +265,7 @@ pub fn is_runner(id: &SubmissionId) -> bool {
 
 /// What the runners of a pool are launched with: the part of its profile that a pool key stands for, so that what was
 /// submitted under an earlier version of the profile still gets its runners.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Spec {
     /// The profile's own RunTask request, without a command.
     pub run_task: FrozenRequest,
@@ -270,6 +277,10 @@ pub struct Spec {
     pub policy: Policy,
     /// The profile's pool.
     pub pool: Pool,
+    /// The URL of the SQS queue that announces new submissions to idle runners, once reconcile has created it. Without it
+    /// they ask every `take_interval_ms`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub doorbell: Option<String>,
 }
 
 /// How a runner reaches the work function.
@@ -299,12 +310,14 @@ impl Spec {
             WorkAddress::Function(arn) => ("ECS_BRIDGE_WORK_FUNCTION", arn),
         };
         let interval = self.pool.take_interval_ms.to_string();
+        let doorbell = self.doorbell.as_deref().map(|url| ("ECS_BRIDGE_DOORBELL_URL", url));
         let variables = [
             (variable, address.as_str()),
             ("ECS_BRIDGE_RUNNER_ID", submission_id.as_str()),
             ("ECS_BRIDGE_RUNNER_TOKEN", token),
             ("ECS_BRIDGE_TAKE_INTERVAL_MS", &interval),
         ];
+        let variables: Vec<_> = variables.into_iter().chain(doorbell).collect();
         let request = self.run_task.for_runner(&self.container_name, &self.pool.runner, &variables)?;
         let submission = Submission {
             submission_id,
@@ -348,7 +361,7 @@ pub struct Takes {
 }
 
 /// A pool's row, `#pool/<profile>`: what operators have set, and what sizing needs to know from round to round.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PoolRow {
     /// Raised by every write; what a round is conditional on.
     #[serde(default)]
@@ -419,7 +432,7 @@ pub struct PoolRow {
 
 /// Runners that one round of sizing created. Their ids are written before their rows, so that no round that follows
 /// counts one too few.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Batch {
     /// A random number of 96 bits, in hexadecimal.
     pub base: String,
@@ -593,6 +606,29 @@ impl PoolRow {
         usize::try_from(window).unwrap_or(WIDEST).min(WIDEST)
     }
 
+    /// One round of sizing, by what was counted under each key, by the runners that were created `lately`, and by what was
+    /// ever taken. Returns the same as [`size`](Self::size).
+    pub fn plan(
+        &mut self,
+        counts: &[(&PoolKey, Count)],
+        lately: &[Record],
+        takes: Takes,
+        now: Timestamp,
+        timers: &Timers,
+    ) -> (Vec<Sizing>, u32) {
+        self.see(lately);
+        self.forget_batches(lately, now, timers);
+        let at_once = counts.iter().map(|(_, count)| count.busy + count.waiting).sum();
+        self.count(takes, at_once, now, timers);
+        self.idle = counts.iter().map(|(_, count)| count.idle).sum();
+        let current = self.current.as_ref().and_then(|key| Some((key, self.specs.get(key)?)));
+        self.to_keep = current.map_or(0, |(current, spec)| {
+            let count = counts.iter().find(|(key, _)| *key == current).map(|(_, count)| *count).unwrap_or_default();
+            self.idle_target(&spec.pool, count.busy + count.waiting)
+        });
+        self.size(counts, now)
+    }
+
     /// How many runners to create and to close under each key, in the order of `counts`, and how many remain for
     /// submissions that are still to come.
     ///
@@ -691,7 +727,21 @@ impl PoolRow {
             let has_asked = |record: &Record| record.runner.as_ref().is_some_and(|runner| runner.incarnation.is_some());
             runner.is_some_and(|record| has_asked(record) || record.state == State::Cancelled)
         };
-        self.batches.retain(|batch| now.since(batch.at) < timers.runner_counted && !batch.ids().iter().all(is_settled));
+        self.batches.retain(|batch| {
+            let age = now.since(batch.at);
+            let is_shown = age >= timers.index_lag && batch.ids().iter().all(is_settled);
+            age < timers.runner_counted && !is_shown
+        });
+    }
+
+    /// Makes a version of the profile the current one, with its limits and policy as they are now, which the key does not
+    /// show; its doorbell stays.
+    pub fn set_current(&mut self, current: Option<&(PoolKey, Spec)>) {
+        self.current = current.map(|(key, _)| key.clone());
+        if let Some((key, spec)) = current {
+            let doorbell = self.specs.get(key).and_then(|known| known.doorbell.clone());
+            self.specs.insert(key.clone(), Spec { doorbell, ..spec.clone() });
+        }
     }
 
     /// Makes sure that what waits under a key can be served: a submit function accepts nothing before that. Answers
@@ -745,7 +795,14 @@ mod tests {
     fn spec() -> Spec {
         let run_task = FrozenRequest::freeze(&[Map::new()]);
         let policy = Policy::default();
-        Spec { run_task, container_name: "main".to_owned(), cluster: "nightly".to_owned(), policy, pool: pool() }
+        Spec {
+            run_task,
+            container_name: "main".to_owned(),
+            cluster: "nightly".to_owned(),
+            policy,
+            pool: pool(),
+            doorbell: None,
+        }
     }
 
     fn earlier() -> PoolKey {

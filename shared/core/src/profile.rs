@@ -368,6 +368,7 @@ impl Profile {
             cluster: self.cluster.clone(),
             policy: self.policy.clone(),
             pool,
+            doorbell: None,
         };
         Some((key, spec))
     }

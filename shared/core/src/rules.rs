@@ -50,12 +50,17 @@ pub struct Timers {
     pub head_start: Duration,
     /// How long a runner without work may go without asking for it before it is stopped.
     pub silent_after: Duration,
+    /// How long a runner waits for its doorbell before it asks for work. Shorter than the two thirds of `silent_after` for
+    /// which it counts as idle.
+    pub rest: Duration,
     /// How long a runner may wait for its launch. What still waits for one then gets another.
     pub runner_launch: Duration,
     /// How long a submission may wait while runners of its pool are idle before it gets one of its own.
     pub passed_over: Duration,
     /// How long a created runner is counted by its id, as the index may not show it yet.
     pub runner_counted: Duration,
+    /// How long an index may take to show a row, at most: usually it takes less than a second.
+    pub index_lag: Duration,
     /// The minutes over whose last 15 the busiest one sets how many runners are kept idle.
     pub minute: Duration,
     /// How long ECS may fail to tell about a launch or a task before the submission is given up as lost.
@@ -84,9 +89,11 @@ impl Default for Timers {
             denied_for: Duration::from_secs(60 * MINUTE),
             head_start: Duration::from_secs(10 * MINUTE),
             silent_after: Duration::from_secs(3 * MINUTE),
+            rest: Duration::from_secs(90),
             runner_launch: Duration::from_secs(10 * MINUTE),
             passed_over: Duration::from_secs(10),
             runner_counted: Duration::from_secs(10 * MINUTE),
+            index_lag: Duration::from_secs(10),
             minute: Duration::from_secs(MINUTE),
             give_up_after: Duration::from_secs(24 * 60 * MINUTE),
             wait_for_capacity: Duration::from_secs(60 * MINUTE),
@@ -115,9 +122,11 @@ impl Timers {
             denied_for: by(self.denied_for),
             head_start: by(self.head_start),
             silent_after: by(self.silent_after),
+            rest: by(self.rest),
             runner_launch: by(self.runner_launch),
             passed_over: by(self.passed_over),
             runner_counted: by(self.runner_counted),
+            index_lag: by(self.index_lag),
             minute: by(self.minute),
             give_up_after: by(self.give_up_after),
             wait_for_capacity: by(self.wait_for_capacity),

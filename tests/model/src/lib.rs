@@ -9,7 +9,8 @@
 //! Time is counted in ticks. The timers are a few ticks long, in the order in which the real ones stand to each other
 //! and to what ECS keeps; a bound with a minute to spare in production is as tight here as it can be.
 //!
-//! [`Pools`] is a world of its own, of submissions that wait for runners.
+//! [`Pools`] is a world of its own, of submissions that wait for runners, and [`PoolSizing`] another, of how many
+//! runners there are.
 //!
 //! Not modelled: the retention of ended records (weeks), and the launch rate (without a launch token a record
 //! stays `queued`, which may happen here at any time).
@@ -21,10 +22,12 @@ mod pools;
 mod promise;
 pub mod replay;
 mod scenario;
+mod sizing;
 mod world;
 
 pub use mutation::Mutation;
 pub use pools::{PoolBug, PoolPromise, PoolStep, PoolWorld, Pools};
 pub use promise::{Promise, SETTLED, TOLD, end_is_reached};
 pub use scenario::Scenario;
+pub use sizing::{PoolSizing, SizingBug, SizingPromise, SizingStep, SizingWorld};
 pub use world::{Lane, Step, World};

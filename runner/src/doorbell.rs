@@ -1,0 +1,145 @@
+//! The doorbell: an SQS queue, to which submit sends the id of each new submission, and on which idle runners wait.
+//!
+//! A message is a hint. A runner that receives one asks the work function, which decides; one that is lost, doubled or old
+//! costs a call at most.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::Event;
+use crate::aws::{self, Aws, Response, Target};
+
+/// The longest wait of one ReceiveMessage, which is SQS's limit.
+/// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ReceiveMessage.html>
+pub const LONGEST_WAIT: Duration = Duration::from_secs(20);
+
+/// How long a call may take beyond its wait.
+const MARGIN: Duration = Duration::from_secs(10);
+
+/// A message that was received.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Ring {
+    /// What it says: a submission's id, or `-` where the runner is only to ask.
+    pub submission_id: String,
+    /// The time since it was sent, to the second.
+    pub age: Duration,
+}
+
+/// What one wait came to: a message or none, or why it failed.
+pub type Heard = Result<Option<Ring>, String>;
+
+/// The queue, with a thread that waits for its messages, so that signals are handled meanwhile.
+pub struct Doorbell {
+    waits: Sender<Duration>,
+}
+
+impl Doorbell {
+    /// The queue of this URL. It calls SQS at `target`.
+    ///
+    /// # Errors
+    /// Why calls cannot be made.
+    pub fn new(
+        queue_url: String,
+        target: Target,
+        aws: impl FnOnce(Duration) -> Result<Aws, String>,
+        events: Sender<Event>,
+    ) -> Result<Self, String> {
+        let (waits, queue) = channel();
+        let aws = aws(LONGEST_WAIT + MARGIN)?;
+        std::thread::spawn(move || listen(&queue_url, &target, aws, &queue, &events));
+        Ok(Self { waits })
+    }
+
+    /// Waits up to `at_most`, in whole seconds, for a message; [`Event::Heard`] follows.
+    pub fn listen(&self, at_most: Duration) {
+        // The thread ends with the process.
+        let _ = self.waits.send(at_most.min(LONGEST_WAIT));
+    }
+}
+
+fn listen(queue_url: &str, target: &Target, mut aws: Aws, waits: &Receiver<Duration>, events: &Sender<Event>) {
+    while let Ok(wait) = waits.recv() {
+        let heard = receive(&mut aws, queue_url, target, wait);
+        if events.send(Event::Heard(heard)).is_err() {
+            break;
+        }
+    }
+}
+
+fn receive(aws: &mut Aws, queue_url: &str, target: &Target, wait: Duration) -> Heard {
+    // Messages are not deleted: a received one stays invisible until it expires.
+    let body = json!({
+        "QueueUrl": queue_url, "MaxNumberOfMessages": 1, "WaitTimeSeconds": wait.as_secs(),
+        "MessageSystemAttributeNames": ["SentTimestamp"],
+    });
+    let headers = [("content-type", "application/x-amz-json-1.0"), ("x-amz-target", "AmazonSQS.ReceiveMessage")];
+    let response = aws.post(target, &headers, body.to_string().into_bytes()).map_err(|error| error.to_string())?;
+    if response.status != 200 {
+        aws.forget_credentials();
+        let message = aws::message_of(&response.body).unwrap_or_else(|| "no reason was given".to_owned());
+        return Err(format!("{}: {message}", response.status));
+    }
+    ring(&response).map_err(|error| error.to_string())
+}
+
+fn ring(response: &Response) -> Result<Option<Ring>, serde_json::Error> {
+    #[derive(Deserialize)]
+    struct Received {
+        #[serde(default, rename = "Messages")]
+        messages: Option<Vec<Message>>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Message {
+        body: String,
+        #[serde(default)]
+        attributes: Attributes,
+    }
+    #[derive(Default, Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Attributes {
+        sent_timestamp: Option<String>,
+    }
+    let received: Received = serde_json::from_slice(&response.body)?;
+    let Some(message) = received.messages.unwrap_or_default().into_iter().next() else { return Ok(None) };
+    // By AWS's clock on both sides.
+    let now = response.header("date").and_then(aws::http_date);
+    let sent = message.attributes.sent_timestamp.and_then(|millis| millis.parse::<i64>().ok()).map(|sent| sent / 1000);
+    let age = now.zip(sent).and_then(|(now, sent)| u64::try_from(now - sent).ok()).unwrap_or_default();
+    Ok(Some(Ring { submission_id: message.body, age: Duration::from_secs(age) }))
+}
+
+#[cfg(test)]
+mod tests {
+    use ureq::http::HeaderMap;
+
+    use super::*;
+
+    fn ring_of(body: &str) -> Option<Ring> {
+        let mut headers = HeaderMap::new();
+        headers.insert("date", "Sun, 09 Sep 2001 01:56:40 GMT".parse().unwrap());
+        ring(&Response { status: 200, headers, body: body.as_bytes().to_vec() }).unwrap()
+    }
+
+    #[test]
+    fn age_is_measured_by_the_clock_of_aws() {
+        let body = r#"{"Messages": [{"Body": "a-1", "Attributes": {"SentTimestamp": "1000000590250"}}]}"#;
+        assert_eq!(ring_of(body), Some(Ring { submission_id: "a-1".to_owned(), age: Duration::from_secs(10) }));
+    }
+
+    #[test]
+    fn a_message_without_a_time_is_new() {
+        let new = Some(Ring { submission_id: "-".to_owned(), age: Duration::ZERO });
+        assert_eq!(ring_of(r#"{"Messages": [{"Body": "-"}]}"#), new);
+    }
+
+    #[test]
+    fn an_empty_wait_has_no_message() {
+        assert_eq!(ring_of("{}"), None);
+        assert_eq!(ring_of(r#"{"Messages": null}"#), None);
+        assert_eq!(ring_of(r#"{"Messages": []}"#), None);
+    }
+}
