@@ -21,6 +21,8 @@ from runtime_api import Function
 from wire import Server, authority
 
 MIB = 1024 * 1024
+# Megabytes of a function's zip. The client of SQS, which submit and reconcile have for the doorbells of pools, is 0.2 of them.
+ZIP = 2.8
 
 
 def run(report: Report, samples_wanted: int) -> None:
@@ -48,7 +50,7 @@ def run(report: Report, samples_wanted: int) -> None:
             for name in NAMES:
                 binary, packed = sizes(Path(rust(name)[0]))
                 report.add("cold start", f"{name}, binary", binary / MIB, "MiB")
-                report.add("cold start", f"{name}, zip", packed / 1e6, "MB", at_most=2.5)
+                report.add("cold start", f"{name}, zip", packed / 1e6, "MB", at_most=ZIP)
             first_request(report, variables, samples_wanted)
 
 

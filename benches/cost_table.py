@@ -69,7 +69,7 @@ def table() -> str:
         "|---|---|---|",
         f"| reconcile each minute, the executor's feed each second | | {money(idle)} |",
         f"| where something is always due: reconcile runs on | 55 s of each minute | {money(busy)} |",
-        f"| an idle runner of a pool, without its container | it asks each second "
+        f"| an idle runner of a pool, without its container | it waits for its doorbell "
         f"| {money(pool['idle_runner_dollars_a_day'] * prices.DAYS_OF_A_MONTH)} |",
         f"| alarms | {alarms} metrics watched | {money(alarms * prices.ALARM_METRIC_MONTH)} |",
         f"| custom metrics | {plain}, and one for each state, reason and kind seen "

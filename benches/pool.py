@@ -27,8 +27,8 @@ BURSTS = (1, 10, 100)
 # Milliseconds by which the indexes lag.
 LAG = "100..300"
 DAY = 24 * 60 * 60
-# An idle runner waits for its doorbell for up to 20 s at a time, and asks after 81 to 90 s of that.
-WAIT, REST = 20.0, 85.5
+# An idle runner waits for its doorbell for up to 20 s at a time, and asks after 135 to 150 s of that.
+WAIT, REST = 20.0, 142.5
 POOL = {
     **samples.PROFILES["default"],
     "run_task": {**samples.PROFILES["default"]["run_task"], "taskDefinition": "demo-pool"},  # type: ignore[dict-item]
@@ -150,8 +150,8 @@ def asks(report: Report) -> None:
         count = stack.invocations()["work"]["invocations"] - asked
         reads = (stack.dynamodb.seen.read_units.total() - before[0]) / count
         cpu = (stack.cpu()["work"] - used) / count
-    # Each question is noted in the row, as the one before was a minute ago, and every other moves its timer.
-    writes = 1 + 3 / 2
+    # Each question is noted in the row, and its timer is moved every five minutes.
+    writes = 1 + 3 * REST / 300
     seconds = 2 * CALL_SECONDS + cpu * MB_OF_A_CPU / memory("work")
     each = reads * prices.READ_UNIT + writes * prices.WRITE_UNIT + prices.INVOCATION
     each += memory("work") / 1024 * seconds * prices.GB_SECOND
