@@ -62,8 +62,12 @@ build: ## build all programs for release
 lint: lint-format lint-clippy
 lint-format:
 	$(NICE) cargo fmt --all --check
+# clippy's driver is a compiler that lints on the way, so that tests and lints share one build. Its lints only warn, as
+# programs with them can be tested all the same; cargo prints the warnings of what is compiled already again.
+LINTING := RUSTC_WORKSPACE_WRAPPER=clippy-driver CLIPPY_ARGS=--cap-lints__CLIPPY_HACKERY__warn
 lint-clippy:
-	$(NICE) cargo clippy --locked --workspace --all-targets -- -D warnings
+	$(LINTING) $(NICE) cargo test --locked --workspace --all-targets --no-run --quiet 2>&1 | tee target/clippy.log
+	! grep -E '^(warning|error)' target/clippy.log
 
 .PHONY: openapi
 openapi: $(VENV)/.done ## write docs/openapi.yaml as the JSON that submit serves
@@ -92,7 +96,7 @@ plots: $(UV) ## draw the plots of docs/performance.md from its table
 
 .PHONY: test-rust
 test-rust:
-	$(NICE) cargo test --locked --workspace --quiet --no-fail-fast
+	$(LINTING) $(NICE) cargo test --locked --workspace --quiet --no-fail-fast
 
 # A folder of tests is a target, which runs it: `make tests/pool`. Those of the local stack each start their own:
 STACKS := $(addprefix tests/,suites local functions e2e pool secrets docs)
@@ -128,7 +132,7 @@ tests/runner: programs
 # Every suite runs to its end; tests/suites/stages.py prints which of them failed.
 .PHONY: test venvs
 test: ## run all tests; their output is in target/test-logs
-	@$(MAKE) --no-print-directory --jobs 2 --keep-going replay venvs
+	@$(LINTING) $(MAKE) --no-print-directory --jobs 2 --keep-going replay venvs
 	rm -rf $(TESTED) && mkdir -p $(TESTED) && cp $(BINARIES:%=target/debug/%) target/debug/ecs-bridge-replay $(TESTED)/
 	@ECS_BRIDGE_PROGRAM=$(CURDIR)/$(TESTED)/ecs-bridge QUICK=1 NICE=nice $(PYTHON) tests/suites/stages.py target/test-logs \
 		"$(STAGE_RUST)" "$(STAGE_STACKS)" "$(STAGE_FAULTS)" "$(STAGE_AIRFLOW)"
