@@ -120,7 +120,7 @@ async fn explain(bridge: &Bridge, records: &mut [Record]) -> Result<(), ShowErro
         let (Some(row), Some(places)) = (rows.get(&profile), places.get(&pool)) else { continue };
         let id = text(record, "submission_id");
         let place = places.iter().position(|(_, other)| *other == id).map(|at| at + 1);
-        record.insert("reason".to_owned(), waits(row, place, places.len()).into());
+        record.insert("reason".to_owned(), waits(row, &pool, place, places.len()).into());
     }
     Ok(())
 }
