@@ -125,12 +125,12 @@ def test_pool_whose_containers_never_ask_is_stuck_and_then_failing(stuck: Pools)
     id = stuck.submit("mute", ["true"])
     until_stuck(stuck, "mute", id, "do not ask for work")
     until("its runner is stopped and counts as a failure", lambda: "failing_since" in stuck.row("mute"))
-    assert "stopped asking" in stuck.row("mute")["failure"]
+    assert "never asked for work" in stuck.row("mute")["failure"]
     stop(stuck, "mute", id)
 
 
 def test_pool_whose_runners_ecs_refuses_is_stuck_with_the_reason(stuck: Pools) -> None:
-    stuck.stack.rule(operation="RunTask", error={"code": "AccessDeniedException", "message": "not authorized"})
+    stuck.stack.rule(operation="RunTask", times=1000, error={"code": "AccessDeniedException", "message": "not authorized"})
     id = stuck.submit("five", ["true"])
     until_stuck(stuck, "five", id, "not authorized")
     stuck.stack.drop_rules()

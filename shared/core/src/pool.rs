@@ -817,13 +817,35 @@ fn has_failed(record: &Record) -> bool {
     record.state.is_terminal() && (record.state != State::Cancelled || was_closed) && !has_asked(record)
 }
 
+/// Why a runner failed: why it was stopped, if it was, and its exit code, of which those of the runner program have a meaning.
+fn failure(record: &Record) -> Option<String> {
+    let stop = record.stop_requested.as_ref().map(|stop| &stop.reason);
+    let reason = stop.or(record.reason.as_ref());
+    let Some(code) = record.exit_code else { return reason.cloned() };
+    // As in `ecs-bridge-runner --help`.
+    let meaning = match code {
+        200 => ": its configuration is wrong",
+        201 => ": it found no AWS credentials",
+        202 => ": the work function refused it",
+        203 => ": another process runs as this runner",
+        204 => ": it did not reach the work function",
+        _ => "",
+    };
+    let exited = format!("exited with {code}");
+    Some(match reason {
+        Some(reason) if reason.contains(&exited) => format!("{reason}{meaning}"),
+        Some(reason) => format!("{reason}; container {} {exited}{meaning}", record.container_name),
+        None => format!("container {} {exited}{meaning}", record.container_name),
+    })
+}
+
 /// Whether the runners of a key fail, by those that were created lately.
 fn failing(before: Option<Failing>, runners: &[&Record]) -> Option<Failing> {
     let asked = runners.iter().filter(|record| has_asked(record));
     let last_success = asked.map(|record| record.started_at.unwrap_or(record.created_at)).max();
     let failed = runners.iter().filter(|record| has_failed(record));
     let failed: Vec<_> = failed.filter(|record| last_success.is_none_or(|at| record.changed_at > Some(at))).collect();
-    let last = failed.iter().max_by_key(|record| record.changed_at).and_then(|record| record.reason.clone());
+    let last = failed.iter().max_by_key(|record| record.changed_at).and_then(|record| failure(record));
     let still = before.filter(|failing| last_success.is_none_or(|at| at < failing.since));
     let first = failed.iter().filter_map(|record| record.changed_at).min();
     match (still, first) {
@@ -840,7 +862,10 @@ fn slot(minute: u64) -> usize {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::decide::tests::{now, rules, submission};
+    use crate::{
+        decide::tests::{now, rules, submission},
+        record::{Stop, StopCause},
+    };
 
     pub(crate) fn pool() -> Pool {
         serde_json::from_str(r#"{"max": 10, "min_idle": 2}"#).unwrap()
@@ -1110,6 +1135,46 @@ pub(crate) mod tests {
         assert_eq!(row.failing_since, Some(at(9)));
         row.see(&[]);
         assert_eq!(row.failing_since, None);
+    }
+
+    #[test]
+    fn failure_has_the_reason_of_the_stop_and_the_exit_code_with_its_meaning() {
+        let failure = |change: &dyn Fn(&mut Record)| {
+            let mut record = ended(5, false);
+            change(&mut record);
+            let mut row = row();
+            row.see(&[record]);
+            row.failure.unwrap()
+        };
+        let stopped = |record: &mut Record, code| {
+            record.exit_code = Some(code);
+            record.reason = Some("UserInitiated with exit code 0".to_owned());
+            let reason = "the runner never asked for work".to_owned();
+            record.stop_requested = Some(Stop { cause: StopCause::User, reason });
+        };
+        assert_eq!(failure(&|_| {}), "no such image");
+        assert_eq!(
+            failure(&|record| stopped(record, 204)),
+            "the runner never asked for work; container main exited with 204: it did not reach the work function"
+        );
+        assert_eq!(
+            failure(&|record| stopped(record, 0)),
+            "the runner never asked for work; container main exited with 0"
+        );
+        let exited = |record: &mut Record| {
+            record.exit_code = Some(201);
+            record.reason = Some("container main exited with 201".to_owned());
+        };
+        assert_eq!(failure(&exited), "container main exited with 201: it found no AWS credentials");
+    }
+
+    #[test]
+    fn runner_that_asked_and_ended_is_no_failure() {
+        let mut worked = ended(9, true);
+        worked.started_at = Some(at(5));
+        let mut row = row();
+        row.see(&[worked]);
+        assert_eq!((row.failing.len(), row.failing_since), (0, None));
     }
 
     #[test]

@@ -257,7 +257,10 @@ impl Step<'_> {
             return None;
         }
         runner.closing = true;
-        let reason = "the runner has stopped asking for work".to_owned();
+        let has_asked = runner.incarnation.is_some();
+        let reason =
+            if has_asked { "the runner has stopped asking for work" } else { "the runner never asked for work" };
+        let reason = reason.to_owned();
         self.record.stop_requested = Some(Stop { cause: StopCause::User, reason: reason.clone() });
         self.check_in(self.timers().stop_every);
         Some(self.stop_task(task_arn.to_owned(), reason, AfterStop::Describe))
