@@ -399,11 +399,11 @@ pub async fn waits_for(bridge: &Bridge, record: &Record) -> Result<Option<String
     let ids = bridge.in_pool(key).await?;
     let id = text(record, "submission_id");
     let place = ids.iter().position(|other| *other == id).map(|at| at + 1);
-    Ok(Some(waits(&row, key, place, ids.len())))
+    Ok(Some(waits(&row, key, place, &ids.len().to_string())))
 }
 
-/// What a submission at this place in its pool waits for.
-pub fn waits(row: &Row, key: &str, place: Option<usize>, of: usize) -> String {
+/// What a submission at this place in its pool waits for, `of` so many.
+pub fn waits(row: &Row, key: &str, place: Option<usize>, of: &str) -> String {
     let mut words = "waits for a runner".to_owned();
     if let Some(place) = place {
         words += &format!(", place {place} of {of}");
@@ -446,17 +446,17 @@ mod tests {
     #[test]
     fn what_waits_says_for_what() {
         let waits = |pool: Value, place, of| waits(&row(pool), "etl#1", place, of);
-        assert_eq!(waits(json!({}), Some(3), 17), "waits for a runner, place 3 of 17");
-        assert_eq!(waits(json!({"paused": true}), None, 0), "waits for a runner; the pool is paused");
+        assert_eq!(waits(json!({}), Some(3), "17"), "waits for a runner, place 3 of 17");
+        assert_eq!(waits(json!({"paused": true}), None, "0"), "waits for a runner; the pool is paused");
         assert_eq!(
-            waits(json!({"failing_since": 1, "failure": "no such image"}), Some(1), 1),
+            waits(json!({"failing_since": 1, "failure": "no such image"}), Some(1), "1"),
             "waits for a runner, place 1 of 1; runners fail to start: no such image"
         );
         let reason =
             |key: &str, stuck| json!({"paused": true, "wait_reasons": {key: {"reason": "no spec", "stuck": stuck}}});
-        assert_eq!(waits(reason("etl#1", true), None, 0), "waits for a runner; stuck: no spec");
-        assert_eq!(waits(reason("etl#1", false), None, 0), "waits for a runner; the pool is paused");
-        assert_eq!(waits(reason("etl#2", true), None, 0), "waits for a runner; the pool is paused");
+        assert_eq!(waits(reason("etl#1", true), None, "0"), "waits for a runner; stuck: no spec");
+        assert_eq!(waits(reason("etl#1", false), None, "0"), "waits for a runner; the pool is paused");
+        assert_eq!(waits(reason("etl#2", true), None, "0"), "waits for a runner; the pool is paused");
     }
 
     #[test]
