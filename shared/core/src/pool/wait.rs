@@ -36,7 +36,7 @@ pub struct Symptoms {
     mute: u32,
     /// Runners that have asked for work for a minute, and got none.
     idle: u32,
-    /// Runners that no longer ask for work, and have not been closed yet.
+    /// Runners that no longer ask for work, and have not ended yet.
     silent: u32,
 }
 
@@ -60,7 +60,11 @@ impl Symptoms {
                 self.mute += u32::from(is_long_ago(since));
             }
             (Phase::Idle, _) => self.idle += u32::from(runner.idle_since.is_some_and(is_long_ago)),
-            (Phase::Closing, _) => self.silent += u32::from(!runner.closing),
+            // It is being stopped for that.
+            (Phase::Closing, _) if runner.incarnation.is_none() => self.mute += 1,
+            (Phase::Closing, _) => {
+                self.silent += u32::from(!runner.closing || record.stop_requested.is_some());
+            }
             (Phase::Starting | Phase::Busy, _) => {}
         }
     }
@@ -157,6 +161,7 @@ mod tests {
             Failing, TokenHash,
             tests::{earlier, key, pool, row},
         },
+        record::{Stop, StopCause},
     };
 
     const MINUTE: Duration = Duration::from_secs(60);
@@ -191,6 +196,7 @@ mod tests {
     fn asked(record: &mut Record, idle_since: Timestamp, polled_at: Timestamp) {
         record.state = State::Running;
         let runner = record.runner.as_mut().unwrap();
+        runner.incarnation = Some("incarnation-1".to_owned().try_into().unwrap());
         (runner.idle_since, runner.polled_at) = (Some(idle_since), Some(polled_at));
     }
 
@@ -257,6 +263,15 @@ mod tests {
     }
 
     #[test]
+    fn container_that_never_asked_is_the_reason_while_it_is_stopped() {
+        let stopped = symptoms(5, |record| {
+            (record.state, record.started_at) = (State::Running, Some(at(0)));
+            record.runner.as_mut().unwrap().closing = true;
+        });
+        assert_eq!(is_stuck(&row(), &stopped), Some(true));
+    }
+
+    #[test]
     fn runner_that_asks_and_gets_nothing_is_stuck_unless_others_are_served() {
         let idle = symptoms(3, |record| asked(record, at(2), at(3)));
         assert_eq!(is_stuck(&row(), &idle), Some(true));
@@ -277,11 +292,17 @@ mod tests {
         let silent = symptoms(9, |record| asked(record, at(0), at(0)));
         assert_eq!(reason_of(&row(), &silent, false, 10), None);
         assert_eq!(reason_of(&row(), &silent, true, 10).map(|(stuck, _)| stuck), Some(true));
-        let closing = symptoms(9, |record| {
-            asked(record, at(0), at(0));
-            record.runner.as_mut().unwrap().closing = true;
-        });
-        assert_eq!(reason_of(&row(), &closing, true, 10), None);
+        let closing = |stop_requested: Option<Stop>| {
+            let symptoms = symptoms(9, |record| {
+                asked(record, at(0), at(0));
+                record.runner.as_mut().unwrap().closing = true;
+                record.stop_requested = stop_requested;
+            });
+            reason_of(&row(), &symptoms, true, 10).map(|(stuck, _)| stuck)
+        };
+        assert_eq!(closing(None), None, "its commands are done");
+        let stop = Stop { cause: StopCause::User, reason: "the runner has stopped asking for work".to_owned() };
+        assert_eq!(closing(Some(stop)), Some(true));
     }
 
     #[test]
