@@ -614,14 +614,13 @@ impl Bridge {
         let mut cursors: Vec<_> = table.due_partitions(runners).await?.into_iter().map(Cursor::new).collect();
         // Something that moves from one partition to another may be seen in both.
         let (mut records, mut seen) = (Vec::new(), HashSet::new());
-        loop {
-            let left = BATCH.min(limit - records.len()).min(most - seen.len());
-            if left == 0 {
-                break;
-            }
+        // To find a few among many, it reads whole batches.
+        let (page, at_once) = if most > limit { (10 * BATCH, BATCH) } else { (limit, 0) };
+        while records.len() < limit && seen.len() < most {
+            let left = at_once.max(limit - records.len()).min(BATCH).min(most - seen.len());
             let mut ids = Vec::new();
             while ids.len() < left {
-                let Some(id) = table.next_due(&mut cursors, limit).await? else { break };
+                let Some(id) = table.next_due(&mut cursors, page).await? else { break };
                 if (runners || !id.starts_with(RUNNER)) && seen.insert(id.clone()) {
                     ids.push(id);
                 }
@@ -634,7 +633,8 @@ impl Bridge {
             let is_in_flight = |record: &Record| record.contains_key("due") && !record.contains_key("changed_at");
             records.extend(rows.into_iter().filter(|record| is_in_flight(record) && wanted(record)));
         }
-        let has_more = table.next_due(&mut cursors, limit).await?.is_some();
+        let has_more = records.len() > limit || table.next_due(&mut cursors, page).await?.is_some();
+        records.truncate(limit);
         Ok(InFlight { records, has_more, read: seen.len() })
     }
 

@@ -54,8 +54,9 @@ pub struct Ps {
 const COST: &str = "\
 A listing reads its rows and their places in the indexes, eventually consistent: about 0.6 read units for each submission \
 that it lists, and the keys of the others to count them, 16 read units for each 1,000. With --state, --profile, --label or \
---older it reads up to 10,000 rows to find those. With --watch it counts none and reads no more than 1,000 rows each time: \
-with 200 submissions at every 2 seconds about $0.03 an hour, and never more than $0.15 (us-east-1, $0.125 a million).";
+--older it reads up to 10,000 rows to find those. With --watch it counts none and reads up to 1,000 rows each time. Every 2 \
+seconds, 200 submissions cost about $0.03 an hour and 1,000 about $0.15 (us-east-1, $0.125 a million); every second, twice \
+that.";
 
 /// The number of rows that a listing with filters reads at most, and one that is repeated.
 const MOST: usize = 10_000;
@@ -154,15 +155,13 @@ impl Ps {
             let ended = bridge.ended(self.last).await?;
             records.extend(ended.into_iter().filter(is_wanted));
         }
-        let more = match (has_more, self.watch) {
+        let more = match (has_more, has_filter) {
             (false, _) => None,
-            (true, Some(_)) => Some("more are not listed".to_owned()),
-            (true, None) => {
+            (true, true) => Some("more may match: use --limit, or other filters".to_owned()),
+            (true, false) if self.watch.is_some() => Some("more are not listed".to_owned()),
+            (true, false) => {
                 let left = bridge.count_in_flight(self.runners).await?.saturating_sub(read).max(1);
-                Some(format!(
-                    "{left} more are not listed: use --limit{}",
-                    if has_filter { ", or other filters" } else { "" }
-                ))
+                Some(format!("{left} more are not listed: use --limit"))
             }
         };
         if self.json {
