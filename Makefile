@@ -175,6 +175,14 @@ chaos-versions: replay $(VENV)/.done ## the same with functions of the last rele
 model: ## visit every state of the protocol's model, with more faults than the tests; many minutes
 	cargo test --locked -p ecs-bridge-model -- --include-ignored --nocapture --test-threads 1
 
+# Without optimization, as each mutant is a build of its own. A baseline that fails ends it.
+.PHONY: mutants
+mutants: ## change the decision of pools in each small way, and see a unit test fail (cargo install --locked cargo-mutants); hours
+	cargo mutants -p ecs-bridge-core -j 1 -o target --test-tool cargo \
+		-f shared/core/src/pool.rs -f shared/core/src/pool/wait.rs -f shared/core/src/decide/pool.rs \
+		--cargo-arg=--locked --cargo-arg=--config --cargo-arg=profile.dev.package.ecs-bridge-core.opt-level=0 \
+		$(MUTANTS) -- --lib
+
 # Without a sanitizer, stable Rust suffices. There is no unsafe code for one to check.
 FUZZ_TARGETS := event request profiles
 .PHONY: fuzz

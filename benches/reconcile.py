@@ -17,6 +17,7 @@ from pathlib import Path
 import prices
 import samples
 from cost import CALL_SECONDS, MB_OF_A_CPU, memory
+from cpu_share import limited
 from functions import ROOT, environment, rust
 from launch import send
 from report import Report
@@ -35,9 +36,15 @@ IN_FLIGHT = (1_000, 10_000, 50_000, 100_000, 200_000)
 RUN_SECONDS = 55
 
 
+# What ReconcileMemory may be, from the default of earlier versions to a whole vCPU.
+MEMORIES = (256, 512, 1024, MB_OF_A_CPU)
+
+
 def run(report: Report, queued: int, timers: int) -> None:
     drain(report, queued)
     serve(report, timers)
+    for megabytes in MEMORIES:
+        with_share(report, megabytes, queued, timers)
 
 
 @contextmanager
@@ -81,6 +88,54 @@ def drain(report: Report, queued: int) -> None:
         name = f"queue of {queued:,}, RunTask takes {LATENCY} s, one run"
         report.add("reconcile", f"{name}: share of {RATE} a second", 100 * (late - early) / seconds / RATE, "%", at_least=95)
         report.add("reconcile", f"{name}: CPU a launch", 1000 * used / (stack.calls()["RunTask"] - before), "ms")
+
+
+def with_share(report: Report, megabytes: int, queued: int, timers: int) -> None:
+    """Launches and timers of one run with Lambda's share of a CPU, and what a launch costs."""
+    flags = {"simulate": True, "reconcile_every": 0, "pull_s": 600, "api_latency_ms": int(LATENCY * 1000)}
+    limit = {"ECS_BRIDGE_LAUNCH_RATE": 0.1, "ECS_BRIDGE_LAUNCH_BURST": 1}
+    with tempfile.TemporaryDirectory() as folder, Stack(Path(folder), proxies=False, variables=limit, **flags) as stack:
+        send(stack, [samples.submission(index, ["sleep", "600"]) for index in range(queued)])
+        variables = {"ECS_BRIDGE_LAUNCH_RATE": 10 * RATE, "ECS_BRIDGE_LAUNCH_BURST": RATE}
+        with (
+            reconciles(stack, 1, **variables) as [reconcile],
+            limited(reconcile.process.pid, megabytes) as by,
+            ThreadPoolExecutor(1) as waiting,
+        ):
+            done = waiting.submit(reconcile.invoke, b"{}")
+            time.sleep(5)
+            before, used, at = stack.calls()["RunTask"], reconcile.cpu(), time.perf_counter()
+            while (launched := stack.calls()["RunTask"]) < 0.9 * queued and time.perf_counter() - at < RUN_SECONDS / 2:
+                time.sleep(0.1)
+            seconds, used = time.perf_counter() - at, reconcile.cpu() - used
+            rate, cpu = (launched - before) / seconds, used / max(launched - before, 1)
+            reconcile.process.kill()
+            done.exception()
+    name = f"{megabytes} MB ({by})"
+    possible = min(megabytes / MB_OF_A_CPU, 1) / cpu
+    report.add("reconcile", f"{name}: launches a second", rate, "")
+    report.add("reconcile", f"{name}: launches a second, by CPU alone", possible, "")
+    dollars = 1e6 * megabytes / 1024 * prices.GB_SECOND / min(possible, RATE)
+    report.add("reconcile", f"{name}: a million launches at {RATE} a second or what it can", dollars, "$")
+    served(report, name, megabytes, timers // 2)
+
+
+def served(report: Report, name: str, megabytes: int, timers: int) -> None:
+    flags = {"simulate": True, "reconcile_every": 0, "pull_s": 0.1, "provision_s": 0.1, "timer_scale": 30, "no_limit": True}
+    with tempfile.TemporaryDirectory() as folder, Stack(Path(folder), proxies=False, **flags) as stack:
+        send(stack, [samples.submission(index, ["sleep", "100000"]) for index in range(timers)])
+        time.sleep(30)
+        with (
+            reconciles(stack, 1) as [reconcile],
+            limited(reconcile.process.pid, megabytes),
+            ThreadPoolExecutor(1) as waiting,
+        ):
+            began = time.perf_counter()
+            done = waiting.submit(reconcile.invoke, b"{}")
+            seconds, count = until_served(stack, timers, began)
+            reconcile.process.kill()
+            done.exception()
+    report.add("reconcile", f"{name}: timers a minute", 60 * count / seconds, "")
 
 
 def serve(report: Report, timers: int) -> None:

@@ -69,7 +69,7 @@ impl Function {
 /// What the names of the deployment's alarms have after its own; those of URLs are absent without URLs.
 ///
 /// By name: a prefix would find the alarms of every deployment whose name begins alike.
-const ALARMS: [&str; 26] = [
+const ALARMS: [&str; 27] = [
     "access-denied",
     "blocked",
     "dead-letters",
@@ -78,6 +78,7 @@ const ALARMS: [&str; 26] = [
     "lost",
     "overdue",
     "pools-failing",
+    "pools-stuck",
     "queue-age",
     "reconcile-errors",
     "reconcile-stalled",

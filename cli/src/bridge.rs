@@ -1,6 +1,6 @@
 //! A deployed or local bridge: how to find it, its HTTP API, and its table. What else belongs to it is in `account.rs`.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -601,6 +601,66 @@ impl Bridge {
         Ok(records)
     }
 
+    /// Reads submissions that have not ended, those that are due first, until `wanted` has been given `limit` of them that
+    /// it wants, or `most` rows were read. Of each row, it reads these attributes alone.
+    ///
+    /// Index and rows are read eventually consistent, at half a read unit for each 4 KB.
+    pub async fn first_in_flight(
+        &self,
+        Wanted { limit, most, runners, attributes }: Wanted<'_>,
+        wanted: impl Fn(&Record) -> bool,
+    ) -> Result<InFlight, BridgeError> {
+        let table = self.table()?;
+        let mut cursors: Vec<_> = table.due_partitions(runners).await?.into_iter().map(Cursor::new).collect();
+        // Something that moves from one partition to another may be seen in both.
+        let (mut records, mut seen) = (Vec::new(), HashSet::new());
+        // To find a few among many, it reads whole batches.
+        let (page, at_once) = if most > limit { (10 * BATCH, BATCH) } else { (limit, 0) };
+        while records.len() < limit && seen.len() < most {
+            let left = at_once.max(limit - records.len()).min(BATCH).min(most - seen.len());
+            let mut ids = Vec::new();
+            while ids.len() < left {
+                let Some(id) = table.next_due(&mut cursors, page).await? else { break };
+                if (runners || !id.starts_with(RUNNER)) && seen.insert(id.clone()) {
+                    ids.push(id);
+                }
+            }
+            if ids.is_empty() {
+                break;
+            }
+            let rows = table.projected(&ids, Some(attributes)).await?;
+            // The index may still show what has just ended. So may it what has ended and is to be told.
+            let is_in_flight = |record: &Record| record.contains_key("due") && !record.contains_key("changed_at");
+            records.extend(rows.into_iter().filter(|record| is_in_flight(record) && wanted(record)));
+        }
+        let has_more = records.len() > limit || table.next_due(&mut cursors, page).await?.is_some();
+        records.truncate(limit);
+        Ok(InFlight { records, has_more, read: seen.len() })
+    }
+
+    /// The number of submissions, and of runners if they are wanted, that have not ended. It reads the keys of all, some
+    /// 1,000 for 16 read units.
+    pub async fn count_in_flight(&self, runners: bool) -> Result<usize, BridgeError> {
+        let table = self.table()?;
+        let mut count = 0;
+        for partition in table.due_partitions(runners).await? {
+            count += table
+                .ids_of("due", &partition, usize::MAX, true)
+                .await?
+                .iter()
+                .filter(|id| runners || !id.starts_with(RUNNER))
+                .count();
+        }
+        Ok(count)
+    }
+
+    /// The first ids in a partition of the `pool` index, the first to be served first, and whether there are more.
+    pub async fn first_in_pool(&self, partition: &str, limit: usize) -> Result<(Vec<String>, bool), BridgeError> {
+        let table = self.table()?;
+        let (items, next) = table.page("pool", partition, limit, None).await?;
+        Ok((items.iter().filter_map(submission_id).collect(), next.is_some()))
+    }
+
     /// The records of the `most` submissions that ended last, the newest first.
     pub async fn ended(&self, most: usize) -> Result<Vec<Record>, BridgeError> {
         self.ended_since(0, most).await
@@ -615,6 +675,48 @@ impl Bridge {
         let changed = |record: &Record| record.get("changed_at").and_then(Value::as_u64);
         records.sort_by_key(|record| std::cmp::Reverse(changed(record)));
         Ok(records)
+    }
+}
+
+/// What [`Bridge::first_in_flight`] reads.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// The number of records at most.
+    pub limit: usize,
+    /// The number of rows to read for them at most.
+    pub most: usize,
+    /// Runners too.
+    pub runners: bool,
+    /// The attributes of each.
+    pub attributes: &'a [&'a str],
+}
+
+/// What it found.
+#[derive(Debug)]
+pub struct InFlight {
+    /// The records.
+    pub records: Vec<Record>,
+    /// Whether there may be more.
+    pub has_more: bool,
+    /// How many rows were read.
+    pub read: usize,
+}
+
+/// What the ids of runners begin with.
+const RUNNER: &str = "runner-";
+
+/// A partition of the `due` index that is read as far as it is needed.
+struct Cursor {
+    partition: String,
+    /// What was read and not used yet, with its timer, the first one last.
+    rows: Vec<(u64, String)>,
+    next: Option<HashMap<String, AttributeValue>>,
+    is_at_end: bool,
+}
+
+impl Cursor {
+    fn new(partition: String) -> Self {
+        Self { partition, rows: Vec::new(), next: None, is_at_end: false }
     }
 }
 
@@ -704,6 +806,9 @@ fn refusal(status: u16, body: Value) -> BridgeError {
     }
 }
 
+/// Rows of an index, and where to read on.
+type Page = (Vec<HashMap<String, AttributeValue>>, Option<HashMap<String, AttributeValue>>);
+
 struct Table {
     name: String,
     client: aws_sdk_dynamodb::Client,
@@ -712,16 +817,64 @@ struct Table {
 impl Table {
     /// The keys of the `due` index, which holds exactly the submissions that have not ended: a query for each partition.
     async fn ids_in_due(&self) -> Result<Vec<String>, BridgeError> {
+        let mut ids = BTreeSet::new();
+        for partition in self.due_partitions(true).await? {
+            // Something that moves from one to another may be seen in both.
+            ids.extend(self.ids_of("due", &partition, usize::MAX, true).await?);
+        }
+        Ok(ids.into_iter().collect())
+    }
+
+    /// The partitions of the `due` index.
+    async fn due_partitions(&self, runners: bool) -> Result<BTreeSet<String>, BridgeError> {
         let row = self.row(LAUNCH_RATE).await?;
         // Submissions that wait for capacity have a partition for each choice of which anything is known.
         let of_choice = |name: &String| Some(format!("waiting/{}", name.strip_prefix("capacity/")?));
-        let waiting: BTreeSet<_> = row.keys().filter_map(of_choice).collect();
-        let mut ids = BTreeSet::new();
-        for partition in DUE_PARTITIONS.iter().copied().chain(waiting.iter().map(String::as_str)) {
-            // Something that moves from one to another may be seen in both.
-            ids.extend(self.ids_of("due", partition, usize::MAX, true).await?);
+        let fixed = DUE_PARTITIONS.into_iter().filter(|partition| runners || *partition != "runners");
+        Ok(row.keys().filter_map(of_choice).chain(fixed.map(str::to_owned)).collect())
+    }
+
+    /// The id that is due first of those that the cursors have not returned.
+    async fn next_due(&self, cursors: &mut [Cursor], page: usize) -> Result<Option<String>, BridgeError> {
+        for cursor in cursors.iter_mut() {
+            while cursor.rows.is_empty() && !cursor.is_at_end {
+                let (items, next) = self.page("due", &cursor.partition, page, cursor.next.take()).await?;
+                let due = |item: &HashMap<_, _>| {
+                    let at = item.get("check_at").and_then(|at: &AttributeValue| at.as_n().ok()?.parse().ok());
+                    Some((at.unwrap_or_default(), submission_id(item)?))
+                };
+                cursor.rows = items.iter().rev().filter_map(due).collect();
+                cursor.is_at_end = next.is_none();
+                cursor.next = next;
+            }
         }
-        Ok(ids.into_iter().collect())
+        let first = cursors.iter_mut().filter(|cursor| !cursor.rows.is_empty());
+        let first = first.min_by_key(|cursor| cursor.rows.last().map(|(at, _)| *at));
+        Ok(first.and_then(|cursor| cursor.rows.pop()).map(|(_, id)| id))
+    }
+
+    /// Some keys of a partition of an index, the first ones first, and where to read on.
+    async fn page(
+        &self,
+        index: &str,
+        partition: &str,
+        limit: usize,
+        from: Option<HashMap<String, AttributeValue>>,
+    ) -> Result<Page, BridgeError> {
+        let answer = self
+            .client
+            .query()
+            .table_name(&self.name)
+            .index_name(index)
+            .key_condition_expression("#partition = :partition")
+            .expression_attribute_names("#partition", index)
+            .expression_attribute_values(":partition", AttributeValue::S(partition.to_owned()))
+            .limit(i32::try_from(limit).unwrap_or(i32::MAX))
+            .set_exclusive_start_key(from)
+            .send()
+            .await
+            .map_err(|error| self.error(error))?;
+        Ok((answer.items.unwrap_or_default(), answer.last_evaluated_key))
     }
 
     /// A row, read consistently; empty if there is none.
@@ -778,10 +931,21 @@ impl Table {
     }
 
     async fn records(&self, ids: &[String]) -> Result<Vec<Record>, BridgeError> {
+        self.projected(ids, None).await
+    }
+
+    /// Rows by their ids, eventually consistent, with these attributes alone.
+    async fn projected(&self, ids: &[String], attributes: Option<&[&str]>) -> Result<Vec<Record>, BridgeError> {
         let mut records = Vec::new();
         for batch in ids.chunks(BATCH) {
             let key = |id: &String| [("submission_id".to_owned(), AttributeValue::S(id.clone()))].into();
-            let keys = KeysAndAttributes::builder().set_keys(Some(batch.iter().map(key).collect())).build();
+            let mut keys = KeysAndAttributes::builder().set_keys(Some(batch.iter().map(key).collect()));
+            for (at, name) in attributes.into_iter().flatten().enumerate() {
+                keys = keys.expression_attribute_names(format!("#{at}"), *name);
+            }
+            let names =
+                attributes.map(|names| (0..names.len()).map(|at| format!("#{at}")).collect::<Vec<_>>().join(", "));
+            let keys = keys.set_projection_expression(names).build();
             let mut left = Some([(self.name.clone(), keys.map_err(|error| self.error(error))?)].into());
             while let Some(keys) = left.filter(|left: &HashMap<_, _>| !left.is_empty()) {
                 let answer = self.client.batch_get_item().set_request_items(Some(keys)).send().await;

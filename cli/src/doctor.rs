@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use crate::account::{Account, Configuration, Function, words};
 use crate::bridge::{Bridge, BridgeError, Where, now};
 use crate::output;
+use crate::pools::Waiting;
 use crate::show::ShowError;
 
 /// The exit code if the bridge cannot be found.
@@ -118,6 +119,7 @@ async fn examine(bridge: &Bridge) -> Vec<Finding> {
     findings.extend(rule(&account).await);
     findings.extend(dead_letters(&account).await);
     findings.push(alarms(&account, bridge).await);
+    findings.extend(pools(bridge).await);
     findings.extend(subnets(bridge, &account, configuration.as_ref()).await);
     findings
 }
@@ -336,6 +338,30 @@ async fn alarms(account: &Account, bridge: &Bridge) -> Finding {
         }
         Err(error) => Finding::not_checked("alarms", error),
     }
+}
+
+/// Whether what waits in pools is served.
+async fn pools(bridge: &Bridge) -> Vec<Finding> {
+    let read = async {
+        let mut findings = Vec::new();
+        for profile in bridge.pools().await? {
+            let what = format!("pool of {profile}");
+            let row = bridge.pool(&profile).await?;
+            let stuck = row.stuck();
+            for (key, reason) in &stuck {
+                let Waiting { count, oldest_at } = Waiting::read(bridge, key).await?;
+                let age = oldest_at
+                    .map_or_else(String::new, |at| format!(", the oldest for {}", output::duration(now() - at)));
+                let text = format!("{count} submissions are stuck{age}: {reason}");
+                findings.push(Finding::wrong(what.clone(), text, "see \"pools-stuck\" in docs/operating.md"));
+            }
+            if stuck.is_empty() {
+                findings.push(Finding::ok(what, if row.is_paused() { "paused" } else { "no submission is stuck" }));
+            }
+        }
+        Ok::<_, BridgeError>(findings)
+    };
+    read.await.unwrap_or_else(|error| vec![Finding::not_checked("pools", output::with_causes(&error))])
 }
 
 /// Whether EC2 knows the subnets of the profiles.

@@ -102,6 +102,15 @@ struct Limits {
     min_idle: i64,
 }
 
+/// Why submissions wait, beyond their turn.
+#[derive(Clone, Debug, Deserialize)]
+struct WaitReason {
+    reason: String,
+    /// Nothing serves them.
+    #[serde(default)]
+    stuck: bool,
+}
+
 /// A pool's row.
 #[derive(Debug)]
 pub struct Row(Record);
@@ -130,9 +139,22 @@ impl Row {
         Some(self.0.get("failure").and_then(Value::as_str).unwrap_or("they end without asking for work"))
     }
 
-    /// The keys in use: that of the profile, and those of its earlier versions that something still waits or runs under.
-    fn keys(&self) -> Vec<String> {
-        self.0.get("specs").and_then(Value::as_object).into_iter().flatten().map(|(key, _)| key.clone()).collect()
+    /// The keys in use: that of the profile, those of its earlier versions that something still waits or runs under, and
+    /// those that nothing serves.
+    fn keys(&self) -> BTreeSet<String> {
+        let of = |name: &str| self.0.get(name).and_then(Value::as_object).into_iter().flatten();
+        of("specs").chain(of("wait_reasons")).map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Why reconcile has found that what waits under a key is not about to be served.
+    fn wait_reason(&self, key: &str) -> Option<WaitReason> {
+        WaitReason::deserialize(self.0.get("wait_reasons")?.get(key)?).ok()
+    }
+
+    /// The keys under which submissions are stuck, with the reasons.
+    pub fn stuck(&self) -> BTreeMap<String, String> {
+        let stuck = |key: String| self.wait_reason(&key).filter(|it| it.stuck).map(|it| (key, it.reason));
+        self.keys().into_iter().filter_map(stuck).collect()
     }
 
     /// The limits that hold: an operator's, else the profile's.
@@ -161,6 +183,10 @@ impl Row {
 #[derive(Debug, Default)]
 struct Seen {
     waiting: i64,
+    /// Those of them that nothing serves.
+    stuck: i64,
+    /// How long the oldest has waited, in milliseconds.
+    oldest_ms: Option<i64>,
     starting: i64,
     idle: i64,
     busy: i64,
@@ -186,6 +212,25 @@ impl Seen {
     }
 }
 
+/// What waits under a key.
+pub struct Waiting {
+    /// The number of submissions.
+    pub count: i64,
+    /// When the oldest of the first ones was submitted, in epoch milliseconds.
+    pub oldest_at: Option<i64>,
+}
+
+impl Waiting {
+    /// Reads the first ones alone: a later one with a lower priority may be older by up to ten minutes.
+    pub async fn read(bridge: &Bridge, key: &str) -> Result<Self, BridgeError> {
+        const FIRST: usize = 25;
+        let ids = bridge.in_pool(key).await?;
+        let first = bridge.records(ids.get(..FIRST).unwrap_or(&ids)).await?;
+        let oldest_at = first.iter().filter_map(|record| millis(record, "created_at")).min();
+        Ok(Self { count: ids.len() as i64, oldest_at })
+    }
+}
+
 impl Pools {
     pub fn run(self) -> Result<(), PoolsError> {
         tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
@@ -195,8 +240,12 @@ impl Pools {
             for profile in bridge.pools().await? {
                 let row = bridge.pool(&profile).await?;
                 let mut seen = Seen::default();
+                let stuck = row.stuck();
                 for key in row.keys() {
-                    seen.waiting += bridge.in_pool(&key).await?.len() as i64;
+                    let waiting = Waiting::read(&bridge, &key).await?;
+                    seen.waiting += waiting.count;
+                    seen.stuck += if stuck.contains_key(&key) { waiting.count } else { 0 };
+                    seen.oldest_ms = seen.oldest_ms.max(waiting.oldest_at.map(|at| (now - at).max(0)));
                     for record in bridge.records(&bridge.in_pool(&format!("{key}/runners")).await?).await? {
                         seen.runner(&record, now);
                     }
@@ -214,18 +263,19 @@ impl Pools {
         })
     }
 
-    fn row(&self, profile: &str, row: &Row, seen: &Seen) -> [String; 13] {
+    fn row(&self, profile: &str, row: &Row, seen: &Seen) -> [String; 15] {
         let Limits { max, min_idle } = row.limits();
-        let notes = [
-            row.is_paused().then(|| "paused".to_owned()),
-            row.failure().map(|failure| format!("runners fail to start: {failure}")),
-            row.changed(),
-        ];
-        let notes: Vec<_> = notes.into_iter().flatten().collect();
+        let failure = || Some(format!("runners fail to start: {}", row.failure()?));
+        let stuck: BTreeSet<_> = row.stuck().into_values().map(|reason| format!("stuck: {reason}")).collect();
+        let notes =
+            [row.is_paused().then(|| "paused".to_owned()), failure().filter(|_| stuck.is_empty()), row.changed()];
+        let notes: Vec<_> = stuck.into_iter().chain(notes.into_iter().flatten()).collect();
         let cost = self.price.map(|price| format!(" (${:.2}/h)", price * seen.idle as f64));
         [
             profile.to_owned(),
             seen.waiting.to_string(),
+            seen.oldest_ms.map_or_else(|| "-".to_owned(), duration),
+            seen.stuck.to_string(),
             seen.starting.to_string(),
             seen.idle.to_string(),
             seen.busy.to_string(),
@@ -241,9 +291,11 @@ impl Pools {
     }
 }
 
-const HEADINGS: [&str; 13] = [
+const HEADINGS: [&str; 15] = [
     "PROFILE",
     "WAITING",
+    "OLDEST",
+    "STUCK",
     "STARTING",
     "IDLE",
     "BUSY",
@@ -273,7 +325,8 @@ fn found_idle(row: &Row) -> Option<f64> {
 fn shown(profile: &str, row: &Row, seen: &Seen) -> Value {
     let Limits { max, min_idle } = row.limits();
     json!({
-        "profile": profile, "waiting": seen.waiting, "starting": seen.starting, "idle": seen.idle, "busy": seen.busy,
+        "profile": profile, "waiting": seen.waiting, "oldest_seconds": seen.oldest_ms.map(|ms| ms as f64 / 1000.0),
+        "stuck": seen.stuck, "wait_reasons": row.0.get("wait_reasons"), "starting": seen.starting, "idle": seen.idle, "busy": seen.busy,
         "closing": seen.closing, "wanted": wanted(row, seen), "max": max, "min_idle": min_idle, "paused": row.is_paused(),
         "taken_15_minutes": row.minutes().sum::<i64>(), "found_idle_percent": found_idle(row),
         "idle_seconds": seen.idle_ms as f64 / 1000.0, "failure": row.failure(),
@@ -346,17 +399,22 @@ pub async fn waits_for(bridge: &Bridge, record: &Record) -> Result<Option<String
     let ids = bridge.in_pool(key).await?;
     let id = text(record, "submission_id");
     let place = ids.iter().position(|other| *other == id).map(|at| at + 1);
-    Ok(Some(waits(&row, place, ids.len())))
+    Ok(Some(waits(&row, key, place, &ids.len().to_string())))
 }
 
-/// What a submission at this place in its pool waits for.
-pub fn waits(row: &Row, place: Option<usize>, of: usize) -> String {
+/// What a submission at this place in its pool waits for, `of` so many.
+pub fn waits(row: &Row, key: &str, place: Option<usize>, of: &str) -> String {
     let mut words = "waits for a runner".to_owned();
     if let Some(place) = place {
         words += &format!(", place {place} of {of}");
     }
-    if row.is_paused() {
+    let reason = row.wait_reason(key);
+    if let Some(WaitReason { reason, .. }) = reason.as_ref().filter(|reason| reason.stuck) {
+        words += &format!("; stuck: {reason}");
+    } else if row.is_paused() {
         words += "; the pool is paused";
+    } else if let Some(WaitReason { reason, .. }) = reason {
+        words += &format!("; {reason}");
     } else if let Some(failure) = row.failure() {
         words += &format!("; runners fail to start: {failure}");
     }
@@ -387,13 +445,26 @@ mod tests {
 
     #[test]
     fn what_waits_says_for_what() {
-        assert_eq!(waits(&row(json!({})), Some(3), 17), "waits for a runner, place 3 of 17");
-        assert_eq!(waits(&row(json!({"paused": true})), None, 0), "waits for a runner; the pool is paused");
-        let failing = row(json!({"failing_since": 1, "failure": "no such image"}));
+        let waits = |pool: Value, place, of| waits(&row(pool), "etl#1", place, of);
+        assert_eq!(waits(json!({}), Some(3), "17"), "waits for a runner, place 3 of 17");
+        assert_eq!(waits(json!({"paused": true}), None, "0"), "waits for a runner; the pool is paused");
         assert_eq!(
-            waits(&failing, Some(1), 1),
+            waits(json!({"failing_since": 1, "failure": "no such image"}), Some(1), "1"),
             "waits for a runner, place 1 of 1; runners fail to start: no such image"
         );
+        let reason =
+            |key: &str, stuck| json!({"paused": true, "wait_reasons": {key: {"reason": "no spec", "stuck": stuck}}});
+        assert_eq!(waits(reason("etl#1", true), None, "0"), "waits for a runner; stuck: no spec");
+        assert_eq!(waits(reason("etl#1", false), None, "0"), "waits for a runner; the pool is paused");
+        assert_eq!(waits(reason("etl#2", true), None, "0"), "waits for a runner; the pool is paused");
+    }
+
+    #[test]
+    fn keys_that_nothing_serves_are_listed_beside_those_with_runners() {
+        let row = row(json!({"specs": {"etl#1": {}}, "wait_reasons": {"etl#1": {"reason": "paused"},
+            "etl#2": {"reason": "no spec", "stuck": true}}}));
+        assert_eq!(Vec::from_iter(row.keys()), ["etl#1", "etl#2"]);
+        assert_eq!(row.stuck(), [("etl#2".to_owned(), "no spec".to_owned())].into());
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! `ecs-bridge ps`
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::bridge::{Bridge, Record, Where, now};
+use crate::bridge::{Bridge, InFlight, Record, Wanted, Where, now};
 use crate::output::{self, duration, millis, parse_time, text};
 use crate::pools::waits;
 use crate::show::ShowError;
@@ -14,7 +14,11 @@ use crate::submit::label;
 
 /// List the submissions that have not ended, with what waits and for what
 #[derive(Args)]
+#[command(after_help = COST)]
 pub struct Ps {
+    /// The number of submissions to list at most, those that are due first
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    limit: u32,
     /// Also list those that ended last
     #[arg(long)]
     all: bool,
@@ -47,9 +51,78 @@ pub struct Ps {
     bridge: Where,
 }
 
-/// Attributes that are internal to the bridge.
-const INTERNAL: [&str; 9] =
-    ["outbox", "request", "content_hash", "nonce", "rev", "due", "check_at", "feed", "changed_at"];
+const COST: &str = "\
+A listing reads its rows and their places in the indexes, eventually consistent: about 0.6 read units for each submission \
+that it lists, and the keys of the others to count them, 16 read units for each 1,000. With --state, --profile, --label or \
+--older it reads up to 10,000 rows to find those. With --watch it counts none and reads up to 1,000 rows each time. Every 2 \
+seconds, 200 submissions cost about $0.03 an hour and 1,000 about $0.15 (us-east-1, $0.125 a million); every second, twice \
+that.";
+
+/// The number of rows that a listing with filters reads at most, and one that is repeated.
+const MOST: usize = 10_000;
+const MOST_WATCHED: usize = 1_000;
+
+/// What is read of a row: everything but the request and what is internal to the bridge.
+const ATTRIBUTES: [&str; 55] = [
+    "submission_id",
+    "profile",
+    "container_name",
+    "cluster",
+    "state",
+    "attempt",
+    "attempts",
+    "fallback",
+    "labels",
+    "priority",
+    "policy",
+    "launch_deadline",
+    "created_at",
+    "updated_at",
+    "launched_at",
+    "started_at",
+    "container_exited_at",
+    "stopped_at",
+    "changed_at",
+    "task_arn",
+    "ecs_version",
+    "last_status",
+    "desired_status",
+    "runs_on",
+    "cpu",
+    "memory",
+    "exit_code",
+    "stop_code",
+    "stopped_reason",
+    "stop_requested",
+    "reason",
+    "hint",
+    "refusals",
+    "launch_calls",
+    "unanswered_since",
+    "denied_since",
+    "no_capacity_since",
+    "due",
+    "pool",
+    "rank",
+    "pooled",
+    "runner",
+    "schema",
+    "first_choice",
+    "given_up",
+    "uncounted",
+    "last_call_at",
+    "lookups",
+    "looked_up_at",
+    "missing_count",
+    "missing_at",
+    "seen_running",
+    "ran_before",
+    "told",
+    "untold_since",
+];
+
+/// Attributes that are read and not shown.
+const INTERNAL: [&str; 2] = ["due", "changed_at"];
 
 impl Ps {
     pub fn run(self) -> Result<(), ShowError> {
@@ -64,23 +137,45 @@ impl Ps {
     }
 
     async fn list(&self, bridge: &Bridge, before: &str) -> Result<(), ShowError> {
-        let mut records = bridge.in_flight().await?;
-        records.retain(|record| self.runners || !record.contains_key("runner"));
-        records.sort_by_key(|record| millis(record, "created_at"));
-        explain(bridge, &mut records).await?;
+        let (now, limit) = (now(), self.limit as usize);
+        let has_filter =
+            !(self.state.is_empty() && self.profile.is_none() && self.label.is_empty() && self.older.is_none());
+        let most = match (has_filter, self.watch) {
+            (true, None) => MOST,
+            (true, Some(_)) => MOST_WATCHED,
+            (false, _) => limit,
+        };
+        let most = if self.watch.is_some() { most.min(MOST_WATCHED) } else { most.max(limit) };
+        let wanted = Wanted { limit: limit.min(most), most, runners: self.runners, attributes: &ATTRIBUTES };
+        let is_wanted = |record: &Record| self.is_asked_for(record, now);
+        let InFlight { mut records, has_more, read } = bridge.first_in_flight(wanted, is_wanted).await?;
+        records.sort_by_cached_key(|record| millis(record, "created_at"));
+        explain(bridge, &mut records, limit).await?;
         if self.all {
-            records.extend(bridge.ended(self.last).await?);
+            let ended = bridge.ended(self.last).await?;
+            records.extend(ended.into_iter().filter(is_wanted));
         }
-        let now = now();
-        records.retain(|record| self.is_asked_for(record, now));
+        let more = match (has_more, has_filter) {
+            (false, _) => None,
+            (true, true) => Some("more may match: use --limit, or other filters".to_owned()),
+            (true, false) if self.watch.is_some() => Some("more are not listed".to_owned()),
+            (true, false) => {
+                let left = bridge.count_in_flight(self.runners).await?.saturating_sub(read).max(1);
+                Some(format!("{left} more are not listed: use --limit"))
+            }
+        };
         if self.json {
             for record in &mut records {
                 record.retain(|name, _| !INTERNAL.contains(&name.as_str()));
             }
             output::say(json!(records));
+            if let Some(more) = more {
+                eprintln!("ecs-bridge: {more}");
+            }
         } else {
             let rows: Vec<_> = records.iter().map(|record| row(record, now)).collect();
-            output::say(format!("{before}{}", output::table(HEADINGS, &rows).trim_end()));
+            let more = more.map(|more| format!("\n{more}")).unwrap_or_default();
+            output::say(format!("{before}{}{more}", output::table(HEADINGS, &rows).trim_end()));
         }
         Ok(())
     }
@@ -100,29 +195,38 @@ impl Ps {
 /// Clears a terminal, and begins at its first line.
 const CLEAR: &str = "\x1b[2J\x1b[H";
 
-/// Adds what it waits for, as its reason, to what waits for a runner.
-async fn explain(bridge: &Bridge, records: &mut [Record]) -> Result<(), ShowError> {
-    let mut places: BTreeMap<String, Vec<(i64, String)>> = BTreeMap::new();
-    let waiting = |record: &Record| Some((record.get("pool")?.as_str()?.to_owned(), millis(record, "rank")?));
-    for record in records.iter().filter(|record| !record.contains_key("runner")) {
-        if let Some((pool, rank)) = waiting(record) {
-            places.entry(pool).or_default().push((rank, text(record, "submission_id")));
-        }
-    }
-    places.values_mut().for_each(|places| places.sort());
-    let mut rows = BTreeMap::new();
+/// Adds what it waits for, as its reason, to what waits for a runner. It reads no more than `limit` places of each pool.
+async fn explain(bridge: &Bridge, records: &mut [Record], limit: usize) -> Result<(), ShowError> {
+    let (mut places, mut rows) = (BTreeMap::new(), BTreeMap::new());
     for record in records.iter_mut().filter(|record| !record.contains_key("runner")) {
-        let Some((pool, _)) = waiting(record) else { continue };
+        let Some(key) = record.get("pool").and_then(Value::as_str).map(str::to_owned) else { continue };
+        if !places.contains_key(&key) {
+            places.insert(key.clone(), Places::read(bridge, &key, limit).await?);
+        }
         let profile = text(record, "profile");
         if !rows.contains_key(&profile) {
             rows.insert(profile.clone(), bridge.pool(&profile).await?);
         }
-        let (Some(row), Some(places)) = (rows.get(&profile), places.get(&pool)) else { continue };
-        let id = text(record, "submission_id");
-        let place = places.iter().position(|(_, other)| *other == id).map(|at| at + 1);
-        record.insert("reason".to_owned(), waits(row, place, places.len()).into());
+        let (Some(row), Some(Places { of, by_id })) = (rows.get(&profile), places.get(&key)) else { continue };
+        let place = by_id.get(&text(record, "submission_id")).copied();
+        record.insert("reason".to_owned(), waits(row, &key, place, of).into());
     }
     Ok(())
+}
+
+/// The first places in a pool.
+struct Places {
+    /// How many there are, in words.
+    of: String,
+    by_id: HashMap<String, usize>,
+}
+
+impl Places {
+    async fn read(bridge: &Bridge, key: &str, limit: usize) -> Result<Self, ShowError> {
+        let (ids, has_more) = bridge.first_in_pool(key, limit).await?;
+        let of = if has_more { format!("more than {}", ids.len()) } else { ids.len().to_string() };
+        Ok(Self { of, by_id: ids.into_iter().zip(1..).collect() })
+    }
 }
 
 const HEADINGS: [&str; 8] = ["SUBMISSION", "STATE", "EXIT", "ATTEMPT", "ECS STATUS", "AGE", "TASK", "REASON"];

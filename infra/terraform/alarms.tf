@@ -109,6 +109,14 @@ locals {
       statistic   = "Maximum"
       period      = 60
     }
+    pools-stuck = {
+      description = "Submissions wait in a pool and nothing serves them"
+      namespace   = "EcsBridge"
+      metric      = "StuckInPools"
+      dimensions  = local.on_deployment
+      statistic   = "Maximum"
+      period      = 60
+    }
     runners-refused = {
       description = "Callers of work are not the runners that they claim to be"
       namespace   = "EcsBridge"

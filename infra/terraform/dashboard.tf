@@ -81,7 +81,7 @@ locals {
       title = "Pools"
       stat  = "Maximum"
       metrics = [
-        for metric in ["PoolWaiting", "RunnersStarting", "RunnersIdle", "RunnersBusy", "PoolsFailing"] :
+        for metric in ["PoolWaiting", "RunnersStarting", "RunnersIdle", "RunnersBusy", "PoolsFailing", "StuckInPools"] :
         ["EcsBridge", metric, "Deployment", var.deployment]
       ]
     },

@@ -48,13 +48,14 @@ Also read: AWS_CONTAINER_CREDENTIALS_RELATIVE_URI or _FULL_URI (else AWS_ACCESS_
 AWS_SESSION_TOKEN), AWS_REGION, AWS_ENDPOINT_URL_LAMBDA, AWS_ENDPOINT_URL_SQS, AWS_CA_BUNDLE, HTTPS_PROXY, NO_PROXY.
 
 Exit codes; a command's own exit code goes to the bridge, and is never this program's:
-    0  closed by the bridge, or stopped by a signal
+    0  closed by the bridge, or stopped by a signal after it got an answer
   200  the configuration is wrong
   201  no AWS credentials
   202  the work function refused this runner, or rejected its calls for a minute (for an hour, while it had an exit code
        to report)
   203  another process already runs as this runner
   204  the work function gave no answer for an hour
+A runner that is stopped before it ever got an answer ends with the code of its last failed call.
 ";
 
 /// Prints a message to stderr. Errors are ignored: a closed stderr does not end the runner.

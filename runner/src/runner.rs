@@ -42,8 +42,20 @@ pub enum End {
     Refused,
     /// Another process is this runner.
     OtherIncarnation,
-    /// There was no answer for an hour.
+    /// There was no answer for an hour, or none before it was stopped.
     Unreachable,
+}
+
+impl End {
+    /// The end of a runner that gets nothing but this error.
+    const fn of(error: &AskError) -> Self {
+        match error {
+            AskError::Refused(_) | AskError::Rejected { .. } | AskError::ClockSkew(_) => Self::Refused,
+            AskError::OtherIncarnation(_) => Self::OtherIncarnation,
+            AskError::Credentials(_) => Self::NoCredentials,
+            AskError::Unavailable(_) => Self::Unreachable,
+        }
+    }
 }
 
 /// A runner.
@@ -64,6 +76,8 @@ pub struct Runner {
     /// The processes that have ended since the current command was received.
     ended: Vec<Ended>,
     failures: Failures,
+    /// Whether the work function has ever given it an answer.
+    has_contact: bool,
 }
 
 impl Runner {
@@ -87,6 +101,7 @@ impl Runner {
             finished: HashMap::new(),
             ended: Vec::new(),
             failures: Failures::default(),
+            has_contact: false,
         }
     }
 
@@ -100,6 +115,7 @@ impl Runner {
             match self.work.ask(done.as_ref(), stopping, rung_for.take().as_deref()) {
                 Ok(_) if stopping => return End::Closed,
                 Ok(answer) => {
+                    self.has_contact = true;
                     self.failures = Failures::default();
                     done = None;
                     match answer {
@@ -109,10 +125,11 @@ impl Runner {
                     }
                 }
                 Err(error) => {
-                    // Not repeated: the end of this task tells the bridge the same.
+                    // Not repeated: the end of this task tells the bridge the same. A runner that never got an answer
+                    // was stopped for that, and its exit code shows why.
                     if stopping && done.is_none() {
                         say!("{error}");
-                        return End::Closed;
+                        return if self.has_contact { End::Closed } else { End::of(&error) };
                     }
                     if let Some(end) = self.failures.add(&error, done.is_some(), Instant::now()) {
                         say!("{error}; giving up");
@@ -349,19 +366,17 @@ impl Failures {
     fn add(&mut self, error: &AskError, done: bool, now: Instant) -> Option<End> {
         self.count += 1;
         let since = *self.since.get_or_insert(now);
-        let (end, patience) = match error {
+        let patience = match error {
             // The deployment's roles may be put right again.
-            AskError::Refused(_) if done => (End::Refused, UNANSWERED_FOR),
-            AskError::Refused(_) => (End::Refused, Duration::ZERO),
-            AskError::OtherIncarnation(_) => (End::OtherIncarnation, Duration::ZERO),
-            AskError::Rejected { .. } | AskError::ClockSkew(_) => (End::Refused, REJECTED_FOR),
-            AskError::Credentials(_) => (End::NoCredentials, REJECTED_FOR),
-            AskError::Unavailable(_) => (End::Unreachable, UNANSWERED_FOR),
+            AskError::Refused(_) if done => UNANSWERED_FOR,
+            AskError::Refused(_) | AskError::OtherIncarnation(_) => Duration::ZERO,
+            AskError::Rejected { .. } | AskError::ClockSkew(_) | AskError::Credentials(_) => REJECTED_FOR,
+            AskError::Unavailable(_) => UNANSWERED_FOR,
         };
         // Only this process knows the exit code.
         let patience = if done && !patience.is_zero() { UNANSWERED_FOR } else { patience };
         if now.duration_since(since) >= patience {
-            return Some(end);
+            return Some(End::of(error));
         }
         let message = error.to_string();
         if message != self.printed {

@@ -264,3 +264,26 @@ fn a_broken_zygote_does_not_stop_commands() {
         assert!(runner.said().contains("the zygote"), "{zygote}");
     }
 }
+
+#[test]
+fn runner_stopped_before_any_answer_ends_with_the_code_of_its_failure() {
+    let forbidden = json!({"Message": "Forbidden"});
+    for (answer, code) in [(None, 204), (Some(&forbidden), 202)] {
+        let work = Work::new();
+        let mut runner = start(&work);
+        let asked = work.asked();
+        runner.signal("TERM");
+        runner.until_said("received signal 15");
+        match answer {
+            None => drop(asked),
+            Some(body) => asked.answer(403, body),
+        }
+        let stopping = work.asked();
+        assert_eq!(stopping.body["stopping"], true);
+        match answer {
+            None => drop(stopping),
+            Some(body) => stopping.answer(403, body),
+        }
+        assert_eq!(runner.exit_code(), Some(code));
+    }
+}

@@ -37,6 +37,7 @@ def healthy_day() -> Metrics:
         ours(metrics, "Blocked", minute, float(minute in range(900, 910)))
         ours(metrics, "Repairs", minute, float(chance.random() < 0.2) if tasks else 0)
         ours(metrics, "PoolsFailing", minute, 0)
+        ours(metrics, "StuckInPools", minute, 0)
         of_function(metrics, "Invocations", minute, *[1] * (1 + tasks // 50), function="ReconcileFunction")
         for function in FUNCTIONS:
             of_function(metrics, "Errors", minute, 0, function=function)
@@ -124,6 +125,7 @@ OUTAGES: list[tuple[str, str, Callable[[Metrics], None]]] = [
     ("WorkUrlAlarm", "DynamoDB is unavailable", lambda_fault("Url5xxCount", "WorkFunction")),
     ("WorkThrottlesAlarm", "no concurrency for work", lambda_fault("Throttles", "WorkFunction")),
     ("PoolsFailingAlarm", "the image lacks the runner", own_fault("PoolsFailing", 1)),
+    ("PoolsStuckAlarm", "a pool's row has lost a key", own_fault("StuckInPools", 1)),
     ("RunnersRefusedAlarm", "a task role is not in the list", own_fault("RunnersRefused", 1)),
     ("UnusableEventsAlarm", "events have no status", own_fault("UnusableEvents", 1)),
     ("ReconcileErrorsAlarm", "reconcile fails now and then", lambda_fault("Errors", "ReconcileFunction", 1)),

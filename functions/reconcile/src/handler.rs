@@ -14,7 +14,8 @@ use std::{
 
 use ecs_bridge_aws::{Begun, Bridge, BridgeError, Doorbells, Page, TableError, WOKEN_LOOKS, now, telemetry};
 use ecs_bridge_core::{
-    Action, Input, Record, State, SubmissionId, Timestamp,
+    Action, Input, ProfileName, Record, State, SubmissionId, Timestamp,
+    pool::PoolKey,
     record::{QUEUE, waiting},
 };
 use serde::Serialize;
@@ -95,6 +96,7 @@ impl Reconcile {
             woken,
             begun: Mutex::new(begun),
             created: Mutex::default(),
+            waiting: Mutex::default(),
             at_rest: Default::default(),
             over: Notify::new(),
         };
@@ -144,6 +146,8 @@ pub struct Run<'a> {
     pub woken: bool,
     /// Runners that were created, and are to be launched: the index does not show them yet.
     pub created: Mutex<Vec<SubmissionId>>,
+    /// The pool keys of submissions whose timer this run has served, and those that the pools' loop has not taken yet.
+    waiting: Mutex<(BTreeSet<(ProfileName, PoolKey)>, Vec<(ProfileName, PoolKey)>)>,
     /// When no more work is begun.
     pub until: Instant,
     /// Its number, and until when it has promised to look for work.
@@ -218,9 +222,37 @@ impl Run<'_> {
         }
     }
 
+    /// Has the pools' loop check the keys of these records that wait for a runner, once a run.
+    pub fn check_waiting(&self, records: &[Record]) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        for record in records.iter().filter(|record| record.state == State::Queued) {
+            let (Some(profile), Some(pooled)) = (&record.profile, &record.pooled) else { continue };
+            let key = (profile.clone(), pooled.key.clone());
+            if waiting.0.insert(key.clone()) {
+                waiting.1.push(key);
+                self.begin_again();
+            }
+        }
+    }
+
+    /// The keys to check that nobody has taken yet.
+    pub fn take_waiting(&self) -> Vec<(ProfileName, PoolKey)> {
+        std::mem::take(&mut self.waiting.lock().unwrap_or_else(PoisonError::into_inner).1)
+    }
+
+    /// Whether there are any.
+    pub fn has_waiting(&self) -> bool {
+        !self.waiting.lock().unwrap_or_else(PoisonError::into_inner).1.is_empty()
+    }
+
     /// A runner was created, and is to be launched.
     pub fn created(&self, id: SubmissionId) {
         self.created.lock().unwrap_or_else(PoisonError::into_inner).push(id);
+        self.begin_again();
+    }
+
+    /// Wakes all loops: one has work for another.
+    fn begin_again(&self) {
         self.at_rest.iter().for_each(|at_rest| at_rest.store(false, Ordering::Relaxed));
         self.over.notify_waiters();
     }

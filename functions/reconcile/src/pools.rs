@@ -11,12 +11,13 @@ use std::{
 };
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use ecs_bridge_aws::{ASK, BridgeError, Created, TableError, now, read_profiles, telemetry};
+use ecs_bridge_aws::{ASK, BridgeError, Created, Ranked, TableError, now, read_profiles, telemetry};
 use ecs_bridge_core::{
     Input, ProfileName, Record, SubmissionId, Timestamp,
     config::Environment,
     decide::PoolInput,
-    pool::{Batch, Count, Phase, PoolKey, PoolRow, Sizing, Spec, WorkAddress},
+    pool::{Batch, Count, Phase, PoolKey, PoolRow, Sizing, Spec, Symptoms, WaitReason, WorkAddress},
+    rules::Timers,
 };
 use futures_util::{StreamExt, stream};
 
@@ -28,8 +29,11 @@ const AGAIN: Duration = Duration::from_secs(2);
 /// How many rows are written side by side.
 const SIDE_BY_SIDE: usize = 32;
 
-/// How many of those that wait get the reason of a pool that fails, each round.
+/// How many of those that wait get the reason why they do, each round.
 const HELD: usize = 100;
+
+/// How many submissions are counted that wait under a key without a launch configuration.
+const COUNTED: usize = 1000;
 
 /// Since when a pool must be failing to be counted as such.
 const FAILING: Duration = Duration::from_secs(600);
@@ -82,14 +86,26 @@ pub async fn run(run: &Run<'_>) -> Report {
     let mut report = Report::default();
     let (mut known, mut is_first) = (BTreeSet::new(), true);
     let announced = Mutex::default();
+    let mut keys: BTreeMap<ProfileName, BTreeSet<PoolKey>> = BTreeMap::new();
     while !run.is_late() {
         known.extend(run.bridge.table.pools());
-        let names: Vec<_> =
-            run.pools.current.keys().chain(&known).cloned().collect::<BTreeSet<_>>().into_iter().collect();
+        for (profile, key) in run.take_waiting() {
+            keys.entry(profile).or_default().insert(key);
+        }
+        let names: Vec<_> = run
+            .pools
+            .current
+            .keys()
+            .chain(&known)
+            .chain(keys.keys())
+            .cloned()
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect();
         let mut totals = Totals::default();
         for profile in &names {
             let is_known = known.contains(profile);
-            let round = Round { run, profile, is_first, announced: &announced, now: now() };
+            let round = Round { run, profile, keys: keys.get(profile), is_first, announced: &announced, now: now() };
             match round.size(is_known, &mut report).await {
                 Ok(round) => totals.add(&round),
                 Err(error) => {
@@ -99,12 +115,16 @@ pub async fn run(run: &Run<'_>) -> Report {
             }
             known.insert(profile.clone());
         }
-        let Totals { count, failing, waits } = totals;
+        let Totals { count, failing, stuck, waits } = totals;
         if is_first && !names.is_empty() {
             telemetry::pools(count.waiting, [count.starting, count.idle, count.busy], failing);
         }
+        // Later rounds may find more.
+        if (is_first || stuck > 0) && !names.is_empty() {
+            telemetry::stuck_in_pools(stuck);
+        }
         // The index may not show yet what this run was woken for.
-        let is_at_rest = names.is_empty() || !(waits || is_first && run.woken);
+        let is_at_rest = !run.has_waiting() && (names.is_empty() || !(waits || is_first && run.woken));
         is_first = false;
         if run.is_over(Loop::Pools, is_at_rest) || run.sleep(AGAIN).await {
             break;
@@ -118,6 +138,8 @@ pub async fn run(run: &Run<'_>) -> Report {
 struct Totals {
     count: Count,
     failing: usize,
+    /// Submissions that nothing serves.
+    stuck: u32,
     waits: bool,
 }
 
@@ -128,6 +150,7 @@ impl Totals {
         self.count.idle += round.count.idle;
         self.count.busy += round.count.busy;
         self.failing += round.failing;
+        self.stuck += round.stuck;
         self.waits |= round.waits;
     }
 }
@@ -136,6 +159,8 @@ impl Totals {
 struct Round<'a> {
     run: &'a Run<'a>,
     profile: &'a ProfileName,
+    /// Keys under which submissions wait, as their timers tell: the pool's row may not know them.
+    keys: Option<&'a BTreeSet<PoolKey>>,
     /// Whether it is this run's first.
     is_first: bool,
     /// The submissions that this run has announced to idle runners.
@@ -150,16 +175,27 @@ struct Seen {
     waiting: Vec<SubmissionId>,
     /// Runners that serve nothing, those that have done so for longest first.
     idle: Vec<Record>,
+    symptoms: Symptoms,
+}
+
+impl Seen {
+    fn waiting(&mut self, waiting: Vec<Ranked>, now: Timestamp, timers: &Timers) {
+        for Ranked { submission_id, rank, priority } in waiting {
+            self.count.waiting(priority.submitted_at(rank, timers), now, timers);
+            self.waiting.push(submission_id);
+        }
+    }
 }
 
 impl Round<'_> {
     async fn size(&self, is_known: bool, report: &mut Report) -> Result<Totals, SizeError> {
         let Run { bridge, pools, .. } = self.run;
         let (table, timers) = (&bridge.table, &bridge.rules.timers);
-        let before = table.pool_row(self.profile).await?;
+        let mut before = table.pool_row(self.profile).await?;
+        before.set_aside_unreadable();
         let mut row = before.clone();
         let current = pools.current.get(self.profile);
-        if current.is_some() && !is_known {
+        if !is_known && (current.is_some() || self.keys.is_some()) {
             table.set_pool(self.profile, true).await?;
         }
         row.set_current(current);
@@ -167,10 +203,15 @@ impl Round<'_> {
             self.create_doorbells(&mut row).await;
         }
 
-        let (mut seen, lately) = self.look(&row).await?;
+        let (seen, lately) = self.look(&row).await?;
+        // Without a launch configuration there is nothing to size.
+        let (mut seen, unserved): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            seen.into_iter().partition(|(key, _)| row.specs.contains_key(key));
         let counts: Vec<_> = seen.iter().map(|(key, seen)| (key, seen.count)).collect();
         let takes = table.takes(self.profile).await?;
         let (sizes, spare) = row.plan(&counts, &lately, takes, self.now, timers);
+        drop(counts);
+        self.find_wait_reasons(&mut row, &seen, &unserved);
         let (mut totals, mut batches, mut closing) = (Totals::default(), Vec::new(), Vec::new());
         for ((key, seen), Sizing { create, close, excess }) in seen.iter_mut().zip(sizes) {
             let Some(spec) = row.specs.get(key) else { continue };
@@ -180,8 +221,13 @@ impl Round<'_> {
             let timeout = Duration::from_secs(spec.pool.idle_timeout.into());
             let idle = std::mem::take(&mut seen.idle);
             closing.extend(to_close(idle, close as usize, excess as usize, timeout, self.now));
-            totals.add(&Totals { count: seen.count, failing: 0, waits: seen.count.waiting > 0 && !row.paused });
+            let waits = seen.count.waiting > 0 && !row.paused;
+            totals.add(&Totals { count: seen.count, waits, ..Totals::default() });
         }
+        totals.count.waiting += unserved.values().map(|seen| seen.count.waiting).sum::<u32>();
+        let stuck = row.wait_reasons.iter().filter(|(_, reason)| reason.stuck);
+        totals.stuck =
+            stuck.filter_map(|(key, _)| seen.get(key).or(unserved.get(key))).map(|it| it.count.waiting).sum();
         // What closes now is not there for what comes.
         let of_current =
             closing.iter().filter(|runner| runner.runner.as_ref().map(|it| &it.key) == row.current.as_ref());
@@ -199,7 +245,7 @@ impl Round<'_> {
                 return Ok(totals);
             }
         }
-        if row.specs.is_empty() && is_known {
+        if row.specs.is_empty() && row.unreadable.is_empty() && row.wait_reasons.is_empty() && is_known {
             table.set_pool(self.profile, false).await?;
         }
         report.created += self.create(&row, &lately).await?;
@@ -207,8 +253,13 @@ impl Round<'_> {
         self.remove_doorbells(specs.filter_map(|(key, spec)| Some((key, spec.doorbell.as_deref()?)))).await;
         report.closed += self.close(&closing).await?;
         self.ring(&row, &seen, &closing).await;
-        if let (Some(_), Some(reason)) = (row.failing_since, &row.failure) {
-            self.hold(seen.values().flat_map(|seen| &seen.waiting).take(HELD), reason).await?;
+        if self.is_first || row.wait_reasons != before.wait_reasons {
+            for (key, seen) in seen.iter().chain(&unserved) {
+                let (reason, had) = (row.wait_reasons.get(key), before.wait_reasons.contains_key(key));
+                if reason.is_some() || had {
+                    self.hold(seen.waiting.iter().take(HELD), reason).await?;
+                }
+            }
         }
         Ok(totals)
     }
@@ -264,6 +315,26 @@ impl Round<'_> {
         }
     }
 
+    /// Notes why submissions wait that nothing is about to serve.
+    fn find_wait_reasons(&self, row: &mut PoolRow, seen: &BTreeMap<PoolKey, Seen>, unserved: &BTreeMap<PoolKey, Seen>) {
+        let timers = &self.run.bridge.rules.timers;
+        let largest = row.specs.values().map(|spec| row.max(&spec.pool)).max().unwrap_or_default();
+        let max = row.current.as_ref().and_then(|key| row.specs.get(key)).map_or(largest, |spec| row.max(&spec.pool));
+        let is_full = seen.values().map(|seen| seen.count.alive).sum::<u32>() >= max;
+        let has_address = self.run.pools.work.is_some();
+        let reasons = seen.iter().chain(unserved).filter_map(|(key, Seen { count, symptoms, .. })| {
+            let reason = row.wait_reason(key, count, symptoms, (is_full, has_address), self.now, timers)?;
+            Some((key.clone(), reason))
+        });
+        let reasons: BTreeMap<_, _> = reasons.collect();
+        for (key, WaitReason { reason, stuck, .. }) in &reasons {
+            if *stuck && row.wait_reasons.get(key).is_none_or(|before| !before.stuck) {
+                tracing::warn!(profile = %self.profile, %key, reason, "submissions of a pool are stuck");
+            }
+        }
+        row.wait_reasons = reasons;
+    }
+
     /// What waits and what runs under each key, and the runners that were created lately.
     async fn look(&self, row: &PoolRow) -> Result<(BTreeMap<PoolKey, Seen>, Vec<Record>), SizeError> {
         let bridge = self.run.bridge;
@@ -274,13 +345,18 @@ impl Round<'_> {
         for (key, spec) in &row.specs {
             let most = row.max(&spec.pool) as usize;
             let seen = by_key.entry(key.clone()).or_default();
-            for waiting in table.ranked(&key.waiting(), most).await? {
-                seen.count.waiting(waiting.priority.submitted_at(waiting.rank, timers), self.now, timers);
-                seen.waiting.push(waiting.submission_id);
-            }
+            seen.waiting(table.ranked(&key.waiting(), most).await?, self.now, timers);
             // There are more than `max` where that was lowered.
             let runners = table.ranked(&key.runners(), usize::MAX).await?;
             ids.extend(runners.into_iter().map(|runner| runner.submission_id));
+        }
+        // Keys without a launch configuration: what waits under them is shown as stuck.
+        let unserved = row.wait_reasons.keys().chain(row.unreadable.keys()).chain(self.keys.into_iter().flatten());
+        for key in unserved.filter(|key| !row.specs.contains_key(key)) {
+            let seen = by_key.entry(key.clone()).or_default();
+            if seen.count.waiting == 0 {
+                seen.waiting(table.ranked(&key.waiting(), COUNTED).await?, self.now, timers);
+            }
         }
         let records = table.get_all(&ids.into_iter().collect::<Vec<_>>()).await?;
         let mut created_lately = Vec::new();
@@ -291,6 +367,7 @@ impl Round<'_> {
                 && let Some(seen) = by_key.get_mut(&runner.key)
             {
                 seen.count.runner(phase);
+                seen.symptoms.add(&record, runner, phase, self.now, timers);
                 if phase == Phase::Idle {
                     seen.idle.push(record.clone());
                 }
@@ -352,11 +429,15 @@ impl Round<'_> {
         Ok(count)
     }
 
-    /// Tells what waits why there is no runner.
-    async fn hold(&self, waiting: impl Iterator<Item = &SubmissionId>, reason: &str) -> Result<(), SizeError> {
+    /// Shows in what waits why there is no runner, or that there is nothing more to show.
+    async fn hold(
+        &self,
+        waiting: impl Iterator<Item = &SubmissionId>,
+        reason: Option<&WaitReason>,
+    ) -> Result<(), SizeError> {
         let ids: Vec<_> = waiting.cloned().collect();
         for record in self.run.bridge.table.get_all(&ids).await? {
-            let held = PoolInput::Held(format!("the runners of its pool fail: {reason}"));
+            let held = PoolInput::Held(reason.map(|reason| reason.reason.clone()));
             self.run.bridge.settle(record, Input::Pool(held)).await?;
         }
         Ok(())

@@ -78,6 +78,7 @@ async fn serve(run: &Run<'_>, ids: &[SubmissionId], report: &mut Report) -> Resu
         return Ok(());
     }
     let records = run.bridge.table.get_all(ids).await?;
+    run.check_waiting(&records);
     let claims = records.into_iter().map(|record| run.claim(record, &Input::Due));
     let mut claims = stream::iter(claims).buffer_unordered(SIDE_BY_SIDE);
     let mut to_describe: BTreeMap<String, Vec<(Box<Record>, String)>> = BTreeMap::new();

@@ -96,6 +96,11 @@ pub fn pools(waiting: u32, [starting, idle, busy]: [u32; 3], failing: usize) {
     gauge!("PoolsFailing").set(failing as f64);
 }
 
+/// So many submissions wait in pools that nothing serves.
+pub fn stuck_in_pools(submissions: u32) {
+    gauge!("StuckInPools").set(f64::from(submissions));
+}
+
 /// How many submissions wait for a launch, for how long the oldest has been due, and for how many profiles any wait for
 /// capacity.
 pub fn queue(depth: usize, age: Duration, blocked: usize) {

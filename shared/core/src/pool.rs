@@ -22,6 +22,10 @@ use crate::{
     time::Timestamp,
 };
 
+mod wait;
+
+pub use wait::{Symptoms, WaitReason};
+
 /// What the ids of runners begin with. Callers may not use it.
 pub const RUNNER_PREFIX: &str = "runner-";
 
@@ -422,12 +426,31 @@ pub struct PoolRow {
     /// How many the current version of the profile was to keep idle then.
     #[serde(default)]
     pub to_keep: u32,
-    /// Since when its runners have failed to start, without a success.
+    /// The keys whose runners fail to start.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub failing: BTreeMap<PoolKey, Failing>,
+    /// The first of `failing`, for those who only show it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failing_since: Option<Timestamp>,
-    /// Why the last of them failed.
+    /// See [`failing_since`](Self::failing_since).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
+    /// Why submissions wait under a key, where no runner is about to take them. Such a key may be missing in `specs`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub wait_reasons: BTreeMap<PoolKey, WaitReason>,
+    /// The keys whose entry in `specs` cannot be read, and why. Whoever writes the row leaves those entries as they are.
+    #[serde(skip)]
+    pub unreadable: BTreeMap<PoolKey, String>,
+}
+
+/// The runners of a key fail to start.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Failing {
+    /// Since when, without a success.
+    pub since: Timestamp,
+    /// Why the last of them failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// Runners that one round of sizing created. Their ids are written before their rows, so that no round that follows
@@ -643,16 +666,15 @@ impl PoolRow {
         let (alive, closing, starting) = (sum(|it| it.alive), sum(|it| it.closing), sum(|it| it.starting));
         let mut sizes = vec![Sizing::default(); counts.len()];
         let mut room = max.saturating_sub(alive).min(STARTING_AT_ONCE.saturating_sub(starting));
-        room = room.min(self.may_fail(starting, now));
         let mut excess = (alive - closing.min(alive)).saturating_sub(max);
         let mut oldest_first: Vec<_> = counts.iter().zip(&mut sizes).collect();
         oldest_first.sort_by_key(|((_, count), _)| (count.oldest.is_none(), count.oldest));
         let mut spare = 0;
         if !self.paused {
-            for ((_, count), sizing) in &mut oldest_first {
+            for ((key, count), sizing) in &mut oldest_first {
                 // Idle runners that leave a submission waiting for so long do not take it.
                 let has = count.starting + count.idle.saturating_sub(count.passed_over);
-                let lacks = count.waiting.saturating_sub(has);
+                let lacks = count.waiting.saturating_sub(has).min(self.may_fail(key, count.starting, now));
                 sizing.create = lacks.min(room);
                 room -= sizing.create;
                 // What closes already makes room too.
@@ -664,7 +686,8 @@ impl PoolRow {
                 let target = if is_current { self.idle_target(&spec.pool, count.busy + count.waiting) } else { 0 };
                 let left = (count.starting + count.idle + sizing.create).saturating_sub(count.waiting);
                 if excess == 0 {
-                    let more = target.saturating_sub(left).min(room);
+                    let may_fail = self.may_fail(key, count.starting, now).saturating_sub(sizing.create);
+                    let more = target.saturating_sub(left).min(room).min(may_fail);
                     room -= more;
                     sizing.create += more;
                 }
@@ -686,37 +709,34 @@ impl PoolRow {
         (sizes, spare)
     }
 
-    /// How many runners may be created while they fail to start: one at a time, each later than the one before.
-    fn may_fail(&self, starting: u32, now: Timestamp) -> u32 {
+    /// How many runners may be created under a key while they fail to start: one at a time, each later than the one before.
+    fn may_fail(&self, key: &PoolKey, starting: u32, now: Timestamp) -> u32 {
         const SOONEST: Duration = Duration::from_secs(5);
         const LATEST: Duration = Duration::from_secs(60);
-        let Some(since) = self.failing_since else { return u32::MAX };
-        let last = self.batches.iter().map(|batch| batch.at).max().unwrap_or(since);
-        let is_time = now.since(last) >= (last.since(since) / 2).clamp(SOONEST, LATEST);
+        let Some(Failing { since, .. }) = self.failing.get(key) else { return u32::MAX };
+        let last = self.batches.iter().filter(|batch| batch.key == *key).map(|batch| batch.at).max().unwrap_or(*since);
+        let is_time = now.since(last) >= (last.since(*since) / 2).clamp(SOONEST, LATEST);
         u32::from(is_time && starting == 0)
     }
 
-    /// Takes into account what became of the runners that were created lately: a pool is failing from the first of them
-    /// that ended without having asked for work, until one asks.
+    /// Takes into account what became of the runners that were created lately: a key is failing from the first of its
+    /// runners that ended without having asked for work, until one asks.
     pub fn see(&mut self, runners: &[Record]) {
-        let asked = runners.iter().filter(|record| record.runner.as_ref().is_some_and(|it| it.incarnation.is_some()));
-        let last_success = asked.map(|record| record.started_at.unwrap_or(record.created_at)).max();
-        let failed = runners.iter().filter(|record| {
-            let has_asked = record.runner.as_ref().is_some_and(|runner| runner.incarnation.is_some());
-            record.state.is_terminal() && record.state != State::Cancelled && !has_asked
-        });
-        let failed: Vec<_> =
-            failed.filter(|record| last_success.is_none_or(|at| record.changed_at > Some(at))).collect();
-        let last = failed.iter().max_by_key(|record| record.changed_at);
-        let still = self.failing_since.filter(|since| last_success.is_none_or(|at| at < *since));
-        let first = failed.iter().filter_map(|record| record.changed_at).min();
+        let mut by_key: BTreeMap<PoolKey, Vec<&Record>> = BTreeMap::new();
+        for record in runners {
+            if let Some(runner) = &record.runner {
+                by_key.entry(runner.key.clone()).or_default().push(record);
+            }
+        }
+        let before = std::mem::take(&mut self.failing);
         // Where none was created lately, nothing waits for one.
-        self.failing_since = still.filter(|_| !runners.is_empty()).or(first);
-        self.failure = match (self.failing_since, last) {
-            (None, _) => None,
-            (Some(_), Some(last)) => last.reason.clone().or_else(|| self.failure.take()),
-            (Some(_), None) => self.failure.take(),
-        };
+        self.failing = by_key
+            .into_iter()
+            .filter_map(|(key, runners)| Some((key.clone(), failing(before.get(&key).cloned(), &runners)?)))
+            .collect();
+        let first = self.failing.values().min_by_key(|failing| failing.since);
+        self.failing_since = first.map(|failing| failing.since);
+        self.failure = first.and_then(|failing| failing.reason.clone());
     }
 
     /// Forgets the batches that the index shows by now, and those whose runners have all asked for work or are over: what
@@ -724,8 +744,9 @@ impl PoolRow {
     pub fn forget_batches(&mut self, runners: &[Record], now: Timestamp, timers: &Timers) {
         let is_settled = |id: &SubmissionId| {
             let runner = runners.iter().find(|record| record.submission_id == *id);
-            let has_asked = |record: &Record| record.runner.as_ref().is_some_and(|runner| runner.incarnation.is_some());
-            runner.is_some_and(|record| has_asked(record) || record.state == State::Cancelled)
+            let is_settled =
+                |record: &Record| has_asked(record) || record.state == State::Cancelled && !has_failed(record);
+            runner.is_some_and(is_settled)
         };
         self.batches.retain(|batch| {
             let age = now.since(batch.at);
@@ -739,6 +760,7 @@ impl PoolRow {
     pub fn set_current(&mut self, current: Option<&(PoolKey, Spec)>) {
         self.current = current.map(|(key, _)| key.clone());
         if let Some((key, spec)) = current {
+            self.unreadable.remove(key);
             let doorbell = self.specs.get(key).and_then(|known| known.doorbell.clone());
             self.specs.insert(key.clone(), Spec { doorbell, ..spec.clone() });
         }
@@ -750,9 +772,22 @@ impl PoolRow {
         let is_marked = self.unused_since.remove(key).is_some();
         let is_new = !self.specs.contains_key(key);
         if is_new {
+            self.unreadable.remove(key);
             self.specs.insert(key.clone(), spec.clone());
         }
         is_marked || is_new
+    }
+
+    /// Sets aside the entries of `specs` whose request cannot be read, so that they hinder no other key.
+    pub fn set_aside_unreadable(&mut self) {
+        let Self { specs, unreadable, .. } = self;
+        specs.retain(|key, spec| match spec.run_task.for_runner(&spec.container_name, &spec.pool.runner, &[]) {
+            Ok(_) => true,
+            Err(error) => {
+                unreadable.insert(key.clone(), error.to_string());
+                false
+            }
+        });
     }
 
     /// Forgets the pool keys that nothing has used for a day.
@@ -771,16 +806,68 @@ impl PoolRow {
     }
 }
 
+fn has_asked(record: &Record) -> bool {
+    record.runner.as_ref().is_some_and(|runner| runner.incarnation.is_some())
+}
+
+/// Whether a runner ended without having asked for work. One that was cancelled counts only where it was closed, as it ran
+/// and did not ask.
+fn has_failed(record: &Record) -> bool {
+    let was_closed = record.runner.as_ref().is_some_and(|runner| runner.closing);
+    record.state.is_terminal() && (record.state != State::Cancelled || was_closed) && !has_asked(record)
+}
+
+/// Why a runner failed: why it was stopped, if it was, and its exit code, of which those of the runner program have a meaning.
+fn failure(record: &Record) -> Option<String> {
+    let stop = record.stop_requested.as_ref().map(|stop| &stop.reason);
+    let reason = stop.or(record.reason.as_ref());
+    let Some(code) = record.exit_code else { return reason.cloned() };
+    // As in `ecs-bridge-runner --help`.
+    let meaning = match code {
+        200 => ": its configuration is wrong",
+        201 => ": it found no AWS credentials",
+        202 => ": the work function refused it",
+        203 => ": another process runs as this runner",
+        204 => ": it did not reach the work function",
+        _ => "",
+    };
+    let exited = format!("exited with {code}");
+    Some(match reason {
+        Some(reason) if reason.contains(&exited) => format!("{reason}{meaning}"),
+        Some(reason) => format!("{reason}; container {} {exited}{meaning}", record.container_name),
+        None => format!("container {} {exited}{meaning}", record.container_name),
+    })
+}
+
+/// Whether the runners of a key fail, by those that were created lately.
+fn failing(before: Option<Failing>, runners: &[&Record]) -> Option<Failing> {
+    let asked = runners.iter().filter(|record| has_asked(record));
+    let last_success = asked.map(|record| record.started_at.unwrap_or(record.created_at)).max();
+    let failed = runners.iter().filter(|record| has_failed(record));
+    let failed: Vec<_> = failed.filter(|record| last_success.is_none_or(|at| record.changed_at > Some(at))).collect();
+    let last = failed.iter().max_by_key(|record| record.changed_at).and_then(|record| failure(record));
+    let still = before.filter(|failing| last_success.is_none_or(|at| at < failing.since));
+    let first = failed.iter().filter_map(|record| record.changed_at).min();
+    match (still, first) {
+        (Some(Failing { since, reason }), _) => Some(Failing { since, reason: last.or(reason) }),
+        (None, Some(since)) => Some(Failing { since, reason: last }),
+        (None, None) => None,
+    }
+}
+
 fn slot(minute: u64) -> usize {
     usize::try_from(minute % RING as u64).unwrap_or_default()
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
-    use crate::decide::tests::{now, rules, submission};
+    use crate::{
+        decide::tests::{now, rules, submission},
+        record::{Stop, StopCause},
+    };
 
-    fn pool() -> Pool {
+    pub(crate) fn pool() -> Pool {
         serde_json::from_str(r#"{"max": 10, "min_idle": 2}"#).unwrap()
     }
 
@@ -788,7 +875,7 @@ mod tests {
         now().plus(Duration::from_secs(seconds))
     }
 
-    fn key() -> PoolKey {
+    pub(crate) fn key() -> PoolKey {
         PoolKey::of(&ProfileName::default_profile(), &[Map::new()], "main", &pool())
     }
 
@@ -805,11 +892,11 @@ mod tests {
         }
     }
 
-    fn earlier() -> PoolKey {
+    pub(crate) fn earlier() -> PoolKey {
         PoolKey::of(&ProfileName::default_profile(), &[Map::new()], "before", &pool())
     }
 
-    fn row() -> PoolRow {
+    pub(crate) fn row() -> PoolRow {
         let specs = [(key(), spec()), (earlier(), spec())].into();
         PoolRow { specs, current: Some(key()), ..PoolRow::default() }
     }
@@ -1051,9 +1138,86 @@ mod tests {
     }
 
     #[test]
+    fn failure_has_the_reason_of_the_stop_and_the_exit_code_with_its_meaning() {
+        let failure = |change: &dyn Fn(&mut Record)| {
+            let mut record = ended(5, false);
+            change(&mut record);
+            let mut row = row();
+            row.see(&[record]);
+            row.failure.unwrap()
+        };
+        let stopped = |record: &mut Record, code| {
+            record.exit_code = Some(code);
+            record.reason = Some("UserInitiated with exit code 0".to_owned());
+            let reason = "the runner never asked for work".to_owned();
+            record.stop_requested = Some(Stop { cause: StopCause::User, reason });
+        };
+        assert_eq!(failure(&|_| {}), "no such image");
+        assert_eq!(
+            failure(&|record| stopped(record, 204)),
+            "the runner never asked for work; container main exited with 204: it did not reach the work function"
+        );
+        assert_eq!(
+            failure(&|record| stopped(record, 0)),
+            "the runner never asked for work; container main exited with 0"
+        );
+        let exited = |record: &mut Record| {
+            record.exit_code = Some(201);
+            record.reason = Some("container main exited with 201".to_owned());
+        };
+        assert_eq!(failure(&exited), "container main exited with 201: it found no AWS credentials");
+    }
+
+    #[test]
+    fn runner_that_asked_and_ended_is_no_failure() {
+        let mut worked = ended(9, true);
+        worked.started_at = Some(at(5));
+        let mut row = row();
+        row.see(&[worked]);
+        assert_eq!((row.failing.len(), row.failing_since), (0, None));
+    }
+
+    #[test]
+    fn runner_that_was_stopped_because_it_never_asked_has_failed() {
+        let stopped = |closing| {
+            let mut record = ended(5, false);
+            record.state = State::Cancelled;
+            record.runner.as_mut().unwrap().closing = closing;
+            record
+        };
+        let mut row = PoolRow { batches: vec![Batch::new(0, 1, key(), at(0))], ..row() };
+        let of_batch = |closing| Record { submission_id: row.batches[0].ids()[0].clone(), ..stopped(closing) };
+        let (failed, cancelled) = (of_batch(true), of_batch(false));
+        row.see(std::slice::from_ref(&failed));
+        assert_eq!(row.failing_since, Some(at(5)));
+        row.forget_batches(&[failed], at(6), &Timers::default());
+        assert_eq!(row.batches.len(), 1, "the next round still finds it");
+        row.see(std::slice::from_ref(&cancelled));
+        row.forget_batches(&[cancelled], at(6), &Timers::default());
+        assert_eq!(row.batches, []);
+    }
+
+    #[test]
+    fn failing_version_of_a_profile_holds_up_no_other() {
+        let mut row = row();
+        let broken = |mut record: Record| {
+            record.runner.as_mut().unwrap().key = earlier();
+            record
+        };
+        row.see(&[broken(ended(5, false)), ended(9, true)]);
+        assert_eq!(row.failing.keys().collect::<Vec<_>>(), [&earlier()]);
+        assert_eq!((row.failing_since, row.failure.as_deref()), (Some(at(5)), Some("no such image")));
+        let waiting = |seconds| Count { waiting: 3, oldest: Some(at(seconds)), ..Count::default() };
+        // The older submissions are those of the failing version.
+        let (sizes, _) = row.size(&[(&key(), waiting(2)), (&earlier(), waiting(1))], at(20));
+        assert_eq!((sizes[0].create, sizes[1].create), (5, 1));
+    }
+
+    #[test]
     fn a_failing_pool_tries_one_runner_at_a_time_ever_later() {
         let count = Count { waiting: 9, ..Count::default() };
-        let mut row = PoolRow { failing_since: Some(at(0)), ..row() };
+        let failing = Failing { since: at(0), reason: None };
+        let mut row = PoolRow { failing: [(key(), failing)].into(), ..row() };
         let mut tries = vec![];
         for second in 0..600 {
             let create = row.size(&[(&key(), count)], at(second)).0[0].create;

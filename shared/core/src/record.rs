@@ -399,7 +399,7 @@ impl Record {
         };
         if record.pooled.is_some() {
             record.enter_the_index(rules);
-            record.wait_for_a_runner(now);
+            record.wait_for_a_runner(now, rules);
             record.place(now, rules);
         }
         if record.is_past_deadline(now) {
@@ -602,12 +602,15 @@ impl Record {
         (self.pool, self.rank) = (None, None);
     }
 
-    /// Sets the timer of a submission that waits for a runner: just past its deadline, or a day.
-    pub(crate) fn wait_for_a_runner(&mut self, now: Timestamp) {
-        const DAY: Duration = Duration::from_secs(86_400);
-        let day = now.plus(DAY);
+    /// Sets the timer of a submission that waits for a runner: just past its deadline, or when reconcile checks whether its
+    /// pool still knows its key. That is after a minute, after an hour, and then once a day.
+    pub(crate) fn wait_for_a_runner(&mut self, now: Timestamp, rules: &Rules) {
+        let minute = rules.timers.minute;
+        let waited = now.since(self.created_at);
+        let checks = [minute, minute * 60].into_iter().find(|check| waited < *check);
+        let check_at = checks.map_or(now.plus(minute * 60 * 24), |check| self.created_at.plus(check));
         let past_deadline = self.launch_deadline.map(|deadline| deadline.plus(Duration::from_millis(1)));
-        self.check_at = Some(past_deadline.map_or(day, |at| at.min(day)));
+        self.check_at = Some(past_deadline.map_or(check_at, |at| at.min(check_at)));
     }
 
     /// Whether `other` asks for the same work. A bare stop answers any content.

@@ -326,6 +326,22 @@ def test_a_pool_whose_runners_fail_comes_with_advice(dynamodb, overview):
         assert "it found no AWS credentials" in advice
 
 
+def test_stuck_submissions_show_the_reason_of_their_key_alone(dynamodb, overview):
+    stuck = {"since": NOW, "reason": "its containers do not ask for work", "stuck": True}
+    waits = {"since": NOW, "reason": "its runners wait for the launch rate", "stuck": False}
+    pool(dynamodb, wait_reasons={"quick#1": stuck, "quick#2": waits})
+    for number in (1, 2, 3):
+        in_flight(dynamodb, f"w{number}", "queued", "2", profile="quick", pool=f"quick#{number}", rank=1)
+    seen = overview()
+    assert {group["detail"] for group in seen["waiting"]} == {
+        f"stuck: {stuck['reason']}",
+        waits["reason"],
+        "no runner of the pool is free",
+    }
+    (of_pool,) = seen["pools"]
+    assert (of_pool["waiting"], of_pool["stuck"], of_pool["stuck_reasons"]) == (3, 1, [stuck["reason"]])
+
+
 def test_of_a_cut_name_all_that_it_may_stand_for_must_be_allowed():
     every = frozenset({"orders_of_today", "orders_of_all", "salaries"})
     row = {"labels": {"dag_id": "orders_of…", "task_id": "t"}}

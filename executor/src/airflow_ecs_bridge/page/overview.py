@@ -83,8 +83,13 @@ def waits_for(row: Row, pools: dict[str, Row]) -> tuple[str, str] | None:
             return "capacity", reason or f"ECS has no capacity for profile {row.get('profile')}"
         case "queued" if row.get("pool"):
             pool = pools.get(row.get("profile", ""), {})
+            known = (pool.get("wait_reasons") or {}).get(row["pool"], {})
+            if known.get("stuck"):
+                return "pool", f"stuck: {known['reason']}"
             if pool.get("paused"):
                 return "pool", "the pool is paused"
+            if known:
+                return "pool", known["reason"]
             if pool.get("failing_since"):
                 return "pool", f"runners fail to start: {pool.get('failure') or 'they end without asking for work'}"
             return "pool", "no runner of the pool is free"
@@ -170,6 +175,7 @@ def _pools(seen: Snapshot, in_flight: list[Row]) -> list[dict[str, Any]]:
         {
             "profile": profile,
             "waiting": waiting[profile],
+            **_stuck(profile, row, in_flight),
             **_limits(row),
             **Counter(map(_runner_state, seen.runners[profile])),
             "paused": bool(row.get("paused")),
@@ -178,6 +184,14 @@ def _pools(seen: Snapshot, in_flight: list[Row]) -> list[dict[str, Any]]:
         }
         for profile, row in sorted(seen.pools.items())
     ]
+
+
+def _stuck(profile: str, pool: Row, in_flight: list[Row]) -> dict[str, Any]:
+    """Return how many submissions nothing serves, and why."""
+    reasons = pool.get("wait_reasons") or {}
+    stuck = {key: known["reason"] for key, known in reasons.items() if known.get("stuck")}
+    count = sum(row.get("pool") in stuck for row in in_flight if row.get("profile") == profile)
+    return {"stuck": count, "stuck_reasons": sorted(set(stuck.values()))}
 
 
 def _limits(pool: Row) -> dict[str, int | None]:

@@ -77,7 +77,17 @@ ATTRIBUTES = (
     "pooled.taken.runner_id",
 )
 _RUNNER = ("submission_id", "due", "runner.closing", "runner.serves", "runner.incarnation", "runner.idle_since")
-_POOL = ("submission_id", "max", "min_idle", "paused", "failing_since", "failure", "current", "specs")
+_POOL = (
+    "submission_id",
+    "max",
+    "min_idle",
+    "paused",
+    "failing_since",
+    "failure",
+    "wait_reasons",
+    "current",
+    "specs",
+)
 
 
 class Unreadable(Exception):

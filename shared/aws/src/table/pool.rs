@@ -1,12 +1,14 @@
 //! Pools: the index of what waits and of runners, and each pool's own row.
 
+use std::collections::BTreeMap;
+
 use aws_sdk_dynamodb::{error::SdkError, operation::update_item::UpdateItemError, types::AttributeValue};
 use ecs_bridge_core::{
     ProfileName, SubmissionId, Timestamp,
     pool::{PoolKey, PoolRow, Spec, Takes, row_key, taken_key},
     priority::Priority,
 };
-use serde_dynamo::aws_sdk_dynamodb_1::{from_item, to_item};
+use serde_dynamo::aws_sdk_dynamodb_1::{from_attribute_value, from_item, to_item};
 
 use super::{Item, KEY, Page, Table, TableError, difference, number};
 
@@ -62,8 +64,24 @@ impl Table {
         let key = row_key(profile);
         let request = self.client.get_item().table_name(&self.name).key(KEY, AttributeValue::S(key.clone()));
         let answer = request.consistent_read(true).send().await.map_err(TableError::call("GetItem"))?;
-        let row = answer.item.map(from_item).transpose();
-        Ok(row.map_err(|source| TableError::Row { submission_id: key, source })?.unwrap_or_default())
+        let Some(mut item) = answer.item else { return Ok(PoolRow::default()) };
+        let unreadable = take_unreadable(&mut item);
+        let row: PoolRow = from_item(item).map_err(|source| TableError::Row { submission_id: key, source })?;
+        Ok(PoolRow { unreadable, ..row })
+    }
+
+    /// The entries of `specs` that cannot be read, as they are in the table.
+    async fn unreadable_specs(&self, profile: &ProfileName, row: &PoolRow) -> Result<Item, TableError> {
+        if row.unreadable.is_empty() {
+            return Ok(Item::new());
+        }
+        let request = self.client.get_item().table_name(&self.name).key(KEY, AttributeValue::S(row_key(profile)));
+        let answer = request.consistent_read(true).send().await.map_err(TableError::call("GetItem"))?;
+        let Some(AttributeValue::M(mut specs)) = answer.item.and_then(|mut item| item.remove(SPECS)) else {
+            return Ok(Item::new());
+        };
+        specs.retain(|key, _| row.unreadable.keys().any(|unreadable| unreadable.as_str() == key));
+        Ok(specs)
     }
 
     /// Writes what differs between `before` and `after`, if the row is still at the `rev` of `before`. Answers whether it
@@ -92,7 +110,18 @@ impl Table {
             request.expression_attribute_values(":before", AttributeValue::N(before.rev.to_string()))
         };
         let old = if before.rev == 0 { Item::new() } else { item(before)? };
-        match difference(request, &old, item(after)?).send().await {
+        let mut new = item(after)?;
+        if old.get(SPECS) != new.get(SPECS) {
+            // This writes all entries. If others have changed one that cannot be read, `rev` shows it.
+            let unreadable = self.unreadable_specs(profile, after).await?;
+            if !unreadable.is_empty()
+                && let AttributeValue::M(specs) =
+                    new.entry(SPECS.to_owned()).or_insert_with(|| AttributeValue::M(Item::new()))
+            {
+                specs.extend(unreadable);
+            }
+        }
+        match difference(request, &old, new).send().await {
             Ok(_) => Ok(true),
             Err(SdkError::ServiceError(ref error))
                 if matches!(error.err(), UpdateItemError::ConditionalCheckFailedException(_)) =>
@@ -153,6 +182,21 @@ impl Table {
             .map_err(TableError::call("UpdateItem"))?;
         Ok(())
     }
+}
+
+const SPECS: &str = "specs";
+
+/// Takes the entries out of `specs` that cannot be read, so that they make no other unreadable; and why they cannot.
+fn take_unreadable(item: &mut Item) -> BTreeMap<PoolKey, String> {
+    let mut unreadable = BTreeMap::new();
+    let Some(AttributeValue::M(specs)) = item.get_mut(SPECS) else { return unreadable };
+    specs.retain(|key, value| {
+        let spec: Result<Spec, _> = from_attribute_value(value.clone());
+        let (Err(error), Ok(key)) = (spec, from_attribute_value(AttributeValue::S(key.clone()))) else { return true };
+        unreadable.insert(key, error.to_string());
+        false
+    });
+    unreadable
 }
 
 fn ranked(item: &Item) -> Option<Ranked> {

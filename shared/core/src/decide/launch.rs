@@ -17,7 +17,7 @@ impl Step<'_> {
             return None;
         }
         if self.is_waiting() {
-            self.record.wait_for_a_runner(self.now);
+            self.record.wait_for_a_runner(self.now, self.rules);
             return None;
         }
         Some(Action::RunTask(self.record.claim(self.now, self.rules)))

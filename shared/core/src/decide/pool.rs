@@ -38,8 +38,8 @@ pub enum PoolInput {
     },
     /// The task of this runner was seen.
     RunnerSeen(SubmissionId, Box<Task>),
-    /// The runners of its pool fail to start, for this reason.
-    Held(String),
+    /// Nothing serves it, for this reason; or for none any more.
+    Held(Option<String>),
     /// The task of a runner ended that was about to take it: a take that is still under way must fail.
     RunnerGone,
 
@@ -69,7 +69,7 @@ impl Step<'_> {
             PoolInput::RunnerGone => self.forced = self.is_waiting(),
             PoolInput::Contact(incarnation) => self.contact(incarnation),
             PoolInput::Serve(submission_id) => self.serve(submission_id),
-            PoolInput::Held(reason) => self.held(reason),
+            PoolInput::Held(reason) => self.held(reason.as_deref()),
             PoolInput::Served { submission_id, done } => self.served(submission_id, *done),
             PoolInput::Close(serves) => self.close(serves.as_ref()),
         }
@@ -102,9 +102,9 @@ impl Step<'_> {
     }
 
     /// What waits for a runner shows why there is none.
-    fn held(&mut self, reason: &str) {
-        if self.is_waiting() && self.record.reason.as_deref() != Some(reason) {
-            self.record.reason = Some(reason.to_owned());
+    fn held(&mut self, reason: Option<&str>) {
+        if self.is_waiting() && self.record.reason.as_deref() != reason {
+            self.record.reason = reason.map(str::to_owned);
         }
     }
 
@@ -257,7 +257,10 @@ impl Step<'_> {
             return None;
         }
         runner.closing = true;
-        let reason = "the runner has stopped asking for work".to_owned();
+        let has_asked = runner.incarnation.is_some();
+        let reason =
+            if has_asked { "the runner has stopped asking for work" } else { "the runner never asked for work" };
+        let reason = reason.to_owned();
         self.record.stop_requested = Some(Stop { cause: StopCause::User, reason: reason.clone() });
         self.check_in(self.timers().stop_every);
         Some(self.stop_task(task_arn.to_owned(), reason, AfterStop::Describe))

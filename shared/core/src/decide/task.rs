@@ -393,7 +393,7 @@ impl Step<'_> {
         self.heard();
         if self.record.pooled.is_some() {
             self.record.enter_the_index(self.rules);
-            return self.record.wait_for_a_runner(self.now);
+            return self.record.wait_for_a_runner(self.now, self.rules);
         }
         let wait = self.backoff(attempt.get().into());
         self.check_in(wait);

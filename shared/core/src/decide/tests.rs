@@ -14,7 +14,7 @@ use crate::{
     pool::{Pool, PoolKey, Process, Runner, TokenHash},
     priority::Priority,
     profile::{CompleteOn, Policy, Relaunch},
-    record::{ATTEMPTS_KEPT, ContentHash, Hint, RECORD_BYTES, REPEAT, Submission},
+    record::{ATTEMPTS_KEPT, ContentHash, Hint, RECORD_BYTES, REPEAT, StopCause, Submission},
     run_task::FrozenRequest,
     task::{
         Container,
@@ -1636,6 +1636,89 @@ fn only_the_process_that_took_it_reports_its_end_and_once() {
 }
 
 #[test]
+fn second_report_does_not_replace_an_exit_code_that_waits_for_the_stop_code() {
+    let mut life = Life::taken_with(again_after_spot());
+    assert_eq!(life.done(ONE, 143, true), State::Running);
+    assert_eq!(life.done(ONE, 0, false), State::Running);
+    assert_eq!((life.record.exit_code, life.wrote), (Some(143), false));
+}
+
+#[test]
+fn stopped_command_is_cancelled_where_its_runner_reports_nothing() {
+    let mut life = Life::taken_with(Policy::default());
+    life.learn(Input::Stop("enough".to_owned()));
+    assert_eq!(life.runner_seen(stopped_by("UserInitiated", Some(0))), State::Cancelled);
+    assert_eq!((life.record.exit_code, life.record.reason.as_deref()), (None, Some("enough")));
+}
+
+#[test]
+fn stopped_command_ends_with_its_report_although_an_interruption_would_run_it_again() {
+    let mut life = Life::taken_with(again_after_spot());
+    life.learn(Input::Stop("enough".to_owned()));
+    assert_eq!(life.done(ONE, 143, true), State::Cancelled);
+}
+
+fn waiting_until(deadline: Duration) -> Life {
+    let launch_deadline = Some(now().plus(deadline));
+    Life::of(Record::queued(Submission { launch_deadline, pool: Some(key()), ..submission("a") }, now(), &rules()))
+}
+
+#[test]
+fn timer_of_a_waiting_submission_is_never_past_its_deadline() {
+    let past = Duration::from_millis(1);
+    for deadline in [Duration::from_secs(9), MINUTE * 2, MINUTE * 90, MINUTE * 60 * 30] {
+        let mut life = waiting_until(deadline);
+        while life.record.state == State::Queued {
+            assert!(life.record.check_at.unwrap() <= now().plus(deadline + past), "{deadline:?}");
+            life.due();
+        }
+        assert_eq!((life.record.state, life.now), (State::Expired, now().plus(deadline + past)));
+    }
+}
+
+#[test]
+fn key_of_a_waiting_submission_is_checked_after_a_minute_an_hour_and_then_daily() {
+    let mut life = Life::waiting();
+    let mut checks = vec![];
+    while checks.len() < 4 {
+        life.due();
+        checks.push(life.now.since(now()) / 60);
+    }
+    let minutes = [1, 60, 60 + 24 * 60, 60 + 2 * 24 * 60];
+    assert_eq!(checks, minutes.map(Duration::from_secs));
+}
+
+#[test]
+fn take_sets_the_timer_of_a_running_task_and_its_run_timeout() {
+    let life = Life::taken_with(Policy::default());
+    assert_eq!(life.record.check_at, Some(now().plus(rules().timers.first_check)));
+    let mut life = Life::taken_with(Policy { run_timeout: Some(90), ..Policy::default() });
+    assert_eq!(life.record.check_at, Some(now().plus(Duration::from_secs(90))));
+    life.due();
+    assert!(life.stops(), "{:?}", life.action);
+    let stop = life.record.stop_requested.as_ref().unwrap();
+    assert_eq!(stop.cause, StopCause::RunTimeout);
+    assert_eq!(life.runner_seen(stopped_by("UserInitiated", None)), State::Failed);
+}
+
+#[test]
+fn reason_why_nothing_serves_a_submission_is_shown_while_it_waits() {
+    let held = |reason: Option<&str>| PoolInput::Held(reason.map(str::to_owned));
+    let mut life = Life::waiting();
+    life.pool(held(Some("no such image")));
+    assert_eq!(life.record.reason.as_deref(), Some("no such image"));
+    life.pool(held(Some("no such image")));
+    assert!(!life.wrote, "it is shown already");
+    life.pool(held(None));
+    assert_eq!((life.record.reason.as_deref(), life.wrote), (None, true));
+    life.pool(held(Some("no such image")));
+    life.take(ONE);
+    assert_eq!(life.record.reason, None);
+    life.pool(held(Some("no such image")));
+    assert!(!life.wrote && life.record.reason.is_none(), "it runs");
+}
+
+#[test]
 fn the_runners_own_exit_code_is_never_the_commands() {
     let mut life = Life::taken_with(Policy::default());
     assert_eq!(life.runner_seen(stopped_by("EssentialContainerExited", Some(0))), State::Failed);
@@ -1746,6 +1829,15 @@ fn an_idle_runner_that_asks_is_left_alone_and_one_that_does_not_is_stopped() {
     assert_eq!(life.action, None, "who asks needs no description");
     life.wait(5 * MINUTE).due();
     assert!(life.stops() && life.runs().closing);
+
+    let mut mute = Life::runner(1);
+    mute.see(running(2));
+    mute.wait(5 * MINUTE).learn(Input::Due);
+    while !mute.stops() {
+        mute.due();
+    }
+    assert!(mute.runs().closing);
+    assert_eq!(mute.record.stop_requested.unwrap().reason, "the runner never asked for work");
 
     let mut busy = Life::asking(1);
     busy.serve("a");

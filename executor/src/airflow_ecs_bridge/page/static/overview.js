@@ -62,13 +62,19 @@ function showPools(pools) {
   if (!pools?.length) return;
   const count = (pool, name) => String(pool[name] || "–");
   fill("pools", table("Pools and their runners",
-    ["Profile", "#waiting", "#busy", "#idle", "#starting", "#closing", "#max", "#min idle", "Notes"],
+    ["Profile", "#waiting", "#stuck", "#busy", "#idle", "#starting", "#closing", "#max", "#min idle", "Notes"],
     pools.map((pool) => [
-      pool.profile, ...["waiting", "busy", "idle", "starting", "closing", "max", "min_idle"].map((name) => count(pool, name)),
-      pool.paused || pool.failure ? words(
-        [pool.paused ? "paused" : "", pool.failure ? `runners fail to start: ${pool.failure}` : ""].filter(Boolean).join("; "),
-        pool.advice) : null,
+      pool.profile,
+      ...["waiting", "stuck", "busy", "idle", "starting", "closing", "max", "min_idle"].map((name) => count(pool, name)),
+      poolNotes(pool).length ? words(poolNotes(pool).join("; "), pool.advice) : null,
     ])));
+}
+
+function poolNotes({ stuck_reasons: reasons, paused, failure }) {
+  const notes = reasons.map((reason) => `stuck: ${reason}`);
+  if (paused) notes.push("paused");
+  if (failure && !reasons.length) notes.push(`runners fail to start: ${failure}`);
+  return notes;
 }
 
 function showFailures({ failures, ended, since, cut }) {
