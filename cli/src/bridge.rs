@@ -252,12 +252,14 @@ impl Where {
         if let Some(profile) = &self.aws_profile {
             config = config.profile_name(profile);
         }
-        // A local stack knows one user.
-        if [&url, &dynamodb_url].into_iter().flatten().any(|url| is_local(url)) {
+        let stack = self.stack.clone().or_else(|| variable("ECS_BRIDGE_STACK"));
+        // A local stack knows one user, and no CloudFormation knows it: a named stack behind a tunnel or an emulator of AWS has
+        // the caller's credentials.
+        if stack.is_none() && [&url, &dynamodb_url].into_iter().flatten().any(|url| is_local(url)) {
             config = config.credentials_provider(Credentials::from_keys(LOCAL_KEY, LOCAL_KEY, None));
         }
         let config = config.load().await;
-        let outputs = match self.stack.clone().or_else(|| variable("ECS_BRIDGE_STACK")) {
+        let outputs = match stack {
             Some(stack) => outputs(&config, &stack).await?,
             None => BTreeMap::new(),
         };
