@@ -133,7 +133,7 @@ test: ## run all tests; their output is in target/test-logs
 	@ECS_BRIDGE_PROGRAM=$(CURDIR)/$(TESTED)/ecs-bridge QUICK=1 NICE=nice $(PYTHON) tests/suites/stages.py target/test-logs \
 		"$(STAGE_RUST)" "$(STAGE_STACKS)" "$(STAGE_FAULTS)" "$(STAGE_AIRFLOW)"
 
-venvs: $(VENV)/.done $(INFRA)/.done .venv-checkov/.done
+venvs: $(VENV)/.done $(INFRA)/.done .venv-checkov/.done .venv-emulator/.done
 	executor/venv.sh 3 2 callers
 
 STAGE_RUST    := lint-format lint-clippy test-rust test-sam-build
@@ -181,7 +181,7 @@ fuzz: $(TOOLS)/bin/cargo-fuzz ## make up events, requests and profiles: SECONDS=
 			-max_total_time=$(or $(SECONDS),60) -dict=fuzz/json.dict -print_final_stats=1; \
 	done
 
-# The deployment. SAM and checkov pin many libraries, so each has a venv of its own.
+# The deployment. SAM, checkov and the emulator pin many libraries, so each has its own venv.
 
 
 $(INFRA)/.done: tests/infra/requirements.txt | $(UV)
@@ -190,8 +190,11 @@ $(INFRA)/.done: tests/infra/requirements.txt | $(UV)
 .venv-checkov/.done: tests/infra/requirements-checkov.txt | $(UV)
 	$(install)
 
+.venv-emulator/.done: tests/infra/requirements-emulator.txt | $(UV)
+	$(install)
+
 .PHONY: test-infra
-test-infra: programs $(INFRA)/.done .venv-checkov/.done ## templates, event pattern, roles, dead letters
+test-infra: programs $(INFRA)/.done .venv-checkov/.done .venv-emulator/.done ## templates, event pattern, roles, dead letters
 	cd tests/infra && ../../$(INFRA)/bin/python -m pytest -q --ignore test_sam_build.py
 
 .PHONY: sam-build
