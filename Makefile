@@ -50,8 +50,11 @@ programs:
 replay:
 	$(if $(ECS_BRIDGE_PROGRAM),,cargo build --locked $(PROGRAMS) -p ecs-bridge-model)
 
+# A first build is mostly SDKs. The demo leaves out those that only examine deployments, unless they are built already.
+DEMO_FEATURES = $(if $(wildcard target/debug/deps/libaws_sdk_cloudformation-*.rlib),,--no-default-features)
 .PHONY: demo
-demo: programs ## run a handful of commands through the bridge on this machine, and look on (FLAGS=--no-function-urls: by invocations)
+demo: ## run a handful of commands through the bridge on this machine, and look on (FLAGS=--no-function-urls: by invocations)
+	$(if $(ECS_BRIDGE_PROGRAM),,cargo build --locked $(PROGRAMS) $(DEMO_FEATURES))
 	$(PYTHON) local/demo.py $(FLAGS)
 
 .PHONY: build

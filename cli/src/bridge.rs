@@ -133,6 +133,12 @@ pub enum BridgeError {
     /// The stack cannot be read.
     #[error("cannot read the outputs of the stack {0}")]
     Stack(String, #[source] Boxed),
+    /// Nothing here can read a stack.
+    #[cfg(not(feature = "account"))]
+    #[error(
+        "cannot read the stack {0}: this program was built without the feature `account`; build it with `make programs`"
+    )]
+    NoAccount(String),
     /// It has no such output.
     #[error("the stack {0} has no output {1}: it is not a stack of the bridge, or one of an earlier version")]
     NoOutput(String, &'static str),
@@ -203,6 +209,8 @@ impl BridgeError {
             | Self::Credentials(_)
             | Self::NotUnderstood(_)
             | Self::Table { .. } => false,
+            #[cfg(not(feature = "account"))]
+            Self::NoAccount(_) => false,
         }
     }
 
@@ -301,6 +309,13 @@ pub fn lambda(config: &SdkConfig, endpoint: Option<String>) -> aws_sdk_lambda::C
 }
 
 /// The outputs of a stack.
+#[cfg(not(feature = "account"))]
+async fn outputs(_: &SdkConfig, stack: &str) -> Result<BTreeMap<String, String>, BridgeError> {
+    Err(BridgeError::NoAccount(stack.to_owned()))
+}
+
+/// The outputs of a stack.
+#[cfg(feature = "account")]
 async fn outputs(config: &SdkConfig, stack: &str) -> Result<BTreeMap<String, String>, BridgeError> {
     let client = aws_sdk_cloudformation::Client::new(config);
     let answer = client.describe_stacks().stack_name(stack).send().await;
