@@ -145,13 +145,26 @@ STAGE_FAULTS   = $(FAULTS) lint-client mypy-client tests/client tests/callers li
 	tests/airflow/airflow2
 STAGE_AIRFLOW := tests/airflow/e2e
 
-.PHONY: check
-check: $(VENV)/.done ## what to run while editing: lint, unit tests, the model's small worlds, one test on the local stack
+# Of the workspace as a whole: subsets of packages compile the SDKs again, with other features.
+UNIT_TESTS := advice calls commands corpus decide events outage pool redact run_task table
+# Of the executor, those that need no server.
+UNIT_TESTS_OF_EXECUTOR := advice config history job starts waits
+
+.PHONY: check check-rust check-python
+check: $(VENV)/.done ## what to run while editing: lint, types, unit tests, the model's small worlds, one test on the local stack
 	cargo fmt --all --check
-	cargo clippy --locked --workspace --all-targets -- -D warnings
-	cargo test --locked --quiet -p ecs-bridge-core -p ecs-bridge-aws -p task-state -p ecs-bridge-runner
-	cargo test --locked --quiet -p ecs-bridge-model -- small
 	cargo build --locked --quiet $(PROGRAMS)
+	executor/venv.sh 3 callers
+	@$(MAKE) --no-print-directory --jobs 2 --keep-going check-rust check-python
+check-rust:
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo test --locked --quiet --workspace --lib --bins $(UNIT_TESTS:%=--test %)
+	cargo test --locked --quiet --workspace --test promises -- small
+check-python:
+	$(call ruff,$(AIRFLOW),$(PYTHON_OF_CALLERS) $(PYTHON_OF_EXECUTOR) tests/runner)
+	$(CALLERS)/mypy --config-file client/pyproject.toml client/src
+	$(CALLERS)/python -m pytest -q tests/client
+	$(AIRFLOW)/python -m pytest -q $(UNIT_TESTS_OF_EXECUTOR:%=tests/airflow/unit/test_%.py)
 	$(PYTEST) -q tests/e2e/test_lives.py
 
 .PHONY: chaos
