@@ -50,8 +50,11 @@ programs:
 replay:
 	$(if $(ECS_BRIDGE_PROGRAM),,cargo build --locked $(PROGRAMS) -p ecs-bridge-model)
 
+# A first build is mostly SDKs. The demo leaves out those that only examine deployments, unless they are built already.
+DEMO_FEATURES = $(if $(wildcard target/debug/deps/libaws_sdk_cloudformation-*.rlib),,--no-default-features)
 .PHONY: demo
-demo: programs ## run a handful of commands through the bridge on this machine, and look on (FLAGS=--no-function-urls: by invocations)
+demo: ## run a handful of commands through the bridge on this machine, and look on (FLAGS=--no-function-urls: by invocations)
+	$(if $(ECS_BRIDGE_PROGRAM),,cargo build --locked $(PROGRAMS) $(DEMO_FEATURES))
 	$(PYTHON) local/demo.py $(FLAGS)
 
 .PHONY: build
@@ -137,7 +140,7 @@ test: ## run all tests; their output is in target/test-logs
 	@ECS_BRIDGE_PROGRAM=$(CURDIR)/$(TESTED)/ecs-bridge QUICK=1 NICE=nice $(PYTHON) tests/suites/stages.py target/test-logs \
 		"$(STAGE_RUST)" "$(STAGE_STACKS)" "$(STAGE_FAULTS)" "$(STAGE_AIRFLOW)"
 
-venvs: $(VENV)/.done $(INFRA)/.done .venv-checkov/.done
+venvs: $(VENV)/.done $(INFRA)/.done .venv-checkov/.done .venv-emulator/.done
 	executor/venv.sh 3 2 callers
 
 STAGE_RUST    := lint-format lint-clippy test-rust test-sam-build
@@ -146,13 +149,26 @@ STAGE_FAULTS   = $(FAULTS) lint-client mypy-client tests/client tests/callers li
 	tests/airflow/airflow2
 STAGE_AIRFLOW := tests/airflow/e2e
 
-.PHONY: check
-check: $(VENV)/.done ## what to run while editing: lint, unit tests, the model's small worlds, one test on the local stack
+# Of the workspace as a whole: subsets of packages compile the SDKs again, with other features.
+UNIT_TESTS := advice calls commands corpus decide events outage pool redact run_task table
+# Of the executor, those that need no server.
+UNIT_TESTS_OF_EXECUTOR := advice config history job starts waits
+
+.PHONY: check check-rust check-python
+check: $(VENV)/.done ## what to run while editing: lint, types, unit tests, the model's small worlds, one test on the local stack
 	cargo fmt --all --check
-	cargo clippy --locked --workspace --all-targets -- -D warnings
-	cargo test --locked --quiet -p ecs-bridge-core -p ecs-bridge-aws -p task-state -p ecs-bridge-runner
-	cargo test --locked --quiet -p ecs-bridge-model -- small
 	cargo build --locked --quiet $(PROGRAMS)
+	executor/venv.sh 3 callers
+	@$(MAKE) --no-print-directory --jobs 2 --keep-going check-rust check-python
+check-rust:
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo test --locked --quiet --workspace --lib --bins $(UNIT_TESTS:%=--test %)
+	cargo test --locked --quiet --workspace --test promises -- small
+check-python:
+	$(call ruff,$(AIRFLOW),$(PYTHON_OF_CALLERS) $(PYTHON_OF_EXECUTOR) tests/runner)
+	$(CALLERS)/mypy --config-file client/pyproject.toml client/src
+	$(CALLERS)/python -m pytest -q tests/client
+	$(AIRFLOW)/python -m pytest -q $(UNIT_TESTS_OF_EXECUTOR:%=tests/airflow/unit/test_%.py)
 	$(PYTEST) -q tests/e2e/test_lives.py
 
 .PHONY: chaos
@@ -193,7 +209,7 @@ fuzz: $(TOOLS)/bin/cargo-fuzz ## make up events, requests and profiles: SECONDS=
 			-max_total_time=$(or $(SECONDS),60) -dict=fuzz/json.dict -print_final_stats=1; \
 	done
 
-# The deployment. SAM and checkov pin many libraries, so each has a venv of its own.
+# The deployment. SAM, checkov and the emulator pin many libraries, so each has its own venv.
 
 
 $(INFRA)/.done: tests/infra/requirements.txt | $(UV)
@@ -202,8 +218,11 @@ $(INFRA)/.done: tests/infra/requirements.txt | $(UV)
 .venv-checkov/.done: tests/infra/requirements-checkov.txt | $(UV)
 	$(install)
 
+.venv-emulator/.done: tests/infra/requirements-emulator.txt | $(UV)
+	$(install)
+
 .PHONY: test-infra
-test-infra: programs $(INFRA)/.done .venv-checkov/.done ## templates, event pattern, roles, dead letters
+test-infra: programs $(INFRA)/.done .venv-checkov/.done .venv-emulator/.done ## templates, event pattern, roles, dead letters
 	cd tests/infra && ../../$(INFRA)/bin/python -m pytest -q --ignore test_sam_build.py
 
 .PHONY: sam-build

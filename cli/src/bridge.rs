@@ -133,6 +133,12 @@ pub enum BridgeError {
     /// The stack cannot be read.
     #[error("cannot read the outputs of the stack {0}")]
     Stack(String, #[source] Boxed),
+    /// Nothing here can read a stack.
+    #[cfg(not(feature = "account"))]
+    #[error(
+        "cannot read the stack {0}: this program was built without the feature `account`; build it with `make programs`"
+    )]
+    NoAccount(String),
     /// It has no such output.
     #[error("the stack {0} has no output {1}: it is not a stack of the bridge, or one of an earlier version")]
     NoOutput(String, &'static str),
@@ -203,6 +209,8 @@ impl BridgeError {
             | Self::Credentials(_)
             | Self::NotUnderstood(_)
             | Self::Table { .. } => false,
+            #[cfg(not(feature = "account"))]
+            Self::NoAccount(_) => false,
         }
     }
 
@@ -252,12 +260,14 @@ impl Where {
         if let Some(profile) = &self.aws_profile {
             config = config.profile_name(profile);
         }
-        // A local stack knows one user.
-        if [&url, &dynamodb_url].into_iter().flatten().any(|url| is_local(url)) {
+        let stack = self.stack.clone().or_else(|| variable("ECS_BRIDGE_STACK"));
+        // A local stack knows one user, and no CloudFormation knows it: a named stack behind a tunnel or an emulator of AWS has
+        // the caller's credentials.
+        if stack.is_none() && [&url, &dynamodb_url].into_iter().flatten().any(|url| is_local(url)) {
             config = config.credentials_provider(Credentials::from_keys(LOCAL_KEY, LOCAL_KEY, None));
         }
         let config = config.load().await;
-        let outputs = match self.stack.clone().or_else(|| variable("ECS_BRIDGE_STACK")) {
+        let outputs = match stack {
             Some(stack) => outputs(&config, &stack).await?,
             None => BTreeMap::new(),
         };
@@ -299,6 +309,13 @@ pub fn lambda(config: &SdkConfig, endpoint: Option<String>) -> aws_sdk_lambda::C
 }
 
 /// The outputs of a stack.
+#[cfg(not(feature = "account"))]
+async fn outputs(_: &SdkConfig, stack: &str) -> Result<BTreeMap<String, String>, BridgeError> {
+    Err(BridgeError::NoAccount(stack.to_owned()))
+}
+
+/// The outputs of a stack.
+#[cfg(feature = "account")]
 async fn outputs(config: &SdkConfig, stack: &str) -> Result<BTreeMap<String, String>, BridgeError> {
     let client = aws_sdk_cloudformation::Client::new(config);
     let answer = client.describe_stacks().stack_name(stack).send().await;

@@ -1,10 +1,16 @@
 //! `ecs-bridge`: runs the local stack; submits, follows, shows, lists and stops submissions; shows and changes pools; examines
 //! deployments, and what AWS does.
 
+// Parts of the modules are for the commands of `account` only.
+#![cfg_attr(not(feature = "account"), allow(dead_code))]
+
+#[cfg(feature = "account")]
 mod account;
 mod bridge;
+#[cfg(feature = "account")]
 mod doctor;
 mod local;
+#[cfg(feature = "account")]
 mod logs;
 mod output;
 mod pools;
@@ -15,6 +21,7 @@ mod stats;
 mod stop;
 mod submit;
 mod submit_file;
+#[cfg(feature = "account")]
 mod verify;
 mod wait;
 
@@ -36,10 +43,13 @@ enum Command {
     Local(local::Local),
     Submit(submit::Submit),
     Show(show::Show),
+    #[cfg(feature = "account")]
     Logs(logs::Logs),
     Ps(ps::Ps),
     Stats(stats::Stats),
+    #[cfg(feature = "account")]
     Doctor(doctor::Doctor),
+    #[cfg(feature = "account")]
     VerifyAws(verify::VerifyAws),
     Stop(stop::Stop),
     Wait(wait::Wait),
@@ -65,8 +75,11 @@ fn main() -> ExitCode {
         Command::Submit(command) => command.run(),
         Command::Wait(command) => command.run(),
         Command::Show(command) => ended(command.run()),
+        #[cfg(feature = "account")]
         Command::Logs(command) => ended(command.run()),
+        #[cfg(feature = "account")]
         Command::Doctor(command) => command.run(),
+        #[cfg(feature = "account")]
         Command::VerifyAws(command) => command.run(),
         Command::Ps(command) => ended(command.run()),
         Command::Stats(command) => ended(command.run()),

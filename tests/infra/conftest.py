@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ import boto3
 import pytest
 import stacks
 import walk
+from emulator import Emulator
 from moto import mock_aws
 
 
@@ -39,6 +41,21 @@ def stack() -> Iterator[stacks.Stack]:
     options = {"ClusterArn": walk.CLUSTER_ARN, "MoreClusterArns": ""}
     with account():
         yield stacks.Stack(stacks.packaged(), stacks.EVERY_OPTION | options)
+
+
+@pytest.fixture(scope="session")
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
+    """An emulated account with a release in its bucket."""
+    with Emulator(tmp_path_factory.mktemp("emulator")) as emulator:
+        emulator.release("1/")
+        yield emulator
+
+
+@pytest.fixture(scope="session")
+def example(emulator: Emulator) -> dict[str, str]:
+    """Deploys infra/example.yaml and returns the parameters of a bridge for it."""
+    template = emulator.upload("example.json", stacks.template("infra/example.yaml"))
+    return json.loads(emulator.deploy("example", template, {})["Parameters"])
 
 
 @pytest.fixture(scope="session")

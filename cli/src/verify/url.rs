@@ -48,7 +48,9 @@ pub async fn direct_invocation(probe: &mut Probe<'_>) -> Vec<Finding> {
         Ok(answer) => {
             let body =
                 answer.payload().map(|body| String::from_utf8_lossy(body.as_ref()).into_owned()).unwrap_or_default();
-            let is_ok = answer.function_error().is_none() && body.contains("\"status\":\"ok\"");
+            let answered: serde_json::Value = serde_json::from_str(&body).unwrap_or_default();
+            let is_ok =
+                answer.function_error().is_none() && answered.get("status").is_some_and(|status| status == "ok");
             let seen = if is_ok { "status ok".to_owned() } else { body.chars().take(300).collect() };
             Finding::seen(question, expected, seen, is_ok)
         }

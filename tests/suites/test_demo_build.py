@@ -1,0 +1,35 @@
+"""The build of `make demo`: what it leaves out, and that the builds after it compile nothing twice."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAMS = ("submit", "task-state", "reconcile", "work", "ecs-bridge-cli", "ecs-bridge-runner")
+LEFT_OUT = {f"aws-sdk-{service}" for service in ("cloudformation", "cloudwatch", "cloudwatchlogs")}
+
+
+def dependencies(*options: str) -> dict[str, set[str]]:
+    """The features that each dependency is built with, by its name and version."""
+    packages = [word for program in PROGRAMS for word in ("-p", program)]
+    command = ["cargo", "tree", "--locked", "--edges", "normal,build", "--prefix", "none", "--format", "{p}\t{f}"]
+    found: dict[str, set[str]] = {}
+    output = subprocess.run([*command, *packages, *options], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for line in filter(None, output.splitlines()):
+        package, _, features = line.removesuffix(" (*)").partition("\t")
+        # The path of a package of the workspace, and the mark of a macro.
+        if "(/" not in package:
+            found.setdefault(package.removesuffix(" (proc-macro)"), set()).add(features)
+    return found
+
+
+def test_demo_builds_every_dependency_with_the_features_of_the_whole() -> None:
+    demo, whole = dependencies("--no-default-features"), dependencies()
+    assert {name: features for name, features in demo.items() if features != whole.get(name)} == {}
+
+
+def test_demo_leaves_out_the_sdks_that_only_examine_deployments() -> None:
+    names = {name.split()[0] for name in dependencies("--no-default-features")}
+    assert names & LEFT_OUT == set()
+    assert LEFT_OUT <= {name.split()[0] for name in dependencies()}
