@@ -153,7 +153,7 @@ class Bridge:
             if policy.get("relaunch_on") and not policy.get("by_try"):
                 log.warning(
                     "Profile %s of the ECS bridge has relaunch_on, which does not work for Airflow's workers: an "
-                    "interrupted one fails its task and exits with 0, and the second container of a try is refused. "
+                    "interrupted one reports its task and exits with 0, and the second container of a try is refused. "
                     "Use the tasks' retries instead",
                     profile,
                 )

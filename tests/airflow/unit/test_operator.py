@@ -417,6 +417,24 @@ def test_a_worker_can_wait_itself(bridge: FakeBridge, here: commands.Commands):
     assert bridge.stops[0][0] == id
 
 
+def test_a_worker_that_is_killed_while_it_waits_fails_its_task(bridge: FakeBridge, here: commands.Commands):
+    """Airflow calls on_kill and goes on with execute, which must not return as if the command had ended well."""
+    operator = EcsBridgeOperator(task_id="t", command=["sleep", "600"], deferrable=False)
+    id = commands.submission_id(TI)
+
+    def kill() -> None:
+        bridge.wait_until(lambda: id in bridge.records)
+        operator.on_kill()
+        assert bridge.stops[0][0] == id
+        bridge.finish(id, "cancelled", reason="its task was killed in Airflow")
+
+    async def run() -> None:
+        await both(asyncio.to_thread(operator.execute, {"ti": TI}), asyncio.to_thread(kill))
+
+    with pytest.raises(AirflowException, match="its task was killed in Airflow"):
+        asyncio.run(run())
+
+
 @pytest.fixture
 def logs(configure: Any, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Where output is, and what each read of its last line finds; an exception is raised."""
