@@ -244,14 +244,14 @@ class Airflow:
         with self.database.connect() as connection:
             return [tuple(row) for row in connection.exec_driver_sql(statement, parameters)]
 
-    def call(self, method: str, path: str, body: Any = None) -> Any:
-        """Call Airflow's REST API."""
+    def call(self, method: str, path: str, body: Any = None, url: str | None = None) -> Any:
+        """Call Airflow's REST API, of this API server or of another one."""
         if self._token is None:
             with urllib.request.urlopen(self._token_request(), timeout=PATIENCE) as answer:
                 self._token = json.load(answer)["access_token"]
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._token}"}
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.url + path, data, headers, method=method)
+        request = urllib.request.Request((url or self.url) + path, data, headers, method=method)
         with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return json.loads(answer.read() or b"null")
 

@@ -123,6 +123,7 @@ def main() -> int:
             "AIRFLOW__ECS_BRIDGE_EXECUTOR__SUBMIT_URL": ready["submit_url"],
             "AIRFLOW__ECS_BRIDGE_EXECUTOR__TABLE": ready["table"],
             "AIRFLOW__ECS_BRIDGE_EXECUTOR__DEPLOYMENT": ready["deployment"],
+            "AIRFLOW__ECS_BRIDGE_EXECUTOR__LOCAL_LOG_DIR": str((home / "bridge" / "logs").resolve()),
             "AIRFLOW_CONN_AWS_DEFAULT": f"aws://local:local@/?region_name={ready['region']}",
             "AWS_ENDPOINT_URL_DYNAMODB": ready["dynamodb_url"],
             "AWS_EC2_METADATA_DISABLED": "true",

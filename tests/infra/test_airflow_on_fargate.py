@@ -143,6 +143,10 @@ IMAGE = arn("ecr", "repository/airflow")
 SECRETS = [fargate.secret(f"{name}Secret") for name in ("Database", "Fernet", "Jwt", "Api", "Admin")]
 
 
+def whole_group(name: str) -> str:
+    return arn("logs", f"log-group:/ecs/data/{name}:log-stream:")
+
+
 def stream(group: str) -> str:
     return arn("logs", f"log-group:/ecs/data/{group}:log-stream:airflow/airflow/0a1b")
 
@@ -161,6 +165,8 @@ def called(made: Stack) -> set[Call]:
     calls = {
         Call("scheduler", "logs:GetLogEvents", stream("tasks")),
         Call("triggerer", "logs:GetLogEvents", stream("tasks")),
+        Call("triggerer", "logs:FilterLogEvents", whole_group("tasks")),
+        Call("api-server", "logs:GetLogEvents", stream("tasks")),
         Call("api-server", "lambda:InvokeFunctionUrl", SUBMIT, URL),
         Call("api-server", "lambda:InvokeFunction", SUBMIT, VIA_URL),
         Call("task", "lambda:InvokeFunctionUrl", WORK, URL),
@@ -197,6 +203,7 @@ def foreign(made: Stack) -> list[Call]:
     calls += [Call(role, action, "*") for role in ROLES for action in ("ecs:RunTask", "iam:PassRole", "ecs:StopTask")]
     calls += [Call(role, "s3:DeleteObject", f"{bucket}/logs/1") for role in ROLES]
     calls += [Call("api-server", "s3:PutObject", f"{bucket}/logs/1"), Call("task", "logs:GetLogEvents", stream("services"))]
+    calls += [Call("triggerer", "logs:FilterLogEvents", whole_group("services")), Call("api-server", "logs:GetLogEvents", stream("services"))]
     calls += [Call("scheduler", "logs:GetLogEvents", stream("services")), Call("triggerer", "logs:GetLogEvents", stream("services"))]
     # Straight to the functions, with whatever payload, and without a signature.
     calls += [Call("task", "lambda:InvokeFunction", WORK), Call("api-server", "lambda:InvokeFunction", SUBMIT)]

@@ -170,13 +170,27 @@ class Aws:
         """Make a DynamoDB client with timeouts of seconds; repeating a read is the caller's affair."""
         return self.client("dynamodb")
 
-    def client(self, service: str, region: str | None = None, read_timeout: float | None = None) -> Any:
-        """Make a client of a service with timeouts of seconds; repeating a call is the caller's affair."""
+    def client(
+        self,
+        service: str,
+        region: str | None = None,
+        read_timeout: float | None = None,
+        attempts: int | None = None,
+    ) -> Any:
+        """Make a client of a service with timeouts of seconds; repeating a call is the caller's affair.
+
+        :param attempts: how often the client itself makes a call; two if not set
+        """
         session = self.session()
+        config = self._config()
+        if read_timeout:
+            config = config.merge(Config(read_timeout=read_timeout))
+        if attempts:
+            config = config.merge(Config(retries={"total_max_attempts": attempts}))
         return session.client(
             service,
             region_name=region or self.region(),
-            config=self._config().merge(Config(read_timeout=read_timeout)) if read_timeout else self._config(),
+            config=config,
             verify=self.verify(),
             endpoint_url=self._endpoint(service),
         )

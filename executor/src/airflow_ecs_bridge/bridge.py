@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from botocore.exceptions import ClientError
 from ecs_bridge.api import BridgeClient
 from ecs_bridge.errors import BridgeError, Cause
 from ecs_bridge.table import END_OF_TIME, Table
@@ -12,6 +13,7 @@ from ecs_bridge.table import END_OF_TIME, Table
 from airflow_ecs_bridge import census, tasklog
 from airflow_ecs_bridge.adoption import submission_id_of
 from airflow_ecs_bridge.aws import Aws
+from airflow_ecs_bridge.containerlog import tail, whole
 from airflow_ecs_bridge.history import History
 from airflow_ecs_bridge.lastlines import LastLines
 from airflow_ecs_bridge.metrics import Metrics
@@ -23,7 +25,7 @@ from airflow_ecs_bridge.waits import Waits
 from airflow_ecs_bridge.watcher import Watcher
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from airflow_ecs_bridge.config import Settings
 
@@ -151,7 +153,7 @@ class Bridge:
             if policy.get("relaunch_on") and not policy.get("by_try"):
                 log.warning(
                     "Profile %s of the ECS bridge has relaunch_on, which does not work for Airflow's workers: an "
-                    "interrupted one fails its task and exits with 0, and the second container of a try is refused. "
+                    "interrupted one reports its task and exits with 0, and the second container of a try is refused. "
                     "Use the tasks' retries instead",
                     profile,
                 )
@@ -168,18 +170,53 @@ class LogView:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._client = BridgeClient(settings.submit_url, Aws(settings), tasklog.TIMEOUT, settings.submit_function)
+        self._aws = Aws(settings)
+        self._client = BridgeClient(settings.submit_url, self._aws, tasklog.TIMEOUT, settings.submit_function)
 
-    def lines(self, external_executor_id: str | None) -> list[str]:
-        """Return what the bridge knows of a task, or why that is not known; never raises, takes seconds at most."""
+    def tail(self, external_executor_id: str | None) -> tuple[list[str], list[str]]:
+        """Return what the bridge knows of a task, and the last lines of its container.
+
+        Never raises, and takes seconds at most: instead of what is not known there is the reason.
+        """
+        lines, record = self._describe(external_executor_id)
+        if record is None:
+            return lines, []
+        try:
+            output = bounded(
+                lambda: tail(self._aws, self._settings, record, tasklog.LINES), tasklog.TIMEOUT, "ecs-bridge-output"
+            )
+        except Exception as error:
+            return [*lines, _unread(error)], []
+        return lines, output
+
+    def stream(self, external_executor_id: str | None) -> tuple[list[str], Iterator[str]]:
+        """Return what the bridge knows of a task, and all lines of its container, which are read as they are wanted."""
+        lines, record = self._describe(external_executor_id)
+
+        def output() -> Iterator[str]:
+            if record is None:
+                return
+            try:
+                yield from whole(self._aws, self._settings, record)
+            except Exception as error:
+                yield _unread(error)
+
+        return lines, output()
+
+    def _describe(self, external_executor_id: str | None) -> tuple[list[str], dict[str, Any] | None]:
+        """Return what the bridge knows, and the record of a task that may have written something."""
         submission_id = submission_id_of(external_executor_id)
         if submission_id is None:
-            return []
-
-        def ask() -> list[str]:
-            return tasklog.describe(self._client.show(submission_id), self._settings)
-
+            return [], None
         try:
-            return bounded(ask, tasklog.TIMEOUT, "ecs-bridge-log")
+            record = bounded(lambda: self._client.show(submission_id), tasklog.TIMEOUT, "ecs-bridge-log")
         except Exception as error:
-            return [f"ECS bridge: submission {submission_id} could not be looked up: {error}"]
+            return [f"ECS bridge: submission {submission_id} could not be looked up: {error}"], None
+        has_started = record.get("state") not in tasklog.WAITS_FOR
+        return tasklog.describe(record, self._settings), record if has_started else None
+
+
+def _unread(error: Exception) -> str:
+    if isinstance(error, ClientError) and error.response["Error"]["Code"] == "ResourceNotFoundException":
+        return "The container has written nothing yet"  # its stream begins with the first line
+    return f"The container's output could not be read: {error} (check awslogs_group, awslogs_region, logs:GetLogEvents)"

@@ -22,12 +22,13 @@ from airflow_ecs_bridge.aws import Aws
 from airflow_ecs_bridge.config import Settings
 from airflow_ecs_bridge.containerlog import tail
 from airflow_ecs_bridge.job import Job, read_executor_config
+from airflow_ecs_bridge.live import Follower, Live
 from airflow_ecs_bridge.metrics import Metrics
 from airflow_ecs_bridge.outcome import Outcome, Verdict
 from airflow_ecs_bridge.stopper import Stopper
 from airflow_ecs_bridge.submitter import Submitter
 from airflow_ecs_bridge.tasklog import cloudwatch_link
-from airflow_ecs_bridge.threads import backoff
+from airflow_ecs_bridge.threads import Service, backoff
 from airflow_ecs_bridge.waits import Waits
 from airflow_ecs_bridge.watcher import Watcher
 
@@ -139,10 +140,16 @@ class Commands:
             self._waits.service,
             *self._submitter.services,
         ]
+        self._live = Live(self.aws, settings, self._watcher.lookup, self._start)
         self._metrics: Metrics | None = None
         self._waiting: dict[str, list[_Waiter]] = {}
         for service in self._services:
             service.start()
+
+    def _start(self, service: Service) -> None:
+        """Start a thread that is needed only now, and keep it alive from now on."""
+        self._services.append(service)
+        service.start()
 
     @classmethod
     def of_this_process(cls) -> Commands:
@@ -159,8 +166,7 @@ class Commands:
         with self._lock:
             if self._metrics is None:
                 self._metrics = Metrics(self._figures, None, "ecs_bridge.triggerer")
-                self._services.append(self._metrics.service)
-                self._metrics.service.start()
+                self._start(self._metrics.service)
 
     def _figures(self) -> dict[str, float]:
         return {
@@ -223,10 +229,11 @@ class Commands:
             log.info("the container's output could not be read: %s", error)
             return []
 
-    @property
-    def knows_log_group(self) -> bool:
-        """Whether the options tell where the containers' output is."""
-        return bool(self.settings.awslogs_group and self.settings.awslogs_stream_prefix)
+    def follow(
+        self, submission_id: str, interval: float, write: Callable[[str], None], warn: Callable[[str], None]
+    ) -> Follower:
+        """Show the output of a command's container as it is written; see `Live.follow`."""
+        return self._live.follow(submission_id, interval, write, warn)
 
     async def last_line(self, submission_id: str) -> str | None:
         """Return the last line of a command's output, once all has arrived; raise NoResult if it cannot be read."""
@@ -266,7 +273,7 @@ class Commands:
 
     def link(self, submission_id: str, record: dict[str, Any]) -> str | None:
         """Return a link to the log stream of a submission's container, if the options tell where it is."""
-        if not self.knows_log_group:
+        if not (self.settings.awslogs_group and self.settings.awslogs_stream_prefix):
             return None
         try:
             record = record or self.show(submission_id)

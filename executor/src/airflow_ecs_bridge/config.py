@@ -89,6 +89,8 @@ class Settings:
     awslogs_stream_prefix: str | None
     awslogs_region: str | None
     failure_log_lines: int
+    local_log_dir: str | None
+    """The folder of ``ecs-bridge local --log-dir``, instead of a log group."""
 
     @classmethod
     def from_conf(cls, conf: AirflowConf) -> Settings:
@@ -115,6 +117,7 @@ class Settings:
             awslogs_stream_prefix=reader.text("awslogs_stream_prefix"),
             awslogs_region=reader.text("awslogs_region"),
             failure_log_lines=reader.count("failure_log_lines", most=100),
+            local_log_dir=reader.text("local_log_dir"),
         )
         if not settings.submit_url and not settings.submit_function:
             reader.errors.insert(0, "submit_url is not set, and neither is submit_function")
@@ -126,6 +129,11 @@ class Settings:
     def url_region(self) -> str | None:
         """The Region that the function's URL or ARN names."""
         return region_of(self.submit_url, self.submit_function)
+
+    @property
+    def knows_output(self) -> bool:
+        """Whether the options tell where the containers' output is."""
+        return bool(self.local_log_dir or (self.awslogs_group and self.awslogs_stream_prefix))
 
     @property
     def bridge(self) -> str:

@@ -23,6 +23,7 @@ import queue
 import time
 import uuid
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow.configuration import conf as global_conf
@@ -41,7 +42,7 @@ from airflow_ecs_bridge.keys import instance_of, is_of_task, key_of
 from airflow_ecs_bridge.outcome import Outcome, Verdict, outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from concurrent.futures import Future
     from typing import TypeAlias
 
@@ -581,11 +582,37 @@ class EcsBridgeExecutor(BaseExecutor):
     # The log view
 
     def get_task_log(self, ti: TaskInstance, try_number: int) -> tuple[list[str], list[str]]:
-        """Say what the bridge knows of a running task; called in the API server, on an instance never started."""
+        """Say what the bridge knows of a running task, with the last lines of its container.
+
+        Called in the API server, on an instance never started.
+        """
         try:
-            return self._log_view.lines(ti.external_executor_id), []
+            lines, output = self._log_view.tail(ti.external_executor_id)
         except ConfigError as error:
             return [str(error)], []
+        return lines, ["\n".join(output)] if output and not _has_log_file(ti, try_number) else []
+
+    def get_streaming_task_log(self, ti: TaskInstance, try_number: int) -> tuple[list[str], list[Iterator[str]]]:
+        """Say the same with all lines of the container, a page at a time (Airflow 3.4)."""
+        try:
+            lines, output = self._log_view.stream(ti.external_executor_id)
+        except ConfigError as error:
+            return [str(error)], []
+        return lines, [] if _has_log_file(ti, try_number) else [output]
+
+
+def _has_log_file(ti: TaskInstance, try_number: int) -> bool:
+    """Whether this API server finds a task's log on a disk that it shares with the worker: it shows that anyway."""
+    try:
+        from airflow.utils.log.log_reader import TaskLogReader
+
+        handler = TaskLogReader().log_handler
+        log_file = Path(handler.local_base, handler._render_filename(ti, try_number))
+        return any(log_file.parent.glob(f"{log_file.name}*"))
+    except Exception:
+        # Without Airflow's own handler, better a line twice than none.
+        log.debug("whether a task's log is on a shared disk is not known", exc_info=True)
+        return False
 
 
 def _subject(ti: Any) -> dict[str, str]:

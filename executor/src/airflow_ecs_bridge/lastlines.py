@@ -46,8 +46,7 @@ class LastLines:
         self._show = show
         self._report = report
         self._waiting: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
-        known = settings.awslogs_group and settings.awslogs_stream_prefix
-        self._lines = settings.failure_log_lines if known else 0
+        self._lines = settings.failure_log_lines if settings.knows_output else 0
         self.service = Service("ecs-bridge-lines", self.step)
 
     def report(self, outcome: Outcome) -> None:

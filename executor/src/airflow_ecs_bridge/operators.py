@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import StartTriggerArgs
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
 TRIGGER = "airflow_ecs_bridge.triggers.EcsBridgeTrigger"
+FETCH_INTERVAL = timedelta(seconds=2)
+LEAST_FETCH_INTERVAL = timedelta(seconds=1)
 TEMPLATED = ("command", "profile", "overrides", "environment", "xcom_s3_uri")
 
 
@@ -107,6 +110,9 @@ class EcsBridgeOperator(BaseOperator):
     :param xcom_last_line: push the last line of the output as the task's return value; needs the same.
     :param xcom_s3_uri: an object, ``s3://BUCKET/KEY``, that the command writes: its JSON, of at most 256 KiB, becomes
         the return value. The triggerer needs ``s3:GetObject`` on it. (templated)
+    :param awslogs_fetch_interval: how often new lines of the container's output are read and written to the task's
+        log, a second at least; None: they are not. Needs `awslogs_group` and `awslogs_stream_prefix`, and
+        ``logs:FilterLogEvents``. All tasks of a triggerer share one reader.
     :param skip_on_exit_code: an exit code, or several, with which the task is skipped instead of failed.
     :param stop_on_kill: stop the command when the task is cleared or marked (Airflow 3.3), or its worker is killed.
     :param deferrable: wait in the triggerer; else in a worker.
@@ -133,6 +139,7 @@ class EcsBridgeOperator(BaseOperator):
         log_lines: int = 20,
         xcom_last_line: bool = False,
         xcom_s3_uri: str | None = None,
+        awslogs_fetch_interval: timedelta | None = FETCH_INTERVAL,
         skip_on_exit_code: int | Collection[int] | None = None,
         stop_on_kill: bool = True,
         deferrable: bool = True,
@@ -151,6 +158,14 @@ class EcsBridgeOperator(BaseOperator):
             raise ValueError("a task has one return value: set xcom_last_line or xcom_s3_uri, not both")
         self.xcom_last_line = xcom_last_line
         self.xcom_s3_uri = xcom_s3_uri
+        if awslogs_fetch_interval is not None and (
+            not isinstance(awslogs_fetch_interval, timedelta) or awslogs_fetch_interval < LEAST_FETCH_INTERVAL
+        ):
+            raise ValueError(
+                "awslogs_fetch_interval must be a timedelta of a second at least, or None for no live output, not "
+                f"{awslogs_fetch_interval!r}"
+            )
+        self.awslogs_fetch_interval = awslogs_fetch_interval
         self.skip_on_exit_code = skip_on_exit_code
         self.stop_on_kill = stop_on_kill
         self.deferrable = deferrable
@@ -175,9 +190,10 @@ class EcsBridgeOperator(BaseOperator):
 
     def _constant(self) -> dict[str, Any]:
         names = ("container", "priority", "log_lines", "stop_on_kill")
-        codes = self.skip_on_exit_code
+        codes, interval = self.skip_on_exit_code, self.awslogs_fetch_interval
         return {
             **{name: getattr(self, name) for name in names},
+            "awslogs_fetch_interval": None if interval is None else interval.total_seconds(),
             "xcom_last_line": self.xcom_last_line and self.do_xcom_push,
             "skip_on_exit_code": [] if codes is None else [codes] if isinstance(codes, int) else sorted(codes),
         }

@@ -46,7 +46,7 @@ class Outcome:
 def outcome(record: Record, settings: Settings) -> Outcome:
     """Judge a record in a terminal state."""
     if record.state == "succeeded":
-        # Airflow 3's worker fails its task when it is interrupted, and exits with 0: only this says why.
+        # Airflow 3's worker reports its task's state when it is interrupted, and exits with 0: only this says why.
         eventful = record.reason or record.attempts or record.stop_code not in (None, "EssentialContainerExited")
         return Outcome(record.submission_id, Verdict.SUCCEEDED, explain(record, settings) if eventful else None)
     if record.state == "expired":

@@ -123,7 +123,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     ),
     "awslogs_group": _option(
         "CloudWatch log group of the containers. With it and ``awslogs_stream_prefix``, the log view of a running\n"
-        "task links to its log stream.",
+        "task links to its log stream and shows its last lines, and the operator shows the output as it is written.\n"
+        "Needs ``logs:GetLogEvents``, and for the operator ``logs:FilterLogEvents``.",
         example="/ecs/airflow-worker",
     ),
     "awslogs_stream_prefix": _option(
@@ -140,6 +141,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
         type="integer",
         default="10",
         example="10",
+    ),
+    "local_log_dir": _option(
+        "Folder of ``ecs-bridge local --log-dir``: on a local stack, the containers' output is read from there\n"
+        "instead of CloudWatch Logs.",
+        example="/tmp/ecs-bridge-logs",
     ),
 }
 

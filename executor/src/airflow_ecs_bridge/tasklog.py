@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 TIMEOUT = 4.0
 """Seconds that the log view may wait for the bridge."""
 
+LINES = 1_000
+"""Lines of the container that the log view shows before Airflow 3.4, the last ones."""
+
 WAITS_FOR = {
     "queued": "its turn at the launch rate, or a runner of its pool",
     "launching": "ECS's answer to RunTask",

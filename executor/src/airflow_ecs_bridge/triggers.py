@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_ecs_bridge import commands, comms, results
+from airflow_ecs_bridge import commands, comms, live, results
 from airflow_ecs_bridge._versions import AIRFLOW_3, TRIGGERS_HAVE_ON_KILL
 from airflow_ecs_bridge.config import ConfigError
 from airflow_ecs_bridge.job import Unsubmittable
@@ -37,6 +38,7 @@ class EcsBridgeTrigger(BaseTrigger):
     A triggerer that takes over submits again under the same id, which runs nothing twice. All triggers of a triggerer
     share one reader of the feed: a query a second, however many wait.
 
+    :param awslogs_fetch_interval: seconds between two reads of the container's output; None: it is not shown
     :param submission_id: the id; None derives it from the task instance (see `commands.submission_id`)
     :param ends_task: end the task; else fire an event for the operator's ``execute_complete``
 
@@ -56,6 +58,7 @@ class EcsBridgeTrigger(BaseTrigger):
         xcom_s3_uri: str | None = None,
         skip_on_exit_code: Sequence[int] = (),
         stop_on_kill: bool = True,
+        awslogs_fetch_interval: float | None = None,
         submission_id: str | None = None,
         about: dict[str, str] | None = None,
         ends_task: bool = False,
@@ -73,6 +76,7 @@ class EcsBridgeTrigger(BaseTrigger):
         self.xcom_s3_uri = xcom_s3_uri
         self.skip_on_exit_code = list(skip_on_exit_code)
         self.stop_on_kill = stop_on_kill
+        self.awslogs_fetch_interval = awslogs_fetch_interval
         self.submission_id = submission_id
         self.about = about
         self.ends_task = ends_task
@@ -82,7 +86,7 @@ class EcsBridgeTrigger(BaseTrigger):
         """Return what another triggerer needs to go on."""
         names = ("command", "profile", "overrides", "environment", "container", "priority", "log_lines")
         names += ("xcom_last_line", "xcom_s3_uri", "skip_on_exit_code", "stop_on_kill")
-        names += ("submission_id", "about", "ends_task")
+        names += ("awslogs_fetch_interval", "submission_id", "about", "ends_task")
         return "airflow_ecs_bridge.triggers.EcsBridgeTrigger", {name: getattr(self, name) for name in names}
 
     def _id(self) -> str:
@@ -109,14 +113,20 @@ class EcsBridgeTrigger(BaseTrigger):
         whole = self._is_in_triggerer and not self._was_deferred
         started = " The task starts in the triggerer, without a worker." if whole else ""
         self.log.info("submission %s: ecs-bridge show %s.%s", self._id(), self._id(), started)
+        output = self._follow(here)
         try:
             end = await asyncio.wait_for(here.run(body, self.log_lines, self.log.info), self._seconds_left())
+            self._has_ended = True
+            if output is not None:
+                await output.finish(self._seconds_left())
         except asyncio.TimeoutError:  # before 3.11 not the same as TimeoutError
             self._has_ended = True
             here.stop(self._id(), TIMED_OUT)
             yield self._event("failed", f"{TIMED_OUT}, and the command is stopped: ecs-bridge show {self._id()}")
             return
-        self._has_ended = True
+        finally:
+            if output is not None:
+                output.close()
         xcoms: dict[str, Any] = {}
         if link := await asyncio.to_thread(here.link, self._id(), end.record):
             xcoms[LOG_LINK] = link
@@ -135,7 +145,7 @@ class EcsBridgeTrigger(BaseTrigger):
 
     def _body(self, here: commands.Commands) -> dict[str, Any]:
         """Return the submission; raise Unsubmittable if it, or what is to become of its output, cannot be."""
-        if self.xcom_last_line and not here.knows_log_group:
+        if self.xcom_last_line and not here.settings.knows_output:
             raise Unsubmittable(
                 "xcom_last_line needs the options awslogs_group and awslogs_stream_prefix of [ecs_bridge_executor]"
             )
@@ -154,6 +164,17 @@ class EcsBridgeTrigger(BaseTrigger):
             priority=self.priority,
             about=self.about or (commands.subject(self.task_instance) if self.task_instance else {}),
         )
+
+    def _follow(self, here: commands.Commands) -> live.Follower | None:
+        """Show the container's output in the task's log from now on, where the options tell where it is."""
+        if self.awslogs_fetch_interval is None:
+            return None
+        if not here.settings.knows_output:
+            self.log.info(live.NOT_CONFIGURED)
+            return None
+        # Without "%", which may be in the output.
+        write = functools.partial(self.log.info, "%s")
+        return here.follow(self._id(), self.awslogs_fetch_interval, write, functools.partial(self.log.warning, "%s"))
 
     def _seconds_left(self) -> float | None:
         """Return the seconds until Airflow takes the trigger for too late; None if it never does."""

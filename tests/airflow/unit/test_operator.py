@@ -19,7 +19,7 @@ from airflow.exceptions import AirflowException, AirflowSkipException
 from airflow.sdk.bases.xcom import BaseXCom
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.triggers.base import TaskFailedEvent, TaskSkippedEvent, TaskSuccessEvent, TriggerEvent
-from airflow_ecs_bridge import commands, comms, containerlog, lastlines, metrics, results, triggers, waits
+from airflow_ecs_bridge import commands, comms, containerlog, lastlines, live, metrics, results, triggers, waits
 from airflow_ecs_bridge.job import Unsubmittable
 from airflow_ecs_bridge.operators import EcsBridgeOperator
 from airflow_ecs_bridge.outcome import Outcome, Verdict
@@ -27,7 +27,8 @@ from airflow_ecs_bridge.triggers import EcsBridgeTrigger
 from asgiref.sync import async_to_sync
 from botocore.exceptions import ClientError, EndpointConnectionError
 from ecs_bridge.table import Record, Table
-from fake_bridge import FakeBridge, now_ms
+from fake_bridge import PATIENCE, FakeBridge, now_ms
+from fake_logs import Clock, FakeLogs
 from moto.server import ThreadedMotoServer
 
 TI = SimpleNamespace(dag_id="d", run_id="r", task_id="t", map_index=-1, try_number=1, id="uuid")
@@ -416,6 +417,24 @@ def test_a_worker_can_wait_itself(bridge: FakeBridge, here: commands.Commands):
     assert bridge.stops[0][0] == id
 
 
+def test_a_worker_that_is_killed_while_it_waits_fails_its_task(bridge: FakeBridge, here: commands.Commands):
+    """Airflow calls on_kill and goes on with execute, which must not return as if the command had ended well."""
+    operator = EcsBridgeOperator(task_id="t", command=["sleep", "600"], deferrable=False)
+    id = commands.submission_id(TI)
+
+    def kill() -> None:
+        bridge.wait_until(lambda: id in bridge.records)
+        operator.on_kill()
+        assert bridge.stops[0][0] == id
+        bridge.finish(id, "cancelled", reason="its task was killed in Airflow")
+
+    async def run() -> None:
+        await both(asyncio.to_thread(operator.execute, {"ti": TI}), asyncio.to_thread(kill))
+
+    with pytest.raises(AirflowException, match="its task was killed in Airflow"):
+        asyncio.run(run())
+
+
 @pytest.fixture
 def logs(configure: Any, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Where output is, and what each read of its last line finds; an exception is raised."""
@@ -516,6 +535,138 @@ def test_a_last_line_without_a_log_group_is_refused_before_anything_runs(bridge:
     event = asyncio.run(event_of(trigger(xcom_last_line=True, ends_task=False)))
     assert "awslogs_group and awslogs_stream_prefix" in event.payload["text"]
     assert not bridge.records
+
+
+# Live output
+
+
+@pytest.fixture
+def output(here: commands.Commands, monkeypatch: pytest.MonkeyPatch) -> FakeLogs:
+    """Have a log group, in real time."""
+    clock = Clock()
+    monkeypatch.setattr(Clock, "ms", lambda self: now_ms())
+    monkeypatch.setattr(live, "FIRST_LOOK", 0.01)
+    monkeypatch.setattr(live, "TOGETHER", 0.01)
+    monkeypatch.setattr(live, "SETTLE", 0.1)
+    monkeypatch.setattr(live, "HANGS", PATIENCE)
+    monkeypatch.setattr(live, "LAST", PATIENCE)
+    made = FakeLogs(clock)
+    client = here.aws.client
+    monkeypatch.setattr(here.aws, "client", lambda name, *more, **_: made if name == "logs" else client(name, *more))
+    return made
+
+
+@pytest.fixture
+def known(configure: Any) -> None:
+    configure(awslogs_group="/ecs", awslogs_stream_prefix="app")
+
+
+def runs(bridge: FakeBridge, id: str = "op-1") -> str:
+    """Wait for a submission, and let it run; return its stream."""
+    bridge.wait_until(lambda: id in bridge.records)
+    with bridge.changed:
+        bridge.records[id]["state"] = "running"
+    return f"app/main/{bridge.records[id]['task_arn'].rpartition('/')[2]}"
+
+
+def log_of(made: EcsBridgeTrigger, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the log of a trigger, which it is yet to write."""
+    told: list[str] = []
+    for level in ("info", "warning", "error"):
+        monkeypatch.setattr(made.log, level, lambda text, *args: told.append(text % args if args else text))
+    return told
+
+
+async def until(look: Any) -> None:
+    give_up = asyncio.get_running_loop().time() + PATIENCE
+    while not look():
+        assert asyncio.get_running_loop().time() < give_up
+        await asyncio.sleep(0.01)
+
+
+def test_output_is_in_the_task_s_log_while_the_command_runs(
+    known: None, bridge: FakeBridge, output: FakeLogs, monkeypatch: pytest.MonkeyPatch
+):
+    one = trigger(awslogs_fetch_interval=0.05)
+    told = log_of(one, monkeypatch)
+
+    async def commands_life() -> None:
+        stream = await asyncio.to_thread(runs, bridge)
+        output.write(stream, "100 % of it\n")
+        await until(lambda: any(text.endswith("] 100 % of it") for text in told))
+        assert bridge.records["op-1"]["state"] == "running"
+        output.write(stream, "the end")
+        bridge.finish("op-1")
+
+    async def run() -> Any:
+        return await both(event_of(one), commands_life())
+
+    event = asyncio.run(run())[0]
+    assert isinstance(event, TaskSuccessEvent)
+    (end,) = (place for place, text in enumerate(told) if text.endswith("] the end"))
+    assert "the ECS bridge says succeeded" in told[end + 1 :]
+
+
+def test_a_failed_reader_neither_fails_nor_delays_a_task(known: None, bridge: FakeBridge, output: FakeLogs):
+    output.always = ValueError("a bug")
+
+    async def commands_life() -> None:
+        await asyncio.to_thread(runs, bridge)
+        await until(lambda: output.calls)
+        bridge.finish("op-1")
+
+    async def run() -> Any:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(live, "LAST", 0.1)
+            return await both(event_of(trigger(awslogs_fetch_interval=0.05)), commands_life())
+
+    assert isinstance(asyncio.run(run())[0], TaskSuccessEvent)
+
+
+@pytest.mark.parametrize(("interval", "times"), [(2.0, 1), (None, 0)])
+def test_a_log_without_output_says_why_once(
+    bridge: FakeBridge,
+    here: commands.Commands,
+    monkeypatch: pytest.MonkeyPatch,
+    interval: float | None,
+    times: int,
+):
+    one = trigger(awslogs_fetch_interval=interval)
+    told = log_of(one, monkeypatch)
+    asyncio.run(both(event_of(one), ends(bridge, "op-1")))
+    assert sum("set awslogs_group and awslogs_stream_prefix" in text for text in told) == times
+
+
+def test_a_task_that_is_stopped_is_read_for_no_longer(known: None, bridge: FakeBridge, output: FakeLogs):
+    here = commands.Commands.of_this_process()
+
+    async def run() -> None:
+        waits = asyncio.create_task(event_of(trigger(awslogs_fetch_interval=0.05)))
+        await asyncio.to_thread(runs, bridge)
+        await until(lambda: output.calls)
+        waits.cancel()
+        await asyncio.gather(waits, return_exceptions=True)
+
+    asyncio.run(run())
+    assert not here._live._followers
+
+
+def test_live_output_goes_with_the_trigger_in_seconds():
+    def seconds(**given: Any) -> float | None:
+        operator = EcsBridgeOperator(task_id="t", command=["true"], **given)
+        assert operator.start_trigger_args is not None
+        kwargs = operator.start_trigger_args.trigger_kwargs
+        assert kwargs is not None
+        made = EcsBridgeTrigger(**{**kwargs, "submission_id": "op-1"})
+        assert made.serialize()[1]["awslogs_fetch_interval"] == kwargs["awslogs_fetch_interval"]
+        return kwargs["awslogs_fetch_interval"]
+
+    assert seconds() == 2.0
+    assert seconds(awslogs_fetch_interval=timedelta(seconds=30)) == 30.0
+    assert seconds(awslogs_fetch_interval=None) is None
+    for wrong in (timedelta(0), timedelta(seconds=-1), 30, "30"):
+        with pytest.raises(ValueError, match="awslogs_fetch_interval must be a timedelta"):
+            EcsBridgeOperator(task_id="t", command=["true"], awslogs_fetch_interval=wrong)  # type: ignore[arg-type]
 
 
 # A return value from an object
@@ -725,7 +876,9 @@ def test_what_has_started_is_looked_at_once():
 
 
 def test_the_containers_last_lines_are_one_bounded_read(here: commands.Commands):
-    settings = SimpleNamespace(awslogs_group="/ecs", awslogs_stream_prefix="app", awslogs_region=None)
+    settings = SimpleNamespace(
+        awslogs_group="/ecs", awslogs_stream_prefix="app", awslogs_region=None, local_log_dir=None
+    )
     asked = {}
 
     def get_log_events(**given: Any) -> dict[str, Any]:
@@ -750,7 +903,7 @@ def test_the_containers_last_lines_are_one_bounded_read(here: commands.Commands)
 
 
 def test_a_failed_container_has_its_last_lines_in_the_event_log(monkeypatch: pytest.MonkeyPatch):
-    settings = SimpleNamespace(awslogs_group="/ecs", awslogs_stream_prefix="app", failure_log_lines=3)
+    settings = SimpleNamespace(knows_output=True, failure_log_lines=3)
     told: list[Outcome] = []
     lines = lastlines.LastLines(None, settings, lambda id: {"task_arn": "arn", "submission_id": id}, told.append)
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 from airflow.utils.state import TaskInstanceState
-from airflow_ecs_bridge import submitter
+from airflow_ecs_bridge import containerlog, submitter, tasklog
 from airflow_ecs_bridge.aws import Aws
 from airflow_ecs_bridge.job import Job
 from airflow_ecs_bridge.keys import key_of
-from botocore.exceptions import HTTPClientError
+from botocore.exceptions import ClientError, HTTPClientError
 from ecs_bridge.submission import json_bytes
 from fake_bridge import FakeBridge
 from test_executor import event, launched, task_events
@@ -388,6 +388,106 @@ def test_the_log_view_of_a_running_task_says_where_it_runs(options, configure, b
         "CloudWatch: https://eu-central-1.console.aws.amazon.com/cloudwatch/home?region=eu-central-1"
     )
     assert lines[3].endswith(f"/log-group/$252Fecs$252Fairflow/log-events/worker$252Fmain$252F{arn.rsplit('/', 1)[1]}")
+
+
+def started(bridge):
+    """Return the id of a submission whose container runs."""
+    id = str(uuid.uuid4())
+    bridge.call("POST", "/v1/submissions", {"submissions": [{"submission_id": id, "command": ["true"]}]})
+    bridge.records[id]["state"] = "running"
+    return SimpleNamespace(external_executor_id=id)
+
+
+def pages(monkeypatch, *answers):
+    """Let GetLogEvents answer with these, from the last to the first one on; return how it was asked."""
+    asked = []
+
+    def get_log_events(**given):
+        asked.append(given)
+        answer = answers[min(len(asked), len(answers)) - 1]
+        if isinstance(answer, Exception):
+            raise answer
+        token, lines = answer
+        return {"events": [{"message": f"{line}\n"} for line in lines], "nextForwardToken": token}
+
+    client = Aws.client
+
+    def make(self, service, *more, **named):
+        return SimpleNamespace(get_log_events=get_log_events) if service == "logs" else client(self, service, *more)
+
+    monkeypatch.setattr(Aws, "client", make)
+    return asked
+
+
+def test_the_log_view_of_a_running_task_shows_its_last_lines(options, configure, bridge, monkeypatch):
+    from airflow_ecs_bridge.executor import EcsBridgeExecutor
+
+    configure(awslogs_group="/ecs/airflow", awslogs_stream_prefix="worker")
+    asked = pages(monkeypatch, ("t", ["one", "two"]))
+    ti = started(bridge)
+    lines, logs = EcsBridgeExecutor().get_task_log(ti, 1)
+    assert lines[0].startswith(f"ECS bridge: submission {ti.external_executor_id} is running")
+    assert logs == ["one\ntwo"]
+    assert [each["limit"] for each in asked] == [tasklog.LINES]
+
+
+def test_a_log_on_a_shared_disk_is_not_shown_twice(options, configure, bridge, monkeypatch, tmp_path):
+    from airflow.utils.log.log_reader import TaskLogReader
+    from airflow_ecs_bridge.executor import EcsBridgeExecutor
+
+    configure(awslogs_group="/ecs/airflow", awslogs_stream_prefix="worker")
+    pages(monkeypatch, ("t", ["one"]))
+    handler = SimpleNamespace(local_base=str(tmp_path), _render_filename=lambda ti, number: f"t/attempt={number}.log")
+    monkeypatch.setattr(TaskLogReader, "log_handler", handler)
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "attempt=2.log").touch()
+    executor, ti = EcsBridgeExecutor(), started(bridge)
+    assert executor.get_task_log(ti, 1)[1] == ["one"]
+    lines, logs = executor.get_task_log(ti, 2)
+    assert lines
+    assert logs == []
+    assert executor.get_streaming_task_log(ti, 2)[1] == []
+
+
+def test_the_log_view_streams_all_lines_page_by_page(options, configure, bridge, monkeypatch):
+    from airflow_ecs_bridge.executor import EcsBridgeExecutor
+
+    configure(awslogs_group="/ecs/airflow", awslogs_stream_prefix="worker")
+    asked = pages(monkeypatch, ("a", ["one", "two"]), ("b", ["three"]), ("b", []))
+    lines, (stream,) = EcsBridgeExecutor().get_streaming_task_log(started(bridge), 1)
+    assert lines[0].startswith("ECS bridge: submission")
+    assert not asked  # nobody has read on
+    assert list(stream) == ["one", "two", "three"]
+    assert [each.get("nextToken") for each in asked] == [None, "a", "b"]
+    assert all(each["startFromHead"] for each in asked)
+
+
+def test_the_log_view_streams_a_bounded_number_of_pages(options, configure, bridge, monkeypatch):
+    from airflow_ecs_bridge.executor import EcsBridgeExecutor
+
+    configure(awslogs_group="/ecs/airflow", awslogs_stream_prefix="worker")
+    endless = [(f"{number}", ["more"]) for number in range(100)]
+    asked = pages(monkeypatch, *endless)
+    _, (stream,) = EcsBridgeExecutor().get_streaming_task_log(started(bridge), 1)
+    assert "the output goes on" in list(stream)[-1]
+    assert len(asked) == containerlog.MOST_PAGES
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [("AccessDeniedException", "logs:GetLogEvents"), ("ResourceNotFoundException", "has written nothing yet")],
+)
+def test_the_log_view_says_why_it_has_no_lines(options, configure, bridge, monkeypatch, code, words):
+    from airflow_ecs_bridge.executor import EcsBridgeExecutor
+
+    configure(awslogs_group="/ecs/airflow", awslogs_stream_prefix="worker")
+    pages(monkeypatch, ClientError({"Error": {"Code": code, "Message": "no"}}, "GetLogEvents"))
+    executor, ti = EcsBridgeExecutor(), started(bridge)
+    lines, logs = executor.get_task_log(ti, 1)
+    assert words in lines[-1]
+    assert logs == []
+    (line,) = executor.get_streaming_task_log(ti, 1)[1][0]
+    assert words in line
 
 
 def test_the_log_view_keeps_its_session(options, bridge, monkeypatch):
