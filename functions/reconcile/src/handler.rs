@@ -146,8 +146,8 @@ pub struct Run<'a> {
     pub woken: bool,
     /// Runners that were created, and are to be launched: the index does not show them yet.
     pub created: Mutex<Vec<SubmissionId>>,
-    /// The pool keys of submissions whose timer this run has served, and those that the pools' loop has not taken yet.
-    waiting: Mutex<(BTreeSet<(ProfileName, PoolKey)>, Vec<(ProfileName, PoolKey)>)>,
+    /// The pool keys of submissions whose timer this run has served.
+    waiting: Mutex<WaitingKeys>,
     /// When no more work is begun.
     pub until: Instant,
     /// Its number, and until when it has promised to look for work.
@@ -155,6 +155,14 @@ pub struct Run<'a> {
     at_rest: [AtomicBool; 3],
     /// Ends every sleep.
     over: Notify,
+}
+
+/// Pool keys under which submissions wait.
+#[derive(Debug, Default)]
+struct WaitingKeys {
+    known: BTreeSet<(ProfileName, PoolKey)>,
+    /// Those that the pools' loop has not taken yet.
+    new: Vec<(ProfileName, PoolKey)>,
 }
 
 /// Which of the loops it is.
@@ -228,8 +236,8 @@ impl Run<'_> {
         for record in records.iter().filter(|record| record.state == State::Queued) {
             let (Some(profile), Some(pooled)) = (&record.profile, &record.pooled) else { continue };
             let key = (profile.clone(), pooled.key.clone());
-            if waiting.0.insert(key.clone()) {
-                waiting.1.push(key);
+            if waiting.known.insert(key.clone()) {
+                waiting.new.push(key);
                 self.begin_again();
             }
         }
@@ -237,12 +245,12 @@ impl Run<'_> {
 
     /// The keys to check that nobody has taken yet.
     pub fn take_waiting(&self) -> Vec<(ProfileName, PoolKey)> {
-        std::mem::take(&mut self.waiting.lock().unwrap_or_else(PoisonError::into_inner).1)
+        std::mem::take(&mut self.waiting.lock().unwrap_or_else(PoisonError::into_inner).new)
     }
 
     /// Whether there are any.
     pub fn has_waiting(&self) -> bool {
-        !self.waiting.lock().unwrap_or_else(PoisonError::into_inner).1.is_empty()
+        !self.waiting.lock().unwrap_or_else(PoisonError::into_inner).new.is_empty()
     }
 
     /// A runner was created, and is to be launched.
