@@ -47,24 +47,29 @@ def per_task(report: Report, folder: Path, tasks: int) -> float:
             time.sleep(BATCH / 20)
         stack.until_ended(tasks, 240)
         stack_at_rest(stack)
-        seen = stack.dynamodb.seen
-        writes, reads = seen.write_units.total() / tasks, seen.read_units.total() / tasks
+        seen, used = stack.dynamodb.seen, each(stack, tasks)
         for purpose, units in sorted(seen.write_units.items(), key=lambda each: -each[1]):
             report.add("cost", f"write units per task: {purpose}", units / tasks, "")
-        report.add("cost", f"write units per task, batches of {BATCH}", writes, "", at_most=13)
-        report.add("cost", "read units per task", reads, "")
+        report.add("cost", f"write units per task, batches of {BATCH}", used.write_units, "", at_most=13)
+        report.add("cost", "read units per task", used.read_units, "")
         report.add("cost", "DynamoDB requests per task", seen.calls.total() / tasks, "")
-        invocations = {name: counts["invocations"] / tasks for name, counts in stack.invocations().items()}
-        report.add("cost", "invocations per task", sum(invocations.values()), "", at_most=6)
-        logs = sum(file.stat().st_size for name in invocations for file in stack.log_dir.glob(f"{name}-*.log")) / tasks
-        report.add("cost", "bytes of logs per task", logs, "")
-        used = stack.cpu()
+        report.add("cost", "invocations per task", used.invocations, "", at_most=6)
+        report.add("cost", "bytes of logs per task", used.log_bytes, "")
+        report.add("cost", "GB-seconds per task", used.gb_seconds, "")
+    return used.total()
+
+
+def each(stack: Stack, tasks: int) -> prices.Task:
+    """What each of so many tasks has taken, since the stack has started."""
+    seen, used = stack.dynamodb.seen, stack.cpu()
+    invocations = {name: counts["invocations"] / tasks for name, counts in stack.invocations().items()}
+    logs = sum(file.stat().st_size for name in invocations for file in stack.log_dir.glob(f"{name}-*.log")) / tasks
     gb_seconds = sum(
         memory(name) / 1024 * (count * CALLS_IN_TURN[name] * CALL_SECONDS + used[name] / tasks * MB_OF_A_CPU / memory(name))
         for name, count in invocations.items()
     )
-    report.add("cost", "GB-seconds per task", gb_seconds, "")
-    return prices.Task(writes, reads, sum(invocations.values()), gb_seconds, logs).total()
+    writes, reads = seen.write_units.total() / tasks, seen.read_units.total() / tasks
+    return prices.Task(writes, reads, sum(invocations.values()), gb_seconds, logs)
 
 
 def per_hour(report: Report, folder: Path) -> float:

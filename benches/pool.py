@@ -16,7 +16,7 @@ from typing import Any
 
 import prices
 import samples
-from cost import CALL_SECONDS, MB_OF_A_CPU, memory
+from cost import BATCH, CALL_SECONDS, MB_OF_A_CPU, each, memory
 from functions import ROOT
 from report import Report
 from stack import Stack, call
@@ -39,6 +39,8 @@ def run(report: Report, idle: tuple[int, ...], commands: int, start: float = STA
     for count in idle:
         latency(report, count, start)
     throughput(report, commands)
+    costs(report, 1, 160 if commands < 1_000 else 480, at_most=15)
+    costs(report, 50, 160 if commands < 1_000 else 480, at_most=8)
     asks(report)
 
 
@@ -112,8 +114,6 @@ def throughput(report: Report, commands: int) -> None:
     profiles = pooled(max=count, min_idle=count, commands_per_container=50, take_interval_ms=500)
     with tempfile.TemporaryDirectory() as folder, Stack(Path(folder), profiles=profiles, **flags) as stack:
         until_idle(stack, count)
-        before = stack.dynamodb.seen.write_units.total(), stack.dynamodb.seen.read_units.total()
-        asked = stack.invocations()["work"]["invocations"]
         began = time.perf_counter()
         for start in range(0, commands, 100):
             stack.submit([
@@ -122,17 +122,36 @@ def throughput(report: Report, commands: int) -> None:
             ])  # fmt: skip
         stack.until_ended(commands, 600)
         seconds = time.perf_counter() - began
-        writes = (stack.dynamodb.seen.write_units.total() - before[0]) / commands
-        reads = (stack.dynamodb.seen.read_units.total() - before[1]) / commands
-        invocations = (stack.invocations()["work"]["invocations"] - asked) / commands
     report.add("pool", f"{commands:,} short commands on {count} runners, index lag {LAG} ms: commands per second", commands / seconds, "", at_least=100)
-    report.add("pool", "write units per command, 50 commands a container", writes, "")
-    report.add("pool", "read units per command, 50 commands a container", reads, "")
-    report.add("pool", "invocations of work per command", invocations, "")
-    time_of_work = memory("work") / 1024 * invocations * 4 * CALL_SECONDS
-    dollars = writes * prices.WRITE_UNIT + reads * prices.READ_UNIT
-    dollars += invocations * prices.INVOCATION + time_of_work * prices.GB_SECOND
-    report.add("pool", "a million commands, without their containers", 1e6 * dollars, "$", at_most=10)
+
+
+def costs(report: Report, per_container: int, commands: int, at_most: float) -> None:
+    """What a command takes, of a pool that is sized by what arrives: 20 per second, each of a second."""
+    flags = {"reconcile_every": 60, "pull_s": 2, "provision_s": 0, "teardown_s": 1, "no_limit": True, "index_lag_ms": LAG}
+    profiles = pooled(max=200, commands_per_container=per_container)
+    with tempfile.TemporaryDirectory() as folder, Stack(Path(folder), profiles=profiles, **flags) as stack:
+        for start in range(0, commands, BATCH):
+            stack.submit([
+                {"submission_id": f"each-{n}", "profile": "pool", "command": ["sleep", "1"], "priority": n * 7 % 1000}
+                for n in range(start, start + BATCH)
+            ])  # fmt: skip
+            time.sleep(BATCH / 20)
+        stack.until_ended(commands, 600)
+        calls = stack.calls()
+        used = each(stack, commands)
+    name = f"{per_container} commands per container" if per_container > 1 else "1 command per container"
+    messages = sum(calls.get(operation, 0) for operation in ("SendMessageBatch", "ReceiveMessage")) / commands
+    for metric, value in (
+        ("write units", used.write_units),
+        ("read units", used.read_units),
+        ("invocations", used.invocations),
+        ("requests to SQS", messages),
+        ("RunTask calls", calls.get("RunTask", 0) / commands),
+        ("bytes of logs", used.log_bytes),
+    ):
+        report.add("pool", f"{metric} per command, {name}", value, "")
+    dollars = 1e6 * (used.total() + messages * prices.SQS_REQUEST)
+    report.add("pool", f"a million commands, {name}, without the containers", dollars, "$", at_most=at_most)
 
 
 def asks(report: Report) -> None:
@@ -153,11 +172,11 @@ def asks(report: Report) -> None:
     # Each question is noted in the row, and its timer is moved every five minutes.
     writes = 1 + 3 * REST / 300
     seconds = 2 * CALL_SECONDS + cpu * MB_OF_A_CPU / memory("work")
-    each = reads * prices.READ_UNIT + writes * prices.WRITE_UNIT + prices.INVOCATION
-    each += memory("work") / 1024 * seconds * prices.GB_SECOND
+    question = reads * prices.READ_UNIT + writes * prices.WRITE_UNIT + prices.INVOCATION
+    question += memory("work") / 1024 * seconds * prices.GB_SECOND
     report.add("pool", "read units of a question in vain", reads, "")
     report.add("pool", "CPU of a question in vain", 1000 * cpu, "ms")
-    day = DAY / REST * each + DAY / WAIT * prices.SQS_REQUEST
+    day = DAY / REST * question + DAY / WAIT * prices.SQS_REQUEST
     report.add("pool", "an idle runner, without its container, a month", prices.DAYS_OF_A_MONTH * day, "$", at_most=0.10)
 
 
