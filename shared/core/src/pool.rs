@@ -1190,10 +1190,10 @@ pub(crate) mod tests {
         let (failed, cancelled) = (of_batch(true), of_batch(false));
         row.see(std::slice::from_ref(&failed));
         assert_eq!(row.failing_since, Some(at(5)));
-        row.forget_batches(&[failed], at(6), &Timers::default());
+        row.forget_batches(&[failed], at(120), &Timers::default());
         assert_eq!(row.batches.len(), 1, "the next round still finds it");
         row.see(std::slice::from_ref(&cancelled));
-        row.forget_batches(&[cancelled], at(6), &Timers::default());
+        row.forget_batches(&[cancelled], at(120), &Timers::default());
         assert_eq!(row.batches, []);
     }
 
