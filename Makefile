@@ -300,7 +300,7 @@ test-airflow: test-executor test-airflow-e2e ## the executor, with a whole Airfl
 test-airflow-e2e: tests/airflow/e2e
 tests/airflow/e2e: programs $(INFRA)/.done
 	executor/venv.sh 3
-	$(AIRFLOW)/python -m pytest -q $@
+	$(AIRFLOW)/python -m pytest -q --durations 12 $@
 
 .PHONY: test-system
 test-system: ## the operator's system test on the bridge that AIRFLOW__ECS_BRIDGE_EXECUTOR__* name, in an account too
