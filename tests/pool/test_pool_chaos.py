@@ -22,6 +22,8 @@ from wire import History, TableFaults, Wire
 
 SEEDS = (1,)
 SUBMISSIONS = 40
+# Not without end: on a slow machine, a runner would be killed before it has started, again and again.
+DISTURBANCES = 100
 FLAGS = {
     "timer-scale": 60,
     "time-scale": 10,
@@ -78,7 +80,9 @@ class Chaos:
         return "error" not in answer
 
     def kill(self) -> None:
-        while not self.over.wait(self.chance.uniform(0.2, 0.8)):
+        for _ in range(DISTURBANCES):
+            if self.over.wait(self.chance.uniform(0.2, 0.8)):
+                return
             if self.chance.random() < 0.5:
                 function = self.chance.choice(FUNCTIONS)
                 processes = [each for each in self.stack.processes() if each["function"] == function]
