@@ -120,7 +120,7 @@ def test_every_profile_launches_the_tasks_definition_with_what_the_bridge_may_pa
 
 
 def test_the_role_of_tasks_may_ask_for_work_as_the_bridges_own_policy_says(made: Stack, bridge: Stack) -> None:
-    own = [each for each in inline(made, "TaskRole") if each["Sid"].startswith("Work")]
+    own = [each for each in inline(made, "TaskRole") if each["Sid"].startswith(("Work", "WaitForDoorbell"))]
     assert own == managed(bridge.ids["RunnerPolicy"])
 
 
@@ -171,6 +171,7 @@ def called(made: Stack) -> set[Call]:
         Call("api-server", "lambda:InvokeFunction", SUBMIT, VIA_URL),
         Call("task", "lambda:InvokeFunctionUrl", WORK, URL),
         Call("task", "lambda:InvokeFunction", WORK, VIA_URL),
+        Call("task", "sqs:ReceiveMessage", arn("sqs", "ecs-bridge-pool-0123456789ab-data")),
         Call("task", "elasticfilesystem:ClientMount", files, mounted),
         Call("task", "elasticfilesystem:ClientWrite", files, mounted),
     }
@@ -206,6 +207,7 @@ def foreign(made: Stack) -> list[Call]:
     calls += [Call("triggerer", "logs:FilterLogEvents", whole_group("services")), Call("api-server", "logs:GetLogEvents", stream("services"))]
     calls += [Call("scheduler", "logs:GetLogEvents", stream("services")), Call("triggerer", "logs:GetLogEvents", stream("services"))]
     # Straight to the functions, with whatever payload, and without a signature.
+    calls += [Call("task", "sqs:ReceiveMessage", arn("sqs", "ecs-bridge-pool-0123456789ab-x-data"))]
     calls += [Call("task", "lambda:InvokeFunction", WORK), Call("api-server", "lambda:InvokeFunction", SUBMIT)]
     calls += [Call("task", "lambda:InvokeFunctionUrl", WORK, {"lambda:FunctionUrlAuthType": "NONE"})]
     calls += [Call("api-server", "lambda:InvokeFunctionUrl", SUBMIT, {"lambda:FunctionUrlAuthType": "NONE"})]

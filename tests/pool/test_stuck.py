@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import PROFILES, Pools, lines, profile
+from conftest import PROFILES, Pools, lines, profile, starting
 from local_stack import Record, until
 from test_pool import listed, run
 
@@ -17,8 +17,9 @@ MUTE = profile({"max": 1, "runner": ["sleep", "100000"]})
 
 
 @pytest.fixture(scope="module")
-def stuck(start: Callable[..., Pools]) -> Pools:
-    return start(PROFILES | {"mute": MUTE}, QUICK_TIMERS)
+def stuck(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pools]:
+    with starting(tmp_path_factory) as start:
+        yield start(PROFILES | {"mute": MUTE}, QUICK_TIMERS)
 
 
 @pytest.fixture(autouse=True)
@@ -57,11 +58,12 @@ def until_stuck(pools: Pools, profile: str, id: str, reason: str) -> Record:
 
     def is_stuck() -> dict[str, Any] | None:
         pool = listed(pools, profile)
-        return pool if pool["stuck"] else None
+        reasons = [of_key["reason"] for of_key in (pool["wait_reasons"] or {}).values()]
+        # Another reason may come first: its runners have not been launched yet.
+        return pool if pool["stuck"] and any(reason in each for each in reasons) else None
 
-    pool = until("it is counted as stuck", is_stuck)
+    pool = until(f"it is counted as stuck: {reason}", is_stuck)
     assert pool["oldest_seconds"] > 0
-    assert any(reason in of_key["reason"] for of_key in pool["wait_reasons"].values()), pool
     row = until("it has the reason", lambda: pools.stack.row(id) if reason in pools.stack.row(id).get("reason", "") else None)
     assert row["state"] == "queued"
     [shown] = [row for row in json.loads(run(pools, "ps", "--json").stdout) if row["submission_id"] == id]
@@ -123,9 +125,8 @@ def test_submission_with_unreadable_launch_configuration_is_stuck_and_others_are
 
 def test_pool_whose_containers_never_ask_for_work_is_stuck(stuck: Pools) -> None:
     id = stuck.submit("mute", ["true"])
-    # Its first runner is stopped for that, and counts as a failure.
     until_stuck(stuck, "mute", id, "never asked for work")
-    assert "failing_since" in stuck.row("mute")
+    until("its runner is stopped for that, and counts as a failure", lambda: "failing_since" in stuck.row("mute"))
     stop(stuck, "mute", id)
 
 
@@ -149,4 +150,4 @@ def test_paused_pool_shows_why_and_is_not_stuck(stuck: Pools) -> None:
     assert (finding["verdict"], finding["detail"]) == ("ok", "paused")
     stuck.set("two", paused=False)
     assert stuck.ended(id)["state"] == "succeeded"
-    assert not stuck.row("two").get("wait_reasons")
+    until("nothing waits", lambda: not stuck.row("two").get("wait_reasons"))
