@@ -49,6 +49,8 @@ def called(recording: Recording) -> dict[str, set[Call]]:
     for exchange in recording.exchanges:
         found = {call for call in asked(exchange, table, DEPLOYMENT, roles) if not call.action.startswith("iam:")}
         calls.setdefault(exchange.service, set()).update(found)
+    # Without an endpoint of SQS, pools have no doorbells, and runners ask at intervals (docs/private.md).
+    del calls["sqs"]
     # Callers and runners, which the recording has at their URLs.
     for function in ("submit", "work"):
         calls["lambda"].add(Call("caller", "lambda:InvokeFunction", arn("lambda", f"function:{DEPLOYMENT}-{function}")))

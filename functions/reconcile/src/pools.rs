@@ -265,7 +265,8 @@ impl Round<'_> {
     }
 
     /// Creates the doorbells that are missing, and those of which this process does not know whether somebody has
-    /// deleted them. Runners without one ask at intervals, and the next run tries again.
+    /// deleted them. Runners without one ask at intervals, and the next run tries again: where SQS does not answer for
+    /// one, it would not for the others.
     async fn create_doorbells(&self, row: &mut PoolRow) {
         for (key, spec) in &mut row.specs {
             if spec.doorbell.is_some() && self.doorbells().get(key) == Some(&true) {
@@ -275,11 +276,13 @@ impl Round<'_> {
             let before = self.doorbells().insert(key.clone(), created.is_ok());
             match created {
                 Ok(url) => spec.doorbell = Some(url),
-                // Once a process: in a network without a way to SQS, it stays so.
-                Err(error) if before.is_none() => {
-                    tracing::warn!(%key, %error, "a pool has no doorbell; its idle runners ask at intervals");
+                Err(error) => {
+                    // Once a process: in a network without a way to SQS, it stays so.
+                    if before.is_none() {
+                        tracing::warn!(%key, %error, "a pool has no doorbell; its idle runners ask at intervals");
+                    }
+                    return;
                 }
-                Err(_) => {}
             }
         }
     }
