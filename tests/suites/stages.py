@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 
 MAKE = ["make", "--no-print-directory", "--keep-going", "--jobs", "1"]
-GIVING_WAY = ["nice", "-n", "15"]
+GIVING_WAY = ["nice", "-n", "5"]
 # Lines of a log that are shown where no failed test is named in it.
 TAIL = 15
 
