@@ -138,7 +138,7 @@ test: ## run all tests; their output is in target/test-logs
 	@$(LINTING) $(MAKE) --no-print-directory --jobs 2 --keep-going replay venvs
 	rm -rf $(TESTED) && mkdir -p $(TESTED) && cp $(BINARIES:%=target/debug/%) target/debug/ecs-bridge-replay $(TESTED)/
 	@ECS_BRIDGE_PROGRAM=$(CURDIR)/$(TESTED)/ecs-bridge QUICK=1 NICE=nice $(PYTHON) tests/suites/stages.py target/test-logs \
-		"$(STAGE_AIRFLOW)" "$(STAGE_RUST)" "$(STAGE_STACKS)" "$(STAGE_FAULTS)"
+		"$(STAGE_RUST)" "$(STAGE_STACKS)" "$(STAGE_FAULTS)" "$(STAGE_AIRFLOW)"
 
 venvs: $(VENV)/.done $(INFRA)/.done .venv-checkov/.done .venv-emulator/.done
 	executor/venv.sh 3 2 callers

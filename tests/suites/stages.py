@@ -3,9 +3,8 @@
     stages.py LOGS SUITES...
 
 Each `SUITES` is a stage: names of suites, which are targets of make. Stages run concurrently, and the suites of a stage
-sequentially. The others give way to the first stage, which should be the longest. The output of a suite is kept in the
-folder `LOGS` and printed once the suite has ended. The exit code is 0 only if every suite ended with 0: a suite that was
-killed, or never ran, has failed.
+sequentially. The output of a suite is kept in the folder `LOGS` and printed once the suite has ended. The exit code is 0
+only if every suite ended with 0: a suite that was killed, or never ran, has failed.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ import time
 from pathlib import Path
 
 MAKE = ["make", "--no-print-directory", "--keep-going", "--jobs", "1"]
-GIVING_WAY = ["nice", "-n", "5"]
 # Lines of a log that are shown where no failed test is named in it.
 TAIL = 15
 
@@ -29,9 +27,8 @@ TAIL = 15
 class Suite:
     """One target, and what became of it."""
 
-    def __init__(self, name: str, logs: Path, gives_way: bool) -> None:
+    def __init__(self, name: str, logs: Path) -> None:
         self.name = name
-        self.command = [*(GIVING_WAY if gives_way else []), *MAKE, name]
         self.log = logs / f"{name.replace('/', '-')}.log"
         self.process: subprocess.Popen[bytes] | None = None
         self.exit_code: int | None = None
@@ -46,7 +43,7 @@ class Suite:
     def run(self) -> None:
         began = time.monotonic()
         with self.log.open("wb") as output:
-            self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+            self.process = subprocess.Popen([*MAKE, self.name], stdin=subprocess.DEVNULL, stdout=output, stderr=output)
             _, status, usage = os.wait4(self.process.pid, 0)
         self.seconds = time.monotonic() - began
         self.cpu_seconds = usage.ru_utime + usage.ru_stime
@@ -99,7 +96,7 @@ class Stages:
     """All suites, and whether there is still time to begin one."""
 
     def __init__(self, logs: Path, stages: list[str]) -> None:
-        self.stages = [[Suite(name, logs, nth > 0) for name in names.split()] for nth, names in enumerate(stages)]
+        self.stages = [[Suite(name, logs) for name in names.split()] for names in stages]
         self.suites = [suite for stage in self.stages for suite in stage]
         self.is_interrupted = False
         self.printing = threading.Lock()
