@@ -67,7 +67,7 @@ lint-format:
 	$(NICE) cargo fmt --all --check
 # clippy's driver is a compiler that lints on the way, so that tests and lints share one build. Its lints only warn, as
 # programs with them can be tested all the same; cargo prints the warnings of what is compiled already again.
-LINTING := RUSTC_WORKSPACE_WRAPPER=clippy-driver CLIPPY_ARGS=--cap-lints__CLIPPY_HACKERY__warn
+LINTING := RUSTC_WORKSPACE_WRAPPER=clippy-driver CLIPPY_ARGS=--cap-lints=warn
 lint-clippy:
 	$(LINTING) $(NICE) cargo test --locked --workspace --all-targets --no-run --quiet 2>&1 | tee target/clippy.log
 	! grep -E '^(warning|error)' target/clippy.log

@@ -879,13 +879,7 @@ impl Table {
         from: Option<HashMap<String, AttributeValue>>,
     ) -> Result<Page, BridgeError> {
         let answer = self
-            .client
-            .query()
-            .table_name(&self.name)
-            .index_name(index)
-            .key_condition_expression("#partition = :partition")
-            .expression_attribute_names("#partition", index)
-            .expression_attribute_values(":partition", AttributeValue::S(partition.to_owned()))
+            .partition(index, partition)
             .limit(i32::try_from(limit).unwrap_or(i32::MAX))
             .set_exclusive_start_key(from)
             .send()
@@ -924,16 +918,18 @@ impl Table {
         most: usize,
         forward: bool,
     ) -> Result<Vec<String>, BridgeError> {
-        let query = self
-            .client
+        self.ids(self.partition(index, partition).scan_index_forward(forward), most).await
+    }
+
+    /// A query of a partition of an index.
+    fn partition(&self, index: &str, partition: &str) -> QueryFluentBuilder {
+        self.client
             .query()
             .table_name(&self.name)
             .index_name(index)
             .key_condition_expression("#partition = :partition")
             .expression_attribute_names("#partition", index)
             .expression_attribute_values(":partition", AttributeValue::S(partition.to_owned()))
-            .scan_index_forward(forward);
-        self.ids(query, most).await
     }
 
     async fn ids(&self, query: QueryFluentBuilder, most: usize) -> Result<Vec<String>, BridgeError> {

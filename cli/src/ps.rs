@@ -143,9 +143,9 @@ impl Ps {
         let most = match (has_filter, self.watch) {
             (true, None) => MOST,
             (true, Some(_)) => MOST_WATCHED,
-            (false, _) => limit,
+            (false, None) => limit,
+            (false, Some(_)) => limit.min(MOST_WATCHED),
         };
-        let most = if self.watch.is_some() { most.min(MOST_WATCHED) } else { most.max(limit) };
         let wanted = Wanted { limit: limit.min(most), most, runners: self.runners, attributes: &ATTRIBUTES };
         let is_wanted = |record: &Record| self.is_asked_for(record, now);
         let InFlight { mut records, has_more, read } = bridge.first_in_flight(wanted, is_wanted).await?;

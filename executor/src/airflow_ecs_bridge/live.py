@@ -18,10 +18,11 @@ import math
 import os.path
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 from ecs_bridge.steps import backoff
@@ -294,18 +295,26 @@ class Follower:
         self.seen = {id: at for id, at in self.seen.items() if at >= self.floor}
 
 
-class Source(Protocol):
-    """Where streams are read from, in a thread of its own."""
+class Source(ABC):
+    """A place that streams are read from, in its own thread."""
+
+    def __init__(self, service: str) -> None:
+        self._followers = _Followers()
+        self.service = Service(service, lambda: self._followers.wait_for(self.step))
 
     def add(self, follower: Follower) -> None:
         """Read for a task."""
+        self._followers.add(follower)
 
     def remove(self, follower: Follower) -> None:
         """Read for it no more."""
+        self._followers.remove(follower)
 
     def wake(self) -> None:
-        """Look at the tasks again: one has ended."""
+        """Check the tasks again: one has ended."""
+        self._followers.wakes.set()
 
+    @abstractmethod
     def step(self) -> float:
         """Make one call at most; return the seconds until the next step."""
 
@@ -400,7 +409,7 @@ class _Request:
         return arguments
 
 
-class LogGroup:
+class LogGroup(Source):
     """The reader of a log group of CloudWatch Logs."""
 
     def __init__(
@@ -418,13 +427,13 @@ class LogGroup:
         :param pace: of the Region
         :param lookup: reads records: a line of a runner's container is a command's own only while that still runs
         """
+        super().__init__("ecs-bridge-live-group")
         self._name = name
         self._connect = connect
         self._pace = pace
         self._lookup = lookup
         self._monotonic = monotonic
         self._now_ms = now_ms
-        self._followers = _Followers()
         self._client: Any = None
         self._round: deque[_Request] = deque()
         self._slot: float | None = None
@@ -445,22 +454,6 @@ class LogGroup:
         """Streams that kept others of their call waiting: each has a call of its own."""
         self._prefix_cost = 1.0
         self._prefix_again = math.inf
-        self.service = Service("ecs-bridge-live-group", self._step)
-
-    def add(self, follower: Follower) -> None:
-        """Read for a task."""
-        self._followers.add(follower)
-
-    def remove(self, follower: Follower) -> None:
-        """Read for it no more."""
-        self._followers.remove(follower)
-
-    def wake(self) -> None:
-        """Look at the tasks again: one has ended."""
-        self._followers.wakes.set()
-
-    def _step(self) -> None:
-        self._followers.wait_for(self.step)
 
     def step(self) -> float:
         """Make one call at most; return the seconds until the next step."""
@@ -677,35 +670,17 @@ class LogGroup:
             each.pass_on()
 
 
-class Files:
+class Files(Source):
     """The reader of a local stack's folder, which has a file per container."""
 
-    def __init__(
-        self,
-        lookup: Callable[[Iterable[str]], Future[dict[str, Record]]],
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._lookup = lookup
-        self._monotonic = monotonic
-        self._followers = _Followers()
+    def __init__(self) -> None:
+        super().__init__("ecs-bridge-live-files")
         self._read: dict[str, int] = {}
-        self.service = Service("ecs-bridge-live-files", self._step)
 
     def add(self, follower: Follower) -> None:
         """Read for a task; of a runner's container, from where the command before it was read to."""
         follower.offset = self._read.get(follower.stream, 0) if follower.is_pooled else 0
-        self._followers.add(follower)
-
-    def remove(self, follower: Follower) -> None:
-        """Read for it no more."""
-        self._followers.remove(follower)
-
-    def wake(self) -> None:
-        """Look at the tasks again: one has ended."""
-        self._followers.wakes.set()
-
-    def _step(self) -> None:
-        self._followers.wait_for(self.step)
+        super().add(follower)
 
     def step(self) -> float:
         """Read all files once; return the seconds until the next step."""
@@ -888,7 +863,7 @@ class Live:
         if (source := self._sources.get(key)) is not None:
             return source
         if key[0] == "files":
-            files = Files(self._lookup, self.monotonic)
+            files = Files()
             self._start(files.service)
             self._sources[key] = files
             return files

@@ -595,7 +595,7 @@ impl PoolRow {
         (self.taken, self.found_idle) = (self.taken.max(takes.taken), self.found_idle.max(takes.found_idle));
         let taken = u32::try_from(self.taken.saturating_sub(self.counted)).unwrap_or(u32::MAX);
         self.counted = self.taken;
-        let minute = now.millis() / u64::try_from(timers.minute.as_millis()).unwrap_or(u64::MAX).max(1);
+        let minute = minute(now, timers);
         if taken == 0 && at_once == 0 && self.minutes.iter().chain(&self.peaks).all(|&count| count == 0) {
             // Nothing to count or to forget: the row needs no write.
             return;
@@ -622,11 +622,15 @@ impl PoolRow {
     /// this moment, so that two seldom want the same; as many as are taken within a second too, as the index may still
     /// show those; and the first one alone where neither is known, so that priority decides.
     pub fn choices(&self, now: Timestamp, timers: &Timers) -> usize {
-        let minute = now.millis() / u64::try_from(timers.minute.as_millis()).unwrap_or(u64::MAX).max(1);
-        let lately = [minute, minute.saturating_sub(1)].into_iter().filter(|minute| self.minute.abs_diff(*minute) <= 1);
-        let taken = lately.filter_map(|minute| self.minutes.get(slot(minute))).max().copied().unwrap_or_default();
-        let window = self.idle.saturating_add(taken / 60).max(1);
+        let window = self.idle.saturating_add(self.most_taken(now, timers) / 60).max(1);
         usize::try_from(window).unwrap_or(WIDEST).min(WIDEST)
+    }
+
+    /// How many submissions were taken in this minute, or in the one before if that is more.
+    fn most_taken(&self, now: Timestamp, timers: &Timers) -> u32 {
+        let minute = minute(now, timers);
+        let lately = [minute, minute.saturating_sub(1)].into_iter().filter(|minute| self.minute.abs_diff(*minute) <= 1);
+        lately.filter_map(|minute| self.minutes.get(slot(minute))).max().copied().unwrap_or_default()
     }
 
     /// One round of sizing, by what was counted under each key, by the runners that were created `lately`, and by what was
@@ -853,6 +857,11 @@ fn failing(before: Option<Failing>, runners: &[&Record]) -> Option<Failing> {
         (None, Some(since)) => Some(Failing { since, reason: last }),
         (None, None) => None,
     }
+}
+
+/// The minutes since the epoch.
+fn minute(now: Timestamp, timers: &Timers) -> u64 {
+    now.millis() / u64::try_from(timers.minute.as_millis()).unwrap_or(u64::MAX).max(1)
 }
 
 fn slot(minute: u64) -> usize {

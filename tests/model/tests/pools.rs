@@ -1,34 +1,15 @@
 //! The real decisions about pools keep every promise in every state that the model can reach, and each seeded bug breaks
 //! the one that it should.
 
-use std::{collections::BTreeSet, time::Instant};
+mod checker;
 
-use ecs_bridge_model::{PoolBug, PoolPromise, PoolStep, PoolWorld, Pools};
-use stateright::{Checker, HasDiscoveries, Model, Path};
+use checker::{breaks, steps};
+use ecs_bridge_model::{PoolBug, PoolPromise, Pools};
 
-/// Visits every state, and prints how many there are.
 fn holds(what: &str, pools: Pools) {
-    let begun = Instant::now();
-    let checker = pools.checker().threads(2).spawn_bfs().join();
-    println!(
-        "pool, {what}: {} submission(s), {} runner(s), {} fault(s): {} states, {} steps, {} deep, in {:.0?}",
-        pools.submissions,
-        pools.runners,
-        pools.faults,
-        checker.unique_state_count(),
-        checker.state_count(),
-        checker.max_depth(),
-        begun.elapsed()
-    );
-    for promise in PoolPromise::ALL {
-        let broken = checker.discovery(promise.name()).map(story);
-        assert_eq!(broken, None, "{what}: broken: {}", promise.name());
-    }
-}
-
-/// The path to a broken promise.
-fn story(path: Path<PoolWorld, PoolStep>) -> String {
-    path.into_actions().iter().map(|step| format!("{step:?}\n")).collect()
+    let Pools { submissions, runners, faults, .. } = pools;
+    let what = format!("pool, {what}: {submissions} submission(s), {runners} runner(s), {faults} fault(s)");
+    checker::holds(&what, pools, steps);
 }
 
 #[test]
@@ -81,13 +62,7 @@ fn consequence(bug: PoolBug) -> (Pools, PoolPromise) {
 fn each_seeded_bug_is_found() {
     for bug in PoolBug::ALL {
         let (pools, promise) = consequence(bug);
-        let broken = HasDiscoveries::AnyOf(BTreeSet::from([promise.name()]));
-        let checker = Pools { bug: Some(bug), ..pools }.checker().finish_when(broken).threads(2).spawn_bfs().join();
-        let Some(path) = checker.discovery(promise.name()) else {
-            panic!("{bug:?} does not break: {}; states: {}", promise.name(), checker.unique_state_count())
-        };
-        let (states, steps) = (checker.unique_state_count(), path.into_actions());
-        println!("{bug:?}: \"{}\" is broken in {} steps; found after {states} states", promise.name(), steps.len());
+        breaks(&bug, Pools { bug: Some(bug), ..pools }, promise.name());
     }
 }
 

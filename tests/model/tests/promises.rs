@@ -1,28 +1,16 @@
 //! The real decisions keep every promise in every state that the model can reach.
 
-use std::{collections::BTreeSet, time::Instant};
+mod checker;
+
+use std::collections::BTreeSet;
 
 use ecs_bridge_core::State;
 use ecs_bridge_model::{Scenario, Step, World, end_is_reached};
-use stateright::{Checker, Expectation, HasDiscoveries, Model, Path};
+use stateright::{Checker, HasDiscoveries, Model, Path};
 
-/// Visits every state, and prints how many there are.
 fn holds(what: &str, scenario: Scenario) {
-    let begun = Instant::now();
     let (submissions, faults) = (scenario.submissions, scenario.faults);
-    let checker = scenario.checker().threads(2).spawn_bfs().join();
-    println!(
-        "{what}: {submissions} submission(s), {faults} fault(s): {} states, {} steps, {} deep, in {:.0?}",
-        checker.unique_state_count(),
-        checker.state_count(),
-        checker.max_depth(),
-        begun.elapsed()
-    );
-    let promises = checker.model().properties().into_iter().filter(|it| it.expectation == Expectation::Always);
-    for promise in promises {
-        let broken = checker.discovery(promise.name).map(story);
-        assert_eq!(broken, None, "{what}: broken: {}", promise.name);
-    }
+    checker::holds(&format!("{what}: {submissions} submission(s), {faults} fault(s)"), scenario, story);
 }
 
 /// The path to a broken promise.

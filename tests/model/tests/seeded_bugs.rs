@@ -1,9 +1,9 @@
 //! Each bug, put in, breaks the promise that it should.
 
-use std::collections::BTreeSet;
+mod checker;
 
+use checker::breaks;
 use ecs_bridge_model::{Mutation, Promise, SETTLED, Scenario, TOLD};
-use stateright::{Checker, HasDiscoveries, Model};
 
 /// Where a bug shows, and what it breaks.
 fn consequence(mutation: Mutation) -> (Scenario, &'static str) {
@@ -38,10 +38,6 @@ fn consequence(mutation: Mutation) -> (Scenario, &'static str) {
 fn each_seeded_bug_is_found() {
     for mutation in Mutation::ALL {
         let (scenario, promise) = consequence(mutation);
-        let broken = HasDiscoveries::AnyOf(BTreeSet::from([promise]));
-        let checker = scenario.with(mutation).checker().finish_when(broken).threads(2).spawn_bfs().join();
-        let Some(path) = checker.discovery(promise) else { panic!("{mutation:?} does not break: {promise}") };
-        let (states, steps) = (checker.unique_state_count(), path.into_actions());
-        println!("{mutation:?}: \"{promise}\" is broken in {} steps; found after {states} states", steps.len());
+        breaks(&mutation, scenario.with(mutation), promise);
     }
 }

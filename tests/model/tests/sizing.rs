@@ -1,32 +1,13 @@
 //! The real sizing of pools keeps its promises in every state that the model can reach, and each seeded bug breaks the one
 //! that it should.
 
-use std::{collections::BTreeSet, time::Instant};
+mod checker;
 
-use ecs_bridge_model::{PoolSizing, SizingBug, SizingPromise, SizingStep, SizingWorld};
-use stateright::{Checker, HasDiscoveries, Model, Path};
+use checker::{breaks, steps};
+use ecs_bridge_model::{PoolSizing, SizingBug, SizingPromise};
 
-/// Visits every state, and prints how many there are.
 fn holds(what: &str, sizing: PoolSizing) {
-    let begun = Instant::now();
-    let checker = sizing.checker().threads(2).spawn_bfs().join();
-    println!(
-        "sizing, {what}: {} fault(s): {} states, {} steps, {} deep, in {:.0?}",
-        sizing.faults,
-        checker.unique_state_count(),
-        checker.state_count(),
-        checker.max_depth(),
-        begun.elapsed()
-    );
-    for promise in SizingPromise::ALL {
-        let broken = checker.discovery(promise.name()).map(story);
-        assert_eq!(broken, None, "{what}: broken: {}", promise.name());
-    }
-}
-
-/// The path to a broken promise.
-fn story(path: Path<SizingWorld, SizingStep>) -> String {
-    path.into_actions().iter().map(|step| format!("{step:?}\n")).collect()
+    checker::holds(&format!("sizing, {what}: {} fault(s)", sizing.faults), sizing, steps);
 }
 
 #[test]
@@ -63,14 +44,7 @@ fn consequence(bug: SizingBug) -> (PoolSizing, SizingPromise) {
 fn each_seeded_bug_is_found() {
     for bug in SizingBug::ALL {
         let (sizing, promise) = consequence(bug);
-        let broken = HasDiscoveries::AnyOf(BTreeSet::from([promise.name()]));
-        let checker =
-            PoolSizing { bug: Some(bug), ..sizing }.checker().finish_when(broken).threads(2).spawn_bfs().join();
-        let Some(path) = checker.discovery(promise.name()) else {
-            panic!("{bug:?} does not break: {}; states: {}", promise.name(), checker.unique_state_count())
-        };
-        let (states, steps) = (checker.unique_state_count(), path.into_actions());
-        println!("{bug:?}: \"{}\" is broken in {} steps; found after {states} states", promise.name(), steps.len());
+        breaks(&bug, PoolSizing { bug: Some(bug), ..sizing }, promise.name());
     }
 }
 

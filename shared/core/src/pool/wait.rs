@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Count, Phase, PoolKey, PoolRow, Runner, slot};
+use super::{Count, Phase, PoolKey, PoolRow, Runner};
 use crate::{record::Record, rules::Timers, state::State, time::Timestamp};
 
 /// How many minutes a launched container may take to start, before it counts as stuck.
@@ -121,7 +121,7 @@ impl PoolRow {
         if !has_address {
             return Some((true, "reconcile has no address of the work function, so it creates no runner".to_owned()));
         }
-        if self.current.as_ref() == Some(key) && self.was_taken_lately(now, timers) {
+        if self.current.as_ref() == Some(key) && self.most_taken(now, timers) > 0 {
             return None;
         }
         let stuck = if let Some(refusal) = refusal {
@@ -141,13 +141,6 @@ impl PoolRow {
         };
         Some((true, stuck))
     }
-
-    /// Whether any submission was taken in this minute or the one before.
-    fn was_taken_lately(&self, now: Timestamp, timers: &Timers) -> bool {
-        let minute = now.millis() / u64::try_from(timers.minute.as_millis()).unwrap_or(u64::MAX).max(1);
-        let lately = [minute, minute.saturating_sub(1)].into_iter().filter(|minute| self.minute.abs_diff(*minute) <= 1);
-        lately.filter_map(|minute| self.minutes.get(slot(minute))).any(|&taken| taken > 0)
-    }
 }
 
 #[cfg(test)]
@@ -158,7 +151,7 @@ mod tests {
     use crate::{
         decide::tests::{now, rules, submission},
         pool::{
-            Failing, TokenHash,
+            Failing, TokenHash, slot,
             tests::{earlier, key, pool, row},
         },
         record::{Stop, StopCause},

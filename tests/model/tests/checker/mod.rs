@@ -1,0 +1,50 @@
+//! What the tests of each world do with stateright.
+
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
+use std::{collections::BTreeSet, fmt::Debug, hash::Hash, time::Instant};
+
+use stateright::{Checker, Expectation, HasDiscoveries, Model, Path};
+
+/// Visits every state of a world, prints how many there are, and fails with the story of a broken promise.
+pub fn holds<M>(what: &str, model: M, story: fn(Path<M::State, M::Action>) -> String)
+where
+    M: Model + Send + Sync + 'static,
+    M::State: Clone + Debug + Hash + PartialEq + Send + Sync + 'static,
+    M::Action: Clone + Debug + PartialEq,
+{
+    let begun = Instant::now();
+    let checker = model.checker().threads(2).spawn_bfs().join();
+    println!(
+        "{what}: {} states, {} steps, {} deep, in {:.0?}",
+        checker.unique_state_count(),
+        checker.state_count(),
+        checker.max_depth(),
+        begun.elapsed()
+    );
+    let promises = checker.model().properties().into_iter().filter(|it| it.expectation == Expectation::Always);
+    for promise in promises {
+        let broken = checker.discovery(promise.name).map(story);
+        assert_eq!(broken, None, "{what}: broken: {}", promise.name);
+    }
+}
+
+/// Visits a world with a seeded bug until this promise is broken, and fails if it never is.
+pub fn breaks<M>(bug: &dyn Debug, model: M, promise: &'static str)
+where
+    M: Model + Send + Sync + 'static,
+    M::State: Clone + Debug + Hash + PartialEq + Send + Sync + 'static,
+    M::Action: Clone + Debug + PartialEq,
+{
+    let broken = HasDiscoveries::AnyOf(BTreeSet::from([promise]));
+    let checker = model.checker().finish_when(broken).threads(2).spawn_bfs().join();
+    let states = checker.unique_state_count();
+    let Some(path) = checker.discovery(promise) else { panic!("{bug:?} does not break: {promise}; states: {states}") };
+    let steps = path.into_actions();
+    println!("{bug:?}: \"{promise}\" is broken in {} steps; found after {states} states", steps.len());
+}
+
+/// The steps to a broken promise.
+pub fn steps<S, A: Debug>(path: Path<S, A>) -> String {
+    path.into_actions().iter().map(|step| format!("{step:?}\n")).collect()
+}
