@@ -60,8 +60,11 @@ def table() -> str:
         f"| records kept and backed up for a month | 1 KB each "
         f"| {money(prices.STORED_GB_MONTH + prices.BACKUP_GB_MONTH)} |",
         f"| a further hour of each | {prices.CHECKS_AN_HOUR} checks | {money(hour * MILLION)} |",
-        f"| a million commands on a pool, without their containers | {pool['write_units']:g} write units each "
-        f"| {money(pool['dollars_a_million'])} |",
+        *(
+            f"| a million commands on a pool, {count} per container, without the containers | {units:g} write units each "
+            f"| {money(pool['dollars_a_million'][count])} |"
+            for count, units in pool["write_units"].items()
+        ),
         f"| instead: `ecs:runTask.sync` of Step Functions | 3 transitions each | {money(prices.run_task_sync() * MILLION)} |",
         f"| instead: polling by Step Functions, tasks of 5 minutes | a look each 30 s | {money(prices.polled(300) * MILLION)} |",
         "",

@@ -68,7 +68,7 @@ def thousand(seconds: float) -> dict[str, float]:
     hours = 1000 * seconds / 3600
     return {
         "own": 1000 * (max(seconds + START_SECONDS, LEAST_SECONDS) / 3600 * hour + prices.Task(**measured["task"]).total()),
-        "pool": hours * hour + measured["pool"]["dollars_a_million"] / 1000,
+        "pool": hours * hour + measured["pool"]["dollars_a_million"]["50"] / 1000,
         "Celery": hours / CELERY_SLOTS * prices.container_hour(*CELERY_WORKER) + 1000 * 3 * prices.SQS_REQUEST,
         "MWAA": hours / prices.MWAA_SMALL_WORKER_TASKS * prices.MWAA_SMALL_WORKER_HOUR,
     }
