@@ -1,16 +1,13 @@
-# The parameters of template.yaml, under the same names in snake case and with the same defaults; null and [] stand for
-# its empty ones. A test holds the two lists, and what each value may be, against each other.
-
-# --- What is launched and where ------------------------------------------------------------------
+# Written by infra/terraform_interface.py from template.yaml.
 
 variable "deployment" {
-  description = "Name of this deployment, unique in account and region. It prefixes startedBy of every task and the names of the resources"
+  description = "Name of this deployment, unique in account and region. It prefixes startedBy of every task and the names of the functions"
   type        = string
-  default     = "ecs-bridge"
+  default     = null
 
   validation {
-    condition     = can(regex("^[A-Za-z0-9_-]{1,32}$", var.deployment))
-    error_message = "deployment must be 1 to 32 letters, digits, - and _."
+    condition     = var.deployment == null ? true : can(regex("^[A-Za-z0-9_-]{1,32}$", var.deployment))
+    error_message = "deployment must be text that matches [A-Za-z0-9_-]{1,32}."
   }
 }
 
@@ -20,20 +17,23 @@ variable "cluster_arn" {
 
   validation {
     condition     = can(regex("^arn:aws[a-z-]*:ecs:[a-z0-9-]+:[0-9]{12}:cluster/[A-Za-z0-9_-]{1,255}$", var.cluster_arn))
-    error_message = "cluster_arn must be the ARN of an ECS cluster."
+    error_message = "cluster_arn must be text that matches arn:aws[a-z-]*:ecs:[a-z0-9-]+:[0-9]{12}:cluster/[A-Za-z0-9_-]{1,255}."
   }
 }
 
 variable "more_cluster_arns" {
-  description = "Further clusters of this account and region that profiles may name"
+  description = "Further clusters of this account and Region that profiles may name; up to 1,400 characters, about 25 clusters"
   type        = list(string)
-  default     = []
+  default     = null
 
   validation {
-    condition = alltrue([
-      for arn in var.more_cluster_arns : can(regex("^arn:aws[a-z-]*:ecs:[a-z0-9-]+:[0-9]{12}:cluster/[A-Za-z0-9_-]+$", arn))
-    ]) && length(join(",", var.more_cluster_arns)) <= 1400
-    error_message = "more_cluster_arns must be ARNs of ECS clusters, up to 1,400 characters in all: an event pattern has up to 2,048."
+    condition     = var.more_cluster_arns == null ? true : length(join(",", var.more_cluster_arns)) <= 1400
+    error_message = "more_cluster_arns must be at most 1400 characters long."
+  }
+
+  validation {
+    condition     = var.more_cluster_arns == null ? true : can(regex("^(arn:aws[a-z-]*:ecs:[a-z0-9-]+:[0-9]{12}:cluster/[A-Za-z0-9_-]+(,arn:aws[a-z-]*:ecs:[a-z0-9-]+:[0-9]{12}:cluster/[A-Za-z0-9_-]+)*)?$", join(",", var.more_cluster_arns)))
+    error_message = "more_cluster_arns must be text that, joined by commas, matches (arn:aws[a-z-]*:ecs:[a-z0-9-]+:[0-9]{12}:cluster/[A-Za-z0-9_-]+(,arn:aws[a-z-]*:ecs:[a-z0-9-]+:[0-9]{12}:cluster/[A-Za-z0-9_-]+)*)?."
   }
 }
 
@@ -48,25 +48,25 @@ variable "pass_role_arns" {
 }
 
 variable "infrastructure_role_arns" {
-  description = "Roles by which ECS attaches managed EBS volumes (roleArn of volumeConfigurations)"
+  description = "Roles by which ECS attaches managed EBS volumes (roleArn of volumeConfigurations); empty for none"
   type        = list(string)
-  default     = []
+  default     = null
 }
 
 variable "runner_role_arns" {
   description = "Task roles of the containers of pools, whose sessions alone get work; * stands for any characters. Empty for any role of this account"
   type        = list(string)
-  default     = []
+  default     = null
 }
 
 variable "profiles" {
-  description = "Launch profiles as a JSON object of at most 3,000 characters: jsonencode({...}). Longer ones belong in a layer"
+  description = "Launch profiles as a JSON object of at most 3,000 characters. Longer ones belong in a layer"
   type        = string
   default     = null
 
   validation {
-    condition     = length(coalesce(var.profiles, "{}")) <= 3000
-    error_message = "profiles may have 3,000 characters at most. Longer ones belong in a layer: profiles_layer_arn."
+    condition     = var.profiles == null ? true : length(var.profiles) <= 3000
+    error_message = "profiles must be at most 3000 characters long."
   }
 }
 
@@ -76,42 +76,40 @@ variable "profiles_layer_arn" {
   default     = null
 
   validation {
-    condition     = var.profiles_layer_arn == null || can(regex("^arn:aws[a-z-]*:lambda:[a-z0-9-]+:[0-9]{12}:layer:[A-Za-z0-9_-]+:[0-9]+$", var.profiles_layer_arn))
-    error_message = "profiles_layer_arn must be the ARN of a version of a Lambda layer."
+    condition     = var.profiles_layer_arn == null ? true : can(regex("^(arn:aws[a-z-]*:lambda:[a-z0-9-]+:[0-9]{12}:layer:[A-Za-z0-9_-]+:[0-9]+)?$", var.profiles_layer_arn))
+    error_message = "profiles_layer_arn must be text that matches (arn:aws[a-z-]*:lambda:[a-z0-9-]+:[0-9]{12}:layer:[A-Za-z0-9_-]+:[0-9]+)?."
   }
 }
-
-# --- Pace and retention ---------------------------------------------------------------------------
 
 variable "launch_rate" {
   description = "RunTask calls per second of all functions together. The default quota of ECS is 20"
   type        = number
-  default     = 20
+  default     = null
 
   validation {
-    condition     = var.launch_rate >= 1
-    error_message = "launch_rate must be 1 or more."
+    condition     = var.launch_rate == null ? true : var.launch_rate >= 1
+    error_message = "launch_rate must be at least 1."
   }
 }
 
 variable "launch_burst" {
   description = "RunTask calls at once before launch_rate applies"
   type        = number
-  default     = 100
+  default     = null
 
   validation {
-    condition     = var.launch_burst >= 1
-    error_message = "launch_burst must be 1 or more."
+    condition     = var.launch_burst == null ? true : var.launch_burst >= 1
+    error_message = "launch_burst must be at least 1."
   }
 }
 
 variable "reconcile_minutes" {
   description = "Minutes between two runs of reconcile, if nothing wakes it"
   type        = number
-  default     = 1
+  default     = null
 
   validation {
-    condition     = contains([1, 2, 5], var.reconcile_minutes)
+    condition     = var.reconcile_minutes == null ? true : contains([1, 2, 5], var.reconcile_minutes)
     error_message = "reconcile_minutes must be one of 1, 2, 5."
   }
 }
@@ -119,54 +117,58 @@ variable "reconcile_minutes" {
 variable "retention_days" {
   description = "Days for which a record, and with it the idempotency of its id, is kept after its submission has ended"
   type        = number
-  default     = 30
+  default     = null
 
   validation {
-    condition     = var.retention_days >= 1 && var.retention_days <= 3650
-    error_message = "retention_days must be from 1 to 3,650."
+    condition     = var.retention_days == null ? true : var.retention_days >= 1
+    error_message = "retention_days must be at least 1."
+  }
+
+  validation {
+    condition     = var.retention_days == null ? true : var.retention_days <= 3650
+    error_message = "retention_days must be at most 3650."
   }
 }
 
 variable "backup_days" {
   description = "Days of point-in-time recovery. Backups hold the commands of submissions that were in flight"
   type        = number
-  default     = 7
-
-  validation {
-    condition     = var.backup_days >= 1 && var.backup_days <= 35
-    error_message = "backup_days must be from 1 to 35."
-  }
-}
-
-variable "restored_table" {
-  description = "Name of a table that was restored from a backup, to be used in place of the module's own; null for its own"
-  type        = string
   default     = null
 
   validation {
-    condition     = var.restored_table == null || can(regex("^[A-Za-z0-9_.-]{3,255}$", var.restored_table))
-    error_message = "restored_table must be the name of a DynamoDB table."
+    condition     = var.backup_days == null ? true : var.backup_days >= 1
+    error_message = "backup_days must be at least 1."
+  }
+
+  validation {
+    condition     = var.backup_days == null ? true : var.backup_days <= 35
+    error_message = "backup_days must be at most 35."
   }
 }
 
 variable "dead_letter_seconds" {
   description = "Retention of dead letters in seconds. They hold the commands of tasks"
   type        = number
-  default     = 345600
+  default     = null
 
   validation {
-    condition     = var.dead_letter_seconds >= 3600 && var.dead_letter_seconds <= 1209600
-    error_message = "dead_letter_seconds must be from 3,600 to 1,209,600."
+    condition     = var.dead_letter_seconds == null ? true : var.dead_letter_seconds >= 3600
+    error_message = "dead_letter_seconds must be at least 3600."
+  }
+
+  validation {
+    condition     = var.dead_letter_seconds == null ? true : var.dead_letter_seconds <= 1209600
+    error_message = "dead_letter_seconds must be at most 1209600."
   }
 }
 
 variable "log_retention_days" {
   description = "Retention of the functions' logs in days"
   type        = number
-  default     = 30
+  default     = null
 
   validation {
-    condition     = contains([1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653], var.log_retention_days)
+    condition     = var.log_retention_days == null ? true : contains([1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653], var.log_retention_days)
     error_message = "log_retention_days must be one of 1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653."
   }
 }
@@ -174,23 +176,21 @@ variable "log_retention_days" {
 variable "log_level" {
   description = "At least INFO, because metrics are log lines of that level"
   type        = string
-  default     = "INFO"
+  default     = null
 
   validation {
-    condition     = contains(["DEBUG", "INFO"], var.log_level)
+    condition     = var.log_level == null ? true : contains(["DEBUG", "INFO"], var.log_level)
     error_message = "log_level must be one of DEBUG, INFO."
   }
 }
 
-# --- Functions ------------------------------------------------------------------------------------
-
 variable "architecture" {
-  description = "arm64 costs a fifth less"
+  description = "arm64 costs a fifth less, and needs the Rust target aarch64-unknown-linux-gnu where it is built"
   type        = string
-  default     = "x86_64"
+  default     = null
 
   validation {
-    condition     = contains(["x86_64", "arm64"], var.architecture)
+    condition     = var.architecture == null ? true : contains(["x86_64", "arm64"], var.architecture)
     error_message = "architecture must be one of x86_64, arm64."
   }
 }
@@ -198,161 +198,188 @@ variable "architecture" {
 variable "submit_memory" {
   description = "Memory of submit in MB"
   type        = number
-  default     = 256
+  default     = null
 
   validation {
-    condition     = var.submit_memory >= 128 && var.submit_memory <= 10240
-    error_message = "submit_memory must be from 128 to 10,240."
+    condition     = var.submit_memory == null ? true : var.submit_memory >= 128
+    error_message = "submit_memory must be at least 128."
+  }
+
+  validation {
+    condition     = var.submit_memory == null ? true : var.submit_memory <= 10240
+    error_message = "submit_memory must be at most 10240."
   }
 }
 
 variable "task_state_memory" {
   description = "Memory of task-state in MB"
   type        = number
-  default     = 128
+  default     = null
 
   validation {
-    condition     = var.task_state_memory >= 128 && var.task_state_memory <= 10240
-    error_message = "task_state_memory must be from 128 to 10,240."
+    condition     = var.task_state_memory == null ? true : var.task_state_memory >= 128
+    error_message = "task_state_memory must be at least 128."
+  }
+
+  validation {
+    condition     = var.task_state_memory == null ? true : var.task_state_memory <= 10240
+    error_message = "task_state_memory must be at most 10240."
   }
 }
 
 variable "reconcile_memory" {
   description = "Memory of reconcile in MB"
   type        = number
-  default     = 256
+  default     = null
 
   validation {
-    condition     = var.reconcile_memory >= 128 && var.reconcile_memory <= 10240
-    error_message = "reconcile_memory must be from 128 to 10,240."
+    condition     = var.reconcile_memory == null ? true : var.reconcile_memory >= 128
+    error_message = "reconcile_memory must be at least 128."
+  }
+
+  validation {
+    condition     = var.reconcile_memory == null ? true : var.reconcile_memory <= 10240
+    error_message = "reconcile_memory must be at most 10240."
   }
 }
 
 variable "work_memory" {
   description = "Memory of work in MB"
   type        = number
-  default     = 128
+  default     = null
 
   validation {
-    condition     = var.work_memory >= 128 && var.work_memory <= 10240
-    error_message = "work_memory must be from 128 to 10,240."
+    condition     = var.work_memory == null ? true : var.work_memory >= 128
+    error_message = "work_memory must be at least 128."
+  }
+
+  validation {
+    condition     = var.work_memory == null ? true : var.work_memory <= 10240
+    error_message = "work_memory must be at most 10240."
   }
 }
 
 variable "submit_concurrency" {
-  description = "Reserved concurrency; null for none"
+  description = "Reserved concurrency; empty for none"
   type        = number
   default     = null
 
   validation {
-    condition     = var.submit_concurrency == null || can(regex("^[1-9][0-9]*$", tostring(var.submit_concurrency)))
-    error_message = "submit_concurrency must be a whole number, 1 or more; null for none."
+    condition     = var.submit_concurrency == null ? true : can(regex("^([1-9][0-9]*)?$", var.submit_concurrency))
+    error_message = "submit_concurrency must be text that matches ([1-9][0-9]*)?."
   }
 }
 
 variable "task_state_concurrency" {
-  description = "Reserved concurrency; null for none"
+  description = "Reserved concurrency; empty for none"
   type        = number
   default     = null
 
   validation {
-    condition     = var.task_state_concurrency == null || can(regex("^[1-9][0-9]*$", tostring(var.task_state_concurrency)))
-    error_message = "task_state_concurrency must be a whole number, 1 or more; null for none."
+    condition     = var.task_state_concurrency == null ? true : can(regex("^([1-9][0-9]*)?$", var.task_state_concurrency))
+    error_message = "task_state_concurrency must be text that matches ([1-9][0-9]*)?."
   }
 }
 
 variable "reconcile_concurrency" {
-  description = "Reserved concurrency; null for none. 2 keeps a burst of wake-ups from using the account's. An account with the initial quota of 10 can reserve none"
+  description = "Reserved concurrency; empty for none. 2 keeps a burst of wake-ups from using the account's. An account with the initial quota of 10 can reserve none"
   type        = number
   default     = null
 
   validation {
-    condition     = var.reconcile_concurrency == null || can(regex("^[1-9][0-9]*$", tostring(var.reconcile_concurrency)))
-    error_message = "reconcile_concurrency must be a whole number, 1 or more; null for none."
+    condition     = var.reconcile_concurrency == null ? true : can(regex("^([1-9][0-9]*)?$", var.reconcile_concurrency))
+    error_message = "reconcile_concurrency must be text that matches ([1-9][0-9]*)?."
   }
 }
 
 variable "work_concurrency" {
-  description = "Reserved concurrency; null for none. Each runner asks once a second, for some milliseconds"
+  description = "Reserved concurrency; empty for none. Each runner asks once a second, for some milliseconds"
   type        = number
   default     = null
 
   validation {
-    condition     = var.work_concurrency == null || can(regex("^[1-9][0-9]*$", tostring(var.work_concurrency)))
-    error_message = "work_concurrency must be a whole number, 1 or more; null for none."
+    condition     = var.work_concurrency == null ? true : can(regex("^([1-9][0-9]*)?$", var.work_concurrency))
+    error_message = "work_concurrency must be text that matches ([1-9][0-9]*)?."
   }
 }
 
 variable "work_direct_invocation" {
   description = "Whether runners invoke work by Lambda's API instead of its URL. Then only their token tells who they are"
   type        = bool
-  default     = false
+  default     = null
 }
 
 variable "function_url" {
   description = "Whether submit and work have URLs. Without, callers and runners invoke the functions by Lambda's API"
   type        = bool
-  default     = true
+  default     = null
 }
 
 variable "task_tokens" {
   description = "Whether submissions may carry a task token of Step Functions, which is told of their end"
   type        = bool
-  default     = false
+  default     = null
 }
 
 variable "event_bus_arns" {
   description = "Event buses that may be told of the end of submissions"
   type        = list(string)
-  default     = []
+  default     = null
 
   validation {
-    condition = alltrue([
-      for arn in var.event_bus_arns : can(regex("^arn:aws[a-z-]*:events:[a-z0-9-]+:[0-9]{12}:event-bus/[A-Za-z0-9._/-]+$", arn))
-    ])
-    error_message = "event_bus_arns must be ARNs of event buses."
+    condition     = var.event_bus_arns == null ? true : can(regex("^(arn:aws[a-z-]*:events:[a-z0-9-]+:[0-9]{12}:event-bus/[A-Za-z0-9._/-]+(,arn:aws[a-z-]*:events:[a-z0-9-]+:[0-9]{12}:event-bus/[A-Za-z0-9._/-]+)*)?$", join(",", var.event_bus_arns)))
+    error_message = "event_bus_arns must be text that, joined by commas, matches (arn:aws[a-z-]*:events:[a-z0-9-]+:[0-9]{12}:event-bus/[A-Za-z0-9._/-]+(,arn:aws[a-z-]*:events:[a-z0-9-]+:[0-9]{12}:event-bus/[A-Za-z0-9._/-]+)*)?."
   }
 }
-
-# --- Network, keys, access, alarms ----------------------------------------------------------------
 
 variable "subnet_ids" {
   description = "Subnets of the functions, with routes to DynamoDB, ECS and Lambda; empty for no VPC"
   type        = list(string)
-  default     = []
+  default     = null
 }
 
 variable "security_group_ids" {
   description = "Security groups of the functions; empty for no VPC"
   type        = list(string)
-  default     = []
+  default     = null
 }
 
 variable "kms_key_arn" {
-  description = "Key for table, queues, logs and the functions' variables; null for AWS's own"
+  description = "Key for table, queues, logs and the functions' variables; empty for AWS's own. infra/key.yaml makes one"
   type        = string
   default     = null
 
   validation {
-    condition     = var.kms_key_arn == null || can(regex("^arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/[A-Za-z0-9-]+$", var.kms_key_arn))
-    error_message = "kms_key_arn must be the ARN of a KMS key."
+    condition     = var.kms_key_arn == null ? true : can(regex("^(arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/[A-Za-z0-9-]+)?$", var.kms_key_arn))
+    error_message = "kms_key_arn must be text that matches (arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/[A-Za-z0-9-]+)?."
   }
 }
 
 variable "caller_principal_arns" {
-  description = "Principals of other accounts (roles, or arn:aws:iam::ACCOUNT:root) that may assume a role with the executor's policy"
+  description = "Principals of other accounts (roles, or arn:aws:iam::ACCOUNT:root) that may assume a role with the executor's policy; empty for none"
   type        = list(string)
-  default     = []
+  default     = null
+}
+
+variable "restored_table" {
+  description = "Name of a table that was restored from a backup, to be used in place of the stack's own; empty for its own"
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.restored_table == null ? true : can(regex("^([A-Za-z0-9_.-]{3,255})?$", var.restored_table))
+    error_message = "restored_table must be text that matches ([A-Za-z0-9_.-]{3,255})?."
+  }
 }
 
 variable "permissions_boundary_arn" {
-  description = "Permissions boundary of all roles; null for none"
+  description = "Permissions boundary of all roles; empty for none"
   type        = string
   default     = null
 }
 
 variable "alarm_topic_arn" {
-  description = "SNS topic that alarms are sent to; null for none"
+  description = "SNS topic that alarms are sent to; empty for none"
   type        = string
   default     = null
 }
@@ -360,46 +387,70 @@ variable "alarm_topic_arn" {
 variable "repairs_alarm_percent" {
   description = "Share of state changes within 15 minutes that no event reported, in percent, above which an alarm is raised"
   type        = number
-  default     = 20
+  default     = null
 
   validation {
-    condition     = var.repairs_alarm_percent >= 1 && var.repairs_alarm_percent <= 99
-    error_message = "repairs_alarm_percent must be from 1 to 99."
+    condition     = var.repairs_alarm_percent == null ? true : var.repairs_alarm_percent >= 1
+    error_message = "repairs_alarm_percent must be at least 1."
+  }
+
+  validation {
+    condition     = var.repairs_alarm_percent == null ? true : var.repairs_alarm_percent <= 99
+    error_message = "repairs_alarm_percent must be at most 99."
   }
 }
 
 variable "queue_age_alarm_seconds" {
   description = "Age of the oldest queued submission, in seconds, above which an alarm is raised"
   type        = number
-  default     = 900
+  default     = null
 
   validation {
-    condition     = var.queue_age_alarm_seconds >= 60
-    error_message = "queue_age_alarm_seconds must be 60 or more."
+    condition     = var.queue_age_alarm_seconds == null ? true : var.queue_age_alarm_seconds >= 60
+    error_message = "queue_age_alarm_seconds must be at least 60."
   }
 }
 
-# --- The code of the functions, which SAM uploads where template.yaml is deployed -------------------
-
-variable "code_bucket" {
-  description = "Bucket in this region that holds the zips of a release: PREFIX/ARCHITECTURE/NAME.zip. Or code_directory"
-  type        = string
-  default     = null
-}
-
-variable "code_prefix" {
-  description = "Prefix of the zips in code_bucket, with a slash at its end. Another one for each release"
-  type        = string
-  default     = ""
-
-  validation {
-    condition     = can(regex("^([A-Za-z0-9!_.*'()/-]*/)?$", var.code_prefix))
-    error_message = "code_prefix must end with a slash."
+locals {
+  parameters = {
+    Deployment             = var.deployment
+    ClusterArn             = var.cluster_arn
+    MoreClusterArns        = var.more_cluster_arns == null ? null : join(",", var.more_cluster_arns)
+    TaskDefinitionArns     = var.task_definition_arns == null ? null : join(",", var.task_definition_arns)
+    PassRoleArns           = var.pass_role_arns == null ? null : join(",", var.pass_role_arns)
+    InfrastructureRoleArns = var.infrastructure_role_arns == null ? null : join(",", var.infrastructure_role_arns)
+    RunnerRoleArns         = var.runner_role_arns == null ? null : join(",", var.runner_role_arns)
+    Profiles               = var.profiles
+    ProfilesLayerArn       = var.profiles_layer_arn
+    LaunchRate             = var.launch_rate == null ? null : tostring(var.launch_rate)
+    LaunchBurst            = var.launch_burst == null ? null : tostring(var.launch_burst)
+    ReconcileMinutes       = var.reconcile_minutes == null ? null : tostring(var.reconcile_minutes)
+    RetentionDays          = var.retention_days == null ? null : tostring(var.retention_days)
+    BackupDays             = var.backup_days == null ? null : tostring(var.backup_days)
+    DeadLetterSeconds      = var.dead_letter_seconds == null ? null : tostring(var.dead_letter_seconds)
+    LogRetentionDays       = var.log_retention_days == null ? null : tostring(var.log_retention_days)
+    LogLevel               = var.log_level
+    Architecture           = var.architecture
+    SubmitMemory           = var.submit_memory == null ? null : tostring(var.submit_memory)
+    TaskStateMemory        = var.task_state_memory == null ? null : tostring(var.task_state_memory)
+    ReconcileMemory        = var.reconcile_memory == null ? null : tostring(var.reconcile_memory)
+    WorkMemory             = var.work_memory == null ? null : tostring(var.work_memory)
+    SubmitConcurrency      = var.submit_concurrency == null ? null : tostring(var.submit_concurrency)
+    TaskStateConcurrency   = var.task_state_concurrency == null ? null : tostring(var.task_state_concurrency)
+    ReconcileConcurrency   = var.reconcile_concurrency == null ? null : tostring(var.reconcile_concurrency)
+    WorkConcurrency        = var.work_concurrency == null ? null : tostring(var.work_concurrency)
+    WorkDirectInvocation   = var.work_direct_invocation == null ? null : tostring(var.work_direct_invocation)
+    FunctionUrl            = var.function_url == null ? null : tostring(var.function_url)
+    TaskTokens             = var.task_tokens == null ? null : tostring(var.task_tokens)
+    EventBusArns           = var.event_bus_arns == null ? null : join(",", var.event_bus_arns)
+    SubnetIds              = var.subnet_ids == null ? null : join(",", var.subnet_ids)
+    SecurityGroupIds       = var.security_group_ids == null ? null : join(",", var.security_group_ids)
+    KmsKeyArn              = var.kms_key_arn
+    CallerPrincipalArns    = var.caller_principal_arns == null ? null : join(",", var.caller_principal_arns)
+    RestoredTable          = var.restored_table
+    PermissionsBoundaryArn = var.permissions_boundary_arn
+    AlarmTopicArn          = var.alarm_topic_arn
+    RepairsAlarmPercent    = var.repairs_alarm_percent == null ? null : tostring(var.repairs_alarm_percent)
+    QueueAgeAlarmSeconds   = var.queue_age_alarm_seconds == null ? null : tostring(var.queue_age_alarm_seconds)
   }
-}
-
-variable "code_directory" {
-  description = "Folder that holds the zips of a release: ARCHITECTURE/NAME.zip, such as dist of `make release`. Or code_bucket"
-  type        = string
-  default     = null
 }

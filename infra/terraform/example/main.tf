@@ -25,7 +25,7 @@ variable "image" {
 }
 
 variable "code_directory" {
-  description = "Folder with the zips of a release, such as dist after `make release`"
+  description = "Folder with the files of a release, such as dist after `make release`"
   type        = string
 }
 
@@ -133,9 +133,29 @@ resource "aws_ecs_task_definition" "jobs" {
   }])
 }
 
+# CloudFormation takes the template from it, and Lambda the zips.
+resource "aws_s3_bucket" "code" {
+  #checkov:skip=CKV_AWS_18:An example; the files of a release are public
+  #checkov:skip=CKV_AWS_21:Each release has a prefix of its own
+  #checkov:skip=CKV_AWS_144:An example; the files of a release are public
+  #checkov:skip=CKV_AWS_145:An example; encrypted by the key of S3
+  #checkov:skip=CKV2_AWS_61:Terraform deletes what no stack uses
+  #checkov:skip=CKV2_AWS_62:Nobody waits for its files
+  bucket_prefix = "${var.name}-"
+}
+
+resource "aws_s3_bucket_public_access_block" "code" {
+  bucket                  = aws_s3_bucket.code.id
+  block_public_acls       = true
+  block_public_policy     = true
+  ignore_public_acls      = true
+  restrict_public_buckets = true
+}
+
 module "bridge" {
   source = "../"
 
+  code_bucket          = aws_s3_bucket.code.bucket
   code_directory       = var.code_directory
   cluster_arn          = aws_ecs_cluster.cluster.arn
   task_definition_arns = ["${aws_ecs_task_definition.jobs.arn_without_revision}:*"]
