@@ -170,6 +170,9 @@ fn specs(ecs: &Ecs, task: &Task) -> Vec<Spec> {
             environment.push(("AWS_CONTAINER_CREDENTIALS_FULL_URI".into(), url));
             environment.push(("AWS_CONTAINER_AUTHORIZATION_TOKEN".into(), authorization.clone()));
         }
+        // Python's setproctitle, which Airflow's workers call, otherwise writes over the variables in /proc/PID/environ, by
+        // which the processes of a container are found.
+        environment.push(("SPT_NOENV".into(), "1".into()));
         environment.push(("AWS_REGION".into(), settings.place.region.clone()));
         let over = overridden.map(|other| other.environment.as_slice()).unwrap_or_default();
         environment.extend(
