@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -58,14 +59,24 @@ EVERY_OPTION = PARAMETERS | {
 }
 
 
+@cache
+def parsed(text: str) -> dict[str, Any]:
+    return yaml_parse(text)
+
+
 def template(name: str = "template.yaml") -> dict[str, Any]:
-    """A template as it is written, short-form intrinsics spelt out."""
-    return yaml_parse((ROOT / name).read_text())
+    """A template as it is written, short-form intrinsics spelt out; the caller's own copy."""
+    return copy.deepcopy(parsed((ROOT / name).read_text()))
 
 
 def packaged(text: str | None = None) -> dict[str, Any]:
-    """template.yaml, or another text of it, after what `sam package` and the SAM transform do to it."""
-    source = yaml_parse(text) if text else template()
+    """template.yaml, or another text of it, after what `sam package` and the SAM transform do to it; the caller's own copy."""
+    return copy.deepcopy(transformed(text or (ROOT / "template.yaml").read_text()))
+
+
+@cache
+def transformed(text: str) -> dict[str, Any]:
+    source = copy.deepcopy(parsed(text))
     source["Globals"]["Function"]["CodeUri"] = f"s3://{CODE_BUCKET}/{CODE_KEY}"
     defaults = {
         name: parameter["Default"] for name, parameter in source["Parameters"].items() if "Default" in parameter
