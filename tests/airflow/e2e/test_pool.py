@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
-from local_stack import LocalStack, kill_runner
+from local_stack import LocalStack, kill_runner, runner_process
 from stacks import PROFILES, scheduler_environment
 
 POOL = {
@@ -33,6 +35,19 @@ def idle(stack: LocalStack) -> list[str]:
     ]
 
 
+def descendants(pid: int) -> set[int]:
+    """Return the processes that a process has started, and theirs."""
+    parents = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            # After the name, which may have spaces, come the state and the parent.
+            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(") ")[2].split()[1])
+    found = {pid}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found
+
+
 def submissions(stack: LocalStack, run: str) -> list[dict[str, Any]]:
     return [row for row in stack.rows() if row.get("labels", {}).get("run_id") == run]
 
@@ -52,7 +67,13 @@ def test_thirty_tasks_on_five_runners_survive_the_death_of_the_scheduler_and_of_
         with airflow.scheduler(environment):
             airflow.until("the victim runs", lambda: "works 0 works" in airflow.lines(run))
             victim = airflow.task_instances(run)["works", 0]["external_executor_id"]
-            kill_runner(stack.row(victim)["pooled"]["taken"]["runner_id"])
+            runner = stack.row(victim)["pooled"]["taken"]["runner_id"]
+            # The runner, its zygote, and the worker with its task.
+            processes = descendants(runner_process(runner))
+            assert len(processes) >= 4
+            kill_runner(runner)
+            airflow.until("its end is known", lambda: stack.row(victim)["state"] == "failed")
+            airflow.until("nothing of it is left", lambda: not any(Path(f"/proc/{pid}").exists() for pid in processes))
             assert airflow.finish(run) == "success"
 
         tries = {number: ti["try_number"] for (_, number), ti in airflow.task_instances(run).items()}
