@@ -138,16 +138,18 @@ test: ## run all tests; their output is in target/test-logs
 	@$(LINTING) $(MAKE) --no-print-directory --jobs 2 --keep-going replay venvs
 	rm -rf $(TESTED) && mkdir -p $(TESTED) && cp $(BINARIES:%=target/debug/%) target/debug/ecs-bridge-replay $(TESTED)/
 	@ECS_BRIDGE_PROGRAM=$(CURDIR)/$(TESTED)/ecs-bridge QUICK=1 NICE=nice $(PYTHON) tests/suites/stages.py target/test-logs \
-		"$(STAGE_RUST)" "$(STAGE_STACKS)" "$(STAGE_FAULTS)" "$(STAGE_AIRFLOW)"
+		"$(STAGE_RUST)" "$(STAGE_STACKS)" "$(STAGE_FAULTS)" "$(STAGE_AIRFLOW)" "$(STAGE_SETUPS)" "$(STAGE_INFRA)"
 
 venvs: $(VENV)/.done $(INFRA)/.done .venv-checkov/.done .venv-emulator/.done
 	executor/venv.sh 3 2 callers
 
 STAGE_RUST    := lint-format lint-clippy test-rust test-sam-build
-STAGE_STACKS   = $(STACKS) test-infra
+STAGE_STACKS   = $(filter-out tests/docs tests/secrets,$(STACKS))
 STAGE_FAULTS   = $(FAULTS) lint-client mypy-client tests/client tests/callers lint-runner tests/runner lint-executor tests/airflow/unit \
 	tests/airflow/airflow2
 STAGE_AIRFLOW := tests/airflow/e2e
+STAGE_SETUPS  := tests/airflow/setups tests/docs tests/secrets
+STAGE_INFRA   := test-infra
 
 # Of the workspace as a whole: subsets of packages compile the SDKs again, with other features.
 UNIT_TESTS := advice calls commands corpus decide events outage pool redact run_task table
@@ -295,10 +297,10 @@ tests/airflow/airflow2: programs
 	executor/venv.sh 2
 	.venv-airflow2/bin/python -m pytest -q $@
 
-.PHONY: test-airflow test-airflow-e2e tests/airflow/e2e
+.PHONY: test-airflow test-airflow-e2e tests/airflow/e2e tests/airflow/setups
 test-airflow: test-executor test-airflow-e2e ## the executor, with a whole Airflow on the local stack, its scheduler killed; minutes
-test-airflow-e2e: tests/airflow/e2e
-tests/airflow/e2e: programs $(INFRA)/.done
+test-airflow-e2e: tests/airflow/e2e tests/airflow/setups
+tests/airflow/e2e tests/airflow/setups: programs $(INFRA)/.done
 	executor/venv.sh 3
 	$(AIRFLOW)/python -m pytest -q --durations 12 $@
 

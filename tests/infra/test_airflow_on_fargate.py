@@ -1,6 +1,6 @@
 """infra/airflow-on-fargate: what its pieces tell each other, who may do what, and what is reachable.
 
-That Airflow runs with what it configures is shown in tests/airflow/e2e/test_fargate.py.
+That Airflow runs with what it configures is shown in tests/airflow/setups/test_fargate.py.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """infra/image, as far as it can be shown without Docker: the Dockerfile, and its entry point run by itself.
 
-tests/airflow/e2e/test_fargate.py runs Airflow and its tasks through the entry point; tests/airflow/unit/test_image.py
+tests/airflow/setups/test_fargate.py runs Airflow and its tasks through the entry point; tests/airflow/unit/test_image.py
 resolves what the Dockerfile installs.
 """
 

@@ -19,8 +19,12 @@ from stacks import PROFILES
 @pytest.fixture(scope="session")
 def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
     """Airflow without a scheduler."""
-    # Its schedulers can load what crashes.
-    environment = {"PYTHONPATH": str(HERE)}
+    environment = {
+        # Its schedulers can load what crashes.
+        "PYTHONPATH": str(HERE),
+        # No file of a Dag changes here: none is read twice.
+        "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "36000",
+    }
     with (
         Postgres() as postgres,
         Airflow(

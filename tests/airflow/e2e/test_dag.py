@@ -25,7 +25,7 @@ def test_every_task_instance_ends_as_with_local_executor(airflow, stack):
     assert expected["comes_after_a_failure", -1][0] == "upstream_failed"
     assert expected["grows", -1] == ("success", 3)
     assert expected["waits", -1] == ("success", 1)
-    assert sum(task_id == "square" for task_id, _ in expected) == 50
+    assert sum(task_id == "square" for task_id, _ in expected) == 12
 
     # A worker tells Airflow how its task ended, and then exits.
     airflow.until("all containers have ended", lambda: all(row["state"] == "succeeded" for row in stack.rows()))

@@ -8,7 +8,7 @@ from airflow.sdk import DAG
 from airflow_ecs_bridge.operators import EcsBridgeOperator
 
 with DAG("commands", schedule=None):
-    for number in range(200):
+    for number in range(100):
         EcsBridgeOperator(
             task_id=f"command-{number}",
             command=["sh", "-c", f"echo {{{{ run_id }}}} command {number} $FROM >> $RAN; sleep 3"],

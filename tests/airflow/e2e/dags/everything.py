@@ -9,7 +9,7 @@ from airflow.providers.standard.operators.bash import BashOperator
 from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
 from airflow.sdk import BaseSensorOperator, dag, get_current_context, task
 
-MAPPED = 50
+MAPPED = 12
 
 RESOURCES = {
     "overrides": {

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from local_stack import PROGRAM
 
 ROOT = Path(__file__).parents[3]
 DEMO = ROOT / "executor" / "demo" / "run.py"
@@ -16,7 +17,7 @@ PAGE = ROOT / "docs" / "first-hour.md"
 
 @pytest.mark.parametrize("flags", [[], ["--pool"]], ids=["own containers", "pool"])
 def test_the_example_runs_on_the_demo_s_airflow(tmp_path, flags):
-    command = [sys.executable, str(DEMO), "--once", "--home", str(tmp_path / "home"), *flags]
+    command = [sys.executable, str(DEMO), "--once", "--home", str(tmp_path / "home"), "--program", str(PROGRAM), *flags]
     result = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "the run is a success" in result.stdout
