@@ -49,7 +49,8 @@ def as_text(name: str, kind: str) -> str:
             return f'{variable} == null ? null : join(",", {variable})'
         case "string":
             return variable
-    return f"{variable} == null ? null : tostring({variable})"
+    # Of null it is null.
+    return f"tostring({variable})"
 
 
 def rules(name: str, parameter: Parameter) -> list[tuple[str, str]]:
@@ -82,9 +83,11 @@ def described(text: str, parameters: dict[str, Parameter]) -> str:
 def variables(parameters: dict[str, Parameter]) -> str:
     blocks = []
     for name, parameter in parameters.items():
-        lines = [f'variable "{snake(name)}" {{']
-        lines.append(f"  description = {described(parameter['Description'], parameters)}")
-        lines.append(f"  type        = {type_of(parameter)}")
+        lines = [
+            f'variable "{snake(name)}" {{',
+            f"  description = {described(parameter['Description'], parameters)}",
+            f"  type        = {type_of(parameter)}",
+        ]
         if "Default" in parameter:
             lines.append("  default     = null")
         for condition, words in rules(name, parameter):

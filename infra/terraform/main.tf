@@ -12,7 +12,7 @@ terraform {
 }
 
 variable "stack_name" {
-  description = "Name of the CloudFormation stack; null for the name of the deployment"
+  description = "Name of the CloudFormation stack; null for the name of the deployment, with - for each _"
   type        = string
   default     = null
 }
@@ -81,7 +81,8 @@ resource "aws_s3_object" "release" {
 
 resource "aws_cloudformation_stack" "bridge" {
   #checkov:skip=CKV_AWS_124:Terraform shows the stack's events to whoever applies
-  name         = coalesce(var.stack_name, var.deployment, "ecs-bridge")
+  # A deployment may have _ in its name, and a stack may not.
+  name         = coalesce(var.stack_name, replace(coalesce(var.deployment, "ecs-bridge"), "_", "-"))
   template_url = "https://${data.aws_s3_bucket.code.bucket_regional_domain_name}/${local.prefix}${local.template}"
   capabilities = ["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"]
   iam_role_arn = var.cloudformation_role_arn

@@ -422,26 +422,26 @@ locals {
     RunnerRoleArns         = var.runner_role_arns == null ? null : join(",", var.runner_role_arns)
     Profiles               = var.profiles
     ProfilesLayerArn       = var.profiles_layer_arn
-    LaunchRate             = var.launch_rate == null ? null : tostring(var.launch_rate)
-    LaunchBurst            = var.launch_burst == null ? null : tostring(var.launch_burst)
-    ReconcileMinutes       = var.reconcile_minutes == null ? null : tostring(var.reconcile_minutes)
-    RetentionDays          = var.retention_days == null ? null : tostring(var.retention_days)
-    BackupDays             = var.backup_days == null ? null : tostring(var.backup_days)
-    DeadLetterSeconds      = var.dead_letter_seconds == null ? null : tostring(var.dead_letter_seconds)
-    LogRetentionDays       = var.log_retention_days == null ? null : tostring(var.log_retention_days)
+    LaunchRate             = tostring(var.launch_rate)
+    LaunchBurst            = tostring(var.launch_burst)
+    ReconcileMinutes       = tostring(var.reconcile_minutes)
+    RetentionDays          = tostring(var.retention_days)
+    BackupDays             = tostring(var.backup_days)
+    DeadLetterSeconds      = tostring(var.dead_letter_seconds)
+    LogRetentionDays       = tostring(var.log_retention_days)
     LogLevel               = var.log_level
     Architecture           = var.architecture
-    SubmitMemory           = var.submit_memory == null ? null : tostring(var.submit_memory)
-    TaskStateMemory        = var.task_state_memory == null ? null : tostring(var.task_state_memory)
-    ReconcileMemory        = var.reconcile_memory == null ? null : tostring(var.reconcile_memory)
-    WorkMemory             = var.work_memory == null ? null : tostring(var.work_memory)
-    SubmitConcurrency      = var.submit_concurrency == null ? null : tostring(var.submit_concurrency)
-    TaskStateConcurrency   = var.task_state_concurrency == null ? null : tostring(var.task_state_concurrency)
-    ReconcileConcurrency   = var.reconcile_concurrency == null ? null : tostring(var.reconcile_concurrency)
-    WorkConcurrency        = var.work_concurrency == null ? null : tostring(var.work_concurrency)
-    WorkDirectInvocation   = var.work_direct_invocation == null ? null : tostring(var.work_direct_invocation)
-    FunctionUrl            = var.function_url == null ? null : tostring(var.function_url)
-    TaskTokens             = var.task_tokens == null ? null : tostring(var.task_tokens)
+    SubmitMemory           = tostring(var.submit_memory)
+    TaskStateMemory        = tostring(var.task_state_memory)
+    ReconcileMemory        = tostring(var.reconcile_memory)
+    WorkMemory             = tostring(var.work_memory)
+    SubmitConcurrency      = tostring(var.submit_concurrency)
+    TaskStateConcurrency   = tostring(var.task_state_concurrency)
+    ReconcileConcurrency   = tostring(var.reconcile_concurrency)
+    WorkConcurrency        = tostring(var.work_concurrency)
+    WorkDirectInvocation   = tostring(var.work_direct_invocation)
+    FunctionUrl            = tostring(var.function_url)
+    TaskTokens             = tostring(var.task_tokens)
     EventBusArns           = var.event_bus_arns == null ? null : join(",", var.event_bus_arns)
     SubnetIds              = var.subnet_ids == null ? null : join(",", var.subnet_ids)
     SecurityGroupIds       = var.security_group_ids == null ? null : join(",", var.security_group_ids)
@@ -450,7 +450,7 @@ locals {
     RestoredTable          = var.restored_table
     PermissionsBoundaryArn = var.permissions_boundary_arn
     AlarmTopicArn          = var.alarm_topic_arn
-    RepairsAlarmPercent    = var.repairs_alarm_percent == null ? null : tostring(var.repairs_alarm_percent)
-    QueueAgeAlarmSeconds   = var.queue_age_alarm_seconds == null ? null : tostring(var.queue_age_alarm_seconds)
+    RepairsAlarmPercent    = tostring(var.repairs_alarm_percent)
+    QueueAgeAlarmSeconds   = tostring(var.queue_age_alarm_seconds)
   }
 }

@@ -120,6 +120,13 @@ def test_outputs_are_those_of_the_stack_and_null_where_it_has_none() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("given", "name"), [({}, "prod"), ({"deployment": "my_jobs"}, "my-jobs"), ({"deployment": None}, "ecs-bridge"), ({"stack_name": "other"}, "other")]
+)
+def test_the_stack_has_a_name_that_cloudformation_takes(given: Values, name: str) -> None:
+    assert stack(variables(PARAMETERS) | given)["name"] == name
+
+
 # --- Where its code comes from ---------------------------------------------------------------------
 
 RELEASE = {

@@ -35,14 +35,21 @@ def idle(stack: LocalStack) -> list[str]:
     ]
 
 
-def descendants(pid: int) -> set[int]:
-    """Return the processes that a process has started, and theirs."""
-    parents = {}
+def processes() -> dict[int, int]:
+    """Return the parent of each process that has not ended."""
+    found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            # After the name, which may have spaces, come the state and the parent.
-            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(") ")[2].split()[1])
-    found = {pid}
+            # After the name, which may have spaces. One that has ended may wait for its parent as a zombie.
+            state, parent, *_ = (folder / "stat").read_text().rpartition(") ")[2].split()
+            if state not in "ZX":
+                found[int(folder.name)] = int(parent)
+    return found
+
+
+def with_descendants(pid: int) -> set[int]:
+    """Return a process and all that it and they have started."""
+    parents, found = processes(), {pid}
     while more := {child for child, parent in parents.items() if parent in found} - found:
         found |= more
     return found
@@ -69,11 +76,11 @@ def test_thirty_tasks_on_five_runners_survive_the_death_of_the_scheduler_and_of_
             victim = airflow.task_instances(run)["works", 0]["external_executor_id"]
             runner = stack.row(victim)["pooled"]["taken"]["runner_id"]
             # The runner, its zygote, and the worker with its task.
-            processes = descendants(runner_process(runner))
-            assert len(processes) >= 4
+            container = with_descendants(runner_process(runner))
+            assert len(container) >= 4
             kill_runner(runner)
             airflow.until("its end is known", lambda: stack.row(victim)["state"] == "failed")
-            airflow.until("nothing of it is left", lambda: not any(Path(f"/proc/{pid}").exists() for pid in processes))
+            airflow.until("nothing of it is left", lambda: not container & processes().keys())
             assert airflow.finish(run) == "success"
 
         tries = {number: ti["try_number"] for (_, number), ti in airflow.task_instances(run).items()}
