@@ -303,6 +303,19 @@ def test_a_launch_whose_outcome_could_not_be_written_is_not_accepted_until_it_is
     assert outcome(bench.settle("unwritten")) == ("failed", 3)
 
 
+def test_who_could_not_be_recorded_to_be_told_is_not_accepted_until_it_is_submitted_again(bench: Bench) -> None:
+    # The record of a stop that came first knows of nobody to tell: only the submission does.
+    bench.stack.stop("overtaken")
+    bench.wire.fails = lambda call: call.operation == "UpdateItem" and "overtaken" in str(call.body)
+    item = {"submission_id": "overtaken", "command": EXIT_3, "on_end": {"event_bus": "default"}}
+    [answer] = bench.stack.submit(item)
+    bench.wire.fails = lambda _: False
+    assert answer["error"]["code"] == "unavailable"
+    assert [answer["state"] for answer in bench.stack.submit(item)] == ["cancelled"]
+    bench.stack.until_told("overtaken")
+    assert [one["to"] for one in bench.stack.told("overtaken")] == ["default"]
+
+
 # Capacity.
 
 

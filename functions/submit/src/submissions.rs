@@ -238,9 +238,13 @@ impl App {
                 (answer(Some(record.state), record.task_arn, None), left)
             }
             Ok(Outcome::Known(record)) if record.is_same_work(&content_hash) => {
-                let record = self.resubmitted(record, on_end).await;
-                let left = if is_untold(&record) { Left::Due } else { Left::Nothing };
-                (answer(Some(record.state), record.task_arn, None), left)
+                match self.resubmitted(record, on_end).await {
+                    Ok(record) => {
+                        let left = if is_untold(&record) { Left::Due } else { Left::Nothing };
+                        (answer(Some(record.state), record.task_arn, None), left)
+                    }
+                    Err(error) => (answer(None, None, Some(unavailable(&id, &error))), Left::Nothing),
+                }
             }
             Ok(Outcome::Known(record)) => {
                 let message = "this id was submitted with a different command, overrides or profile";
@@ -250,15 +254,19 @@ impl App {
         }
     }
 
-    /// Brings the timer of a resubmitted record forward if needed, and returns the record.
-    async fn resubmitted(&self, record: Record, on_end: OnEnd) -> Record {
+    /// Brings the timer of a resubmitted record forward if needed, adds who is to be told, and returns the record.
+    ///
+    /// # Errors
+    /// If DynamoDB does not record who is to be told: nobody but the caller knows of them. The caller retries.
+    async fn resubmitted(&self, record: Record, on_end: OnEnd) -> Result<Record, BridgeError> {
+        let adds_nobody = on_end.is_empty();
         match self.bridge.settle(record.clone(), Input::Resubmitted(on_end)).await {
-            Ok(record) => record,
-            Err(error) => {
+            Err(error) if adds_nobody => {
                 // The record is due in any case.
                 tracing::warn!(submission_id = %record.submission_id, %error, "failed to bring the timer of a resubmitted record forward");
-                record
+                Ok(record)
             }
+            settled => settled,
         }
     }
 
