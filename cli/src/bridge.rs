@@ -246,8 +246,8 @@ impl Where {
         };
         let dynamodb_url =
             self.dynamodb_url.clone().or(ready.dynamodb_url).or_else(|| variable("AWS_ENDPOINT_URL_DYNAMODB"));
-        let told_url = self.url.clone().or(ready.submit_url);
-        let url = told_url.clone().or_else(|| variable("ECS_BRIDGE_URL"));
+        let given_url = self.url.clone().or(ready.submit_url);
+        let url = given_url.clone().or_else(|| variable("ECS_BRIDGE_URL"));
         let of_url = url.as_deref().and_then(region_of);
         let region = self.region.clone().or(ready.region).or(of_url);
 
@@ -278,7 +278,7 @@ impl Where {
         let first = |flag: &Option<String>, ready: Option<String>, output: &str, name: &str| {
             flag.clone().or(ready).or_else(|| outputs.get(output).cloned()).or_else(|| variable(name))
         };
-        let url = first(&told_url, None, "SubmitUrl", "ECS_BRIDGE_URL").map(|url| url.trim_end_matches('/').to_owned());
+        let url = first(&given_url, None, "SubmitUrl", "ECS_BRIDGE_URL").map(|url| url.trim_end_matches('/').to_owned());
         let mut function = self.function.clone().or_else(|| variable("ECS_BRIDGE_FUNCTION"));
         if url.is_none() {
             // Functions without URLs.

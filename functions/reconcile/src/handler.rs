@@ -49,9 +49,9 @@ pub struct Report {
     pub looked_up: usize,
     /// StopTask calls.
     pub stops: usize,
-    /// Ends that were to be told.
-    pub told: usize,
-    /// Submissions that ended, or went on, by what this run learnt and no event had told.
+    /// Ends that were to be notified.
+    pub notified: usize,
+    /// Submissions that ended, or went on, by what this run learnt and no event had notified.
     pub repaired: usize,
     /// Timers that were served more than five minutes late. What waits for a launch token is not counted.
     pub overdue: usize,
@@ -100,7 +100,7 @@ impl Reconcile {
             at_rest: Default::default(),
             over: Notify::new(),
         };
-        self.tell_queue().await?;
+        self.report_queue().await?;
         let (launched, served, sized, ()) =
             tokio::join!(launches::run(&run), timers::run(&run), pools::run(&run), run.keep_promise());
         let report = launched?.and(served?).and(sized);
@@ -112,7 +112,7 @@ impl Reconcile {
 
 impl Reconcile {
     /// Tells how long the queue is, and how old.
-    async fn tell_queue(&self) -> Result<(), TableError> {
+    async fn report_queue(&self) -> Result<(), TableError> {
         let (table, at) = (&self.bridge.table, now());
         let first = table.due(QUEUE, at, 1, Page::default()).await?.records.pop();
         let mut depth = if first.is_some() { table.count_due(QUEUE, at).await? } else { 0 };
@@ -322,7 +322,7 @@ impl Report {
                 self.repaired += usize::from(after != before);
             }
             Some(Action::Stop { .. }) => self.stops += 1,
-            Some(Action::Tell(_)) => self.told += 1,
+            Some(Action::Notify(_)) => self.notified += 1,
             Some(Action::Describe { .. }) | None => {}
         }
     }
@@ -340,7 +340,7 @@ impl Report {
             described: self.described + other.described,
             looked_up: self.looked_up + other.looked_up,
             stops: self.stops + other.stops,
-            told: self.told + other.told,
+            notified: self.notified + other.notified,
             repaired: self.repaired + other.repaired,
             overdue: self.overdue + other.overdue,
             errors: self.errors + other.errors,

@@ -10,7 +10,7 @@ use ecs_bridge_aws::{
 use ecs_bridge_core::{
     SubmissionId,
     api::BodyError,
-    on_end::Listeners,
+    notify::Listeners,
     pool::WorkAddress,
     profile::{Clusters, Profiles},
 };

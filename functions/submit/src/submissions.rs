@@ -16,7 +16,7 @@ use ecs_bridge_core::{
     Action, Input, ProfileName, Record, State, SubmissionId,
     api::{self, ItemAnswer, ItemCode, ItemError, SubmissionItem},
     capacity::Shape,
-    on_end::OnEnd,
+    notify::Notify,
     pool::PoolRow,
     profile::Profile,
     record::Submission,
@@ -92,7 +92,7 @@ impl Left {
         match (record.state == State::Queued, record.pooled.is_some(), &record.profile) {
             (true, true, Some(profile)) => Self::Waiting(profile.clone()),
             (true, _, _) => Self::Due,
-            (false, _, _) if is_untold(record) => Self::Due,
+            (false, _, _) if has_pending_notifications(record) => Self::Due,
             (false, _, _) => Self::Nothing,
         }
     }
@@ -231,15 +231,15 @@ impl App {
             return (answer(None, None, Some(error)), Left::Nothing);
         }
         let (id, content_hash) = (submission.submission_id.clone(), submission.content_hash);
-        let on_end = submission.on_end.clone();
+        let notify = submission.notify.clone();
         match self.accept(submission, tokens).await {
             Ok(Outcome::New(record)) => {
                 let left = Left::by(&record);
                 (answer(Some(record.state), record.task_arn, None), left)
             }
             Ok(Outcome::Known(record)) if record.is_same_work(&content_hash) => {
-                let record = self.resubmitted(record, on_end).await;
-                let left = if is_untold(&record) { Left::Due } else { Left::Nothing };
+                let record = self.resubmitted(record, notify).await;
+                let left = if has_pending_notifications(&record) { Left::Due } else { Left::Nothing };
                 (answer(Some(record.state), record.task_arn, None), left)
             }
             Ok(Outcome::Known(record)) => {
@@ -251,8 +251,8 @@ impl App {
     }
 
     /// Brings the timer of a resubmitted record forward if needed, and returns the record.
-    async fn resubmitted(&self, record: Record, on_end: OnEnd) -> Record {
-        match self.bridge.settle(record.clone(), Input::Resubmitted(on_end)).await {
+    async fn resubmitted(&self, record: Record, notify: Notify) -> Record {
+        match self.bridge.settle(record.clone(), Input::Resubmitted(notify)).await {
             Ok(record) => record,
             Err(error) => {
                 // The record is due in any case.
@@ -307,7 +307,7 @@ impl App {
 }
 
 /// Whether reconcile has to tell its end.
-pub fn is_untold(record: &Record) -> bool {
+pub fn has_pending_notifications(record: &Record) -> bool {
     record.state.is_terminal() && !record.is_over()
 }
 

@@ -134,7 +134,7 @@ impl App {
         let Some(submission) = self.bridge.table.get(&done.submission_id).await? else { return Ok(()) };
         let input = PoolInput::Done { by: by.clone(), exit_code: done.exit_code, stopping };
         let ended = self.bridge.decide(submission, &Input::Pool(input)).await?.record;
-        if ended.state.is_terminal() && ended.outbox.is_some() {
+        if ended.state.is_terminal() && ended.pending_notifications.is_some() {
             // The runner does not wait for those that are notified of the end.
             self.wake.wake(&self.bridge.table).await;
         }

@@ -11,7 +11,7 @@ pub mod http;
 mod profiles;
 mod table;
 pub mod telemetry;
-mod tell;
+mod notify;
 mod wake;
 
 pub use bridge::{Bridge, BridgeError, Settled, now};

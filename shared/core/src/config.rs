@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr, time::Duration};
 use crate::{
     id::Deployment,
     launch_rate::LaunchRate,
-    on_end::Listeners,
+    notify::Listeners,
     pool::WorkAddress,
     profile::Clusters,
     rules::{Rules, Timers},

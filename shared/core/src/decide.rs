@@ -11,7 +11,7 @@ mod launch;
 pub mod pool;
 mod stop;
 mod task;
-mod tell;
+mod notify;
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     id::{Attempt, SubmissionId},
-    on_end::{OnEnd, Telling},
+    notify::{Notify, Delivery},
     record::{self, Call, NEVER, Record},
     rules::{Rules, Timers},
     state::State,
@@ -39,7 +39,7 @@ pub enum Input {
     /// ListTasks, begun at this moment, found no task of this attempt.
     NotFound(Attempt, Timestamp),
     /// ListTasks or DescribeTasks, begun at `at`, failed: ECS refused the call or did not answer it.
-    NotTold {
+    LookupFailed {
         /// The attempt that the call was about.
         attempt: Attempt,
         /// When the call began.
@@ -62,9 +62,9 @@ pub enum Input {
     Stop(String),
     /// The caller submitted it again, and names who is to be told of its end: the process that claimed its launch may have
     /// died.
-    Resubmitted(OnEnd),
+    Resubmitted(Notify),
     /// What came of telling its end.
-    Told(Telling),
+    Delivered(Delivery),
     /// Its profile has no capacity.
     Blocked,
     /// It is to be launched by this choice: what waits for capacity, before its timer, or what is due and would begin with
@@ -129,8 +129,8 @@ pub enum Action {
         /// What to do after it.
         then: AfterStop,
     },
-    /// Tell its end to those in its outbox, under this claim: the first, second, …
-    Tell(u32),
+    /// Tell its end to those in its pending_notifications, under this claim: the first, second, …
+    Notify(u32),
 }
 
 /// What follows a StopTask.
@@ -158,7 +158,7 @@ pub enum Alarm {
     /// ECS failed to tell about a launch or a task for so long that its submission was given up as lost.
     GivenUp,
     /// Nobody could be told of an end for so long that it was given up.
-    Untold,
+    NotificationsFailed,
 }
 
 /// The result of [`decide`].
@@ -180,13 +180,13 @@ pub fn decide(record: &Record, input: &Input, now: Timestamp, rules: &Rules) -> 
         Input::Due => step.due(),
         Input::Launch(call, answer) => step.launch_answered(*call, answer),
         Input::NotFound(attempt, began_at) => step.not_found(*attempt, *began_at),
-        Input::NotTold { attempt, at, reason } => step.not_told(*attempt, *at, reason),
+        Input::LookupFailed { attempt, at, reason } => step.lookup_failed(*attempt, *at, reason),
         Input::Seen(task) => step.seen(task),
         Input::Missing { task_arn, at, stop_sent } => step.missing(task_arn, *at, *stop_sent),
         Input::Stop(reason) => step.stop(reason),
-        Input::Resubmitted(on_end) => step.resubmitted(on_end),
-        Input::Told(telling) => {
-            step.told(telling);
+        Input::Resubmitted(notify) => step.resubmitted(notify),
+        Input::Delivered(delivery) => {
+            step.delivered(delivery);
             None
         }
         Input::Blocked => {
@@ -200,7 +200,7 @@ pub fn decide(record: &Record, input: &Input, now: Timestamp, rules: &Rules) -> 
     // Where its end asks for another action, it is told when due; and where a runner waits for the answer, which a slow
     // listener must not delay.
     let is_reported = matches!(input, Input::Pool(PoolInput::Done { .. }));
-    let action = if ends && !is_reported { action.or_else(|| step.tell()) } else { action };
+    let action = if ends && !is_reported { action.or_else(|| step.notify()) } else { action };
     let (alarm, forced) = (step.alarm, step.forced);
     if next == *record && !forced {
         return Decision { record: None, action, alarm };
@@ -268,7 +268,7 @@ impl Step<'_> {
             State::Launching => self.due_launching(),
             State::Launched | State::Running => self.due_launched(),
             State::Succeeded | State::Failed | State::Rejected | State::Expired | State::Cancelled | State::Lost => {
-                self.due_untold()
+                self.due_to_notify()
             }
         }
     }

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     id::{Deployment, InvalidName, ProfileName, SubmissionId},
-    on_end::OnEnd,
+    notify::Notify,
     priority::Priority,
     profile::Policy,
     record::{ContentHash, Record, Submission, canonical},
@@ -120,8 +120,8 @@ impl PoolKey {
             digest.update([0]);
         }
         let Pool { runner, commands_per_container, take_interval_ms, max: _, min_idle: _, idle_timeout: _ } = pool;
-        let told = json!([KEY_VERSION, container_name, runner, commands_per_container, take_interval_ms]);
-        digest.update(canonical(&told));
+        let content = json!([KEY_VERSION, container_name, runner, commands_per_container, take_interval_ms]);
+        digest.update(canonical(&content));
         let hash: String = digest.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
         Self(format!("{profile}#{hash}"))
     }
@@ -336,7 +336,7 @@ impl Spec {
             launch_deadline: Some(now.plus(rules.timers.runner_launch)),
             priority: Priority::default(),
             pool: None,
-            on_end: OnEnd::default(),
+            notify: Notify::default(),
         };
         let runner = Runner::new(key, TokenHash::of(token), &self.pool);
         Ok(Record::runner(submission, runner, now, rules))
@@ -1090,7 +1090,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn limits_do_not_change_the_key_and_what_runners_are_told_does() {
+    fn key_changes_with_the_spec_and_not_with_limits() {
         let key = |pool: &Pool| PoolKey::of(&ProfileName::default_profile(), &[Map::new()], "main", pool);
         let same = Pool { max: 11, min_idle: 3, idle_timeout: 60, ..pool() };
         assert_eq!(key(&same), key(&pool()));

@@ -163,7 +163,7 @@ impl EcsTask {
     }
 
     /// The part of it that an event holds.
-    pub(crate) fn told(self) -> Self {
+    pub(crate) fn reported(self) -> Self {
         Self { heard: 0, launched_at: 0, stop_asked: false, ..self }
     }
 
@@ -175,13 +175,13 @@ impl EcsTask {
             status: Status::Stopped(End::Unknown),
             to_stop: true,
             stop_code,
-            ..self.told()
+            ..self.reported()
         }
     }
 
     /// What still matters of a stopped task whose submission is at a later attempt.
     pub(crate) fn outlived(self) -> Self {
-        Self { version: 0, status: Status::Stopped(End::Unknown), stop_code: None, ..self.told() }
+        Self { version: 0, status: Status::Stopped(End::Unknown), stop_code: None, ..self.reported() }
     }
 
     /// The exit code of its container.
@@ -293,7 +293,7 @@ impl EcsTask {
     }
 
     /// Whether an event of it matches the EventBridge rule.
-    pub(crate) fn is_told(&self) -> bool {
+    pub(crate) fn is_reported(&self) -> bool {
         match self.status {
             Status::Provisioning => false,
             Status::Running | Status::Exited(_) | Status::Stopped(_) => true,

@@ -207,7 +207,7 @@ enum Function {
     /// It has read a row, and writes what follows from an input; if the row has changed, from the newer one.
     Apply { row: usize, read: Row, input: Input },
     /// It has read a runner's row and seen its task; `told` once what it serves was told of it.
-    Seen { runner: usize, read: Row, task: Task, told: bool },
+    Seen { runner: usize, read: Row, task: Task, is_reported: bool },
     /// It acts on what it wrote to a row.
     Act { row: usize, action: Act },
 }
@@ -350,7 +350,7 @@ impl Pools {
             launch_deadline: self.deadline.map(Scenario::at),
             priority: Default::default(),
             pool: None,
-            on_end: Default::default(),
+            notify: Default::default(),
         }
     }
 
@@ -682,7 +682,7 @@ impl PoolWorld {
                 }
             }
             // Nobody is to be told of an end in this world.
-            Some(Action::RunTask(_) | Action::LookUp(_) | Action::Tell(_)) | None => return,
+            Some(Action::RunTask(_) | Action::LookUp(_) | Action::Notify(_)) | None => return,
         };
         self.functions.push(Function::Act { row, action });
     }
@@ -699,13 +699,13 @@ impl PoolWorld {
                 let (_, action) = self.apply(pools, row, read, &input)?;
                 self.act(row, action);
             }
-            Function::Seen { runner, read, task, told } => self.seen(pools, runner, read, task, told)?,
+            Function::Seen { runner, read, task, is_reported } => self.seen(pools, runner, read, task, is_reported)?,
             Function::Act { row, action } => {
                 let runner = row.checked_sub(pools.submissions);
                 match (action, runner) {
                     (Act::Describe, Some(runner)) => {
                         let (read, task) = (self.rows.get(row)?.clone(), pools.task(self, runner)?);
-                        self.functions.push(Function::Seen { runner, read, task, told: false });
+                        self.functions.push(Function::Seen { runner, read, task, is_reported: false });
                     }
                     (Act::Describe, None) => {
                         let read = self.rows.get(row)?.clone();
@@ -752,7 +752,7 @@ impl PoolWorld {
     }
 
     /// One step of a function that has seen a runner's task: what it serves is told first.
-    fn seen(&mut self, pools: &Pools, runner: usize, read: Row, task: Task, told: bool) -> Option<()> {
+    fn seen(&mut self, pools: &Pools, runner: usize, read: Row, task: Task, is_reported: bool) -> Option<()> {
         let row = pools.submissions + runner;
         let input = Input::Seen(task.clone());
         let decision = pools.decide(&read, &input, Scenario::at(self.now));
@@ -760,11 +760,11 @@ impl PoolWorld {
             self.act(row, decision.action);
             return Some(());
         };
-        if !told {
+        if !is_reported {
             if let Some(submission) = read.runner.as_ref().and_then(|runner| pools.place(runner.serves.as_ref()?)) {
                 let served = self.rows.get(submission)?.clone();
                 let is_taken = served.taken().is_some_and(|taken| taken.runner_id == read.submission_id);
-                let tell = match (is_taken, task.is_stopped()) {
+                let report = match (is_taken, task.is_stopped()) {
                     (true, _) => Some(PoolInput::RunnerSeen(read.submission_id.clone(), Box::new(task.clone()))),
                     (false, true) if pools.has(PoolBug::EventToAnother) && served.taken().is_some() => {
                         let (of, arn) = (served.taken()?.runner_id.clone(), served.task_arn.clone()?);
@@ -773,12 +773,12 @@ impl PoolWorld {
                     (false, true) => Some(PoolInput::RunnerGone),
                     (false, false) => None,
                 };
-                if let Some(tell) = tell {
-                    let (_, action) = self.apply(pools, submission, served, &Input::Pool(tell))?;
+                if let Some(report) = report {
+                    let (_, action) = self.apply(pools, submission, served, &Input::Pool(report))?;
                     self.act(submission, action);
                 }
             }
-            self.functions.push(Function::Seen { runner, read, task, told: true });
+            self.functions.push(Function::Seen { runner, read, task, is_reported: true });
             return Some(());
         }
         if self.rows.get(row)?.rev == read.rev {
@@ -786,7 +786,7 @@ impl PoolWorld {
             self.act(row, decision.action);
         } else {
             let read = self.rows.get(row)?.clone();
-            self.functions.push(Function::Seen { runner, read, task, told: false });
+            self.functions.push(Function::Seen { runner, read, task, is_reported: false });
         }
         Some(())
     }
@@ -991,7 +991,7 @@ impl Model for Pools {
             PoolStep::Deliver { event } => {
                 let (runner, task) = world.events.remove(event);
                 let read = world.rows.get(self.submissions + runner)?.clone();
-                world.functions.push(Function::Seen { runner, read, task, told: false });
+                world.functions.push(Function::Seen { runner, read, task, is_reported: false });
             }
             PoolStep::Lose { event } => {
                 world.faults -= 1;

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use ecs_bridge_core::{
     ProfileName, Rules, Timers, Timestamp,
-    on_end::OnEnd,
+    notify::Notify,
     profile::{CompleteOn, Policy, Relaunch},
     record::{ContentHash, Submission},
     run_task::FrozenRequest,
@@ -45,7 +45,7 @@ pub struct Scenario {
     /// From any moment on, ECS may refuse every call and EventBridge lose every event.
     pub outage: bool,
     /// An event bus is to be told of each end.
-    pub on_end: bool,
+    pub notify: bool,
     /// ECS may launch what it refuses.
     pub launched_failures: bool,
     /// The seeded bug.
@@ -71,7 +71,7 @@ impl Scenario {
             restarts: false,
             stops: true,
             outage: false,
-            on_end: false,
+            notify: false,
             launched_failures: false,
             mutation: None,
             horizon: 60,
@@ -130,7 +130,7 @@ impl Scenario {
     /// With an event bus that is to be told of each end.
     #[must_use]
     pub fn with_a_listener(self) -> Self {
-        Self { on_end: true, ..self }
+        Self { notify: true, ..self }
     }
 
     /// With `launch_timeout` and `run_timeout` of a tick.
@@ -225,7 +225,7 @@ impl Scenario {
             launch_deadline: self.launch_deadline.map(Self::at),
             priority: Default::default(),
             pool: None,
-            on_end: OnEnd { event_bus: self.on_end.then(|| "ends".to_owned()), ..OnEnd::default() },
+            notify: Notify { event_bus: self.notify.then(|| "ends".to_owned()), ..Notify::default() },
         }
     }
 }

@@ -116,7 +116,7 @@ impl Step<'_> {
 
     pub(super) fn heard(&mut self) {
         (self.record.missing_count, self.record.missing_at) = (0, None);
-        self.record.untold_since = None;
+        self.record.lookup_failed_since = None;
     }
 
     /// Records only what was unknown; never an exit code, never a state.

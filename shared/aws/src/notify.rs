@@ -1,4 +1,4 @@
-//! Telling a submission's end: Step Functions, and an event bus.
+//! Delivery a submission's end: Step Functions, and an event bus.
 
 use std::{cell::OnceCell, fmt, pin::Pin, rc::Rc, time::Duration};
 
@@ -7,7 +7,7 @@ use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_eventbridge::types::PutEventsRequestEntry;
 use ecs_bridge_core::{
     Record,
-    on_end::{DETAIL_TYPE, OnEnd, SOURCE, TaskToken, Telling, error_name},
+    notify::{DETAIL_TYPE, Notify, SOURCE, TaskToken, Delivery, error_name},
 };
 use serde_json::{Value, json};
 
@@ -17,15 +17,15 @@ const ATTEMPT: Duration = Duration::from_secs(3);
 /// What Step Functions answers for a token that nobody waits with any more: the state has ended, or timed out.
 const NOBODY_WAITS: [&str; 3] = ["TaskTimedOut", "TaskDoesNotExist", "InvalidToken"];
 
-type Told<'a> = Pin<Box<dyn Future<Output = Telling> + 'a>>;
-type Tell = dyn for<'a> Fn(&'a Record, u32) -> Told<'a>;
+type Delivering<'a> = Pin<Box<dyn Future<Output = Delivery> + 'a>>;
+type Deliver = dyn for<'a> Fn(&'a Record, u32) -> Delivering<'a>;
 
 /// Tells ends. A closure, so that a function without one does not carry the clients: a tenth of its zip.
-pub struct Teller(Box<Tell>);
+pub struct Notifier(Box<Deliver>);
 
-impl fmt::Debug for Teller {
+impl fmt::Debug for Notifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Teller")
+        f.write_str("Notifier")
     }
 }
 
@@ -34,7 +34,7 @@ struct Clients {
     events: aws_sdk_eventbridge::Client,
 }
 
-impl Teller {
+impl Notifier {
     /// With the configuration of the functions' other clients.
     pub fn new(config: &SdkConfig) -> Self {
         let timeouts = TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT).build();
@@ -45,12 +45,12 @@ impl Teller {
         let clients = OnceCell::new();
         Self(Box::new(move |record, nth| {
             let clients = Rc::clone(clients.get_or_init(|| Rc::new(Clients::new(&config))));
-            Box::pin(async move { clients.tell(record, nth).await })
+            Box::pin(async move { clients.notify(record, nth).await })
         }))
     }
 
-    /// Tells those who are still to be told, under the `nth` claim of the outbox.
-    pub async fn tell(&self, record: &Record, nth: u32) -> Telling {
+    /// Tells those who are still to be told, under the `nth` claim of the pending_notifications.
+    pub async fn notify(&self, record: &Record, nth: u32) -> Delivery {
         self.0(record, nth).await
     }
 }
@@ -60,12 +60,12 @@ impl Clients {
         Self { states: aws_sdk_sfn::Client::new(config), events: aws_sdk_eventbridge::Client::new(config) }
     }
 
-    async fn tell(&self, record: &Record, nth: u32) -> Telling {
-        let Some(outbox) = record.outbox.as_deref() else { return Telling { nth, ..Telling::default() } };
-        let OnEnd { task_token, event_bus } = &outbox.on_end;
+    async fn notify(&self, record: &Record, nth: u32) -> Delivery {
+        let Some(pending_notifications) = record.pending_notifications.as_deref() else { return Delivery { nth, ..Delivery::default() } };
+        let Notify { task_token, event_bus } = &pending_notifications.notify;
         let (token, bus) =
             tokio::join!(self.answer(record, task_token.as_ref()), self.put(record, event_bus.as_deref()));
-        Telling { nth, task_token: token.is_ok(), event_bus: bus.is_ok(), error: bus.and(token).err() }
+        Delivery { nth, task_token: token.is_ok(), event_bus: bus.is_ok(), error: bus.and(token).err() }
     }
 
     /// Ends the state that waits with this token.
