@@ -6,7 +6,7 @@ import base64
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,17 @@ def at_once(local: LocalStack, recorder: Recorder) -> None:
     def called(caller: str, operation: str) -> None:
         until(f"{caller} calls {operation}", lambda: recorder.seen(caller, operation))
 
+    def wakes(caller: str, once: Callable[[str], None]) -> None:
+        """A run of reconcile that looks for work anyway is not woken: until there is none."""
+        operation = "2015-03-31/functions/reconcile/invocations"
+        numbers = itertools.count()
+
+        def seen() -> bool:
+            once(f"{caller}-{next(numbers)}")
+            return recorder.seen(caller, operation)
+
+        until(f"{caller} calls {operation}", seen)
+
     # The executor, with its own client and its own reader.
     aws = Local(recorder.address("executor", "dynamodb", local.ready["dynamodb_url"].removeprefix("http://")))
     executor = BridgeClient(local.ready["submit_url"], aws, timeout=PATIENCE)  # type: ignore[arg-type]
@@ -158,12 +169,13 @@ def at_once(local: LocalStack, recorder: Recorder) -> None:
     called("task-state", "StopTask")
 
     # A launch refused for now: submit wakes reconcile, which launches it.
-    local.rule(
-        operation="RunTask", submission_id="queued", error={"code": "ThrottlingException", "message": "Rate exceeded"}
-    )
-    submit(local, "queued", "true")
-    local.until_state("queued", "succeeded")
-    called("submit", "2015-03-31/functions/reconcile/invocations")
+    def refused(id: str) -> None:
+        error = {"code": "ThrottlingException", "message": "Rate exceeded"}
+        local.rule(operation="RunTask", submission_id=id, error=error)
+        submit(local, id, "true")
+        local.until_state(id, "succeeded")
+
+    wakes("submit", refused)
     called("reconcile", "RunTask")
 
     # An event that cannot be used.
@@ -171,10 +183,12 @@ def at_once(local: LocalStack, recorder: Recorder) -> None:
     local.invoke("task-state", {"source": "aws.ecs", "detail-type": "ECS Task State Change", "detail": detail})
 
     # A task whose container never started: task-state wakes reconcile for the next attempt.
-    local.rule(submission_id="again", shapes="cannot-pull")
-    submit(local, "again", "true")
-    local.until_state("again", "succeeded")
-    called("task-state", "2015-03-31/functions/reconcile/invocations")
+    def never_started(id: str) -> None:
+        local.rule(submission_id=id, shapes="cannot-pull")
+        submit(local, id, "true")
+        local.until_state(id, "succeeded")
+
+    wakes("task-state", never_started)
 
 
 LISTENERS = {"event_bus": "default"}
@@ -279,7 +293,9 @@ def record(folder: Path) -> Recording:
     try:
         recorder.wrap(PROGRAM.parent, scripts, FUNCTIONS)
         (scripts / "ecs-bridge-runner").symlink_to(PROGRAM.parent / "ecs-bridge-runner")
-        with LocalStack(folder / "at-once", flags, profiles=profiles, task_definitions=definitions) as local:
+        # Runs by the schedule leave room for those that are woken.
+        seldom = flags | {"reconcile-every": 5}
+        with LocalStack(folder / "at-once", seldom, profiles=profiles, task_definitions=definitions) as local:
             at_once(local, recorder)
             by_runners(local, recorder)
             by_the_page(local, recorder)
