@@ -71,7 +71,11 @@ pub fn request(data: &[u8]) {
             Err(error) => check_message(&error.to_string()),
             Ok(stops) => {
                 assert!((1..=api::REASON_BYTES).contains(&stops.reason.len()));
-                stops.submission_ids.iter().filter_map(|id| id.as_ref().err()).for_each(|error| check_message(&error.message));
+                stops
+                    .submission_ids
+                    .iter()
+                    .filter_map(|id| id.as_ref().err())
+                    .for_each(|error| check_message(&error.message));
             }
         }
     }

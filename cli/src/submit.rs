@@ -41,7 +41,7 @@ pub struct Submit {
     /// RunTask parameters that override the profile's, as far as it allows
     #[arg(long, value_name = "JSON", value_parser = object)]
     overrides: Option<Map<String, Value>>,
-    /// Who is told of its end: {"event_bus": NAME, "task_token": TOKEN}, or one of them
+    /// Whom to notify of its end: {"event_bus": NAME, "task_token": TOKEN}, or one of them
     #[arg(long, value_name = "JSON", value_parser = object)]
     notify: Option<Map<String, Value>>,
     /// Do not launch it later than this many seconds from now

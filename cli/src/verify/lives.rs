@@ -1,4 +1,4 @@
-//! How tasks live, and what ECS tells of it.
+//! The lifecycle of tasks, as ECS reports it.
 
 use std::time::Duration;
 
@@ -69,7 +69,7 @@ fn because(record: &Record) -> String {
     record.get("reason").and_then(Value::as_str).map(|reason| format!(" ({reason})")).unwrap_or_default()
 }
 
-/// When events tell of a container's exit: before its task is torn down, it is hoped.
+/// When events report a container's exit: before its task is torn down, if all is well.
 pub async fn events(probe: &mut Probe<'_>) -> Vec<Finding> {
     let (first, delivery, last, record) = (
         "the first event with the exit code",

@@ -83,7 +83,7 @@ impl Reconcile {
     /// # Errors
     /// If the index cannot be read at all. What was claimed until then is due again when its lease is over.
     pub async fn run(&self, deadline: SystemTime, woken: bool) -> Result<Report, TableError> {
-        // A deadline before the start is none at all: `cargo lambda watch` tells a moment in 1970.
+        // A deadline before the start is none at all: `cargo lambda watch` sends a moment in 1970.
         let left = deadline.duration_since(SystemTime::now()).map_or(RUN, |left| left.saturating_sub(MARGIN));
         let until = Instant::now() + left.min(RUN);
         let looks_for = if woken { WOKEN_LOOKS } else { Duration::ZERO };
@@ -111,7 +111,7 @@ impl Reconcile {
 }
 
 impl Reconcile {
-    /// Tells how long the queue is, and how old.
+    /// Reports the length and age of the queue.
     async fn report_queue(&self) -> Result<(), TableError> {
         let (table, at) = (&self.bridge.table, now());
         let first = table.due(QUEUE, at, 1, Page::default()).await?.records.pop();
@@ -177,7 +177,7 @@ pub enum Loop {
 }
 
 impl Run<'_> {
-    /// Tells whether this loop has anything to do soon, and answers whether the run is over: it is once none has, as each
+    /// Sets whether this loop has anything to do soon, and answers whether the run is over: it is once none has, as each
     /// may make work for the others.
     pub fn is_over(&self, which: Loop, at_rest: bool) -> bool {
         let [launches, timers, pools] = &self.at_rest;

@@ -1,4 +1,4 @@
-//! The reconcile function: whatever no event told, every minute and when another function left something queued.
+//! The reconcile function: repairs what no event reported, every minute and when another function left something queued.
 
 mod handler;
 mod launches;

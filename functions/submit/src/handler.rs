@@ -33,7 +33,7 @@ pub struct App {
     pub profiles: Profiles,
     /// The clusters that its roles allow.
     pub clusters: Clusters,
-    /// Whom its roles may tell of an end.
+    /// The targets of notifications that its roles allow.
     pub listeners: Listeners,
     /// Wakes reconcile, which launches what is left queued.
     pub wake: Wake,

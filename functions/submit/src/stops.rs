@@ -37,7 +37,7 @@ impl App {
         Ok(json_answer(200, &json!({"submissions": answers})))
     }
 
-    /// The result for one item, and whether reconcile has to tell its end.
+    /// The result for one item, and whether reconcile has notifications to deliver.
     async fn stop_item(&self, index: usize, id: Result<SubmissionId, ItemError>, reason: &str) -> (ItemAnswer, bool) {
         let blank = ItemAnswer { index, submission_id: None, state: None, task_arn: None, error: None };
         let id = match id {
@@ -48,7 +48,10 @@ impl App {
         match self.stop_one(&id, reason).await {
             Ok(record) => {
                 let has_pending_notifications = has_pending_notifications(&record);
-                (ItemAnswer { state: Some(record.state), task_arn: record.task_arn, ..blank }, has_pending_notifications)
+                (
+                    ItemAnswer { state: Some(record.state), task_arn: record.task_arn, ..blank },
+                    has_pending_notifications,
+                )
             }
             Err(error) => (ItemAnswer { error: Some(unavailable(&id, &error)), ..blank }, false),
         }

@@ -81,7 +81,7 @@ impl<'a> Tokens<'a> {
 enum Left {
     /// Nothing.
     Nothing,
-    /// A launch, or an end to tell.
+    /// A launch, or a notification.
     Due,
     /// A runner, perhaps: the submission waits in the pool of this profile.
     Waiting(ProfileName),
@@ -306,7 +306,7 @@ impl App {
     }
 }
 
-/// Whether reconcile has to tell its end.
+/// Whether reconcile has notifications of its end to deliver.
 pub fn has_pending_notifications(record: &Record) -> bool {
     record.state.is_terminal() && !record.is_over()
 }

@@ -44,7 +44,7 @@ pub struct Ask {
     runner_id: SubmissionId,
     token: String,
     incarnation: Incarnation,
-    /// It was told to stop, and takes nothing any more.
+    /// It must stop, and takes nothing any more.
     #[serde(default)]
     stopping: bool,
     /// A command that has ended.
@@ -222,7 +222,7 @@ impl App {
         let choices = pool.choices(now(), &self.bridge.rules.timers).min(waiting.len());
         if let Some(first) = waiting.get_mut(..choices) {
             fastrand::shuffle(first);
-            // No other runner was told of this one.
+            // The doorbell rang for no other runner.
             if let Some(at) = first.iter().position(|row| Some(&row.submission_id) == announced.as_ref()) {
                 first.swap(0, at);
             }

@@ -1,4 +1,4 @@
-//! Step Functions and EventBridge, as far as the functions tell them of the end of submissions. They share the address, the
+//! Step Functions and EventBridge, as far as the functions notify them of the end of submissions. They share the address, the
 //! rules and the faults of ECS.
 
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::http::lock;
 /// What the names of their operations begin with.
 pub(super) const TARGETS: [&str; 2] = ["AWSStepFunctions.", "AWSEvents."];
 
-/// One end that was told.
+/// One notification that was received.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Notification {
     operation: String,
@@ -23,7 +23,7 @@ pub(super) struct Notification {
     to: String,
     /// The error of a failure.
     error: Option<String>,
-    /// What was told: output, cause or detail.
+    /// Its content: output, cause or detail.
     end: Value,
 }
 
@@ -69,7 +69,13 @@ impl Ecs {
             let message = "Task Timed Out: 'Provided task does not exist anymore'";
             return Err(ApiError::new("TaskTimedOut", message));
         }
-        state.notifications.push(Notification { operation: operation.to_owned(), at: Millis::now().0, to: task_token, error, end });
+        state.notifications.push(Notification {
+            operation: operation.to_owned(),
+            at: Millis::now().0,
+            to: task_token,
+            error,
+            end,
+        });
         Ok(json!({}))
     }
 

@@ -136,7 +136,7 @@ struct State {
     repeats: HashMap<u64, u32>,
     bucket: Option<Bucket>,
     rules: Vec<Rule>,
-    /// The ends that were told to others.
+    /// The notifications that Step Functions and event buses received.
     notifications: Vec<listeners::Notification>,
     /// Capacity providers, launch types and subnets without capacity.
     without: Vec<String>,
@@ -741,7 +741,7 @@ impl Ecs {
             let Some(task) = state.tasks.get_mut(id) else { return };
             task.version += 1;
             let event = self.event(task);
-            // What is told next is newer.
+            // The next report is newer.
             task.version += 1;
             event
         };

@@ -22,9 +22,9 @@ use ecs_bridge_core::{
 use crate::{
     clients::Clients,
     ecs::{Described, Ecs, EcsError, RunTaskAnswer},
+    notify::Notifier,
     table::{Table, TableError},
     telemetry,
-    notify::Notifier,
 };
 
 /// The clock.
@@ -66,7 +66,7 @@ pub struct Bridge {
     pub rules: Rules,
     /// How fast it may call RunTask.
     pub launch_rate: LaunchRate,
-    /// Tells ends; a function without it leaves that to reconcile.
+    /// Delivers notifications; a function without it leaves them to reconcile.
     pub notifier: Option<Notifier>,
 }
 
@@ -82,7 +82,7 @@ impl Bridge {
         }
     }
 
-    /// The same, of a function that tells ends.
+    /// The same, of a function that delivers notifications.
     #[must_use]
     pub fn delivery(self, clients: &Clients) -> Self {
         Self { notifier: Some(Notifier::new(&clients.config)), ..self }
@@ -133,8 +133,8 @@ impl Bridge {
         open
     }
 
-    /// Takes into account what an answer of RunTask tells about the capacity for a choice. Where DynamoDB fails, the next
-    /// answer tells it again.
+    /// Takes into account what an answer of RunTask shows of the capacity for a choice. Where DynamoDB fails, the next
+    /// answer shows it again.
     async fn see_capacity(&self, record: &Record, answer: &LaunchAnswer) {
         let Some(shape) = record.shape() else { return };
         let (choice, at) = (shape.choice(record.fallback), now());
@@ -244,7 +244,7 @@ impl Bridge {
         })
     }
 
-    /// As [`decide`](Self::decide), of a submission whose actions are left to its timer; but where it ends, its end is told.
+    /// As [`decide`](Self::decide), of a submission whose actions are left to its timer; but if it ends, its notifications are delivered.
     ///
     /// # Errors
     /// As of [`decide`](Self::decide).
@@ -463,7 +463,7 @@ fn tokens(taken: Result<u32, TableError>) -> usize {
     }
 }
 
-/// The input of a lookup or a description, begun at `at`, that told nothing.
+/// The input of a lookup or a description, begun at `at`, that failed.
 fn lookup_failed(record: &Record, at: Timestamp, reason: impl Display) -> Input {
     tracing::warn!(submission_id = %record.submission_id, %reason, "a task could not be looked up; will retry at its next check");
     Input::LookupFailed { attempt: record.attempt, at, reason: reason.to_string() }

@@ -1,4 +1,4 @@
-//! Delivery a submission's end: Step Functions, and an event bus.
+//! Notifications of a submission's end: to Step Functions, and to an event bus.
 
 use std::{cell::OnceCell, fmt, pin::Pin, rc::Rc, time::Duration};
 
@@ -7,11 +7,11 @@ use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_eventbridge::types::PutEventsRequestEntry;
 use ecs_bridge_core::{
     Record,
-    notify::{DETAIL_TYPE, Notify, SOURCE, TaskToken, Delivery, error_name},
+    notify::{DETAIL_TYPE, Delivery, Notify, SOURCE, TaskToken, error_name},
 };
 use serde_json::{Value, json};
 
-/// Both answer in milliseconds. Whoever is told twice for a stale connection loses nothing.
+/// Both answer in milliseconds. A second notification after a stale connection does no harm.
 const ATTEMPT: Duration = Duration::from_secs(3);
 
 /// What Step Functions answers for a token that nobody waits with any more: the state has ended, or timed out.
@@ -20,7 +20,7 @@ const NOBODY_WAITS: [&str; 3] = ["TaskTimedOut", "TaskDoesNotExist", "InvalidTok
 type Delivering<'a> = Pin<Box<dyn Future<Output = Delivery> + 'a>>;
 type Deliver = dyn for<'a> Fn(&'a Record, u32) -> Delivering<'a>;
 
-/// Tells ends. A closure, so that a function without one does not carry the clients: a tenth of its zip.
+/// Delivers notifications. A closure, so that a function without one does not carry the clients: a tenth of its zip.
 pub struct Notifier(Box<Deliver>);
 
 impl fmt::Debug for Notifier {
@@ -38,10 +38,10 @@ impl Notifier {
     /// With the configuration of the functions' other clients.
     pub fn new(config: &SdkConfig) -> Self {
         let timeouts = TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT).build();
-        // What is not told in two attempts is told again when due; an invocation has 15 s.
+        // A notification that fails twice is repeated when due; an invocation has 15 s.
         let retries = RetryConfig::standard().with_max_attempts(2);
         let config = config.to_builder().timeout_config(timeouts).retry_config(retries).build();
-        // Built when there is something to tell, which few deployments have: a cold start is the same.
+        // Built for the first notification, which few deployments have: a cold start is the same.
         let clients = OnceCell::new();
         Self(Box::new(move |record, nth| {
             let clients = Rc::clone(clients.get_or_init(|| Rc::new(Clients::new(&config))));
@@ -49,7 +49,7 @@ impl Notifier {
         }))
     }
 
-    /// Tells those who are still to be told, under the `nth` claim of the pending_notifications.
+    /// Delivers what is pending, under the `nth` claim.
     pub async fn notify(&self, record: &Record, nth: u32) -> Delivery {
         self.0(record, nth).await
     }
@@ -61,7 +61,9 @@ impl Clients {
     }
 
     async fn notify(&self, record: &Record, nth: u32) -> Delivery {
-        let Some(pending_notifications) = record.pending_notifications.as_deref() else { return Delivery { nth, ..Delivery::default() } };
+        let Some(pending_notifications) = record.pending_notifications.as_deref() else {
+            return Delivery { nth, ..Delivery::default() };
+        };
         let Notify { task_token, event_bus } = &pending_notifications.notify;
         let (token, bus) =
             tokio::join!(self.answer(record, task_token.as_ref()), self.put(record, event_bus.as_deref()));

@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use ecs_bridge_core::{
-    Alarm, Deployment, Input, LaunchAnswer, Record, State, SubmissionId, Timestamp, event::EventError, notify::Delivery,
-    task_id,
+    Alarm, Deployment, Input, LaunchAnswer, Record, State, SubmissionId, Timestamp, event::EventError,
+    notify::Delivery, task_id,
 };
 use metrics::{Unit, counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_cloudwatch_embedded::{Builder, Collector};
@@ -128,7 +128,7 @@ pub(crate) fn decided(record: &Record, input: &Input, now: Timestamp) {
     }
 }
 
-/// Somebody was told of an end, or could not be.
+/// A notification was delivered, or failed.
 pub(crate) fn delivered(record: &Record, delivery: &Delivery) {
     let submission_id = &record.submission_id;
     match &delivery.error {

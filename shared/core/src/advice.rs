@@ -537,7 +537,7 @@ pub const TABLE: &[Chapter] = &[
             ),
             stop_code(
                 "UserInitiated",
-                "Somebody stopped the task by StopTask, and not by way of the bridge. CloudTrail tells who.",
+                "The task was stopped through StopTask, and not through the bridge. CloudTrail shows the caller.",
             ),
             exited(
                 1,

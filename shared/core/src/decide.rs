@@ -8,10 +8,10 @@
 //! attempt again whose container may have started (`relaunch_on` excepted).
 
 mod launch;
+mod notify;
 pub mod pool;
 mod stop;
 mod task;
-mod notify;
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     id::{Attempt, SubmissionId},
-    notify::{Notify, Delivery},
+    notify::{Delivery, Notify},
     record::{self, Call, NEVER, Record},
     rules::{Rules, Timers},
     state::State,
@@ -60,10 +60,10 @@ pub enum Input {
     },
     /// The caller asks for a stop, for this reason.
     Stop(String),
-    /// The caller submitted it again, and names who is to be told of its end: the process that claimed its launch may have
+    /// The caller submitted it again, and names targets of notifications: the process that claimed its launch may have
     /// died.
     Resubmitted(Notify),
-    /// What came of telling its end.
+    /// The outcome of its notifications.
     Delivered(Delivery),
     /// Its profile has no capacity.
     Blocked,
@@ -129,14 +129,14 @@ pub enum Action {
         /// What to do after it.
         then: AfterStop,
     },
-    /// Tell its end to those in its pending_notifications, under this claim: the first, second, …
+    /// Deliver its pending notifications, under this claim: the first, second, …
     Notify(u32),
 }
 
 /// What follows a StopTask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AfterStop {
-    /// Nothing: an event tells the end of the task.
+    /// Nothing: an event reports the end of the task.
     Nothing,
     /// A description, because the timer has expired.
     Describe,
@@ -155,9 +155,9 @@ pub enum Alarm {
     RefusedTask,
     /// ECS denies access to RunTask.
     AccessDenied,
-    /// ECS failed to tell about a launch or a task for so long that its submission was given up as lost.
+    /// Lookups of a launch or a task failed for so long that its submission was given up as lost.
     GivenUp,
-    /// Nobody could be told of an end for so long that it was given up.
+    /// A notification failed for so long that it was given up.
     NotificationsFailed,
 }
 
@@ -197,7 +197,7 @@ pub fn decide(record: &Record, input: &Input, now: Timestamp, rules: &Rules) -> 
         Input::Pool(input) => step.pool(input),
     };
     let ends = step.record.state.is_terminal() && !record.state.is_terminal();
-    // Where its end asks for another action, it is told when due; and where a runner waits for the answer, which a slow
+    // Where its end asks for another action, its notifications are delivered when due; and where a runner waits for the answer, which a slow
     // listener must not delay.
     let is_reported = matches!(input, Input::Pool(PoolInput::Done { .. }));
     let action = if ends && !is_reported { action.or_else(|| step.notify()) } else { action };
@@ -207,7 +207,7 @@ pub fn decide(record: &Record, input: &Input, now: Timestamp, rules: &Rules) -> 
     }
     if !next.state.is_terminal() {
         next.expires_at = NEVER;
-        // A runner may have to be told again what it has taken.
+        // A runner may need once more what it has taken.
         let is_over_with = next.taken().is_none() && !next.may_relaunch();
         if matches!(next.state, State::Launched | State::Running) && is_over_with {
             next.request = None;

@@ -1,7 +1,7 @@
-//! Who is told of a submission's end: a waiting state machine, an event bus.
+//! Notifications of a submission's end: to a waiting state machine, and to an event bus.
 //!
-//! The write that ends a submission leaves its listeners in the record's pending_notifications, which stays on the timer until each of
-//! them has been told. So the end is told at least once, and twice only where a process died or an answer was lost.
+//! The write that ends a submission leaves its targets in the record's `pending_notifications`, and the record stays on the timer
+//! until each has got its notification: at least once, and twice only if a process died or an answer was lost.
 
 use std::fmt::{self, Write};
 
@@ -14,7 +14,7 @@ use crate::{record::Record, state::State, time::Timestamp};
 /// The limit of SendTaskSuccess on a task token, in characters (`taskToken` in the Step Functions API Reference).
 pub const TASK_TOKEN: usize = 2_048;
 
-/// The source of the events that tell an end.
+/// The source of the events.
 pub const SOURCE: &str = "ecs-bridge";
 
 /// Their detail type.
@@ -63,7 +63,7 @@ impl TryFrom<String> for TaskToken {
     }
 }
 
-/// Who is to be told.
+/// The targets of notifications.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Notify {
@@ -76,7 +76,7 @@ pub struct Notify {
 }
 
 impl Notify {
-    /// Whether nobody is to be told.
+    /// Whether there are no targets.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
@@ -88,18 +88,18 @@ impl Notify {
     }
 }
 
-/// Who is still to be told of the end of a record.
+/// The notifications of a record that are not delivered yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PendingNotifications {
-    /// Those.
+    /// Their targets.
     pub notify: Notify,
-    /// How many times it was claimed to tell them.
+    /// How many times their delivery was claimed.
     #[serde(default)]
     pub claims: u32,
     /// When the first of these claims was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
-    /// Why they could not be told the last time.
+    /// Why the last delivery failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
@@ -110,7 +110,7 @@ impl From<Notify> for PendingNotifications {
     }
 }
 
-/// Who has been told.
+/// The notifications that were delivered.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Notified {
     /// When the event bus took its event.
@@ -124,7 +124,7 @@ pub struct Notified {
     pub task_token: Option<String>,
 }
 
-/// What came of telling an end.
+/// The outcome of an attempt to deliver notifications.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Delivery {
     /// The claim that it was for: the first, second, … of the pending_notifications.
@@ -133,18 +133,18 @@ pub struct Delivery {
     pub event_bus: bool,
     /// Whether Step Functions has taken the end for the token, or answered that nobody waits for it.
     pub task_token: bool,
-    /// Why something is left to be told: a service's error code, or that there was no answer.
+    /// Why something is left to deliver: a service's error code, or that there was no answer.
     pub error: Option<String>,
 }
 
-/// Whom the deployment's roles may tell.
+/// The targets that the deployment's roles allow.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listeners {
     task_tokens: bool,
     event_buses: Vec<String>,
 }
 
-/// Why the listeners of a submission or a profile are refused.
+/// Why the targets of a submission or a profile are refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotifyError {
     /// Not an object of the known members.
@@ -218,11 +218,15 @@ pub const fn error_name(state: State) -> Option<&'static str> {
 }
 
 impl Record {
-    /// Takes over who is to be told, as far as a repeated submission names others: a state machine that was started again
-    /// waits with another token. Answers whether anybody is to be told who was not.
+    /// Takes over the targets of a repeated submission, as far as they are others: a state machine that was started again
+    /// waits with another token. Returns whether there is a new target.
     pub(crate) fn add_listeners(&mut self, wanted: &Notify) -> bool {
         let notified = self.notified.as_deref().cloned().unwrap_or_default();
-        let known = self.pending_notifications.as_ref().map(|pending_notifications| pending_notifications.notify.clone()).unwrap_or_default();
+        let known = self
+            .pending_notifications
+            .as_ref()
+            .map(|pending_notifications| pending_notifications.notify.clone())
+            .unwrap_or_default();
         let mut next = known.clone();
         if let Some(token) = &wanted.task_token
             && notified.task_token.as_ref() != Some(&token.digest())
@@ -234,7 +238,8 @@ impl Record {
         }
         let is_news = next != known;
         if is_news {
-            let claims = self.pending_notifications.as_ref().map_or(0, |pending_notifications| pending_notifications.claims);
+            let claims =
+                self.pending_notifications.as_ref().map_or(0, |pending_notifications| pending_notifications.claims);
             self.pending_notifications = Some(Box::new(PendingNotifications { claims, ..next.into() }));
         }
         is_news
@@ -249,7 +254,7 @@ impl Record {
         self
     }
 
-    /// Whether nothing is left to be done: it has ended, and whoever is to be told has been.
+    /// Whether nothing is left to be done: it has ended, and no notification is pending.
     pub fn is_over(&self) -> bool {
         self.state.is_terminal() && self.pending_notifications.is_none()
     }

@@ -263,7 +263,7 @@ pub struct Profile {
     pub policy: Policy,
     /// Its runners, if it has a pool.
     pub pool: Option<(PoolKey, Pool)>,
-    /// The event bus that is told of the end of its submissions, by name or ARN.
+    /// The event bus that is notified of the end of its submissions, by name or ARN.
     pub event_bus: Option<String>,
 }
 

@@ -10,7 +10,7 @@ use crate::{
     advice::advice,
     capacity::{Choice, Shape},
     id::{Attempt, PlacementHash, ProfileName, StartedBy, SubmissionId},
-    notify::{Notify, PendingNotifications, Notified},
+    notify::{Notified, Notify, PendingNotifications},
     pool::{PoolKey, Pooled, Process, Runner},
     priority::Priority,
     profile::{Policy, Relaunch},
@@ -213,10 +213,10 @@ pub struct Record {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_requested: Option<Stop>,
 
-    /// Who is to be told of its end; absent where nobody is, and once all have been.
+    /// The notifications of its end that are not delivered yet; absent if there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending_notifications: Option<Box<PendingNotifications>>,
-    /// Who has been told of its end.
+    /// The notifications of its end that were delivered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notified: Option<Box<Notified>>,
 
@@ -228,7 +228,7 @@ pub struct Record {
     /// When the task started, by ECS; else when it was first seen RUNNING.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Timestamp>,
-    /// When the named container ended, as near as ECS tells.
+    /// When the named container ended, as near as ECS reports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container_exited_at: Option<Timestamp>,
     /// When the task was torn down.
@@ -237,7 +237,7 @@ pub struct Record {
     /// When this row was last written.
     pub updated_at: Timestamp,
     /// When DynamoDB may remove the row, and the id may be used again; in seconds, as its time to live wants it.
-    /// [`NEVER`] until the record is terminal and its pending_notifications empty.
+    /// [`NEVER`] until the record is terminal and no notification is pending.
     pub expires_at: u64,
 
     /// Its pool, where runners take it; absent where it is launched in a container of its own.
@@ -274,7 +274,7 @@ pub struct Record {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Hint {
-    /// It ran out of memory: ECS says `OutOfMemoryError`, or it was killed and nothing tells by whom.
+    /// It ran out of memory: ECS says `OutOfMemoryError`, or it was killed and nothing shows by whom.
     OutOfMemory,
 }
 
@@ -357,7 +357,7 @@ pub struct Submission {
     pub priority: Priority,
     /// The pool whose runners take it; none where it is launched in a container of its own.
     pub pool: Option<PoolKey>,
-    /// Who is to be told of its end.
+    /// Whom to notify of its end.
     pub notify: Notify,
 }
 
@@ -632,7 +632,7 @@ impl Record {
         }
     }
 
-    /// Makes it terminal: on the feed, its request forgotten, and off the timer, unless somebody is to be told.
+    /// Makes it terminal: on the feed, its request forgotten, and off the timer, unless a notification is pending.
     pub(crate) fn end(&mut self, state: State, reason: impl Into<String>, now: Timestamp, rules: &Rules) {
         debug_assert!(state.is_terminal() && self.state.successors().contains(&state), "{} to {state}", self.state);
         let reason = reason.into();
@@ -651,7 +651,7 @@ impl Record {
         (self.missing_count, self.missing_at, self.lookup_failed_since) = (0, None, None);
     }
 
-    /// Takes an ended record off the timer, and lets it expire; or leaves it due, where somebody is to be told of its end.
+    /// Takes an ended record off the timer, and lets it expire; or leaves it due, if a notification is pending.
     pub(crate) fn settle_or_notify(&mut self, now: Timestamp, rules: &Rules) {
         if self.pending_notifications.is_some() {
             (self.due, self.check_at) = (Some(shard(&self.submission_id)), Some(now));
@@ -744,7 +744,7 @@ impl Record {
         has_another && (self.relaunches().next().is_some() || may_never_start)
     }
 
-    /// Cuts its texts, the longest first, until the row without its request and pending_notifications fits into [`RECORD_BYTES`].
+    /// Cuts its texts, the longest first, until the row without its request and pending notifications fits into [`RECORD_BYTES`].
     pub(crate) fn fit(&mut self) {
         let mut excess = self.bytes().saturating_sub(RECORD_BYTES - 1);
         while excess > 0 {
@@ -759,7 +759,7 @@ impl Record {
         }
     }
 
-    /// The size of its row in bytes, without request and pending_notifications, as DynamoDB counts: names and values in UTF-8, a number two
+    /// The size of its row in bytes, without request and pending notifications, as DynamoDB counts: names and values in UTF-8, a number two
     /// digits a byte and one more, a container 3 and one more an entry. The table's `nonce` of 20 digits is included.
     pub fn bytes(&self) -> usize {
         const NONCE: usize = "nonce".len() + 11;

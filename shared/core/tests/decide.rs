@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 use ecs_bridge_core::{
     Action, Attempt, Call, Container, Decision, Input, LaunchAnswer, Obstacle, ProfileName, Record, Rules, State, Task,
     Timers, Timestamp, decide,
-    notify::{Notify, TaskToken, Delivery},
+    notify::{Delivery, Notify, TaskToken},
     profile::{CompleteOn, Policy, Relaunch},
     record::{ATTEMPTS_KEPT, ContentHash, NEVER, QUEUE, RECORD_BYTES, REPEAT, Submission, waiting},
     run_task::FrozenRequest,
@@ -278,7 +278,11 @@ impl Life {
             Happens::Stop(reason) => Input::Stop(reason),
             Happens::Resubmitted(notify) => Input::Resubmitted(notify),
             Happens::Delivered { late, event_bus, task_token } => {
-                let claims = self.record.pending_notifications.as_ref().map_or(0, |pending_notifications| pending_notifications.claims);
+                let claims = self
+                    .record
+                    .pending_notifications
+                    .as_ref()
+                    .map_or(0, |pending_notifications| pending_notifications.claims);
                 let nth = claims.saturating_sub(u32::from(late));
                 Input::Delivered(Delivery { nth, event_bus, task_token, error: None })
             }
@@ -330,7 +334,9 @@ fn check_write(before: &Record, after: &Record, now: Timestamp) -> Result<(), Te
             (state, exit_code, attempt, feed, changed_at)
         };
         prop_assert_eq!(end(before), end(after));
-        prop_assert!(before.pending_notifications != after.pending_notifications || before.expires_at == after.expires_at);
+        prop_assert!(
+            before.pending_notifications != after.pending_notifications || before.expires_at == after.expires_at
+        );
     }
     if after.state.is_terminal() {
         return Ok(());
@@ -438,7 +444,7 @@ proptest! {
     }
 
     /// From some moment on no event arrives, and ECS answers nothing that helps: reconcile alone ends everything, within
-    /// 4 hours where ECS answers at all, within 30 where it denies every call. Whoever cannot be told is given up a day later.
+    /// 4 hours where ECS answers at all, within 30 where it denies every call. A notification that fails is given up a day later.
     #[test]
     fn with_the_timer_alone_everything_comes_to_an_end(
         (record, call) in beginning(),

@@ -92,7 +92,7 @@ pub enum Change {
     GivesUp,
     /// Its container exits with this code.
     Exits(i32),
-    /// It is STOPPED, and its container was so quick that nothing tells of it but exit code 0.
+    /// It is STOPPED, and its container was so quick that nothing shows it but exit code 0.
     StopsWith0,
     /// A container with a restart policy starts once more.
     Restarts,
@@ -100,7 +100,7 @@ pub enum Change {
     Stops,
     /// ECS reclaims its capacity.
     SpotNotice,
-    /// Its host tells that it has stopped, and its container runs on.
+    /// Its host reports that it has stopped, and its container runs on.
     SeemsToStop,
 }
 
@@ -167,7 +167,7 @@ impl EcsTask {
         Self { heard: 0, launched_at: 0, stop_asked: false, ..self }
     }
 
-    /// What its host tells of it, before it is known to be wrong.
+    /// What its host reports of it, before it is known to be wrong.
     pub(crate) fn seemingly_stopped(self) -> Self {
         let stop_code = Some(StopCode::SpotInterruption);
         Self {
@@ -270,7 +270,7 @@ impl EcsTask {
                 return;
             }
             Change::SeemsToStop => {
-                // What is told next is newer.
+                // The next report is newer.
                 self.version += 1;
                 return;
             }

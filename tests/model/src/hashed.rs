@@ -29,7 +29,7 @@ impl<T: Hash> Hashed<T> {
 }
 
 impl Hashed<Record> {
-    /// A row of the table. Two rows are equal where no later decision can tell them apart.
+    /// A row of the table. Two rows are equal where no later decision can distinguish them.
     pub(crate) fn row(record: Record) -> Self {
         let hash = fingerprint(&behaviour(&record));
         Self(Arc::new((record, hash)))
@@ -112,7 +112,8 @@ fn behaviour(record: &Record) -> impl Hash + use<> {
     } = record;
     let task = (*state, *attempt, task_arn.clone(), *exit_code);
     let notify_at = check_at.filter(|_| state.is_terminal()).map(Scenario::tick_from);
-    let pending = (pending_notifications.clone(), notified.as_ref().map(|notified| notified.event_bus_at.is_some()), notify_at);
+    let pending =
+        (pending_notifications.clone(), notified.as_ref().map(|notified| notified.event_bus_at.is_some()), notify_at);
     if matches!(state, State::Succeeded | State::Failed) {
         return (task, None, None, pending);
     }

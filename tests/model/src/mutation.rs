@@ -41,13 +41,13 @@ pub enum Mutation {
     RefusedLookupForgotten,
     /// A fallback follows a call that was not answered.
     FallbackAfterNoAnswer,
-    /// Where a host tells that a task has stopped, ECS is not asked once more before the next attempt.
+    /// Where a host reports that a task has stopped, ECS is not asked once more before the next attempt.
     NotAskedAgain,
-    /// Who is to be told of an end is forgotten with the claim to tell it.
+    /// The pending notifications are dropped with the claim to deliver them.
     ForgottenAtTheClaim,
-    /// An end that was not answered counts as told.
+    /// A notification without an answer counts as delivered.
     UnansweredIsNotified,
-    /// The end is told without a claim: others find it due at the same time.
+    /// A notification is sent without a claim: others find it due at the same time.
     NotifiedWithoutAClaim,
 }
 
@@ -169,7 +169,9 @@ impl Scenario {
         }
         if let (Some(next), Some(Action::Notify(_))) = (&mut decision.record, &decision.action) {
             match mutation {
-                Mutation::ForgottenAtTheClaim => (next.pending_notifications, next.due, next.check_at) = (None, None, None),
+                Mutation::ForgottenAtTheClaim => {
+                    (next.pending_notifications, next.due, next.check_at) = (None, None, None)
+                }
                 Mutation::NotifiedWithoutAClaim => next.check_at = Some(now),
                 _ => {}
             }

@@ -185,7 +185,7 @@ struct Program {
     is_up: bool,
     incarnation: u8,
     asking: bool,
-    /// It was told to stop.
+    /// It must stop.
     signalled: bool,
     /// The command that runs.
     command: Option<usize>,
@@ -206,7 +206,7 @@ enum Function {
     Work(Asker, Work),
     /// It has read a row, and writes what follows from an input; if the row has changed, from the newer one.
     Apply { row: usize, read: Row, input: Input },
-    /// It has read a runner's row and seen its task; `told` once what it serves was told of it.
+    /// It has read a runner's row and seen its task; `is_reported` once what it serves has got it.
     Seen { runner: usize, read: Row, task: Task, is_reported: bool },
     /// It acts on what it wrote to a row.
     Act { row: usize, action: Act },
@@ -280,7 +280,7 @@ pub enum PoolStep {
     Intrude { runner: usize },
     /// A command returns.
     Return { runner: usize, code: i32 },
-    /// A program that was told to stop ends.
+    /// A program that must stop ends.
     Leave { runner: usize },
     /// A program is killed; its container ends, or starts another.
     Die { runner: usize, restarts: bool },
@@ -459,7 +459,7 @@ impl PoolWorld {
         is_up && row.is_some_and(may_serve)
     }
 
-    /// Whether a program has something to tell or to get.
+    /// Whether a program has something to report or to get.
     fn is_busy(&self, pools: &Pools, runner: usize) -> bool {
         let Some(program) = self.programs.get(runner) else { return false };
         let Some(row) = self.rows.get(pools.submissions + runner) else { return false };
@@ -523,7 +523,7 @@ impl PoolWorld {
         (is_current || anyway).then(|| self.write(pools, row, next))
     }
 
-    /// A container ends; an event tells it.
+    /// A container ends; an event reports it.
     fn end_container(&mut self, pools: &Pools, runner: usize, code: i32) {
         if let Some(program) = self.programs.get_mut(runner) {
             program.ended = Some(code);
@@ -681,7 +681,7 @@ impl PoolWorld {
                     None => Act::StopTask { runner: usize::MAX, describes },
                 }
             }
-            // Nobody is to be told of an end in this world.
+            // There are no notifications in this world.
             Some(Action::RunTask(_) | Action::LookUp(_) | Action::Notify(_)) | None => return,
         };
         self.functions.push(Function::Act { row, action });
@@ -751,7 +751,7 @@ impl PoolWorld {
         Some(())
     }
 
-    /// One step of a function that has seen a runner's task: what it serves is told first.
+    /// One step of a function that has seen a runner's task: what it serves gets it first.
     fn seen(&mut self, pools: &Pools, runner: usize, read: Row, task: Task, is_reported: bool) -> Option<()> {
         let row = pools.submissions + runner;
         let input = Input::Seen(task.clone());

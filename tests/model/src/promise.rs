@@ -8,7 +8,7 @@ use crate::{Scenario, World};
 /// The name of the property that every submission ends.
 pub const SETTLED: &str = "with nothing left to happen, every submission is over";
 
-/// The name of the property that every end is told.
+/// The name of the property that every notification is delivered.
 pub const NOTIFIED: &str = "with nothing left to happen, every notification has been delivered";
 
 /// A promise; the step that breaks it notices.
@@ -34,15 +34,15 @@ pub enum Promise {
     EndIsHeard,
     /// A live container of an ended submission is stopped by the first function that sees it.
     NothingLeft,
-    /// A submission is on the timer until it has ended and its end was told, and soon due while a stop is requested.
+    /// A submission is on the timer until it has ended and its notifications are delivered, and soon due while a stop is requested.
     Timer,
     /// The request is kept as long as a RunTask may be claimed, and removed at the end.
     Request,
     /// task-state and stops make no ECS call but StopTask.
     OnlyStops,
-    /// Nobody is told of an end before it is recorded.
+    /// No notification is sent before the end is recorded.
     NotifiedTheEnd,
-    /// An end is told once, and once more for each process that died, and for each answer that was lost.
+    /// A notification is sent once, and once more for each process that died, and for each answer that was lost.
     NotifiedOnce,
     /// Of a pooled submission, one process of a runner takes an attempt, out of what waits, and keeps it.
     TakenOnce,

@@ -33,7 +33,7 @@ pub struct Scenario {
     pub launch_deadline: Option<u8>,
     /// ECS may reclaim its capacity.
     pub spot: bool,
-    /// On EC2, where the agent of a host may tell that a task has stopped that runs on.
+    /// On EC2, where the agent of a host may report that a task has stopped that runs on.
     pub ec2: bool,
     /// ECS reports what is rare: start failures in the stopped reason alone, capacity that is given up, a quick container by
     /// its exit code alone, and events without a version.
@@ -44,7 +44,7 @@ pub struct Scenario {
     pub stops: bool,
     /// From any moment on, ECS may refuse every call and EventBridge lose every event.
     pub outage: bool,
-    /// An event bus is to be told of each end.
+    /// An event bus is notified of each end.
     pub notify: bool,
     /// ECS may launch what it refuses.
     pub launched_failures: bool,
@@ -127,7 +127,7 @@ impl Scenario {
         Self { outage: true, ..self }
     }
 
-    /// With an event bus that is to be told of each end.
+    /// With an event bus that is notified of each end.
     #[must_use]
     pub fn with_a_listener(self) -> Self {
         Self { notify: true, ..self }

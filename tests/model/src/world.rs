@@ -62,7 +62,7 @@ pub struct Lane {
     events: Vec<Event>,
     /// In no order.
     processes: Vec<Process>,
-    /// How many times the event bus was told of its end.
+    /// How many times the event bus was notified of its end.
     notified: u8,
 }
 
@@ -177,7 +177,7 @@ impl World {
         self.lanes.iter().all(|lane| lane.row.as_ref().is_none_or(|row| row.is_over()))
     }
 
-    /// Whether the event bus was told of every end that it is to be told of.
+    /// Whether the event bus has got every notification.
     pub(crate) fn all_are_notified(&self, scenario: &Scenario) -> bool {
         !scenario.notify || self.lanes.iter().all(|lane| !lane.submitted || lane.notified > 0)
     }
@@ -702,7 +702,7 @@ impl Turn<'_> {
         }
     }
 
-    /// Tells the event bus.
+    /// Notifies the event bus.
     fn notify(&mut self, nth: u32, outcome: Outcome) -> Delivery {
         if matches!(outcome, Outcome::Answered | Outcome::Unanswered { arrived: true }) {
             let has_ended = self.lane.row.as_deref().is_some_and(|row| row.state.is_terminal());
@@ -730,7 +730,8 @@ impl Turn<'_> {
     fn lookup_failed(&self) -> Vec<Input> {
         let row = self.lane.row.iter();
         let reason = || "access denied".to_owned();
-        row.map(|row| Input::LookupFailed { attempt: row.attempt, at: Scenario::at(self.now), reason: reason() }).collect()
+        row.map(|row| Input::LookupFailed { attempt: row.attempt, at: Scenario::at(self.now), reason: reason() })
+            .collect()
     }
 
     /// The lookup before another request of an attempt that was refused: it finds what ECS knows by now.
@@ -869,7 +870,7 @@ impl Turn<'_> {
         let waits_for_relaunch = self.scenario.spot && !seen.is_stopped() && seen.exit_code(name) != Some(0);
         let taken = self.lane.row.as_ref().is_some_and(|row| row.state.is_terminal() || row.attempt > seen.attempt);
         let asks_again = self.lane.row.as_ref().is_some_and(|row| row.asked_again);
-        // It may be a task that was refused: RunTask's answer tells.
+        // It may be a task that was refused: RunTask's answer shows it.
         let may_be_refused = before.was_refused && before.state == State::Launching && seen.exit_code(name).is_none();
         let waits = waits_for_relaunch || asks_again || may_be_refused;
         self.breaks(Promise::EndIsHeard, ended && !taken && !waits);

@@ -3,7 +3,7 @@
 mod checker;
 
 use checker::breaks;
-use ecs_bridge_model::{Mutation, Promise, SETTLED, Scenario, NOTIFIED};
+use ecs_bridge_model::{Mutation, NOTIFIED, Promise, SETTLED, Scenario};
 
 /// Where a bug shows, and what it breaks.
 fn consequence(mutation: Mutation) -> (Scenario, &'static str) {

@@ -251,7 +251,7 @@ impl Step<'_> {
         None
     }
 
-    /// ECS did not tell whether it has a task of this submission, or how that task is. The submission ends as lost once
+    /// A lookup of this submission's task failed. The submission ends as lost once
     /// that has lasted for [`Timers::give_up_after`](crate::Timers::give_up_after); its task is stopped, if ECS lets it.
     pub(super) fn lookup_failed(&mut self, attempt: Attempt, at: Timestamp, reason: &str) -> Option<Action> {
         if attempt != self.record.attempt {
@@ -278,7 +278,7 @@ impl Step<'_> {
     }
 
     /// Brings the timer of an unanswered launch forward to the end of its claim's lease. The claim that created the
-    /// record set it later, and a caller that got no answer cannot tell that the claiming process died.
+    /// record set it later, and a caller that got no answer cannot know that the claiming process died.
     pub(super) fn resubmitted(&mut self, notify: &Notify) -> Option<Action> {
         if let (State::Launching, Some(claimed_at)) = (self.record.state, self.record.last_call_at) {
             self.check_by(claimed_at.plus(self.timers().lease));

@@ -1,12 +1,12 @@
-//! Delivery the end: the pending_notifications of a record that has ended.
+//! Notifications of the end of a record.
 
 use crate::{
     decide::{Action, Alarm, Step},
-    notify::{Notify, Delivery, Notified},
+    notify::{Delivery, Notified, Notify},
 };
 
 impl Step<'_> {
-    /// Claims to tell its end to those in its pending_notifications, if any.
+    /// Claims the delivery of its pending notifications, if any.
     pub(super) fn notify(&mut self) -> Option<Action> {
         let (now, lease) = (self.now, self.timers().lease);
         let pending_notifications = self.record.pending_notifications.as_mut()?;
@@ -17,7 +17,7 @@ impl Step<'_> {
         Some(Action::Notify(nth))
     }
 
-    /// Those who were claimed to be told may not have been, as nothing says so.
+    /// The claimed notifications may not have been delivered: nothing shows it.
     pub(super) fn due_to_notify(&mut self) -> Option<Action> {
         let since = self.record.pending_notifications.as_ref()?.since;
         if since.is_some_and(|since| self.now >= since.plus(self.timers().give_up_after)) {
@@ -39,13 +39,16 @@ impl Step<'_> {
         self.notify()
     }
 
-    /// Takes whoever was told out of the pending_notifications.
+    /// Removes what was delivered from the pending notifications.
     pub(super) fn delivered(&mut self, delivery: &Delivery) {
-        // After these, it is told again when its claim is over.
+        // After these, it is repeated when its claim has expired.
         const SOON: u32 = 4;
         let (now, backoff) = (self.now, self.backoff(delivery.nth));
         let is_claimed = self.record.state.is_terminal();
-        let Some(pending_notifications) = self.record.pending_notifications.as_deref_mut().filter(|_| is_claimed) else { return };
+        let Some(pending_notifications) = self.record.pending_notifications.as_deref_mut().filter(|_| is_claimed)
+        else {
+            return;
+        };
         let mut notified = self.record.notified.as_deref().cloned().unwrap_or_default();
         if delivery.event_bus && pending_notifications.notify.event_bus.take().is_some() {
             notified.event_bus_at = Some(now);

@@ -606,7 +606,10 @@ fn notification_is_repeated_only_to_the_target_that_failed() {
     let error = Some("AccessDeniedException".to_owned());
     life.learn(Input::Delivered(Delivery { nth: 1, event_bus: true, task_token: false, error }));
     let pending_notifications = life.record.pending_notifications.as_ref().unwrap();
-    assert_eq!((&pending_notifications.notify, pending_notifications.error.as_deref()), (&to_notify(token("t"), None), Some("AccessDeniedException")));
+    assert_eq!(
+        (&pending_notifications.notify, pending_notifications.error.as_deref()),
+        (&to_notify(token("t"), None), Some("AccessDeniedException"))
+    );
     assert!(life.record.check_at < Some(life.now.plus(MINUTE)), "soon");
     life.due();
     assert_eq!(life.action, Some(Action::Notify(2)));
