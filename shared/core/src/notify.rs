@@ -127,7 +127,7 @@ pub struct Notified {
 /// The outcome of an attempt to deliver notifications.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Delivery {
-    /// The claim that it was for: the first, second, … of the pending_notifications.
+    /// The claim that it was for: the first, second, … of the pending notifications.
     pub nth: u32,
     /// Whether the event bus has taken its event.
     pub event_bus: bool,
@@ -245,7 +245,7 @@ impl Record {
         is_news
     }
 
-    /// The same with the digest of the token in its pending_notifications in place of the token.
+    /// The same with the digest of the token in its pending notifications in place of the token.
     #[must_use]
     pub fn masked(mut self) -> Self {
         if let Some(pending_notifications) = &mut self.pending_notifications {
