@@ -145,10 +145,9 @@ venvs: $(VENV)/.done $(INFRA)/.done .venv-checkov/.done .venv-emulator/.done
 
 STAGE_RUST    := lint-format lint-clippy test-rust test-sam-build
 STAGE_STACKS   = $(filter-out tests/docs tests/secrets,$(STACKS))
-STAGE_FAULTS   = $(FAULTS) lint-client mypy-client tests/client tests/callers lint-runner tests/runner lint-executor tests/airflow/unit \
-	tests/airflow/airflow2
+STAGE_FAULTS   = $(FAULTS) lint-client mypy-client tests/client tests/callers lint-runner tests/runner
 STAGE_AIRFLOW := tests/airflow/e2e
-STAGE_SETUPS  := tests/airflow/setups tests/docs tests/secrets
+STAGE_SETUPS  := tests/airflow/setups lint-executor tests/airflow/unit tests/airflow/airflow2 tests/docs tests/secrets
 STAGE_INFRA   := test-infra
 
 # Of the workspace as a whole: subsets of packages compile the SDKs again, with other features.
