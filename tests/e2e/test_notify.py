@@ -40,7 +40,7 @@ def test_both_are_told_once_with_the_record(stack: Stack, command: str, operatio
         end = one["end"]
         assert (end["state"], end["exit_code"], end["labels"]) == (row["state"], row["exit_code"], {"team": "a"})
         assert not end.keys() & {"command", "overrides", "request", "pending_notifications"} and token not in str(end)
-    assert stack.show(id)["told"].keys() == {"event_bus_at", "task_token_at", "task_token"}
+    assert stack.show(id)["notified"].keys() == {"event_bus_at", "task_token_at", "task_token"}
     assert token not in str(row) + str(stack.show(id))
     assert all(token not in path.read_text() for path in stack.logs())
 
