@@ -73,7 +73,7 @@ impl Clients {
     /// Ends the state that waits with this token.
     async fn answer(&self, record: &Record, token: Option<&TaskToken>) -> Result<(), String> {
         let Some(token) = token.map(TaskToken::as_str) else { return Ok(()) };
-        let shown = record.public().to_string();
+        let shown = content(record).to_string();
         let sent = match error_name(record.state) {
             None => {
                 self.states.send_task_success().task_token(token).output(shown).send().await.map(drop).map_err(code_of)
@@ -94,7 +94,7 @@ impl Clients {
 
     async fn put(&self, record: &Record, bus: Option<&str>) -> Result<(), String> {
         let Some(bus) = bus else { return Ok(()) };
-        let mut detail = record.public();
+        let mut detail = content(record);
         if let (Some(members), Some(deployment)) = (detail.as_object_mut(), &record.feed) {
             members.insert("deployment".to_owned(), json!(deployment));
         }
@@ -111,6 +111,15 @@ impl Clients {
             Some(code) => Err(code.to_owned()),
         }
     }
+}
+
+/// The record as it is shown, without the notification that this is.
+fn content(record: &Record) -> Value {
+    let mut shown = record.public();
+    if let Some(members) = shown.as_object_mut() {
+        members.remove("pending_notifications");
+    }
+    shown
 }
 
 /// A service's error code, or that there was no answer.
