@@ -57,6 +57,13 @@ def test_there_are_commands_of_every_kind() -> None:
     assert len(HERE) > 4
 
 
+def test_no_value_of_a_configuration_has_a_comment_behind_it() -> None:
+    """Airflow takes it as part of the value (`inline_comment_prefixes` is not set in its parser)."""
+    for page in [*PAGES, ROOT / "executor/README.md"]:
+        for block in re.findall(r"^```(?:ini|cfg)\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL):
+            assert not re.findall(r"^\w+ *=.*\s[#;].*$", block, re.MULTILINE), page
+
+
 @pytest.mark.parametrize("block", [block for block in BLOCKS if block.run_by], ids=lambda block: block.name)
 def test_what_is_run_elsewhere_is_there(block: Block) -> None:
     assert block.run_by is not None

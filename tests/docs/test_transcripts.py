@@ -12,6 +12,14 @@ from local_stack import PROGRAM, ROOT
 
 PAGE = ROOT / "docs" / "first-hour.md"
 BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# What the output below a heading has to show: a transcript that was recorded wrongly would still be the same again.
+CLAIMS = {
+    "An image that does not exist": ["125", "state failed", "CannotPullContainerError"],
+    "Memory too small": ["137", "state failed", "may have run out of memory", "state rejected", "999999 memory"],
+    "A wrong subnet": ["state rejected", "InvalidSubnetID.NotFound"],
+    "A wrong URL": ["Connection refused", "WRONG"],
+    "No permission": ["state queued", "AccessDeniedException", "PassRoleArns", "denied cancelled"],
+}
 END = "--- the end of a command ---"
 # What differs from run to run.
 VOLATILE = [
@@ -36,6 +44,14 @@ def stable(text: str) -> str:
     for pattern, word in VOLATILE:
         text = re.sub(pattern, word, text)
     return text
+
+
+def test_each_failure_shows_what_its_heading_claims() -> None:
+    sections = dict(re.findall(r"^### (.+)\n((?:(?!^##).*\n)*)", PAGE.read_text(), re.MULTILINE))
+    assert CLAIMS.keys() <= sections.keys()
+    for heading, words in CLAIMS.items():
+        output = stable("".join(output for block in BLOCK.findall(sections[heading]) for _, output in commands(block)))
+        assert all(word in output for word in words), heading
 
 
 def test_the_transcript_is_what_is_seen(tmp_path: Path) -> None:
