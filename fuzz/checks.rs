@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 use ecs_bridge_core::{
     Attempt, Input, Record, Rules, StartedBy, SubmissionId, Timers, Timestamp, api, decide,
     event::{self, Event},
-    on_end::Listeners,
+    notify::Listeners,
     profile::{Clusters, Policy, Profiles},
     record::{ContentHash, Submission},
     run_task::{self, FrozenRequest},
@@ -32,9 +32,9 @@ pub fn event(data: &[u8]) {
         }
         Err(error) => {
             // It gives the position and the id of the event: letters, digits and dashes.
-            let told = error.to_string();
-            assert!(told.len() < 256, "{told}");
-            assert!(told.chars().all(|char| char.is_ascii_alphanumeric() || " (),-.".contains(char)), "{told}");
+            let message = error.to_string();
+            assert!(message.len() < 256, "{message}");
+            assert!(message.chars().all(|char| char.is_ascii_alphanumeric() || " (),-.".contains(char)), "{message}");
         }
     }
     if let Ok(mut value) = serde_json::from_str::<Value>(text) {
@@ -50,40 +50,44 @@ pub fn request(data: &[u8]) {
     let profiles = profiles_to_submit_with();
     for body in [data.to_vec(), planted(data, &["submission_id", "profile"])] {
         let secret = body != data;
-        let tell = |message: &str| {
+        let check_message = |message: &str| {
             if secret {
                 keeps_the_secret(message);
             }
         };
         match api::submissions(&body, &profiles, &Listeners::new(true, "ends")) {
-            Err(error) => tell(&error.to_string()),
+            Err(error) => check_message(&error.to_string()),
             Ok(items) => {
                 assert!((1..=api::ITEMS).contains(&items.len()));
                 for item in items {
                     match item.submission {
-                        Err(error) => tell(&error.message),
-                        Ok(submission) => accepted(submission, item.submission_id.as_ref(), &tell),
+                        Err(error) => check_message(&error.message),
+                        Ok(submission) => accepted(submission, item.submission_id.as_ref(), &check_message),
                     }
                 }
             }
         }
         match api::stops(&body) {
-            Err(error) => tell(&error.to_string()),
+            Err(error) => check_message(&error.to_string()),
             Ok(stops) => {
                 assert!((1..=api::REASON_BYTES).contains(&stops.reason.len()));
-                stops.submission_ids.iter().filter_map(|id| id.as_ref().err()).for_each(|error| tell(&error.message));
+                stops
+                    .submission_ids
+                    .iter()
+                    .filter_map(|id| id.as_ref().err())
+                    .for_each(|error| check_message(&error.message));
             }
         }
     }
 }
 
-fn accepted(submission: Submission, id: Option<&SubmissionId>, tell: &dyn Fn(&str)) {
+fn accepted(submission: Submission, id: Option<&SubmissionId>, check_message: &dyn Fn(&str)) {
     assert_eq!(Some(&submission.submission_id), id);
     let (record, _) = Record::launching(submission, now(), &rules());
     let Some(request) = &record.request else { return };
     let text = request.body(&record.started_by(&rules()), 0).unwrap();
     // An error of ECS may quote the whole request.
-    tell(&run_task::redact(&text, &text));
+    check_message(&run_task::redact(&text, &text));
     let body: Value = serde_json::from_str(&text).unwrap();
     let containers = body["overrides"]["containerOverrides"].as_array().unwrap();
     let main = containers.iter().find(|entry| entry["name"] == *record.container_name).unwrap();
@@ -181,6 +185,6 @@ fn submission() -> Submission {
         launch_deadline: None,
         priority: Default::default(),
         pool: None,
-        on_end: Default::default(),
+        notify: Default::default(),
     }
 }

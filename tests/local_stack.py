@@ -212,19 +212,19 @@ class LocalStack:
         """Puts an event on the bus."""
         call("POST", f"{self.ready['ecs_url']}/_local/events", event)
 
-    def told(self, submission_id: str | None = None) -> list[dict[str, Any]]:
+    def notifications(self, submission_id: str | None = None) -> list[dict[str, Any]]:
         """The ends, or those of one submission, that Step Functions and event buses were told of."""
-        told = call("GET", f"{self.ready['ecs_url']}/_local/told")["told"]
-        return [one for one in told if submission_id in (None, one["end"]["submission_id"])]
+        sent = call("GET", f"{self.ready['ecs_url']}/_local/notifications")["notifications"]
+        return [one for one in sent if submission_id in (None, one["end"]["submission_id"])]
 
-    def until_told(self, submission_id: str) -> Record:
-        """The row once it has ended and nobody is left to be told."""
+    def until_notified(self, submission_id: str) -> Record:
+        """The row once it has ended and no notification is pending."""
 
-        def is_told() -> Record | None:
+        def is_notified() -> Record | None:
             row = self.row(submission_id)
-            return row if row["state"] in TERMINAL and "outbox" not in row else None
+            return row if row["state"] in TERMINAL and "pending_notifications" not in row else None
 
-        return until(f"the end of {submission_id} is told", is_told)
+        return until(f"the notifications of {submission_id} are delivered", is_notified)
 
     # The table.
 

@@ -91,7 +91,7 @@ const ALARMS: [&str; 27] = [
     "table-throttles",
     "task-state-errors",
     "task-state-throttles",
-    "untold",
+    "notifications-failed",
     "unusable-events",
     "unwanted-tasks",
     "work-5xx",

@@ -246,8 +246,8 @@ impl Where {
         };
         let dynamodb_url =
             self.dynamodb_url.clone().or(ready.dynamodb_url).or_else(|| variable("AWS_ENDPOINT_URL_DYNAMODB"));
-        let told_url = self.url.clone().or(ready.submit_url);
-        let url = told_url.clone().or_else(|| variable("ECS_BRIDGE_URL"));
+        let given_url = self.url.clone().or(ready.submit_url);
+        let url = given_url.clone().or_else(|| variable("ECS_BRIDGE_URL"));
         let of_url = url.as_deref().and_then(region_of);
         let region = self.region.clone().or(ready.region).or(of_url);
 
@@ -278,7 +278,8 @@ impl Where {
         let first = |flag: &Option<String>, ready: Option<String>, output: &str, name: &str| {
             flag.clone().or(ready).or_else(|| outputs.get(output).cloned()).or_else(|| variable(name))
         };
-        let url = first(&told_url, None, "SubmitUrl", "ECS_BRIDGE_URL").map(|url| url.trim_end_matches('/').to_owned());
+        let url =
+            first(&given_url, None, "SubmitUrl", "ECS_BRIDGE_URL").map(|url| url.trim_end_matches('/').to_owned());
         let mut function = self.function.clone().or_else(|| variable("ECS_BRIDGE_FUNCTION"));
         if url.is_none() {
             // Functions without URLs.
@@ -612,8 +613,8 @@ impl Bridge {
         let table = self.table()?;
         let ids = table.ids_in_due().await?;
         let mut records = table.records(&ids).await?;
-        // The index is eventually consistent: a submission that has just ended may still be in it. So is one whose end is
-        // still to be told.
+        // The index is eventually consistent: a submission that has just ended may still be in it. So is one with
+        // pending notifications.
         records.retain(|record| record.contains_key("due") && !record.contains_key("changed_at"));
         Ok(records)
     }
@@ -646,7 +647,7 @@ impl Bridge {
                 break;
             }
             let rows = table.projected(&ids, Some(attributes)).await?;
-            // The index may still show what has just ended. So may it what has ended and is to be told.
+            // The index may still show what has just ended. It may also show one that has ended and has pending notifications.
             let is_in_flight = |record: &Record| record.contains_key("due") && !record.contains_key("changed_at");
             records.extend(rows.into_iter().filter(|record| is_in_flight(record) && wanted(record)));
         }
@@ -767,7 +768,7 @@ struct Response {
 pub struct Health {
     /// As the API has it.
     pub body: Value,
-    /// The time of AWS, in epoch milliseconds, where it was told.
+    /// The time of AWS, in epoch milliseconds, if known.
     pub date: Option<i64>,
 }
 

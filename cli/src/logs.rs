@@ -61,7 +61,7 @@ pub enum LogsError {
     /// Its output is nowhere.
     #[error("the output of this local stack is not kept: start it with --log-dir DIR")]
     NotKept,
-    /// ECS did not tell where it is.
+    /// ECS did not report where it is.
     #[error("where the container's output goes is not known: {0}")]
     Unknown(String),
     /// Somewhere that cannot be read here.
@@ -224,7 +224,7 @@ impl Source {
     }
 }
 
-/// The task definition of a submission's task: ECS tells it for an hour after the end, then that of its profile is it.
+/// The task definition of a submission's task: ECS reports it for an hour after the end; then it is the profile's.
 async fn definition(account: &Account, record: &Record) -> Result<String, String> {
     let request = account.ecs.describe_tasks().cluster(text(record, "cluster")).tasks(text(record, "task_arn"));
     let answer = request.send().await.map_err(|error| words(&error))?;

@@ -117,8 +117,8 @@ const ATTRIBUTES: [&str; 55] = [
     "missing_at",
     "seen_running",
     "ran_before",
-    "told",
-    "untold_since",
+    "notified",
+    "lookup_failed_since",
 ];
 
 /// Attributes that are read and not shown.

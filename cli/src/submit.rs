@@ -41,9 +41,9 @@ pub struct Submit {
     /// RunTask parameters that override the profile's, as far as it allows
     #[arg(long, value_name = "JSON", value_parser = object)]
     overrides: Option<Map<String, Value>>,
-    /// Who is told of its end: {"event_bus": NAME, "task_token": TOKEN}, or one of them
+    /// Whom to notify of its end: {"event_bus": NAME, "task_token": TOKEN}, or one of them
     #[arg(long, value_name = "JSON", value_parser = object)]
-    on_end: Option<Map<String, Value>>,
+    notify: Option<Map<String, Value>>,
     /// Do not launch it later than this many seconds from now
     #[arg(long, value_name = "SECONDS")]
     launch_within: Option<u64>,
@@ -166,8 +166,8 @@ impl Submit {
         if let Some(profile) = &self.profile {
             set("profile", profile.clone().into());
         }
-        if let Some(on_end) = &self.on_end {
-            set("on_end", Value::Object(on_end.clone()));
+        if let Some(notify) = &self.notify {
+            set("notify", Value::Object(notify.clone()));
         }
         if let Some(overrides) = &self.overrides {
             set("overrides", Value::Object(overrides.clone()));

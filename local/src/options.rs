@@ -200,14 +200,14 @@ Besides ECS's API, the ECS address answers:
   GET  /_local/events                the last 1000 events
   POST /_local/events                puts any event on the bus: {{\"matched\": bool}}
   POST /_local/tasks/ID/ACTION       spot-notice, termination-notice, spot-interruption, infrastructure-health,
-                                     forget (MISSING from now on), tell (sends its current state as another event),
-                                     seem-lost, seem-out-of-memory (its host tells that it has stopped; it runs on)
+                                     forget (MISSING from now on), send-event (its current state, once more),
+                                     seem-lost, seem-out-of-memory (its host reports that it has stopped; it runs on)
   POST /_local/rules                 for the next `times` calls of `operation` (RunTask), or only those of
                                      `submission_id`, or of `task_definition`: {{\"shapes\": \"...\"}}, {{\"error\": {{\"code\", \"message\"}}}},
                                      {{\"failure\": REASON}}, {{\"answer\": \"server_error\" | \"none\"}} (it happens), or
                                      {{\"forget_token\": true}} (a repeat starts another task);
                                      DELETE drops all rules
-  GET  /_local/told                  the ends that Step Functions and event buses were told of (on_end); rules take
+  GET  /_local/notifications         those that Step Functions and event buses got (notify); rules take
                                      SendTaskSuccess, SendTaskFailure and PutEvents too
   PUT  /_local/capacity              {{\"without\": [NAME, ...]}}, as --no-capacity, from now on
 and the Lambda address, besides Invoke:

@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signed_request_tells_role_and_task() {
+    fn signed_request_names_role_and_task() {
         let sessions = sessions();
         let authorization = sessions.begin("task-1", ROLE);
         let credentials = sessions.credentials("task-1", &authorization).unwrap();

@@ -36,7 +36,7 @@ pub struct Config {
     pub token: String,
     /// The first delay after a failed call; later ones double.
     pub take_interval: Duration,
-    /// The queue that tells of new submissions, by its URL, and where to call SQS.
+    /// The queue that announces new submissions, by its URL, and where to call SQS.
     pub doorbell: Option<(String, Target)>,
     /// The zygote's program and arguments.
     pub zygote: Option<Vec<String>>,

@@ -1,4 +1,4 @@
-//! The main loop: ask for work, run it, report its exit code, until told to end.
+//! The main loop: ask for work, run it, report its exit code, until it must end.
 
 use std::collections::HashMap;
 use std::sync::mpsc::Receiver;
@@ -34,7 +34,7 @@ const DEAF_FOR: Duration = Duration::from_secs(300);
 /// How a runner ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// The work function told it to, or it was stopped.
+    /// The work function ended it, or it was stopped.
     Closed,
     /// It has no credentials.
     NoCredentials,
@@ -69,7 +69,7 @@ pub struct Runner {
     /// Until when the doorbell is not waited for, as it has failed.
     deaf_until: Option<Instant>,
     interval: Duration,
-    /// Whether it was told to stop.
+    /// Whether it must stop.
     stopping: bool,
     /// The exit codes of all commands that it ran. None of these submissions is started again.
     finished: HashMap<String, i32>,
@@ -125,7 +125,7 @@ impl Runner {
                     }
                 }
                 Err(error) => {
-                    // Not repeated: the end of this task tells the bridge the same. A runner that never got an answer
+                    // Not repeated: the event of this task's end reports the same. A runner that never got an answer
                     // was stopped for that, and its exit code shows why.
                     if stopping && done.is_none() {
                         say!("{error}");

@@ -75,7 +75,7 @@ pub enum Answer {
     Run(Run),
     /// Nothing to do: ask again after `ask_after`.
     Wait {
-        /// Where nothing else tells of a new submission.
+        /// Where nothing else announces a new submission.
         ask_after: Duration,
         /// Nothing waits: a runner with a doorbell asks again when it rings, or after this.
         rest: Option<Duration>,

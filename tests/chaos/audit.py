@@ -54,7 +54,7 @@ def of_record(planned: Planned, row: Record) -> Iterator[str]:
         yield f"is {state} with exit code {code}"
     if "feed" not in row or "changed_at" not in row:
         yield "has ended and is not on the feed"
-    for left in {"request", "due", "check_at", "unanswered_since", "outbox"} & row.keys():
+    for left in {"request", "due", "check_at", "unanswered_since", "pending_notifications"} & row.keys():
         yield f"has ended and still has {left}"
 
 
@@ -94,7 +94,7 @@ def of_tasks(planned: Planned, row: Record, tasks: list[Task]) -> Iterator[str]:
 
 def of_ends(planned: Planned, row: Record, told: list[Record]) -> Iterator[str]:
     to = Counter(one["to"] for one in told)
-    wanted = {planned.listener(name) for name in planned.on_end}
+    wanted = {planned.listener(name) for name in planned.notify}
     if to.keys() != wanted:
         yield f"told {dict(to)} of its end, not {wanted}"
     end = (row["state"], row.get("exit_code"))

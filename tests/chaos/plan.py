@@ -53,7 +53,7 @@ class Planned:
     stop_after: float | None = None
     relaunches: bool = False
     # Who is told of its end: an event bus, or a task token too.
-    on_end: tuple[str, ...] = ()
+    notify: tuple[str, ...] = ()
 
     def item(self, now_ms: int) -> dict[str, Any]:
         item: dict[str, Any] = {"submission_id": self.submission_id, "command": self.command, "profile": self.profile}
@@ -63,8 +63,8 @@ class Planned:
             item["overrides"] = {"overrides": overrides}
         if self.deadline_ms is not None:
             item["launch_deadline"] = now_ms + self.deadline_ms
-        if self.on_end:
-            item["on_end"] = {name: self.listener(name) for name in self.on_end}
+        if self.notify:
+            item["notify"] = {name: self.listener(name) for name in self.notify}
         return item
 
     def listener(self, name: str) -> str:
@@ -112,10 +112,10 @@ def plan(seed: int, count: int) -> Iterator[Planned]:
 
 def planned(submission_id: str, kind: str, chance: random.Random) -> Planned:
     def planned(states: str, command: list[str], code: int | None, **more: Any) -> Planned:
-        more = {"profile": "default", "on_end": on_end, **more}
+        more = {"profile": "default", "notify": notify, **more}
         return Planned(submission_id, kind, command, states=frozenset(states.split()), code=code, **more)
 
-    on_end = chance.choice([(), (), ("event_bus",), ("event_bus", "task_token")])
+    notify = chance.choice([(), (), ("event_bus",), ("event_bus", "task_token")])
     code = chance.choice([0, 0, 0, 0, 0, 1, 7, 137, 255])
     exits = ["true"] if code == 0 else ["sh", "-c", f"exit {code}"]
     if chance.random() < 0.3:

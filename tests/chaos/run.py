@@ -318,7 +318,7 @@ class Run:
 
         def is_quiet() -> bool:
             pending = stack.invocations()["task-state"]["events_pending"]
-            untold = [row for row in stack.rows() if "outbox" in row]
+            untold = [row for row in stack.rows() if "pending_notifications" in row]
             return pending == 0 and not untold and all(task["last_status"] == "STOPPED" for task in stack.tasks())
 
         try:
@@ -326,7 +326,7 @@ class Run:
         except AssertionError as error:
             self.problems.append(str(error))
         self.counts["tasks"] = len(stack.tasks())
-        told = stack.told()
+        told = stack.notifications()
         self.counts["ends told"] = len(told)
         self.counts["of these told again"] = len(told) - len({(one["end"]["submission_id"], one["to"]) for one in told})
         self.counts |= {f"local: {fault}": number for fault, number in stack.faults().items()}
@@ -335,7 +335,7 @@ class Run:
                 self.counts[f"{function}: {what}"] = tally[what]
         transitions, alarms = read_logs(stack.logs())
         self.counts |= {f"alarm: {alarm}": number for alarm, number in alarms.items()}
-        self.problems += audit(self.planned, stack.rows(), stack.tasks(), self.first_seen, transitions, alarms, stack.told())
+        self.problems += audit(self.planned, stack.rows(), stack.tasks(), self.first_seen, transitions, alarms, stack.notifications())
 
     def summary(self, seconds: float) -> str:
         states = Counter(end["state"] for end in self.first_seen.values())

@@ -48,8 +48,8 @@ def test_a_command_runs_once_and_its_end_is_known(client: Client, stack: LocalSt
 
 def test_who_is_named_is_told_of_the_end(client: Client, stack: LocalStack, name: str) -> None:
     client.submit(Submission(name, ["sh", "-c", "exit 3"], event_bus="default", task_token=f"token-of-{name}"))
-    stack.until_told(name)
-    assert {one["to"] for one in stack.told(name)} == {"default", f"token-of-{name}"}
+    stack.until_notified(name)
+    assert {one["to"] for one in stack.notifications(name)} == {"default", f"token-of-{name}"}
     with pytest.raises(Refused, match=r"known: default.*EventBusArns"):
         client.submit(Submission(f"{name}-2", ["true"], event_bus="another"))
 

@@ -200,14 +200,14 @@ def listeners(id: str) -> dict[str, str]:
 
 
 def launched_with_listeners(bench: Bench, id: str) -> None:
-    bench.launch(id, on_end=listeners(id))
+    bench.launch(id, notify=listeners(id))
     bench.until_task(id, "STOPPED")
 
 
 def ended_with_listeners(bench: Bench, id: str) -> None:
     """A submission that submit ends, which tells nobody."""
     no_launch_token(bench, id)
-    bench.submit(id, on_end=listeners(id))
+    bench.submit(id, notify=listeners(id))
     if bench.stack.row(id)["state"] != "queued":
         raise TooLate
     bench.stop(id)
@@ -312,7 +312,7 @@ def problems_at_the_end(flow: Flow, bench: Bench, id: str) -> Iterator[str]:
             bench.reconcile()
         row = bench.stack.row(id)
         stopped = all(task["last_status"] == "STOPPED" for task in bench.stack.tasks(id))
-        return row if row["state"] in TERMINAL and "outbox" not in row and stopped else None
+        return row if row["state"] in TERMINAL and "pending_notifications" not in row and stopped else None
 
     try:
         row = until(f"{id} has ended", is_over, every=0.1)
@@ -326,11 +326,11 @@ def problems_at_the_end(flow: Flow, bench: Bench, id: str) -> Iterator[str]:
         yield f"ended with {seen}, not {expected}: {row}, {tasks}"
     if any(task["start_count"] > 1 for task in tasks) or len({task["attempt"] for task in tasks}) < len(tasks):
         yield f"ran twice: {tasks}"
-    told = Counter(one["to"] for one in bench.stack.told(id))
+    told = Counter(one["to"] for one in bench.stack.notifications(id))
     if len(told) != flow.told or any(number > 2 for number in told.values()):
         yield f"told {told}"
-    if any(one["end"]["state"] != flow.state or one["end"].get("exit_code") != flow.exit_code for one in bench.stack.told(id)):
-        yield f"told another end: {bench.stack.told(id)}"
+    if any(one["end"]["state"] != flow.state or one["end"].get("exit_code") != flow.exit_code for one in bench.stack.notifications(id)):
+        yield f"told another end: {bench.stack.notifications(id)}"
     if left := {"request", "due", "check_at"} & row.keys():
         yield f"still has {left}"
 

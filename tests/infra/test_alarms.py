@@ -149,7 +149,7 @@ OUTAGES: list[tuple[str, str, Callable[[Metrics], None]]] = [
     ("RepairsAlarm", "no events at 15 tasks an hour", no_events(0.25)),
     ("UnwantedTasksAlarm", "a task of an ended submission", own_fault("Alarms", 1, Kind="orphan_task")),
     ("UnwantedTasksAlarm", "a second task of an attempt", own_fault("Alarms", 1, Kind="second_task")),
-    ("UntoldAlarm", "a bus was deleted", own_fault("Alarms", 1, Kind="untold")),
+    ("NotificationsFailedAlarm", "a bus was deleted", own_fault("Alarms", 1, Kind="notifications-failed")),
     ("AccessDeniedAlarm", "the role lacks a statement", own_fault("Alarms", 1, Kind="access_denied")),
     ("RejectedAlarm", "the task definition is gone", own_fault("Terminal", 1, State="rejected")),
     ("LostAlarm", "ECS forgot a task", own_fault("Terminal", 1, State="lost")),

@@ -207,7 +207,7 @@ def test_event_bus_receives_the_end(bridge: Bridge) -> None:
     queue = sqs.create_queue(QueueName="ends")["QueueUrl"]
     events.put_rule(Name="ends", EventBusName="ends", EventPattern=json.dumps({"source": ["ecs-bridge"]}))
     events.put_targets(Rule="ends", EventBusName="ends", Targets=[{"Id": "queue", "Arn": arn("sqs", "ends")}])
-    bridge.submit("on-a-bus", "exit 9", on_end={"event_bus": bridge.parameters["EventBusArns"]})
+    bridge.submit("on-a-bus", "exit 9", notify={"event_bus": bridge.parameters["EventBusArns"]})
 
     def received() -> dict[str, Any] | None:
         [message] = sqs.receive_message(QueueUrl=queue, WaitTimeSeconds=1).get("Messages", [None])

@@ -87,7 +87,7 @@ def test_cloudformation_creates_all_that_moto_knows(
     stack = Stack(body, parameters)
     assert stack.status == "CREATE_COMPLETE"
     options = {"HasVpc": "SubnetIds", "HasKey": "KmsKeyArn", "HasInfrastructureRoles": "InfrastructureRoleArns"}
-    options |= {"HasCallers": "CallerPrincipalArns", "TellsEnds": "EventBusArns"}
+    options |= {"HasCallers": "CallerPrincipalArns", "Notifies": "EventBusArns"}
     conditions = {condition: bool(parameters.get(name)) for condition, name in options.items()}
     conditions["HasUrls"] = parameters.get("FunctionUrl") != "false"
     expected = {

@@ -201,17 +201,17 @@ def told(local: LocalStack, recorder: Recorder) -> None:
         until(f"{caller} calls {operations}", lambda: all(recorder.seen(caller, operation) for operation in operations))
 
     for command in ("true", "false"):
-        submit(local, f"told-{command}", command, on_end=LISTENERS | {"task_token": f"of-{command}"})
+        submit(local, f"told-{command}", command, notify=LISTENERS | {"task_token": f"of-{command}"})
     called("task-state", "SendTaskSuccess", "SendTaskFailure", "PutEvents")
     for command in ("true", "false"):
-        submit(local, f"pooled-{command}", command, profile="pool", on_end=LISTENERS | {"task_token": f"of-pooled-{command}"})
+        submit(local, f"pooled-{command}", command, profile="pool", notify=LISTENERS | {"task_token": f"of-pooled-{command}"})
     # A runner does not wait for that: work leaves it to reconcile, which it wakes unless a run looks for work anyway.
     called("reconcile", "SendTaskSuccess", "SendTaskFailure", "PutEvents")
     numbers = itertools.count()
 
     def is_woken() -> bool:
         id = f"pooled-{next(numbers)}"
-        submit(local, id, "true", profile="pool", on_end=LISTENERS)
+        submit(local, id, "true", profile="pool", notify=LISTENERS)
         local.until_state(id, "succeeded")
         return recorder.seen("work", "2015-03-31/functions/reconcile/invocations")
 
@@ -220,7 +220,7 @@ def told(local: LocalStack, recorder: Recorder) -> None:
     for operation in ("SendTaskSuccess", "SendTaskFailure", "PutEvents"):
         local.rule(operation=operation, times=2, error={"code": "AccessDeniedException", "message": "not now"})
     for command in ("true", "false"):
-        submit(local, f"again-{command}", command, on_end=LISTENERS | {"task_token": f"of-again-{command}"})
+        submit(local, f"again-{command}", command, notify=LISTENERS | {"task_token": f"of-again-{command}"})
     called("reconcile", "SendTaskSuccess", "SendTaskFailure", "PutEvents")
 
 

@@ -32,9 +32,9 @@ def test_a_command_ends_with_its_own_exit_code(pools: Pools, then: str, state: s
 
 
 def test_end_that_a_runner_reports_is_notified_without_delaying_the_runner(pools: Pools) -> None:
-    id = pools.submit("five", ["sh", "-c", "exit 7"], on_end={"event_bus": "default", "task_token": "of-a-pool"})
-    pools.stack.until_told(id)
-    told = pools.stack.told(id)
+    id = pools.submit("five", ["sh", "-c", "exit 7"], notify={"event_bus": "default", "task_token": "of-a-pool"})
+    pools.stack.until_notified(id)
+    told = pools.stack.notifications(id)
     assert {one["to"] for one in told} == {"default", "of-a-pool"}
     assert all(one["end"]["exit_code"] == 7 for one in told)
     # By reconcile, which work wakes: created, taken, ended, claimed, notified.
@@ -42,10 +42,10 @@ def test_end_that_a_runner_reports_is_notified_without_delaying_the_runner(pools
 
 
 def test_an_end_by_the_death_of_its_runner_is_told_at_once(pools: Pools) -> None:
-    id = pools.submit("five", ["sh", "-c", FOR_EVER], on_end={"event_bus": "default"})
+    id = pools.submit("five", ["sh", "-c", FOR_EVER], notify={"event_bus": "default"})
     kill_runner(pools.stack.until_state(id, "running")["pooled"]["taken"]["runner_id"])
-    assert pools.stack.until_told(id)["state"] == "failed"
-    assert [one["end"]["state"] for one in pools.stack.told(id)] == ["failed"]
+    assert pools.stack.until_notified(id)["state"] == "failed"
+    assert [one["end"]["state"] for one in pools.stack.notifications(id)] == ["failed"]
 
 
 def test_the_environment_of_a_submission_is_set_over_the_containers(pools: Pools) -> None:

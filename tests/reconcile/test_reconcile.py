@@ -303,17 +303,17 @@ def test_a_launch_whose_outcome_could_not_be_written_is_not_accepted_until_it_is
     assert outcome(bench.settle("unwritten")) == ("failed", 3)
 
 
-def test_who_could_not_be_recorded_to_be_told_is_not_accepted_until_it_is_submitted_again(bench: Bench) -> None:
-    # The record of a stop that came first knows of nobody to tell: only the submission does.
+def test_resubmission_is_unavailable_until_its_notification_is_recorded(bench: Bench) -> None:
+    # The stop came first, and its record has no notification: only the submission has one.
     bench.stack.stop("overtaken")
     bench.wire.fails = lambda call: call.operation == "UpdateItem" and "overtaken" in str(call.body)
-    item = {"submission_id": "overtaken", "command": EXIT_3, "on_end": {"event_bus": "default"}}
+    item = {"submission_id": "overtaken", "command": EXIT_3, "notify": {"event_bus": "default"}}
     [answer] = bench.stack.submit(item)
     bench.wire.fails = lambda _: False
     assert answer["error"]["code"] == "unavailable"
     assert [answer["state"] for answer in bench.stack.submit(item)] == ["cancelled"]
-    bench.stack.until_told("overtaken")
-    assert [one["to"] for one in bench.stack.told("overtaken")] == ["default"]
+    bench.stack.until_notified("overtaken")
+    assert [one["to"] for one in bench.stack.notifications("overtaken")] == ["default"]
 
 
 # Capacity.

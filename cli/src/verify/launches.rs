@@ -7,7 +7,7 @@ use super::report::Finding;
 
 type Answer = Result<aws_sdk_ecs::types::Task, (String, String)>;
 
-/// A refusal, as code and text. The bridge tells by both whether to try again.
+/// A refusal, as code and text. By both the bridge decides whether to retry.
 fn refusal(question: &str, codes: &[&str], says: &str, answer: Answer) -> Vec<Finding> {
     let mut expected = codes.join(" or ");
     if !says.is_empty() {

@@ -1,4 +1,4 @@
-//! How tasks live, and what ECS tells of it.
+//! The lifecycle of tasks, as ECS reports it.
 
 use std::time::Duration;
 
@@ -69,7 +69,7 @@ fn because(record: &Record) -> String {
     record.get("reason").and_then(Value::as_str).map(|reason| format!(" ({reason})")).unwrap_or_default()
 }
 
-/// When events tell of a container's exit: before its task is torn down, it is hoped.
+/// When events report a container's exit: before its task is torn down, if all is well.
 pub async fn events(probe: &mut Probe<'_>) -> Vec<Finding> {
     let (first, delivery, last, record) = (
         "the first event with the exit code",
@@ -88,7 +88,7 @@ pub async fn events(probe: &mut Probe<'_>) -> Vec<Finding> {
         exit_codes(probe).await;
     }
     let Some(watch) = probe.watch.as_ref() else { return Vec::new() };
-    let (mut before, mut after, mut delays, mut told) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut before, mut after, mut delays, mut recorded_after) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut late = 0;
     for (what, ..) in ENDS {
         let id = probe.id(what);
@@ -101,7 +101,7 @@ pub async fn events(probe: &mut Probe<'_>) -> Vec<Finding> {
         let stopped = received.iter().find(|received| is_stopped(received));
         let (Some(exit), Some(stopped)) = (exit, stopped) else { continue };
         let ended = received.iter().find_map(|received| at(&received.event, "/detail/executionStoppedAt"));
-        let (exit_at, stopped_at) = (told_at(&exit.event), told_at(&stopped.event));
+        let (exit_at, stopped_at) = (happened_at(&exit.event), happened_at(&stopped.event));
         late += usize::from(is_stopped(exit));
         if let (Some(ended), Some(exit_at), Some(stopped_at)) = (ended, exit_at, stopped_at) {
             before.push(exit_at - ended);
@@ -110,7 +110,7 @@ pub async fn events(probe: &mut Probe<'_>) -> Vec<Finding> {
         }
         let row = probe.bridge.records(&[id]).await.ok().and_then(|rows| rows.into_iter().next());
         if let (Some(exit_at), Some(recorded)) = (exit_at, row.as_ref().and_then(|row| millis(row, "changed_at"))) {
-            told.push(recorded - exit_at);
+            recorded_after.push(recorded - exit_at);
         }
     }
     if before.is_empty() {
@@ -125,9 +125,9 @@ pub async fn events(probe: &mut Probe<'_>) -> Vec<Finding> {
         Finding::seen(delivery, "seconds", span(&delays), delays.iter().all(|millis| *millis < 60_000)).sure(&sure),
         Finding::seen(last, "later", format!("{} after the container's end", span(&after)), true).sure(&sure),
     ];
-    if !told.is_empty() {
-        let quick = told.iter().all(|millis| *millis < 10_000);
-        findings.push(Finding::seen(record, "a second or two", span(&told), quick).sure(sure));
+    if !recorded_after.is_empty() {
+        let quick = recorded_after.iter().all(|millis| *millis < 10_000);
+        findings.push(Finding::seen(record, "a second or two", span(&recorded_after), quick).sure(sure));
     }
     findings
 }
@@ -147,8 +147,8 @@ fn exit_code(event: &Value, container: &str) -> Option<i64> {
     named.find_map(|container| container.get("exitCode")?.as_i64())
 }
 
-/// When ECS told it: the event's own time has whole seconds only.
-fn told_at(event: &Value) -> Option<i64> {
+/// When ECS recorded_after it: the event's own time has whole seconds only.
+fn happened_at(event: &Value) -> Option<i64> {
     at(event, "/detail/updatedAt").or_else(|| at(event, "/time"))
 }
 

@@ -193,7 +193,7 @@ impl Redaction {
         }
     }
 
-    /// An event with what may be told of it.
+    /// An event without what a report must not contain.
     pub fn event(&self, event: &Value) -> Value {
         let keep = |value: &Value, names: &[&str]| -> Map<String, Value> {
             let members = value.as_object().into_iter().flatten();

@@ -84,7 +84,7 @@ class Submission:
     launch_deadline: datetime | int | None = None
     """When a launch is of no use any more: an aware datetime, or epoch milliseconds."""
     event_bus: str | None = None
-    """An event bus, by name or ARN, that gets an event ``Submission Ended``: one of the deployment's."""
+    """An event bus, by name or ARN, that gets an event ``Submission State Change``: one of the deployment's."""
     task_token: str | None = field(default=None, repr=False)
     """A token of Step Functions, which is sent the end; the deployment's ``TaskTokens`` must be true."""
 
@@ -114,8 +114,8 @@ class Submission:
         if self.launch_deadline is not None:
             item["launch_deadline"] = _milliseconds(self.launch_deadline)
         listeners = {"event_bus": self.event_bus, "task_token": self.task_token}
-        if on_end := {name: check_text(value, name) for name, value in listeners.items() if value is not None}:
-            item["on_end"] = on_end
+        if notify := {name: check_text(value, name) for name, value in listeners.items() if value is not None}:
+            item["notify"] = notify
         return item
 
     def _overrides(self) -> dict[str, Any]:

@@ -49,9 +49,9 @@ pub struct Report {
     pub looked_up: usize,
     /// StopTask calls.
     pub stops: usize,
-    /// Ends that were to be told.
-    pub told: usize,
-    /// Submissions that ended, or went on, by what this run learnt and no event had told.
+    /// Ends that were to be notified.
+    pub notified: usize,
+    /// Submissions that ended, or went on, by what this run learnt and no event had notified.
     pub repaired: usize,
     /// Timers that were served more than five minutes late. What waits for a launch token is not counted.
     pub overdue: usize,
@@ -83,7 +83,7 @@ impl Reconcile {
     /// # Errors
     /// If the index cannot be read at all. What was claimed until then is due again when its lease is over.
     pub async fn run(&self, deadline: SystemTime, woken: bool) -> Result<Report, TableError> {
-        // A deadline before the start is none at all: `cargo lambda watch` tells a moment in 1970.
+        // A deadline before the start is none at all: `cargo lambda watch` sends a moment in 1970.
         let left = deadline.duration_since(SystemTime::now()).map_or(RUN, |left| left.saturating_sub(MARGIN));
         let until = Instant::now() + left.min(RUN);
         let looks_for = if woken { WOKEN_LOOKS } else { Duration::ZERO };
@@ -100,7 +100,7 @@ impl Reconcile {
             at_rest: Default::default(),
             over: Notify::new(),
         };
-        self.tell_queue().await?;
+        self.report_queue().await?;
         let (launched, served, sized, ()) =
             tokio::join!(launches::run(&run), timers::run(&run), pools::run(&run), run.keep_promise());
         let report = launched?.and(served?).and(sized);
@@ -111,8 +111,8 @@ impl Reconcile {
 }
 
 impl Reconcile {
-    /// Tells how long the queue is, and how old.
-    async fn tell_queue(&self) -> Result<(), TableError> {
+    /// Reports the length and age of the queue.
+    async fn report_queue(&self) -> Result<(), TableError> {
         let (table, at) = (&self.bridge.table, now());
         let first = table.due(QUEUE, at, 1, Page::default()).await?.records.pop();
         let mut depth = if first.is_some() { table.count_due(QUEUE, at).await? } else { 0 };
@@ -177,7 +177,7 @@ pub enum Loop {
 }
 
 impl Run<'_> {
-    /// Tells whether this loop has anything to do soon, and answers whether the run is over: it is once none has, as each
+    /// Sets whether this loop has anything to do soon, and answers whether the run is over: it is once none has, as each
     /// may make work for the others.
     pub fn is_over(&self, which: Loop, at_rest: bool) -> bool {
         let [launches, timers, pools] = &self.at_rest;
@@ -322,7 +322,7 @@ impl Report {
                 self.repaired += usize::from(after != before);
             }
             Some(Action::Stop { .. }) => self.stops += 1,
-            Some(Action::Tell(_)) => self.told += 1,
+            Some(Action::Notify(_)) => self.notified += 1,
             Some(Action::Describe { .. }) | None => {}
         }
     }
@@ -340,7 +340,7 @@ impl Report {
             described: self.described + other.described,
             looked_up: self.looked_up + other.looked_up,
             stops: self.stops + other.stops,
-            told: self.told + other.told,
+            notified: self.notified + other.notified,
             repaired: self.repaired + other.repaired,
             overdue: self.overdue + other.overdue,
             errors: self.errors + other.errors,

@@ -73,7 +73,7 @@ pub async fn run(run: &Run<'_>) -> Result<Report, TableError> {
         let mut source = source?;
         match source.next().await {
             Ok(Some(work)) => Some((Ok(work), Some(source))),
-            // A last item, which tells how it ended.
+            // A last item: how it ended.
             Ok(None) => Some((Err(Ok(source.unfinished)), None)),
             Err(error) => Some((Err(Err(error)), None)),
         }
@@ -105,7 +105,7 @@ fn under_way(rate: LaunchRate) -> usize {
     ((rate.per_second * LATENCY.as_secs_f64()) as usize).clamp(least, most)
 }
 
-/// What the stream's two ends tell each other.
+/// The messages between the stream's two ends.
 #[derive(Debug, Default)]
 struct Counts {
     /// Launch tokens that were taken and not used.

@@ -1,4 +1,4 @@
-//! The reconcile function: whatever no event told, every minute and when another function left something queued.
+//! The reconcile function: repairs what no event reported, every minute and when another function left something queued.
 
 mod handler;
 mod launches;
@@ -36,7 +36,7 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     let metrics = Metrics::new(&config.rules.deployment);
     let clients = Clients::from_environment();
     let doorbells = Doorbells::new(&clients.config, &config.rules.deployment);
-    let reconcile = Reconcile { bridge: Bridge::new(&clients, config).telling(&clients), pools, doorbells };
+    let reconcile = Reconcile { bridge: Bridge::new(&clients, config).delivery(&clients), pools, doorbells };
     // Its role reads the index, and no record by itself.
     warm_up(async { drop(reconcile.bridge.table.due(QUEUE, Timestamp::from_millis(0), 1, Page::default()).await) })
         .await;

@@ -159,7 +159,7 @@ impl Totals {
 struct Round<'a> {
     run: &'a Run<'a>,
     profile: &'a ProfileName,
-    /// Keys under which submissions wait, as their timers tell: the pool's row may not know them.
+    /// Keys under which submissions wait, by their timers: the pool's row may not know them.
     keys: Option<&'a BTreeSet<PoolKey>>,
     /// Whether it is this run's first.
     is_first: bool,

@@ -100,7 +100,7 @@ async fn serve(run: &Run<'_>, ids: &[SubmissionId], report: &mut Report) -> Resu
     Ok(())
 }
 
-/// Describes the tasks of claimed records in one call, and takes into each what it tells.
+/// Describes the tasks of claimed records in one call, and takes its answer into each.
 async fn describe(run: &Run<'_>, cluster: &str, claimed: &[(Box<Record>, String)], report: &mut Report) {
     let tasks: Vec<_> = claimed.iter().map(|(record, task_arn)| (&**record, task_arn.as_str())).collect();
     report.claimed += claimed.len();

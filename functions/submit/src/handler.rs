@@ -10,7 +10,7 @@ use ecs_bridge_aws::{
 use ecs_bridge_core::{
     SubmissionId,
     api::BodyError,
-    on_end::Listeners,
+    notify::Listeners,
     pool::WorkAddress,
     profile::{Clusters, Profiles},
 };
@@ -33,7 +33,7 @@ pub struct App {
     pub profiles: Profiles,
     /// The clusters that its roles allow.
     pub clusters: Clusters,
-    /// Whom its roles may tell of an end.
+    /// The targets of notifications that its roles allow.
     pub listeners: Listeners,
     /// Wakes reconcile, which launches what is left queued.
     pub wake: Wake,

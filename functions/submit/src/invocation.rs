@@ -47,18 +47,18 @@ impl App {
             Ok(Payload { submission_ids: Some(_), .. }) => self.stop(text.as_bytes()).await,
             Ok(Payload { command: Some(_), .. }) => {
                 let body = format!("{{\"submissions\":[{text}]}}");
-                return alone(&told(self.submit(body.as_bytes(), deadline).await, request_id)?);
+                return alone(&respond(self.submit(body.as_bytes(), deadline).await, request_id)?);
             }
             Ok(Payload { submission_id: Some(Value::String(id)), .. }) => self.show(&id).await,
             Ok(Payload { health: Some(true), .. }) => Ok(self.health(request_id).await),
             Ok(Payload { .. }) | Err(_) => Err(Refusal::new(422, "unprocessable", FORMS)),
         };
-        told(answer, request_id)
+        respond(answer, request_id)
     }
 }
 
 /// The body of an answer; the code and message of an error.
-fn told(answer: Result<LambdaFunctionUrlResponse, Refusal>, request_id: &str) -> Result<Value, Diagnostic> {
+fn respond(answer: Result<LambdaFunctionUrlResponse, Refusal>, request_id: &str) -> Result<Value, Diagnostic> {
     let answer = answer.unwrap_or_else(|refusal| refusal.answer(request_id));
     let body: Value = serde_json::from_str(answer.body.as_deref().unwrap_or_default()).unwrap_or_default();
     if answer.status_code == 200 { Ok(body) } else { Err(failure(&body)) }

@@ -30,7 +30,7 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     let work = environment.work();
     let listeners = environment.listeners();
     if let Ok(profiles) = &profiles {
-        profiles.untold(&listeners).into_iter().for_each(|problem| environment.note(problem));
+        profiles.unreachable_event_buses(&listeners).into_iter().for_each(|problem| environment.note(problem));
     }
     let config = environment.finish(config)?;
 

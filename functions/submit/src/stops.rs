@@ -15,7 +15,7 @@ use serde_json::json;
 
 use crate::{
     handler::{App, malformed},
-    submissions::{is_untold, unavailable},
+    submissions::{has_pending_notifications, unavailable},
 };
 
 /// The number of stops handled concurrently.
@@ -30,14 +30,14 @@ impl App {
             .buffered(SIDE_BY_SIDE)
             .collect::<Vec<_>>()
             .await;
-        if answers.iter().any(|(_, is_untold)| *is_untold) {
+        if answers.iter().any(|(_, has_pending_notifications)| *has_pending_notifications) {
             self.wake.wake(&self.bridge.table).await;
         }
         let answers: Vec<_> = answers.into_iter().map(|(answer, _)| answer).collect();
         Ok(json_answer(200, &json!({"submissions": answers})))
     }
 
-    /// The result for one item, and whether reconcile has to tell its end.
+    /// The result for one item, and whether reconcile has notifications to deliver.
     async fn stop_item(&self, index: usize, id: Result<SubmissionId, ItemError>, reason: &str) -> (ItemAnswer, bool) {
         let blank = ItemAnswer { index, submission_id: None, state: None, task_arn: None, error: None };
         let id = match id {
@@ -47,8 +47,11 @@ impl App {
         let blank = ItemAnswer { submission_id: Some(id.clone()), ..blank };
         match self.stop_one(&id, reason).await {
             Ok(record) => {
-                let is_untold = is_untold(&record);
-                (ItemAnswer { state: Some(record.state), task_arn: record.task_arn, ..blank }, is_untold)
+                let has_pending_notifications = has_pending_notifications(&record);
+                (
+                    ItemAnswer { state: Some(record.state), task_arn: record.task_arn, ..blank },
+                    has_pending_notifications,
+                )
             }
             Err(error) => (ItemAnswer { error: Some(unavailable(&id, &error)), ..blank }, false),
         }

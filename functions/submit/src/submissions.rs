@@ -16,7 +16,7 @@ use ecs_bridge_core::{
     Action, Input, ProfileName, Record, State, SubmissionId,
     api::{self, ItemAnswer, ItemCode, ItemError, SubmissionItem},
     capacity::Shape,
-    on_end::OnEnd,
+    notify::Notify,
     pool::PoolRow,
     profile::Profile,
     record::Submission,
@@ -81,7 +81,7 @@ impl<'a> Tokens<'a> {
 enum Left {
     /// Nothing.
     Nothing,
-    /// A launch, or an end to tell.
+    /// A launch, or a notification.
     Due,
     /// A runner, perhaps: the submission waits in the pool of this profile.
     Waiting(ProfileName),
@@ -92,7 +92,7 @@ impl Left {
         match (record.state == State::Queued, record.pooled.is_some(), &record.profile) {
             (true, true, Some(profile)) => Self::Waiting(profile.clone()),
             (true, _, _) => Self::Due,
-            (false, _, _) if is_untold(record) => Self::Due,
+            (false, _, _) if has_pending_notifications(record) => Self::Due,
             (false, _, _) => Self::Nothing,
         }
     }
@@ -231,16 +231,16 @@ impl App {
             return (answer(None, None, Some(error)), Left::Nothing);
         }
         let (id, content_hash) = (submission.submission_id.clone(), submission.content_hash);
-        let on_end = submission.on_end.clone();
+        let notify = submission.notify.clone();
         match self.accept(submission, tokens).await {
             Ok(Outcome::New(record)) => {
                 let left = Left::by(&record);
                 (answer(Some(record.state), record.task_arn, None), left)
             }
             Ok(Outcome::Known(record)) if record.is_same_work(&content_hash) => {
-                match self.resubmitted(record, on_end).await {
+                match self.resubmitted(record, notify).await {
                     Ok(record) => {
-                        let left = if is_untold(&record) { Left::Due } else { Left::Nothing };
+                        let left = if has_pending_notifications(&record) { Left::Due } else { Left::Nothing };
                         (answer(Some(record.state), record.task_arn, None), left)
                     }
                     Err(error) => (answer(None, None, Some(unavailable(&id, &error))), Left::Nothing),
@@ -254,14 +254,14 @@ impl App {
         }
     }
 
-    /// Brings the timer of a resubmitted record forward if needed, adds who is to be told, and returns the record.
+    /// Brings the timer of a resubmitted record forward if needed, adds its notifications, and returns the record.
     ///
     /// # Errors
-    /// If DynamoDB does not record who is to be told: nobody but the caller knows of them. The caller retries.
-    async fn resubmitted(&self, record: Record, on_end: OnEnd) -> Result<Record, BridgeError> {
-        let adds_nobody = on_end.is_empty();
-        match self.bridge.settle(record.clone(), Input::Resubmitted(on_end)).await {
-            Err(error) if adds_nobody => {
+    /// If DynamoDB does not record a notification: only the caller has it, and the caller retries.
+    async fn resubmitted(&self, record: Record, notify: Notify) -> Result<Record, BridgeError> {
+        let adds_none = notify.is_empty();
+        match self.bridge.settle(record.clone(), Input::Resubmitted(notify)).await {
+            Err(error) if adds_none => {
                 // The record is due in any case.
                 tracing::warn!(submission_id = %record.submission_id, %error, "failed to bring the timer of a resubmitted record forward");
                 Ok(record)
@@ -314,8 +314,8 @@ impl App {
     }
 }
 
-/// Whether reconcile has to tell its end.
-pub fn is_untold(record: &Record) -> bool {
+/// Whether reconcile has notifications of its end to deliver.
+pub fn has_pending_notifications(record: &Record) -> bool {
     record.state.is_terminal() && !record.is_over()
 }
 

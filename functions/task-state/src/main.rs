@@ -22,7 +22,7 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     let metrics = Metrics::new(&config.rules.deployment);
     let clients = Clients::from_environment();
     let wake = Wake::new(&clients.config, reconcile);
-    let bridge = Bridge::new(&clients, config).telling(&clients);
+    let bridge = Bridge::new(&clients, config).delivery(&clients);
     warm_up(async { bridge.table.look_at_launch_tokens().await.unwrap_or_default() }).await;
     let handler = async |event: LambdaEvent<Box<RawValue>>| {
         let result = handler::handle(&bridge, &wake, event.payload.get()).await;

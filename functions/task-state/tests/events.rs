@@ -130,7 +130,7 @@ async fn an_event_whose_row_cannot_be_read_is_retried() {
     assert_eq!(error.to_string(), "the row of a is no record of a submission");
 }
 
-/// A live task, at a time that is not told: the fixture's is older than a record of today.
+/// A live task, at no stated time: the fixture's is older than a record of today.
 fn live_task() -> Value {
     let detail = json!({"lastStatus": "RUNNING", "desiredStatus": "RUNNING", "containers": [], "updatedAt": null});
     json!({"event": {"time": null, "detail": detail}})

@@ -28,7 +28,7 @@ impl Roles {
 pub enum Caller {
     /// Through the function URL: the ARN of the identity that signed the request, as Lambda passes it on.
     Identity(String),
-    /// By direct invocation, where only the runner's token tells.
+    /// By direct invocation, where only the runner's token identifies it.
     Invocation,
 }
 

@@ -33,7 +33,7 @@ pub struct App {
     pub wake: Wake,
     /// What was taken from each pool and is not written yet, and when that was last written.
     pub takes: Mutex<BTreeMap<ProfileName, (Takes, Option<Instant>)>>,
-    /// Whether it answers direct invocations, where the token alone tells who asks.
+    /// Whether it answers direct invocations, where the token alone identifies the caller.
     pub takes_invocations: bool,
 }
 
@@ -98,7 +98,7 @@ pub fn forbidden(reason: &str) -> Refusal {
     Refusal::new(403, "forbidden", reason)
 }
 
-/// What a runner that is one process too many is told.
+/// The answer to a runner that is one process too many.
 pub fn another_process() -> Refusal {
     Refusal::new(409, "conflict", "another process asked for work as this runner before; this one must end")
 }

@@ -44,7 +44,7 @@ pub struct Ask {
     runner_id: SubmissionId,
     token: String,
     incarnation: Incarnation,
-    /// It was told to stop, and takes nothing any more.
+    /// It must stop, and takes nothing any more.
     #[serde(default)]
     stopping: bool,
     /// A command that has ended.
@@ -134,7 +134,7 @@ impl App {
         let Some(submission) = self.bridge.table.get(&done.submission_id).await? else { return Ok(()) };
         let input = PoolInput::Done { by: by.clone(), exit_code: done.exit_code, stopping };
         let ended = self.bridge.decide(submission, &Input::Pool(input)).await?.record;
-        if ended.state.is_terminal() && ended.outbox.is_some() {
+        if ended.state.is_terminal() && ended.pending_notifications.is_some() {
             // The runner does not wait for those that are notified of the end.
             self.wake.wake(&self.bridge.table).await;
         }
@@ -222,7 +222,7 @@ impl App {
         let choices = pool.choices(now(), &self.bridge.rules.timers).min(waiting.len());
         if let Some(first) = waiting.get_mut(..choices) {
             fastrand::shuffle(first);
-            // No other runner was told of this one.
+            // The doorbell rang for no other runner.
             if let Some(at) = first.iter().position(|row| Some(&row.submission_id) == announced.as_ref()) {
                 first.swap(0, at);
             }

@@ -101,7 +101,7 @@ pub(super) fn routes() -> Router<Arc<Ecs>> {
         .route("/_local/faults", get(async |ecs: State<Arc<Ecs>>| http::json(StatusCode::OK, &ecs.faults.counts())))
         .route("/_local/rules", post(add_rule).delete(drop_rules))
         .route("/_local/capacity", put(set_capacity))
-        .route("/_local/told", get(told))
+        .route("/_local/notifications", get(notifications))
         .route("/_local/events", post(put_event).get(recent_events))
         .route("/credentials/{task}", get(credentials))
         .route("/v4/{task}/{container}", get(container_metadata))
@@ -126,7 +126,7 @@ fn row(ecs: &Ecs, task: &Task) -> Value {
     json!({
         "task_arn": task.arn(&ecs.settings.place), "cluster_arn": ecs.settings.place.cluster_arn(),
         "started_by": started_by, "submission_id": submission_id, "attempt": attempt,
-        "refused": task.refused, "start_count": task.start_count, "exit_code": task.told_exit_code(), "last_status": task.status.as_str(),
+        "refused": task.refused, "start_count": task.start_count, "exit_code": task.reported_exit_code(), "last_status": task.status.as_str(),
         "process_exit_code": task.process_exit_code, "stop_code": task.stop_code,
         "role": task.request.overrides.task_role_arn.as_ref().or(task.definition.task_role_arn.as_ref()),
         "created_at": task.times.created.0, "exited_at": task.process_exited.map(|at| at.0),
@@ -143,8 +143,8 @@ async fn act(State(ecs): State<Arc<Ecs>>, Path((id, action)): Path<(String, Stri
         "termination-notice" => ecs.order(&id, Order::Live, "TerminationNotice", SPOT_REASON),
         "spot-interruption" => ecs.order(&id, Order::Stop, "SpotInterruption", SPOT_REASON),
         "infrastructure-health" => ecs.order(&id, Order::LoseHost, "InfrastructureHealth", HOST_REASON),
-        "tell" => {
-            ecs.tell(&id);
+        "send-event" => {
+            ecs.send_event(&id);
         }
         "seem-lost" => {
             ecs.seem_to_stop(&id, &json!({"stopCode": "InfrastructureHealth", "stoppedReason": HOST_REASON}), None)
@@ -190,8 +190,8 @@ async fn drop_rules(State(ecs): State<Arc<Ecs>>) -> Response<Body> {
     http::json(StatusCode::OK, &json!({}))
 }
 
-async fn told(State(ecs): State<Arc<Ecs>>) -> Response<Body> {
-    http::json(StatusCode::OK, &json!({"told": lock(&ecs.state).told}))
+async fn notifications(State(ecs): State<Arc<Ecs>>) -> Response<Body> {
+    http::json(StatusCode::OK, &json!({"notifications": lock(&ecs.state).notifications}))
 }
 
 async fn put_event(State(ecs): State<Arc<Ecs>>, Json(event): Json<Value>) -> Response<Body> {

@@ -23,7 +23,7 @@ pub(super) async fn live(ecs: Arc<Ecs>, id: String) {
     else {
         return;
     };
-    ecs.tell(&id);
+    ecs.send_event(&id);
     let began = start(&ecs, &id, &mut orders, &shapes).await;
     if let Some((exits, stop)) = began {
         run(&ecs, &id, &mut orders, exits, &stop, &shapes).await;

@@ -1,4 +1,4 @@
-//! Step Functions and EventBridge, as far as the functions tell them of the end of submissions. They share the address, the
+//! Step Functions and EventBridge, as far as the functions notify them of the end of submissions. They share the address, the
 //! rules and the faults of ECS.
 
 use std::sync::Arc;
@@ -14,16 +14,16 @@ use crate::http::lock;
 /// What the names of their operations begin with.
 pub(super) const TARGETS: [&str; 2] = ["AWSStepFunctions.", "AWSEvents."];
 
-/// One end that was told.
+/// One notification that was received.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Told {
+pub(super) struct Notification {
     operation: String,
     at: u64,
     /// The task token, or the name of the bus.
     to: String,
     /// The error of a failure.
     error: Option<String>,
-    /// What was told: output, cause or detail.
+    /// Its content: output, cause or detail.
     end: Value,
 }
 
@@ -65,11 +65,17 @@ impl Ecs {
         let end = serde_json::from_str(&text)
             .map_err(|_| ApiError::new("InvalidOutput", "Invalid Output: Provided output is not JSON"))?;
         let mut state = lock(&self.state);
-        if state.told.iter().any(|told| told.to == task_token) {
+        if state.notifications.iter().any(|sent| sent.to == task_token) {
             let message = "Task Timed Out: 'Provided task does not exist anymore'";
             return Err(ApiError::new("TaskTimedOut", message));
         }
-        state.told.push(Told { operation: operation.to_owned(), at: Millis::now().0, to: task_token, error, end });
+        state.notifications.push(Notification {
+            operation: operation.to_owned(),
+            at: Millis::now().0,
+            to: task_token,
+            error,
+            end,
+        });
         Ok(json!({}))
     }
 
@@ -84,8 +90,8 @@ impl Ecs {
                 answers.push(json!({"ErrorCode": "MalformedDetail", "ErrorMessage": "Detail is malformed."}));
                 continue;
             };
-            let told = lock(&self.state).told.len();
-            let id = self.settings.chance.uuid("event", &format!("told {told} {number}"));
+            let sent = lock(&self.state).notifications.len();
+            let id = self.settings.chance.uuid("event", &format!("notification {sent} {number}"));
             let event = json!({
                 "version": "0", "id": id, "detail-type": detail_type, "source": source,
                 "account": self.settings.place.account, "time": Millis::now().iso(),
@@ -94,7 +100,7 @@ impl Ecs {
             self.bus.put(event, &id);
             let to = event_bus_name.unwrap_or_else(|| "default".to_owned());
             let operation = "PutEvents".to_owned();
-            lock(&self.state).told.push(Told { operation, at: Millis::now().0, to, error: None, end });
+            lock(&self.state).notifications.push(Notification { operation, at: Millis::now().0, to, error: None, end });
             answers.push(json!({"EventId": id}));
         }
         let failed = answers.iter().filter(|answer| answer.get("ErrorCode").is_some()).count();

@@ -136,8 +136,8 @@ struct State {
     repeats: HashMap<u64, u32>,
     bucket: Option<Bucket>,
     rules: Vec<Rule>,
-    /// The ends that were told to others.
-    told: Vec<listeners::Told>,
+    /// The notifications that Step Functions and event buses received.
+    notifications: Vec<listeners::Notification>,
     /// Capacity providers, launch types and subnets without capacity.
     without: Vec<String>,
 }
@@ -727,11 +727,11 @@ impl Ecs {
     }
 
     /// Puts an event with the current state of a task on the bus.
-    fn tell(self: &Arc<Self>, id: &str) -> bool {
+    fn send_event(self: &Arc<Self>, id: &str) -> bool {
         let event = lock(&self.state).tasks.get(id).and_then(|task| self.event(task));
-        let told = event.is_some();
+        let is_sent = event.is_some();
         self.announce(event);
-        told
+        is_sent
     }
 
     /// Puts an event on the bus by which a task has stopped, although it runs on: the agent of an EC2 host may err.
@@ -741,7 +741,7 @@ impl Ecs {
             let Some(task) = state.tasks.get_mut(id) else { return };
             task.version += 1;
             let event = self.event(task);
-            // What is told next is newer.
+            // The next report is newer.
             task.version += 1;
             event
         };

@@ -213,7 +213,7 @@ impl Task {
     }
 
     /// The exit code that ECS reports.
-    pub(super) fn told_exit_code(&self) -> Option<i32> {
+    pub(super) fn reported_exit_code(&self) -> Option<i32> {
         self.containers.get(self.named_container()).and_then(|container| container.exit_code)
     }
 

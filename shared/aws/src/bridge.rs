@@ -15,16 +15,16 @@ use ecs_bridge_core::{
     decide,
     decide::{AfterStop, Obstacle, PoolInput},
     launch_rate::LaunchRate,
-    on_end::Telling,
+    notify::Delivery,
     task_id,
 };
 
 use crate::{
     clients::Clients,
     ecs::{Described, Ecs, EcsError, RunTaskAnswer},
+    notify::Notifier,
     table::{Table, TableError},
     telemetry,
-    tell::Teller,
 };
 
 /// The clock.
@@ -66,8 +66,8 @@ pub struct Bridge {
     pub rules: Rules,
     /// How fast it may call RunTask.
     pub launch_rate: LaunchRate,
-    /// Tells ends; a function without it leaves that to reconcile.
-    pub teller: Option<Teller>,
+    /// Delivers notifications; a function without it leaves them to reconcile.
+    pub notifier: Option<Notifier>,
 }
 
 impl Bridge {
@@ -78,14 +78,14 @@ impl Bridge {
             ecs: Ecs::new(clients.ecs.clone()),
             rules: config.rules,
             launch_rate: config.launch_rate,
-            teller: None,
+            notifier: None,
         }
     }
 
-    /// The same, of a function that tells ends.
+    /// The same, of a function that delivers notifications.
     #[must_use]
-    pub fn telling(self, clients: &Clients) -> Self {
-        Self { teller: Some(Teller::new(&clients.config)), ..self }
+    pub fn delivery(self, clients: &Clients) -> Self {
+        Self { notifier: Some(Notifier::new(&clients.config)), ..self }
     }
 
     /// Up to `wanted` launch tokens for submissions just received: what has waited goes first. None where DynamoDB fails,
@@ -133,8 +133,8 @@ impl Bridge {
         open
     }
 
-    /// Takes into account what an answer of RunTask tells about the capacity for a choice. Where DynamoDB fails, the next
-    /// answer tells it again.
+    /// Takes into account what an answer of RunTask shows of the capacity for a choice. Where DynamoDB fails, the next
+    /// answer shows it again.
     async fn see_capacity(&self, record: &Record, answer: &LaunchAnswer) {
         let Some(shape) = record.shape() else { return };
         let (choice, at) = (shape.choice(record.fallback), now());
@@ -211,7 +211,7 @@ impl Bridge {
             };
             telemetry::decided(&record, input, at);
             if let Input::Seen(task) = input {
-                self.tell_served(&record, task).await?;
+                self.notify_served(&record, task).await?;
             }
             match self.table.update(&record, &next).await? {
                 Ok(()) => {
@@ -230,7 +230,7 @@ impl Bridge {
     /// between the two writes leaves the runner's row as it was, and the input is news again.
     ///
     /// Boxed: it decides within a decision, and every other would hold its state too.
-    fn tell_served<'a>(&'a self, record: &'a Record, task: &'a Task) -> Boxed<'a, ()> {
+    fn notify_served<'a>(&'a self, record: &'a Record, task: &'a Task) -> Boxed<'a, ()> {
         Box::pin(async move {
             let Some(serves) = record.runner.as_ref().and_then(|runner| runner.serves.as_ref()) else { return Ok(()) };
             let Some(served) = self.table.get(serves).await? else { return Ok(()) };
@@ -240,19 +240,19 @@ impl Bridge {
                 (false, true) => PoolInput::RunnerGone,
                 (false, false) => return Ok(()),
             };
-            self.decide_and_tell(served, &Input::Pool(input)).await
+            self.decide_and_notify(served, &Input::Pool(input)).await
         })
     }
 
-    /// As [`decide`](Self::decide), of a submission whose actions are left to its timer; but where it ends, its end is told.
+    /// As [`decide`](Self::decide), of a submission whose actions are left to its timer; but if it ends, its notifications are delivered.
     ///
     /// # Errors
     /// As of [`decide`](Self::decide).
-    pub async fn decide_and_tell(&self, record: Record, input: &Input) -> Result<(), TableError> {
+    pub async fn decide_and_notify(&self, record: Record, input: &Input) -> Result<(), TableError> {
         let (Settled { record, action }, _) = self.decide_and_write(record, input).await?;
-        if let Some(Action::Tell(nth)) = action {
-            let told = Input::Told(self.tell(&record, nth).await);
-            self.decide_and_write(record, &told).await?;
+        if let Some(Action::Notify(nth)) = action {
+            let delivered = Input::Delivered(self.notify(&record, nth).await);
+            self.decide_and_write(record, &delivered).await?;
         }
         Ok(())
     }
@@ -308,7 +308,7 @@ impl Bridge {
             Action::RunTask(call) => Ok(self.run_task(record, call).await),
             Action::LookUp(_) => Ok(self.look_up(record).await),
             Action::Describe { task_arn } => Ok(self.describe(record, &task_arn).await),
-            Action::Tell(nth) => Ok(vec![Input::Told(self.tell(record, nth).await)]),
+            Action::Notify(nth) => Ok(vec![Input::Delivered(self.notify(record, nth).await)]),
             Action::Stop { task_arn, cluster, reason, runner, then } => {
                 if let Some(runner_id) = runner {
                     match self.close_runner(&runner_id, &record.submission_id).await {
@@ -325,13 +325,13 @@ impl Bridge {
         }
     }
 
-    async fn tell(&self, record: &Record, nth: u32) -> Telling {
-        let telling = match &self.teller {
-            Some(teller) => teller.tell(record, nth).await,
-            None => Telling { nth, ..Telling::default() },
+    async fn notify(&self, record: &Record, nth: u32) -> Delivery {
+        let delivery = match &self.notifier {
+            Some(notifier) => notifier.notify(record, nth).await,
+            None => Delivery { nth, ..Delivery::default() },
         };
-        telemetry::told(record, &telling);
-        telling
+        telemetry::delivered(record, &delivery);
+        delivery
     }
 
     async fn run_task(&self, record: &Record, call: Call) -> Vec<Input> {
@@ -399,10 +399,10 @@ impl Bridge {
         };
         match found.map(|described| seen(described, &started_by)) {
             Ok(seen) if seen.is_empty() => {
-                vec![not_told(record, at, "ListTasks found a task that ECS does not describe")]
+                vec![lookup_failed(record, at, "ListTasks found a task that ECS does not describe")]
             }
             Ok(seen) => seen,
-            Err(error) => vec![not_told(record, at, &error)],
+            Err(error) => vec![lookup_failed(record, at, &error)],
         }
     }
 
@@ -417,13 +417,13 @@ impl Bridge {
         let task_arns: Vec<_> = tasks.iter().map(|&(_, task_arn)| task_arn.to_owned()).collect();
         let described = match self.ecs.describe(cluster, &task_arns).await {
             Ok(described) => described,
-            Err(error) => return tasks.iter().map(|(record, _)| not_told(record, at, &error)).collect(),
+            Err(error) => return tasks.iter().map(|(record, _)| lookup_failed(record, at, &error)).collect(),
         };
         let mut described: HashMap<_, _> =
             described.into_iter().map(|described| (described.task_id().to_owned(), described)).collect();
         let inputs = tasks.iter().map(|&(record, task_arn)| match described.remove(task_id(task_arn)) {
-            Some(described) => told(record, described, at),
-            None => not_told(record, at, "DescribeTasks answered without this task"),
+            Some(described) => described_task(record, described, at),
+            None => lookup_failed(record, at, "DescribeTasks answered without this task"),
         });
         inputs.collect()
     }
@@ -463,22 +463,22 @@ fn tokens(taken: Result<u32, TableError>) -> usize {
     }
 }
 
-/// The input of a lookup or a description, begun at `at`, that told nothing.
-fn not_told(record: &Record, at: Timestamp, reason: impl Display) -> Input {
-    tracing::warn!(submission_id = %record.submission_id, %reason, "ECS did not tell about a task; it is asked again when due");
-    Input::NotTold { attempt: record.attempt, at, reason: reason.to_string() }
+/// The input of a lookup or a description, begun at `at`, that failed.
+fn lookup_failed(record: &Record, at: Timestamp, reason: impl Display) -> Input {
+    tracing::warn!(submission_id = %record.submission_id, %reason, "a task could not be looked up; will retry at its next check");
+    Input::LookupFailed { attempt: record.attempt, at, reason: reason.to_string() }
 }
 
 /// Whether no timer repeats this action: it stops a task that is not, or no longer, its record's own.
 fn is_only_chance(record: &Record, action: &Action) -> bool {
     match action {
         Action::Stop { task_arn, .. } => record.state.is_terminal() || record.task_arn.as_ref() != Some(task_arn),
-        Action::RunTask(_) | Action::LookUp(_) | Action::Describe { .. } | Action::Tell(_) => false,
+        Action::RunTask(_) | Action::LookUp(_) | Action::Describe { .. } | Action::Notify(_) => false,
     }
 }
 
 /// The input of a description of the record's own task, begun at `at`. ECS leaves `startedBy` out now and then.
-fn told(record: &Record, described: Described, at: Timestamp) -> Input {
+fn described_task(record: &Record, described: Described, at: Timestamp) -> Input {
     match (described, record.taken()) {
         (Described::Task(_, task), Some(taken)) => Input::Pool(PoolInput::RunnerSeen(taken.runner_id.clone(), task)),
         (Described::Task(Some(_), task), None) => Input::Seen(*task),

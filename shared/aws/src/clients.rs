@@ -34,7 +34,7 @@ const WARM_UP: Duration = Duration::from_secs(1);
 ///
 /// While it initialises, Lambda gives a process a whole CPU, and later the fourteenth part of one where it has 128 MB:
 /// reading certificates and shaking hands then takes so much longer. Nothing hangs on it: what fails here, the
-/// invocation meets again, and can tell.
+/// invocation meets again, and can report.
 pub async fn warm_up(calls: impl Future<Output = ()>) {
     if tokio::time::timeout(WARM_UP, calls).await.is_err() {
         tracing::debug!("no connections in time");

@@ -85,7 +85,7 @@ impl Doorbells {
             }
             if let Err(error) = within("SendMessageBatch", call.send()).await {
                 // Idle runners ask by themselves.
-                return tracing::warn!(%error, queue = url, "idle runners were not told of submissions");
+                return tracing::warn!(%error, queue = url, "idle runners could not be notified of submissions");
             }
         }
     }

@@ -505,8 +505,8 @@ mod tests {
             ("SomethingNew", "", ForNow(Other)),
         ] {
             assert_eq!(verdict(code, message), expected, "{code}: {message}");
-            let is_told = advice::of_refusal(&format!("{code}: {message}")).is_some();
-            assert!(is_told || code == "SomethingNew", "{code}: {message}");
+            let is_explained = advice::of_refusal(&format!("{code}: {message}")).is_some();
+            assert!(is_explained || code == "SomethingNew", "{code}: {message}");
         }
     }
     #[test]

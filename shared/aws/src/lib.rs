@@ -8,10 +8,10 @@ mod clients;
 mod doorbell;
 mod ecs;
 pub mod http;
+mod notify;
 mod profiles;
 mod table;
 pub mod telemetry;
-mod tell;
 mod wake;
 
 pub use bridge::{Bridge, BridgeError, Settled, now};

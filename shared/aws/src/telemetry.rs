@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use ecs_bridge_core::{
-    Alarm, Deployment, Input, LaunchAnswer, Record, State, SubmissionId, Timestamp, event::EventError, on_end::Telling,
-    task_id,
+    Alarm, Deployment, Input, LaunchAnswer, Record, State, SubmissionId, Timestamp, event::EventError,
+    notify::Delivery, task_id,
 };
 use metrics::{Unit, counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_cloudwatch_embedded::{Builder, Collector};
@@ -120,7 +120,7 @@ pub fn reconciled(repairs: usize, overdue: usize) {
 pub(crate) fn decided(record: &Record, input: &Input, now: Timestamp) {
     if tracing::enabled!(Level::DEBUG) {
         let masked = match input {
-            Input::Resubmitted(on_end) => &Input::Resubmitted(on_end.clone().masked()),
+            Input::Resubmitted(notify) => &Input::Resubmitted(notify.clone().masked()),
             other => other,
         };
         let input = serde_json::to_string(masked).unwrap_or_default();
@@ -128,12 +128,12 @@ pub(crate) fn decided(record: &Record, input: &Input, now: Timestamp) {
     }
 }
 
-/// Somebody was told of an end, or could not be.
-pub(crate) fn told(record: &Record, telling: &Telling) {
+/// A notification was delivered, or failed.
+pub(crate) fn delivered(record: &Record, delivery: &Delivery) {
     let submission_id = &record.submission_id;
-    match &telling.error {
-        Some(code) => tracing::warn!(%submission_id, code, "an end was not told; it is told again"),
-        None if telling.event_bus && telling.task_token => tracing::info!(%submission_id, "told the end"),
+    match &delivery.error {
+        Some(code) => tracing::warn!(%submission_id, code, "notification failed; will retry"),
+        None if delivery.event_bus && delivery.task_token => tracing::info!(%submission_id, "notification delivered"),
         None => {}
     }
 }
@@ -226,9 +226,9 @@ pub(crate) fn raised(record: &Record, alarm: Option<Alarm>) {
             tracing::error!(%submission_id, "the submission is lost: ECS did not answer for its task for too long");
             "given_up"
         }
-        Some(Alarm::Untold) => {
-            tracing::error!(%submission_id, "an end could not be told for a day, and is not told any more");
-            "untold"
+        Some(Alarm::NotificationsFailed) => {
+            tracing::error!(%submission_id, "notification failed for a day; giving up");
+            "notifications-failed"
         }
     };
     counter!("Alarms", "Kind" => kind).increment(1);

@@ -7,7 +7,7 @@ mod support;
 use ecs_bridge_core::{
     Input, LaunchAnswer, ProfileName, Record, State, Task, api,
     decide::PoolInput,
-    on_end::Listeners,
+    notify::Listeners,
     pool::{Batch, Pool, PoolKey, PoolRow, Process, Runner, Spec, Takes, TokenHash},
     profile::Policy,
     record::Submission,

@@ -117,7 +117,7 @@ async fn odd_task_hides_no_other_and_costs_no_second_call() {
         .iter()
         .map(|input| match input {
             Input::Seen(task) => task.exit_code("main"),
-            Input::NotTold { .. } => Some(-1),
+            Input::LookupFailed { .. } => Some(-1),
             Input::Missing { .. } => Some(-2),
             other => panic!("{other:?}"),
         })

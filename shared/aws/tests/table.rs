@@ -13,7 +13,7 @@ use ecs_bridge_core::{
     capacity::{Capacity, Shape},
     event::Event,
     launch_rate::LaunchRate,
-    on_end::Listeners,
+    notify::Listeners,
     profile::Policy,
     record::{DUE_SHARDS, REPEAT},
     run_task::REQUEST_BYTES,

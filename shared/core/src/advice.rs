@@ -238,7 +238,7 @@ pub const TABLE: &[Chapter] = &[
             ),
             says(
                 &["cannotinspectcontainer"],
-                "The container runtime cannot tell how the container ended. A retry helps; on EC2 look at the host's agent and runtime.",
+                "The container runtime does not know how the container ended. A retry helps; on EC2 look at the host's agent and runtime.",
             ),
             begins("internalerror", "ECS had an error of its own. A retry helps; if it stays, ask AWS Support."),
             says(
@@ -537,7 +537,7 @@ pub const TABLE: &[Chapter] = &[
             ),
             stop_code(
                 "UserInitiated",
-                "Somebody stopped the task by StopTask, and not by way of the bridge. CloudTrail tells who.",
+                "The task was stopped through StopTask, and not through the bridge. CloudTrail shows the caller.",
             ),
             exited(
                 1,
@@ -582,7 +582,7 @@ pub const TABLE: &[Chapter] = &[
             ),
             ended(
                 State::Lost,
-                "ECS did not tell what became of it, and it may have run. Look for its task in the cluster, and at its effects, before it is run again.",
+                "ECS no longer reports its task, which may have run. Check for the task in the cluster, and for its effects, before you run it again.",
             ),
             ended(
                 State::Rejected,

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     id::{PlacementHash, ProfileName, SubmissionId},
-    on_end::{Listeners, OnEnd},
+    notify::{Listeners, Notify},
     pool::{RUNNER_PREFIX, is_runner},
     priority::{InvalidPriority, Priority},
     profile::{Profiles, Request, RequestError},
@@ -203,11 +203,11 @@ fn submission(
     let launch_deadline = launch_deadline(members.remove("launch_deadline"))?;
     let labels = labels(members.remove("labels"))?;
     let priority = priority(members.remove("priority"))?;
-    let on_end = members.remove("on_end").map_or_else(|| Ok(OnEnd::default()), |value| listeners.parse(value));
-    let on_end = on_end.map_err(|error| ItemError::invalid(error.to_string()))?;
+    let notify = members.remove("notify").map_or_else(|| Ok(Notify::default()), |value| listeners.parse(value));
+    let notify = notify.map_err(|error| ItemError::invalid(error.to_string()))?;
     if !members.is_empty() {
         return Err(ItemError::invalid(
-            "unknown members; known are submission_id, command, profile, overrides, launch_deadline, labels, priority and on_end",
+            "unknown members; known are submission_id, command, profile, overrides, launch_deadline, labels, priority and notify",
         ));
     }
     let Some(profile) = profiles.get(&profile_name) else {
@@ -249,7 +249,7 @@ fn submission(
         launch_deadline,
         priority,
         pool,
-        on_end: OnEnd { event_bus: on_end.event_bus.or_else(|| profile.event_bus.clone()), ..on_end },
+        notify: Notify { event_bus: notify.event_bus.or_else(|| profile.event_bus.clone()), ..notify },
     })
 }
 

@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr, time::Duration};
 use crate::{
     id::Deployment,
     launch_rate::LaunchRate,
-    on_end::Listeners,
+    notify::Listeners,
     pool::WorkAddress,
     profile::Clusters,
     rules::{Rules, Timers},
@@ -143,7 +143,7 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
         clusters
     }
 
-    /// Whom the deployment's roles may tell of an end: `ECS_BRIDGE_TASK_TOKENS`, `true` or `false`, and
+    /// The targets of notifications that the deployment's roles allow: `ECS_BRIDGE_TASK_TOKENS`, `true` or `false`, and
     /// `ECS_BRIDGE_EVENT_BUSES`, names or ARNs separated by commas.
     pub fn listeners(&mut self) -> Listeners {
         let task_tokens = self.flag("ECS_BRIDGE_TASK_TOKENS");

@@ -8,10 +8,10 @@
 //! attempt again whose container may have started (`relaunch_on` excepted).
 
 mod launch;
+mod notify;
 pub mod pool;
 mod stop;
 mod task;
-mod tell;
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     id::{Attempt, SubmissionId},
-    on_end::{OnEnd, Telling},
+    notify::{Delivery, Notify},
     record::{self, Call, NEVER, Record},
     rules::{Rules, Timers},
     state::State,
@@ -39,7 +39,7 @@ pub enum Input {
     /// ListTasks, begun at this moment, found no task of this attempt.
     NotFound(Attempt, Timestamp),
     /// ListTasks or DescribeTasks, begun at `at`, failed: ECS refused the call or did not answer it.
-    NotTold {
+    LookupFailed {
         /// The attempt that the call was about.
         attempt: Attempt,
         /// When the call began.
@@ -60,11 +60,11 @@ pub enum Input {
     },
     /// The caller asks for a stop, for this reason.
     Stop(String),
-    /// The caller submitted it again, and names who is to be told of its end: the process that claimed its launch may have
+    /// The caller submitted it again, and names targets of notifications: the process that claimed its launch may have
     /// died.
-    Resubmitted(OnEnd),
-    /// What came of telling its end.
-    Told(Telling),
+    Resubmitted(Notify),
+    /// The outcome of its notifications.
+    Delivered(Delivery),
     /// Its profile has no capacity.
     Blocked,
     /// It is to be launched by this choice: what waits for capacity, before its timer, or what is due and would begin with
@@ -129,14 +129,14 @@ pub enum Action {
         /// What to do after it.
         then: AfterStop,
     },
-    /// Tell its end to those in its outbox, under this claim: the first, second, …
-    Tell(u32),
+    /// Deliver its pending notifications, under this claim: the first, second, …
+    Notify(u32),
 }
 
 /// What follows a StopTask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AfterStop {
-    /// Nothing: an event tells the end of the task.
+    /// Nothing: an event reports the end of the task.
     Nothing,
     /// A description, because the timer has expired.
     Describe,
@@ -155,10 +155,10 @@ pub enum Alarm {
     RefusedTask,
     /// ECS denies access to RunTask.
     AccessDenied,
-    /// ECS failed to tell about a launch or a task for so long that its submission was given up as lost.
+    /// Lookups of a launch or a task failed for so long that its submission was given up as lost.
     GivenUp,
-    /// Nobody could be told of an end for so long that it was given up.
-    Untold,
+    /// A notification failed for so long that it was given up.
+    NotificationsFailed,
 }
 
 /// The result of [`decide`].
@@ -180,13 +180,13 @@ pub fn decide(record: &Record, input: &Input, now: Timestamp, rules: &Rules) -> 
         Input::Due => step.due(),
         Input::Launch(call, answer) => step.launch_answered(*call, answer),
         Input::NotFound(attempt, began_at) => step.not_found(*attempt, *began_at),
-        Input::NotTold { attempt, at, reason } => step.not_told(*attempt, *at, reason),
+        Input::LookupFailed { attempt, at, reason } => step.lookup_failed(*attempt, *at, reason),
         Input::Seen(task) => step.seen(task),
         Input::Missing { task_arn, at, stop_sent } => step.missing(task_arn, *at, *stop_sent),
         Input::Stop(reason) => step.stop(reason),
-        Input::Resubmitted(on_end) => step.resubmitted(on_end),
-        Input::Told(telling) => {
-            step.told(telling);
+        Input::Resubmitted(notify) => step.resubmitted(notify),
+        Input::Delivered(delivery) => {
+            step.delivered(delivery);
             None
         }
         Input::Blocked => {
@@ -197,17 +197,17 @@ pub fn decide(record: &Record, input: &Input, now: Timestamp, rules: &Rules) -> 
         Input::Pool(input) => step.pool(input),
     };
     let ends = step.record.state.is_terminal() && !record.state.is_terminal();
-    // Where its end asks for another action, it is told when due; and where a runner waits for the answer, which a slow
+    // Where its end asks for another action, its notifications are delivered when due; and where a runner waits for the answer, which a slow
     // listener must not delay.
     let is_reported = matches!(input, Input::Pool(PoolInput::Done { .. }));
-    let action = if ends && !is_reported { action.or_else(|| step.tell()) } else { action };
+    let action = if ends && !is_reported { action.or_else(|| step.notify()) } else { action };
     let (alarm, forced) = (step.alarm, step.forced);
     if next == *record && !forced {
         return Decision { record: None, action, alarm };
     }
     if !next.state.is_terminal() {
         next.expires_at = NEVER;
-        // A runner may have to be told again what it has taken.
+        // A runner may need once more what it has taken.
         let is_over_with = next.taken().is_none() && !next.may_relaunch();
         if matches!(next.state, State::Launched | State::Running) && is_over_with {
             next.request = None;
@@ -268,7 +268,7 @@ impl Step<'_> {
             State::Launching => self.due_launching(),
             State::Launched | State::Running => self.due_launched(),
             State::Succeeded | State::Failed | State::Rejected | State::Expired | State::Cancelled | State::Lost => {
-                self.due_untold()
+                self.due_to_notify()
             }
         }
     }

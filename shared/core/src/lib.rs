@@ -12,7 +12,7 @@ pub mod ecs_json;
 pub mod event;
 pub mod id;
 pub mod launch_rate;
-pub mod on_end;
+pub mod notify;
 pub mod pool;
 pub mod priority;
 pub mod profile;

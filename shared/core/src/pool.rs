@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     id::{Deployment, InvalidName, ProfileName, SubmissionId},
-    on_end::OnEnd,
+    notify::Notify,
     priority::Priority,
     profile::Policy,
     record::{ContentHash, Record, Submission, canonical},
@@ -67,7 +67,7 @@ pub struct Pool {
     /// Milliseconds between two requests of an idle runner.
     #[serde(default = "a_second")]
     pub take_interval_ms: u32,
-    /// The command of its containers: the runner program, and what it is told.
+    /// The command of its containers: the runner program with its arguments.
     #[serde(default = "runner_program")]
     pub runner: Vec<String>,
 }
@@ -104,7 +104,7 @@ impl Pool {
     }
 }
 
-/// Which runners may take which submissions: the profile, and a hash of its `run_task` and of what its runners are told.
+/// Which runners may take which submissions: the profile, and a hash of its `run_task` and of what its runners get.
 /// Only equal keys meet, so that a changed profile never runs a command in a container of the old one. Limits and policy
 /// are not in it: a change of those reaches the pool as it is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -120,8 +120,8 @@ impl PoolKey {
             digest.update([0]);
         }
         let Pool { runner, commands_per_container, take_interval_ms, max: _, min_idle: _, idle_timeout: _ } = pool;
-        let told = json!([KEY_VERSION, container_name, runner, commands_per_container, take_interval_ms]);
-        digest.update(canonical(&told));
+        let content = json!([KEY_VERSION, container_name, runner, commands_per_container, take_interval_ms]);
+        digest.update(canonical(&content));
         let hash: String = digest.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
         Self(format!("{profile}#{hash}"))
     }
@@ -188,7 +188,7 @@ impl From<Incarnation> for String {
 pub struct TokenHash(String);
 
 impl TokenHash {
-    /// Of a token. Hashes are compared, never tokens, so that the time that it takes tells nothing.
+    /// Of a token. Hashes are compared, never tokens, so that the time of a comparison reveals nothing.
     pub fn of(token: &str) -> Self {
         Self(BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(token)))
     }
@@ -336,7 +336,7 @@ impl Spec {
             launch_deadline: Some(now.plus(rules.timers.runner_launch)),
             priority: Priority::default(),
             pool: None,
-            on_end: OnEnd::default(),
+            notify: Notify::default(),
         };
         let runner = Runner::new(key, TokenHash::of(token), &self.pool);
         Ok(Record::runner(submission, runner, now, rules))
@@ -501,7 +501,7 @@ pub struct Count {
     pub oldest: Option<Timestamp>,
 }
 
-/// What a runner's row tells of it.
+/// A runner, by its row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// It is not launched, or has not asked for work yet.
@@ -515,7 +515,7 @@ pub enum Phase {
 }
 
 impl Runner {
-    /// What its row tells, if it is not over.
+    /// The runner of a row, if it has not ended.
     pub fn phase(&self, now: Timestamp, timers: &Timers) -> Phase {
         // `polled_at` is noted every third of `silent_after`.
         let counts_for = timers.silent_after * 2 / 3;
@@ -744,7 +744,7 @@ impl PoolRow {
     }
 
     /// Forgets the batches that the index shows by now, and those whose runners have all asked for work or are over: what
-    /// became of them is in `failing_since`. While runners fail, batches tell when the last was created.
+    /// became of them is in `failing_since`. While runners fail, batches show when the last was created.
     pub fn forget_batches(&mut self, runners: &[Record], now: Timestamp, timers: &Timers) {
         let is_settled = |id: &SubmissionId| {
             let runner = runners.iter().find(|record| record.submission_id == *id);
@@ -1090,7 +1090,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn limits_do_not_change_the_key_and_what_runners_are_told_does() {
+    fn key_changes_with_the_spec_and_not_with_limits() {
         let key = |pool: &Pool| PoolKey::of(&ProfileName::default_profile(), &[Map::new()], "main", pool);
         let same = Pool { max: 11, min_idle: 3, idle_timeout: 60, ..pool() };
         assert_eq!(key(&same), key(&pool()));

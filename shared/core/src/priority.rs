@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_tells_when_it_was_submitted() {
+    fn place_holds_the_time_of_submission() {
         for number in [0, 1, 500, 998, 999] {
             let priority = Priority::try_from(number).unwrap();
             assert_eq!(priority.submitted_at(rank(number, 7), &Timers::default()), now().plus(Duration::from_secs(7)));

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     id::{Attempt, ProfileName},
-    on_end::{Listeners, OnEnd},
+    notify::{Listeners, Notify},
     pool::{Pool, PoolKey, Spec, WORK_BYTES},
     record::MOST_ATTEMPTS,
     run_task::{self, FrozenRequest, OVERRIDES_CHARACTERS, REQUEST_BYTES, TAGS_OF_A_TASK},
@@ -176,7 +176,7 @@ const FIELDS: [&str; 12] = [
     "launch_timeout",
     "run_timeout",
     "pool",
-    "on_end",
+    "notify",
 ];
 
 /// The clusters that the deployment's roles allow, each by name or ARN.
@@ -263,7 +263,7 @@ pub struct Profile {
     pub policy: Policy,
     /// Its runners, if it has a pool.
     pub pool: Option<(PoolKey, Pool)>,
-    /// The event bus that is told of the end of its submissions, by name or ARN.
+    /// The event bus that is notified of the end of its submissions, by name or ARN.
     pub event_bus: Option<String>,
 }
 
@@ -413,8 +413,8 @@ impl Profiles {
         if problems.is_empty() { Ok(Self(profiles)) } else { Err(problems) }
     }
 
-    /// The problems of profiles whose `on_end` names a bus that the deployment's roles do not allow.
-    pub fn untold(&self, listeners: &Listeners) -> Vec<String> {
+    /// The problems of profiles whose `notify` names a bus that the deployment's roles do not allow.
+    pub fn unreachable_event_buses(&self, listeners: &Listeners) -> Vec<String> {
         let bus = |profile: &Profile| Some(serde_json::json!({"event_bus": profile.event_bus.as_ref()?}));
         let parsed = self.0.iter().filter_map(|(name, profile)| Some((name, listeners.parse(bus(profile)?))));
         parsed.filter_map(|(name, parsed)| Some(format!("{name}.{}", parsed.err()?))).collect()
@@ -497,7 +497,7 @@ impl Reader<'_> {
             cluster,
             choices,
             pool,
-            event_bus: self.event_bus(fields.remove("on_end")),
+            event_bus: self.event_bus(fields.remove("notify")),
         };
         if profile.pool.is_some() && profile.policy.complete_on == CompleteOn::TaskStopped {
             self.note(
@@ -527,11 +527,11 @@ impl Reader<'_> {
         Some((PoolKey::of(&profile, choices, container_name, &pool), pool))
     }
 
-    fn event_bus(&mut self, on_end: Option<Value>) -> Option<String> {
-        match serde_json::from_value(on_end?) {
-            Ok(OnEnd { task_token: None, event_bus: Some(bus) }) if !bus.is_empty() => Some(bus),
+    fn event_bus(&mut self, notify: Option<Value>) -> Option<String> {
+        match serde_json::from_value(notify?) {
+            Ok(Notify { task_token: None, event_bus: Some(bus) }) if !bus.is_empty() => Some(bus),
             _ => {
-                self.note("on_end", "must be {\"event_bus\": NAME}; a task token belongs to a submission");
+                self.note("notify", "must be {\"event_bus\": NAME}; a task token belongs to a submission");
                 None
             }
         }

@@ -10,7 +10,7 @@ use crate::{
     advice::advice,
     capacity::{Choice, Shape},
     id::{Attempt, PlacementHash, ProfileName, StartedBy, SubmissionId},
-    on_end::{OnEnd, Outbox, Told},
+    notify::{Notified, Notify, PendingNotifications},
     pool::{PoolKey, Pooled, Process, Runner},
     priority::Priority,
     profile::{Policy, Relaunch},
@@ -190,7 +190,7 @@ pub struct Record {
     pub placement: Option<PlacementHash>,
     /// Since when ECS has failed to describe the task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub untold_since: Option<Timestamp>,
+    pub lookup_failed_since: Option<Timestamp>,
     /// How many counted lookups by `startedBy` found nothing.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub lookups: u32,
@@ -213,12 +213,12 @@ pub struct Record {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_requested: Option<Stop>,
 
-    /// Who is to be told of its end; absent where nobody is, and once all have been.
+    /// The notifications of its end that are not delivered yet; absent if there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub outbox: Option<Box<Outbox>>,
-    /// Who has been told of its end.
+    pub pending_notifications: Option<Box<PendingNotifications>>,
+    /// The notifications of its end that were delivered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub told: Option<Box<Told>>,
+    pub notified: Option<Box<Notified>>,
 
     /// When it was accepted.
     pub created_at: Timestamp,
@@ -228,7 +228,7 @@ pub struct Record {
     /// When the task started, by ECS; else when it was first seen RUNNING.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Timestamp>,
-    /// When the named container ended, as near as ECS tells.
+    /// When the named container ended, as near as ECS reports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container_exited_at: Option<Timestamp>,
     /// When the task was torn down.
@@ -237,7 +237,7 @@ pub struct Record {
     /// When this row was last written.
     pub updated_at: Timestamp,
     /// When DynamoDB may remove the row, and the id may be used again; in seconds, as its time to live wants it.
-    /// [`NEVER`] until the record is terminal and its outbox empty.
+    /// [`NEVER`] until the record is terminal and no notification is pending.
     pub expires_at: u64,
 
     /// Its pool, where runners take it; absent where it is launched in a container of its own.
@@ -274,7 +274,7 @@ pub struct Record {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Hint {
-    /// It ran out of memory: ECS says `OutOfMemoryError`, or it was killed and nothing tells by whom.
+    /// It ran out of memory: ECS says `OutOfMemoryError`, or it was killed and nothing shows by whom.
     OutOfMemory,
 }
 
@@ -357,8 +357,8 @@ pub struct Submission {
     pub priority: Priority,
     /// The pool whose runners take it; none where it is launched in a container of its own.
     pub pool: Option<PoolKey>,
-    /// Who is to be told of its end.
-    pub on_end: OnEnd,
+    /// Whom to notify of its end.
+    pub notify: Notify,
 }
 
 /// One claimed RunTask call.
@@ -392,7 +392,7 @@ impl Record {
             launch_deadline: submission.launch_deadline,
             priority: submission.priority,
             pooled: submission.pool.map(|key| Box::new(Pooled { key, taken: None })),
-            outbox: (!submission.on_end.is_empty()).then(|| Box::new(submission.on_end.into())),
+            pending_notifications: (!submission.notify.is_empty()).then(|| Box::new(submission.notify.into())),
             due: Some(QUEUE.to_owned()),
             check_at: Some(now.minus(submission.priority.head_start(&rules.timers))),
             ..Self::blank(submission.submission_id, now)
@@ -553,7 +553,7 @@ impl Record {
             no_capacity_since: None,
             was_refused: false,
             placement: None,
-            untold_since: None,
+            lookup_failed_since: None,
             lookups: 0,
             looked_up_at: None,
             missing_count: 0,
@@ -561,8 +561,8 @@ impl Record {
             seen_running: false,
             ran_before: false,
             stop_requested: None,
-            outbox: None,
-            told: None,
+            pending_notifications: None,
+            notified: None,
             created_at: now,
             launched_at: None,
             started_at: None,
@@ -632,7 +632,7 @@ impl Record {
         }
     }
 
-    /// Makes it terminal: on the feed, its request forgotten, and off the timer, unless somebody is to be told.
+    /// Makes it terminal: on the feed, its request forgotten, and off the timer, unless a notification is pending.
     pub(crate) fn end(&mut self, state: State, reason: impl Into<String>, now: Timestamp, rules: &Rules) {
         debug_assert!(state.is_terminal() && self.state.successors().contains(&state), "{} to {state}", self.state);
         let reason = reason.into();
@@ -644,16 +644,16 @@ impl Record {
         let is_runner = self.runner.is_some();
         self.feed = (!is_runner).then(|| rules.deployment.to_string());
         self.changed_at = Some(now);
-        self.rest_or_tell(now, rules);
+        self.settle_or_notify(now, rules);
         self.forget_the_launch();
         self.forget_refusals();
         self.no_capacity_since = None;
-        (self.missing_count, self.missing_at, self.untold_since) = (0, None, None);
+        (self.missing_count, self.missing_at, self.lookup_failed_since) = (0, None, None);
     }
 
-    /// Takes an ended record off the timer, and lets it expire; or leaves it due, where somebody is to be told of its end.
-    pub(crate) fn rest_or_tell(&mut self, now: Timestamp, rules: &Rules) {
-        if self.outbox.is_some() {
+    /// Takes an ended record off the timer, and lets it expire; or leaves it due, if a notification is pending.
+    pub(crate) fn settle_or_notify(&mut self, now: Timestamp, rules: &Rules) {
+        if self.pending_notifications.is_some() {
             (self.due, self.check_at) = (Some(shard(&self.submission_id)), Some(now));
             self.expires_at = NEVER;
             return;
@@ -744,7 +744,7 @@ impl Record {
         has_another && (self.relaunches().next().is_some() || may_never_start)
     }
 
-    /// Cuts its texts, the longest first, until the row without its request and outbox fits into [`RECORD_BYTES`].
+    /// Cuts its texts, the longest first, until the row without its request and pending notifications fits into [`RECORD_BYTES`].
     pub(crate) fn fit(&mut self) {
         let mut excess = self.bytes().saturating_sub(RECORD_BYTES - 1);
         while excess > 0 {
@@ -759,11 +759,11 @@ impl Record {
         }
     }
 
-    /// The size of its row in bytes, without request and outbox, as DynamoDB counts: names and values in UTF-8, a number two
+    /// The size of its row in bytes, without request and pending notifications, as DynamoDB counts: names and values in UTF-8, a number two
     /// digits a byte and one more, a container 3 and one more an entry. The table's `nonce` of 20 digits is included.
     pub fn bytes(&self) -> usize {
         const NONCE: usize = "nonce".len() + 11;
-        let bare = Self { request: None, outbox: None, content_hash: None, ..self.clone() };
+        let bare = Self { request: None, pending_notifications: None, content_hash: None, ..self.clone() };
         let hash = self.content_hash.map_or(0, |hash| "content_hash".len() + hash.0.len());
         NONCE
             + hash
@@ -780,7 +780,7 @@ impl Record {
         const PRIVATE: [&str; 18] = [
             "was_refused",
             "placement",
-            "outbox",
+            "pending_notifications",
             "first_choice",
             "uncounted",
             "given_up",
@@ -807,10 +807,10 @@ impl Record {
             if let Some(advice) = advice(self) {
                 members.insert("advice".to_owned(), advice.into());
             }
-            if let Some(Outbox { on_end, error, .. }) = self.outbox.as_deref() {
-                let untold =
-                    json!({"event_bus": on_end.event_bus, "task_token": on_end.task_token.is_some(), "error": error});
-                members.insert("untold".to_owned(), untold);
+            if let Some(PendingNotifications { notify, error, .. }) = self.pending_notifications.as_deref() {
+                let pending =
+                    json!({"event_bus": notify.event_bus, "task_token": notify.task_token.is_some(), "error": error});
+                members.insert("pending_notifications".to_owned(), pending);
             }
             if let Some(taken) = self.taken() {
                 members.insert("runner_id".to_owned(), taken.runner_id.as_str().into());

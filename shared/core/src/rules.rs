@@ -63,7 +63,7 @@ pub struct Timers {
     pub index_lag: Duration,
     /// The minutes over whose last 15 the busiest one sets how many runners are kept idle.
     pub minute: Duration,
-    /// How long ECS may fail to tell about a launch or a task before the submission is given up as lost.
+    /// How long lookups of a launch or a task may fail before the submission is given up as lost.
     pub give_up_after: Duration,
     /// How long a submission without a deadline waits for its profile's capacity before it is looked at.
     pub wait_for_capacity: Duration,

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub enum State {
     /// Recorded; RunTask is to be called (first, again after a refusal for now, or for the next attempt).
     Queued,
-    /// A RunTask call was claimed, and nothing has told yet what came of it.
+    /// A RunTask call was claimed, and its outcome is not known yet.
     Launching,
     /// ECS has a task for the current attempt.
     Launched,

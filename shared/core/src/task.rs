@@ -1,4 +1,4 @@
-//! An ECS task as ECS tells of it: by an event, by DescribeTasks, or in the answer of RunTask.
+//! An ECS task as ECS reports it: by an event, by DescribeTasks, or in the answer of RunTask.
 
 use serde::{Deserialize, Serialize};
 

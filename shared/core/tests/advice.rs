@@ -75,7 +75,7 @@ fn what_goes_well_has_no_advice_and_every_bad_end_has_some() {
 }
 
 #[test]
-fn a_submission_that_waits_is_told_for_what() {
+fn waiting_submission_shows_its_wait_reason() {
     let waiting = Record {
         state: State::Queued,
         reason: Some("RESOURCE:MEMORY".to_owned()),
@@ -209,8 +209,8 @@ fn guide(before: &str) -> String {
     for chapter in TABLE {
         write!(table, "\n## {}\n\n| seen | what to do |\n|---|---|\n", chapter.title).unwrap();
         // What is said alike stands together.
-        let mut told = BTreeSet::new();
-        for entry in chapter.entries.iter().filter(|entry| told.insert(entry.advice)) {
+        let mut shown = BTreeSet::new();
+        for entry in chapter.entries.iter().filter(|entry| shown.insert(entry.advice)) {
             let same = chapter.entries.iter().filter(|other| other.advice == entry.advice);
             let seen: Vec<_> = same.map(|other| seen(other.when)).collect();
             writeln!(table, "| {} | {} |", seen.join("; "), entry.advice).unwrap();

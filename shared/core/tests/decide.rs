@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 use ecs_bridge_core::{
     Action, Attempt, Call, Container, Decision, Input, LaunchAnswer, Obstacle, ProfileName, Record, Rules, State, Task,
     Timers, Timestamp, decide,
-    on_end::{OnEnd, TaskToken, Telling},
+    notify::{Delivery, Notify, TaskToken},
     profile::{CompleteOn, Policy, Relaunch},
     record::{ATTEMPTS_KEPT, ContentHash, NEVER, QUEUE, RECORD_BYTES, REPEAT, Submission, waiting},
     run_task::FrozenRequest,
@@ -38,7 +38,7 @@ enum Happens {
         attempt: Attempt,
         ago: Duration,
     },
-    NotTold {
+    LookupFailed {
         attempt: Attempt,
         ago: Duration,
     },
@@ -49,8 +49,8 @@ enum Happens {
         stop_sent: bool,
     },
     Stop(String),
-    Resubmitted(OnEnd),
-    Told {
+    Resubmitted(Notify),
+    Delivered {
         late: bool,
         event_bus: bool,
         task_token: bool,
@@ -145,10 +145,10 @@ fn task() -> impl Strategy<Value = Task> {
     })
 }
 
-fn on_end() -> impl Strategy<Value = OnEnd> {
+fn notify() -> impl Strategy<Value = Notify> {
     let token = select(vec!["first", "second"]).prop_map(|token| TaskToken::try_from(token.to_owned()).unwrap());
     (option::of(token), option::of(Just("ends".to_owned())))
-        .prop_map(|(task_token, event_bus)| OnEnd { task_token, event_bus })
+        .prop_map(|(task_token, event_bus)| Notify { task_token, event_bus })
 }
 
 fn obstacle() -> impl Strategy<Value = Obstacle> {
@@ -170,13 +170,13 @@ fn happens() -> impl Strategy<Value = Happens> {
         5 => Just(Happens::Due),
         4 => (any::<prop::sample::Index>(), answer()).prop_map(|(call, answer)| Happens::Launch(call, answer)),
         2 => (attempt(), ago()).prop_map(|(attempt, ago)| Happens::NotFound { attempt, ago }),
-        2 => (attempt(), ago()).prop_map(|(attempt, ago)| Happens::NotTold { attempt, ago }),
+        2 => (attempt(), ago()).prop_map(|(attempt, ago)| Happens::LookupFailed { attempt, ago }),
         6 => task().prop_map(|task| Happens::Seen(Box::new(task))),
         2 => (arn(), ago(), any::<bool>()).prop_map(|(arn, ago, stop_sent)| Happens::Missing { arn, ago, stop_sent }),
         1 => ".{1,85}".prop_map(Happens::Stop),
-        1 => on_end().prop_map(Happens::Resubmitted),
+        1 => notify().prop_map(Happens::Resubmitted),
         3 => any::<(bool, bool, bool)>().prop_map(|(late, event_bus, task_token)| {
-            Happens::Told { late, event_bus, task_token }
+            Happens::Delivered { late, event_bus, task_token }
         }),
         1 => Just(Happens::Blocked),
         2 => (0_u8..4).prop_map(Happens::Turn),
@@ -221,8 +221,8 @@ fn policy() -> impl Strategy<Value = Policy> {
 fn beginning() -> impl Strategy<Value = (Record, Option<Call>)> {
     let labels = prop::collection::btree_map("[a-z_]{1,10}", "[ -~]{0,15}", 0..4);
     let deadline = option::of((0_u64..7_200).prop_map(|seconds| START.plus(Duration::from_secs(seconds))));
-    (0..9, policy(), labels, deadline, on_end()).prop_map(|(kind, policy, labels, launch_deadline, on_end)| {
-        let submission = Submission { on_end, ..submission(policy, labels, launch_deadline) };
+    (0..9, policy(), labels, deadline, notify()).prop_map(|(kind, policy, labels, launch_deadline, notify)| {
+        let submission = Submission { notify, ..submission(policy, labels, launch_deadline) };
         match kind {
             0 => (Record::tombstone(submission.submission_id, "overtaken", START, &rules()), None),
             1..4 => (Record::queued(submission, START, &rules()), None),
@@ -248,7 +248,7 @@ fn submission(policy: Policy, labels: BTreeMap<String, String>, launch_deadline:
         launch_deadline,
         priority: Default::default(),
         pool: None,
-        on_end: Default::default(),
+        notify: Default::default(),
     }
 }
 
@@ -270,17 +270,21 @@ impl Life {
                 Input::Launch(*self.calls.get(index.index(self.calls.len() + 1)).unwrap_or(&never_claimed), answer)
             }
             Happens::NotFound { attempt, ago: by } => Input::NotFound(attempt, ago(by)),
-            Happens::NotTold { attempt, ago: by } => {
-                Input::NotTold { attempt, at: ago(by), reason: "AccessDeniedException".to_owned() }
+            Happens::LookupFailed { attempt, ago: by } => {
+                Input::LookupFailed { attempt, at: ago(by), reason: "AccessDeniedException".to_owned() }
             }
             Happens::Seen(task) => Input::Seen(*task),
             Happens::Missing { arn, ago: by, stop_sent } => Input::Missing { task_arn: arn, at: ago(by), stop_sent },
             Happens::Stop(reason) => Input::Stop(reason),
-            Happens::Resubmitted(on_end) => Input::Resubmitted(on_end),
-            Happens::Told { late, event_bus, task_token } => {
-                let claims = self.record.outbox.as_ref().map_or(0, |outbox| outbox.claims);
+            Happens::Resubmitted(notify) => Input::Resubmitted(notify),
+            Happens::Delivered { late, event_bus, task_token } => {
+                let claims = self
+                    .record
+                    .pending_notifications
+                    .as_ref()
+                    .map_or(0, |pending_notifications| pending_notifications.claims);
                 let nth = claims.saturating_sub(u32::from(late));
-                Input::Told(Telling { nth, event_bus, task_token, error: None })
+                Input::Delivered(Delivery { nth, event_bus, task_token, error: None })
             }
             Happens::Blocked => Input::Blocked,
             Happens::Turn(choice) => Input::Turn(choice),
@@ -330,7 +334,9 @@ fn check_write(before: &Record, after: &Record, now: Timestamp) -> Result<(), Te
             (state, exit_code, attempt, feed, changed_at)
         };
         prop_assert_eq!(end(before), end(after));
-        prop_assert!(before.outbox != after.outbox || before.expires_at == after.expires_at);
+        prop_assert!(
+            before.pending_notifications != after.pending_notifications || before.expires_at == after.expires_at
+        );
     }
     if after.state.is_terminal() {
         return Ok(());
@@ -352,7 +358,7 @@ fn check_write(before: &Record, after: &Record, now: Timestamp) -> Result<(), Te
 
 fn check_exit_code(before: &Record, after: &Record, input: &Input) -> Result<(), TestCaseError> {
     if after.exit_code != before.exit_code && after.exit_code.is_some() {
-        let Input::Seen(task) = input else { return Err(TestCaseError::fail("an exit code that nobody told")) };
+        let Input::Seen(task) = input else { return Err(TestCaseError::fail("an exit code that no event reported")) };
         prop_assert_eq!(after.exit_code, task.exit_code("main"));
         prop_assert_eq!((task.attempt, &task.arn), (after.attempt, after.task_arn.as_ref().unwrap()));
     }
@@ -365,9 +371,9 @@ fn check_exit_code(before: &Record, after: &Record, input: &Input) -> Result<(),
 /// What holds of every row, however it came about.
 fn check_row(record: &Record) -> Result<(), TestCaseError> {
     let over = record.state.is_terminal();
-    let at_rest = over && record.outbox.is_none();
+    let at_rest = over && record.pending_notifications.is_none();
     prop_assert_eq!((record.check_at.is_none(), record.due.is_none()), (at_rest, at_rest));
-    prop_assert_eq!(record.expires_at != NEVER, at_rest, "DynamoDB removes what nobody was told of");
+    prop_assert_eq!(record.expires_at != NEVER, at_rest, "DynamoDB removes a record with pending notifications");
     prop_assert_eq!((record.feed.is_some(), record.changed_at.is_some()), (over, over));
     if over {
         prop_assert!(record.request.is_none());
@@ -392,7 +398,7 @@ fn check_row(record: &Record) -> Result<(), TestCaseError> {
 fn check_partition(record: &Record, now: Timestamp) -> Result<(), TestCaseError> {
     let (Some(due), Some(check_at)) = (record.due.as_deref(), record.check_at) else { return Ok(()) };
     if record.state.is_terminal() {
-        prop_assert!(SHARDS.contains(&due), "{} is told with a launch token", due);
+        prop_assert!(SHARDS.contains(&due), "{} is shown with a launch token", due);
         return Ok(());
     }
     let queued = due == QUEUE || due == waiting(&record.first().unwrap());
@@ -438,7 +444,7 @@ proptest! {
     }
 
     /// From some moment on no event arrives, and ECS answers nothing that helps: reconcile alone ends everything, within
-    /// 4 hours where ECS answers at all, within 30 where it denies every call. Whoever cannot be told is given up a day later.
+    /// 4 hours where ECS answers at all, within 30 where it denies every call. A notification that fails is given up a day later.
     #[test]
     fn with_the_timer_alone_everything_comes_to_an_end(
         (record, call) in beginning(),
@@ -507,11 +513,11 @@ impl Outage {
                 },
             )),
             (Action::LookUp(attempt), Self::Timeouts | Self::Rejections) => Some(Input::NotFound(attempt, now)),
-            (Action::LookUp(attempt), Self::Denials) => Some(Input::NotTold { attempt, at: now, reason }),
+            (Action::LookUp(attempt), Self::Denials) => Some(Input::LookupFailed { attempt, at: now, reason }),
             (Action::Stop { then: decide::AfterStop::Nothing, .. }, _) => None,
-            (Action::Tell(_), Self::Timeouts) => None,
-            (Action::Tell(nth), Self::Rejections | Self::Denials) => {
-                Some(Input::Told(Telling { nth, error: Some(reason), ..Telling::default() }))
+            (Action::Notify(_), Self::Timeouts) => None,
+            (Action::Notify(nth), Self::Rejections | Self::Denials) => {
+                Some(Input::Delivered(Delivery { nth, error: Some(reason), ..Delivery::default() }))
             }
             (Action::Stop { then: decide::AfterStop::GiveUp(at), task_arn, .. }, _) => {
                 Some(Input::Missing { task_arn, at, stop_sent: true })
@@ -520,7 +526,7 @@ impl Outage {
                 Some(Input::Missing { task_arn, at: now, stop_sent: false })
             }
             (Action::Describe { .. } | Action::Stop { .. }, Self::Denials) => {
-                Some(Input::NotTold { attempt, at: now, reason })
+                Some(Input::LookupFailed { attempt, at: now, reason })
             }
         }
     }

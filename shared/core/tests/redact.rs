@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ecs_bridge_core::{
     Attempt, Container, Input, Record, Rules, State, Task, Timers, Timestamp, api, decide,
-    on_end::Listeners,
+    notify::Listeners,
     profile::{Clusters, Profiles},
     run_task::redact,
 };

@@ -92,7 +92,7 @@ pub enum Change {
     GivesUp,
     /// Its container exits with this code.
     Exits(i32),
-    /// It is STOPPED, and its container was so quick that nothing tells of it but exit code 0.
+    /// It is STOPPED, and its container was so quick that nothing shows it but exit code 0.
     StopsWith0,
     /// A container with a restart policy starts once more.
     Restarts,
@@ -100,7 +100,7 @@ pub enum Change {
     Stops,
     /// ECS reclaims its capacity.
     SpotNotice,
-    /// Its host tells that it has stopped, and its container runs on.
+    /// Its host reports that it has stopped, and its container runs on.
     SeemsToStop,
 }
 
@@ -163,11 +163,11 @@ impl EcsTask {
     }
 
     /// The part of it that an event holds.
-    pub(crate) fn told(self) -> Self {
+    pub(crate) fn reported(self) -> Self {
         Self { heard: 0, launched_at: 0, stop_asked: false, ..self }
     }
 
-    /// What its host tells of it, before it is known to be wrong.
+    /// What its host reports of it, before it is known to be wrong.
     pub(crate) fn seemingly_stopped(self) -> Self {
         let stop_code = Some(StopCode::SpotInterruption);
         Self {
@@ -175,13 +175,13 @@ impl EcsTask {
             status: Status::Stopped(End::Unknown),
             to_stop: true,
             stop_code,
-            ..self.told()
+            ..self.reported()
         }
     }
 
     /// What still matters of a stopped task whose submission is at a later attempt.
     pub(crate) fn outlived(self) -> Self {
-        Self { version: 0, status: Status::Stopped(End::Unknown), stop_code: None, ..self.told() }
+        Self { version: 0, status: Status::Stopped(End::Unknown), stop_code: None, ..self.reported() }
     }
 
     /// The exit code of its container.
@@ -270,7 +270,7 @@ impl EcsTask {
                 return;
             }
             Change::SeemsToStop => {
-                // What is told next is newer.
+                // The next report is newer.
                 self.version += 1;
                 return;
             }
@@ -293,7 +293,7 @@ impl EcsTask {
     }
 
     /// Whether an event of it matches the EventBridge rule.
-    pub(crate) fn is_told(&self) -> bool {
+    pub(crate) fn is_reported(&self) -> bool {
         match self.status {
             Status::Provisioning => false,
             Status::Running | Status::Exited(_) | Status::Stopped(_) => true,

@@ -29,7 +29,7 @@ impl<T: Hash> Hashed<T> {
 }
 
 impl Hashed<Record> {
-    /// A row of the table. Two rows are equal where no later decision can tell them apart.
+    /// A row of the table. Two rows are equal where no later decision can distinguish them.
     pub(crate) fn row(record: Record) -> Self {
         let hash = fingerprint(&behaviour(&record));
         Self(Arc::new((record, hash)))
@@ -60,7 +60,7 @@ fn behaviour(record: &Record) -> impl Hash + use<> {
         denied_since,
         no_capacity_since,
         was_refused,
-        untold_since,
+        lookup_failed_since,
         lookups,
         looked_up_at,
         missing_at,
@@ -74,8 +74,8 @@ fn behaviour(record: &Record) -> impl Hash + use<> {
         due,
         changed_at,
         policy,
-        outbox,
-        told,
+        pending_notifications,
+        notified,
         pooled: _,
         runner: _,
         priority: _,
@@ -111,16 +111,17 @@ fn behaviour(record: &Record) -> impl Hash + use<> {
         expires_at: _,
     } = record;
     let task = (*state, *attempt, task_arn.clone(), *exit_code);
-    let tell_at = check_at.filter(|_| state.is_terminal()).map(Scenario::tick_from);
-    let untold = (outbox.clone(), told.as_ref().map(|told| told.event_bus_at.is_some()), tell_at);
+    let notify_at = check_at.filter(|_| state.is_terminal()).map(Scenario::tick_from);
+    let pending =
+        (pending_notifications.clone(), notified.as_ref().map(|notified| notified.event_bus_at.is_some()), notify_at);
     if matches!(state, State::Succeeded | State::Failed) {
-        return (task, None, None, untold);
+        return (task, None, None, pending);
     }
     // The status only decides where no version does.
     let unversioned = last_status.as_ref().filter(|_| ecs_version.is_none());
     let seen = (*ecs_version, unversioned.cloned(), stopped_at.is_some(), *changed_at);
     if state.is_terminal() {
-        return (task, Some(seen), None, untold);
+        return (task, Some(seen), None, pending);
     }
     // A task is not launched again by its choice.
     let fallback = if matches!(state, State::Queued | State::Launching) { *fallback } else { 0 };
@@ -130,10 +131,10 @@ fn behaviour(record: &Record) -> impl Hash + use<> {
     let launch = (launch, no_capacity_since.is_some(), *was_refused);
     let stop = (stop_code.clone(), stop_requested.as_ref().map(|stop| stop.cause as u8));
     let run_since = started_at.filter(|_| policy.run_timeout.is_some());
-    let run = (*launched_at, run_since, *seen_running, *ran_before, *missing_at, *untold_since);
+    let run = (*launched_at, run_since, *seen_running, *ran_before, *missing_at, *lookup_failed_since);
     // Time passes in whole ticks: the exact moment between two of them does not matter.
     let timer = (check_at.map(Scenario::tick_from), due.clone(), request.is_some());
-    (task, Some(seen), Some((choice, launch, stop, run, timer)), untold)
+    (task, Some(seen), Some((choice, launch, stop, run, timer)), pending)
 }
 
 impl<T> Clone for Hashed<T> {

@@ -27,7 +27,7 @@ mod world;
 
 pub use mutation::Mutation;
 pub use pools::{PoolBug, PoolPromise, PoolStep, PoolWorld, Pools};
-pub use promise::{Promise, SETTLED, TOLD, end_is_reached};
+pub use promise::{NOTIFIED, Promise, SETTLED, end_is_reached};
 pub use scenario::Scenario;
 pub use sizing::{PoolSizing, SizingBug, SizingPromise, SizingStep, SizingWorld};
 pub use world::{Lane, Step, World};

@@ -41,14 +41,14 @@ pub enum Mutation {
     RefusedLookupForgotten,
     /// A fallback follows a call that was not answered.
     FallbackAfterNoAnswer,
-    /// Where a host tells that a task has stopped, ECS is not asked once more before the next attempt.
+    /// Where a host reports that a task has stopped, ECS is not asked once more before the next attempt.
     NotAskedAgain,
-    /// Who is to be told of an end is forgotten with the claim to tell it.
+    /// The pending notifications are dropped with the claim to deliver them.
     ForgottenAtTheClaim,
-    /// An end that was not answered counts as told.
-    UnansweredIsTold,
-    /// The end is told without a claim: others find it due at the same time.
-    ToldWithoutAClaim,
+    /// A notification without an answer counts as delivered.
+    UnansweredIsNotified,
+    /// A notification is sent without a claim: others find it due at the same time.
+    NotifiedWithoutAClaim,
 }
 
 impl Mutation {
@@ -73,8 +73,8 @@ impl Mutation {
         Self::FallbackAfterNoAnswer,
         Self::NotAskedAgain,
         Self::ForgottenAtTheClaim,
-        Self::UnansweredIsTold,
-        Self::ToldWithoutAClaim,
+        Self::UnansweredIsNotified,
+        Self::NotifiedWithoutAClaim,
     ];
 }
 
@@ -119,7 +119,7 @@ impl Scenario {
                 }
             }
             Mutation::RefusedLookupForgotten => {
-                if matches!(input, Input::NotTold { .. }) {
+                if matches!(input, Input::LookupFailed { .. }) {
                     return Decision::default();
                 }
             }
@@ -136,13 +136,13 @@ impl Scenario {
             Mutation::StopIgnoredByRepeat if input == Input::Due && record.state == State::Launching => {
                 record.stop_requested = None;
             }
-            Mutation::UnansweredIsTold => {
-                if let Input::Told(telling) = &mut input {
-                    telling.event_bus = true;
+            Mutation::UnansweredIsNotified => {
+                if let Input::Delivered(delivery) = &mut input {
+                    delivery.event_bus = true;
                 }
             }
             Mutation::ForgottenAtTheClaim
-            | Mutation::ToldWithoutAClaim
+            | Mutation::NotifiedWithoutAClaim
             | Mutation::RunTaskBeforeRecord
             | Mutation::NoVersionCheck
             | Mutation::NewToken
@@ -167,10 +167,12 @@ impl Scenario {
         {
             next.ecs_version = task.version;
         }
-        if let (Some(next), Some(Action::Tell(_))) = (&mut decision.record, &decision.action) {
+        if let (Some(next), Some(Action::Notify(_))) = (&mut decision.record, &decision.action) {
             match mutation {
-                Mutation::ForgottenAtTheClaim => (next.outbox, next.due, next.check_at) = (None, None, None),
-                Mutation::ToldWithoutAClaim => next.check_at = Some(now),
+                Mutation::ForgottenAtTheClaim => {
+                    (next.pending_notifications, next.due, next.check_at) = (None, None, None)
+                }
+                Mutation::NotifiedWithoutAClaim => next.check_at = Some(now),
                 _ => {}
             }
         }
@@ -185,12 +187,12 @@ fn stopped_task(input: &mut Input) -> Option<&mut Task> {
         | Input::Due
         | Input::Launch(..)
         | Input::NotFound(..)
-        | Input::NotTold { .. }
+        | Input::LookupFailed { .. }
         | Input::Missing { .. }
         | Input::Stop(_)
         | Input::Pool(_)
         | Input::Resubmitted(_)
-        | Input::Told(_)
+        | Input::Delivered(_)
         | Input::Blocked
         | Input::Turn(_) => None,
     }

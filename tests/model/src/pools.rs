@@ -185,7 +185,7 @@ struct Program {
     is_up: bool,
     incarnation: u8,
     asking: bool,
-    /// It was told to stop.
+    /// It must stop.
     signalled: bool,
     /// The command that runs.
     command: Option<usize>,
@@ -206,8 +206,8 @@ enum Function {
     Work(Asker, Work),
     /// It has read a row, and writes what follows from an input; if the row has changed, from the newer one.
     Apply { row: usize, read: Row, input: Input },
-    /// It has read a runner's row and seen its task; `told` once what it serves was told of it.
-    Seen { runner: usize, read: Row, task: Task, told: bool },
+    /// It has read a runner's row and seen its task; `is_reported` once what it serves has got it.
+    Seen { runner: usize, read: Row, task: Task, is_reported: bool },
     /// It acts on what it wrote to a row.
     Act { row: usize, action: Act },
 }
@@ -280,7 +280,7 @@ pub enum PoolStep {
     Intrude { runner: usize },
     /// A command returns.
     Return { runner: usize, code: i32 },
-    /// A program that was told to stop ends.
+    /// A program that must stop ends.
     Leave { runner: usize },
     /// A program is killed; its container ends, or starts another.
     Die { runner: usize, restarts: bool },
@@ -350,7 +350,7 @@ impl Pools {
             launch_deadline: self.deadline.map(Scenario::at),
             priority: Default::default(),
             pool: None,
-            on_end: Default::default(),
+            notify: Default::default(),
         }
     }
 
@@ -459,7 +459,7 @@ impl PoolWorld {
         is_up && row.is_some_and(may_serve)
     }
 
-    /// Whether a program has something to tell or to get.
+    /// Whether a program has something to report or to get.
     fn is_busy(&self, pools: &Pools, runner: usize) -> bool {
         let Some(program) = self.programs.get(runner) else { return false };
         let Some(row) = self.rows.get(pools.submissions + runner) else { return false };
@@ -523,7 +523,7 @@ impl PoolWorld {
         (is_current || anyway).then(|| self.write(pools, row, next))
     }
 
-    /// A container ends; an event tells it.
+    /// A container ends; an event reports it.
     fn end_container(&mut self, pools: &Pools, runner: usize, code: i32) {
         if let Some(program) = self.programs.get_mut(runner) {
             program.ended = Some(code);
@@ -681,8 +681,8 @@ impl PoolWorld {
                     None => Act::StopTask { runner: usize::MAX, describes },
                 }
             }
-            // Nobody is to be told of an end in this world.
-            Some(Action::RunTask(_) | Action::LookUp(_) | Action::Tell(_)) | None => return,
+            // There are no notifications in this world.
+            Some(Action::RunTask(_) | Action::LookUp(_) | Action::Notify(_)) | None => return,
         };
         self.functions.push(Function::Act { row, action });
     }
@@ -699,13 +699,13 @@ impl PoolWorld {
                 let (_, action) = self.apply(pools, row, read, &input)?;
                 self.act(row, action);
             }
-            Function::Seen { runner, read, task, told } => self.seen(pools, runner, read, task, told)?,
+            Function::Seen { runner, read, task, is_reported } => self.seen(pools, runner, read, task, is_reported)?,
             Function::Act { row, action } => {
                 let runner = row.checked_sub(pools.submissions);
                 match (action, runner) {
                     (Act::Describe, Some(runner)) => {
                         let (read, task) = (self.rows.get(row)?.clone(), pools.task(self, runner)?);
-                        self.functions.push(Function::Seen { runner, read, task, told: false });
+                        self.functions.push(Function::Seen { runner, read, task, is_reported: false });
                     }
                     (Act::Describe, None) => {
                         let read = self.rows.get(row)?.clone();
@@ -751,8 +751,8 @@ impl PoolWorld {
         Some(())
     }
 
-    /// One step of a function that has seen a runner's task: what it serves is told first.
-    fn seen(&mut self, pools: &Pools, runner: usize, read: Row, task: Task, told: bool) -> Option<()> {
+    /// One step of a function that has seen a runner's task: what it serves gets it first.
+    fn seen(&mut self, pools: &Pools, runner: usize, read: Row, task: Task, is_reported: bool) -> Option<()> {
         let row = pools.submissions + runner;
         let input = Input::Seen(task.clone());
         let decision = pools.decide(&read, &input, Scenario::at(self.now));
@@ -760,11 +760,11 @@ impl PoolWorld {
             self.act(row, decision.action);
             return Some(());
         };
-        if !told {
+        if !is_reported {
             if let Some(submission) = read.runner.as_ref().and_then(|runner| pools.place(runner.serves.as_ref()?)) {
                 let served = self.rows.get(submission)?.clone();
                 let is_taken = served.taken().is_some_and(|taken| taken.runner_id == read.submission_id);
-                let tell = match (is_taken, task.is_stopped()) {
+                let report = match (is_taken, task.is_stopped()) {
                     (true, _) => Some(PoolInput::RunnerSeen(read.submission_id.clone(), Box::new(task.clone()))),
                     (false, true) if pools.has(PoolBug::EventToAnother) && served.taken().is_some() => {
                         let (of, arn) = (served.taken()?.runner_id.clone(), served.task_arn.clone()?);
@@ -773,12 +773,12 @@ impl PoolWorld {
                     (false, true) => Some(PoolInput::RunnerGone),
                     (false, false) => None,
                 };
-                if let Some(tell) = tell {
-                    let (_, action) = self.apply(pools, submission, served, &Input::Pool(tell))?;
+                if let Some(report) = report {
+                    let (_, action) = self.apply(pools, submission, served, &Input::Pool(report))?;
                     self.act(submission, action);
                 }
             }
-            self.functions.push(Function::Seen { runner, read, task, told: true });
+            self.functions.push(Function::Seen { runner, read, task, is_reported: true });
             return Some(());
         }
         if self.rows.get(row)?.rev == read.rev {
@@ -786,7 +786,7 @@ impl PoolWorld {
             self.act(row, decision.action);
         } else {
             let read = self.rows.get(row)?.clone();
-            self.functions.push(Function::Seen { runner, read, task, told: false });
+            self.functions.push(Function::Seen { runner, read, task, is_reported: false });
         }
         Some(())
     }
@@ -991,7 +991,7 @@ impl Model for Pools {
             PoolStep::Deliver { event } => {
                 let (runner, task) = world.events.remove(event);
                 let read = world.rows.get(self.submissions + runner)?.clone();
-                world.functions.push(Function::Seen { runner, read, task, told: false });
+                world.functions.push(Function::Seen { runner, read, task, is_reported: false });
             }
             PoolStep::Lose { event } => {
                 world.faults -= 1;

@@ -8,8 +8,8 @@ use crate::{Scenario, World};
 /// The name of the property that every submission ends.
 pub const SETTLED: &str = "with nothing left to happen, every submission is over";
 
-/// The name of the property that every end is told.
-pub const TOLD: &str = "with nothing left to happen, every end has been told";
+/// The name of the property that every notification is delivered.
+pub const NOTIFIED: &str = "with nothing left to happen, every notification has been delivered";
 
 /// A promise; the step that breaks it notices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,16 +34,16 @@ pub enum Promise {
     EndIsHeard,
     /// A live container of an ended submission is stopped by the first function that sees it.
     NothingLeft,
-    /// A submission is on the timer until it has ended and its end was told, and soon due while a stop is requested.
+    /// A submission is on the timer until it has ended and its notifications are delivered, and soon due while a stop is requested.
     Timer,
     /// The request is kept as long as a RunTask may be claimed, and removed at the end.
     Request,
     /// task-state and stops make no ECS call but StopTask.
     OnlyStops,
-    /// Nobody is told of an end before it is recorded.
-    ToldTheEnd,
-    /// An end is told once, and once more for each process that died, and for each answer that was lost.
-    ToldOnce,
+    /// No notification is sent before the end is recorded.
+    NotifiedTheEnd,
+    /// A notification is sent once, and once more for each process that died, and for each answer that was lost.
+    NotifiedOnce,
     /// Of a pooled submission, one process of a runner takes an attempt, out of what waits, and keeps it.
     TakenOnce,
 }
@@ -60,13 +60,13 @@ impl Promise {
             Self::ExitCode => "the exit code is the container's",
             Self::NeverStarted => "what is rejected or expired has never run",
             Self::StopIsFinal => "nothing is launched after a stop",
-            Self::EndIsHeard => "an end that is told is taken",
+            Self::EndIsHeard => "a reported end is recorded",
             Self::NothingLeft => "no container is left behind",
             Self::Timer => "what is not over is on the timer",
             Self::Request => "the request is kept as long as it is needed",
             Self::OnlyStops => "task-state and stops only call StopTask",
-            Self::ToldTheEnd => "what is told is recorded",
-            Self::ToldOnce => "an end is told again only after a fault",
+            Self::NotifiedTheEnd => "a notification shows the recorded end",
+            Self::NotifiedOnce => "a notification is repeated only after a fault",
             Self::TakenOnce => "an attempt is taken by one process",
         }
     }
@@ -145,15 +145,15 @@ pub(crate) fn properties() -> Vec<Property<Scenario>> {
         Timer,
         Request,
         OnlyStops,
-        ToldTheEnd,
-        ToldOnce,
+        NotifiedTheEnd,
+        NotifiedOnce,
         TakenOnce
     ];
     properties.push(Property::always(SETTLED, |scenario: &Scenario, world: &World| {
         !world.is_quiet(scenario) || world.is_over()
     }));
-    properties.push(Property::always(TOLD, |scenario: &Scenario, world: &World| {
-        !world.is_quiet(scenario) || world.is_told(scenario)
+    properties.push(Property::always(NOTIFIED, |scenario: &Scenario, world: &World| {
+        !world.is_quiet(scenario) || world.all_are_notified(scenario)
     }));
     macro_rules! ends {
         ($($state:ident),*) => {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use ecs_bridge_core::{
     ProfileName, Rules, Timers, Timestamp,
-    on_end::OnEnd,
+    notify::Notify,
     profile::{CompleteOn, Policy, Relaunch},
     record::{ContentHash, Submission},
     run_task::FrozenRequest,
@@ -33,7 +33,7 @@ pub struct Scenario {
     pub launch_deadline: Option<u8>,
     /// ECS may reclaim its capacity.
     pub spot: bool,
-    /// On EC2, where the agent of a host may tell that a task has stopped that runs on.
+    /// On EC2, where the agent of a host may report that a task has stopped that runs on.
     pub ec2: bool,
     /// ECS reports what is rare: start failures in the stopped reason alone, capacity that is given up, a quick container by
     /// its exit code alone, and events without a version.
@@ -44,8 +44,8 @@ pub struct Scenario {
     pub stops: bool,
     /// From any moment on, ECS may refuse every call and EventBridge lose every event.
     pub outage: bool,
-    /// An event bus is to be told of each end.
-    pub on_end: bool,
+    /// An event bus is notified of each end.
+    pub notify: bool,
     /// ECS may launch what it refuses.
     pub launched_failures: bool,
     /// The seeded bug.
@@ -71,7 +71,7 @@ impl Scenario {
             restarts: false,
             stops: true,
             outage: false,
-            on_end: false,
+            notify: false,
             launched_failures: false,
             mutation: None,
             horizon: 60,
@@ -127,10 +127,10 @@ impl Scenario {
         Self { outage: true, ..self }
     }
 
-    /// With an event bus that is to be told of each end.
+    /// With an event bus that is notified of each end.
     #[must_use]
     pub fn with_a_listener(self) -> Self {
-        Self { on_end: true, ..self }
+        Self { notify: true, ..self }
     }
 
     /// With `launch_timeout` and `run_timeout` of a tick.
@@ -225,7 +225,7 @@ impl Scenario {
             launch_deadline: self.launch_deadline.map(Self::at),
             priority: Default::default(),
             pool: None,
-            on_end: OnEnd { event_bus: self.on_end.then(|| "ends".to_owned()), ..OnEnd::default() },
+            notify: Notify { event_bus: self.notify.then(|| "ends".to_owned()), ..Notify::default() },
         }
     }
 }

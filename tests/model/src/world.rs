@@ -6,7 +6,7 @@ use std::{
 };
 
 use ecs_bridge_core::{
-    Action, Call, Input, LaunchAnswer, Obstacle, Record, State, Task, decide::AfterStop, on_end::Telling, task_id,
+    Action, Call, Input, LaunchAnswer, Obstacle, Record, State, Task, decide::AfterStop, notify::Delivery, task_id,
 };
 use stateright::{Model, Property};
 
@@ -62,8 +62,8 @@ pub struct Lane {
     events: Vec<Event>,
     /// In no order.
     processes: Vec<Process>,
-    /// How many times the event bus was told of its end.
-    told: u8,
+    /// How many times the event bus was notified of its end.
+    notified: u8,
 }
 
 /// An event in flight: the task as it was then.
@@ -177,9 +177,9 @@ impl World {
         self.lanes.iter().all(|lane| lane.row.as_ref().is_none_or(|row| row.is_over()))
     }
 
-    /// Whether the event bus was told of every end that it is to be told of.
-    pub(crate) fn is_told(&self, scenario: &Scenario) -> bool {
-        !scenario.on_end || self.lanes.iter().all(|lane| !lane.submitted || lane.told > 0)
+    /// Whether the event bus has got every notification.
+    pub(crate) fn all_are_notified(&self, scenario: &Scenario) -> bool {
+        !scenario.notify || self.lanes.iter().all(|lane| !lane.submitted || lane.notified > 0)
     }
 }
 
@@ -365,7 +365,7 @@ impl Model for Scenario {
 impl Scenario {
     fn outcomes(&self, action: &Action, lane: &Lane, world: &World) -> Vec<Outcome> {
         // An outage of ECS.
-        if world.outage && !matches!(action, Action::Tell(_)) {
+        if world.outage && !matches!(action, Action::Notify(_)) {
             return vec![Outcome::Denied];
         }
         let mut outcomes = vec![Outcome::Answered];
@@ -393,7 +393,7 @@ impl Scenario {
                     outcomes.push(Outcome::Stale);
                 }
             }
-            Action::Tell(_) => {
+            Action::Notify(_) => {
                 outcomes.extend([true, false].map(|arrived| Outcome::Unanswered { arrived }));
                 outcomes.push(Outcome::Denied);
             }
@@ -475,7 +475,7 @@ impl Turn<'_> {
             Step::Task { task, change, .. } => self.change(task, change)?,
             Step::Act { process, outcome, .. } => {
                 let Process { next: Next::Act(action), .. } = self.lane.processes.remove(process) else { return None };
-                if outcome != Outcome::Answered && (!self.outage || matches!(*action, Action::Tell(_))) {
+                if outcome != Outcome::Answered && (!self.outage || matches!(*action, Action::Notify(_))) {
                     self.fault();
                 }
                 let learnt = self.act(&action, outcome);
@@ -561,7 +561,7 @@ impl Turn<'_> {
     }
 
     fn resubmitted(&self) -> Hashed<Input> {
-        Hashed::new(Input::Resubmitted(self.scenario.submission().on_end))
+        Hashed::new(Input::Resubmitted(self.scenario.submission().notify))
     }
 
     /// A conditional put that finds no row.
@@ -583,7 +583,7 @@ impl Turn<'_> {
         if caller == Caller::OnlyStops {
             self.breaks(
                 Promise::OnlyStops,
-                !matches!(decision.action, None | Some(Action::Stop { .. } | Action::Tell(_))),
+                !matches!(decision.action, None | Some(Action::Stop { .. } | Action::Notify(_))),
             );
         }
         let action = decision.action.map(Hashed::new);
@@ -622,11 +622,11 @@ impl Turn<'_> {
             Input::Due
             | Input::Launch(..)
             | Input::NotFound(..)
-            | Input::NotTold { .. }
+            | Input::LookupFailed { .. }
             | Input::Seen(_)
             | Input::Missing { .. }
             | Input::Resubmitted(_)
-            | Input::Told(_)
+            | Input::Delivered(_)
             | Input::Blocked
             | Input::Turn(_)
             | Input::Pool(_) => {}
@@ -656,10 +656,10 @@ impl Turn<'_> {
             Input::Due
             | Input::Launch(..)
             | Input::NotFound(..)
-            | Input::NotTold { .. }
+            | Input::LookupFailed { .. }
             | Input::Missing { .. }
             | Input::Resubmitted(_)
-            | Input::Told(_)
+            | Input::Delivered(_)
             | Input::Blocked
             | Input::Turn(_)
             | Input::Pool(_) => {}
@@ -679,7 +679,7 @@ impl Turn<'_> {
                 let found = self.find_refused(*call);
                 if found.is_empty() { vec![Input::Launch(*call, self.run_task(*call, outcome))] } else { found }
             }
-            Action::LookUp(_) if outcome == Outcome::Denied => self.not_told(),
+            Action::LookUp(_) if outcome == Outcome::Denied => self.lookup_failed(),
             Action::LookUp(attempt) => {
                 let found = self.lane.tasks.iter().filter(|task| task.attempt == *attempt);
                 let found = found.filter(|task| task.is_remembered(self.now) && outcome != Outcome::Stale);
@@ -688,7 +688,7 @@ impl Turn<'_> {
                 if seen.is_empty() { vec![Input::NotFound(*attempt, now)] } else { seen }
             }
             Action::Describe { task_arn } => self.describe(task_arn, outcome),
-            Action::Tell(nth) => vec![Input::Told(self.tell(*nth, outcome))],
+            Action::Notify(nth) => vec![Input::Delivered(self.notify(*nth, outcome))],
             Action::Stop { task_arn, then, .. } => {
                 if let Some(task) = self.lane.task_of(task_arn).filter(|_| outcome != Outcome::Denied) {
                     task.stop();
@@ -702,22 +702,22 @@ impl Turn<'_> {
         }
     }
 
-    /// Tells the event bus.
-    fn tell(&mut self, nth: u32, outcome: Outcome) -> Telling {
+    /// Notifies the event bus.
+    fn notify(&mut self, nth: u32, outcome: Outcome) -> Delivery {
         if matches!(outcome, Outcome::Answered | Outcome::Unanswered { arrived: true }) {
             let has_ended = self.lane.row.as_deref().is_some_and(|row| row.state.is_terminal());
-            self.breaks(Promise::ToldTheEnd, !has_ended);
+            self.breaks(Promise::NotifiedTheEnd, !has_ended);
             // Each time but the last, a process stopped or an answer was lost.
             let faults = self.scenario.faults - *self.faults;
-            self.breaks(Promise::ToldOnce, self.lane.told > faults);
-            self.lane.told += 1;
+            self.breaks(Promise::NotifiedOnce, self.lane.notified > faults);
+            self.lane.notified += 1;
         }
-        Telling { nth, event_bus: outcome == Outcome::Answered, ..Telling::default() }
+        Delivery { nth, event_bus: outcome == Outcome::Answered, ..Delivery::default() }
     }
 
     fn describe(&mut self, task_arn: &str, outcome: Outcome) -> Vec<Input> {
         if outcome == Outcome::Denied {
-            return self.not_told();
+            return self.lookup_failed();
         }
         let (now, scenario) = (self.now, self.scenario);
         let known = self.lane.task_of(task_arn).filter(|task| task.is_remembered(now) && outcome != Outcome::Stale);
@@ -727,10 +727,11 @@ impl Turn<'_> {
         }]
     }
 
-    fn not_told(&self) -> Vec<Input> {
+    fn lookup_failed(&self) -> Vec<Input> {
         let row = self.lane.row.iter();
         let reason = || "access denied".to_owned();
-        row.map(|row| Input::NotTold { attempt: row.attempt, at: Scenario::at(self.now), reason: reason() }).collect()
+        row.map(|row| Input::LookupFailed { attempt: row.attempt, at: Scenario::at(self.now), reason: reason() })
+            .collect()
     }
 
     /// The lookup before another request of an attempt that was refused: it finds what ECS knows by now.
@@ -795,8 +796,8 @@ impl Turn<'_> {
         let after = *it;
         if change == Change::SeemsToStop {
             self.lane.events.push(Event { task: after.seemingly_stopped(), late: false });
-        } else if after.is_told() {
-            self.lane.events.push(Event { task: after.told(), late: false });
+        } else if after.is_reported() {
+            self.lane.events.push(Event { task: after.reported(), late: false });
         }
         if change == Change::Starts {
             let relaunches = !self.scenario.policy.relaunch_on.is_empty();
@@ -824,9 +825,9 @@ impl Turn<'_> {
 
         if let Some(code) = row.exit_code {
             let arn = row.task_arn.as_deref().unwrap_or_default();
-            let told = self.lane.task_of(arn).filter(|task| task.attempt == row.attempt);
-            let told = told.and_then(|task| task.exit_code());
-            self.breaks(Promise::ExitCode, told != Some(code));
+            let reported = self.lane.task_of(arn).filter(|task| task.attempt == row.attempt);
+            let reported = reported.and_then(|task| task.exit_code());
+            self.breaks(Promise::ExitCode, reported != Some(code));
         }
 
         let never_started = matches!(row.state, State::Rejected | State::Expired);
@@ -869,7 +870,7 @@ impl Turn<'_> {
         let waits_for_relaunch = self.scenario.spot && !seen.is_stopped() && seen.exit_code(name) != Some(0);
         let taken = self.lane.row.as_ref().is_some_and(|row| row.state.is_terminal() || row.attempt > seen.attempt);
         let asks_again = self.lane.row.as_ref().is_some_and(|row| row.asked_again);
-        // It may be a task that was refused: RunTask's answer tells.
+        // It may be a task that was refused: RunTask's answer shows it.
         let may_be_refused = before.was_refused && before.state == State::Launching && seen.exit_code(name).is_none();
         let waits = waits_for_relaunch || asks_again || may_be_refused;
         self.breaks(Promise::EndIsHeard, ended && !taken && !waits);

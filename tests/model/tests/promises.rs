@@ -100,8 +100,8 @@ fn small_one_submission_with_a_fallback_whose_refusals_may_launch() {
 }
 
 #[test]
-fn small_one_submission_whose_end_is_told() {
-    holds("on_end", unstopped(Scenario::new(1, 1).with_a_listener()));
+fn small_one_submission_with_notifications() {
+    holds("notify", unstopped(Scenario::new(1, 1).with_a_listener()));
 }
 
 #[test]
@@ -138,9 +138,9 @@ fn at_length_one_submission_with_a_fallback_whose_refusals_may_launch() {
 
 #[test]
 #[ignore = "minutes"]
-fn at_length_one_submission_whose_end_is_told() {
-    holds("on_end, stops", Scenario::new(1, 1).with_a_listener());
-    holds("on_end", unstopped(Scenario::new(1, 2).with_a_listener()));
+fn at_length_one_submission_with_notifications() {
+    holds("notify, stops", Scenario::new(1, 1).with_a_listener());
+    holds("notify", unstopped(Scenario::new(1, 2).with_a_listener()));
 }
 
 #[test]

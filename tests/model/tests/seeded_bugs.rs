@@ -3,7 +3,7 @@
 mod checker;
 
 use checker::breaks;
-use ecs_bridge_model::{Mutation, Promise, SETTLED, Scenario, TOLD};
+use ecs_bridge_model::{Mutation, NOTIFIED, Promise, SETTLED, Scenario};
 
 /// Where a bug shows, and what it breaks.
 fn consequence(mutation: Mutation) -> (Scenario, &'static str) {
@@ -27,8 +27,8 @@ fn consequence(mutation: Mutation) -> (Scenario, &'static str) {
         Mutation::StopIgnoredByRepeat => (Scenario::new(1, 1), Promise::StopIsFinal),
         Mutation::FallbackAfterNoAnswer => (calm.with_a_fallback(), Promise::OneTask),
         Mutation::NotAskedAgain => (calm.on_spot().on_ec2(), Promise::NeverAgain),
-        Mutation::ForgottenAtTheClaim | Mutation::UnansweredIsTold => return (calm.with_a_listener(), TOLD),
-        Mutation::ToldWithoutAClaim => (Scenario { faults: 0, ..calm }.with_a_listener(), Promise::ToldOnce),
+        Mutation::ForgottenAtTheClaim | Mutation::UnansweredIsNotified => return (calm.with_a_listener(), NOTIFIED),
+        Mutation::NotifiedWithoutAClaim => (Scenario { faults: 0, ..calm }.with_a_listener(), Promise::NotifiedOnce),
         Mutation::RefusedLookupForgotten => return (Scenario::new(1, 0).with_outage(), SETTLED),
     };
     (scenario, promise.name())

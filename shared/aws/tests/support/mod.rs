@@ -11,7 +11,7 @@ use ecs_bridge_core::{
     Action, Call, Record, SubmissionId,
     api::{self},
     config::{Config, Environment},
-    on_end::Listeners,
+    notify::Listeners,
     profile::{Clusters, Profiles},
 };
 use serde_json::{Value, json};

@@ -71,7 +71,7 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Answers by `script`, which is also told how many requests of this operation came before.
+    /// Answers by `script`, which also gets how many requests of this operation came before.
     pub async fn start(script: impl Fn(&Seen, usize) -> Reply + Send + Sync + 'static) -> Self {
         Self::start_on(TcpListener::bind("127.0.0.1:0").await.unwrap(), script)
     }

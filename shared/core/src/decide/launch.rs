@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::{
     decide::{Action, AfterStop, Alarm, LaunchAnswer, Obstacle, Step},
     id::Attempt,
-    on_end::OnEnd,
+    notify::Notify,
     record::{Call, REPEAT, Record},
     state::State,
     time::Timestamp,
@@ -251,9 +251,9 @@ impl Step<'_> {
         None
     }
 
-    /// ECS did not tell whether it has a task of this submission, or how that task is. The submission ends as lost once
+    /// A lookup of this submission's task failed. The submission ends as lost once
     /// that has lasted for [`Timers::give_up_after`](crate::Timers::give_up_after); its task is stopped, if ECS lets it.
-    pub(super) fn not_told(&mut self, attempt: Attempt, at: Timestamp, reason: &str) -> Option<Action> {
+    pub(super) fn lookup_failed(&mut self, attempt: Attempt, at: Timestamp, reason: &str) -> Option<Action> {
         if attempt != self.record.attempt {
             return None;
         }
@@ -261,7 +261,7 @@ impl Step<'_> {
             State::Launching => self.record.unanswered_since,
             State::Launched | State::Running => {
                 self.check_by(self.now.plus(self.timers().lease));
-                Some(*self.record.untold_since.get_or_insert(at))
+                Some(*self.record.lookup_failed_since.get_or_insert(at))
             }
             State::Queued => None,
             State::Succeeded | State::Failed | State::Rejected | State::Expired | State::Cancelled | State::Lost => {
@@ -272,18 +272,18 @@ impl Step<'_> {
             return None;
         }
         self.alarm = Some(Alarm::GivenUp);
-        self.end(State::Lost, format!("ECS did not tell about its task for too long; it may have run: {reason}"));
+        self.end(State::Lost, format!("ECS could not be asked about its task for too long; it may have run: {reason}"));
         let task_arn = self.record.task_arn.clone()?;
         Some(self.stop_task(task_arn, "its submission is lost".to_owned(), AfterStop::Nothing))
     }
 
     /// Brings the timer of an unanswered launch forward to the end of its claim's lease. The claim that created the
-    /// record set it later, and a caller that got no answer cannot tell that the claiming process died.
-    pub(super) fn resubmitted(&mut self, on_end: &OnEnd) -> Option<Action> {
+    /// record set it later, and a caller that got no answer cannot know that the claiming process died.
+    pub(super) fn resubmitted(&mut self, notify: &Notify) -> Option<Action> {
         if let (State::Launching, Some(claimed_at)) = (self.record.state, self.record.last_call_at) {
             self.check_by(claimed_at.plus(self.timers().lease));
         }
-        self.listen(on_end)
+        self.listen(notify)
     }
 
     /// Ends a submission whose current attempt never launched; `failed` if a container of an earlier attempt may have run.

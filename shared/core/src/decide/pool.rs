@@ -33,7 +33,7 @@ pub enum PoolInput {
         by: Process,
         /// The command's exit code; 128 and the signal's number where a signal ended it.
         exit_code: i32,
-        /// The runner was told to stop: the exit code may be due to that.
+        /// The runner was stopped: the exit code may be due to that.
         stopping: bool,
     },
     /// The task of this runner was seen.
@@ -244,7 +244,7 @@ impl Step<'_> {
         self.record.state == State::Running && self.record.runner.as_ref().is_some_and(|runner| runner.serves.is_none())
     }
 
-    /// Closes an idle runner that no longer asks for work, or that was told to end and did not. Whoever gives it work in
+    /// Closes an idle runner that no longer asks for work, or that should have ended and did not. Whoever gives it work in
     /// the meantime makes this write fail.
     pub(super) fn due_idle(&mut self, task_arn: &str) -> Option<Action> {
         let (now, silent_after) = (self.now, self.timers().silent_after);

@@ -116,7 +116,7 @@ impl Step<'_> {
 
     pub(super) fn heard(&mut self) {
         (self.record.missing_count, self.record.missing_at) = (0, None);
-        self.record.untold_since = None;
+        self.record.lookup_failed_since = None;
     }
 
     /// Records only what was unknown; never an exit code, never a state.
@@ -227,8 +227,8 @@ impl Step<'_> {
         self.record.asked_again && task.at.is_none()
     }
 
-    /// Whether ECS is to be asked once more before another attempt of what may have run, if an event told its end. On EC2
-    /// the agent of a host tells that a task has stopped, and may err: it has told so of containers that ran on
+    /// Whether ECS is to be asked once more before another attempt of what may have run, if an event reported its end. On EC2
+    /// the agent of a host reports that a task has stopped, and may err: it has reported containers that ran on
     /// (amazon-ecs-agent, issue 5135).
     pub(super) fn asks_again(&mut self, task: &Task) -> bool {
         if task.is_on_fargate() || task.at.is_none() {

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     id::{PlacementHash, ProfileName},
-    on_end::TaskToken,
+    notify::TaskToken,
     pool::{Pool, PoolKey, Process, Runner, TokenHash},
     priority::Priority,
     profile::{CompleteOn, Policy, Relaunch},
@@ -51,7 +51,7 @@ pub(crate) fn submission(id: &str) -> Submission {
         launch_deadline: None,
         priority: Priority::default(),
         pool: None,
-        on_end: Default::default(),
+        notify: Default::default(),
     }
 }
 
@@ -551,138 +551,141 @@ fn a_launch_that_reconcile_claimed_is_checked_as_late_as_any() {
 #[test]
 fn what_is_submitted_again_is_due_when_the_lease_of_its_unanswered_launch_is_over() {
     let (mut life, call) = Life::launching();
-    life.wait(MINUTE).learn(Input::Resubmitted(OnEnd::default()));
+    life.wait(MINUTE).learn(Input::Resubmitted(Notify::default()));
     assert_eq!(life.record.check_at, Some(call.claimed_at.plus(3 * MINUTE)));
-    life.learn(Input::Resubmitted(OnEnd::default()));
-    assert!(!life.wrote, "it is told once");
+    life.learn(Input::Resubmitted(Notify::default()));
+    assert!(!life.wrote, "one notification");
     assert_eq!((life.due(), life.call().nth), (State::Launching, 2));
     life.learn(Input::Launch(life.call(), live_task()));
-    life.learn(Input::Resubmitted(OnEnd::default()));
+    life.learn(Input::Resubmitted(Notify::default()));
     assert!(!life.wrote, "it is answered");
 }
 
-// Telling the end.
+// Delivery the end.
 
 fn token(text: &str) -> Option<TaskToken> {
     Some(text.to_owned().try_into().unwrap())
 }
 
-fn to_tell(task_token: Option<TaskToken>, event_bus: Option<&str>) -> OnEnd {
-    OnEnd { task_token, event_bus: event_bus.map(str::to_owned) }
+fn to_notify(task_token: Option<TaskToken>, event_bus: Option<&str>) -> Notify {
+    Notify { task_token, event_bus: event_bus.map(str::to_owned) }
 }
 
-fn told_all(nth: u32) -> Input {
-    Input::Told(Telling { nth, event_bus: true, task_token: true, error: None })
+fn all_delivered(nth: u32) -> Input {
+    Input::Delivered(Delivery { nth, event_bus: true, task_token: true, error: None })
 }
 
 /// Stopped before its launch, with listeners.
-fn ended(on_end: OnEnd) -> Life {
-    let mut life = Life::of(Record::queued(Submission { on_end, ..submission("a") }, now(), &rules()));
+fn ended(notify: Notify) -> Life {
+    let mut life = Life::of(Record::queued(Submission { notify, ..submission("a") }, now(), &rules()));
     life.learn(Input::Stop("enough".to_owned()));
     life
 }
 
 #[test]
-fn the_write_that_ends_a_submission_claims_to_tell_it_and_a_second_one_takes_it_off_the_timer() {
-    let mut life = ended(to_tell(token("t"), Some("ends")));
-    assert_eq!((life.record.state, &life.action), (State::Cancelled, &Some(Action::Tell(1))));
+fn final_write_claims_the_notification_and_a_second_one_disarms_the_timer() {
+    let mut life = ended(to_notify(token("t"), Some("ends")));
+    assert_eq!((life.record.state, &life.action), (State::Cancelled, &Some(Action::Notify(1))));
     assert!(life.record.feed.is_some(), "who reads the feed does not wait for it");
     assert_eq!((life.record.check_at, life.record.expires_at), (Some(life.now.plus(3 * MINUTE)), NEVER));
-    life.learn(told_all(1));
+    life.learn(all_delivered(1));
     assert!(life.record.is_over() && life.record.check_at.is_none() && life.record.expires_at != NEVER);
-    let told = life.record.told.as_ref().unwrap();
-    assert_eq!((told.event_bus_at, told.task_token_at), (Some(life.now), Some(life.now)));
+    let notified = life.record.notified.as_ref().unwrap();
+    assert_eq!((notified.event_bus_at, notified.task_token_at), (Some(life.now), Some(life.now)));
 }
 
 #[test]
-fn an_end_that_a_process_died_before_telling_is_told_when_its_claim_is_over() {
-    let mut life = ended(to_tell(token("t"), None));
-    assert_eq!((life.due(), &life.action), (State::Cancelled, &Some(Action::Tell(2))));
+fn notification_of_a_dead_process_is_repeated_after_its_claim() {
+    let mut life = ended(to_notify(token("t"), None));
+    assert_eq!((life.due(), &life.action), (State::Cancelled, &Some(Action::Notify(2))));
 }
 
 #[test]
-fn of_two_listeners_only_the_one_that_was_not_told_is_told_again() {
-    let mut life = ended(to_tell(token("t"), Some("ends")));
+fn notification_is_repeated_only_to_the_target_that_failed() {
+    let mut life = ended(to_notify(token("t"), Some("ends")));
     let error = Some("AccessDeniedException".to_owned());
-    life.learn(Input::Told(Telling { nth: 1, event_bus: true, task_token: false, error }));
-    let outbox = life.record.outbox.as_ref().unwrap();
-    assert_eq!((&outbox.on_end, outbox.error.as_deref()), (&to_tell(token("t"), None), Some("AccessDeniedException")));
+    life.learn(Input::Delivered(Delivery { nth: 1, event_bus: true, task_token: false, error }));
+    let pending_notifications = life.record.pending_notifications.as_ref().unwrap();
+    assert_eq!(
+        (&pending_notifications.notify, pending_notifications.error.as_deref()),
+        (&to_notify(token("t"), None), Some("AccessDeniedException"))
+    );
     assert!(life.record.check_at < Some(life.now.plus(MINUTE)), "soon");
     life.due();
-    assert_eq!(life.action, Some(Action::Tell(2)));
+    assert_eq!(life.action, Some(Action::Notify(2)));
 }
 
 #[test]
-fn an_end_that_nobody_could_be_told_of_is_given_up_after_a_day_with_an_alarm() {
-    let mut life = ended(to_tell(None, Some("gone")));
+fn notification_is_given_up_after_a_day_with_an_alarm() {
+    let mut life = ended(to_notify(None, Some("gone")));
     let mut claims = 1;
     while life.alarm.is_none() {
         let error = Some("ResourceNotFoundException".to_owned());
-        life.learn(Input::Told(Telling { nth: claims, error, ..Telling::default() }));
+        life.learn(Input::Delivered(Delivery { nth: claims, error, ..Delivery::default() }));
         claims += 1;
         life.due();
     }
-    assert_eq!(life.alarm, Some(Alarm::Untold));
+    assert_eq!(life.alarm, Some(Alarm::NotificationsFailed));
     assert!(life.record.is_over() && life.action.is_none());
     assert!(claims < 24 * 60 / 3 + 10, "{claims} times");
 }
 
 #[test]
-fn a_state_machine_that_was_started_again_is_told_under_its_new_token() {
+fn restarted_state_machine_is_notified_by_its_new_token() {
     let mut life = Life::of(Record::queued(
-        Submission { on_end: to_tell(token("old"), None), ..submission("a") },
+        Submission { notify: to_notify(token("old"), None), ..submission("a") },
         now(),
         &rules(),
     ));
-    life.learn(Input::Resubmitted(to_tell(token("new"), None)));
+    life.learn(Input::Resubmitted(to_notify(token("new"), None)));
     life.learn(Input::Stop("enough".to_owned()));
-    assert_eq!(life.record.outbox.as_ref().unwrap().on_end, to_tell(token("new"), None));
+    assert_eq!(life.record.pending_notifications.as_ref().unwrap().notify, to_notify(token("new"), None));
 }
 
 #[test]
-fn a_token_that_comes_after_the_end_was_told_is_told_at_once() {
-    let mut life = ended(to_tell(token("old"), Some("ends")));
-    life.learn(told_all(1));
-    life.learn(Input::Resubmitted(to_tell(token("new"), Some("ends"))));
+fn late_token_is_notified_at_once() {
+    let mut life = ended(to_notify(token("old"), Some("ends")));
+    life.learn(all_delivered(1));
+    life.learn(Input::Resubmitted(to_notify(token("new"), Some("ends"))));
     assert_eq!(
-        (&life.action, life.record.outbox.as_ref().unwrap().on_end.event_bus.as_ref()),
-        (&Some(Action::Tell(1)), None)
+        (&life.action, life.record.pending_notifications.as_ref().unwrap().notify.event_bus.as_ref()),
+        (&Some(Action::Notify(1)), None)
     );
-    life.learn(told_all(1));
+    life.learn(all_delivered(1));
     assert!(life.record.is_over());
 }
 
 #[test]
-fn what_is_submitted_again_with_the_token_that_was_told_is_not_told_again() {
-    let mut life = ended(to_tell(token("t"), Some("ends")));
-    life.learn(told_all(1));
-    life.learn(Input::Resubmitted(to_tell(token("t"), Some("ends"))));
+fn repeated_token_is_not_notified_again() {
+    let mut life = ended(to_notify(token("t"), Some("ends")));
+    life.learn(all_delivered(1));
+    life.learn(Input::Resubmitted(to_notify(token("t"), Some("ends"))));
     assert!(!life.wrote && life.action.is_none());
 }
 
 #[test]
 fn an_answer_for_an_old_token_does_not_count_for_the_new_one() {
-    let mut life = ended(to_tell(token("old"), None));
-    life.learn(Input::Resubmitted(to_tell(token("new"), None)));
-    assert_eq!(life.action, Some(Action::Tell(2)));
-    life.learn(told_all(1));
-    assert_eq!(life.record.outbox.as_ref().unwrap().on_end, to_tell(token("new"), None));
+    let mut life = ended(to_notify(token("old"), None));
+    life.learn(Input::Resubmitted(to_notify(token("new"), None)));
+    assert_eq!(life.action, Some(Action::Notify(2)));
+    life.learn(all_delivered(1));
+    assert_eq!(life.record.pending_notifications.as_ref().unwrap().notify, to_notify(token("new"), None));
 }
 
 #[test]
-fn a_submission_that_a_stop_overtook_tells_its_end_at_once() {
+fn submission_stopped_before_launch_notifies_at_once() {
     let record = Record::tombstone("a".parse().unwrap(), "enough", now(), &rules());
     let mut life = Life::of(record);
-    life.learn(Input::Resubmitted(to_tell(token("t"), None)));
-    assert_eq!(life.action, Some(Action::Tell(1)));
+    life.learn(Input::Resubmitted(to_notify(token("t"), None)));
+    assert_eq!(life.action, Some(Action::Notify(1)));
 }
 
 #[test]
-fn a_submission_that_is_created_as_expired_is_due_to_be_told() {
+fn submission_created_as_expired_is_due_for_notification() {
     let deadline = Some(Timestamp::from_millis(now().millis() - 1));
-    let late = Submission { launch_deadline: deadline, on_end: to_tell(None, Some("ends")), ..submission("a") };
+    let late = Submission { launch_deadline: deadline, notify: to_notify(None, Some("ends")), ..submission("a") };
     let mut life = Life::of(Record::queued(late, now(), &rules()));
-    assert_eq!((life.due(), &life.action), (State::Expired, &Some(Action::Tell(1))));
+    assert_eq!((life.due(), &life.action), (State::Expired, &Some(Action::Notify(1))));
 }
 
 // Events.
@@ -882,7 +885,7 @@ fn unversioned_end_counts_and_ends_the_submission() {
 }
 
 #[test]
-fn unversioned_event_never_takes_back_what_a_version_told() {
+fn unversioned_event_never_undoes_a_versioned_one() {
     let mut life = Life::launched(Policy::default());
     life.see(at(6, "DEPROVISIONING", vec![container("RUNNING", None)]));
     for earlier in ["PENDING", "RUNNING", "SOMETHING NEW"] {
@@ -1069,7 +1072,7 @@ fn on_ec2_the_next_attempt_waits_until_ecs_was_asked_once_more() {
     assert_eq!(life.see(ends.clone()), State::Running);
     assert!(life.record.asked_again && life.record.request.is_some());
     life.see(ends.clone());
-    assert_eq!((life.wrote, life.record.attempt), (false, Attempt::FIRST), "an event told again is no answer");
+    assert_eq!((life.wrote, life.record.attempt), (false, Attempt::FIRST), "a repeated event is no answer");
     assert_eq!(life.due(), State::Running);
     assert!(matches!(life.action, Some(Action::Describe { .. })), "{:?}", life.action);
     assert_eq!(life.see(Task { at: None, ..ends }), State::Queued);
@@ -1093,7 +1096,7 @@ fn a_task_that_is_alive_after_it_was_stopped_is_stopped_again() {
     life.see(on_ec2(running(2)));
     life.see(on_ec2(stopped(4, "EssentialContainerExited", vec![container("STOPPED", Some(137))])));
     assert_eq!(life.see(on_ec2(running(3))), State::Failed);
-    assert!(!life.stops(), "what is told late is older");
+    assert!(!life.stops(), "a late event is older");
     assert_eq!(life.see(on_ec2(running(5))), State::Failed);
     assert!(life.stops() && life.alarm == Some(Alarm::OrphanTask));
 }
@@ -1358,8 +1361,8 @@ fn denied() -> LaunchAnswer {
 }
 
 impl Life {
-    fn not_told(&mut self) -> State {
-        let input = Input::NotTold {
+    fn lookup_failed(&mut self) -> State {
+        let input = Input::LookupFailed {
             attempt: self.record.attempt,
             at: self.now,
             reason: "AccessDeniedException: not authorized".to_owned(),
@@ -1373,7 +1376,7 @@ impl Life {
         while !self.record.state.is_terminal() {
             self.due();
             assert!(matches!(self.action, Some(Action::LookUp(_) | Action::Describe { .. })), "{:?}", self.action);
-            self.not_told();
+            self.lookup_failed();
             assert!(self.now.since(begun) < 30 * HOUR, "{:#?}", self.record);
         }
         self.now.since(begun)
@@ -1402,11 +1405,11 @@ fn a_task_that_ecs_does_not_describe_for_a_day_is_lost_with_an_alarm_and_stopped
 #[test]
 fn a_task_that_is_seen_between_is_not_given_up() {
     let mut life = Life::launched(Policy::default());
-    life.not_told();
+    life.lookup_failed();
     life.wait(23 * HOUR).see(running(2));
-    assert_eq!(life.record.untold_since, None);
+    assert_eq!(life.record.lookup_failed_since, None);
     life.wait(2 * HOUR);
-    assert_eq!(life.not_told(), State::Running);
+    assert_eq!(life.lookup_failed(), State::Running);
 }
 
 #[test]
@@ -1414,7 +1417,7 @@ fn a_failed_description_is_repeated_after_a_lease() {
     let mut life = Life::launched(Policy::default());
     life.see(running(2));
     life.due();
-    life.not_told();
+    life.lookup_failed();
     assert_eq!(life.record.check_at, Some(life.now.plus(rules().timers.lease)));
 }
 

@@ -1,7 +1,7 @@
-//! Who is told of a submission's end: a waiting state machine, an event bus.
+//! Notifications of a submission's end: to a waiting state machine, and to an event bus.
 //!
-//! The write that ends a submission leaves its listeners in the record's outbox, which stays on the timer until each of
-//! them has been told. So the end is told at least once, and twice only where a process died or an answer was lost.
+//! The write that ends a submission leaves its targets in the record's `pending_notifications`, and the record stays on the timer
+//! until each has got its notification: at least once, and twice only if a process died or an answer was lost.
 
 use std::fmt::{self, Write};
 
@@ -14,11 +14,11 @@ use crate::{record::Record, state::State, time::Timestamp};
 /// The limit of SendTaskSuccess on a task token, in characters (`taskToken` in the Step Functions API Reference).
 pub const TASK_TOKEN: usize = 2_048;
 
-/// The source of the events that tell an end.
+/// The source of the events.
 pub const SOURCE: &str = "ecs-bridge";
 
 /// Their detail type.
-pub const DETAIL_TYPE: &str = "Submission Ended";
+pub const DETAIL_TYPE: &str = "Submission State Change";
 
 /// The token of a state that waits, `$$.Task.Token` in its definition. Whoever holds it, and the permission, can end that
 /// state, so it is in no log and no answer.
@@ -51,7 +51,7 @@ impl fmt::Debug for TaskToken {
 
 /// Not a task token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("on_end.task_token must be a token of Step Functions: 1 to {TASK_TOKEN} characters, such as $$.Task.Token")]
+#[error("notify.task_token must be a token of Step Functions: 1 to {TASK_TOKEN} characters, such as $$.Task.Token")]
 pub struct InvalidTaskToken;
 
 impl TryFrom<String> for TaskToken {
@@ -63,10 +63,10 @@ impl TryFrom<String> for TaskToken {
     }
 }
 
-/// Who is to be told.
+/// The targets of notifications.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct OnEnd {
+pub struct Notify {
     /// A state that waits: it is sent SendTaskSuccess or SendTaskFailure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task_token: Option<TaskToken>,
@@ -75,8 +75,8 @@ pub struct OnEnd {
     pub event_bus: Option<String>,
 }
 
-impl OnEnd {
-    /// Whether nobody is to be told.
+impl Notify {
+    /// Whether there are no targets.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
@@ -88,31 +88,31 @@ impl OnEnd {
     }
 }
 
-/// Who is still to be told of the end of a record.
+/// The notifications of a record that are not delivered yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Outbox {
-    /// Those.
-    pub on_end: OnEnd,
-    /// How many times it was claimed to tell them.
+pub struct PendingNotifications {
+    /// Their targets.
+    pub notify: Notify,
+    /// How many times their delivery was claimed.
     #[serde(default)]
     pub claims: u32,
     /// When the first of these claims was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
-    /// Why they could not be told the last time.
+    /// Why the last delivery failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
-impl From<OnEnd> for Outbox {
-    fn from(on_end: OnEnd) -> Self {
-        Self { on_end, ..Self::default() }
+impl From<Notify> for PendingNotifications {
+    fn from(notify: Notify) -> Self {
+        Self { notify, ..Self::default() }
     }
 }
 
-/// Who has been told.
+/// The notifications that were delivered.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Told {
+pub struct Notified {
     /// When the event bus took its event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event_bus_at: Option<Timestamp>,
@@ -124,43 +124,43 @@ pub struct Told {
     pub task_token: Option<String>,
 }
 
-/// What came of telling an end.
+/// The outcome of an attempt to deliver notifications.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Telling {
-    /// The claim that it was for: the first, second, … of the outbox.
+pub struct Delivery {
+    /// The claim that it was for: the first, second, … of the pending notifications.
     pub nth: u32,
     /// Whether the event bus has taken its event.
     pub event_bus: bool,
     /// Whether Step Functions has taken the end for the token, or answered that nobody waits for it.
     pub task_token: bool,
-    /// Why something is left to be told: a service's error code, or that there was no answer.
+    /// Why something is left to deliver: a service's error code, or that there was no answer.
     pub error: Option<String>,
 }
 
-/// Whom the deployment's roles may tell.
+/// The targets that the deployment's roles allow.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listeners {
     task_tokens: bool,
     event_buses: Vec<String>,
 }
 
-/// Why the listeners of a submission or a profile are refused.
+/// Why the targets of a submission or a profile are refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum OnEndError {
+pub enum NotifyError {
     /// Not an object of the known members.
-    #[error("on_end must be an object with task_token or event_bus, strings, or both")]
+    #[error("notify must be an object with task_token or event_bus, strings, or both")]
     Malformed,
     /// See [`InvalidTaskToken`].
     #[error(transparent)]
     TaskToken(#[from] InvalidTaskToken),
     /// The roles do not allow SendTaskSuccess.
     #[error(
-        "on_end.task_token: the deployment's roles may not call Step Functions; its parameter TaskTokens must be true"
+        "notify.task_token: the deployment's roles may not call Step Functions; its parameter TaskTokens must be true"
     )]
     NoTaskTokens,
     /// The roles do not allow PutEvents there.
     #[error(
-        "on_end.event_bus: the deployment's roles may not put events on this bus; known: {}; its parameter EventBusArns lists them",
+        "notify.event_bus: the deployment's roles may not put events on this bus; known: {}; its parameter EventBusArns lists them",
         if .0.is_empty() { "none".to_owned() } else { .0.join(", ") }
     )]
     UnknownBus(Vec<String>),
@@ -173,29 +173,29 @@ impl Listeners {
         Self { task_tokens, event_buses: event_buses.map(str::to_owned).collect() }
     }
 
-    /// Parses `on_end` of a submission or a profile.
+    /// Parses `notify` of a submission or a profile.
     ///
     /// # Errors
     /// If it is malformed, or the deployment's roles do not allow it.
-    pub fn parse(&self, value: Value) -> Result<OnEnd, OnEndError> {
-        let Value::Object(mut members) = value else { return Err(OnEndError::Malformed) };
+    pub fn parse(&self, value: Value) -> Result<Notify, NotifyError> {
+        let Value::Object(mut members) = value else { return Err(NotifyError::Malformed) };
         let mut text = |name| match members.remove(name) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
-            Some(_) => Err(OnEndError::Malformed),
+            Some(_) => Err(NotifyError::Malformed),
         };
         let (task_token, event_bus) = (text("task_token")?, text("event_bus")?);
         if !members.is_empty() {
-            return Err(OnEndError::Malformed);
+            return Err(NotifyError::Malformed);
         }
         let task_token = task_token.map(TaskToken::try_from).transpose()?;
         if task_token.is_some() && !self.task_tokens {
-            return Err(OnEndError::NoTaskTokens);
+            return Err(NotifyError::NoTaskTokens);
         }
         if event_bus.as_ref().is_some_and(|bus| !self.event_buses.iter().any(|known| is_same_bus(known, bus))) {
-            return Err(OnEndError::UnknownBus(self.event_buses.clone()));
+            return Err(NotifyError::UnknownBus(self.event_buses.clone()));
         }
-        Ok(OnEnd { task_token, event_bus })
+        Ok(Notify { task_token, event_bus })
     }
 }
 
@@ -218,40 +218,45 @@ pub const fn error_name(state: State) -> Option<&'static str> {
 }
 
 impl Record {
-    /// Takes over who is to be told, as far as a repeated submission names others: a state machine that was started again
-    /// waits with another token. Answers whether anybody is to be told who was not.
-    pub(crate) fn add_listeners(&mut self, wanted: &OnEnd) -> bool {
-        let told = self.told.as_deref().cloned().unwrap_or_default();
-        let known = self.outbox.as_ref().map(|outbox| outbox.on_end.clone()).unwrap_or_default();
+    /// Takes over the targets of a repeated submission, as far as they are others: a state machine that was started again
+    /// waits with another token. Returns whether there is a new target.
+    pub(crate) fn add_listeners(&mut self, wanted: &Notify) -> bool {
+        let notified = self.notified.as_deref().cloned().unwrap_or_default();
+        let known = self
+            .pending_notifications
+            .as_ref()
+            .map(|pending_notifications| pending_notifications.notify.clone())
+            .unwrap_or_default();
         let mut next = known.clone();
         if let Some(token) = &wanted.task_token
-            && told.task_token.as_ref() != Some(&token.digest())
+            && notified.task_token.as_ref() != Some(&token.digest())
         {
             next.task_token = Some(token.clone());
         }
-        if next.event_bus.is_none() && told.event_bus_at.is_none() {
+        if next.event_bus.is_none() && notified.event_bus_at.is_none() {
             next.event_bus.clone_from(&wanted.event_bus);
         }
         let is_news = next != known;
         if is_news {
-            let claims = self.outbox.as_ref().map_or(0, |outbox| outbox.claims);
-            self.outbox = Some(Box::new(Outbox { claims, ..next.into() }));
+            let claims =
+                self.pending_notifications.as_ref().map_or(0, |pending_notifications| pending_notifications.claims);
+            self.pending_notifications = Some(Box::new(PendingNotifications { claims, ..next.into() }));
         }
         is_news
     }
 
-    /// The same with the digest of the token in its outbox in place of the token.
+    /// The same with the digest of the token in its pending notifications in place of the token.
     #[must_use]
     pub fn masked(mut self) -> Self {
-        if let Some(outbox) = &mut self.outbox {
-            outbox.on_end = std::mem::take(&mut outbox.on_end).masked();
+        if let Some(pending_notifications) = &mut self.pending_notifications {
+            pending_notifications.notify = std::mem::take(&mut pending_notifications.notify).masked();
         }
         self
     }
 
-    /// Whether nothing is left to be done: it has ended, and whoever is to be told has been.
+    /// Whether nothing is left to be done: it has ended, and no notification is pending.
     pub fn is_over(&self) -> bool {
-        self.state.is_terminal() && self.outbox.is_none()
+        self.state.is_terminal() && self.pending_notifications.is_none()
     }
 }
 
@@ -263,7 +268,7 @@ mod tests {
 
     const BUS: &str = "arn:aws:events:eu-west-1:123456789012:event-bus/ends";
 
-    fn parse(value: Value) -> Result<OnEnd, OnEndError> {
+    fn parse(value: Value) -> Result<Notify, NotifyError> {
         Listeners::new(true, &format!("default, {BUS}")).parse(value)
     }
 
@@ -273,7 +278,7 @@ mod tests {
             assert_eq!(parse(json!({"event_bus": bus})).unwrap().event_bus.as_deref(), Some(bus));
         }
         for bus in ["", "end", "other", "arn:aws:events:eu-west-1:210987654321:event-bus/ends"] {
-            assert!(matches!(parse(json!({"event_bus": bus})), Err(OnEndError::UnknownBus(_))), "{bus}");
+            assert!(matches!(parse(json!({"event_bus": bus})), Err(NotifyError::UnknownBus(_))), "{bus}");
         }
     }
 
@@ -281,29 +286,29 @@ mod tests {
     fn what_is_not_a_listener_is_refused_without_quoting_it() {
         let malformed = [json!([]), json!("x"), json!({"task_token": 1}), json!({"lambda": "secret"})];
         for value in malformed {
-            assert_eq!(parse(value).unwrap_err(), OnEndError::Malformed);
+            assert_eq!(parse(value).unwrap_err(), NotifyError::Malformed);
         }
         for token in [String::new(), "sec ret".to_owned(), "x".repeat(TASK_TOKEN + 1)] {
             let error = parse(json!({"task_token": token})).unwrap_err();
-            assert_eq!(error, OnEndError::TaskToken(InvalidTaskToken));
+            assert_eq!(error, NotifyError::TaskToken(InvalidTaskToken));
         }
         assert_eq!(parse(json!({"task_token": "x".repeat(TASK_TOKEN)})).unwrap().event_bus, None);
     }
 
     #[test]
-    fn a_deployment_tells_nobody_unless_its_roles_may() {
+    fn deployment_without_rights_refuses_targets() {
         let nobody = Listeners::default();
-        assert_eq!(nobody.parse(json!({"task_token": "t"})).unwrap_err(), OnEndError::NoTaskTokens);
+        assert_eq!(nobody.parse(json!({"task_token": "t"})).unwrap_err(), NotifyError::NoTaskTokens);
         let error = nobody.parse(json!({"event_bus": "default"})).unwrap_err().to_string();
         assert!(error.contains("known: none") && error.contains("EventBusArns"), "{error}");
-        assert_eq!(nobody.parse(json!({})).unwrap(), OnEnd::default());
+        assert_eq!(nobody.parse(json!({})).unwrap(), Notify::default());
     }
 
     #[test]
     fn a_token_is_neither_in_debug_output_nor_in_what_is_masked() {
-        let on_end = OnEnd { task_token: Some(TaskToken("AQC8secret".to_owned())), event_bus: None };
-        assert!(!format!("{on_end:?}").contains("secret"));
-        let masked = serde_json::to_string(&on_end.clone().masked()).unwrap();
-        assert!(!masked.contains("secret") && masked.contains(&on_end.task_token.unwrap().digest()));
+        let notify = Notify { task_token: Some(TaskToken("AQC8secret".to_owned())), event_bus: None };
+        assert!(!format!("{notify:?}").contains("secret"));
+        let masked = serde_json::to_string(&notify.clone().masked()).unwrap();
+        assert!(!masked.contains("secret") && masked.contains(&notify.task_token.unwrap().digest()));
     }
 }

@@ -1,4 +1,4 @@
-"""`on_end`: a state machine and an event bus are told of ends."""
+"""`notify`: a state machine and an event bus are told of ends."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ def listeners(token: str) -> dict[str, str]:
 )
 def test_both_are_told_once_with_the_record(stack: Stack, command: str, operation: str, error: str | None) -> None:
     token = f"token-of-{operation}"
-    id = submit(stack, command, on_end=listeners(token), labels={"team": "a"})
-    row = stack.until_told(id)
-    by_operation = {one["operation"]: one for one in stack.told(id)}
-    assert len(stack.told(id)) == 2 and by_operation.keys() == {operation, "PutEvents"}
+    id = submit(stack, command, notify=listeners(token), labels={"team": "a"})
+    row = stack.until_notified(id)
+    by_operation = {one["operation"]: one for one in stack.notifications(id)}
+    assert len(stack.notifications(id)) == 2 and by_operation.keys() == {operation, "PutEvents"}
     answered = by_operation[operation]
     assert (answered["to"], answered["error"]) == (token, error)
     for one in by_operation.values():
         end = one["end"]
         assert (end["state"], end["exit_code"], end["labels"]) == (row["state"], row["exit_code"], {"team": "a"})
-        assert not end.keys() & {"command", "overrides", "request", "outbox"} and token not in str(end)
-    assert stack.show(id)["told"].keys() == {"event_bus_at", "task_token_at", "task_token"}
+        assert not end.keys() & {"command", "overrides", "request", "pending_notifications"} and token not in str(end)
+    assert stack.show(id)["notified"].keys() == {"event_bus_at", "task_token_at", "task_token"}
     assert token not in str(row) + str(stack.show(id))
     assert all(token not in path.read_text() for path in stack.logs())
 
 
 def test_the_event_is_one_that_a_rule_can_match(stack: Stack) -> None:
-    id = submit(stack, on_end={"event_bus": "default"})
-    stack.until_told(id)
+    id = submit(stack, notify={"event_bus": "default"})
+    stack.until_notified(id)
     [event] = [event for event in stack.events() if event["detail"].get("submission_id") == id]
-    assert (event["source"], event["detail-type"]) == ("ecs-bridge", "Submission Ended")
+    assert (event["source"], event["detail-type"]) == ("ecs-bridge", "Submission State Change")
     assert event["detail"]["deployment"] == stack.ready["deployment"]
     assert event["resources"] == [stack.row(id)["task_arn"]]
 
@@ -57,46 +57,46 @@ def test_the_event_is_one_that_a_rule_can_match(stack: Stack) -> None:
 def test_what_never_ran_is_told_too(stack: Stack) -> None:
     rejected, stopped = next(ids), next(ids)
     stack.rule(submission_id=rejected, error={"code": "InvalidParameterException", "message": "no"})
-    stack.submit({"submission_id": rejected, "command": ["true"], "on_end": listeners("of-the-rejected")})
+    stack.submit({"submission_id": rejected, "command": ["true"], "notify": listeners("of-the-rejected")})
     # The stop comes first.
     stack.stop(stopped)
-    stack.submit({"submission_id": stopped, "command": ["true"], "on_end": listeners("of-the-stopped")})
+    stack.submit({"submission_id": stopped, "command": ["true"], "notify": listeners("of-the-stopped")})
     for id, error in ((rejected, "EcsBridge.Rejected"), (stopped, "EcsBridge.Cancelled")):
-        stack.until_told(id)
-        assert {one["error"] for one in stack.told(id)} == {error, None}
+        stack.until_notified(id)
+        assert {one["error"] for one in stack.notifications(id)} == {error, None}
 
 
 def test_who_submits_again_with_another_token_is_told_under_that_one(stack: Stack) -> None:
     id = next(ids)
     for token in ("first", "second"):
-        stack.submit({"submission_id": id, "command": ["sleep", "100000"], "on_end": {"task_token": f"{id}-{token}"}})
+        stack.submit({"submission_id": id, "command": ["sleep", "100000"], "notify": {"task_token": f"{id}-{token}"}})
     stack.stop(id)
-    stack.until_told(id)
-    assert [one["to"] for one in stack.told(id)] == [f"{id}-second"]
+    stack.until_notified(id)
+    assert [one["to"] for one in stack.notifications(id)] == [f"{id}-second"]
     # A third execution finds the end.
-    stack.submit({"submission_id": id, "command": ["sleep", "100000"], "on_end": {"task_token": f"{id}-third"}})
-    until("the third is told", lambda: [one for one in stack.told(id) if one["to"] == f"{id}-third"])
+    stack.submit({"submission_id": id, "command": ["sleep", "100000"], "notify": {"task_token": f"{id}-third"}})
+    until("the third is told", lambda: [one for one in stack.notifications(id) if one["to"] == f"{id}-third"])
     assert len(stack.tasks(id)) == 1
 
 
 def test_a_refusal_is_repeated_until_it_is_told_and_shows_in_the_record(start: Callable[..., Stack]) -> None:
     stack = start({"timer-scale": 60})
     stack.rule(operation="PutEvents", times=2, error={"code": "AccessDeniedException", "message": "no"})
-    id = submit(stack, on_end={"event_bus": "default"})
-    until("the refusal is recorded", lambda: stack.show(id).get("untold", {}).get("error") == "AccessDeniedException")
-    stack.until_told(id)
-    assert len(stack.told(id)) == 1 and "untold" not in stack.show(id)
+    id = submit(stack, notify={"event_bus": "default"})
+    until("the refusal is recorded", lambda: stack.show(id).get("pending_notifications", {}).get("error") == "AccessDeniedException")
+    stack.until_notified(id)
+    assert len(stack.notifications(id)) == 1 and "pending_notifications" not in stack.show(id)
 
 
 def test_a_token_that_nobody_waits_with_is_done_with(stack: Stack) -> None:
     stack.rule(operation="SendTaskSuccess", error={"code": "TaskDoesNotExist", "message": "no"})
-    id = submit(stack, on_end={"task_token": "of-nobody"})
-    stack.until_told(id)
-    assert stack.told(id) == [] and stack.calls()["SendTaskSuccess"] >= 1
+    id = submit(stack, notify={"task_token": "of-nobody"})
+    stack.until_notified(id)
+    assert stack.notifications(id) == [] and stack.calls()["SendTaskSuccess"] >= 1
 
 
 @pytest.mark.parametrize(
-    ("on_end", "words"),
+    ("notify", "words"),
     [
         ({"event_bus": "another"}, "known: default"),
         ({"task_token": ""}, "a token of Step Functions"),
@@ -105,8 +105,8 @@ def test_a_token_that_nobody_waits_with_is_done_with(stack: Stack) -> None:
         ("default", "task_token or event_bus"),
     ],
 )
-def test_who_cannot_be_told_is_refused_at_once(stack: Stack, on_end: object, words: str) -> None:
-    [answer] = stack.submit({"submission_id": next(ids), "command": ["true"], "on_end": on_end})
+def test_who_cannot_be_told_is_refused_at_once(stack: Stack, notify: object, words: str) -> None:
+    [answer] = stack.submit({"submission_id": next(ids), "command": ["true"], "notify": notify})
     assert answer["error"]["code"] == "invalid" and words in answer["error"]["message"]
 
 
@@ -116,8 +116,8 @@ def test_a_profile_tells_a_bus_of_all_its_ends(start: Callable[..., Stack]) -> N
         "launchType": "FARGATE",
         "networkConfiguration": {"awsvpcConfiguration": {"subnets": ["subnet-0123456789abcdef0"]}},
     }
-    profiles = {"default": {"container_name": "main", "run_task": run_task, "on_end": {"event_bus": "default"}}}
+    profiles = {"default": {"container_name": "main", "run_task": run_task, "notify": {"event_bus": "default"}}}
     stack = start(profiles=profiles)
-    id = submit(stack, on_end={"task_token": "of-a-profile"})
-    stack.until_told(id)
-    assert {one["to"] for one in stack.told(id)} == {"default", "of-a-profile"}
+    id = submit(stack, notify={"task_token": "of-a-profile"})
+    stack.until_notified(id)
+    assert {one["to"] for one in stack.notifications(id)} == {"default", "of-a-profile"}

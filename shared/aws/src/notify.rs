@@ -1,4 +1,4 @@
-//! Telling a submission's end: Step Functions, and an event bus.
+//! Notifications of a submission's end: to Step Functions, and to an event bus.
 
 use std::{cell::OnceCell, fmt, pin::Pin, rc::Rc, time::Duration};
 
@@ -7,25 +7,25 @@ use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_eventbridge::types::PutEventsRequestEntry;
 use ecs_bridge_core::{
     Record,
-    on_end::{DETAIL_TYPE, OnEnd, SOURCE, TaskToken, Telling, error_name},
+    notify::{DETAIL_TYPE, Delivery, Notify, SOURCE, TaskToken, error_name},
 };
 use serde_json::{Value, json};
 
-/// Both answer in milliseconds. Whoever is told twice for a stale connection loses nothing.
+/// Both answer in milliseconds. A second notification after a stale connection does no harm.
 const ATTEMPT: Duration = Duration::from_secs(3);
 
 /// What Step Functions answers for a token that nobody waits with any more: the state has ended, or timed out.
 const NOBODY_WAITS: [&str; 3] = ["TaskTimedOut", "TaskDoesNotExist", "InvalidToken"];
 
-type Told<'a> = Pin<Box<dyn Future<Output = Telling> + 'a>>;
-type Tell = dyn for<'a> Fn(&'a Record, u32) -> Told<'a>;
+type Delivering<'a> = Pin<Box<dyn Future<Output = Delivery> + 'a>>;
+type Deliver = dyn for<'a> Fn(&'a Record, u32) -> Delivering<'a>;
 
-/// Tells ends. A closure, so that a function without one does not carry the clients: a tenth of its zip.
-pub struct Teller(Box<Tell>);
+/// Delivers notifications. A closure, so that a function without one does not carry the clients: a tenth of its zip.
+pub struct Notifier(Box<Deliver>);
 
-impl fmt::Debug for Teller {
+impl fmt::Debug for Notifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Teller")
+        f.write_str("Notifier")
     }
 }
 
@@ -34,23 +34,23 @@ struct Clients {
     events: aws_sdk_eventbridge::Client,
 }
 
-impl Teller {
+impl Notifier {
     /// With the configuration of the functions' other clients.
     pub fn new(config: &SdkConfig) -> Self {
         let timeouts = TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT).build();
-        // What is not told in two attempts is told again when due; an invocation has 15 s.
+        // A notification that fails twice is repeated when due; an invocation has 15 s.
         let retries = RetryConfig::standard().with_max_attempts(2);
         let config = config.to_builder().timeout_config(timeouts).retry_config(retries).build();
-        // Built when there is something to tell, which few deployments have: a cold start is the same.
+        // Built for the first notification, which few deployments have: a cold start is the same.
         let clients = OnceCell::new();
         Self(Box::new(move |record, nth| {
             let clients = Rc::clone(clients.get_or_init(|| Rc::new(Clients::new(&config))));
-            Box::pin(async move { clients.tell(record, nth).await })
+            Box::pin(async move { clients.notify(record, nth).await })
         }))
     }
 
-    /// Tells those who are still to be told, under the `nth` claim of the outbox.
-    pub async fn tell(&self, record: &Record, nth: u32) -> Telling {
+    /// Delivers what is pending, under the `nth` claim.
+    pub async fn notify(&self, record: &Record, nth: u32) -> Delivery {
         self.0(record, nth).await
     }
 }
@@ -60,18 +60,20 @@ impl Clients {
         Self { states: aws_sdk_sfn::Client::new(config), events: aws_sdk_eventbridge::Client::new(config) }
     }
 
-    async fn tell(&self, record: &Record, nth: u32) -> Telling {
-        let Some(outbox) = record.outbox.as_deref() else { return Telling { nth, ..Telling::default() } };
-        let OnEnd { task_token, event_bus } = &outbox.on_end;
+    async fn notify(&self, record: &Record, nth: u32) -> Delivery {
+        let Some(pending_notifications) = record.pending_notifications.as_deref() else {
+            return Delivery { nth, ..Delivery::default() };
+        };
+        let Notify { task_token, event_bus } = &pending_notifications.notify;
         let (token, bus) =
             tokio::join!(self.answer(record, task_token.as_ref()), self.put(record, event_bus.as_deref()));
-        Telling { nth, task_token: token.is_ok(), event_bus: bus.is_ok(), error: bus.and(token).err() }
+        Delivery { nth, task_token: token.is_ok(), event_bus: bus.is_ok(), error: bus.and(token).err() }
     }
 
     /// Ends the state that waits with this token.
     async fn answer(&self, record: &Record, token: Option<&TaskToken>) -> Result<(), String> {
         let Some(token) = token.map(TaskToken::as_str) else { return Ok(()) };
-        let shown = record.public().to_string();
+        let shown = content(record).to_string();
         let sent = match error_name(record.state) {
             None => {
                 self.states.send_task_success().task_token(token).output(shown).send().await.map(drop).map_err(code_of)
@@ -92,7 +94,7 @@ impl Clients {
 
     async fn put(&self, record: &Record, bus: Option<&str>) -> Result<(), String> {
         let Some(bus) = bus else { return Ok(()) };
-        let mut detail = record.public();
+        let mut detail = content(record);
         if let (Some(members), Some(deployment)) = (detail.as_object_mut(), &record.feed) {
             members.insert("deployment".to_owned(), json!(deployment));
         }
@@ -109,6 +111,15 @@ impl Clients {
             Some(code) => Err(code.to_owned()),
         }
     }
+}
+
+/// The record as it is shown, without the notification that this is.
+fn content(record: &Record) -> Value {
+    let mut shown = record.public();
+    if let Some(members) = shown.as_object_mut() {
+        members.remove("pending_notifications");
+    }
+    shown
 }
 
 /// A service's error code, or that there was no answer.
