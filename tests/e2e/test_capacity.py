@@ -45,7 +45,7 @@ PROFILES = {
     # Its tasks have no events.
     "silent": profile({**SPOT, "tags": [{"key": "ecs-bridge-local:shape", "value": "no-events"}]}, fallbacks=[TO_ON_DEMAND]),
     "sized": profile(EC2, allow_overrides=["overrides.memory"]),
-    "pool": profile({**SPOT, "taskDefinition": "demo-pool"}, pool={"max": 1, "take_interval_ms": 100}),
+    "pool": profile({**SPOT, "taskDefinition": "demo-pool"}, pool={"max": 1, "poll_interval_ms": 100}),
 }
 LATER = ["sh", "-c", "while ! [ -e $0 ]; do sleep 0.05; done"]
 
@@ -284,6 +284,6 @@ def test_a_container_that_seemed_to_end_for_lack_of_memory_is_stopped_once_it_is
     assert (row["state"], row["exit_code"], row["hint"]) == ("failed", 137, "out_of_memory")
     [task] = stack.tasks("seems-killed")
     assert task["process_exit_code"] is None, "its container lives"
-    stack.act(row, "tell")
+    stack.act(row, "send-event")
     until("it was stopped", lambda: stack.tasks("seems-killed")[0]["process_exit_code"] is not None)
     assert stack.row("seems-killed")["state"] == "failed"
