@@ -15,7 +15,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 TOOLS  := .tools
 
-FUNCTIONS := submit task-state reconcile work
+FUNCTIONS := submit task-state reconcile runner-api
 PROGRAMS  := $(foreach name,$(FUNCTIONS) ecs-bridge-cli ecs-bridge-runner,-p $(name))
 BINARIES  := $(FUNCTIONS) ecs-bridge ecs-bridge-runner
 
@@ -87,7 +87,7 @@ record: programs ## record docs/img/demo.svg anew
 	$(AIRFLOW)/python docs/site/record.py
 
 .PHONY: screenshots
-screenshots: programs ## take the screenshots of docs/page.md anew, in a headless Chromium; minutes
+screenshots: programs ## take the screenshots of docs/airflow-ui.md anew, in a headless Chromium; minutes
 	executor/venv.sh 3
 	$(AIRFLOW)/python docs/site/screenshots.py
 

@@ -19,7 +19,7 @@ from stack import Stack
 
 # A call to DynamoDB or ECS, and how many of them an invocation makes one after the other.
 CALL_SECONDS = 0.008
-CALLS_IN_TURN = {"submit": 4 + 3, "task-state": 2, "reconcile": 9, "work": 3}
+CALLS_IN_TURN = {"submit": 4 + 3, "task-state": 2, "reconcile": 9, "runner-api": 3}
 # Lambda gives a whole CPU at so many MB, and less in proportion below.
 MB_OF_A_CPU = 1769
 # Airflow's scheduler hands over what it has queued in a loop: a batch.

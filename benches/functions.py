@@ -12,7 +12,7 @@ import samples
 ROOT = Path(__file__).resolve().parents[1]
 # Another profile's programs can be measured too, say BENCH_PROFILE=debug.
 RELEASE = ROOT / "target" / os.environ.get("BENCH_PROFILE", "release")
-NAMES = ("submit", "task-state", "reconcile", "work")
+NAMES = ("submit", "task-state", "reconcile", "runner-api")
 HELLO = str(RELEASE / "bench-hello")
 PEER = [sys.executable, str(Path(__file__).parent / "peer" / "bootstrap.py")]
 
@@ -38,7 +38,7 @@ def environment(aws_url: str, certificates: Path | None = None) -> dict[str, str
         "ECS_BRIDGE_PROFILES": json.dumps(samples.PROFILES, separators=(",", ":")),
         "ECS_BRIDGE_RECONCILE_FUNCTION": "reconcile",
         "ECS_BRIDGE_TASK_ROLES": f"arn:aws:iam::{samples.ACCOUNT}:role/*",
-        "ECS_BRIDGE_WORK_URL": "http://127.0.0.1:1",
+        "ECS_BRIDGE_RUNNER_API_URL": "http://127.0.0.1:1",
     }
     if certificates:
         variables["SSL_CERT_FILE"] = variables["AWS_CA_BUNDLE"] = str(certificates)

@@ -111,7 +111,7 @@ def throughput(report: Report, commands: int) -> None:
     count = 50
     flags = {"reconcile_every": 2, "pull_s": 1, "provision_s": 0, "teardown_s": 0.5, "no_limit": True, "processes": 4}
     flags |= {"index_lag_ms": LAG}
-    profiles = pooled(max=count, min_idle=count, commands_per_container=50, take_interval_ms=500)
+    profiles = pooled(max=count, min_idle=count, commands_per_container=50, poll_interval_ms=500)
     with tempfile.TemporaryDirectory() as folder, Stack(Path(folder), profiles=profiles, **flags) as stack:
         until_idle(stack, count)
         began = time.perf_counter()
@@ -164,16 +164,16 @@ def asks(report: Report) -> None:
         call(f"{stack.ready['lambda_url']}/2015-03-31/functions/reconcile/invocations", {})
         until_idle(stack, 1)
         before = stack.dynamodb.seen.read_units.total(), stack.dynamodb.seen.write_units.total()
-        asked, used = stack.invocations()["work"]["invocations"], stack.cpu()["work"]
+        asked, used = stack.invocations()["runner-api"]["invocations"], stack.cpu()["runner-api"]
         time.sleep(20)
-        count = stack.invocations()["work"]["invocations"] - asked
+        count = stack.invocations()["runner-api"]["invocations"] - asked
         reads = (stack.dynamodb.seen.read_units.total() - before[0]) / count
-        cpu = (stack.cpu()["work"] - used) / count
+        cpu = (stack.cpu()["runner-api"] - used) / count
     # Each question is noted in the row, and its timer is moved every five minutes.
     writes = 1 + 3 * REST / 300
-    seconds = 2 * CALL_SECONDS + cpu * MB_OF_A_CPU / memory("work")
+    seconds = 2 * CALL_SECONDS + cpu * MB_OF_A_CPU / memory("runner-api")
     question = reads * prices.READ_UNIT + writes * prices.WRITE_UNIT + prices.INVOCATION
-    question += memory("work") / 1024 * seconds * prices.GB_SECOND
+    question += memory("runner-api") / 1024 * seconds * prices.GB_SECOND
     report.add("pool", "read units of a question in vain", reads, "")
     report.add("pool", "CPU of a question in vain", 1000 * cpu, "ms")
     day = DAY / REST * question + DAY / WAIT * prices.SQS_REQUEST

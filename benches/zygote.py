@@ -13,7 +13,7 @@ from report import Report
 sys.path.insert(0, str(ROOT / "tests" / "runner"))
 
 from execution_api import ExecutionAPI, workload
-from work import MODULE, ZYGOTE, Runner, worker
+from runner_api import MODULE, ZYGOTE, Runner, worker
 
 
 def run(report: Report, samples: int) -> None:

@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 dist=$1
-functions=(submit task-state reconcile work)
+functions=(submit task-state reconcile runner-api)
 built=${CARGO_TARGET_DIR:-target}/lambda
 
 for pair in x86_64:x86_64-unknown-linux-gnu:--x86-64 arm64:aarch64-unknown-linux-gnu:--arm64; do

@@ -52,12 +52,12 @@ cp "target/$(uname -m)-unknown-linux-gnu/release/ecs-bridge-runner" "$dist/ecs-b
 
 # It writes one beside every Cargo.toml of the workspace, with this folder's path in it.
 cargo cyclonedx --quiet --format json --no-build-deps --override-filename sbom.cdx
-for program in functions/submit functions/task-state functions/reconcile functions/work cli runner; do
+for program in functions/submit functions/task-state functions/reconcile functions/runner-api cli runner; do
   sed "s#path+file://$PWD/#path+file:///#g" "$program/sbom.cdx.json" > "$dist/$(basename "$program").cdx.json"
 done
 find . -name sbom.cdx.json -not -path './target/*' -delete
 
-cp LICENSE CHANGELOG.md infra/key.yaml infra/example.yaml infra/people.yaml "$dist/"
+cp LICENSE CHANGELOG.md infra/key.yaml infra/example.yaml infra/iam-policies.yaml "$dist/"
 cp -r infra/terraform "$dist/"
 (cd "$dist" && find . -type f -not -name SHA256SUMS -printf '%P\0' | sort -z | xargs -0 sha256sum -- > SHA256SUMS)
 ls -lR "$dist"

@@ -169,7 +169,7 @@ class LocalStack:
 
     def logs(self) -> list[Path]:
         """The files that the functions write."""
-        return [path for name in ("submit", "task-state", "reconcile", "work") for path in self.log_dir.glob(f"{name}-*.log")]
+        return [path for name in ("submit", "task-state", "reconcile", "runner-api") for path in self.log_dir.glob(f"{name}-*.log")]
 
     # ECS.
 

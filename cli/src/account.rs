@@ -42,13 +42,13 @@ pub enum Function {
     TaskState,
     /// Repairs.
     Reconcile,
-    /// Gives runners work.
-    Work,
+    /// Dispatches commands to runners.
+    RunnerApi,
 }
 
 impl Function {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Submit, Self::TaskState, Self::Reconcile, Self::Work];
+    pub const ALL: [Self; 4] = [Self::Submit, Self::TaskState, Self::Reconcile, Self::RunnerApi];
 
     /// The output of its name, and the name that it has in a local stack.
     const fn names(self) -> (&'static str, &'static str) {
@@ -56,7 +56,7 @@ impl Function {
             Self::Submit => ("SubmitFunctionName", "submit"),
             Self::TaskState => ("TaskStateFunctionName", "task-state"),
             Self::Reconcile => ("ReconcileFunctionName", "reconcile"),
-            Self::Work => ("WorkFunctionName", "work"),
+            Self::RunnerApi => ("RunnerApiFunctionName", "runner-api"),
         }
     }
 
@@ -71,19 +71,19 @@ impl Function {
 /// By name: a prefix would find the alarms of every deployment whose name begins alike.
 const ALARMS: [&str; 27] = [
     "access-denied",
-    "blocked",
+    "profiles-without-capacity",
     "dead-letters",
     "dead-letters-lost",
     "event-age",
     "lost",
-    "overdue",
+    "checks-overdue",
     "pools-failing",
     "pools-stuck",
     "queue-age",
     "reconcile-errors",
     "reconcile-stalled",
     "rejected",
-    "repairs",
+    "missed-events",
     "runners-refused",
     "submit-5xx",
     "submit-errors",
@@ -93,10 +93,10 @@ const ALARMS: [&str; 27] = [
     "task-state-throttles",
     "notifications-failed",
     "unusable-events",
-    "unwanted-tasks",
-    "work-5xx",
-    "work-errors",
-    "work-throttles",
+    "orphan-tasks",
+    "runner-api-5xx",
+    "runner-api-errors",
+    "runner-api-throttles",
 ];
 
 /// What a function's configuration says.

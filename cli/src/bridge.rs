@@ -171,7 +171,7 @@ pub enum BridgeError {
     },
     /// The response is not one of the API.
     #[error("the response of {0} is not one of the bridge's API")]
-    NotUnderstood(String),
+    UnexpectedResponse(String),
     /// DynamoDB refused.
     #[error("cannot read the table {table}")]
     Table {
@@ -207,7 +207,7 @@ impl BridgeError {
             | Self::Stack(..)
             | Self::NoOutput(..)
             | Self::Credentials(_)
-            | Self::NotUnderstood(_)
+            | Self::UnexpectedResponse(_)
             | Self::Table { .. } => false,
             #[cfg(not(feature = "account"))]
             Self::NoAccount(_) => false,
@@ -356,7 +356,7 @@ impl Bridge {
         let response = self.send(self.signed(method, &url, body, "lambda").await?, &url).await?;
         let parsed = serde_json::from_slice::<Value>(&response.body);
         if response.status == 200 {
-            return parsed.map_err(|_| BridgeError::NotUnderstood(url));
+            return parsed.map_err(|_| BridgeError::UnexpectedResponse(url));
         }
         Err(refusal(response.status, parsed.unwrap_or_default()))
     }
@@ -506,7 +506,7 @@ impl Bridge {
         let path = format!("/v1/submissions/{id}");
         match self.call("GET", &path, None).await? {
             Value::Object(record) => Ok(record),
-            _ => Err(BridgeError::NotUnderstood(path)),
+            _ => Err(BridgeError::UnexpectedResponse(path)),
         }
     }
 
@@ -794,7 +794,7 @@ async fn invoke(
     let body: Value = answer
         .payload()
         .and_then(|payload| serde_json::from_slice(payload.as_ref()).ok())
-        .ok_or_else(|| BridgeError::NotUnderstood(name.to_owned()))?;
+        .ok_or_else(|| BridgeError::UnexpectedResponse(name.to_owned()))?;
     if answer.function_error().is_none() {
         return Ok(body);
     }

@@ -53,30 +53,30 @@ struct Finding {
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    mend: Option<&'static str>,
+    remedy: Option<&'static str>,
 }
 
 impl Finding {
     fn ok(what: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self { what: what.into(), verdict: Verdict::Ok, detail: Some(detail.into()), mend: None }
+        Self { what: what.into(), verdict: Verdict::Ok, detail: Some(detail.into()), remedy: None }
     }
 
-    fn wrong(what: impl Into<String>, detail: impl Into<String>, mend: &'static str) -> Self {
-        Self { what: what.into(), verdict: Verdict::Wrong, detail: Some(detail.into()), mend: Some(mend) }
+    fn wrong(what: impl Into<String>, detail: impl Into<String>, remedy: &'static str) -> Self {
+        Self { what: what.into(), verdict: Verdict::Wrong, detail: Some(detail.into()), remedy: Some(remedy) }
     }
 
     fn not_checked(what: impl Into<String>, why: impl Into<String>) -> Self {
-        Self { what: what.into(), verdict: Verdict::NotChecked, detail: Some(why.into()), mend: None }
+        Self { what: what.into(), verdict: Verdict::NotChecked, detail: Some(why.into()), remedy: None }
     }
 }
 
 const ALLOW_URL: &str = "allow this identity lambda:InvokeFunctionUrl and lambda:InvokeFunction on the submit function: attach the \
                          stack's ExecutorPolicy";
 const ALLOW_TABLE: &str = "allow this identity dynamodb:DescribeTable, GetItem, BatchGetItem and Query on the table and its indexes: \
-                           attach the operators' policy of infra/people.yaml";
+                           attach the operators' policy of infra/iam-policies.yaml";
 const NOT_REACHED: &str =
-    "this machine has no way there: a private network needs an endpoint of the service (docs/private.md)";
-const REDRIVE: &str = "find out why in the task-state function's log, mend it, and redrive the queue: see \"dead letters\" in \
+    "this machine has no way there: a private network needs an endpoint of the service (docs/private-network.md)";
+const REDRIVE: &str = "find out why in the task-state function's log, remedy it, and redrive the queue: see \"dead letters\" in \
                        docs/operating.md";
 
 impl Doctor {
@@ -106,8 +106,8 @@ fn line(finding: &Finding) -> String {
         Verdict::NotChecked => "not checked",
     };
     let detail = finding.detail.as_deref().unwrap_or_default();
-    let mend = finding.mend.map(|mend| format!("\n{:15}-> {mend}", "")).unwrap_or_default();
-    format!("{word:<11}  {}: {detail}{mend}", finding.what)
+    let remedy = finding.remedy.map(|remedy| format!("\n{:15}-> {remedy}", "")).unwrap_or_default();
+    format!("{word:<11}  {}: {detail}{remedy}", finding.what)
 }
 
 async fn examine(bridge: &Bridge) -> Vec<Finding> {
@@ -147,16 +147,16 @@ async fn api(bridge: &Bridge) -> Vec<Finding> {
     let answer = match bridge.health().await {
         Ok(answer) => answer,
         Err(error) => {
-            let (mend, text) = (mend_of(&error), output::with_causes(&error));
-            return vec![Finding::wrong("URL", text, mend)];
+            let (remedy, text) = (mend_of(&error), output::with_causes(&error));
+            return vec![Finding::wrong("URL", text, remedy)];
         }
     };
     let mut findings = vec![Finding::ok("URL", format!("answers in {} ms", now() - before))];
     if let Some(date) = answer.date {
         let off = (before - date).unsigned_abs();
         findings.push(if u128::from(off) > SKEW.as_millis() {
-            let mend = "set the clock of this machine: AWS refuses signatures that are five minutes off";
-            Finding::wrong("clock", format!("differs from AWS by {} s", off / 1_000), mend)
+            let remedy = "set the clock of this machine: AWS refuses signatures that are five minutes off";
+            Finding::wrong("clock", format!("differs from AWS by {} s", off / 1_000), remedy)
         } else {
             Finding::ok("clock", "agrees with AWS")
         });
@@ -252,14 +252,14 @@ async fn rule(account: &Account) -> Vec<Finding> {
         Ok(configuration) => configuration.arn,
         Err(error) => return vec![Finding::not_checked("rule", error)],
     };
-    let mend = "deploy the stack again: without the rule only reconcile learns of ends, minutes late";
+    let remedy = "deploy the stack again: without the rule only reconcile learns of ends, minutes late";
     let answer = account.events.list_rule_names_by_target().target_arn(&arn).send().await;
     let names = match answer {
         Ok(answer) => answer.rule_names.unwrap_or_default(),
         Err(error) => return vec![Finding::not_checked("rule", words(&error))],
     };
     let Some(name) = names.first() else {
-        return vec![Finding::wrong("rule", "no rule has the task-state function as its target", mend)];
+        return vec![Finding::wrong("rule", "no rule has the task-state function as its target", remedy)];
     };
     let rule = account.events.describe_rule().name(name).send().await;
     let mut findings = vec![match rule {
@@ -276,7 +276,7 @@ async fn rule(account: &Account) -> Vec<Finding> {
             match queue {
                 Some(_) => Finding::ok("target", "events that are not delivered go to a queue"),
                 None => {
-                    Finding::wrong("target", "has no dead-letter queue: events that are not delivered are lost", mend)
+                    Finding::wrong("target", "has no dead-letter queue: events that are not delivered are lost", remedy)
                 }
             }
         }
@@ -328,8 +328,8 @@ async fn alarms(account: &Account, bridge: &Bridge) -> Finding {
             let ringing = alarms.iter().filter(|alarm| alarm.state_value() == Some(&StateValue::Alarm));
             let ringing: Vec<_> = ringing.filter_map(|alarm| alarm.alarm_name()).collect();
             if !ringing.is_empty() {
-                let mend = "what each means and what to do is in \"alarms\" in docs/operating.md";
-                return Finding::wrong("alarms", ringing.join(", "), mend);
+                let remedy = "what each means and what to do is in \"alarms\" in docs/operating.md";
+                return Finding::wrong("alarms", ringing.join(", "), remedy);
             }
             if alarms.is_empty() {
                 return Finding::wrong("alarms", "the deployment has none", "deploy the stack again");

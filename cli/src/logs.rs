@@ -15,7 +15,7 @@ use crate::account::{Account, Function, words};
 use crate::bridge::{Bridge, Record, Where};
 use crate::output::{self, iso, millis, text};
 use crate::show::ShowError;
-use crate::submit::has_ended;
+use crate::submit::is_terminal;
 
 /// How often what follows is read.
 const EVERY: Duration = Duration::from_secs(2);
@@ -99,7 +99,7 @@ impl Logs {
         runtime.block_on(async {
             let bridge = self.bridge.find().await?;
             let mut record = self.record(&bridge).await?;
-            while self.follow && !record.contains_key("task_arn") && !has_ended(&record) {
+            while self.follow && !record.contains_key("task_arn") && !is_terminal(&record) {
                 tokio::time::sleep(EVERY).await;
                 record = self.record(&bridge).await?;
             }
@@ -109,13 +109,13 @@ impl Logs {
             let mut source = Source::of(&bridge, &record).await?;
             let (from, to) = span(&record);
             self.show(source.read(self.tail, from, to).await?);
-            let mut ended = has_ended(&record).then(tokio::time::Instant::now);
+            let mut ended = is_terminal(&record).then(tokio::time::Instant::now);
             // Of what has ended, nothing more will come but the last lines of a container that has just exited.
             while self.follow && ended.is_none_or(|at| at.elapsed() < source.patience()) {
                 tokio::time::sleep(EVERY.min(source.patience())).await;
                 if ended.is_none() {
                     record = self.record(&bridge).await?;
-                    ended = has_ended(&record).then(tokio::time::Instant::now);
+                    ended = is_terminal(&record).then(tokio::time::Instant::now);
                 }
                 let (from, to) = span(&record);
                 self.show(source.read(MOST, from, to).await?);

@@ -124,7 +124,7 @@ impl Row {
         self.0.get(name).and_then(Value::as_i64)
     }
 
-    /// The row's revision; none if only the work function has written it.
+    /// The row's revision; none if only the runner API has written it.
     pub fn rev(&self) -> Option<i64> {
         self.number("rev")
     }

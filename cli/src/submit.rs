@@ -210,7 +210,7 @@ impl Submit {
                 }
                 written = line;
             }
-            if has_ended(&record) {
+            if is_terminal(&record) {
                 return Ok(record);
             }
             // Short at first, for a command that ends at once.
@@ -221,7 +221,7 @@ impl Submit {
 }
 
 /// Whether the state of a record is terminal.
-pub fn has_ended(record: &Record) -> bool {
+pub fn is_terminal(record: &Record) -> bool {
     let state = output::text(record, "state");
     matches!(state.as_str(), "succeeded" | "failed" | "rejected" | "expired" | "cancelled" | "lost")
 }

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::bridge::{Bridge, BridgeError, Record, Where};
 use crate::output::{self, parse_time};
 use crate::show::ShowError;
-use crate::submit::{describe, has_ended};
+use crate::submit::{describe, is_terminal};
 
 /// The exit code if the time was up first, as of `timeout`.
 const TIMED_OUT: u8 = 124;
@@ -77,7 +77,7 @@ pub async fn until_ended(
         match look(bridge, &left).await {
             Ok(records) => {
                 answered = Instant::now();
-                for (id, record) in records.into_iter().filter(|(_, record)| has_ended(record)) {
+                for (id, record) in records.into_iter().filter(|(_, record)| is_terminal(record)) {
                     if says {
                         output::say(format!("{id} {}", describe(&record)));
                     }

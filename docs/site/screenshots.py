@@ -36,7 +36,7 @@ PROFILES = {
     "quick": {
         "container_name": "main",
         "run_task": {**run_task(launchType="FARGATE"), "taskDefinition": "demo-pool"},
-        "pool": {"max": 4, "min_idle": 2, "take_interval_ms": 200, "commands_per_container": 100},
+        "pool": {"max": 4, "min_idle": 2, "poll_interval_ms": 200, "commands_per_container": 100},
     },
     "spot": {
         "container_name": "main",

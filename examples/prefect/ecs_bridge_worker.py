@@ -13,7 +13,7 @@ import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
-from ecs_bridge import AsyncClient, Refused, Submission, UnknownSubmission, shortened
+from ecs_bridge import AsyncClient, Submission, SubmissionNotFoundError, SubmissionRejectedError, shortened
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterState,
@@ -95,7 +95,7 @@ class EcsBridgeWorker(BaseWorker[EcsBridgeJobConfiguration, EcsBridgeVariables, 
 
     async def setup(self) -> None:
         """Start."""
-        self.bridge = AsyncClient(patience=PATIENCE)
+        self.bridge = AsyncClient(retry_timeout=PATIENCE)
         await super().setup()
 
     async def teardown(self, *exc_info: Any) -> None:
@@ -124,7 +124,7 @@ class EcsBridgeWorker(BaseWorker[EcsBridgeJobConfiguration, EcsBridgeVariables, 
         submission_id = id_of(flow_run, flow_run.run_count)
         try:
             await self.bridge.submit(configuration.submission(submission_id, flow_run))
-        except Refused as error:
+        except SubmissionRejectedError as error:
             # The pool or the deployment was changed after it was first submitted, and that submission counts.
             if error.code != "conflict":
                 raise
@@ -186,7 +186,7 @@ class EcsBridgeWorker(BaseWorker[EcsBridgeJobConfiguration, EcsBridgeVariables, 
                     worker_id=self.backend_id,
                 )
                 result = await self.run(flow_run, configuration)
-        except UnknownSubmission as error:
+        except SubmissionNotFoundError as error:
             await self._propose_crashed_state(flow_run, str(error))
         except Exception:
             logger.exception("Flow run '%s' could not be taken on", flow_run.name)

@@ -44,7 +44,7 @@ POOL = {
     "max": 8,
     "min_idle": 2,
     "commands_per_container": 20,
-    "take_interval_ms": 500,
+    "poll_interval_ms": 500,
     "runner": ["ecs-bridge-runner", "--zygote", "python -m airflow_ecs_bridge.zygote"],
 }
 TASK_DEFINITIONS = [

@@ -10,14 +10,14 @@ output "submit_function_name" {
   value       = lookup(aws_cloudformation_stack.bridge.outputs, "SubmitFunctionName", null)
 }
 
-output "work_url" {
+output "runner_api_url" {
   description = "URL that runners ask for work"
-  value       = lookup(aws_cloudformation_stack.bridge.outputs, "WorkUrl", null)
+  value       = lookup(aws_cloudformation_stack.bridge.outputs, "RunnerApiUrl", null)
 }
 
-output "work_function_name" {
-  description = "Function that gives runners work"
-  value       = lookup(aws_cloudformation_stack.bridge.outputs, "WorkFunctionName", null)
+output "runner_api_function_name" {
+  description = "Function that dispatches commands to runners"
+  value       = lookup(aws_cloudformation_stack.bridge.outputs, "RunnerApiFunctionName", null)
 }
 
 output "runner_policy_arn" {
@@ -45,9 +45,9 @@ output "executor_policy_arn" {
   value       = lookup(aws_cloudformation_stack.bridge.outputs, "ExecutorPolicyArn", null)
 }
 
-output "page_policy_arn" {
+output "airflow_ui_policy_arn" {
   description = "Policy to attach to the role of Airflow's API servers, for the page in the UI"
-  value       = lookup(aws_cloudformation_stack.bridge.outputs, "PagePolicyArn", null)
+  value       = lookup(aws_cloudformation_stack.bridge.outputs, "AirflowUiPolicyArn", null)
 }
 
 output "caller_role_arn" {

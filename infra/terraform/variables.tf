@@ -54,7 +54,7 @@ variable "infrastructure_role_arns" {
 }
 
 variable "runner_role_arns" {
-  description = "Task roles of the containers of pools, whose sessions alone get work; * stands for any characters. Empty for any role of this account"
+  description = "Task roles of the containers of pools, whose sessions alone get commands; * stands for any characters. Empty for any role of this account"
   type        = list(string)
   default     = null
 }
@@ -243,19 +243,19 @@ variable "reconcile_memory" {
   }
 }
 
-variable "work_memory" {
-  description = "Memory of work in MB"
+variable "runner_api_memory" {
+  description = "Memory of runner-api in MB"
   type        = number
   default     = null
 
   validation {
-    condition     = var.work_memory == null ? true : var.work_memory >= 128
-    error_message = "work_memory must be at least 128."
+    condition     = var.runner_api_memory == null ? true : var.runner_api_memory >= 128
+    error_message = "runner_api_memory must be at least 128."
   }
 
   validation {
-    condition     = var.work_memory == null ? true : var.work_memory <= 10240
-    error_message = "work_memory must be at most 10240."
+    condition     = var.runner_api_memory == null ? true : var.runner_api_memory <= 10240
+    error_message = "runner_api_memory must be at most 10240."
   }
 }
 
@@ -292,25 +292,25 @@ variable "reconcile_concurrency" {
   }
 }
 
-variable "work_concurrency" {
+variable "runner_api_concurrency" {
   description = "Reserved concurrency; empty for none. Each runner asks once a second, for some milliseconds"
   type        = number
   default     = null
 
   validation {
-    condition     = var.work_concurrency == null ? true : can(regex("^([1-9][0-9]*)?$", var.work_concurrency))
-    error_message = "work_concurrency must be text that matches ([1-9][0-9]*)?."
+    condition     = var.runner_api_concurrency == null ? true : can(regex("^([1-9][0-9]*)?$", var.runner_api_concurrency))
+    error_message = "runner_api_concurrency must be text that matches ([1-9][0-9]*)?."
   }
 }
 
-variable "work_direct_invocation" {
-  description = "Whether runners invoke work by Lambda's API instead of its URL. Then only their token tells who they are"
+variable "runner_api_direct_invocation" {
+  description = "Whether runners invoke runner-api by Lambda's API instead of its URL. Then only their token tells who they are"
   type        = bool
   default     = null
 }
 
 variable "function_url" {
-  description = "Whether submit and work have URLs. Without, callers and runners invoke the functions by Lambda's API"
+  description = "Whether submit and runner-api have URLs. Without, callers and runners invoke the functions by Lambda's API"
   type        = bool
   default     = null
 }
@@ -384,19 +384,19 @@ variable "alarm_topic_arn" {
   default     = null
 }
 
-variable "repairs_alarm_percent" {
+variable "missed_events_alarm_percent" {
   description = "Share of state changes within 15 minutes that no event reported, in percent, above which an alarm is raised"
   type        = number
   default     = null
 
   validation {
-    condition     = var.repairs_alarm_percent == null ? true : var.repairs_alarm_percent >= 1
-    error_message = "repairs_alarm_percent must be at least 1."
+    condition     = var.missed_events_alarm_percent == null ? true : var.missed_events_alarm_percent >= 1
+    error_message = "missed_events_alarm_percent must be at least 1."
   }
 
   validation {
-    condition     = var.repairs_alarm_percent == null ? true : var.repairs_alarm_percent <= 99
-    error_message = "repairs_alarm_percent must be at most 99."
+    condition     = var.missed_events_alarm_percent == null ? true : var.missed_events_alarm_percent <= 99
+    error_message = "missed_events_alarm_percent must be at most 99."
   }
 }
 
@@ -413,44 +413,44 @@ variable "queue_age_alarm_seconds" {
 
 locals {
   parameters = {
-    Deployment             = var.deployment
-    ClusterArn             = var.cluster_arn
-    MoreClusterArns        = var.more_cluster_arns == null ? null : join(",", var.more_cluster_arns)
-    TaskDefinitionArns     = var.task_definition_arns == null ? null : join(",", var.task_definition_arns)
-    PassRoleArns           = var.pass_role_arns == null ? null : join(",", var.pass_role_arns)
-    InfrastructureRoleArns = var.infrastructure_role_arns == null ? null : join(",", var.infrastructure_role_arns)
-    RunnerRoleArns         = var.runner_role_arns == null ? null : join(",", var.runner_role_arns)
-    Profiles               = var.profiles
-    ProfilesLayerArn       = var.profiles_layer_arn
-    LaunchRate             = tostring(var.launch_rate)
-    LaunchBurst            = tostring(var.launch_burst)
-    ReconcileMinutes       = tostring(var.reconcile_minutes)
-    RetentionDays          = tostring(var.retention_days)
-    BackupDays             = tostring(var.backup_days)
-    DeadLetterSeconds      = tostring(var.dead_letter_seconds)
-    LogRetentionDays       = tostring(var.log_retention_days)
-    LogLevel               = var.log_level
-    Architecture           = var.architecture
-    SubmitMemory           = tostring(var.submit_memory)
-    TaskStateMemory        = tostring(var.task_state_memory)
-    ReconcileMemory        = tostring(var.reconcile_memory)
-    WorkMemory             = tostring(var.work_memory)
-    SubmitConcurrency      = tostring(var.submit_concurrency)
-    TaskStateConcurrency   = tostring(var.task_state_concurrency)
-    ReconcileConcurrency   = tostring(var.reconcile_concurrency)
-    WorkConcurrency        = tostring(var.work_concurrency)
-    WorkDirectInvocation   = tostring(var.work_direct_invocation)
-    FunctionUrl            = tostring(var.function_url)
-    TaskTokens             = tostring(var.task_tokens)
-    EventBusArns           = var.event_bus_arns == null ? null : join(",", var.event_bus_arns)
-    SubnetIds              = var.subnet_ids == null ? null : join(",", var.subnet_ids)
-    SecurityGroupIds       = var.security_group_ids == null ? null : join(",", var.security_group_ids)
-    KmsKeyArn              = var.kms_key_arn
-    CallerPrincipalArns    = var.caller_principal_arns == null ? null : join(",", var.caller_principal_arns)
-    RestoredTable          = var.restored_table
-    PermissionsBoundaryArn = var.permissions_boundary_arn
-    AlarmTopicArn          = var.alarm_topic_arn
-    RepairsAlarmPercent    = tostring(var.repairs_alarm_percent)
-    QueueAgeAlarmSeconds   = tostring(var.queue_age_alarm_seconds)
+    Deployment                = var.deployment
+    ClusterArn                = var.cluster_arn
+    MoreClusterArns           = var.more_cluster_arns == null ? null : join(",", var.more_cluster_arns)
+    TaskDefinitionArns        = var.task_definition_arns == null ? null : join(",", var.task_definition_arns)
+    PassRoleArns              = var.pass_role_arns == null ? null : join(",", var.pass_role_arns)
+    InfrastructureRoleArns    = var.infrastructure_role_arns == null ? null : join(",", var.infrastructure_role_arns)
+    RunnerRoleArns            = var.runner_role_arns == null ? null : join(",", var.runner_role_arns)
+    Profiles                  = var.profiles
+    ProfilesLayerArn          = var.profiles_layer_arn
+    LaunchRate                = tostring(var.launch_rate)
+    LaunchBurst               = tostring(var.launch_burst)
+    ReconcileMinutes          = tostring(var.reconcile_minutes)
+    RetentionDays             = tostring(var.retention_days)
+    BackupDays                = tostring(var.backup_days)
+    DeadLetterSeconds         = tostring(var.dead_letter_seconds)
+    LogRetentionDays          = tostring(var.log_retention_days)
+    LogLevel                  = var.log_level
+    Architecture              = var.architecture
+    SubmitMemory              = tostring(var.submit_memory)
+    TaskStateMemory           = tostring(var.task_state_memory)
+    ReconcileMemory           = tostring(var.reconcile_memory)
+    RunnerApiMemory           = tostring(var.runner_api_memory)
+    SubmitConcurrency         = tostring(var.submit_concurrency)
+    TaskStateConcurrency      = tostring(var.task_state_concurrency)
+    ReconcileConcurrency      = tostring(var.reconcile_concurrency)
+    RunnerApiConcurrency      = tostring(var.runner_api_concurrency)
+    RunnerApiDirectInvocation = tostring(var.runner_api_direct_invocation)
+    FunctionUrl               = tostring(var.function_url)
+    TaskTokens                = tostring(var.task_tokens)
+    EventBusArns              = var.event_bus_arns == null ? null : join(",", var.event_bus_arns)
+    SubnetIds                 = var.subnet_ids == null ? null : join(",", var.subnet_ids)
+    SecurityGroupIds          = var.security_group_ids == null ? null : join(",", var.security_group_ids)
+    KmsKeyArn                 = var.kms_key_arn
+    CallerPrincipalArns       = var.caller_principal_arns == null ? null : join(",", var.caller_principal_arns)
+    RestoredTable             = var.restored_table
+    PermissionsBoundaryArn    = var.permissions_boundary_arn
+    AlarmTopicArn             = var.alarm_topic_arn
+    MissedEventsAlarmPercent  = tostring(var.missed_events_alarm_percent)
+    QueueAgeAlarmSeconds      = tostring(var.queue_age_alarm_seconds)
   }
 }

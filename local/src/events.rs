@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::chance::Chance;
 use crate::faults::Faults;
 use crate::http::lock;
 use crate::lambda::Lambda;
 use crate::pattern::Pattern;
+use crate::rng::Chance;
 
 /// How many events are kept for inspection.
 const KEPT: usize = 1_000;

@@ -18,9 +18,9 @@ use tokio::net::TcpStream;
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::Instant;
 
-use crate::chance::Chance;
 use crate::http;
 use crate::options::Delay;
+use crate::rng::Chance;
 
 /// The limit on a body, in bytes: more than DynamoDB's of 16 MB.
 const BODY_BYTES: usize = 17 * 1024 * 1024;

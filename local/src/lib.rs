@@ -5,7 +5,6 @@
 //! ([`events`]) that filters by the deployment's own template ([`template`], [`pattern`]). Injected faults depend on a
 //! seed ([`chance`]) and are counted ([`faults`]).
 
-pub mod chance;
 pub mod clock;
 pub mod dynamodb;
 pub mod ecs;
@@ -17,6 +16,7 @@ pub mod lambda;
 pub mod options;
 pub mod pattern;
 pub mod process;
+pub mod rng;
 pub mod sessions;
 pub mod stack;
 pub mod template;

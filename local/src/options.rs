@@ -201,7 +201,7 @@ Besides ECS's API, the ECS address answers:
   POST /_local/events                puts any event on the bus: {{\"matched\": bool}}
   POST /_local/tasks/ID/ACTION       spot-notice, termination-notice, spot-interruption, infrastructure-health,
                                      forget (MISSING from now on), send-event (its current state, once more),
-                                     seem-lost, seem-out-of-memory (its host reports that it has stopped; it runs on)
+                                     report-lost, report-out-of-memory (its host reports that it has stopped; it runs on)
   POST /_local/rules                 for the next `times` calls of `operation` (RunTask), or only those of
                                      `submission_id`, or of `task_definition`: {{\"shapes\": \"...\"}}, {{\"error\": {{\"code\", \"message\"}}}},
                                      {{\"failure\": REASON}}, {{\"answer\": \"server_error\" | \"none\"}} (it happens), or

@@ -16,9 +16,9 @@ use serde_json::{Value, json};
 use time::macros::format_description;
 use time::{OffsetDateTime, PrimitiveDateTime};
 
-use crate::chance::Chance;
 use crate::clock::Millis;
 use crate::http::lock;
+use crate::rng::Chance;
 
 /// How long credentials are valid.
 const VALID: Duration = Duration::from_secs(6 * 3600);
@@ -183,11 +183,11 @@ mod tests {
         settings.payload_checksum_kind = PayloadChecksumKind::XAmzSha256;
         let parameters = v4::SigningParams::builder().identity(&identity).region("us-east-1").name("lambda");
         let parameters = parameters.time(at).settings(settings).build().unwrap().into();
-        let url = "http://127.0.0.1:1/v1/work";
+        let url = "http://127.0.0.1:1/v1/poll";
         let headers = [("content-type", "application/json")].into_iter();
         let signable = SignableRequest::new("POST", url, headers, SignableBody::Bytes(body)).unwrap();
         let signed = sign(signable, &parameters).unwrap().into_parts().0;
-        let mut request = Request::post("/v1/work")
+        let mut request = Request::post("/v1/poll")
             .header("host", "127.0.0.1:1")
             .header("content-type", "application/json")
             .body(())

@@ -12,7 +12,6 @@ use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
-use crate::chance::Chance;
 use crate::clock::{Millis, Scale};
 use crate::dynamodb::{self, DynamoDbError};
 use crate::ecs::{self, DefinitionError, Ecs, EcsSettings, MessageFaults, Place, TaskDefinitions};
@@ -23,6 +22,7 @@ use crate::index_lag;
 use crate::lambda::{self, FunctionSettings, Lambda, LambdaSettings, StartError};
 use crate::options::Options;
 use crate::process::{self, RUN_VARIABLE};
+use crate::rng::Chance;
 use crate::sessions::{Sessions, USER};
 use crate::template::{self, Template, TemplateError};
 
@@ -32,7 +32,7 @@ const ACCOUNT: &str = "123456789012";
 const SUBMIT: &str = "submit";
 const TASK_STATE: &str = "task-state";
 const RECONCILE: &str = "reconcile";
-const WORK: &str = "work";
+const RUNNER_API: &str = "runner-api";
 const DEFAULT_PROFILES: &str = include_str!("profiles.json");
 /// The arguments that make `ecs-bridge` the watchdog of a run; the name of the run follows.
 pub const WATCHDOG: [&str; 2] = ["local", "watchdog"];
@@ -100,9 +100,9 @@ pub struct Ready {
     pub dynamodb_url: String,
     /// ECS's endpoint.
     pub ecs_url: String,
-    /// The URL of work; none where the functions have no URLs.
+    /// The URL of runner-api; none where the functions have no URLs.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub work_url: Option<String>,
+    pub runner_api_url: Option<String>,
     /// The table's name.
     pub table: String,
     /// The cluster's ARN.
@@ -206,7 +206,7 @@ impl Stack {
         if let Some(dir) = &options.log_dir {
             std::fs::create_dir_all(dir).map_err(|source| LocalError::File { path: dir.clone(), source })?;
         }
-        let [submit, lambda_api, dynamodb_api, ecs_api, work] = listeners(options.port_base).await?;
+        let [submit, lambda_api, dynamodb_api, ecs_api, runner_api] = listeners(options.port_base).await?;
         let url = |listener: &tokio::net::TcpListener| io::Result::Ok(format!("http://{}", listener.local_addr()?));
         let function_url = |listener| (!options.no_function_urls).then(|| url(listener)).transpose();
         let ready = Ready {
@@ -215,7 +215,7 @@ impl Stack {
             lambda_url: url(&lambda_api)?,
             dynamodb_url: url(&dynamodb_api)?,
             ecs_url: url(&ecs_api)?,
-            work_url: function_url(&work)?,
+            runner_api_url: function_url(&runner_api)?,
             table: format!("ecs-bridge-{}", options.deployment),
             cluster,
             region: REGION.into(),
@@ -252,7 +252,10 @@ impl Stack {
         let users = options.require_signature.then(|| Arc::clone(&sessions));
         if !options.no_function_urls {
             servers.push(http::serve(submit, lambda::url_router(Arc::clone(&lambda), SUBMIT.into(), users))?);
-            servers.push(http::serve(work, lambda::url_router(Arc::clone(&lambda), WORK.into(), Some(sessions)))?);
+            servers.push(http::serve(
+                runner_api,
+                lambda::url_router(Arc::clone(&lambda), RUNNER_API.into(), Some(sessions)),
+            )?);
         }
         lambda.ready().await?;
         if !options.no_functions {
@@ -355,7 +358,7 @@ fn ecs_settings(
     let mut environment = inherited(&["PATH", "HOME"]);
     environment.push((RUN_VARIABLE.into(), run.into()));
     if options.no_function_urls {
-        // A runner invokes work. On AWS, its region is that of its task, and DNS leads it to Lambda.
+        // A runner invokes runner-api. On AWS, its region is that of its task, and DNS leads it to Lambda.
         environment.push(("AWS_REGION".into(), REGION.into()));
         environment.push(("AWS_ENDPOINT_URL_LAMBDA".into(), lambda_url.into()));
     }
@@ -416,8 +419,8 @@ fn function_environment(options: &Options, ready: &Ready) -> Result<Vec<(String,
         ("ECS_BRIDGE_DEPLOYMENT", &ready.deployment),
         ("ECS_BRIDGE_TABLE", &ready.table),
         ("ECS_BRIDGE_CLUSTER", &ready.cluster),
-        ("ECS_BRIDGE_WORK_URL", ready.work_url.as_deref().unwrap_or_default()),
-        ("ECS_BRIDGE_WORK_FUNCTION", WORK),
+        ("ECS_BRIDGE_RUNNER_API_URL", ready.runner_api_url.as_deref().unwrap_or_default()),
+        ("ECS_BRIDGE_RUNNER_API_FUNCTION", RUNNER_API),
         ("ECS_BRIDGE_DIRECT_INVOCATION", if options.no_function_urls { "true" } else { "false" }),
         ("ECS_BRIDGE_TASK_TOKENS", "true"),
         ("ECS_BRIDGE_EVENT_BUSES", "default"),
@@ -452,7 +455,7 @@ fn start_lambda(
     run: &str,
 ) -> Result<Arc<Lambda>, LocalError> {
     let mut functions = Vec::new();
-    let names: &[_] = if options.no_functions { &[] } else { &[SUBMIT, TASK_STATE, RECONCILE, WORK] };
+    let names: &[_] = if options.no_functions { &[] } else { &[SUBMIT, TASK_STATE, RECONCILE, RUNNER_API] };
     for name in names {
         let executable = functions_dir(options)?.join(name);
         if !executable.is_file() {

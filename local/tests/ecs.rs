@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
-use ecs_bridge_local::chance::Chance;
 use ecs_bridge_local::clock::Scale;
 use ecs_bridge_local::ecs::{Ecs, EcsSettings, Place, TaskDefinitions, Throttle, router};
 use ecs_bridge_local::events::{Bus, Delivery};
 use ecs_bridge_local::faults::Faults;
 use ecs_bridge_local::http::NoAnswer;
 use ecs_bridge_local::pattern::Pattern;
+use ecs_bridge_local::rng::Chance;
 use ecs_bridge_local::sessions::Sessions;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;

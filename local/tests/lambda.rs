@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::body::Bytes;
-use ecs_bridge_local::chance::Chance;
 use ecs_bridge_local::clock::Scale;
 use ecs_bridge_local::lambda::{FunctionSettings, Lambda, LambdaSettings, Outcome};
+use ecs_bridge_local::rng::Chance;
 use serde_json::{Value, json};
 
 fn probe() -> PathBuf {

@@ -4,29 +4,29 @@ use std::time::Duration;
 
 use aws_credential_types::Credentials;
 
+use crate::api::Endpoint;
 use crate::aws::Target;
 use crate::credentials::Source;
-use crate::work::Endpoint;
 
 /// The variables that RunTask gives to this program. No command sees them.
 pub const OWN_VARIABLES: [&str; 8] = [
-    "ECS_BRIDGE_WORK_URL",
-    "ECS_BRIDGE_WORK_FUNCTION",
+    "ECS_BRIDGE_RUNNER_API_URL",
+    "ECS_BRIDGE_RUNNER_API_FUNCTION",
     "ECS_BRIDGE_RUNNER_ID",
     "ECS_BRIDGE_RUNNER_TOKEN",
-    "ECS_BRIDGE_TAKE_INTERVAL_MS",
+    "ECS_BRIDGE_POLL_INTERVAL_MS",
     "ECS_BRIDGE_COMMANDS_PER_CONTAINER",
     "ECS_BRIDGE_ZYGOTE",
     "ECS_BRIDGE_DOORBELL_URL",
 ];
 
-const DEFAULT_TAKE_INTERVAL: Duration = Duration::from_millis(1000);
+const DEFAULT_POLL_INTERVAL: Duration = Duration::from_millis(1000);
 /// The path of Lambda's Invoke API.
 const INVOKE: &str = "/2015-03-31/functions";
 
 /// The configuration. Holds secrets, so it has no `Debug`.
 pub struct Config {
-    /// Where the work function is.
+    /// Where the runner API is.
     pub endpoint: Endpoint,
     /// Where the credentials come from.
     pub credentials: Source,
@@ -35,7 +35,7 @@ pub struct Config {
     /// The runner's secret.
     pub token: String,
     /// The first delay after a failed call; later ones double.
-    pub take_interval: Duration,
+    pub poll_interval: Duration,
     /// The queue that announces new submissions, by its URL, and where to call SQS.
     pub doorbell: Option<(String, Target)>,
     /// The zygote's program and arguments.
@@ -67,12 +67,12 @@ impl Config {
         };
         let runner_id = required("ECS_BRIDGE_RUNNER_ID");
         let token = required("ECS_BRIDGE_RUNNER_TOKEN");
-        let take_interval = match variable("ECS_BRIDGE_TAKE_INTERVAL_MS").map(|value| value.parse::<u32>()) {
-            None => DEFAULT_TAKE_INTERVAL,
+        let poll_interval = match variable("ECS_BRIDGE_POLL_INTERVAL_MS").map(|value| value.parse::<u32>()) {
+            None => DEFAULT_POLL_INTERVAL,
             Some(Ok(milliseconds)) if milliseconds > 0 => Duration::from_millis(milliseconds.into()),
             Some(_) => {
-                messages.push("ECS_BRIDGE_TAKE_INTERVAL_MS is not a positive number of milliseconds".into());
-                DEFAULT_TAKE_INTERVAL
+                messages.push("ECS_BRIDGE_POLL_INTERVAL_MS is not a positive number of milliseconds".into());
+                DEFAULT_POLL_INTERVAL
             }
         };
         let zygote = zygote.or_else(|| variable("ECS_BRIDGE_ZYGOTE"));
@@ -91,7 +91,7 @@ impl Config {
                 credentials,
                 runner_id,
                 token,
-                take_interval,
+                poll_interval,
                 doorbell,
                 zygote: zygote.filter(|words| !words.is_empty()),
             }),
@@ -113,16 +113,18 @@ impl Config {
 fn endpoint(variable: &impl Fn(&str) -> Option<String>) -> Result<Endpoint, String> {
     let configured_region = || variable("AWS_REGION").or_else(|| variable("AWS_DEFAULT_REGION"));
     let no_region = || "the region is unknown: set AWS_REGION".to_owned();
-    match (variable("ECS_BRIDGE_WORK_URL"), variable("ECS_BRIDGE_WORK_FUNCTION")) {
-        (Some(_), Some(_)) => Err("ECS_BRIDGE_WORK_URL and ECS_BRIDGE_WORK_FUNCTION are both set".into()),
-        (None, None) => Err("neither ECS_BRIDGE_WORK_URL nor ECS_BRIDGE_WORK_FUNCTION is set; the bridge sets one of \
+    match (variable("ECS_BRIDGE_RUNNER_API_URL"), variable("ECS_BRIDGE_RUNNER_API_FUNCTION")) {
+        (Some(_), Some(_)) => Err("ECS_BRIDGE_RUNNER_API_URL and ECS_BRIDGE_RUNNER_API_FUNCTION are both set".into()),
+        (None, None) => {
+            Err("neither ECS_BRIDGE_RUNNER_API_URL nor ECS_BRIDGE_RUNNER_API_FUNCTION is set; the bridge sets one of \
                              them on the containers of a pool"
-            .into()),
+                .into())
+        }
         (Some(url), None) => {
-            let host = host(&url).ok_or_else(|| "ECS_BRIDGE_WORK_URL is not an http or https URL".to_owned())?;
+            let host = host(&url).ok_or_else(|| "ECS_BRIDGE_RUNNER_API_URL is not an http or https URL".to_owned())?;
             // A function URL's own region is certain; AWS_REGION may be set for the commands.
             let region = region_of(&host).or_else(configured_region).ok_or_else(no_region)?;
-            let url = format!("{}/v1/work", url.trim_end_matches('/'));
+            let url = format!("{}/v1/poll", url.trim_end_matches('/'));
             Ok(Endpoint::FunctionUrl(Target { url, region, service: "lambda" }))
         }
         (None, Some(function)) => {
@@ -170,7 +172,7 @@ fn region_of(host: &str) -> Option<String> {
     (labels.next() == Some("lambda-url")).then(|| labels.next().map(str::to_owned))?
 }
 
-/// ECS's endpoint before keys from the environment: those may be meant for the commands, and the work function answers
+/// ECS's endpoint before keys from the environment: those may be meant for the commands, and the runner API answers
 /// only the role of the runner's own task.
 fn source(variable: &impl Fn(&str) -> Option<String>) -> Option<Source> {
     let relative = variable("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI").map(|path| format!("http://169.254.170.2{path}"));
@@ -191,7 +193,7 @@ mod tests {
     use super::*;
 
     const COMPLETE: [(&str, &str); 4] = [
-        ("ECS_BRIDGE_WORK_URL", "https://abc.lambda-url.eu-central-1.on.aws/"),
+        ("ECS_BRIDGE_RUNNER_API_URL", "https://abc.lambda-url.eu-central-1.on.aws/"),
         ("ECS_BRIDGE_RUNNER_ID", "runner-1"),
         ("ECS_BRIDGE_RUNNER_TOKEN", "secret"),
         ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/v2/credentials/1"),
@@ -210,7 +212,7 @@ mod tests {
     #[test]
     fn a_function_urls_own_region_wins_over_the_environments() {
         let config = with(&[("AWS_REGION", "us-east-1")]).ok().unwrap();
-        let url = "https://abc.lambda-url.eu-central-1.on.aws/v1/work".to_owned();
+        let url = "https://abc.lambda-url.eu-central-1.on.aws/v1/poll".to_owned();
         assert_eq!(
             config.endpoint,
             Endpoint::FunctionUrl(Target { url, region: "eu-central-1".into(), service: "lambda" })
@@ -219,10 +221,9 @@ mod tests {
 
     #[test]
     fn a_function_is_invoked_in_the_region_of_its_arn() {
-        let arn = "arn:aws-cn:lambda:cn-north-1:123456789012:function:work";
-        let config = with(&[("ECS_BRIDGE_WORK_URL", ""), ("ECS_BRIDGE_WORK_FUNCTION", arn)]).ok().unwrap();
-        let path =
-            "2015-03-31/functions/arn%3Aaws-cn%3Alambda%3Acn-north-1%3A123456789012%3Afunction%3Awork/invocations";
+        let arn = "arn:aws-cn:lambda:cn-north-1:123456789012:function:runner-api";
+        let config = with(&[("ECS_BRIDGE_RUNNER_API_URL", ""), ("ECS_BRIDGE_RUNNER_API_FUNCTION", arn)]).ok().unwrap();
+        let path = "2015-03-31/functions/arn%3Aaws-cn%3Alambda%3Acn-north-1%3A123456789012%3Afunction%3Arunner-api/invocations";
         let url = format!("https://lambda.cn-north-1.amazonaws.com.cn/{path}");
         assert_eq!(config.endpoint, Endpoint::Invoke(Target { url, region: "cn-north-1".into(), service: "lambda" }));
     }
@@ -237,10 +238,10 @@ mod tests {
 
     #[test]
     fn every_problem_is_reported_at_once() {
-        let problems = read(&[("ECS_BRIDGE_TAKE_INTERVAL_MS", "soon")]).err().unwrap();
+        let problems = read(&[("ECS_BRIDGE_POLL_INTERVAL_MS", "soon")]).err().unwrap();
         assert!(!problems.credentials_only);
         let said = problems.messages.join("\n");
-        for word in ["RUNNER_ID", "RUNNER_TOKEN", "TAKE_INTERVAL_MS", "WORK_URL", "task role"] {
+        for word in ["RUNNER_ID", "RUNNER_TOKEN", "POLL_INTERVAL_MS", "WORK_URL", "task role"] {
             assert!(said.contains(word), "{word} is missing in:\n{said}");
         }
     }
@@ -252,7 +253,7 @@ mod tests {
 
     #[test]
     fn a_url_without_a_region_needs_one_from_the_environment() {
-        let url = ("ECS_BRIDGE_WORK_URL", "http://127.0.0.1:8080");
+        let url = ("ECS_BRIDGE_RUNNER_API_URL", "http://127.0.0.1:8080");
         assert!(with(&[url]).err().unwrap().messages[0].contains("AWS_REGION"));
         assert!(with(&[url, ("AWS_REGION", "eu-west-1")]).is_ok());
     }

@@ -1,6 +1,6 @@
 //! The doorbell: an SQS queue, to which submit sends the id of each new submission, and on which idle runners wait.
 //!
-//! A message is a hint. A runner that receives one asks the work function, which decides; one that is lost, doubled or old
+//! A message is a hint. A runner that receives one asks the runner API, which decides; one that is lost, doubled or old
 //! costs a call at most.
 
 use std::sync::mpsc::{Receiver, Sender, channel};

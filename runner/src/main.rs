@@ -1,14 +1,14 @@
-//! The program in the containers of a pool: takes commands from the bridge's work function and runs them.
+//! The program in the containers of a pool: takes commands from the bridge's runner API and runs them.
 //!
 //! It depends on that function's protocol alone, and on nothing of Airflow.
 
+mod api;
 mod aws;
 mod config;
 mod credentials;
 mod doorbell;
 mod process;
 mod runner;
-mod work;
 mod zygote;
 
 use std::process::ExitCode;
@@ -18,15 +18,15 @@ use rustix::process::Signal;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
 use signal_hook::iterator::Signals;
 
+use crate::api::{RunnerApi, TIMEOUT};
 use crate::aws::Aws;
 use crate::config::Config;
 use crate::doorbell::{Doorbell, Heard};
 use crate::runner::{End, Runner};
-use crate::work::{TIMEOUT, Work};
 use crate::zygote::Zygote;
 
 const HELP: &str = "\
-Takes commands from the ECS bridge's work function and runs them, one after the other.
+Takes commands from the ECS bridge's runner API and runs them, one after the other.
 
 Usage: ecs-bridge-runner [--zygote COMMAND]
 
@@ -37,11 +37,11 @@ Options:
   --version         print the version
 
 Set by the bridge on the containers of a pool:
-  ECS_BRIDGE_WORK_URL          the work function's URL, or
-  ECS_BRIDGE_WORK_FUNCTION     its name or ARN, to be invoked through the Lambda API
+  ECS_BRIDGE_RUNNER_API_URL          the runner API's URL, or
+  ECS_BRIDGE_RUNNER_API_FUNCTION     its name or ARN, to be invoked through the Lambda API
   ECS_BRIDGE_RUNNER_ID         this runner's id
   ECS_BRIDGE_RUNNER_TOKEN      this runner's secret
-  ECS_BRIDGE_TAKE_INTERVAL_MS  the first delay after a failed call [default: 1000]
+  ECS_BRIDGE_POLL_INTERVAL_MS  the first delay after a failed call [default: 1000]
   ECS_BRIDGE_DOORBELL_URL      the SQS queue that announces new submissions [default: ask again and again]
 
 Also read: AWS_CONTAINER_CREDENTIALS_RELATIVE_URI or _FULL_URI (else AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and
@@ -51,10 +51,10 @@ Exit codes; a command's own exit code goes to the bridge, and is never this prog
     0  closed by the bridge, or stopped by a signal after it got an answer
   200  the configuration is wrong
   201  no AWS credentials
-  202  the work function refused this runner, or rejected its calls for a minute (for an hour, while it had an exit code
+  202  the runner API refused this runner, or rejected its calls for a minute (for an hour, while it had an exit code
        to report)
   203  another process already runs as this runner
-  204  the work function gave no answer for an hour
+  204  the runner API gave no answer for an hour
 A runner that is stopped before it ever got an answer ends with the code of its last failed call.
 ";
 
@@ -135,8 +135,8 @@ fn run(zygote: Option<String>) -> Result<ExitCode, (u8, String)> {
     let aws = |timeout| Aws::new(config.credentials.clone(), ca_bundle.as_deref(), timeout);
     let doorbell = config.doorbell.map(|(queue_url, target)| Doorbell::new(queue_url, target, aws, sender));
     let doorbell = doorbell.transpose().map_err(misconfigured)?;
-    let work = Work::new(config.endpoint, config.runner_id, config.token, aws(TIMEOUT).map_err(misconfigured)?);
-    let end = Runner::new(work, events, zygote, doorbell, config.take_interval).run();
+    let api = RunnerApi::new(config.endpoint, config.runner_id, config.token, aws(TIMEOUT).map_err(misconfigured)?);
+    let end = Runner::new(api, events, zygote, doorbell, config.poll_interval).run();
     Ok(match end {
         End::Closed => 0,
         End::NoCredentials => NO_CREDENTIALS,

@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, kill_process_group, wait};
 
+use crate::api::Run;
 use crate::config::OWN_VARIABLES;
-use crate::work::Run;
 
 /// A shell's exit code for a program that was not found.
 const NOT_FOUND: i32 = 127;

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 
+use crate::api::{Answer, AskError, Done, Run, RunnerApi};
 use crate::doorbell::{Doorbell, Heard, LONGEST_WAIT};
 use crate::process::{Ended, kill_descendants, reap, signal_group, spawn};
-use crate::work::{Answer, AskError, Done, Run, Work};
 use crate::zygote::{Reply, Zygote};
 use crate::{Event, say};
 
@@ -26,7 +26,7 @@ const ZYGOTE_FORK: Duration = Duration::from_secs(10);
 const LEFTOVERS: Duration = Duration::from_secs(10);
 
 /// How much older than the last question a message may seem and still announce something new: dates are whole seconds,
-/// and the index that the work function reads shows a submission a moment later.
+/// and the index that the runner API reads shows a submission a moment later.
 const STILL_NEW: Duration = Duration::from_secs(5);
 /// How long a runner whose doorbell fails asks at intervals before it tries it again.
 const DEAF_FOR: Duration = Duration::from_secs(300);
@@ -34,11 +34,11 @@ const DEAF_FOR: Duration = Duration::from_secs(300);
 /// How a runner ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// The work function ended it, or it was stopped.
+    /// The runner API ended it, or it was stopped.
     Closed,
     /// It has no credentials.
     NoCredentials,
-    /// The work function, or Lambda before it, does not accept it.
+    /// The runner API, or Lambda before it, does not accept it.
     Refused,
     /// Another process is this runner.
     OtherIncarnation,
@@ -60,7 +60,7 @@ impl End {
 
 /// A runner.
 pub struct Runner {
-    work: Work,
+    api: RunnerApi,
     events: Receiver<Event>,
     zygote: Option<Zygote>,
     doorbell: Option<Doorbell>,
@@ -76,21 +76,21 @@ pub struct Runner {
     /// The processes that have ended since the current command was received.
     ended: Vec<Ended>,
     failures: Failures,
-    /// Whether the work function has ever given it an answer.
+    /// Whether the runner API has ever given it an answer.
     has_contact: bool,
 }
 
 impl Runner {
     /// A runner that has asked for nothing yet. `interval` is the first delay after a failed call.
     pub fn new(
-        work: Work,
+        api: RunnerApi,
         events: Receiver<Event>,
         zygote: Option<Zygote>,
         doorbell: Option<Doorbell>,
         interval: Duration,
     ) -> Self {
         Self {
-            work,
+            api,
             events,
             zygote,
             doorbell,
@@ -112,7 +112,7 @@ impl Runner {
         loop {
             let stopping = self.stopping;
             let asked_at = Instant::now();
-            match self.work.ask(done.as_ref(), stopping, rung_for.take().as_deref()) {
+            match self.api.ask(done.as_ref(), stopping, rung_for.take().as_deref()) {
                 Ok(_) if stopping => return End::Closed,
                 Ok(answer) => {
                     self.has_contact = true;

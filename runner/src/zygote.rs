@@ -12,8 +12,8 @@ use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 
 use crate::Event;
+use crate::api::{Run, Variable};
 use crate::process::{program, signal_group};
-use crate::work::{Run, Variable};
 
 /// The version of the protocol.
 const VERSION: u32 = 1;

@@ -1,4 +1,4 @@
-//! The calls to the work function: what is repeated, what ends the runner, how they are signed.
+//! The calls to the runner API: what is repeated, what ends the runner, how they are signed.
 #![allow(missing_docs)]
 
 mod support;
@@ -178,7 +178,7 @@ fn calls_are_signed_with_the_tasks_role() {
     // Kept while they are accepted, and fetched again where they are not.
     asked.wait();
     let asked = work.asked();
-    assert_eq!(asked.path, "/v1/work");
+    assert_eq!(asked.path, "/v1/poll");
     asked.answer(403, &json!({"message": "The security token included in the request is expired"}));
     assert_eq!(work.asked().path, "/credentials");
 }
@@ -205,12 +205,12 @@ fn a_wrong_clock_is_reported_and_corrected() {
 fn a_function_is_invoked_through_the_lambda_api() {
     let work = Work::new();
     let mut program = program(&work);
-    program.env_remove("ECS_BRIDGE_WORK_URL").env("AWS_ENDPOINT_URL_LAMBDA", &work.url);
-    program.env("ECS_BRIDGE_WORK_FUNCTION", "arn:aws:lambda:us-west-2:123456789012:function:work");
+    program.env_remove("ECS_BRIDGE_RUNNER_API_URL").env("AWS_ENDPOINT_URL_LAMBDA", &work.url);
+    program.env("ECS_BRIDGE_RUNNER_API_FUNCTION", "arn:aws:lambda:us-west-2:123456789012:function:runner-api");
     let mut runner = Runner::start(&mut program);
     let embedded = |status: u16, body: &str| json!({"statusCode": status, "headers": {}, "body": body});
     let asked = work.asked();
-    let function = "arn%3Aaws%3Alambda%3Aus-west-2%3A123456789012%3Afunction%3Awork";
+    let function = "arn%3Aaws%3Alambda%3Aus-west-2%3A123456789012%3Afunction%3Arunner-api";
     assert_eq!(asked.path, format!("/2015-03-31/functions/{function}/invocations"));
     assert!(asked.headers["authorization"].contains("/us-west-2/lambda/"));
     assert_eq!(asked.body["runner_id"], "runner-1");
@@ -227,9 +227,10 @@ fn a_function_is_invoked_through_the_lambda_api() {
 #[test]
 fn without_an_address_it_ends_with_200_and_names_what_is_missing() {
     let work = Work::new();
-    let mut runner = Runner::start(program(&work).env_remove("ECS_BRIDGE_WORK_URL").env_remove("ECS_BRIDGE_RUNNER_ID"));
+    let mut runner =
+        Runner::start(program(&work).env_remove("ECS_BRIDGE_RUNNER_API_URL").env_remove("ECS_BRIDGE_RUNNER_ID"));
     assert_eq!(runner.exit_code(), Some(200));
-    assert!(runner.said().contains("neither ECS_BRIDGE_WORK_URL nor ECS_BRIDGE_WORK_FUNCTION"));
+    assert!(runner.said().contains("neither ECS_BRIDGE_RUNNER_API_URL nor ECS_BRIDGE_RUNNER_API_FUNCTION"));
     assert!(runner.said().contains("ECS_BRIDGE_RUNNER_ID is not set"));
 }
 

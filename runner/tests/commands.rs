@@ -14,7 +14,7 @@ fn the_exit_code_is_reported_and_the_next_command_taken() {
     let work = Work::new();
     let mut runner = start(&work);
     let first = work.asked();
-    assert_eq!(first.path, "/v1/work");
+    assert_eq!(first.path, "/v1/poll");
     assert_eq!(first.body["runner_id"], "runner-1");
     assert_eq!(first.body["token"], "the-token");
     assert!(first.body.get("done").is_none() && first.body.get("stopping").is_none());

@@ -25,7 +25,7 @@ def scheduler_environment(stack: LocalStack, **more: str) -> dict[str, str]:
         **submit(stack),
         "AIRFLOW__ECS_BRIDGE_EXECUTOR__TABLE": stack.ready["table"],
         "AIRFLOW__ECS_BRIDGE_EXECUTOR__DEPLOYMENT": stack.ready["deployment"],
-        "AIRFLOW__ECS_BRIDGE_EXECUTOR__LAUNCH_MARGIN": "10",
+        "AIRFLOW__ECS_BRIDGE_EXECUTOR__WORKER_START_MARGIN": "10",
         "AIRFLOW_CONN_AWS_DEFAULT": CREDENTIALS.format(region=stack.ready["region"]),
         "AWS_ENDPOINT_URL_DYNAMODB": stack.ready["dynamodb_url"],
         "AWS_EC2_METADATA_DISABLED": "true",

@@ -19,7 +19,7 @@ from local_stack import PATIENCE, LocalStack
 from wire import Call, Fault, TableFaults, Wire
 
 # Of the clients.
-OPTIONS: dict[str, Any] = {"poll_interval": 0.2, "timeout": PATIENCE, "patience": PATIENCE}
+OPTIONS: dict[str, Any] = {"poll_interval": 0.2, "timeout": PATIENCE, "retry_timeout": PATIENCE}
 FAST = {"provision-s": 0, "pull-s": 0, "teardown-s": 0, "reconcile-every": 5}
 
 Answer = tuple[int, bytes]
@@ -105,7 +105,7 @@ class Unprocessed(TableFaults):
 
 
 @pytest.fixture(autouse=True)
-def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+def retry_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait for answers however long a busy machine takes: what is asked again would be counted twice."""
     for bound in ("CONNECT_TIMEOUT", "READ_TIMEOUT"):
         monkeypatch.setattr(f"ecs_bridge.aws.{bound}", PATIENCE)

@@ -11,7 +11,16 @@ from typing import Any
 
 import pytest
 from conftest import OPTIONS, Gate, dropped
-from ecs_bridge import AsyncClient, Client, Cursor, NotEnded, Refused, State, Submission, UnknownSubmission
+from ecs_bridge import (
+    AsyncClient,
+    Client,
+    Cursor,
+    State,
+    Submission,
+    SubmissionNotFoundError,
+    SubmissionRejectedError,
+    WaitTimeoutError,
+)
 from ecs_bridge.aio import THREADS
 from ecs_bridge.feed import Reader
 from local_stack import PATIENCE, LocalStack
@@ -51,7 +60,7 @@ def test_a_command_runs_once_though_the_answer_is_lost(
         await client.submit(Submission(name, ["sh", "-c", "exit 3"]))
         assert (await client.wait([name]))[name].exit_code == 3
         assert (await client.get(name)) is not None
-        with pytest.raises(Refused, match="conflict"):
+        with pytest.raises(SubmissionRejectedError, match="conflict"):
             await client.submit(Submission(name, ["false"]))
 
     in_a_loop(body)
@@ -131,9 +140,9 @@ def test_errors_reach_those_that_they_concern_and_no_others(in_a_loop: Callable[
     async def body(client: AsyncClient) -> None:
         await client.submit(Submission(name, ["sleep", "600"]))
         other = asyncio.create_task(client.wait([name]))
-        with pytest.raises(UnknownSubmission, match="never-submitted"):
+        with pytest.raises(SubmissionNotFoundError, match="never-submitted"):
             await client.wait(["never-submitted"])
-        with pytest.raises(NotEnded):
+        with pytest.raises(WaitTimeoutError):
             await client.wait([name], timeout=0)
         assert not other.done()
         await client.stop(name, "the test is over")
@@ -144,11 +153,11 @@ def test_errors_reach_those_that_they_concern_and_no_others(in_a_loop: Callable[
 
 def test_the_feed_goes_on_from_its_cursor(in_a_loop: Callable[[Body], None], name: str) -> None:
     async def body(client: AsyncClient) -> None:
-        cursor = await client.now()
+        cursor = await client.latest_cursor()
         told: list[str] = []
         for n in range(3):
             await client.stop(f"{name}-{n}", "only its end is wanted")
-            feed = client.follow(Cursor.parse(str(cursor)))
+            feed = client.stream(Cursor.parse(str(cursor)))
             told.append((await anext(feed)).submission_id)
             cursor = feed.cursor
         assert told == [f"{name}-{n}" for n in range(3)]

@@ -10,14 +10,14 @@ import pytest
 from conftest import OPTIONS, Gate, dropped, status
 from ecs_bridge import (
     BridgeError,
-    Cause,
     Client,
-    NotEnded,
-    Refused,
+    ErrorKind,
+    InvalidSubmissionError,
     State,
     Submission,
-    UnknownSubmission,
-    Unsubmittable,
+    SubmissionNotFoundError,
+    SubmissionRejectedError,
+    WaitTimeoutError,
 )
 from local_stack import LocalStack
 from wire import Wire
@@ -50,13 +50,13 @@ def test_who_is_named_is_told_of_the_end(client: Client, stack: LocalStack, name
     client.submit(Submission(name, ["sh", "-c", "exit 3"], event_bus="default", task_token=f"token-of-{name}"))
     stack.until_notified(name)
     assert {one["to"] for one in stack.notifications(name)} == {"default", f"token-of-{name}"}
-    with pytest.raises(Refused, match=r"known: default.*EventBusArns"):
+    with pytest.raises(SubmissionRejectedError, match=r"known: default.*EventBusArns"):
         client.submit(Submission(f"{name}-2", ["true"], event_bus="another"))
 
 
 def test_an_id_with_another_command_is_refused_and_says_so(client: Client, name: str) -> None:
     client.submit(Submission(name, ["true"]))
-    with pytest.raises(Refused, match=f"submission {name}: conflict: ") as raised:
+    with pytest.raises(SubmissionRejectedError, match=f"submission {name}: conflict: ") as raised:
         client.submit(Submission(name, ["false"]))
     assert raised.value.code == "conflict"
     assert client.wait([name])[name].succeeded
@@ -122,24 +122,24 @@ def test_trouble_is_repeated_for_the_clients_patience_and_then_told(
     # Only pauses take time.
     pauses: list[float] = []
     clock = SimpleNamespace(monotonic=lambda: sum(pauses), sleep=pauses.append)
-    monkeypatch.setattr("ecs_bridge.steps.time", clock)
+    monkeypatch.setattr("ecs_bridge._sansio.time", clock)
     gate.troubles.extend([status(503, UNAVAILABLE)] * 9)
     with pytest.raises(BridgeError, match=r"unavailable.*the same ids run nothing twice") as raised:
-        connect(patience=5.0).submit(Submission(name, ["true"]))
-    assert (raised.value.cause, raised.value.code, raised.value.status) == (Cause.TROUBLE, "unavailable", 503)
+        connect(retry_timeout=5.0).submit(Submission(name, ["true"]))
+    assert (raised.value.kind, raised.value.code, raised.value.status) == (ErrorKind.TRANSIENT, "unavailable", 503)
     assert len(gate.calls) == len(pauses) + 1
     assert 2 <= len(pauses) <= 6
     assert sum(pauses) <= 5
 
 
-@pytest.mark.parametrize(("code", "cause"), [(403, Cause.CREDENTIALS), (404, Cause.ADDRESS)])
+@pytest.mark.parametrize(("code", "cause"), [(403, ErrorKind.CREDENTIALS), (404, ErrorKind.CONFIGURATION)])
 def test_what_a_person_must_mend_is_told_at_once(
-    client: Client, gate: Gate, code: int, cause: Cause, name: str
+    client: Client, gate: Gate, code: int, cause: ErrorKind, name: str
 ) -> None:
     gate.troubles.append(status(code, {"Message": "Forbidden"}))
     with pytest.raises(BridgeError, match=f"{code} Forbidden .check") as raised:
         client.submit(Submission(name, ["secret"]))
-    assert raised.value.cause is cause
+    assert raised.value.kind is cause
     assert "secret" not in str(raised.value)
     assert len(gate.calls) == 1
 
@@ -159,7 +159,7 @@ def test_signature_of_a_wrong_clock_names_the_clock(
     gate.troubles.append(status(403, {"message": words}))
     with pytest.raises(BridgeError) as raised:
         client.submit(Submission(name, ["true"]))
-    assert raised.value.cause is Cause.CREDENTIALS
+    assert raised.value.kind is ErrorKind.CREDENTIALS
     assert ("the clock of this machine is wrong" in str(raised.value)) is is_clock
 
 
@@ -168,7 +168,7 @@ def test_a_table_that_is_not_there_is_told_at_once(connect: Callable[..., Client
         BridgeError, match=r"the table nobody: .*ResourceNotFound.*check url, function, table"
     ) as raised:
         connect(table="nobody").get_many(["an-id"])
-    assert raised.value.cause is Cause.ADDRESS
+    assert raised.value.kind is ErrorKind.CONFIGURATION
     assert len(wire.calls) == 1
 
 
@@ -189,14 +189,14 @@ def test_a_stop_ends_a_command_and_keeps_an_unknown_one_from_launching(
 def test_there_is_no_record_of_what_was_never_submitted(client: Client) -> None:
     assert client.get("never-submitted") is None
     assert client.get_many(["never-submitted"]) == {}
-    with pytest.raises(UnknownSubmission, match="never-submitted: submit before waiting"):
+    with pytest.raises(SubmissionNotFoundError, match="never-submitted: submit before waiting"):
         client.wait(["never-submitted"])
 
 
 def test_a_wait_that_is_over_says_what_has_ended_and_what_goes_on(client: Client, name: str) -> None:
     client.submit_many([Submission(name, ["true"]), Submission(f"{name}-2", ["sleep", "600"])])
     client.wait([name])
-    with pytest.raises(NotEnded, match="1 of 2 submissions have not ended after 0 s") as raised:
+    with pytest.raises(WaitTimeoutError, match="1 of 2 submissions have not ended after 0 s") as raised:
         client.wait([name, f"{name}-2"], timeout=0)
     assert (list(raised.value.ended), raised.value.left) == ([name], [f"{name}-2"])
     client.stop(f"{name}-2", "the test is over")
@@ -261,13 +261,13 @@ def test_bad_input_says_what_would_be_right_and_nothing_is_sent(
     client: Client, gate: Gate, given: dict[str, object], words: str
 ) -> None:
     good = Submission("good", ["true"])
-    with pytest.raises(Unsubmittable, match=words):
+    with pytest.raises(InvalidSubmissionError, match=words):
         client.submit_many([good, Submission(**{"submission_id": "bad", "command": ["true"], **given})])  # type: ignore[arg-type]
     assert gate.calls == []
 
 
 def test_a_reason_of_a_stop_is_wanted(client: Client, gate: Gate) -> None:
-    with pytest.raises(Unsubmittable, match="reason must be a text of 1 to 256 bytes"):
+    with pytest.raises(InvalidSubmissionError, match="reason must be a text of 1 to 256 bytes"):
         client.stop("an-id", "")
     assert gate.calls == []
 

@@ -9,8 +9,8 @@ from typing import Any, cast
 
 import pytest
 from ecs_bridge import Client, Cursor, Record, State, Submission
+from ecs_bridge._sansio import run
 from ecs_bridge.feed import LONG_OVERLAP_MS, Reader
-from ecs_bridge.steps import run
 from local_stack import LocalStack
 from wire import Wire
 
@@ -31,7 +31,7 @@ def end(client: Client, *ids: str) -> None:
 
 
 def test_what_ends_is_told_whole_and_in_order(client: Client, name: str) -> None:
-    feed = client.follow(client.now())
+    feed = client.stream(client.latest_cursor())
     client.submit(Submission(name, ["sh", "-c", "exit 4"], labels={"team": "data"}))
     record = next(feed)
     assert (record.submission_id, record.exit_code, record.labels) == (name, 4, {"team": "data"})
@@ -41,47 +41,47 @@ def test_what_ends_is_told_whole_and_in_order(client: Client, name: str) -> None
 
 def test_from_now_on_nothing_is_told_that_ended_before(client: Client, name: str) -> None:
     end(client, f"{name}-before")
-    cursor = client.now()
+    cursor = client.latest_cursor()
     end(client, f"{name}-after")
-    assert until(client.follow(cursor), f"{name}-after") == [f"{name}-after"]
+    assert until(client.stream(cursor), f"{name}-after") == [f"{name}-after"]
 
 
 def test_a_cursor_goes_on_after_a_restart_and_each_end_is_told_once(connect: Callable[..., Client], name: str) -> None:
     client = connect()
-    cursor = client.now()
+    cursor = client.latest_cursor()
     end(client, *(f"{name}-{n}" for n in range(150)))
     told: list[str] = []
     for most in (1, 49, 70, 30):
         # A process that dies after each of these has nothing but the text.
-        feed = connect().follow(Cursor.parse(str(cursor)))
+        feed = connect().stream(Cursor.parse(str(cursor)))
         told += [record.submission_id for record in islice(feed, most)]
         cursor = feed.cursor
     assert sorted(told) == sorted(f"{name}-{n}" for n in range(150))
     end(client, f"{name}-last")
-    assert until(connect().follow(Cursor.parse(str(cursor))), f"{name}-last") == [f"{name}-last"]
+    assert until(connect().stream(Cursor.parse(str(cursor))), f"{name}-last") == [f"{name}-last"]
 
 
 def test_from_the_beginning_all_is_told_page_by_page(client: Client, stack: LocalStack, name: str) -> None:
     end(client, name)
-    told = until(client.follow(Cursor.beginning()), name)
+    told = until(client.stream(Cursor.beginning()), name)
     assert len(told) == len(set(told))
     ended = {row["submission_id"] for row in stack.rows() if row.get("feed")}
     assert ended - set(told) == set()
 
 
 def test_an_end_that_the_index_shows_a_minute_late_is_told(client: Client, stack: LocalStack, name: str) -> None:
-    feed = client.follow(client.now())
+    feed = client.stream(client.latest_cursor())
     end(client, f"{name}-1")
     assert until(feed, f"{name}-1") == [f"{name}-1"]
     late = {**stack.row(f"{name}-1"), "submission_id": f"{name}-2"}
     late["changed_at"] -= LONG_OVERLAP_MS // 2
     stack.table.put_item(Item=late)
     # The next look further back is that of a reader that begins again.
-    assert until(client.follow(Cursor.parse(str(feed.cursor))), f"{name}-2") == [f"{name}-2"]
+    assert until(client.stream(Cursor.parse(str(feed.cursor))), f"{name}-2") == [f"{name}-2"]
 
 
 def test_a_clock_that_is_wrong_hides_nothing(client: Client, stack: LocalStack, name: str) -> None:
-    feed = client.follow(client.now())
+    feed = client.stream(client.latest_cursor())
     end(client, f"{name}-1")
     assert until(feed, f"{name}-1") == [f"{name}-1"]
     ahead = {**stack.row(f"{name}-1"), "submission_id": f"{name}-2"}
@@ -98,7 +98,7 @@ def test_a_clock_that_is_wrong_hides_nothing(client: Client, stack: LocalStack, 
 
 
 def test_a_table_that_cannot_be_read_for_a_while_loses_nothing(client: Client, wire: Wire, name: str) -> None:
-    feed = client.follow(client.now())
+    feed = client.stream(client.latest_cursor())
     end(client, name)
     left = iter(range(4))
     wire.fails = lambda call: call.operation == "Query" and next(left, None) is not None
@@ -138,7 +138,7 @@ def test_a_cursor_holds_two_minutes_however_long_the_feed_is() -> None:
         def records(self, ids: list[str]) -> tuple[dict[str, Record], list[str]]:
             return {}, []
 
-    reader = Reader(cast("Any", Pages), Cursor.beginning(), every=1.0, patience=0)
+    reader = Reader(cast("Any", Pages), Cursor.beginning(), poll_interval=1.0, retry_timeout=0)
     told = []
     while len(told) < 100:
         run(reader.poll())

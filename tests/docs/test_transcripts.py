@@ -1,4 +1,4 @@
-"""The transcripts of docs/first-hour.md: what a person sees who types this. `ECS_BRIDGE_WRITE=1` writes them anew."""
+"""The transcripts of docs/quickstart.md: what a person sees who types this. `ECS_BRIDGE_WRITE=1` writes them anew."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from local_stack import PROGRAM, ROOT
 
-PAGE = ROOT / "docs" / "first-hour.md"
+PAGE = ROOT / "docs" / "quickstart.md"
 BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # What the output below a heading has to show: a transcript that was recorded wrongly would still be the same again.
 CLAIMS = {

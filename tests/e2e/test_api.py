@@ -326,5 +326,5 @@ def test_health_names_the_deployment_the_table_and_its_checks(stack: Stack) -> N
     assert answer.json["warnings"] == []
     assert names == {"table", "cluster", "profile default", "profile sidecar", "profile pool"}
     assert answer.json["profiles"].keys() == {"default", "sidecar", "pool"}
-    assert stack.ready["work_url"] in answer.json["pools"]["pool"]["runners_must_reach"]
+    assert stack.ready["runner_api_url"] in answer.json["pools"]["pool"]["runners_must_reach"]
     assert all("max_attempts" in policy for policy in answer.json["profiles"].values())

@@ -257,7 +257,7 @@ def test_out_of_memory_is_a_hint_whatever_the_exit_code(stack: Stack) -> None:
 def test_a_host_that_seems_lost_starts_no_second_container(stack: Stack, tmp_path: Any) -> None:
     go = tmp_path / "go"
     submit(stack, "seems-lost", "hosts", [*LATER, str(go)])
-    stack.act(running(stack, "seems-lost"), "seem-lost")
+    stack.act(running(stack, "seems-lost"), "report-lost")
     until("ECS was asked once more", lambda: stack.row("seems-lost").get("stop_code") == "InfrastructureHealth")
     until("it runs on", lambda: "asked_again" not in stack.row("seems-lost"))
     assert stack.row("seems-lost")["state"] == "running"
@@ -279,7 +279,7 @@ def test_a_host_that_is_lost_starts_a_second_container(stack: Stack, tmp_path: A
 def test_a_container_that_seemed_to_end_for_lack_of_memory_is_stopped_once_it_is_seen_alive(stack: Stack) -> None:
     submit(stack, "seems-killed", "hosts", ["sleep", "100000"])
     row = running(stack, "seems-killed")
-    stack.act(row, "seem-out-of-memory")
+    stack.act(row, "report-out-of-memory")
     row = stack.until_ended("seems-killed")
     assert (row["state"], row["exit_code"], row["hint"]) == ("failed", 137, "out_of_memory")
     [task] = stack.tasks("seems-killed")

@@ -30,7 +30,7 @@ BY_ITEM = ["--exclude-checks", "negative_data_rejection"]
 
 @pytest.mark.parametrize(
     ("file", "url", "more"),
-    [("docs/openapi.yaml", "submit_url", BY_ITEM), ("tests/fixtures/work.yaml", "work_url", [])],
+    [("docs/openapi.yaml", "submit_url", BY_ITEM), ("tests/fixtures/runner-api.yaml", "runner_api_url", [])],
 )
 def test_no_request_gets_an_answer_that_is_not_described(
     stack: Stack, tmp_path: Path, file: str, url: str, more: list[str]

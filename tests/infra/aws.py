@@ -24,7 +24,7 @@ from stacks import REGION, template
 DEPLOYMENT = "prod"
 # As the SDKs call the services in the names of their variables.
 SERVICES = ["CLOUDFORMATION", "CLOUDWATCH", "CLOUDWATCH_LOGS", "EC2", "EVENTBRIDGE", "SQS", "STS"]
-FUNCTIONS = {"SubmitFunction": "submit", "TaskStateFunction": "task-state", "ReconcileFunction": "reconcile", "WorkFunction": "work"}
+FUNCTIONS = {"SubmitFunction": "submit", "TaskStateFunction": "task-state", "ReconcileFunction": "reconcile", "RunnerApiFunction": "runner-api"}
 FLAGS: dict[str, object] = {
     "require-signature": True,
     "provision-s": 0.05,
@@ -92,7 +92,7 @@ class Account:
             "SubmitFunctionName": "submit",
             "TaskStateFunctionName": "task-state",
             "ReconcileFunctionName": "reconcile" if self.alarms else "not-scheduled",
-            "WorkFunctionName": self.functions["work"],
+            "RunnerApiFunctionName": self.functions["runner-api"],
         }
         outputs: dict[str, Any] = {name: {"Value": value} for name, value in values.items()}
         resources = {}

@@ -7,7 +7,7 @@ from stacks import ACCOUNT, EVERY_OPTION, REGION, arn
 
 KEY = EVERY_OPTION["KmsKeyArn"]
 VOLUMES_ROLE = EVERY_OPTION["InfrastructureRoleArns"]
-FUNCTIONS = ("submit", "task-state", "reconcile", "work")
+FUNCTIONS = ("submit", "task-state", "reconcile", "runner-api")
 
 
 def via(service: str) -> Context:
@@ -136,13 +136,13 @@ def by_nobody(deployment: str, table: str, cluster: str, task_definition: str, r
         Call("task-state", "ecs:ListTasks", "*", held),
         Call("task-state", "iam:PassRole", role, to_tasks),
         Call("task-state", "lambda:InvokeFunction", arn("lambda", f"function:{deployment}-submit")),
-        Call("work", "dynamodb:PutItem", table_arn),
-        Call("work", "dynamodb:BatchGetItem", table_arn),
-        Call("work", "dynamodb:Query", table_arn + "/index/due"),
-        Call("work", "ecs:RunTask", task_definition, held),
-        Call("work", "ecs:StopTask", task, held),
-        Call("work", "iam:PassRole", role, to_tasks),
-        Call("work", "lambda:InvokeFunction", arn("lambda", f"function:{deployment}-submit")),
+        Call("runner-api", "dynamodb:PutItem", table_arn),
+        Call("runner-api", "dynamodb:BatchGetItem", table_arn),
+        Call("runner-api", "dynamodb:Query", table_arn + "/index/due"),
+        Call("runner-api", "ecs:RunTask", task_definition, held),
+        Call("runner-api", "ecs:StopTask", task, held),
+        Call("runner-api", "iam:PassRole", role, to_tasks),
+        Call("runner-api", "lambda:InvokeFunction", arn("lambda", f"function:{deployment}-submit")),
         Call("submit", "dynamodb:Query", table_arn + "/index/pool"),
         Call("task-state", "dynamodb:Query", table_arn + "/index/pool"),
         Call("reconcile", "ecs:DescribeTaskDefinition", "*"),
@@ -154,7 +154,7 @@ def by_nobody(deployment: str, table: str, cluster: str, task_definition: str, r
         Call("schedule", "kms:Decrypt", KEY, via("dynamodb")),
         Call("schedule", "dynamodb:GetItem", table_arn),
     ]
-    submit, work = (arn("lambda", f"function:{deployment}-{function}") for function in ("submit", "work"))
+    submit, work = (arn("lambda", f"function:{deployment}-{function}") for function in ("submit", "runner-api"))
     signed: Context = {"lambda:FunctionUrlAuthType": "AWS_IAM"}
     calls += [
         # A runner's token alone is not enough for work, and nothing is for submit.

@@ -33,7 +33,7 @@ from samtranslator.yaml_helper import yaml_parse
 from stacks import ACCOUNT, PARAMETERS, REGION
 
 PYTHON = ROOT / ".venv-emulator/bin/python"
-FUNCTIONS = ("submit", "task-state", "reconcile", "work")
+FUNCTIONS = ("submit", "task-state", "reconcile", "runner-api")
 ARCHITECTURE = "x86_64"
 BUCKET = "releases"
 # The account's root user, whom every policy allows everything.

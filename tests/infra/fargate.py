@@ -19,7 +19,7 @@ WITH_CERTIFICATE = PARAMETERS | {"CertificateArn": "asked for", "DomainName": "a
 BRIDGE = {
     "SubmitUrl": "https://submit.lambda-url.us-east-1.on.aws",
     "TableName": "bridge-table",
-    "PagePolicyArn": f"arn:aws:iam::{ACCOUNT}:policy/page",
+    "AirflowUiPolicyArn": f"arn:aws:iam::{ACCOUNT}:policy/page",
     "ExecutorPolicyArn": f"arn:aws:iam::{ACCOUNT}:policy/executor",
 }
 # moto 5.2 has no CloudFormation for these: nothing here shows that AWS takes them as they are written.

@@ -72,9 +72,9 @@ def granted_by(stack: Stack) -> dict[str, list[Statement]]:
         "task-state": role("TaskStateRole"),
         "reconcile": role("ReconcileRole"),
         "schedule": role("ScheduleRole"),
-        "work": role("WorkRole"),
+        "runner-api": role("RunnerApiRole"),
         "executor": managed(stack.ids["ExecutorPolicy"]),
-        "page": managed(stack.ids["PagePolicy"]),
+        "page": managed(stack.ids["AirflowUiPolicy"]),
         "runner": managed(stack.ids["RunnerPolicy"]),
     }
 

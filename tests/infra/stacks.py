@@ -92,13 +92,13 @@ class Stack:
         body = copy.deepcopy(body)
         # moto has function URLs and alarms, but not in CloudFormation, and an output of what it cannot create ends it.
         body["Outputs"].pop("SubmitUrl", None)
-        body["Outputs"].pop("WorkUrl", None)
+        body["Outputs"].pop("RunnerApiUrl", None)
         with_urls = parameters.get("FunctionUrl") != "false"
         for function in {"SubmitFunction", "ReconcileFunction"} & body["Resources"].keys() if with_urls else ():
             variables = body["Resources"][function]["Properties"]["Environment"]["Variables"]
-            variables["ECS_BRIDGE_WORK_URL"] = "https://work.lambda-url.example"
+            variables["ECS_BRIDGE_RUNNER_API_URL"] = "https://work.lambda-url.example"
         body["Outputs"].pop("RollbackConfiguration", None)
-        for policy in {"ExecutorPolicy", "PagePolicy"} & body["Resources"].keys() if not parameters.get("KmsKeyArn") else ():
+        for policy in {"ExecutorPolicy", "AirflowUiPolicy"} & body["Resources"].keys() if not parameters.get("KmsKeyArn") else ():
             # It also leaves AWS::NoValue in a list, where CloudFormation leaves the item out.
             document = body["Resources"][policy]["Properties"]["PolicyDocument"]
             document["Statement"] = [statement for statement in document["Statement"] if "Fn::If" not in statement]

@@ -137,7 +137,7 @@ ROLES = {
 }
 URL = {"lambda:FunctionUrlAuthType": "AWS_IAM"}
 VIA_URL = {"lambda:InvokedViaFunctionUrl": "true"}
-SUBMIT, WORK = (arn("lambda", f"function:data-{name}") for name in ("submit", "work"))
+SUBMIT, WORK = (arn("lambda", f"function:data-{name}") for name in ("submit", "runner-api"))
 CONNECTION, VARIABLE = (arn("secretsmanager", f"secret:data/{kind}/warehouse-a1b2c3") for kind in ("connections", "variables"))
 IMAGE = arn("ecr", "repository/airflow")
 SECRETS = [fargate.secret(f"{name}Secret") for name in ("Database", "Fernet", "Jwt", "Api", "Admin")]

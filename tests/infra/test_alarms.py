@@ -14,7 +14,7 @@ DAY = 24 * 60
 NOON, AT_MOST = 12 * 60, 60
 DEPLOYMENT = PARAMETERS["Deployment"]
 ALARMS = [name for name, resource in template()["Resources"].items() if resource["Type"] == "AWS::CloudWatch::Alarm"]
-FUNCTIONS = ("SubmitFunction", "TaskStateFunction", "WorkFunction", "ReconcileFunction")
+FUNCTIONS = ("SubmitFunction", "TaskStateFunction", "RunnerApiFunction", "ReconcileFunction")
 
 
 def ours(metrics: Metrics, metric: str, minute: int, *values: float, **dimensions: str) -> None:
@@ -30,12 +30,12 @@ def healthy_day() -> Metrics:
     metrics, chance = Metrics(DAY), random.Random(7)
     for minute in range(DAY):
         tasks = 200 if 6 * 60 <= minute < 22 * 60 else 0
-        ours(metrics, "Overdue", minute, 0)
+        ours(metrics, "OverdueChecks", minute, 0)
         ours(metrics, "QueueDepth", minute, tasks * chance.random())
         ours(metrics, "QueueAge", minute, 300 * chance.random() if tasks else 0)
         # A Spot profile without capacity for ten minutes.
-        ours(metrics, "Blocked", minute, float(minute in range(900, 910)))
-        ours(metrics, "Repairs", minute, float(chance.random() < 0.2) if tasks else 0)
+        ours(metrics, "ProfilesWithoutCapacity", minute, float(minute in range(900, 910)))
+        ours(metrics, "ReconciledSubmissions", minute, float(chance.random() < 0.2) if tasks else 0)
         ours(metrics, "PoolsFailing", minute, 0)
         ours(metrics, "StuckInPools", minute, 0)
         of_function(metrics, "Invocations", minute, *[1] * (1 + tasks // 50), function="ReconcileFunction")
@@ -43,10 +43,10 @@ def healthy_day() -> Metrics:
             of_function(metrics, "Errors", minute, 0, function=function)
         if not tasks:
             continue
-        ours(metrics, "Terminal", minute, *[1] * (tasks - 5), State="succeeded")
-        ours(metrics, "Terminal", minute, *[1] * 5, State="failed")
+        ours(metrics, "SubmissionsEnded", minute, *[1] * (tasks - 5), State="succeeded")
+        ours(metrics, "SubmissionsEnded", minute, *[1] * 5, State="failed")
         of_function(metrics, "AsyncEventAge", minute, *[chance.expovariate(1 / 300) for _ in range(20)], function=FUNCTIONS[1])
-        for function in ("SubmitFunction", "WorkFunction"):
+        for function in ("SubmitFunction", "RunnerApiFunction"):
             of_function(metrics, "Url5xxCount", minute, 0, function=function)
         for function in FUNCTIONS[:3]:
             of_function(metrics, "Invocations", minute, *[1] * tasks, function=function)
@@ -59,8 +59,8 @@ def healthy_day() -> Metrics:
     # An event that Lambda had to send three times.
     of_function(metrics, "AsyncEventAge", 1000, 190_000, function="TaskStateFunction")
     # Six tasks at night, of which reconcile found two out.
-    ours(metrics, "Terminal", 120, *[1] * 6, State="succeeded")
-    ours(metrics, "Repairs", 121, 2)
+    ours(metrics, "SubmissionsEnded", 120, *[1] * 6, State="succeeded")
+    ours(metrics, "ReconciledSubmissions", 121, 2)
     # A run of reconcile that failed at once is seen by its own alarm alone: not on this day.
     return metrics
 
@@ -103,11 +103,11 @@ def no_events(tasks: float) -> Callable[[Metrics], None]:
 
     def outage(metrics: Metrics) -> None:
         for state in ("succeeded", "failed"):
-            metrics.drop("EcsBridge", "Terminal", NOON, Deployment=DEPLOYMENT, State=state)
+            metrics.drop("EcsBridge", "SubmissionsEnded", NOON, Deployment=DEPLOYMENT, State=state)
         for minute in range(NOON, DAY):
             if minute % (1 / min(tasks, 1)) < 1:
-                ours(metrics, "Terminal", minute, max(tasks, 1), State="succeeded")
-                ours(metrics, "Repairs", minute, max(tasks, 1))
+                ours(metrics, "SubmissionsEnded", minute, max(tasks, 1), State="succeeded")
+                ours(metrics, "ReconciledSubmissions", minute, max(tasks, 1))
 
     return outage
 
@@ -121,9 +121,9 @@ OUTAGES: list[tuple[str, str, Callable[[Metrics], None]]] = [
     ("SubmitErrorsAlarm", "submit does not start", lambda_fault("Errors", "SubmitFunction")),
     ("SubmitUrlAlarm", "DynamoDB is unavailable", lambda_fault("Url5xxCount", "SubmitFunction")),
     ("TaskStateErrorsAlarm", "task-state fails", lambda_fault("Errors", "TaskStateFunction")),
-    ("WorkErrorsAlarm", "work does not start", lambda_fault("Errors", "WorkFunction")),
-    ("WorkUrlAlarm", "DynamoDB is unavailable", lambda_fault("Url5xxCount", "WorkFunction")),
-    ("WorkThrottlesAlarm", "no concurrency for work", lambda_fault("Throttles", "WorkFunction")),
+    ("RunnerApiErrorsAlarm", "runner-api does not start", lambda_fault("Errors", "RunnerApiFunction")),
+    ("RunnerApiUrlAlarm", "DynamoDB is unavailable", lambda_fault("Url5xxCount", "RunnerApiFunction")),
+    ("RunnerApiThrottlesAlarm", "no concurrency for work", lambda_fault("Throttles", "RunnerApiFunction")),
     ("PoolsFailingAlarm", "the image lacks the runner", own_fault("PoolsFailing", 1)),
     ("PoolsStuckAlarm", "a pool's row has lost a key", own_fault("StuckInPools", 1)),
     ("RunnersRefusedAlarm", "a task role is not in the list", own_fault("RunnersRefused", 1)),
@@ -142,17 +142,17 @@ OUTAGES: list[tuple[str, str, Callable[[Metrics], None]]] = [
     ("TableThrottlesAlarm", "reads of the table", throttled("ReadThrottleEvents")),
     ("TableThrottlesAlarm", "reads of feed", throttled("ReadThrottleEvents", GlobalSecondaryIndexName="feed")),
     ("TableThrottlesAlarm", "reads of due", throttled("ReadThrottleEvents", GlobalSecondaryIndexName="due")),
-    ("OverdueAlarm", "reconcile cannot keep up", own_fault("Overdue")),
+    ("ChecksOverdueAlarm", "reconcile cannot keep up", own_fault("OverdueChecks")),
     ("QueueAgeAlarm", "more is submitted than launched", own_fault("QueueAge", 1000)),
-    ("BlockedAlarm", "no capacity for a profile", own_fault("Blocked", 1)),
-    ("RepairsAlarm", "no events at 200 tasks a minute", no_events(200)),
-    ("RepairsAlarm", "no events at 15 tasks an hour", no_events(0.25)),
-    ("UnwantedTasksAlarm", "a task of an ended submission", own_fault("Alarms", 1, Kind="orphan_task")),
-    ("UnwantedTasksAlarm", "a second task of an attempt", own_fault("Alarms", 1, Kind="second_task")),
-    ("NotificationsFailedAlarm", "a bus was deleted", own_fault("Alarms", 1, Kind="notifications-failed")),
-    ("AccessDeniedAlarm", "the role lacks a statement", own_fault("Alarms", 1, Kind="access_denied")),
-    ("RejectedAlarm", "the task definition is gone", own_fault("Terminal", 1, State="rejected")),
-    ("LostAlarm", "ECS forgot a task", own_fault("Terminal", 1, State="lost")),
+    ("ProfilesWithoutCapacityAlarm", "no capacity for a profile", own_fault("ProfilesWithoutCapacity", 1)),
+    ("MissedEventsAlarm", "no events at 200 tasks a minute", no_events(200)),
+    ("MissedEventsAlarm", "no events at 15 tasks an hour", no_events(0.25)),
+    ("OrphanTasksAlarm", "a task of an ended submission", own_fault("Anomalies", 1, Kind="orphan_task")),
+    ("OrphanTasksAlarm", "a second task of an attempt", own_fault("Anomalies", 1, Kind="second_task")),
+    ("NotificationsFailedAlarm", "a bus was deleted", own_fault("Anomalies", 1, Kind="notifications-failed")),
+    ("AccessDeniedAlarm", "the role lacks a statement", own_fault("Anomalies", 1, Kind="access_denied")),
+    ("RejectedAlarm", "the task definition is gone", own_fault("SubmissionsEnded", 1, State="rejected")),
+    ("LostAlarm", "ECS forgot a task", own_fault("SubmissionsEnded", 1, State="lost")),
 ]  # fmt: skip
 
 
@@ -211,8 +211,8 @@ def test_few_repairs_of_many_tasks_do_not_fire() -> None:
     """A hundred late events in fifteen minutes, of three thousand."""
     metrics = healthy_day()
     for minute in range(NOON, 22 * 60):
-        ours(metrics, "Repairs", minute, 7)
-    assert metrics.alarm("RepairsAlarm") == []
+        ours(metrics, "ReconciledSubmissions", minute, 7)
+    assert metrics.alarm("MissedEventsAlarm") == []
 
 
 # --- The evaluator itself, by the examples of CloudWatch's documentation -----------------------

@@ -103,9 +103,9 @@ class Bridge:
 
 @pytest.fixture(scope="module")
 def people(emulator: Emulator) -> dict[str, list[str]]:
-    """The policies of infra/people.yaml, by output."""
+    """The policies of infra/iam-policies.yaml, by output."""
     parameters = {"Deployment": DEPLOYMENT, "StackName": STACK, "CodeBucket": BUCKET}
-    outputs = emulator.deploy("people", emulator.upload("people.json", template("infra/people.yaml")), parameters)
+    outputs = emulator.deploy("people", emulator.upload("iam-policies.json", template("infra/iam-policies.yaml")), parameters)
     return {name: value.split(",") for name, value in outputs.items()}
 
 
@@ -140,7 +140,7 @@ def bridge(
         "Profiles": json.dumps(profiles),
         "TaskTokens": "true",
         "EventBusArns": arn("events", "event-bus/ends"),
-        "WorkDirectInvocation": "true",
+        "RunnerApiDirectInvocation": "true",
     }
     emulator.client("events").create_event_bus(Name="ends")
     outputs = emulator.deploy(STACK, f"{emulator.url}/{BUCKET}/1/packaged.json", parameters, deployer)

@@ -125,7 +125,7 @@ def test_unknown_type_is_refused(emulator: Emulator, kind: str) -> None:
 
 
 def test_metric_math_is_refused(emulator: Emulator) -> None:
-    alarm = template()["Resources"]["RepairsAlarm"]
+    alarm = template()["Resources"]["MissedEventsAlarm"]
     alarm["Properties"] |= {"AlarmName": "math", "Threshold": 1}
     for name in ("AlarmActions", "OKActions"):
         del alarm["Properties"][name]
@@ -222,7 +222,7 @@ def test_containers_are_served_credentials_of_no_role(emulator: Emulator) -> Non
 
 
 def test_function_url_omits_the_caller(emulator: Emulator, example: dict[str, str]) -> None:
-    """The reason why runners invoke work directly: its URL identifies them by the session of their role."""
+    """The reason why runners invoke runner-api directly: its URL identifies them by the session of their role."""
     lambda_, code = emulator.client("lambda"), io.BytesIO()
     with zipfile.ZipFile(code, "w") as archive:
         archive.writestr("echo.py", "def handler(event, context):\n    return event['requestContext']\n")

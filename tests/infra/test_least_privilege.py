@@ -34,7 +34,7 @@ def called(stack: Stack, recording: Recording) -> set[Call]:
     """All that IAM is asked about, as if it had happened in the stack that moto made."""
     roles = {"etl": [TASK_ROLE, EXECUTION_ROLE]}
     wire = {call for exchange in recording.exchanges for call in asked(exchange, stack.ids["Table"], DEPLOYMENT, roles)}
-    submit, work = (arn("lambda", f"function:{DEPLOYMENT}-{function}") for function in ("submit", "work"))
+    submit, work = (arn("lambda", f"function:{DEPLOYMENT}-{function}") for function in ("submit", "runner-api"))
     # A request to the URL asks for both.
     # https://docs.aws.amazon.com/lambda/latest/dg/urls-auth.html
     url = {
@@ -96,7 +96,7 @@ def test_each_condition_keeps_something_out(granted: dict[str, list[Statement]],
 def test_a_star_stands_only_where_iam_knows_no_resource(granted: dict[str, list[Statement]]) -> None:
     stars = {(role, s["Sid"]) for role, statements in granted.items() for s in statements if s["Resource"] == "*"}
     in_vpc = {(role, "NetworkInterfaces") for role in FUNCTIONS}
-    tell = {(role, "StateMachines") for role in FUNCTIONS if role not in {"submit", "work"}}
+    tell = {(role, "StateMachines") for role in FUNCTIONS if role not in {"submit", "runner-api"}}
     assert stars == {("submit", "HealthOfProfiles"), ("reconcile", "FindTasks")} | in_vpc | tell
 
 
@@ -108,6 +108,6 @@ def test_the_functions_are_told_all_that_they_read_of_their_environment() -> Non
     for resource in resources["Resources"].values():
         told |= set(resource["Properties"].get("Environment", {}).get("Variables", {}))
     # What reconcile tells the containers of runners.
-    runners = {f"ECS_BRIDGE_{name}" for name in ("DOORBELL_URL", "RUNNER_ID", "RUNNER_TOKEN", "TAKE_INTERVAL_MS")}
+    runners = {f"ECS_BRIDGE_{name}" for name in ("DOORBELL_URL", "RUNNER_ID", "RUNNER_TOKEN", "POLL_INTERVAL_MS")}
     # The last two are for tests only.
     assert read - runners - {"ECS_BRIDGE_TIMER_SCALE", "ECS_BRIDGE_SEND_WITHIN"} == told

@@ -20,7 +20,7 @@ def test_tasks_run_on_further_clusters_where_they_are_named_and_on_no_others(aws
         held: Context = {"ecs:cluster": cluster}
         task = f"{cluster.replace(':cluster/', ':task/')}/0123456789abcdef0123456789abcdef"
         calls = [Call("submit", "ecs:DescribeClusters", cluster), Call("reconcile", "ecs:ListTasks", "*", held)]
-        calls += [Call(who, "ecs:StopTask", task, held) for who in FUNCTIONS if who != "work"]
+        calls += [Call(who, "ecs:StopTask", task, held) for who in FUNCTIONS if who != "runner-api"]
         for who in ("submit", "reconcile"):
             calls.append(Call(who, "ecs:RunTask", definition, held))
             calls.append(Call(who, "ecs:DescribeTasks", task, held))

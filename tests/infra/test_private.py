@@ -49,10 +49,10 @@ def called(recording: Recording) -> dict[str, set[Call]]:
     for exchange in recording.exchanges:
         found = {call for call in asked(exchange, table, DEPLOYMENT, roles) if not call.action.startswith("iam:")}
         calls.setdefault(exchange.service, set()).update(found)
-    # Without an endpoint of SQS, pools have no doorbells, and runners ask at intervals (docs/private.md).
+    # Without an endpoint of SQS, pools have no doorbells, and runners ask at intervals (docs/private-network.md).
     del calls["sqs"]
     # Callers and runners, which the recording has at their URLs.
-    for function in ("submit", "work"):
+    for function in ("submit", "runner-api"):
         calls["lambda"].add(Call("caller", "lambda:InvokeFunction", arn("lambda", f"function:{DEPLOYMENT}-{function}")))
     return calls
 
@@ -188,7 +188,7 @@ def test_callers_find_what_they_need_in_the_outputs() -> None:
 
 
 def test_a_runner_may_invoke_work_from_this_vpc_and_from_nowhere_else() -> None:
-    work = BRIDGE.resources["WorkFunction"]["FunctionName"]
+    work = BRIDGE.resources["RunnerApiFunction"]["FunctionName"]
     (allowed,) = PRIVATE.resources["RunnerPolicy"]["PolicyDocument"]["Statement"]
     assert allowed == {
         "Effect": "Allow",

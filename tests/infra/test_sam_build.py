@@ -18,7 +18,7 @@ from local_stack import PATIENCE, PROGRAM
 from stacks import ROOT
 
 QUICK = bool(os.environ.get("QUICK"))
-FUNCTIONS = {"SubmitFunction": "submit", "TaskStateFunction": "task-state", "ReconcileFunction": "reconcile", "WorkFunction": "work"}
+FUNCTIONS = {"SubmitFunction": "submit", "TaskStateFunction": "task-state", "ReconcileFunction": "reconcile", "RunnerApiFunction": "runner-api"}
 # They are 2.2 to 2.5 MB: each more makes a start slower. Compilers differ by a little, a library that slips in by more.
 MOST_BYTES = 3_000_000
 # glibc 2.34, whatever the machine has that builds.

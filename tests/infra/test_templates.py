@@ -19,7 +19,7 @@ TEMPLATES = [
     "template.yaml",
     "infra/example.yaml",
     "infra/key.yaml",
-    "infra/people.yaml",
+    "infra/iam-policies.yaml",
     "infra/private.yaml",
     "infra/state-machines.yaml",
     fargate.PATH,
@@ -149,7 +149,7 @@ def test_everything_asynchronous_ends_in_a_dead_letter_queue() -> None:
 
 
 def test_the_url_asks_for_signed_requests() -> None:
-    for url in ("SubmitFunctionUrl", "WorkFunctionUrl"):
+    for url in ("SubmitFunctionUrl", "RunnerApiFunctionUrl"):
         assert packaged()["Resources"][url]["Properties"]["AuthType"] == "AWS_IAM"
     permissions = [r for r in packaged()["Resources"].values() if r["Type"] == "AWS::Lambda::Permission"]
     assert [p["Properties"]["Principal"] for p in permissions] == ["events.amazonaws.com"]
@@ -157,9 +157,9 @@ def test_the_url_asks_for_signed_requests() -> None:
 
 def test_without_urls_callers_and_runners_invoke_the_functions(aws: None) -> None:
     body = packaged()
-    for name in ("SubmitFunctionUrl", "WorkFunctionUrl", "SubmitUrlAlarm", "WorkUrlAlarm"):
+    for name in ("SubmitFunctionUrl", "RunnerApiFunctionUrl", "SubmitUrlAlarm", "RunnerApiUrlAlarm"):
         assert body["Resources"][name]["Condition"] == "HasUrls"
-    for name in ("SubmitUrl", "WorkUrl"):
+    for name in ("SubmitUrl", "RunnerApiUrl"):
         assert body["Outputs"][name]["Condition"] == "HasUrls"
     stack = Stack(body, NO_URLS)
     client, iam = boto3.client("lambda"), boto3.client("iam")
@@ -167,10 +167,10 @@ def test_without_urls_callers_and_runners_invoke_the_functions(aws: None) -> Non
     def variables(function: str) -> dict[str, str]:
         return client.get_function_configuration(FunctionName=f"prod-{function}")["Environment"]["Variables"]
 
-    assert variables("work")["ECS_BRIDGE_DIRECT_INVOCATION"] == "true"
-    assert "ECS_BRIDGE_WORK_URL" not in variables("submit")
-    assert variables("submit")["ECS_BRIDGE_WORK_FUNCTION"].endswith(":function:prod-work")
-    for policy, function in (("ExecutorPolicy", "submit"), ("RunnerPolicy", "work")):
+    assert variables("runner-api")["ECS_BRIDGE_DIRECT_INVOCATION"] == "true"
+    assert "ECS_BRIDGE_RUNNER_API_URL" not in variables("submit")
+    assert variables("submit")["ECS_BRIDGE_RUNNER_API_FUNCTION"].endswith(":function:prod-runner-api")
+    for policy, function in (("ExecutorPolicy", "submit"), ("RunnerPolicy", "runner-api")):
         version = iam.get_policy_version(PolicyArn=stack.ids[policy], VersionId="v1")["PolicyVersion"]
         statement = next(each for each in version["Document"]["Statement"] if each["Action"] == "lambda:InvokeFunction")
         assert statement["Resource"].endswith(f":function:prod-{function}")

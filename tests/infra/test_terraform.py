@@ -35,11 +35,11 @@ OTHERS = PARAMETERS | {
     "SubmitMemory": "512",
     "TaskStateMemory": "513",
     "ReconcileMemory": "514",
-    "WorkMemory": "515",
+    "RunnerApiMemory": "515",
     "ReconcileConcurrency": "2",
-    "WorkConcurrency": "3",
-    "WorkDirectInvocation": "true",
-    "RepairsAlarmPercent": "50",
+    "RunnerApiConcurrency": "3",
+    "RunnerApiDirectInvocation": "true",
+    "MissedEventsAlarmPercent": "50",
     "QueueAgeAlarmSeconds": "120",
 }
 DEPLOYMENTS = {"defaults": PARAMETERS, "every option": EVERY_OPTION, "without URLs": NO_URLS, "other values": OTHERS}
@@ -131,7 +131,7 @@ def test_the_stack_has_a_name_that_cloudformation_takes(given: Values, name: str
 
 RELEASE = {
     name: f"the {name}"
-    for name in ("packaged.yaml", "packaged-no-urls.yaml", "x86_64/submit.zip", "arm64/submit.zip", "people.yaml", "SHA256SUMS")
+    for name in ("packaged.yaml", "packaged-no-urls.yaml", "x86_64/submit.zip", "arm64/submit.zip", "iam-policies.yaml", "SHA256SUMS")
 }
 
 

@@ -138,7 +138,7 @@ def test_what_cloudwatch_lacks_or_tells_otherwise_differs(account: Account, tmp_
     (right,) = cloudwatch.describe_alarms(AlarmNames=[f"{DEPLOYMENT}-submit-errors"])["MetricAlarms"]
     cloudwatch.put_metric_alarm(AlarmName=right["AlarmName"], Dimensions=dimensions, **misspelt)
     account.put_metric("AWS/Lambda", "Duration", 90_000.0, [{"Name": "FunctionName", "Value": "submit"}])
-    account.report_start("work", 4_000.0)
+    account.report_start("runner-api", 4_000.0)
     try:
         found = verdicts(verify(account, tmp_path, "alarm-metrics", "durations", "cold-start"))
     finally:
@@ -185,9 +185,9 @@ def elsewhere(account: Account, **urls: str) -> dict[str, str]:
 
 
 def test_deployment_without_a_pool_has_no_difference_in_its_metrics(tmp_path: Path) -> None:
-    """Nothing invokes work there, so Lambda has no metrics of it. On instances ECS answers otherwise than on Fargate."""
+    """Nothing invokes runner-api there, so Lambda has no metrics of it. On instances ECS answers otherwise than on Fargate."""
     profiles = {"default": {"container_name": "main", "run_task": {"taskDefinition": "demo", "launchType": "EC2"}}}
-    with Account(tmp_path / "plain", name="plain", idle=["work"]) as account:
+    with Account(tmp_path / "plain", name="plain", idle=["runner-api"]) as account:
 
         def configuration(request: BaseHTTPRequestHandler) -> tuple[int, bytes]:
             with urllib.request.urlopen(account.stack.ready["lambda_url"] + request.path) as answer:
@@ -201,13 +201,13 @@ def test_deployment_without_a_pool_has_no_difference_in_its_metrics(tmp_path: Pa
             answer = account.run(*command, env=elsewhere(account, lambda_url=url))
     assert answer.returncode == 0, answer.stdout + answer.stderr
     found = verdicts(json.loads(answer.stdout))
-    assert found["the metrics of plain-work-errors"] == found["the metrics of plain-work-throttles"] == "unknown"
+    assert found["the metrics of plain-runner-api-errors"] == found["the metrics of plain-runner-api-throttles"] == "unknown"
     assert found["the metrics of plain-submit-errors"] == "as_expected"
     assert found["RunTask with too much memory"] == found["RunTask with an unknown subnet"] == "not_checked"
 
 
 def test_an_account_without_a_bridge_around_the_functions_differs(tmp_path: Path) -> None:
-    """No signature is needed, the pool's work function is not there, nobody delivers dead letters, and no schedule runs."""
+    """No signature is needed, the pool's runner API is not there, nobody delivers dead letters, and no schedule runs."""
     flags = {"require-signature": False, "reconcile-every": 0}
     with Account(tmp_path / "bare", name="bare", alarms=False, **flags) as account:
         account.stack.abandoned = lambda: []  # type: ignore[method-assign]
@@ -256,7 +256,7 @@ def test_doctor_finds_a_healthy_deployment_healthy(account: Account) -> None:
     assert wrong == {f"subnets of {name}" for name in ("default", "sidecar", "pool")}, found
     assert (
         "does not exist" in found["subnets of default"]["detail"]
-        and "correct them" in found["subnets of default"]["mend"]
+        and "correct them" in found["subnets of default"]["remedy"]
     )
 
 
@@ -276,7 +276,7 @@ def test_alarms_of_a_deployment_whose_name_begins_alike_are_not_ours(account: Ac
         cloudwatch.delete_alarms(AlarmNames=theirs)
     ours = [each for each in template()["Resources"].values() if each["Type"] == "AWS::CloudWatch::Alarm"]
     assert found["detail"] == f"none of {len(ours)} is on"
-    assert len(verified) == len(ours) and "the metrics of prod-work-throttles" in verified
+    assert len(verified) == len(ours) and "the metrics of prod-runner-api-throttles" in verified
 
 
 def test_dropped_runs_of_reconcile_are_not_wrong(account: Account) -> None:
@@ -286,7 +286,7 @@ def test_dropped_runs_of_reconcile_are_not_wrong(account: Account) -> None:
         found = doctor(account)["dead letters of reconcile"]
     finally:
         sqs.purge_queue(QueueUrl=queue)
-    assert found["verdict"] == "ok" and found["detail"].startswith("1 dropped runs") and "mend" not in found
+    assert found["verdict"] == "ok" and found["detail"].startswith("1 dropped runs") and "remedy" not in found
 
 
 def test_doctor_in_a_private_network_blames_neither_login_nor_role(account: Account) -> None:
@@ -310,13 +310,13 @@ def test_doctor_names_what_is_wrong_and_what_mends_it(account: Account) -> None:
     events.disable_rule(Name="task-state")
     cloudwatch.set_alarm_state(AlarmName=f"{DEPLOYMENT}-lost", StateValue="ALARM", StateReason="x")
     try:
-        found = doctor(account, "--table", "no-such-table", "--url", account.stack.ready["work_url"])
+        found = doctor(account, "--table", "no-such-table", "--url", account.stack.ready["runner_api_url"])
     finally:
         sqs.purge_queue(QueueUrl=queue)
         events.enable_rule(Name="task-state")
         cloudwatch.set_alarm_state(AlarmName=f"{DEPLOYMENT}-lost", StateValue="OK", StateReason="x")
     for what in ("URL", "table", "feed", "rule", "dead letters of events", "alarms"):
-        assert found[what]["verdict"] == "wrong" and found[what]["mend"], found[what]
+        assert found[what]["verdict"] == "wrong" and found[what]["remedy"], found[what]
     assert found["alarms"]["detail"] == f"{DEPLOYMENT}-lost"
 
 

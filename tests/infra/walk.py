@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-from airflow_ecs_bridge.page.rows import Reader
+from airflow_ecs_bridge.ui.queries import Reader
 from botocore.config import Config
 from botocore.credentials import Credentials
 from botocore.httpsession import URLLib3Session
@@ -49,7 +49,7 @@ PROFILES = {
     }
 }
 # The proxy knows callers by the functions' names; the executor has no function.
-FUNCTIONS = ("submit", "task-state", "reconcile", "work")
+FUNCTIONS = ("submit", "task-state", "reconcile", "runner-api")
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,7 @@ def told(local: LocalStack, recorder: Recorder) -> None:
     called("task-state", "SendTaskSuccess", "SendTaskFailure", "PutEvents")
     for command in ("true", "false"):
         submit(local, f"pooled-{command}", command, profile="pool", notify=LISTENERS | {"task_token": f"of-pooled-{command}"})
-    # A runner does not wait for that: work leaves it to reconcile, which it wakes unless a run looks for work anyway.
+    # A runner does not wait for that: runner-api leaves it to reconcile, which it wakes unless a run looks for work anyway.
     called("reconcile", "SendTaskSuccess", "SendTaskFailure", "PutEvents")
     numbers = itertools.count()
 
@@ -213,9 +213,9 @@ def told(local: LocalStack, recorder: Recorder) -> None:
         id = f"pooled-{next(numbers)}"
         submit(local, id, "true", profile="pool", notify=LISTENERS)
         local.until_state(id, "succeeded")
-        return recorder.seen("work", "2015-03-31/functions/reconcile/invocations")
+        return recorder.seen("runner-api", "2015-03-31/functions/reconcile/invocations")
 
-    until("work wakes reconcile", is_woken)
+    until("runner-api wakes reconcile", is_woken)
     # What task-state could not tell, reconcile tells.
     for operation in ("SendTaskSuccess", "SendTaskFailure", "PutEvents"):
         local.rule(operation=operation, times=2, error={"code": "AccessDeniedException", "message": "not now"})
@@ -228,11 +228,11 @@ def by_runners(local: LocalStack, recorder: Recorder) -> None:
     """What is called for a command that a runner takes, and for somebody who is no runner."""
     submit(local, "pooled", "true", profile="pool")
     local.until_state("pooled", "succeeded")
-    assert recorder.seen("work", "Query") and recorder.seen("reconcile", "PutItem")
+    assert recorder.seen("runner-api", "Query") and recorder.seen("reconcile", "PutItem")
     event = {
-        "rawPath": "/v1/work",
+        "rawPath": "/v1/poll",
         "requestContext": {
-            "http": {"method": "POST", "path": "/v1/work", "protocol": "HTTP/1.1", "sourceIp": "::1", "userAgent": ""},
+            "http": {"method": "POST", "path": "/v1/poll", "protocol": "HTTP/1.1", "sourceIp": "::1", "userAgent": ""},
             "timeEpoch": 0,
             "authorizer": {"iam": {"userArn": f"arn:aws:sts::{ACCOUNT}:assumed-role/etl-task/0123"}},
         },
@@ -240,7 +240,7 @@ def by_runners(local: LocalStack, recorder: Recorder) -> None:
         "body": json.dumps({"runner_id": "runner-0", "token": "guessed", "incarnation": "incarnation-1"}),
         "isBase64Encoded": False,
     }
-    assert local.invoke("work", event)["statusCode"] == 403
+    assert local.invoke("runner-api", event)["statusCode"] == 403
 
 
 def by_the_page(local: LocalStack, recorder: Recorder) -> None:
@@ -304,7 +304,7 @@ def record(folder: Path) -> Recording:
             in_time(local, recorder)
             told(local, recorder)
             # A run of reconcile counts at its end what it found out, and ends when nothing more is due soon.
-            until("reconcile has counted repairs", lambda: any("Repairs" in line for line in recording.log()))
+            until("reconcile has counted repairs", lambda: any("ReconciledSubmissions" in line for line in recording.log()))
     finally:
         recorder.close()
     return recording

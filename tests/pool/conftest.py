@@ -19,7 +19,7 @@ RUN_TASK = {
     "networkConfiguration": {"awsvpcConfiguration": {"subnets": ["subnet-0123456789abcdef0"]}},
 }
 # A runner asks ten times a second: a test waits for no more than that.
-QUICK = {"take_interval_ms": 100, "idle_timeout": 30}
+QUICK = {"poll_interval_ms": 100, "idle_timeout": 30}
 
 
 def profile(pool: Mapping[str, object], **policy: object) -> dict[str, object]:

@@ -29,13 +29,13 @@ def test_idle_runner_takes_a_submission_before_any_index_shows_it(start: Callabl
     pools.stack.invoke("reconcile")
     pools.until_idle("ready", 2)
     wait(pools)
-    waits, asked = calls(pools, "ReceiveMessage"), pools.stack.invocations()["work"]["invocations"]
+    waits, asked = calls(pools, "ReceiveMessage"), pools.stack.invocations()["runner-api"]["invocations"]
     id = pools.submit("ready", pools.command("announced"))
     assert pools.ended(id)["state"] == "succeeded"
     # By itself, a runner asks after five waits of 20 s, and the index shows the submission after 5 s.
     assert calls(pools, "ReceiveMessage") - waits <= 3
     # It asked for it, and reported its end; the other one may have begun another rest meanwhile.
-    assert pools.stack.invocations()["work"]["invocations"] - asked <= 4
+    assert pools.stack.invocations()["runner-api"]["invocations"] - asked <= 4
     assert pools.starts("announced") == 1
 
 
@@ -84,8 +84,8 @@ def test_pool_without_a_usable_doorbell_is_asked_at_intervals(start: Callable[..
     pools.stack.rule(operation=operation, times=1_000_000, error=denied)
     pools.stack.invoke("reconcile")
     pools.until_idle("ready", 2)
-    before = pools.stack.invocations()["work"]["invocations"]
-    until("they ask", lambda: pools.stack.invocations()["work"]["invocations"] > before + 10)
+    before = pools.stack.invocations()["runner-api"]["invocations"]
+    until("they ask", lambda: pools.stack.invocations()["runner-api"]["invocations"] > before + 10)
     assert pools.ended(pools.submit("ready", pools.command("asked")))["state"] == "succeeded"
     assert pools.starts("asked") == 1
 

@@ -10,7 +10,7 @@ from conftest import Pools, profile
 from local_stack import LocalStack
 
 # As template.yaml tells the functions under FunctionUrl: false.
-WITHOUT_URLS = {"ECS_BRIDGE_WORK_URL": "", "ECS_BRIDGE_WORK_FUNCTION": "work", "ECS_BRIDGE_DIRECT_INVOCATION": "true"}
+WITHOUT_URLS = {"ECS_BRIDGE_RUNNER_API_URL": "", "ECS_BRIDGE_RUNNER_API_FUNCTION": "runner-api", "ECS_BRIDGE_DIRECT_INVOCATION": "true"}
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +34,8 @@ def test_a_runner_takes_commands_by_invoking_work(private: Pools) -> None:
     ended = private.ended("invoked")
     assert (ended["state"], ended["exit_code"], private.starts("invoked")) == ("failed", 3, 1)
     told = (private.folder.parent / "environment").read_text().splitlines()
-    assert "ECS_BRIDGE_WORK_FUNCTION=work" in told
-    assert not any(line.startswith("ECS_BRIDGE_WORK_URL") for line in told)
+    assert "ECS_BRIDGE_RUNNER_API_FUNCTION=runner-api" in told
+    assert not any(line.startswith("ECS_BRIDGE_RUNNER_API_URL") for line in told)
 
 
 def test_only_the_token_of_a_runner_gets_an_answer(private: Pools) -> None:
@@ -44,6 +44,6 @@ def test_only_the_token_of_a_runner_gets_an_answer(private: Pools) -> None:
     told = (private.folder.parent / "environment").read_text()
     (token,) = re.findall("^ECS_BRIDGE_RUNNER_TOKEN=(.+)$", told, re.MULTILINE)
     asked = {"runner_id": runner["submission_id"], "incarnation": runner["runner"]["incarnation"]}
-    assert private.stack.invoke("work", asked | {"token": token})["statusCode"] == 200
-    refused = private.stack.invoke("work", asked | {"token": "guessed"})
+    assert private.stack.invoke("runner-api", asked | {"token": token})["statusCode"] == 200
+    refused = private.stack.invoke("runner-api", asked | {"token": "guessed"})
     assert refused["statusCode"] == 403 and "no such runner" in refused["body"]

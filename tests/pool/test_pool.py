@@ -37,7 +37,7 @@ def test_end_that_a_runner_reports_is_notified_without_delaying_the_runner(pools
     told = pools.stack.notifications(id)
     assert {one["to"] for one in told} == {"default", "of-a-pool"}
     assert all(one["end"]["exit_code"] == 7 for one in told)
-    # By reconcile, which work wakes: created, taken, ended, claimed, notified.
+    # By reconcile, which runner-api wakes: created, taken, ended, claimed, notified.
     assert pools.stack.row(id)["rev"] == 5
 
 
@@ -163,8 +163,8 @@ def test_a_paused_pool_hands_out_nothing_until_it_goes_on(pools: Pools) -> None:
     pools.until_idle("ready")
     pools.set("ready", paused=True)
     id = pools.submit("ready", pools.command("paused"))
-    asked = pools.stack.invocations()["work"]["invocations"]
-    until("runners have asked", lambda: pools.stack.invocations()["work"]["invocations"] > asked + 20)
+    asked = pools.stack.invocations()["runner-api"]["invocations"]
+    until("runners have asked", lambda: pools.stack.invocations()["runner-api"]["invocations"] > asked + 20)
     assert pools.stack.row(id)["state"] == "queued"
     pools.set("ready", paused=False)
     assert pools.ended(id)["state"] == "succeeded"
@@ -268,7 +268,7 @@ def test_ps_and_show_say_what_a_submission_waits_for(pools: Pools) -> None:
 
 def ask(url: str, body: dict[str, Any]) -> tuple[int, Any]:
     try:
-        return 200, call("POST", f"{url}/v1/work", body)
+        return 200, call("POST", f"{url}/v1/poll", body)
     except urllib.error.HTTPError as error:
         return error.code, json.loads(error.read())
 
@@ -276,18 +276,18 @@ def ask(url: str, body: dict[str, Any]) -> tuple[int, Any]:
 def test_work_refuses_a_caller_that_did_not_sign(pools: Pools) -> None:
     runner = pools.until_idle("ready")[0]["submission_id"]
     body = {"runner_id": runner, "token": "guessed", "incarnation": "incarnation-1"}
-    assert ask(pools.stack.ready["work_url"], body) == (403, {"Message": "Forbidden"})
+    assert ask(pools.stack.ready["runner_api_url"], body) == (403, {"Message": "Forbidden"})
 
 
-def invoke(pools: Pools, body: Any, iam: dict[str, Any] | None = None, path: str = "/v1/work", method: str = "POST") -> Any:
-    """Invokes work with the event of a function URL."""
+def invoke(pools: Pools, body: Any, iam: dict[str, Any] | None = None, path: str = "/v1/poll", method: str = "POST") -> Any:
+    """Invokes runner-api with the event of a function URL."""
     http = {"method": method, "path": path, "protocol": "HTTP/1.1", "sourceIp": "127.0.0.1", "userAgent": "test"}
     context: dict[str, Any] = {"http": http, "timeEpoch": 0}
     if iam is not None:
         context["authorizer"] = {"iam": iam}
     text = body if isinstance(body, str) else json.dumps(body)
     event = {"version": "2.0", "rawPath": path, "requestContext": context, "headers": {}, "body": text, "isBase64Encoded": False}
-    answer = pools.stack.invoke("work", event)
+    answer = pools.stack.invoke("runner-api", event)
     return answer["statusCode"], json.loads(answer["body"])
 
 
@@ -320,13 +320,13 @@ def test_only_the_runners_own_task_with_its_token_gets_an_answer(pools: Pools) -
         status, answer = invoke(pools, wrong, iam)
         assert status == 403 and reason in answer["error"]["message"], answer
         assert secret not in json.dumps(answer)
-    logs = "".join(path.read_text() for path in pools.stack.log_dir.glob("work-*.log"))
+    logs = "".join(path.read_text() for path in pools.stack.log_dir.glob("runner-api-*.log"))
     assert secret not in logs and "refused a caller" in logs
 
 
 def test_direct_invocation_is_refused_unless_it_is_enabled(pools: Pools) -> None:
-    answer = pools.stack.invoke("work", {"runner_id": "runner-0", "token": "x", "incarnation": "incarnation-1"})
-    assert answer["statusCode"] == 403 and "WorkDirectInvocation" in answer["body"]
+    answer = pools.stack.invoke("runner-api", {"runner_id": "runner-0", "token": "x", "incarnation": "incarnation-1"})
+    assert answer["statusCode"] == 403 and "RunnerApiDirectInvocation" in answer["body"]
 
 
 def test_a_bad_request_says_what_would_be_right(pools: Pools) -> None:

@@ -46,7 +46,7 @@ PROFILES = {
     "three": profile({"max": 3, "commands_per_container": 3}, max_attempts=3),
     "again": profile({"max": 3}, max_attempts=3, relaunch_on=INTERRUPTIONS),
 }
-FUNCTIONS = ("submit", "task-state", "reconcile", "work")
+FUNCTIONS = ("submit", "task-state", "reconcile", "runner-api")
 
 
 class Chaos:

@@ -1,4 +1,4 @@
-"""work and reconcile fail at their first, second, … effect, and are asked again: each command starts once, and ends right.
+"""runner-api and reconcile fail at their first, second, … effect, and are asked again: each command starts once, and ends right.
 
 The faults are those of tests/crash: a death before and after the effect, a refused write, a lost answer.
 """
@@ -41,7 +41,7 @@ def cut_everywhere(
 @pytest.mark.parametrize(
     ("function", "name", "effects"),
     # The runner's row, the take, its count, the end; and the pool's row, the runner, its claim, RunTask, its answer.
-    [("work", "many", 3), ("reconcile", "single", 5)],
+    [("runner-api", "many", 3), ("reconcile", "single", 5)],
 )
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_a_command_starts_once_wherever_a_function_fails(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from execution_api import ExecutionAPI
-from work import ZYGOTE, Runner, worker
+from runner_api import ZYGOTE, Runner, worker
 
 
 @pytest.fixture(scope="session")

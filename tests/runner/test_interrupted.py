@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from execution_api import ExecutionAPI, workload
-from work import MODULE, TIMEOUT
+from runner_api import MODULE, TIMEOUT
 
 
 def until(file: Path, process: subprocess.Popen[bytes]) -> None:

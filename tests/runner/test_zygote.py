@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import pytest
 from airflow_ecs_bridge import zygote
 from execution_api import ExecutionAPI, workload
-from work import MODULE, TIMEOUT, Runner
+from runner_api import MODULE, TIMEOUT, Runner
 
 INVALID = ("python", "-m", MODULE, "--json-string", "{}")
 

@@ -37,7 +37,7 @@ PROFILES = {
         "container_name": "main",
         "run_task": RUN_TASK | {"taskDefinition": "demo-pool"},
         "allow_overrides": ["overrides.containerOverrides.environment"],
-        "pool": {"max": 1, "take_interval_ms": 100, "commands_per_container": 2},
+        "pool": {"max": 1, "poll_interval_ms": 100, "commands_per_container": 2},
     },
 }
 FLAGS = {"reconcile-every": 1, "timer-scale": 60, "time-scale": 10, "teardown-s": 2}

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAMS = ("submit", "task-state", "reconcile", "work", "ecs-bridge-cli", "ecs-bridge-runner")
+PROGRAMS = ("submit", "task-state", "reconcile", "runner-api", "ecs-bridge-cli", "ecs-bridge-runner")
 LEFT_OUT = {f"aws-sdk-{service}" for service in ("cloudformation", "cloudwatch", "cloudwatchlogs")}
 
 

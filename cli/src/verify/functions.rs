@@ -8,7 +8,7 @@ use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_lambda::types::InvocationType;
 use serde_json::{Value, json};
 
-use super::probe::Probe;
+use super::context::Context;
 use super::report::Finding;
 use crate::account::{Function, words};
 use crate::bridge::now;
@@ -25,7 +25,7 @@ const SLOW_START_MS: f64 = 300.0;
 
 /// An event that task-state cannot handle: of a submission that was stopped before it came, a task that it must stop, in a
 /// cluster where it may not.
-pub async fn dead_letters(probe: &mut Probe<'_>) -> Vec<Finding> {
+pub async fn dead_letters(probe: &mut Context<'_>) -> Vec<Finding> {
     let (question, expected) = (
         "an event that task-state cannot handle",
         "in the dead-letter queue after three tries, within about four minutes",
@@ -77,7 +77,7 @@ pub async fn dead_letters(probe: &mut Probe<'_>) -> Vec<Finding> {
 
 /// The sum, average or maximum of a metric of AWS/Lambda since `since`.
 async fn statistic(
-    probe: &Probe<'_>,
+    probe: &Context<'_>,
     function: &str,
     metric: &str,
     statistic: Statistic,
@@ -110,7 +110,7 @@ async fn statistic(
 }
 
 /// Whether reconcile runs each minute.
-pub async fn schedule(probe: &mut Probe<'_>) -> Vec<Finding> {
+pub async fn schedule(probe: &mut Context<'_>) -> Vec<Finding> {
     let (question, expected) = ("reconcile in the last 15 minutes", "one run a minute, or as ReconcileMinutes says");
     if !probe.account.has("CLOUDWATCH") {
         return vec![Finding::not_checked(question, "a local stack has no metrics")];
@@ -129,13 +129,13 @@ pub async fn schedule(probe: &mut Probe<'_>) -> Vec<Finding> {
 
 /// Metrics of the bridge that are there once reconcile has run. The others appear when what they count has happened for the
 /// first time.
-const ALWAYS: [&str; 3] = ["Overdue", "QueueAge", "Blocked"];
+const ALWAYS: [&str; 3] = ["OverdueChecks", "QueueAge", "ProfilesWithoutCapacity"];
 /// Metrics that Lambda publishes with each invocation.
 const OF_INVOCATIONS: [&str; 3] = ["Errors", "Throttles", "Invocations"];
 /// How far back data points are looked for: a deployment may have been idle, but not its schedule.
 const RECENT: Duration = Duration::from_secs(3 * 3_600);
 
-/// Whether a metric has data points as soon as the deployment is healthy: those of work only once a runner has asked it.
+/// Whether a metric has data points as soon as the deployment is healthy: those of runner-api only once a runner has asked it.
 fn is_certain(metric: &Metric, idle: Option<&str>) -> bool {
     let name = metric.metric_name().unwrap_or_default();
     let is_idle = || metric.dimensions().iter().any(|dimension| dimension.value() == idle);
@@ -153,7 +153,7 @@ fn metrics(alarm: &MetricAlarm) -> Vec<Metric> {
 }
 
 /// Whether every alarm watches something: a dimension that is misspelt never rings.
-pub async fn alarm_metrics(probe: &mut Probe<'_>) -> Vec<Finding> {
+pub async fn alarm_metrics(probe: &mut Context<'_>) -> Vec<Finding> {
     let question = "the metrics of the alarms";
     if !probe.account.has("CLOUDWATCH") {
         return vec![Finding::not_checked(question, "a local stack has no alarms")];
@@ -168,10 +168,10 @@ pub async fn alarm_metrics(probe: &mut Probe<'_>) -> Vec<Finding> {
     if alarms.is_empty() {
         return vec![Finding::seen(question, "the stack's alarms", "the deployment has no alarm", false)];
     }
-    // Without a pool, nothing invokes work.
-    let work = probe.account.function(Function::Work).filter(|_| probe.pool.is_none());
+    // Without a pool, nothing invokes runner-api.
+    let runner_api = probe.account.function(Function::RunnerApi).filter(|_| probe.pool.is_none());
     let all: Vec<Metric> = alarms.iter().flat_map(metrics).collect();
-    let certain = |metric: &Metric| is_certain(metric, work.as_deref());
+    let certain = |metric: &Metric| is_certain(metric, runner_api.as_deref());
     // One wait for all of them, and one request at a time.
     let mut last = Err("no answer".to_owned());
     let seen = probe
@@ -209,7 +209,7 @@ pub async fn alarm_metrics(probe: &mut Probe<'_>) -> Vec<Finding> {
 
 /// Which of these metrics have recent data points. ListMetrics may show a new metric a quarter of an hour late, and
 /// GetMetricData shows its data points at once.
-async fn with_data(probe: &Probe<'_>, metrics: &[Metric]) -> Result<Vec<bool>, String> {
+async fn with_data(probe: &Context<'_>, metrics: &[Metric]) -> Result<Vec<bool>, String> {
     let (to, from) = (SystemTime::now() + Duration::from_secs(60), SystemTime::now().checked_sub(RECENT));
     let queries = metrics.iter().enumerate().map(|(at, metric)| {
         let statistic = MetricStat::builder().metric(metric.clone()).period(60).stat("SampleCount").build();
@@ -232,7 +232,7 @@ async fn with_data(probe: &Probe<'_>, metrics: &[Metric]) -> Result<Vec<bool>, S
 }
 
 /// How long submit and task-state take.
-pub async fn durations(probe: &mut Probe<'_>) -> Vec<Finding> {
+pub async fn durations(probe: &mut Context<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     for function in [Function::Submit, Function::TaskState] {
         let question = format!("{} on average and at most", function.short());
@@ -259,7 +259,7 @@ pub async fn durations(probe: &mut Probe<'_>) -> Vec<Finding> {
 }
 
 /// How long the functions take to start, from Lambda's reports. Where `SystemLogLevel` is WARN, there are none.
-pub async fn cold_start(probe: &mut Probe<'_>) -> Vec<Finding> {
+pub async fn cold_start(probe: &mut Context<'_>) -> Vec<Finding> {
     let (question, expected) = ("cold starts", format!("under {SLOW_START_MS} ms of initialisation"));
     if !probe.account.has("CLOUDWATCH_LOGS") {
         return vec![Finding::not_checked(question, "a local stack reports none")];
@@ -303,7 +303,7 @@ fn dollars(tasks: usize, cpu: f64, memory: f64) -> f64 {
 }
 
 /// What the run cost, computed.
-pub fn cost(probe: &mut Probe<'_>) -> Vec<Finding> {
+pub fn cost(probe: &mut Context<'_>) -> Vec<Finding> {
     let (cpu, memory) = probe.size.unwrap_or((1_024.0, 2_048.0));
     let dollars = dollars(probe.launched(), cpu, memory);
     let seen = format!("about {dollars:.2} dollars for {} tasks of {cpu} CPU units and {memory} MiB", probe.launched());

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::probe::{A_TASK, Probe};
+use super::context::{A_TASK, Context};
 use super::report::Finding;
 
 type Answer = Result<aws_sdk_ecs::types::Task, (String, String)>;
@@ -25,7 +25,7 @@ fn refusal(question: &str, codes: &[&str], says: &str, answer: Answer) -> Vec<Fi
 }
 
 /// For good.
-pub async fn unknown_task_definition(probe: &mut Probe<'_>) -> Vec<Finding> {
+pub async fn unknown_task_definition(probe: &mut Context<'_>) -> Vec<Finding> {
     let request = probe.request("unknown", &["true"], &json!({"taskDefinition": "ecs-bridge-verify-does-not-exist"}));
     let answer = probe.run_task(&request).await;
     refusal(
@@ -37,7 +37,7 @@ pub async fn unknown_task_definition(probe: &mut Probe<'_>) -> Vec<Finding> {
 }
 
 /// For good.
-pub async fn wrong_subnet(probe: &mut Probe<'_>) -> Vec<Finding> {
+pub async fn wrong_subnet(probe: &mut Context<'_>) -> Vec<Finding> {
     let question = "RunTask with an unknown subnet";
     if !probe.has_network() {
         // ECS then refuses the network configuration itself, whatever is in it.
@@ -53,7 +53,7 @@ pub async fn wrong_subnet(probe: &mut Probe<'_>) -> Vec<Finding> {
 }
 
 /// For good.
-pub async fn too_much_memory(probe: &mut Probe<'_>) -> Vec<Finding> {
+pub async fn too_much_memory(probe: &mut Context<'_>) -> Vec<Finding> {
     let question = "RunTask with too much memory";
     if !probe.is_on_fargate() {
         // On instances, too much memory is want of capacity: a refusal for now.
@@ -65,7 +65,7 @@ pub async fn too_much_memory(probe: &mut Probe<'_>) -> Vec<Finding> {
 }
 
 /// What keeps a launch from happening twice.
-pub async fn token(probe: &mut Probe<'_>) -> Vec<Finding> {
+pub async fn token(probe: &mut Context<'_>) -> Vec<Finding> {
     let (again, other, late) = (
         "RunTask again with its client token",
         "the same token with other parameters",

@@ -3,13 +3,13 @@
 //! What it makes has names that begin with [`PREFIX`] and is removed at the end, also when it is interrupted; what a run left
 //! that was killed, `--clean` removes. A task definition is only deregistered: ECS keeps it as INACTIVE.
 
+mod context;
+mod events;
 mod functions;
 mod launches;
-mod lives;
-mod probe;
+mod lifecycle;
 mod report;
 mod url;
-mod watch;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -20,7 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::account::Account;
 use crate::bridge::{BridgeError, Where};
 use crate::output;
-use probe::Probe;
+use context::Context;
 use report::{Finding, Verdict};
 
 /// The beginning of the name of everything that it makes.
@@ -147,7 +147,7 @@ const CHECKS: [Check; 18] = [
     },
     Check {
         name: "dead-letters",
-        does: "invokes task-state with an event that it cannot handle, waits for its dead letter and deletes it; the alarms access-denied, unwanted-tasks, task-state-errors and dead-letters may go off",
+        does: "invokes task-state with an event that it cannot handle, waits for its dead letter and deletes it; the alarms access-denied, orphan-tasks, task-state-errors and dead-letters may go off",
         needs: &["lambda:InvokeFunction", "sqs:ReceiveMessage", "sqs:DeleteMessage"],
     },
     Check {
@@ -211,7 +211,7 @@ impl VerifyAws {
         let text = |error: BridgeError| output::with_causes(&error);
         let bridge = self.bridge.find().await.map_err(text)?;
         let account = Account::of(&bridge);
-        let mut probe = Probe::new(&bridge, &account, self.profile.as_deref(), self.time_scale).await?;
+        let mut probe = Context::new(&bridge, &account, self.profile.as_deref(), self.time_scale).await?;
         if self.clean {
             let removed = probe.clean(PREFIX).await?;
             output::say(if removed.is_empty() { "nothing was left".to_owned() } else { removed.join("\n") });
@@ -245,7 +245,7 @@ impl VerifyAws {
     }
 
     /// Asks one thing after the other, and says each answer at once.
-    async fn ask(&self, probe: &mut Probe<'_>, findings: &mut Vec<Finding>) {
+    async fn ask(&self, probe: &mut Context<'_>, findings: &mut Vec<Finding>) {
         for check in self.checks() {
             let found = match check.name {
                 "url" => url::url(probe).await,
@@ -254,12 +254,12 @@ impl VerifyAws {
                 "wrong-subnet" => launches::wrong_subnet(probe).await,
                 "too-much-memory" => launches::too_much_memory(probe).await,
                 "token" => launches::token(probe).await,
-                "exit-codes" => lives::exit_codes(probe).await,
-                "events" => lives::events(probe).await,
-                "stop" => lives::stop(probe).await,
-                "after-the-end" => lives::after_the_end(probe).await,
-                "cannot-pull" => lives::cannot_pull(probe).await,
-                "session-name" => lives::session_name(probe).await,
+                "exit-codes" => lifecycle::exit_codes(probe).await,
+                "events" => lifecycle::events(probe).await,
+                "stop" => lifecycle::stop(probe).await,
+                "after-the-end" => lifecycle::after_the_end(probe).await,
+                "cannot-pull" => lifecycle::cannot_pull(probe).await,
+                "session-name" => lifecycle::session_name(probe).await,
                 "dead-letters" => functions::dead_letters(probe).await,
                 "schedule" => functions::schedule(probe).await,
                 "alarm-metrics" => functions::alarm_metrics(probe).await,

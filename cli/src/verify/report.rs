@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::probe::Probe;
+use super::context::Context;
 
 /// How what was seen compares with what was expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -104,7 +104,7 @@ pub fn json(findings: &[Finding]) -> Value {
 }
 
 /// Writes `report.md` and `report.json` into a folder.
-pub fn write(folder: &Path, probe: &Probe<'_>, findings: &[Finding]) -> io::Result<()> {
+pub fn write(folder: &Path, probe: &Context<'_>, findings: &[Finding]) -> io::Result<()> {
     fs::create_dir_all(folder)?;
     let cell = |text: &str| text.replace('|', "\\|").replace('\n', " ");
     let rows = findings.iter().map(|finding| {
@@ -167,7 +167,7 @@ pub struct Redaction {
 
 impl Redaction {
     /// The names that a run knows.
-    pub fn of(probe: &Probe<'_>) -> Self {
+    pub fn of(probe: &Context<'_>) -> Self {
         let mut names = probe.names();
         // The longer first: one may be a part of another.
         names.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));

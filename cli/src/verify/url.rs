@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::probe::Probe;
+use super::context::Context;
 use super::report::Finding;
 use crate::account::{Function, words};
 use crate::output::with_causes;
@@ -10,7 +10,7 @@ use crate::output::with_causes;
 const HEALTH: &str = "/v1/health";
 
 /// A function URL with `AWS_IAM`: who may call it.
-pub async fn url(probe: &mut Probe<'_>) -> Vec<Finding> {
+pub async fn url(probe: &mut Context<'_>) -> Vec<Finding> {
     let (signed, unsigned, guessed) = ("a signed call", "an unsigned call", "a call signed with a wrong secret");
     let mut findings = vec![match probe.bridge.health().await {
         Ok(health) => {
@@ -37,7 +37,7 @@ pub async fn url(probe: &mut Probe<'_>) -> Vec<Finding> {
 }
 
 /// The same by Lambda's Invoke.
-pub async fn direct_invocation(probe: &mut Probe<'_>) -> Vec<Finding> {
+pub async fn direct_invocation(probe: &mut Context<'_>) -> Vec<Finding> {
     let (question, expected) = ("submit, invoked directly", "the same answer as by its URL");
     let Some(name) = probe.account.function(Function::Submit) else {
         return vec![Finding::not_checked(question, "the function's name is not known")];

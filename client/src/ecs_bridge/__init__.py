@@ -7,13 +7,13 @@ from ecs_bridge.api import Answer
 from ecs_bridge.client import Client, Feed
 from ecs_bridge.errors import (
     BridgeError,
-    Cause,
     ConfigError,
     CredentialsMissing,
-    NotEnded,
-    Refused,
-    UnknownSubmission,
-    Unsubmittable,
+    ErrorKind,
+    InvalidSubmissionError,
+    SubmissionNotFoundError,
+    SubmissionRejectedError,
+    WaitTimeoutError,
 )
 from ecs_bridge.feed import Cursor
 from ecs_bridge.state import State
@@ -26,19 +26,19 @@ __all__ = [
     "AsyncClient",
     "AsyncFeed",
     "BridgeError",
-    "Cause",
     "Client",
     "ConfigError",
     "CredentialsMissing",
     "Cursor",
+    "ErrorKind",
     "Feed",
-    "NotEnded",
+    "InvalidSubmissionError",
     "Record",
-    "Refused",
     "State",
     "Submission",
-    "UnknownSubmission",
-    "Unsubmittable",
+    "SubmissionNotFoundError",
+    "SubmissionRejectedError",
+    "WaitTimeoutError",
     "__version__",
     "shortened",
 ]

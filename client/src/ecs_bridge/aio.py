@@ -12,9 +12,9 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ecs_bridge.bridge import Bridge
-from ecs_bridge.errors import NotEnded, UnknownSubmission
-from ecs_bridge.steps import drive
+from ecs_bridge._operations import Bridge
+from ecs_bridge._sansio import drive
+from ecs_bridge.errors import SubmissionNotFoundError, WaitTimeoutError
 from ecs_bridge.submission import check_id
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     import boto3
 
+    from ecs_bridge._sansio import Steps
     from ecs_bridge.api import Answer
     from ecs_bridge.feed import Cursor, Reader
-    from ecs_bridge.steps import Steps
     from ecs_bridge.submission import Submission
     from ecs_bridge.table import Record
 
@@ -53,14 +53,14 @@ class AsyncClient:
         ready_file: str | None = None,
         session: boto3.Session | None = None,
         timeout: float = 20.0,
-        patience: float = 60.0,
+        retry_timeout: float = 60.0,
         poll_interval: float = 1.0,
     ) -> None:
         """Make one, without any request; see `Client`."""
         self._bridge = Bridge(
             session,
             timeout,
-            patience,
+            retry_timeout,
             poll_interval,
             stack=stack,
             url=url,
@@ -129,18 +129,18 @@ class AsyncClient:
                 await asyncio.wait(futures.values(), timeout=timeout, return_when=asyncio.FIRST_EXCEPTION)
             ended = {id: future.result() for id, future in futures.items() if future.done()}
             if left := sorted(futures.keys() - ended.keys()):
-                raise NotEnded(ended, left, timeout or 0.0)
+                raise WaitTimeoutError(ended, left, timeout or 0.0)
             return ended
         finally:
             for id, future in futures.items():
                 self._leave(id, future)
 
-    async def now(self) -> Cursor:
+    async def latest_cursor(self) -> Cursor:
         """Return the place in the feed after everything that has ended by now."""
-        return await self._drive(self._bridge.now())
+        return await self._drive(self._bridge.latest_cursor())
 
-    def follow(self, cursor: Cursor) -> AsyncFeed:
-        """Follow the feed from there; see `Client.follow`."""
+    def stream(self, cursor: Cursor) -> AsyncFeed:
+        """Follow the feed from there; see `Client.stream`."""
         return AsyncFeed(self, self._bridge.reader(cursor))
 
     async def health(self) -> dict[str, Any]:
@@ -177,7 +177,7 @@ class AsyncClient:
                         if not future.done():
                             future.set_result(record)
                 for id in unknown.submission_ids if unknown else []:
-                    self._fail(id, UnknownSubmission([id]))
+                    self._fail(id, SubmissionNotFoundError([id]))
         except Exception as error:
             for id in list(self._waiters):
                 self._waiting.drop(id)

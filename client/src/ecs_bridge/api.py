@@ -16,7 +16,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, NoCredentialsError
 
 from ecs_bridge.aws import clock
-from ecs_bridge.errors import BridgeError, Cause, CredentialsMissing, Refused
+from ecs_bridge.errors import BridgeError, CredentialsMissing, ErrorKind, SubmissionRejectedError
 from ecs_bridge.state import State
 
 if TYPE_CHECKING:
@@ -58,11 +58,11 @@ class Answer:
     error_message: str | None = None
 
     @property
-    def error(self) -> Refused | None:
+    def error(self) -> SubmissionRejectedError | None:
         """Why it was not accepted; None if it was."""
         if self.error_code is None:
             return None
-        return Refused(self.submission_id, self.error_code, self.error_message or "")
+        return SubmissionRejectedError(self.submission_id, self.error_code, self.error_message or "")
 
 
 class Tally:
@@ -142,28 +142,28 @@ class BridgeClient:
             content = answer["Payload"].read()
         except (CredentialsMissing, NoCredentialsError) as error:
             self._forget()
-            raise BridgeError(Cause.CREDENTIALS, str(error)) from error
+            raise BridgeError(ErrorKind.CREDENTIALS, str(error)) from error
         except ClientError as error:
             # Lambda's own errors do not quote the payload.
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
-            cause = self._cause(status)
-            if cause is Cause.CREDENTIALS:
+            kind = self._kind_of(status)
+            if kind is ErrorKind.CREDENTIALS:
                 self._forget()
-            raise BridgeError(cause, f"{call}: {error}{clock(str(error))}", status) from error
+            raise BridgeError(kind, f"{call}: {error}{clock(str(error))}", status) from error
         except BotoCoreError as error:
-            raise BridgeError(Cause.TROUBLE, f"{call}: {type(error).__name__}") from error
+            raise BridgeError(ErrorKind.TRANSIENT, f"{call}: {type(error).__name__}") from error
         try:
             read = json.loads(content)
         except ValueError:
             read = None
         if not isinstance(read, dict):
-            raise BridgeError(Cause.ADDRESS, f"{call}: the answer is not the bridge's", 200)
+            raise BridgeError(ErrorKind.CONFIGURATION, f"{call}: the answer is not the bridge's", 200)
         if not answer.get("FunctionError"):
             return read
         # What the function did not say itself, such as a timeout, may pass.
         code = str(read.get("errorType"))
         status = _STATUS.get(code, 502)
-        raise BridgeError(self._cause(status), f"{call}: {code}: {read.get('errorMessage')}", status, code)
+        raise BridgeError(self._kind_of(status), f"{call}: {code}: {read.get('errorMessage')}", status, code)
 
     def _forget(self) -> None:
         self._aws.forget()
@@ -171,18 +171,18 @@ class BridgeClient:
             self._lambda = None
 
     @staticmethod
-    def _cause(status: int) -> Cause:
+    def _kind_of(status: int) -> ErrorKind:
         if status in (401, 403):
-            return Cause.CREDENTIALS
+            return ErrorKind.CREDENTIALS
         if status in (400, 413, 415, 422):
-            return Cause.REQUEST
+            return ErrorKind.BAD_REQUEST
         if status in (200, 404, 405) or 300 <= status < 400:
-            return Cause.ADDRESS
-        return Cause.TROUBLE
+            return ErrorKind.CONFIGURATION
+        return ErrorKind.TRANSIENT
 
     def _send(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
         if self._url is None:
-            raise BridgeError(Cause.ADDRESS, "neither the URL nor the function of the bridge is known")
+            raise BridgeError(ErrorKind.CONFIGURATION, "neither the URL nor the function of the bridge is known")
         data = None if body is None else json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
         headers = {} if data is None else {"Content-Type": "application/json"}
         request = AWSRequest(method, self._url + path, headers=headers, data=data)
@@ -196,13 +196,13 @@ class BridgeClient:
             self._aws.forget()
             # What failed to fetch them may quote what it sent.
             words = type(error).__name__ if isinstance(error, HTTPClientError) else str(error)
-            raise BridgeError(Cause.CREDENTIALS, words) from error
+            raise BridgeError(ErrorKind.CREDENTIALS, words) from error
         try:
             response = self._session().send(request.prepare())
             status, content = response.status_code, response.content
         except BotoCoreError as error:
             # Not the error's own text: it may quote what was sent.
-            raise BridgeError(Cause.TROUBLE, f"{method} {self._url}{path}: {type(error).__name__}") from error
+            raise BridgeError(ErrorKind.TRANSIENT, f"{method} {self._url}{path}: {type(error).__name__}") from error
         return self._read(status, content, f"{method} {self._url}{path}")
 
     def _session(self) -> URLLib3Session:
@@ -218,17 +218,17 @@ class BridgeClient:
             answer = None
         if status == 200 and isinstance(answer, dict):
             return answer
-        cause = self._cause(status)
-        if cause is Cause.CREDENTIALS:
+        kind = self._kind_of(status)
+        if kind is ErrorKind.CREDENTIALS:
             self._aws.forget()
         code, words = _told(answer)
-        raise BridgeError(cause, f"{call}: {status}{words}{clock(words)}", status, code)
+        raise BridgeError(kind, f"{call}: {status}{words}{clock(words)}", status, code)
 
     @staticmethod
     def _answers(answer: dict[str, Any], ids: Sequence[str]) -> list[Answer]:
         items = answer.get("submissions")
         if not isinstance(items, list) or len(items) != len(ids):
-            raise BridgeError(Cause.ADDRESS, "the answer does not hold one item for each that was sent", 200)
+            raise BridgeError(ErrorKind.CONFIGURATION, "the answer does not hold one item for each that was sent", 200)
         return [_item(id, item) for id, item in zip(ids, items, strict=True)]
 
 

@@ -16,7 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from botocore.httpsession import URLLib3Session
 from botocore.utils import get_environ_proxies
 
-from ecs_bridge.errors import BridgeError, Cause, CredentialsMissing
+from ecs_bridge.errors import BridgeError, CredentialsMissing, ErrorKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,17 +54,17 @@ _ADDRESS = frozenset({"ResourceNotFoundException", "ValidationException", "Valid
 
 def failure(error: BotoCoreError | ClientError, what: str) -> BridgeError:
     """Return what a call of an AWS service failed with, by what to do next."""
-    cause, status = Cause.TROUBLE, None
+    kind, status = ErrorKind.TRANSIENT, None
     if isinstance(error, ClientError):
         code = error.response.get("Error", {}).get("Code")
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
         if code in _CREDENTIALS or status in (401, 403) or clock(str(error)):
-            cause = Cause.CREDENTIALS
+            kind = ErrorKind.CREDENTIALS
         elif code in _ADDRESS:
-            cause = Cause.ADDRESS
+            kind = ErrorKind.CONFIGURATION
     elif isinstance(error, NoCredentialsError):
-        cause = Cause.CREDENTIALS
-    return BridgeError(cause, f"{what}: {error}{clock(str(error))}", status)
+        kind = ErrorKind.CREDENTIALS
+    return BridgeError(kind, f"{what}: {error}{clock(str(error))}", status)
 
 
 def clock(words: str) -> str:

@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from ecs_bridge.bridge import Bridge
-from ecs_bridge.errors import NotEnded
-from ecs_bridge.steps import run
+from ecs_bridge._operations import Bridge
+from ecs_bridge._sansio import run
+from ecs_bridge.errors import WaitTimeoutError
 from ecs_bridge.submission import check_id
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 class Client:
     """A bridge. Safe to share between threads; keeps connections.
 
-    What fails for the moment is repeated, always with the same ids, for `patience` seconds. Then, and at once where
-    repeating is of no use, a call raises BridgeError, whose `cause` says what to do. After that it is not known what
+    What fails for the moment is repeated with the same ids, for `retry_timeout` seconds. Then, and at once where
+    repeating is of no use, a call raises BridgeError, whose `kind` tells what to do. After that it is not known what
     arrived; to submit the same again is always right, and runs nothing twice.
     """
 
@@ -42,7 +42,7 @@ class Client:
         ready_file: str | None = None,
         session: boto3.Session | None = None,
         timeout: float = 20.0,
-        patience: float = 60.0,
+        retry_timeout: float = 60.0,
         poll_interval: float = 1.0,
     ) -> None:
         """Make one, without any request.
@@ -60,14 +60,14 @@ class Client:
         :param ready_file: what ``ecs-bridge local --ready-file`` wrote
         :param session: the AWS identity; None: boto3's default chain
         :param timeout: seconds that one request to the submit function may take
-        :param patience: seconds for which a request is repeated that failed for the moment
+        :param retry_timeout: seconds for which a request is repeated that failed for the moment
         :param poll_interval: seconds between two reads of the feed
         :raises ConfigError: with all that is wrong
         """
         self._bridge = Bridge(
             session,
             timeout,
-            patience,
+            retry_timeout,
             poll_interval,
             stack=stack,
             url=url,
@@ -91,8 +91,8 @@ class Client:
     def submit(self, submission: Submission) -> Answer:
         """Submit one; submitting it again runs nothing twice.
 
-        :raises Unsubmittable: it can never be right; nothing was sent
-        :raises Refused: the bridge did not accept it
+        :raises InvalidSubmissionError: it can never be right; nothing was sent
+        :raises SubmissionRejectedError: the bridge did not accept it
         """
         [answer] = self.submit_many([submission])
         if answer.error:
@@ -116,7 +116,7 @@ class Client:
 
         One that is not known yet is never launched.
 
-        :raises Refused: the bridge did not accept the stop
+        :raises SubmissionRejectedError: the bridge did not accept the stop
         """
         [answer] = self.stop_many([submission_id], reason)
         if answer.error:
@@ -131,8 +131,8 @@ class Client:
         """Wait until all have ended; return how. One read of the feed each `poll_interval`, however many.
 
         :param timeout: seconds to wait at most; a request that is under way is waited for
-        :raises NotEnded: with what has ended by then
-        :raises UnknownSubmission: one of them was never submitted
+        :raises WaitTimeoutError: with what has ended by then
+        :raises SubmissionNotFoundError: one of them was never submitted
         """
         left = {check_id(each) for each in submission_ids}
         give_up = None if timeout is None else time.monotonic() + timeout
@@ -146,14 +146,14 @@ class Client:
             if unknown:
                 raise unknown
             if left and give_up is not None and time.monotonic() >= give_up:
-                raise NotEnded(ended, sorted(left), timeout or 0.0)
+                raise WaitTimeoutError(ended, sorted(left), timeout or 0.0)
         return ended
 
-    def now(self) -> Cursor:
+    def latest_cursor(self) -> Cursor:
         """Return the place in the feed after everything that has ended by now."""
-        return run(self._bridge.now())
+        return run(self._bridge.latest_cursor())
 
-    def follow(self, cursor: Cursor) -> Feed:
+    def stream(self, cursor: Cursor) -> Feed:
         """Follow the feed from there: an endless iterator over what ends in the deployment, whoever submitted it.
 
         Each end is handed out once, those before and after a restart too, if the cursor is kept.

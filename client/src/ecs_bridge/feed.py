@@ -13,14 +13,14 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ecs_bridge.errors import UnknownSubmission
-from ecs_bridge.steps import retried
+from ecs_bridge._sansio import retried
+from ecs_bridge.errors import SubmissionNotFoundError
 from ecs_bridge.table import Record, Table, records
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from ecs_bridge.steps import Steps
+    from ecs_bridge._sansio import Steps
 
 SHORT_OVERLAP_MS = 3_000
 """How far back of the newest entry seen a poll reads: an index's usual lag is below a second."""
@@ -88,7 +88,7 @@ class Cursor:
         return {id: at for id, at in self.seen.items() if at >= self.newest - LONG_OVERLAP_MS}
 
 
-def from_now(table: Callable[[], Table], patience: float) -> Steps[Cursor]:
+def latest_cursor(table: Callable[[], Table], retry_timeout: float) -> Steps[Cursor]:
     """Return the place after everything that the feed shows now."""
     now = now_ms()
     # By the writers' clocks where they wrote something: ours may be ahead. A reader first looks as far back as `since`.
@@ -97,7 +97,7 @@ def from_now(table: Callable[[], Table], patience: float) -> Steps[Cursor]:
     seen: dict[str, int] = {}
     page: dict[str, Any] | None = None
     while True:
-        entries, page = yield from retried(partial(_page, table, since, page), patience)
+        entries, page = yield from retried(partial(_page, table, since, page), retry_timeout)
         newest = advanced(newest, entries, now)
         seen.update({entry.submission_id: entry.changed_at or 0 for entry in entries})
         if page is None:
@@ -117,20 +117,20 @@ class Reader:
         self,
         table: Callable[[], Table],
         cursor: Cursor,
-        every: float,
-        patience: float,
+        poll_interval: float,
+        retry_timeout: float,
         wanted: Callable[[str], bool] = lambda id: True,
     ) -> None:
         """Make one.
 
         :param table: returns the table's reader, for each request
-        :param every: seconds between two polls
-        :param patience: seconds for which a request is repeated that failed
+        :param poll_interval: seconds between two polls
+        :param retry_timeout: seconds for which a request is repeated that failed
         :param wanted: tells for an id whether its end is handed out
         """
         self._table = table
-        self._every = every
-        self._patience = patience
+        self._poll_interval = poll_interval
+        self._retry_timeout = retry_timeout
         self._wanted = wanted
         self._newest = cursor.newest
         self._seen = dict(cursor.seen)
@@ -152,11 +152,11 @@ class Reader:
         since, after = self._page or (self._begin(), None)
         # No read begins before this any more.
         self._seen = {id: at for id, at in self._seen.items() if at >= self._newest - LONG_OVERLAP_MS}
-        entries, more = yield from retried(partial(_page, self._table, since, after), self._patience)
+        entries, more = yield from retried(partial(_page, self._table, since, after), self._retry_timeout)
         new = {each.submission_id: each for each in entries if each.submission_id not in self._seen}
         wanted = [id for id in new if self._wanted(id)]
         # The feed has little of each. What has expired in the table meanwhile is told by what the feed has.
-        full = yield from records(self._table, wanted, self._patience)
+        full = yield from records(self._table, wanted, self._retry_timeout)
         self._page = (since, more) if more else None
         self._found.extend(replace(full.get(id, new[id]), changed_at=new[id].changed_at) for id in wanted)
         self._newest = advanced(self._newest, (new[id] for id in new.keys() - set(wanted)), now_ms())
@@ -173,7 +173,7 @@ class Reader:
     def _begin(self) -> int:
         """Begin a poll; return from when on it reads."""
         now = time.monotonic()
-        self._next_poll = now + self._every
+        self._next_poll = now + self._poll_interval
         overlap = SHORT_OVERLAP_MS
         if now >= self._next_further_back:
             self._next_further_back = now + LONG_OVERLAP_EVERY
@@ -186,11 +186,11 @@ class Reader:
 class Waiting:
     """Learns how submissions end, however many, by one read of the feed for all of them."""
 
-    def __init__(self, table: Callable[[], Table], every: float, patience: float) -> None:
+    def __init__(self, table: Callable[[], Table], poll_interval: float, retry_timeout: float) -> None:
         """Make one; see `Reader`."""
         self._table = table
-        self._every = every
-        self._patience = patience
+        self._poll_interval = poll_interval
+        self._retry_timeout = retry_timeout
         self._ids: set[str] = set()
         self._unread: set[str] = set()
         self._reader: Reader | None = None
@@ -210,20 +210,22 @@ class Waiting:
         self._ids.discard(submission_id)
         self._unread.discard(submission_id)
 
-    def step(self) -> Steps[tuple[list[Record], UnknownSubmission | None]]:
+    def step(self) -> Steps[tuple[list[Record], SubmissionNotFoundError | None]]:
         """Return what ended, and the error for what there is no record of; pause before, if it is not time yet."""
         reader = self._reader
         if reader is None:
             # Whatever the writers' clocks say of now.
             begin = Cursor(now_ms() - LONG_OVERLAP_MS)
-            reader = self._reader = Reader(self._table, begin, self._every, self._patience, lambda id: id in self._ids)
+            reader = self._reader = Reader(
+                self._table, begin, self._poll_interval, self._retry_timeout, lambda id: id in self._ids
+            )
             self._next_lookup = time.monotonic() + LOOKUP_EVERY
         if time.monotonic() >= self._next_lookup:
             self._next_lookup = time.monotonic() + LOOKUP_EVERY
             self._unread |= self._ids
         if self._unread:
             ids = sorted(self._unread)
-            found = yield from records(self._table, ids, self._patience)
+            found = yield from records(self._table, ids, self._retry_timeout)
             self._unread -= set(ids)
             missing = [id for id in ids if id not in found and id in self._ids]
             ended = [record for record in found.values() if record.ended]
@@ -233,4 +235,4 @@ class Waiting:
         ended = [record for record in ended if record.submission_id in self._ids]
         for id in [*missing, *(record.submission_id for record in ended)]:
             self.drop(id)
-        return ended, UnknownSubmission(missing) if missing else None
+        return ended, SubmissionNotFoundError(missing) if missing else None

@@ -10,7 +10,7 @@ from datetime import datetime
 from difflib import get_close_matches
 from typing import Any
 
-from ecs_bridge.errors import Unsubmittable
+from ecs_bridge.errors import InvalidSubmissionError
 
 SUBMISSION_ID = re.compile(r"[A-Za-z0-9_-]{1,60}")
 PROFILE_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -89,11 +89,11 @@ class Submission:
     """A token of Step Functions, which is sent the end; the deployment's ``TaskTokens`` must be true."""
 
     def item(self) -> dict[str, Any]:
-        """Return the item for ``POST /v1/submissions``; raise Unsubmittable if the bridge cannot take it."""
+        """Return the item for ``POST /v1/submissions``; raise InvalidSubmissionError if the bridge cannot take it."""
         check_id(self.submission_id)
         command = self.command
         if not isinstance(command, list | tuple) or not command or not all(isinstance(word, str) for word in command):
-            raise Unsubmittable(
+            raise InvalidSubmissionError(
                 f"command must be a list of strings, not {type(command).__name__}{_shown(command)}; "
                 "for a shell's line: ['sh', '-c', LINE]"
             )
@@ -109,7 +109,9 @@ class Submission:
         priority = self.priority
         if priority is not None:
             if isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= LAST_PRIORITY:
-                raise Unsubmittable(f"priority must be a whole number from 0 to {LAST_PRIORITY}, not {priority!r}")
+                raise InvalidSubmissionError(
+                    f"priority must be a whole number from 0 to {LAST_PRIORITY}, not {priority!r}"
+                )
             item["priority"] = priority
         if self.launch_deadline is not None:
             item["launch_deadline"] = _milliseconds(self.launch_deadline)
@@ -123,11 +125,11 @@ class Submission:
         if not self.environment:
             return overrides
         if not self.container:
-            raise Unsubmittable("environment needs the name of the profile's container: set container")
+            raise InvalidSubmissionError("environment needs the name of the profile's container: set container")
         if not isinstance(self.environment, Mapping):
-            raise Unsubmittable("environment must be a dict of strings")
+            raise InvalidSubmissionError("environment must be a dict of strings")
         if not isinstance(self.container, str) or not all(isinstance(name, str) and name for name in self.environment):
-            raise Unsubmittable("container, and the names of environment, must be texts")
+            raise InvalidSubmissionError("container, and the names of environment, must be texts")
         known = overrides.get("overrides", {}).get("containerOverrides", [])
         own: dict[str, Any] = next((each for each in known if each["name"] == self.container), {})
         variables = {each["name"]: each for each in own.get("environment", [])}
@@ -138,58 +140,60 @@ class Submission:
 
 
 def check_id(submission_id: object) -> str:
-    """Return an id, or raise Unsubmittable if it is none."""
+    """Return an id, or raise InvalidSubmissionError if it is none."""
     if not isinstance(submission_id, str) or not SUBMISSION_ID.fullmatch(submission_id):
-        raise Unsubmittable(f"submission_id must be 1 to 60 letters, digits, '_' or '-', not {submission_id!r:.100}")
+        raise InvalidSubmissionError(
+            f"submission_id must be 1 to 60 letters, digits, '_' or '-', not {submission_id!r:.100}"
+        )
     return submission_id
 
 
 def check_text(value: object, name: str) -> str:
-    """Return a text that is not empty, or raise Unsubmittable if it is none."""
+    """Return a text that is not empty, or raise InvalidSubmissionError if it is none."""
     if not isinstance(value, str) or not value:
-        raise Unsubmittable(f"{name} must be a text that is not empty, not {type(value).__name__}")
+        raise InvalidSubmissionError(f"{name} must be a text that is not empty, not {type(value).__name__}")
     return value
 
 
 def check_profile(profile: object, name: str) -> str:
-    """Return a profile's name, or raise Unsubmittable if it is none."""
+    """Return a profile's name, or raise InvalidSubmissionError if it is none."""
     if not isinstance(profile, str) or not PROFILE_NAME.fullmatch(profile):
-        raise Unsubmittable(
+        raise InvalidSubmissionError(
             f"{name} is not a profile's name: 1 to 64 letters, digits, '_' or '-', not {profile!r:.100}"
         )
     return profile
 
 
 def check_overrides(overrides: Any, name: str, others: str = "not") -> dict[str, Any]:
-    """Return a copy of RunTask parameters that can be sent; raise Unsubmittable if they are not the caller's to set.
+    """Return a copy of RunTask parameters that can be sent; raise InvalidSubmissionError if the bridge sets them.
 
     :param others: what the message calls a parameter that is not RunTask's
     """
     if not isinstance(overrides, Mapping):
-        raise Unsubmittable(f"{name} must be a dict of parameters of RunTask, not {type(overrides).__name__}")
+        raise InvalidSubmissionError(f"{name} must be a dict of parameters of RunTask, not {type(overrides).__name__}")
     if reserved := sorted(_OURS & overrides.keys()):
-        raise Unsubmittable(f"{name} may not set {', '.join(reserved)}: the bridge does")
+        raise InvalidSubmissionError(f"{name} may not set {', '.join(reserved)}: the bridge does")
     if unknown := sorted(str(key) for key in overrides if key not in _RUN_TASK):
         meant = _meant(unknown, name)
-        raise Unsubmittable(f"{name} has what is {others} a parameter of RunTask: {', '.join(unknown)}{meant}")
+        raise InvalidSubmissionError(f"{name} has what is {others} a parameter of RunTask: {', '.join(unknown)}{meant}")
     for container in _containers(overrides, name):
         if "command" in container:
-            raise Unsubmittable(f"{name} may not set a container's command: the submission's is the one")
+            raise InvalidSubmissionError(f"{name} may not set a container's command: the submission's is the one")
     try:
         copy: dict[str, Any] = json.loads(json.dumps(dict(overrides), allow_nan=False))
     except (TypeError, ValueError) as error:
-        raise Unsubmittable(f"{name} is not JSON: {error}") from None
+        raise InvalidSubmissionError(f"{name} is not JSON: {error}") from None
     check_unicode(copy, name)
     return copy
 
 
 def check_unicode(value: Any, name: str) -> None:
-    """Raise Unsubmittable if a text in a value cannot be encoded: it has a surrogate alone, half of a character."""
+    """Raise InvalidSubmissionError if a text in a value cannot be encoded: it has a lone surrogate."""
     try:
         json_bytes(value)
     except UnicodeEncodeError as error:
         half = f"U+{ord(error.object[error.start]):04X}"
-        raise Unsubmittable(f"{name} has a text that is not Unicode: {half} is half of a character") from None
+        raise InvalidSubmissionError(f"{name} has a text that is not Unicode: {half} is half of a character") from None
 
 
 def _meant(unknown: list[str], name: str) -> str:
@@ -207,18 +211,20 @@ def _containers(overrides: Mapping[str, Any], name: str) -> list[dict[str, Any]]
     if task is None:
         return []
     if not isinstance(task, dict):
-        raise Unsubmittable(f"{name}['overrides'] must be a dict")
+        raise InvalidSubmissionError(f"{name}['overrides'] must be a dict")
     if unknown := sorted(str(key) for key in task if key not in _TASK):
-        raise Unsubmittable(
+        raise InvalidSubmissionError(
             f"{name}['overrides'] has what is not a parameter of a task's overrides: {', '.join(unknown)}"
             f"{_meant(unknown, name)}"
         )
     containers: list[dict[str, Any]] = task.get("containerOverrides", [])
     if not _are_named(containers):
-        raise Unsubmittable(f"{name}'s containerOverrides must be a list of dicts, each with a text as its name")
+        raise InvalidSubmissionError(
+            f"{name}'s containerOverrides must be a list of dicts, each with a text as its name"
+        )
     for container in containers:
         if not _are_named(container.get("environment", [])):
-            raise Unsubmittable(
+            raise InvalidSubmissionError(
                 f"the environment of a container in {name} must be a list of dicts, each with a text as its name"
             )
     return containers
@@ -231,23 +237,23 @@ def _are_named(values: Any) -> bool:
 
 
 def check_size(command: list[str], overrides: Mapping[str, Any]) -> None:
-    """Raise Unsubmittable if not even a pool takes it; what the profile adds is only known to the bridge."""
+    """Raise InvalidSubmissionError if not even a pool takes it; what the profile adds is only known to the bridge."""
     size = json_bytes({**overrides.get("overrides", {}), "command": command})
     if size > OVERRIDES_LIMIT:
-        raise Unsubmittable(
+        raise InvalidSubmissionError(
             f"the command and the overrides have {size} bytes of JSON, and the bridge takes {OVERRIDES_LIMIT} at most; "
             "hand large data over by a file or an object of S3"
         )
 
 
 def check_labels(labels: Any) -> dict[str, str]:
-    """Return labels that the bridge takes, or raise Unsubmittable."""
+    """Return labels that the bridge takes, or raise InvalidSubmissionError."""
     texts = isinstance(labels, Mapping) and all(isinstance(each, str) for pair in labels.items() for each in pair)
     if not texts or not all(labels):
-        raise Unsubmittable("labels must be a dict of strings, whose keys are not empty")
+        raise InvalidSubmissionError("labels must be a dict of strings, whose keys are not empty")
     check_unicode(dict(labels), "labels")
     if (size := sum(len(key.encode()) + len(value.encode()) for key, value in labels.items())) > LABELS_LIMIT:
-        raise Unsubmittable(
+        raise InvalidSubmissionError(
             f"labels have {size} bytes, and the bridge takes {LABELS_LIMIT} at most: cut them, or use shortened(labels)"
         )
     return dict(labels)
@@ -296,10 +302,10 @@ def _cut(text: str, most: int) -> str:
 def _milliseconds(deadline: Any) -> int:
     if isinstance(deadline, datetime):
         if deadline.tzinfo is None:
-            raise Unsubmittable("launch_deadline must have a time zone: datetime.now(timezone.utc) has one")
+            raise InvalidSubmissionError("launch_deadline must have a time zone: datetime.now(timezone.utc) has one")
         return round(deadline.timestamp() * 1000)
     if isinstance(deadline, bool) or not isinstance(deadline, int) or not 10**12 <= deadline < 10**14:
-        raise Unsubmittable(f"launch_deadline must be a datetime or epoch milliseconds, not {deadline!r:.100}")
+        raise InvalidSubmissionError(f"launch_deadline must be a datetime or epoch milliseconds, not {deadline!r:.100}")
     return deadline
 
 

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from ecs_bridge._sansio import backoff, retried
 from ecs_bridge.advice import advice
 from ecs_bridge.aws import failure
-from ecs_bridge.errors import Cause
+from ecs_bridge.errors import ErrorKind
 from ecs_bridge.state import State
-from ecs_bridge.steps import backoff, retried
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from ecs_bridge.steps import Steps
+    from ecs_bridge._sansio import Steps
 
 BATCH_SIZE = 100
 """Keys that one BatchGetItem takes at most."""
@@ -197,16 +197,18 @@ class Table:
             return operation(**arguments)
         except (BotoCoreError, ClientError) as error:
             told = failure(error, f"the table {self._name}")
-            if told.cause is Cause.CREDENTIALS:
+            if told.kind is ErrorKind.CREDENTIALS:
                 self._refused()
             raise told from error
 
 
-def records(table: Callable[[], Table], submission_ids: Sequence[str], patience: float = 0) -> Steps[dict[str, Record]]:
+def records(
+    table: Callable[[], Table], submission_ids: Sequence[str], retry_timeout: float = 0
+) -> Steps[dict[str, Record]]:
     """Read records consistently, however many: those that exist.
 
     :param table: returns the reader, for each request
-    :param patience: seconds for which a request is repeated that failed
+    :param retry_timeout: seconds for which a request is repeated that failed
     """
     found: dict[str, Record] = {}
     left = list(dict.fromkeys(submission_ids))
@@ -215,7 +217,7 @@ def records(table: Callable[[], Table], submission_ids: Sequence[str], patience:
         if tries:
             yield backoff(tries, first=0.05, most=1.0)
         batch = left[:BATCH_SIZE]
-        read, unread = yield from retried(lambda batch=batch: table().records(batch), patience)  # type: ignore[misc]
+        read, unread = yield from retried(lambda batch=batch: table().records(batch), retry_timeout)  # type: ignore[misc]
         found.update(read)
         tries = tries + 1 if unread else 0
         left = left[BATCH_SIZE:] + unread

@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 from ecs_bridge.api import BridgeClient
-from ecs_bridge.errors import BridgeError, Cause
+from ecs_bridge.errors import BridgeError, ErrorKind
 from ecs_bridge.table import END_OF_TIME, Table
 
-from airflow_ecs_bridge import census, tasklog
+from airflow_ecs_bridge import db_reconciler, tasklog
 from airflow_ecs_bridge.adoption import submission_id_of
 from airflow_ecs_bridge.aws import Aws
-from airflow_ecs_bridge.containerlog import tail, whole
-from airflow_ecs_bridge.history import History
-from airflow_ecs_bridge.lastlines import LastLines
+from airflow_ecs_bridge.cloudwatch_logs import tail, whole
+from airflow_ecs_bridge.log_tail import LogTail
 from airflow_ecs_bridge.metrics import Metrics
-from airflow_ecs_bridge.outcome import Outcome, Verdict
+from airflow_ecs_bridge.previous_tries import PreviousTries
+from airflow_ecs_bridge.results import Outcome, Verdict
 from airflow_ecs_bridge.stopper import Stopper
 from airflow_ecs_bridge.submitter import Submitter
 from airflow_ecs_bridge.threads import bounded
-from airflow_ecs_bridge.waits import Waits
+from airflow_ecs_bridge.wait_reasons import WaitReasons
 from airflow_ecs_bridge.watcher import Watcher
 
 if TYPE_CHECKING:
@@ -48,22 +48,24 @@ class Bridge:
         self._aws = Aws(settings)
         self._client = BridgeClient(settings.submit_url, self._aws, settings.request_timeout, settings.submit_function)
         failed_calls = self._client.failed_calls
-        self.last_lines = LastLines(self._aws, settings, self._client.show, report)
+        self.last_lines = LogTail(self._aws, settings, self._client.show, report)
         report = self.last_lines.report
         self.watcher = Watcher(self._table, self._aws.forget, settings, report, self._is_pending, failed_calls)
-        history = History(self.watcher.lookup)
+        history = PreviousTries(self.watcher.lookup)
         self.submitter = Submitter(self._client, settings, report, self.watcher.settle, history.patches)
         self.stopper = Stopper(self._client, self.watcher.lookup)
-        self.waits = Waits(
+        self.waits = WaitReasons(
             self.watcher.lookup, lambda id, text: report(Outcome(id, Verdict.WAITING, text)), WAITS_AFTER
         )
-        self.census = census.Census(settings.census_interval, census.living, failed_calls, self.waits.keep)
+        self.db_reconciler = db_reconciler.DbReconciler(
+            settings.reconcile_interval, db_reconciler.living, failed_calls, self.waits.keep
+        )
         self.metrics = Metrics(self.figures, team_name)
         self._services = [
             self.watcher.service,
             self.stopper.service,
             self.last_lines.service,
-            self.census.service,
+            self.db_reconciler.service,
             self.waits.service,
             self.metrics.service,
             *self.submitter.services,
@@ -117,10 +119,10 @@ class Bridge:
         except BridgeError as error:
             unanswered = "see the submit function's log" if error.status else "check submit_url and the way to it"
             hint = {
-                Cause.CREDENTIALS: "check the credentials of aws_conn_id, and that they may lambda:InvokeFunctionUrl "
-                "and lambda:InvokeFunction on the submit function",
-                Cause.ADDRESS: "check submit_url",
-            }.get(error.cause, unanswered)
+                ErrorKind.CREDENTIALS: "check the credentials of aws_conn_id, and that they may "
+                "lambda:InvokeFunctionUrl and lambda:InvokeFunction on the submit function",
+                ErrorKind.CONFIGURATION: "check submit_url",
+            }.get(error.kind, unanswered)
             raise Unhealthy(f"the ECS bridge is not healthy: {error} ({hint})") from error
         settings = self._settings
         self._compare(health)

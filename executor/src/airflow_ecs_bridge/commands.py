@@ -17,19 +17,19 @@ from ecs_bridge.errors import BridgeError
 from ecs_bridge.submission import Submission, json_bytes, shortened
 from ecs_bridge.table import Table
 
-from airflow_ecs_bridge import results
+from airflow_ecs_bridge import xcom
 from airflow_ecs_bridge.aws import Aws
+from airflow_ecs_bridge.cloudwatch_logs import tail
 from airflow_ecs_bridge.config import Settings
-from airflow_ecs_bridge.containerlog import tail
 from airflow_ecs_bridge.job import Job, read_executor_config
 from airflow_ecs_bridge.live import Follower, Live
 from airflow_ecs_bridge.metrics import Metrics
-from airflow_ecs_bridge.outcome import Outcome, Verdict
+from airflow_ecs_bridge.results import Outcome, Verdict
 from airflow_ecs_bridge.stopper import Stopper
 from airflow_ecs_bridge.submitter import Submitter
 from airflow_ecs_bridge.tasklog import cloudwatch_link
 from airflow_ecs_bridge.threads import Service, backoff
-from airflow_ecs_bridge.waits import Waits
+from airflow_ecs_bridge.wait_reasons import WaitReasons
 from airflow_ecs_bridge.watcher import Watcher
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def item(
     priority: int | None = None,
     about: dict[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Return the item for ``POST /v1/submissions``; raise Unsubmittable if the bridge cannot take it."""
+    """Return the item for ``POST /v1/submissions``; raise InvalidSubmissionError if the bridge cannot take it."""
     chosen, parameters = read_executor_config({**(overrides or {}), **({"profile": profile} if profile else {})})
     return Submission(
         id,
@@ -133,7 +133,7 @@ class Commands:
         )
         self._submitter = Submitter(self._client, settings, self._report, self._watcher.settle)
         self._stopper = Stopper(self._client, self._watcher.lookup)
-        self._waits = Waits(self._watcher.lookup, self._say, WAITS_AFTER)
+        self._waits = WaitReasons(self._watcher.lookup, self._say, WAITS_AFTER)
         self._services = [
             self._watcher.service,
             self._stopper.service,
@@ -244,18 +244,18 @@ class Commands:
             except (BotoCoreError, ClientError) as error:
                 if isinstance(error, ClientError) and error.response["Error"]["Code"] == "ResourceNotFoundException":
                     return []  # the stream begins with the first line
-                raise results.NoResult(
+                raise xcom.NoResult(
                     f"the last line of its output could not be read: {error} (check awslogs_group, awslogs_region and "
                     "logs:GetLogEvents)"
                 ) from error
 
-        return await results.last_line(lambda: self._show_patiently(submission_id), read)
+        return await xcom.last_line(lambda: self._show_patiently(submission_id), read)
 
     async def object(self, uri: str, submission_id: str) -> Any:
         """Return the JSON that a command wrote to S3; raise NoResult if it cannot be read."""
 
         def read() -> Any:
-            return results.read_object(self.aws, uri, int(self._show_patiently(submission_id)["created_at"]))
+            return xcom.read_object(self.aws, uri, int(self._show_patiently(submission_id)["created_at"]))
 
         return await asyncio.to_thread(read)
 
@@ -268,7 +268,7 @@ class Commands:
             except BridgeError as error:
                 tries += 1
                 if error.status == 404 or tries == LOOKS_BACK:
-                    raise results.NoResult(f"its record could not be read: {error}") from error
+                    raise xcom.NoResult(f"its record could not be read: {error}") from error
             time.sleep(backoff(tries))
 
     def link(self, submission_id: str, record: dict[str, Any]) -> str | None:
@@ -297,7 +297,7 @@ class Commands:
     def _look_back(self, submission_id: str, lines: int) -> tuple[dict[str, Any] | None, list[str]]:
         try:
             record = self._show_patiently(submission_id)
-        except results.NoResult as error:
+        except xcom.NoResult as error:
             log.info("submission %s: %s", submission_id, error)
             return None, []
         return record, self.last_lines(record, lines)

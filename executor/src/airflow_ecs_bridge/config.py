@@ -7,8 +7,8 @@ import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from ecs_bridge.discovery import DEPLOYMENT_NAME, is_url, region_of
 from ecs_bridge.submission import PROFILE_NAME
-from ecs_bridge.where import DEPLOYMENT_NAME, is_url, region_of
 
 from airflow_ecs_bridge.provider import OPTIONS, SECTION
 
@@ -79,12 +79,12 @@ class Settings:
     allowed_profiles: frozenset[str] | None
     """None: all."""
     poll_interval: float
-    lookup_interval: float
-    census_interval: float
-    launch_margin: float
+    full_scan_interval: float
+    reconcile_interval: float
+    worker_start_margin: float
     request_timeout: float
     startup_timeout: float
-    end_timeout: float
+    shutdown_timeout: float
     awslogs_group: str | None
     awslogs_stream_prefix: str | None
     awslogs_region: str | None
@@ -107,12 +107,12 @@ class Settings:
             queue_profiles=reader.queue_profiles("queue_profiles"),
             allowed_profiles=reader.profiles("allowed_profiles"),
             poll_interval=reader.seconds("poll_interval", least=0.1),
-            lookup_interval=reader.seconds("lookup_interval", least=1),
-            census_interval=reader.seconds("census_interval", least=1),
-            launch_margin=reader.seconds("launch_margin"),
+            full_scan_interval=reader.seconds("full_scan_interval", least=1),
+            reconcile_interval=reader.seconds("reconcile_interval", least=1),
+            worker_start_margin=reader.seconds("worker_start_margin"),
             request_timeout=reader.seconds("request_timeout", least=0.1),
             startup_timeout=reader.seconds("startup_timeout", least=0.1),
-            end_timeout=reader.seconds("end_timeout"),
+            shutdown_timeout=reader.seconds("shutdown_timeout"),
             awslogs_group=reader.text("awslogs_group"),
             awslogs_stream_prefix=reader.text("awslogs_stream_prefix"),
             awslogs_region=reader.text("awslogs_region"),

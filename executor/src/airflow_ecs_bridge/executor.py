@@ -12,7 +12,7 @@ One TaskInstanceKey has several submissions one after the other: a deferred task
 same try number. So `_current` says which one counts, and the end of any other is dropped.
 
 Airflow does not tell an executor that it has given up a try: its run was cleared, marked or deleted. `_newest` and the
-census notice it; such a try is stopped, and its slot is free.
+database reconciler notice it; such a try is stopped, and its slot is free.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from airflow_ecs_bridge import adoption, metrics
 from airflow_ecs_bridge._versions import AIRFLOW_3, ASSIGNS_IDS, CALLBACK_WORKLOADS, PROCESSES_WORKLOADS, UUID_KEYS
 from airflow_ecs_bridge.adoption import Orphan, Plan
 from airflow_ecs_bridge.bridge import Bridge, LogView
-from airflow_ecs_bridge.census import Held
 from airflow_ecs_bridge.config import ConfigError, Settings
+from airflow_ecs_bridge.db_reconciler import Held
 from airflow_ecs_bridge.job import Job
 from airflow_ecs_bridge.keys import instance_of, is_of_task, key_of
-from airflow_ecs_bridge.outcome import Outcome, Verdict, outcome
+from airflow_ecs_bridge.results import Outcome, Verdict, outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -134,24 +134,24 @@ class EcsBridgeExecutor(BaseExecutor):
     def _check_times(self) -> None:
         """Warn if Airflow takes tasks for stuck before a launch has a chance."""
         queued = global_conf.getfloat("scheduler", "task_queued_timeout")
-        left = queued - self.settings.launch_margin
+        left = queued - self.settings.worker_start_margin
         if left < LEAST_LAUNCH_TIME:
             log.warning(
-                "[scheduler] task_queued_timeout is %g s and [ecs_bridge_executor] launch_margin %g s: %g s are left "
-                "to launch a task, which is less than %g s. A shortage of capacity makes Airflow fail it after %g s",
+                "[scheduler] task_queued_timeout is %g s and [ecs_bridge_executor] worker_start_margin %g s: "
+                "%g s are left to launch a task, which is less than %g s. A shortage of capacity makes Airflow fail it after %g s",
                 queued,
-                self.settings.launch_margin,
+                self.settings.worker_start_margin,
                 max(left, 0),
                 LEAST_LAUNCH_TIME,
                 queued * (1 + global_conf.getint("scheduler", "num_stuck_in_queued_retries", fallback=2)),
             )
 
     def end(self) -> None:
-        """Wait, `end_timeout` seconds at most, until what was handed over is with the bridge. Containers go on."""
+        """Wait, `shutdown_timeout` seconds at most, until what was handed over is with the bridge. Containers go on."""
         bridge, self._bridge = self._bridge, None
         if bridge is None:
             return
-        if left := bridge.submitter.flush(self.settings.end_timeout):
+        if left := bridge.submitter.flush(self.settings.shutdown_timeout):
             log.warning("%d submissions did not reach the ECS bridge; the next scheduler adopts them", left)
         bridge.stop()
 
@@ -322,8 +322,8 @@ class EcsBridgeExecutor(BaseExecutor):
         """Give up what Airflow's database no longer has as queued or running."""
         if self._bridge is None or self.job_id is None:
             return
-        census = self._bridge.census
-        for dead in census.dead():
+        reconciler = self._bridge.db_reconciler
+        for dead in reconciler.dead():
             for submission_id in dead.tracked:
                 # The same key may wait for a slot: a deferred task that resumes. That one lives.
                 if (key := self._keys.get(submission_id)) is not None:
@@ -332,8 +332,8 @@ class EcsBridgeExecutor(BaseExecutor):
                 if self._waiting_tasks.get(key) is workload:
                     del self._waiting_tasks[key]
                     self._forget_try(key)
-        if census.due():
-            census.compare(Held(self._keys.copy(), self._waiting_tasks.copy()))
+        if reconciler.due():
+            reconciler.compare(Held(self._keys.copy(), self._waiting_tasks.copy()))
 
     def _release(self, key: Key, reason: str) -> None:
         """Stop and forget a try that Airflow has given up; its slot is free."""
@@ -372,7 +372,7 @@ class EcsBridgeExecutor(BaseExecutor):
             self.running_state(key)
             return
         if result.verdict is Verdict.WAITING:
-            self._log_event("ecs bridge waiting", key, result.info)
+            self._log_event("ecs_bridge.waiting", key, result.info)
             return
         self._untrack(key)
         if key in self._waiting_tasks:
@@ -382,16 +382,16 @@ class EcsBridgeExecutor(BaseExecutor):
         elif result.verdict is Verdict.SUCCEEDED:
             if result.info:
                 log.warning("%s was interrupted: %s", key, result.info)
-                self._log_event("ecs bridge interrupted", key, result.info)
+                self._log_event("ecs_bridge.interrupted", key, result.info)
             self.success(key)
         elif result.verdict is Verdict.FAILED or not is_of_task(key):
             # A callback that was not launched is a failure too: Airflow queues none a second time.
             log.warning("%s failed: %s", key, result.info)
-            self._log_event("ecs bridge failed", key, result.info)
+            self._log_event("ecs_bridge.failed", key, result.info)
             self.fail(key, result.info)
         else:
             log.warning("%s does not run, and is left to Airflow: %s", key, result.info)
-            self._log_event("ecs bridge released", key, result.info)
+            self._log_event("ecs_bridge.not_launched", key, result.info)
             self.running.discard(key)
 
     def _log_event(self, event: str, key: Key, text: str | None) -> None:

@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from ecs_bridge.errors import Unsubmittable
+from ecs_bridge.errors import InvalidSubmissionError
 from ecs_bridge.submission import (
     DEFAULT_PRIORITY,
     LAST_PRIORITY,
@@ -28,7 +28,7 @@ from ecs_bridge.submission import (
 OUT_OF_MEMORY = "out_of_memory"
 """The bridge's hint that a container ran out of memory."""
 
-_SIZES = frozenset({"by_try", "only_after"})
+_SIZES = frozenset({"by_try", "by_try_condition"})
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Sizes:
     """RunTask patches for the first, the second, … try; the last is for all further ones."""
 
     patches: list[dict[str, Any]]
-    only_after: str | None = None
+    by_try_condition: str | None = None
     """The hint with which a try must have ended for the next patch to apply; None: any end."""
 
 
@@ -142,26 +142,26 @@ def read_executor_config(config: Any) -> tuple[str | None, dict[str, Any]]:
     if not config:
         return None, {}
     if not isinstance(config, dict):
-        raise Unsubmittable(f"executor_config must be a dict, not {type(config).__name__}")
+        raise InvalidSubmissionError(f"executor_config must be a dict, not {type(config).__name__}")
     overrides = {key: value for key, value in config.items() if key != "profile" and key not in _SIZES}
     profile = config.get("profile")
     if profile is not None:
         check_profile(profile, "executor_config['profile']")
-    return profile, check_overrides(overrides, "executor_config", "neither profile, by_try or only_after nor")
+    return profile, check_overrides(overrides, "executor_config", "neither profile, by_try or by_try_condition nor")
 
 
 def read_sizes(config: Any) -> Sizes | None:
     """Return the sizes by try of a task's ``executor_config``; None if it has none.
 
-    ``{"by_try": [{}, {"overrides": {"memory": "8192"}}], "only_after": "out_of_memory"}``: RunTask patches, each
+    ``{"by_try": [{}, {"overrides": {"memory": "8192"}}], "by_try_condition": "out_of_memory"}``: RunTask patches, each
     merged over the other parameters.
     """
     if not isinstance(config, dict) or not _SIZES & config.keys():
         return None
-    patches, only_after = config.get("by_try"), config.get("only_after")
+    patches, by_try_condition = config.get("by_try"), config.get("by_try_condition")
     if not isinstance(patches, list) or not patches or not all(isinstance(patch, dict) for patch in patches):
-        raise Unsubmittable("executor_config['by_try'] must be a list of dicts, one for each try")
-    if only_after not in (None, OUT_OF_MEMORY):
-        raise Unsubmittable(f"executor_config['only_after'] must be {OUT_OF_MEMORY!r}, or left out")
+        raise InvalidSubmissionError("executor_config['by_try'] must be a list of dicts, one for each try")
+    if by_try_condition not in (None, OUT_OF_MEMORY):
+        raise InvalidSubmissionError(f"executor_config['by_try_condition'] must be {OUT_OF_MEMORY!r}, or left out")
     checked = [check_overrides(patch, f"executor_config['by_try'][{place}]") for place, patch in enumerate(patches)]
-    return Sizes(checked, only_after)
+    return Sizes(checked, by_try_condition)

@@ -25,9 +25,9 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
-from ecs_bridge.steps import backoff
+from ecs_bridge._sansio import backoff
 
-from airflow_ecs_bridge.containerlog import local_file, stream
+from airflow_ecs_bridge.cloudwatch_logs import local_file, stream
 from airflow_ecs_bridge.threads import Service
 
 if TYPE_CHECKING:

@@ -80,14 +80,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
         default="1.0",
         example="2.0",
     ),
-    "lookup_interval": _option(
+    "full_scan_interval": _option(
         "Seconds in which everything in flight is looked up once, 100 tasks a request, in case the feed missed\n"
         "something.",
         type="float",
         default="300",
         example="300",
     ),
-    "census_interval": _option(
+    "reconcile_interval": _option(
         "Seconds between two comparisons of what the executor holds with Airflow's database, one query each. Tries\n"
         "that Airflow has given up, since their run was cleared, marked or deleted, are stopped after the second\n"
         "comparison that misses them.",
@@ -95,7 +95,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         default="30",
         example="60",
     ),
-    "launch_margin": _option(
+    "worker_start_margin": _option(
         "Seconds that a container needs from its launch until Airflow's worker in it reports. A task's token is\n"
         "refused after it expired, so nothing is launched that has fewer than these seconds left.",
         type="float",
@@ -114,7 +114,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         default="15",
         example="15",
     ),
-    "end_timeout": _option(
+    "shutdown_timeout": _option(
         "Seconds that a scheduler which is told to stop waits until what it handed over has reached the bridge.\n"
         "What has not is adopted and submitted by the next scheduler.",
         type="float",

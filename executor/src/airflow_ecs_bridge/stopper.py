@@ -12,9 +12,9 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ecs_bridge._sansio import backoff
 from ecs_bridge.api import BATCH_SIZE, BridgeClient
 from ecs_bridge.errors import BridgeError
-from ecs_bridge.steps import backoff
 
 from airflow_ecs_bridge.threads import Service, drain
 

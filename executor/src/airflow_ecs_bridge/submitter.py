@@ -17,14 +17,14 @@ import time
 import traceback
 from typing import TYPE_CHECKING, Any
 
+from ecs_bridge._sansio import backoff
 from ecs_bridge.api import BATCH_SIZE, Answer, BridgeClient, parts
-from ecs_bridge.errors import BridgeError, Cause, Unsubmittable
+from ecs_bridge.errors import BridgeError, ErrorKind, InvalidSubmissionError
 from ecs_bridge.state import TERMINAL
-from ecs_bridge.steps import backoff
 
 from airflow_ecs_bridge.config import DEFAULT_PROFILE
-from airflow_ecs_bridge.history import NotYet
-from airflow_ecs_bridge.outcome import Outcome, Verdict
+from airflow_ecs_bridge.previous_tries import NotYet
+from airflow_ecs_bridge.results import Outcome, Verdict
 from airflow_ecs_bridge.threads import Service, drain
 
 if TYPE_CHECKING:
@@ -40,10 +40,10 @@ _WAIT = 1.0
 _FORGET_GUESS_AFTER = 600.0
 
 _HINTS = {
-    Cause.CREDENTIALS: "check the connection, lambda:InvokeFunctionUrl and lambda:InvokeFunction",
-    Cause.ADDRESS: "check [ecs_bridge_executor] submit_url",
-    Cause.REQUEST: "the bridge refuses the request itself",
-    Cause.TROUBLE: "the bridge was not reached, or asks to wait",
+    ErrorKind.CREDENTIALS: "check the connection, lambda:InvokeFunctionUrl and lambda:InvokeFunction",
+    ErrorKind.CONFIGURATION: "check [ecs_bridge_executor] submit_url",
+    ErrorKind.BAD_REQUEST: "the bridge refuses the request itself",
+    ErrorKind.TRANSIENT: "the bridge was not reached, or asks to wait",
 }
 
 
@@ -149,7 +149,7 @@ class Submitter:
             try:
                 body = job.body or self._build(job, self._patches(job))
                 self._check_profile(body)
-            except Unsubmittable as error:
+            except InvalidSubmissionError as error:
                 self._refuse(job, str(error), unanswered)
                 continue
             except NotYet:
@@ -169,14 +169,14 @@ class Submitter:
     def _build(self, job: Job, patches: int) -> dict[str, Any]:
         profile = self._profile(job)
         try:
-            return job.build(profile, self._settings.launch_margin, patches)
-        except Unsubmittable:
+            return job.build(profile, self._settings.worker_start_margin, patches)
+        except InvalidSubmissionError:
             raise
         except Exception as error:
             # What fails here fails each time: it asks nobody. The message may quote what is secret.
             where = "".join(traceback.format_tb(error.__traceback__))
             log.error("submission %s cannot be made: %s\n%s", job.submission_id, type(error).__name__, where)
-            raise Unsubmittable(
+            raise InvalidSubmissionError(
                 f"its executor_config cannot be used ({type(error).__name__}; the scheduler's log has more)"
             ) from None
 
@@ -184,12 +184,12 @@ class Submitter:
         try:
             answers = self._client.submit([job.body for job in jobs if job.body is not None])
         except BridgeError as error:
-            if error.cause is not Cause.REQUEST:
+            if error.kind is not ErrorKind.BAD_REQUEST:
                 log.warning(
                     "%d submissions to the ECS bridge will be repeated: %s (%s)",
                     len(jobs),
                     error,
-                    _HINTS[error.cause],
+                    _HINTS[error.kind],
                 )
             elif len(jobs) > 1:
                 # Too large, or spoilt by one: halving finds the one, and lets the others through.
@@ -233,7 +233,7 @@ class Submitter:
     def _check_profile(self, body: dict[str, Any]) -> None:
         allowed, profile = self._settings.allowed_profiles, body.get("profile", DEFAULT_PROFILE)
         if allowed is not None and profile not in allowed:
-            raise Unsubmittable(f"profile {profile} is not in [ecs_bridge_executor] allowed_profiles")
+            raise InvalidSubmissionError(f"profile {profile} is not in [ecs_bridge_executor] allowed_profiles")
 
     def _profile(self, job: Job) -> str | None:
         profile = self._settings.queue_profiles.profile(job.queue)

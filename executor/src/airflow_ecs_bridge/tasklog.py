@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from ecs_bridge.advice import advice
 
-from airflow_ecs_bridge.containerlog import stream
+from airflow_ecs_bridge.cloudwatch_logs import stream
 
 if TYPE_CHECKING:
     from ecs_bridge.table import Record
@@ -29,7 +29,7 @@ WAITS_FOR = {
 """For what a submission waits in each state before it runs, where its record gives no reason."""
 
 
-def waits(record: Record) -> str | None:
+def wait_reason(record: Record) -> str | None:
     """Return for what a submission waits, since when, and what to do; None if it does not wait."""
     if record.state not in WAITS_FOR:
         return None
@@ -52,7 +52,7 @@ def describe(record: dict[str, Any], settings: Settings) -> list[str]:
         status += f" on {record['runs_on']}"
     lines = [status]
     if state in WAITS_FOR and not record.get("reason"):
-        lines.append(f"Waits for: {WAITS_FOR[state]}")
+        lines.append(f"WaitReasons for: {WAITS_FOR[state]}")
     for name, member in (("Why", "reason"), ("What to do", "advice"), ("ECS task", "task_arn")):
         if record.get(member):
             lines.append(f"{name}: {record[member]}")

@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING, TypeVar
 
-from ecs_bridge.steps import backoff
+from ecs_bridge._sansio import backoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_ecs_bridge import commands, comms, live, results
+from airflow_ecs_bridge import commands, comms, live, xcom
 from airflow_ecs_bridge._versions import AIRFLOW_3, TRIGGERS_HAVE_ON_KILL
 from airflow_ecs_bridge.config import ConfigError
-from airflow_ecs_bridge.job import Unsubmittable
+from airflow_ecs_bridge.job import InvalidSubmissionError
 from airflow_ecs_bridge.links import LOG_LINK
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class EcsBridgeTrigger(BaseTrigger):
             # The first use reads the options and starts threads.
             here = await asyncio.to_thread(commands.Commands.of_this_process)
             body = self._body(here)
-        except (ConfigError, Unsubmittable) as error:
+        except (ConfigError, InvalidSubmissionError) as error:
             yield self._event("failed", str(error))
             return
         if self._is_in_triggerer:  # a worker that waits itself is gone before anyone looks
@@ -136,7 +136,7 @@ class EcsBridgeTrigger(BaseTrigger):
             return
         try:
             value = await self._value(here)
-        except results.NoResult as error:
+        except xcom.NoResult as error:
             yield self._event("failed", f"the command succeeded, but has no return value: {error}", xcoms)
             return
         if value is not None:
@@ -144,16 +144,16 @@ class EcsBridgeTrigger(BaseTrigger):
         yield self._event("success", end.text(), xcoms)
 
     def _body(self, here: commands.Commands) -> dict[str, Any]:
-        """Return the submission; raise Unsubmittable if it, or what is to become of its output, cannot be."""
+        """Return the submission; raise InvalidSubmissionError if it, or what is to become of its output, cannot be."""
         if self.xcom_last_line and not here.settings.knows_output:
-            raise Unsubmittable(
+            raise InvalidSubmissionError(
                 "xcom_last_line needs the options awslogs_group and awslogs_stream_prefix of [ecs_bridge_executor]"
             )
         if self.xcom_s3_uri:
             try:
-                results.place(self.xcom_s3_uri)
+                xcom.place(self.xcom_s3_uri)
             except ValueError as error:
-                raise Unsubmittable(str(error)) from None
+                raise InvalidSubmissionError(str(error)) from None
         return commands.item(
             self._id(),
             self.command,

@@ -3,7 +3,7 @@
 A poll is one Query of the feed, from a little before the newest entry seen, since an index lags and the writers' clocks
 differ. What is not in flight is dropped, so an entry read twice is harmless. Between two polls there is time for what
 no heartbeat waits for, a request at a time: records that somebody asked for, the feed further back, and everything in
-flight by its id, a hundred a request, once in `lookup_interval`, so that nothing depends on the feed alone. With
+flight by its id, a hundred a request, once in `full_scan_interval`, so that nothing depends on the feed alone. With
 nothing in flight nothing is read.
 """
 
@@ -19,11 +19,11 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ecs_bridge._sansio import backoff, run
 from ecs_bridge.feed import LONG_OVERLAP_EVERY, LONG_OVERLAP_MS, SHORT_OVERLAP_MS, advanced, now_ms
-from ecs_bridge.steps import backoff, run
 from ecs_bridge.table import BATCH_SIZE, Record, Table, records
 
-from airflow_ecs_bridge.outcome import Outcome, Verdict, outcome
+from airflow_ecs_bridge.results import Outcome, Verdict, outcome
 from airflow_ecs_bridge.threads import Service, drain
 
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ class Watcher:
         self._page = self._further_back = None
         self._next_further_back = now + LONG_OVERLAP_EVERY
         self._sweep = []
-        self._next_sweep = now + self._settings.lookup_interval
+        self._next_sweep = now + self._settings.full_scan_interval
         self._missing.clear()
 
     def _answer(self, question: Lookup) -> None:
@@ -296,13 +296,13 @@ class Watcher:
         self._ended([entry for entry in entries if entry.submission_id in self._in_flight])
 
     def _read_sweep(self) -> None:
-        """Look up the next hundred of everything in flight, evenly over `lookup_interval`."""
+        """Look up the next hundred of everything in flight, evenly over `full_scan_interval`."""
         now = time.monotonic()
         if not self._sweep:
             self._sweep = list(self._in_flight)
-            self._sweep_pause = self._settings.lookup_interval / math.ceil(len(self._sweep) / BATCH_SIZE)
+            self._sweep_pause = self._settings.full_scan_interval / math.ceil(len(self._sweep) / BATCH_SIZE)
             # After the last batch of this one, however long it takes.
-            self._next_sweep = now + self._settings.lookup_interval
+            self._next_sweep = now + self._settings.full_scan_interval
             self._next_batch = now
         batch = [id for id in self._sweep[:BATCH_SIZE] if id in self._in_flight]
         if batch:

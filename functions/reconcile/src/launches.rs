@@ -231,7 +231,7 @@ impl Source<'_> {
                         *lane = Lane { is_open, ..Lane::waiting(first.clone()) };
                     }
                     if let Some((record, choice)) = lane.probe(self.run, &capacity).await? {
-                        self.launches.push_front(Work { record, input: Input::Turn(choice), has_token: true });
+                        self.launches.push_front(Work { record, input: Input::LaunchBy(choice), has_token: true });
                         return Ok(true);
                     }
                     is_open
@@ -261,8 +261,8 @@ impl Source<'_> {
         let Run { bridge, .. } = self.run;
         let input = if record.state == State::Queued {
             match bridge.choose(&record).await {
-                None => Input::Blocked,
-                Some(choice) if choice != record.fallback || record.waits_for_capacity() => Input::Turn(choice),
+                None => Input::NoCapacity,
+                Some(choice) if choice != record.fallback || record.waits_for_capacity() => Input::LaunchBy(choice),
                 Some(_) => Input::Due,
             }
         } else {

@@ -16,7 +16,7 @@ use ecs_bridge_core::{
     Input, ProfileName, Record, SubmissionId, Timestamp,
     config::Environment,
     decide::PoolInput,
-    pool::{Batch, Count, Phase, PoolKey, PoolRow, Sizing, Spec, Symptoms, WaitReason, WorkAddress},
+    pool::{Batch, Count, Phase, PoolKey, PoolRow, RunnerApiAddress, Sizing, Spec, Symptoms, WaitReason},
     rules::Timers,
 };
 use futures_util::{StreamExt, stream};
@@ -55,8 +55,8 @@ enum SizeError {
 #[derive(Debug, Default)]
 pub struct Pools {
     current: BTreeMap<ProfileName, (PoolKey, Spec)>,
-    /// How runners reach the work function; none if there is no pool.
-    work: Option<WorkAddress>,
+    /// How runners reach the runner API; none if there is no pool.
+    runner_api: Option<RunnerApiAddress>,
     /// The doorbells that this process has tried to create, and whether it could.
     doorbells: Mutex<BTreeMap<PoolKey, bool>>,
 }
@@ -73,9 +73,11 @@ impl Pools {
         // Its problems are noted.
         let Ok(profiles) = read_profiles(environment, &clusters) else { return Self::default() };
         let current = profiles.iter().filter_map(|(name, profile)| Some((name.clone(), profile.spec()?))).collect();
-        let pools = Self { current, work: environment.work(), doorbells: Mutex::default() };
-        if !pools.current.is_empty() && pools.work.is_none() {
-            environment.note("ECS_BRIDGE_WORK_URL or ECS_BRIDGE_WORK_FUNCTION must be set, as a profile has a pool");
+        let pools = Self { current, runner_api: environment.runner_api(), doorbells: Mutex::default() };
+        if !pools.current.is_empty() && pools.runner_api.is_none() {
+            environment.note(
+                "ECS_BRIDGE_RUNNER_API_URL or ECS_BRIDGE_RUNNER_API_FUNCTION must be set, as a profile has a pool",
+            );
         }
         pools
     }
@@ -324,7 +326,7 @@ impl Round<'_> {
         let largest = row.specs.values().map(|spec| row.max(&spec.pool)).max().unwrap_or_default();
         let max = row.current.as_ref().and_then(|key| row.specs.get(key)).map_or(largest, |spec| row.max(&spec.pool));
         let is_full = seen.values().map(|seen| seen.count.alive).sum::<u32>() >= max;
-        let has_address = self.run.pools.work.is_some();
+        let has_address = self.run.pools.runner_api.is_some();
         let reasons = seen.iter().chain(unserved).filter_map(|(key, Seen { count, symptoms, .. })| {
             let reason = row.wait_reason(key, count, symptoms, (is_full, has_address), self.now, timers)?;
             Some((key.clone(), reason))
@@ -393,7 +395,7 @@ impl Round<'_> {
     /// Creates the runners whose ids are in the row and that are not there yet, and has them launched.
     async fn create(&self, row: &PoolRow, there: &[Record]) -> Result<usize, SizeError> {
         // A pause holds back what an earlier round was to create, too.
-        let Some(work) = self.run.pools.work.as_ref().filter(|_| !row.paused) else { return Ok(0) };
+        let Some(runner_api) = self.run.pools.runner_api.as_ref().filter(|_| !row.paused) else { return Ok(0) };
         let bridge = self.run.bridge;
         let there: HashSet<_> = there.iter().map(|record| &record.submission_id).collect();
         let mut runners = Vec::new();
@@ -401,7 +403,7 @@ impl Round<'_> {
             let Some(spec) = row.specs.get(&batch.key) else { continue };
             for id in batch.ids().into_iter().filter(|id| !there.contains(id)) {
                 let of = (id, batch.key.clone(), self.profile.clone());
-                runners.push(spec.runner(of, &token()?, work, now(), &bridge.rules)?);
+                runners.push(spec.runner(of, &token()?, runner_api, now(), &bridge.rules)?);
             }
         }
         let creates = runners.into_iter().map(|runner| async move {

@@ -11,11 +11,11 @@ use ecs_bridge_core::{
     SubmissionId,
     api::BodyError,
     notify::Listeners,
-    pool::WorkAddress,
+    pool::RunnerApiAddress,
     profile::{Clusters, Profiles},
 };
 
-use crate::submissions::Spares;
+use crate::submissions::IdleCapacity;
 
 /// The limit on a body, in bytes: four times the size of 100 submissions with the longest overrides that ECS accepts. A call with
 /// longer commands, for a pool, takes fewer submissions.
@@ -37,12 +37,12 @@ pub struct App {
     pub listeners: Listeners,
     /// Wakes reconcile, which launches what is left queued.
     pub wake: Wake,
-    /// How runners reach the work function.
-    pub work: Option<WorkAddress>,
+    /// How runners reach the runner API.
+    pub runner_api: Option<RunnerApiAddress>,
     /// Announces submissions to idle runners.
     pub doorbells: Doorbells,
     /// The runners of pools, as far as this process knows.
-    pub spares: Spares,
+    pub spares: IdleCapacity,
 }
 
 impl App {

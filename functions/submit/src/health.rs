@@ -7,7 +7,7 @@ use aws_lambda_events::lambda_function_urls::LambdaFunctionUrlResponse;
 use ecs_bridge_aws::http::json_answer;
 use ecs_bridge_core::{
     ProfileName, SubmissionId,
-    pool::WorkAddress,
+    pool::RunnerApiAddress,
     profile::{CompleteOn, Profile},
 };
 use serde::Serialize;
@@ -79,12 +79,12 @@ impl App {
     /// The pools, and what their runners must be able to reach.
     fn pools(&self) -> BTreeMap<&ProfileName, Value> {
         let pooled = self.profiles.iter().filter_map(|(name, profile)| Some((name, &profile.pool.as_ref()?.1)));
-        let reaches = match &self.work {
-            Some(WorkAddress::Url(url)) => format!("{url}, over the internet: function URLs have no VPC endpoint"),
-            Some(WorkAddress::Function(arn)) => {
+        let reaches = match &self.runner_api {
+            Some(RunnerApiAddress::Url(url)) => format!("{url}, over the internet: function URLs have no VPC endpoint"),
+            Some(RunnerApiAddress::Function(arn)) => {
                 format!("Lambda's API, through an interface endpoint or not, for {arn}")
             }
-            None => "nothing: this deployment has no work function".to_owned(),
+            None => "nothing: this deployment has no runner API".to_owned(),
         };
         pooled
             .map(|(name, pool)| {

@@ -27,7 +27,7 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     let clusters = environment.clusters();
     let reconcile = environment.optional("ECS_BRIDGE_RECONCILE_FUNCTION");
     let profiles = read_profiles(&mut environment, &clusters);
-    let work = environment.work();
+    let runner_api = environment.runner_api();
     let listeners = environment.listeners();
     if let Ok(profiles) = &profiles {
         profiles.unreachable_event_buses(&listeners).into_iter().for_each(|problem| environment.note(problem));
@@ -43,7 +43,7 @@ async fn main() -> Result<(), lambda_runtime::Error> {
         profiles: profiles?,
         clusters,
         listeners,
-        work,
+        runner_api,
         spares: Default::default(),
     };
     warm_up(async {

@@ -100,9 +100,9 @@ impl Left {
 
 /// The runners that submissions of this process were left to, since a pool was last sized.
 #[derive(Debug, Default)]
-pub struct Spares(Mutex<BTreeMap<ProfileName, (u64, u64)>>);
+pub struct IdleCapacity(Mutex<BTreeMap<ProfileName, (u64, u64)>>);
 
-impl Spares {
+impl IdleCapacity {
     /// Whether fewer runners are idle or starting than `left` more submissions of a profile need, by the pool's `row`.
     async fn lack(&self, row: &PoolRow, profile: &ProfileName, left: u64) -> bool {
         let mut known = self.0.lock().await;
@@ -316,7 +316,7 @@ impl App {
 
 /// Whether reconcile has notifications of its end to deliver.
 pub fn has_pending_notifications(record: &Record) -> bool {
-    record.state.is_terminal() && !record.is_over()
+    record.state.is_terminal() && !record.is_settled()
 }
 
 /// Whether the time left is too short for a launch. A deadline in the past counts as none: that of `cargo lambda watch` is

@@ -10,7 +10,7 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::life::{HOST_REASON, SPOT_REASON};
+use super::lifecycle::{HOST_REASON, SPOT_REASON};
 use super::task::{Order, Task};
 use super::{Ecs, Shapes};
 use crate::http::{self, lock};
@@ -146,10 +146,10 @@ async fn act(State(ecs): State<Arc<Ecs>>, Path((id, action)): Path<(String, Stri
         "send-event" => {
             ecs.send_event(&id);
         }
-        "seem-lost" => {
-            ecs.seem_to_stop(&id, &json!({"stopCode": "InfrastructureHealth", "stoppedReason": HOST_REASON}), None)
+        "report-lost" => {
+            ecs.report_stopped(&id, &json!({"stopCode": "InfrastructureHealth", "stoppedReason": HOST_REASON}), None)
         }
-        "seem-out-of-memory" => ecs.seem_to_stop(
+        "report-out-of-memory" => ecs.report_stopped(
             &id,
             &json!({"stopCode": "EssentialContainerExited", "stoppedReason": "OutOfMemoryError"}),
             Some(137),

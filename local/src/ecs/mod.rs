@@ -1,15 +1,15 @@
 //! The stand-in for ECS: one cluster, ECS's JSON protocol, and each container a local process. It keeps all tasks until the
 //! end of the run, but its API forgets them as ECS does.
 
+mod behavior;
 mod container;
 mod control;
 mod definition;
 mod error;
-mod life;
-mod listeners;
+mod lifecycle;
+mod notifications;
 mod queues;
 mod run_task;
-mod shape;
 mod task;
 
 use std::collections::{BTreeMap, HashMap};
@@ -28,23 +28,23 @@ use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::chance::Chance;
 use crate::clock::{Millis, Scale};
 use crate::events::Bus;
 use crate::faults::Faults;
 use crate::http::{self, NoAnswer, lock};
+use crate::rng::Chance;
 use crate::sessions::Sessions;
 use control::{Rule, Then};
 use definition::TaskDefinition;
 use error::ApiError;
-use life::OUT_OF_MEMORY;
+use lifecycle::OUT_OF_MEMORY;
 use queues::Queues;
 use run_task::Request;
 use task::{Order, Reader, Status, Task};
 
+pub use behavior::{SHAPE_TAG, SHAPE_VARIABLE, Shape, Shapes, UnknownShape};
 pub use definition::{DefinitionError, TaskDefinitions};
 pub use queues::MessageFaults;
-pub use shape::{SHAPE_TAG, SHAPE_VARIABLE, Shape, Shapes, UnknownShape};
 pub use task::Place;
 
 const CONTENT_TYPE: &str = "application/x-amz-json-1.1";
@@ -137,7 +137,7 @@ struct State {
     bucket: Option<Bucket>,
     rules: Vec<Rule>,
     /// The notifications that Step Functions and event buses received.
-    notifications: Vec<listeners::Notification>,
+    notifications: Vec<notifications::Notification>,
     /// Capacity providers, launch types and subnets without capacity.
     without: Vec<String>,
 }
@@ -249,7 +249,7 @@ async fn call(Shared(ecs): Shared<Arc<Ecs>>, headers: HeaderMap, body: Bytes) ->
             Err(error) => error.response(),
         };
     }
-    let services = [TARGET].into_iter().chain(listeners::TARGETS);
+    let services = [TARGET].into_iter().chain(notifications::TARGETS);
     let Some(operation) = services.filter_map(|service| target.strip_prefix(service)).next() else {
         return ApiError::new("UnknownOperationException", "no such operation").response();
     };
@@ -447,7 +447,7 @@ impl Ecs {
         }
         drop(state);
         for id in ids {
-            tokio::spawn(life::live(Arc::clone(self), id));
+            tokio::spawn(lifecycle::live(Arc::clone(self), id));
         }
         if let Some(reason) = reason {
             self.faults.launched_failures.count();
@@ -735,7 +735,7 @@ impl Ecs {
     }
 
     /// Puts an event on the bus by which a task has stopped, although it runs on: the agent of an EC2 host may err.
-    fn seem_to_stop(self: &Arc<Self>, id: &str, members: &Value, exit_code: Option<i32>) {
+    fn report_stopped(self: &Arc<Self>, id: &str, members: &Value, exit_code: Option<i32>) {
         let event = {
             let mut state = lock(&self.state);
             let Some(task) = state.tasks.get_mut(id) else { return };

@@ -12,10 +12,10 @@ use tokio::time::Instant;
 
 use super::error::ApiError;
 use super::parse;
-use crate::chance::Chance;
 use crate::clock::Millis;
 use crate::faults::Faults;
 use crate::http::lock;
+use crate::rng::Chance;
 
 /// What the names of its operations begin with.
 pub(super) const TARGET: &str = "AmazonSQS.";

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::behavior::{SHAPE_TAG, SHAPE_VARIABLE, Shapes};
 use super::definition::{TaskDefinition, Variable};
 use super::error::ApiError;
-use super::shape::{SHAPE_TAG, SHAPE_VARIABLE, Shapes};
 
 /// The limit on overrides, in characters of JSON.
 const MAX_OVERRIDES: usize = 8_192;

@@ -6,11 +6,11 @@ use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::behavior::{Shape, Shapes};
 use super::definition::TaskDefinition;
 use super::run_task::Request;
-use super::shape::{Shape, Shapes};
-use crate::chance::Chance;
 use crate::clock::Millis;
+use crate::rng::Chance;
 
 /// The parts of ARNs.
 #[derive(Clone, Debug)]

@@ -20,9 +20,9 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::chance::Chance;
 use crate::clock::Scale;
 use crate::http::lock;
+use crate::rng::Chance;
 use queue::Queue;
 
 pub use invoke::router as invoke_router;

@@ -1,4 +1,4 @@
-//! A work function that a test scripts, and runners that ask it.
+//! A runner API that a test scripts, and runners that ask it.
 #![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::HashMap;
@@ -112,7 +112,7 @@ pub struct Runner {
     said: Vec<String>,
 }
 
-/// The program, set up for a work function. Nothing else of this process's environment is left but PATH.
+/// The program, set up for a runner API. Nothing else of this process's environment is left but PATH.
 pub fn program(work: &Work) -> Command {
     let mut program = Command::new(env!("CARGO_BIN_EXE_ecs-bridge-runner"));
     configure(&mut program, work);
@@ -121,10 +121,10 @@ pub fn program(work: &Work) -> Command {
 
 pub fn configure(program: &mut Command, work: &Work) {
     program.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).envs([
-        ("ECS_BRIDGE_WORK_URL", &*work.url),
+        ("ECS_BRIDGE_RUNNER_API_URL", &*work.url),
         ("ECS_BRIDGE_RUNNER_ID", "runner-1"),
         ("ECS_BRIDGE_RUNNER_TOKEN", "the-token"),
-        ("ECS_BRIDGE_TAKE_INTERVAL_MS", "1"),
+        ("ECS_BRIDGE_POLL_INTERVAL_MS", "1"),
         ("AWS_REGION", "eu-central-1"),
         ("AWS_ACCESS_KEY_ID", "AKIAFIXED"),
         ("AWS_SECRET_ACCESS_KEY", "secret"),

@@ -13,7 +13,7 @@ use ecs_bridge_core::{
     capacity::Shape,
     config::Config,
     decide,
-    decide::{AfterStop, Obstacle, PoolInput},
+    decide::{AfterStop, LaunchBlocker, PoolInput},
     launch_rate::LaunchRate,
     notify::Delivery,
     task_id,
@@ -142,8 +142,8 @@ impl Bridge {
         let seen = known.get(&choice);
         let next = match answer {
             LaunchAnswer::Task { .. } => seen.and_then(|seen| seen.launched(at)),
-            LaunchAnswer::RefusedForNow(Obstacle::Capacity, _) => known.refused(&choice, at, &self.rules.timers),
-            LaunchAnswer::RefusedForNow(Obstacle::Access | Obstacle::Other, _)
+            LaunchAnswer::RefusedForNow(LaunchBlocker::Capacity, _) => known.refused(&choice, at, &self.rules.timers),
+            LaunchAnswer::RefusedForNow(LaunchBlocker::Access | LaunchBlocker::Other, _)
             | LaunchAnswer::RefusedForGood(_)
             | LaunchAnswer::Unanswered(_) => None,
         };

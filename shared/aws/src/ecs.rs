@@ -20,8 +20,8 @@ use aws_sdk_ecs::{
 };
 use aws_smithy_runtime_api::client::interceptors::context::Output;
 use ecs_bridge_core::{
-    LaunchAnswer, Obstacle, StartedBy, Task, ecs_json::Response, record::Record, run_task, task::is_want_of_capacity,
-    task_id,
+    LaunchAnswer, LaunchBlocker, StartedBy, Task, ecs_json::Response, record::Record, run_task,
+    task::is_want_of_capacity, task_id,
 };
 use hyper_util::client::legacy;
 
@@ -316,8 +316,8 @@ fn answer(answered: &Body, body: &str) -> LaunchAnswer {
     match answer.and_then(|answer| answer.failures().next()) {
         Some(failure) => {
             let reason = [failure.reason, failure.detail].into_iter().flatten().collect::<Vec<_>>().join(": ");
-            let obstacle = wrapped(&reason.to_ascii_lowercase()).unwrap_or(Obstacle::Capacity);
-            LaunchAnswer::RefusedForNow(obstacle, run_task::redact(&reason, body))
+            let blocker = wrapped(&reason.to_ascii_lowercase()).unwrap_or(LaunchBlocker::Capacity);
+            LaunchAnswer::RefusedForNow(blocker, run_task::redact(&reason, body))
         }
         None => LaunchAnswer::Unanswered("RunTask answered with neither a task nor a failure".to_owned()),
     }
@@ -328,9 +328,9 @@ fn refusal(error: &SdkError<RunTaskError>, body: &str) -> RunTaskAnswer {
     let reason = words_with(error, |message| run_task::redact(message, body));
     let answer = match error {
         // The request was never sent.
-        SdkError::ConstructionFailure(_) => LaunchAnswer::RefusedForNow(Obstacle::Other, reason),
+        SdkError::ConstructionFailure(_) => LaunchAnswer::RefusedForNow(LaunchBlocker::Other, reason),
         SdkError::DispatchFailure(failure) if failure.as_connector_error().is_some_and(never_connected) => {
-            LaunchAnswer::RefusedForNow(Obstacle::Other, "no connection to ECS".to_owned())
+            LaunchAnswer::RefusedForNow(LaunchBlocker::Other, "no connection to ECS".to_owned())
         }
         SdkError::ServiceError(context) => {
             if let RunTaskError::ConflictException(conflict) = context.err() {
@@ -341,7 +341,7 @@ fn refusal(error: &SdkError<RunTaskError>, body: &str) -> RunTaskAnswer {
                 None => LaunchAnswer::Unanswered(reason),
                 Some(code) => match verdict(code, error.message().unwrap_or_default()) {
                     Verdict::Unanswered => LaunchAnswer::Unanswered(reason),
-                    Verdict::ForNow(obstacle) => LaunchAnswer::RefusedForNow(obstacle, reason),
+                    Verdict::ForNow(blocker) => LaunchAnswer::RefusedForNow(blocker, reason),
                     Verdict::ForGood => LaunchAnswer::RefusedForGood(reason),
                 },
             }
@@ -368,21 +368,21 @@ fn never_connected(error: &ConnectorError) -> bool {
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
     Unanswered,
-    ForNow(Obstacle),
+    ForNow(LaunchBlocker),
     ForGood,
 }
 
 /// What a refusal with this code and message proves. The message counts where ECS uses one code for several things; the
 /// texts are those of the ECS API reference and of its guide's chapter on API failure reasons.
 fn verdict(code: &str, message: &str) -> Verdict {
-    use Obstacle::{Access, Capacity, Other};
+    use LaunchBlocker::{Access, Capacity, Other};
     let message = message.to_ascii_lowercase();
     let says = |words: &[&str]| words.iter().any(|words| message.contains(words));
     match code {
         "ServerException" => Verdict::Unanswered,
         // ECS reports the errors of other services, and throttling, under these codes too.
-        "InvalidParameterException" | "ClientException" if let Some(obstacle) = wrapped(&message) => {
-            Verdict::ForNow(obstacle)
+        "InvalidParameterException" | "ClientException" if let Some(blocker) = wrapped(&message) => {
+            Verdict::ForNow(blocker)
         }
         "ClientException" if says(&["taskdefinition", "task definition", "no fargate configuration"]) => {
             Verdict::ForGood
@@ -417,9 +417,9 @@ fn verdict(code: &str, message: &str) -> Verdict {
     }
 }
 
-/// Returns the passing obstacle that a lower-case message is about: an error of EC2 or another service that ECS wraps into
+/// Returns the passing blocker that a lower-case message is about: an error of EC2 or another service that ECS wraps into
 /// its own, such as `… (ErrorCode: RequestLimitExceeded)` or `(Service: Ec2, Status Code: 503, …)`.
-fn wrapped(message: &str) -> Option<Obstacle> {
+fn wrapped(message: &str) -> Option<LaunchBlocker> {
     const THROTTLING: [&str; 9] = [
         "throttl",
         "rate exceeded",
@@ -465,13 +465,13 @@ fn wrapped(message: &str) -> Option<Obstacle> {
     // first RunTask of an account. "Linked role" is spelt with a hyphen and without.
     let is_role = message.contains("role") && says(&["assume", "linked role", "infrastructure role"]);
     if says(&THROTTLING) {
-        Some(Obstacle::Other)
+        Some(LaunchBlocker::Other)
     } else if is_role || says(&DENIED) {
-        Some(Obstacle::Access)
+        Some(LaunchBlocker::Access)
     } else if is_want_of_capacity(message) || says(&QUOTAS) || says(&ADDRESSES) {
-        Some(Obstacle::Capacity)
+        Some(LaunchBlocker::Capacity)
     } else {
-        says(&FAULTS).then_some(Obstacle::Other)
+        says(&FAULTS).then_some(LaunchBlocker::Other)
     }
 }
 
@@ -483,7 +483,7 @@ mod tests {
 
     #[test]
     fn each_refusal_has_its_verdict() {
-        use Obstacle::{Access, Capacity, Other};
+        use LaunchBlocker::{Access, Capacity, Other};
         use Verdict::{ForGood, ForNow, Unanswered};
         for (code, message, expected) in [
             ("ServerException", "internal", Unanswered),
@@ -511,7 +511,7 @@ mod tests {
     }
     #[test]
     fn error_of_another_service_keeps_its_own_meaning() {
-        use Obstacle::{Access, Capacity, Other};
+        use LaunchBlocker::{Access, Capacity, Other};
         use Verdict::{ForGood, ForNow};
         for (message, expected) in [
             (
@@ -562,7 +562,7 @@ mod tests {
 
     #[test]
     fn client_exception_is_want_of_capacity_only_if_it_names_one() {
-        use Obstacle::{Capacity, Other};
+        use LaunchBlocker::{Capacity, Other};
         use Verdict::{ForGood, ForNow};
         for (message, expected) in [
             ("Invalid 'cpu' setting for task.", ForNow(Other)),

@@ -12,7 +12,7 @@ mod notify;
 mod profiles;
 mod table;
 pub mod telemetry;
-mod wake;
+mod trigger;
 
 pub use bridge::{Bridge, BridgeError, Settled, now};
 pub use clients::{Clients, warm_up};
@@ -20,4 +20,4 @@ pub use doorbell::{ASK, DoorbellError, Doorbells};
 pub use ecs::{DESCRIBED, Described, Ecs, EcsError};
 pub use profiles::read_profiles;
 pub use table::{Begun, Created, DueRecord, Page, Ranked, Table, TableError, WOKEN_LOOKS};
-pub use wake::Wake;
+pub use trigger::Wake;

@@ -74,9 +74,9 @@ pub fn accepted(record: &Record) {
     counter!("Submissions").increment(1);
 }
 
-/// A caller of the work function is not the runner that it claims to be.
+/// A caller of the runner API is not the runner that it claims to be.
 pub fn refused_runner(submission_id: &SubmissionId, reason: &str) {
-    tracing::warn!(%submission_id, reason, "refused a caller of the work function");
+    tracing::warn!(%submission_id, reason, "refused a caller of the runner API");
     counter!("RunnersRefused").increment(1);
 }
 
@@ -106,17 +106,17 @@ pub fn stuck_in_pools(submissions: u32) {
 pub fn queue(depth: usize, age: Duration, blocked: usize) {
     gauge!("QueueDepth").set(depth as f64);
     gauge!("QueueAge").set(age.as_secs_f64());
-    gauge!("Blocked").set(blocked as f64);
+    gauge!("ProfilesWithoutCapacity").set(blocked as f64);
 }
 
 /// A run of reconcile found so much out, and met so many records that were due for long.
 pub fn reconciled(repairs: usize, overdue: usize) {
-    counter!("Repairs").increment(repairs as u64);
-    gauge!("Overdue").set(overdue as f64);
+    counter!("ReconciledSubmissions").increment(repairs as u64);
+    gauge!("OverdueChecks").set(overdue as f64);
 }
 
 /// A decision is about to be written: with the record at this `rev`, all that [`decide`](ecs_bridge_core::decide) needs
-/// to come to it again. The chaos tests replay it (docs/reliability.md).
+/// to come to it again. The chaos tests replay it (docs/guarantees.md).
 pub(crate) fn decided(record: &Record, input: &Input, now: Timestamp) {
     if tracing::enabled!(Level::DEBUG) {
         let masked = match input {
@@ -161,7 +161,7 @@ pub(crate) fn written(from: &Record, to: &Record, now: Timestamp) {
         histogram!("SubmissionToStart").record(to.started_at.unwrap_or(now).since(to.created_at));
     }
     if to.state.is_terminal() {
-        counter!("Terminal", "State" => to.state.as_str()).increment(1);
+        counter!("SubmissionsEnded", "State" => to.state.as_str()).increment(1);
         if let Some(exited_at) = to.container_exited_at {
             histogram!("ExitToRecord").record(now.since(exited_at));
         }
@@ -179,8 +179,8 @@ pub(crate) fn answered(record: &Record, answer: &LaunchAnswer) {
                 counter!("FallbackLaunches").increment(1);
             }
         }
-        LaunchAnswer::RefusedForNow(obstacle, reason) => {
-            tracing::warn!(%submission_id, attempt, ?obstacle, reason, "RunTask was refused for now");
+        LaunchAnswer::RefusedForNow(blocker, reason) => {
+            tracing::warn!(%submission_id, attempt, ?blocker, reason, "RunTask was refused for now");
             refused(reason);
         }
         LaunchAnswer::RefusedForGood(reason) => {
@@ -231,7 +231,7 @@ pub(crate) fn raised(record: &Record, alarm: Option<Alarm>) {
             "notifications-failed"
         }
     };
-    counter!("Alarms", "Kind" => kind).increment(1);
+    counter!("Anomalies", "Kind" => kind).increment(1);
 }
 
 /// How long past its time a record is overdue: reconcile comes every minute.

@@ -501,7 +501,8 @@ async fn due_records_come_from_every_partition_and_launches_apart() {
         deployment.launched(item(&format!("s{n}"))).await;
     }
     let (record, _) = deployment.claimed(item("waiting")).await;
-    let refused = ecs_bridge_core::LaunchAnswer::RefusedForNow(ecs_bridge_core::Obstacle::Capacity, "AGENT".to_owned());
+    let refused =
+        ecs_bridge_core::LaunchAnswer::RefusedForNow(ecs_bridge_core::LaunchBlocker::Capacity, "AGENT".to_owned());
     let call = ecs_bridge_core::Call {
         attempt: Attempt::FIRST,
         choice: 0,

@@ -3,7 +3,7 @@
 //!
 //! The texts that are looked for are those of the ECS Developer Guide (*Amazon ECS stopped tasks error messages*, *Amazon
 //! ECS API failure reasons*), of the errors of RunTask in the ECS API Reference, and of the bridge. They are for people:
-//! nothing is decided by them. `docs/troubleshooting.md` and the Python client's `advice.json` are written from [`TABLE`].
+//! nothing is decided by them. `docs/troubleshooting.md` and the Python client's `advice.json` are written from [`ADVICE`].
 
 use crate::{
     record::{Hint, Record},
@@ -12,33 +12,33 @@ use crate::{
 
 /// What an entry is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum When {
+pub enum Matcher {
     /// All of these words are in the reasons of the record, in any case.
-    Says(&'static [&'static str]),
+    Contains(&'static [&'static str]),
     /// A reason of the record begins with this word, in any case.
-    Begins(&'static str),
+    StartsWith(&'static str),
     /// The record has this hint.
     Hint(Hint),
     /// The container exited with this code.
-    Exited(i32),
+    ExitCode(i32),
     /// The task has this stop code.
     StopCode(&'static str),
     /// The submission ended in this state.
-    Ended(State),
+    State(State),
 }
 
 /// One thing that may be wrong.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry {
     /// When it is.
-    pub when: When,
+    pub when: Matcher,
     /// What to do about it.
     pub advice: &'static str,
 }
 
-/// A chapter of the table.
+/// A section of the table.
 #[derive(Clone, Copy, Debug)]
-pub struct Chapter {
+pub struct Section {
     /// Its heading.
     pub title: &'static str,
     /// Its entries; the first that fits is the one.
@@ -46,28 +46,28 @@ pub struct Chapter {
 }
 
 const fn says(words: &'static [&'static str], advice: &'static str) -> Entry {
-    Entry { when: When::Says(words), advice }
+    Entry { when: Matcher::Contains(words), advice }
 }
 
 const fn begins(word: &'static str, advice: &'static str) -> Entry {
-    Entry { when: When::Begins(word), advice }
+    Entry { when: Matcher::StartsWith(word), advice }
 }
 
 const fn exited(code: i32, advice: &'static str) -> Entry {
-    Entry { when: When::Exited(code), advice }
+    Entry { when: Matcher::ExitCode(code), advice }
 }
 
 const fn stop_code(code: &'static str, advice: &'static str) -> Entry {
-    Entry { when: When::StopCode(code), advice }
+    Entry { when: Matcher::StopCode(code), advice }
 }
 
 const fn ended(state: State, advice: &'static str) -> Entry {
-    Entry { when: When::Ended(state), advice }
+    Entry { when: Matcher::State(state), advice }
 }
 
 /// Everything that has advice, the more specific first.
-pub const TABLE: &[Chapter] = &[
-    Chapter {
+pub const ADVICE: &[Section] = &[
+    Section {
         title: "The image cannot be pulled",
         entries: &[
             says(
@@ -124,7 +124,7 @@ pub const TABLE: &[Chapter] = &[
             ),
         ],
     },
-    Chapter {
+    Section {
         title: "The task cannot be set up",
         entries: &[
             says(
@@ -193,7 +193,7 @@ pub const TABLE: &[Chapter] = &[
             ),
         ],
     },
-    Chapter {
+    Section {
         title: "The container cannot be started",
         entries: &[
             says(
@@ -247,7 +247,7 @@ pub const TABLE: &[Chapter] = &[
             ),
         ],
     },
-    Chapter {
+    Section {
         title: "ECS has no capacity",
         entries: &[
             says(
@@ -313,7 +313,7 @@ pub const TABLE: &[Chapter] = &[
             ),
         ],
     },
-    Chapter {
+    Section {
         title: "RunTask is refused",
         entries: &[
             says(
@@ -485,7 +485,7 @@ pub const TABLE: &[Chapter] = &[
             ),
         ],
     },
-    Chapter {
+    Section {
         title: "The bridge",
         entries: &[
             says(
@@ -506,11 +506,11 @@ pub const TABLE: &[Chapter] = &[
             ),
         ],
     },
-    Chapter {
+    Section {
         title: "The container's end",
         entries: &[
             Entry {
-                when: When::Hint(Hint::OutOfMemory),
+                when: Matcher::Hint(Hint::OutOfMemory),
                 advice: "The container may have run out of memory. Give the task more: `overrides.memory` of the submission, or `memory` in the task definition; in Airflow also by try, with `by_try`.",
             },
             // Before the exit codes: they explain a container that was killed.
@@ -573,7 +573,7 @@ pub const TABLE: &[Chapter] = &[
             stop_code("TaskFailedToStart", "The task could not be started. ECS's own words say why."),
         ],
     },
-    Chapter {
+    Section {
         title: "The submission's end",
         entries: &[
             ended(
@@ -596,18 +596,18 @@ pub const TABLE: &[Chapter] = &[
     },
 ];
 
-impl When {
+impl Matcher {
     fn fits_reasons(&self, reasons: &[String]) -> bool {
         match self {
-            Self::Says(words) => reasons.iter().any(|reason| words.iter().all(|word| reason.contains(word))),
-            Self::Begins(word) => reasons.iter().any(|reason| reason.starts_with(word)),
-            Self::Hint(_) | Self::Exited(_) | Self::StopCode(_) | Self::Ended(_) => false,
+            Self::Contains(words) => reasons.iter().any(|reason| words.iter().all(|word| reason.contains(word))),
+            Self::StartsWith(word) => reasons.iter().any(|reason| reason.starts_with(word)),
+            Self::Hint(_) | Self::ExitCode(_) | Self::StopCode(_) | Self::State(_) => false,
         }
     }
 }
 
-fn first(fits: impl Fn(&When) -> bool) -> Option<&'static str> {
-    let mut entries = TABLE.iter().flat_map(|chapter| chapter.entries);
+fn first(fits: impl Fn(&Matcher) -> bool) -> Option<&'static str> {
+    let mut entries = ADVICE.iter().flat_map(|chapter| chapter.entries);
     entries.find(|entry| fits(&entry.when)).map(|entry| entry.advice)
 }
 
@@ -623,11 +623,11 @@ pub fn advice(record: &Record) -> Option<&'static str> {
     let reasons: Vec<_> = reasons.map(|reason| reason.to_ascii_lowercase()).collect();
     let is_well = matches!(record.state, State::Succeeded | State::Cancelled);
     first(|when| match when {
-        When::Hint(hint) => record.hint == Some(*hint),
+        Matcher::Hint(hint) => record.hint == Some(*hint),
         _ if is_well => false,
-        When::Says(_) | When::Begins(_) => when.fits_reasons(&reasons),
-        When::Exited(code) => record.exit_code == Some(*code),
-        When::StopCode(code) => record.state.is_terminal() && record.stop_code.as_deref() == Some(code),
-        When::Ended(state) => record.state == *state,
+        Matcher::Contains(_) | Matcher::StartsWith(_) => when.fits_reasons(&reasons),
+        Matcher::ExitCode(code) => record.exit_code == Some(*code),
+        Matcher::StopCode(code) => record.state.is_terminal() && record.stop_code.as_deref() == Some(code),
+        Matcher::State(state) => record.state == *state,
     })
 }

@@ -6,7 +6,7 @@ use crate::{
     id::Deployment,
     launch_rate::LaunchRate,
     notify::Listeners,
-    pool::WorkAddress,
+    pool::RunnerApiAddress,
     profile::Clusters,
     rules::{Rules, Timers},
 };
@@ -150,10 +150,10 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
         Listeners::new(task_tokens, &self.optional("ECS_BRIDGE_EVENT_BUSES").unwrap_or_default())
     }
 
-    /// How runners reach the work function: `ECS_BRIDGE_WORK_URL`, or `ECS_BRIDGE_WORK_FUNCTION` for direct invocation.
-    pub fn work(&self) -> Option<WorkAddress> {
-        let url = self.optional("ECS_BRIDGE_WORK_URL").map(WorkAddress::Url);
-        url.or_else(|| self.optional("ECS_BRIDGE_WORK_FUNCTION").map(WorkAddress::Function))
+    /// How runners reach the runner API: `ECS_BRIDGE_RUNNER_API_URL`, or `ECS_BRIDGE_RUNNER_API_FUNCTION` for direct invocation.
+    pub fn runner_api(&self) -> Option<RunnerApiAddress> {
+        let url = self.optional("ECS_BRIDGE_RUNNER_API_URL").map(RunnerApiAddress::Url);
+        url.or_else(|| self.optional("ECS_BRIDGE_RUNNER_API_FUNCTION").map(RunnerApiAddress::Function))
     }
 
     /// `value`, unless a problem was noted.

@@ -66,10 +66,10 @@ pub enum Input {
     /// The outcome of its notifications.
     Delivered(Delivery),
     /// Its profile has no capacity.
-    Blocked,
+    NoCapacity,
     /// It is to be launched by this choice: what waits for capacity, before its timer, or what is due and would begin with
     /// another choice.
-    Turn(u8),
+    LaunchBy(u8),
     /// Of a pool: for a pooled submission, or for a runner.
     Pool(PoolInput),
 }
@@ -85,7 +85,7 @@ pub enum LaunchAnswer {
         live: bool,
     },
     /// ECS certainly launched nothing, and may do so later.
-    RefusedForNow(Obstacle, String),
+    RefusedForNow(LaunchBlocker, String),
     /// ECS certainly launched nothing, and never will.
     RefusedForGood(String),
     /// Unknown: a timeout, a broken connection, a server error.
@@ -94,7 +94,7 @@ pub enum LaunchAnswer {
 
 /// What kept ECS from launching a task for now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Obstacle {
+pub enum LaunchBlocker {
     /// No capacity for this kind of task: `failures[]`, no container instances, a quota of tasks or vCPUs.
     Capacity,
     /// The bridge's role lacks a permission, or its change has not reached ECS yet.
@@ -189,11 +189,11 @@ pub fn decide(record: &Record, input: &Input, now: Timestamp, rules: &Rules) -> 
             step.delivered(delivery);
             None
         }
-        Input::Blocked => {
-            step.blocked();
+        Input::NoCapacity => {
+            step.no_capacity();
             None
         }
-        Input::Turn(choice) => step.turn(*choice),
+        Input::LaunchBy(choice) => step.turn(*choice),
         Input::Pool(input) => step.pool(input),
     };
     let ends = step.record.state.is_terminal() && !record.state.is_terminal();

@@ -23,7 +23,7 @@ pub mod state;
 pub mod task;
 pub mod time;
 
-pub use decide::{Action, Alarm, Decision, Input, LaunchAnswer, Obstacle, decide};
+pub use decide::{Action, Alarm, Decision, Input, LaunchAnswer, LaunchBlocker, decide};
 pub use id::{Attempt, Deployment, ProfileName, StartedBy, SubmissionId};
 pub use record::{Call, Record};
 pub use rules::{Rules, Timers};

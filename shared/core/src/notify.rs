@@ -255,7 +255,7 @@ impl Record {
     }
 
     /// Whether nothing is left to be done: it has ended, and no notification is pending.
-    pub fn is_over(&self) -> bool {
+    pub fn is_settled(&self) -> bool {
         self.state.is_terminal() && self.pending_notifications.is_none()
     }
 }

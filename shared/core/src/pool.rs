@@ -66,7 +66,7 @@ pub struct Pool {
     pub commands_per_container: u32,
     /// Milliseconds between two requests of an idle runner.
     #[serde(default = "a_second")]
-    pub take_interval_ms: u32,
+    pub poll_interval_ms: u32,
     /// The command of its containers: the runner program with its arguments.
     #[serde(default = "runner_program")]
     pub runner: Vec<String>,
@@ -91,13 +91,13 @@ const fn a_second() -> u32 {
 impl Pool {
     /// Everything that is out of range.
     pub fn problems(&self) -> Vec<&'static str> {
-        let Self { max, min_idle, idle_timeout, commands_per_container, take_interval_ms, runner } = self;
+        let Self { max, min_idle, idle_timeout, commands_per_container, poll_interval_ms, runner } = self;
         let checks = [
             ((1..=10_000).contains(max), "max must be from 1 to 10000"),
             (min_idle <= max, "min_idle must not exceed max"),
             ((30..=86_400).contains(idle_timeout), "idle_timeout must be from 30 to 86400 seconds"),
             ((1..=100_000).contains(commands_per_container), "commands_per_container must be from 1 to 100000"),
-            ((100..=60_000).contains(take_interval_ms), "take_interval_ms must be from 100 to 60000"),
+            ((100..=60_000).contains(poll_interval_ms), "poll_interval_ms must be from 100 to 60000"),
             (!runner.is_empty(), "runner must be the command of the runner program, at least one string"),
         ];
         checks.into_iter().filter(|(fits, _)| !fits).map(|(_, problem)| problem).collect()
@@ -119,8 +119,8 @@ impl PoolKey {
             digest.update(canonical(&Value::Object(choice.clone())));
             digest.update([0]);
         }
-        let Pool { runner, commands_per_container, take_interval_ms, max: _, min_idle: _, idle_timeout: _ } = pool;
-        let content = json!([KEY_VERSION, container_name, runner, commands_per_container, take_interval_ms]);
+        let Pool { runner, commands_per_container, poll_interval_ms, max: _, min_idle: _, idle_timeout: _ } = pool;
+        let content = json!([KEY_VERSION, container_name, runner, commands_per_container, poll_interval_ms]);
         digest.update(canonical(&content));
         let hash: String = digest.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
         Self(format!("{profile}#{hash}"))
@@ -251,7 +251,7 @@ impl Runner {
             key,
             token,
             commands: pool.commands_per_container,
-            interval_ms: pool.take_interval_ms,
+            interval_ms: pool.poll_interval_ms,
             incarnation: None,
             serves: None,
             served: 0,
@@ -282,14 +282,14 @@ pub struct Spec {
     /// The profile's pool.
     pub pool: Pool,
     /// The URL of the SQS queue that announces new submissions to idle runners, once reconcile has created it. Without it
-    /// they ask every `take_interval_ms`.
+    /// they ask every `poll_interval_ms`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub doorbell: Option<String>,
 }
 
-/// How a runner reaches the work function.
+/// How a runner reaches the runner API.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum WorkAddress {
+pub enum RunnerApiAddress {
     /// The function's URL.
     Url(String),
     /// The function's ARN, for direct invocation.
@@ -305,21 +305,21 @@ impl Spec {
         &self,
         (submission_id, key, profile): (SubmissionId, PoolKey, ProfileName),
         token: &str,
-        work: &WorkAddress,
+        runner_api: &RunnerApiAddress,
         now: Timestamp,
         rules: &Rules,
     ) -> io::Result<Record> {
-        let (variable, address) = match work {
-            WorkAddress::Url(url) => ("ECS_BRIDGE_WORK_URL", url),
-            WorkAddress::Function(arn) => ("ECS_BRIDGE_WORK_FUNCTION", arn),
+        let (variable, address) = match runner_api {
+            RunnerApiAddress::Url(url) => ("ECS_BRIDGE_RUNNER_API_URL", url),
+            RunnerApiAddress::Function(arn) => ("ECS_BRIDGE_RUNNER_API_FUNCTION", arn),
         };
-        let interval = self.pool.take_interval_ms.to_string();
+        let interval = self.pool.poll_interval_ms.to_string();
         let doorbell = self.doorbell.as_deref().map(|url| ("ECS_BRIDGE_DOORBELL_URL", url));
         let variables = [
             (variable, address.as_str()),
             ("ECS_BRIDGE_RUNNER_ID", submission_id.as_str()),
             ("ECS_BRIDGE_RUNNER_TOKEN", token),
-            ("ECS_BRIDGE_TAKE_INTERVAL_MS", &interval),
+            ("ECS_BRIDGE_POLL_INTERVAL_MS", &interval),
         ];
         let variables: Vec<_> = variables.into_iter().chain(doorbell).collect();
         let request = self.run_task.for_runner(&self.container_name, &self.pool.runner, &variables)?;
@@ -399,7 +399,7 @@ pub struct PoolRow {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub unused_since: BTreeMap<PoolKey, Timestamp>,
     /// How many submissions were ever taken, and how many of them found a runner idle, when the pool was last sized. The
-    /// work function counts them in a row of their own ([`taken_key`]).
+    /// runner API counts them in a row of their own ([`taken_key`]).
     #[serde(default)]
     pub taken: u64,
     /// See [`taken`](Self::taken).
@@ -830,9 +830,9 @@ fn failure(record: &Record) -> Option<String> {
     let meaning = match code {
         200 => ": its configuration is wrong",
         201 => ": it found no AWS credentials",
-        202 => ": the work function refused it",
+        202 => ": the runner API refused it",
         203 => ": another process runs as this runner",
-        204 => ": it did not reach the work function",
+        204 => ": it did not reach the runner API",
         _ => "",
     };
     let exited = format!("exited with {code}");
@@ -1096,7 +1096,7 @@ pub(crate) mod tests {
         assert_eq!(key(&same), key(&pool()));
         for other in [
             Pool { commands_per_container: 2, ..pool() },
-            Pool { take_interval_ms: 2000, ..pool() },
+            Pool { poll_interval_ms: 2000, ..pool() },
             Pool { runner: vec!["other".to_owned()], ..pool() },
         ] {
             assert_ne!(key(&other), key(&pool()), "{other:?}");
@@ -1164,7 +1164,7 @@ pub(crate) mod tests {
         assert_eq!(failure(&|_| {}), "no such image");
         assert_eq!(
             failure(&|record| stopped(record, 204)),
-            "the runner never asked for work; container main exited with 204: it did not reach the work function"
+            "the runner never asked for work; container main exited with 204: it did not reach the runner API"
         );
         assert_eq!(
             failure(&|record| stopped(record, 0)),

@@ -1034,17 +1034,17 @@ mod tests {
         let (key, spec) = profile.spec().unwrap();
         let id: crate::SubmissionId = "runner-1".parse().unwrap();
         let (now, rules) = (crate::decide::tests::now(), crate::decide::tests::rules());
-        let work = crate::pool::WorkAddress::Url("https://work".into());
+        let work = crate::pool::RunnerApiAddress::Url("https://work".into());
         let record = spec.runner((id, key, ProfileName::default_profile()), "secret", &work, now, &rules).unwrap();
         let body = record.request.as_ref().unwrap().body(&record.started_by(&rules), 0).unwrap();
         let body: Value = serde_json::from_str(&body).unwrap();
         let container = &body["overrides"]["containerOverrides"][0];
         assert_eq!(container["command"], json!(["ecs-bridge-runner"]));
         for variable in [
-            json!({"name": "ECS_BRIDGE_WORK_URL", "value": "https://work"}),
+            json!({"name": "ECS_BRIDGE_RUNNER_API_URL", "value": "https://work"}),
             json!({"name": "ECS_BRIDGE_RUNNER_ID", "value": "runner-1"}),
             json!({"name": "ECS_BRIDGE_RUNNER_TOKEN", "value": "secret"}),
-            json!({"name": "ECS_BRIDGE_TAKE_INTERVAL_MS", "value": "1000"}),
+            json!({"name": "ECS_BRIDGE_POLL_INTERVAL_MS", "value": "1000"}),
         ] {
             assert!(container["environment"].as_array().unwrap().contains(&variable), "{container}");
         }

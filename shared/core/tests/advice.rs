@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, env, fmt::Write, fs, path::Path};
 
 use ecs_bridge_core::{
     Record, State, Timestamp,
-    advice::{Entry, TABLE, When, advice, of_refusal},
+    advice::{ADVICE, Entry, Matcher, advice, of_refusal},
 };
 use serde_json::{Value, json};
 
@@ -16,20 +16,20 @@ const BEGIN: &str = "<!-- advice: written by shared/core/tests/advice.rs -->\n";
 const END: &str = "<!-- advice: end -->\n";
 
 fn entries() -> impl Iterator<Item = &'static Entry> {
-    TABLE.iter().flat_map(|chapter| chapter.entries)
+    ADVICE.iter().flat_map(|chapter| chapter.entries)
 }
 
 /// A record to which an entry applies, by no more than it needs.
-fn record(when: When) -> Value {
+fn record(when: Matcher) -> Value {
     let mut record = json!({"submission_id": "a", "schema": 1, "rev": 2, "state": "failed", "attempt": 1, "created_at": 1,
                             "updated_at": 2, "expires_at": 3});
     let (name, value) = match when {
-        When::Says(words) => ("reason", Value::from(words.join(" … ").to_ascii_uppercase())),
-        When::Begins(word) => ("stopped_reason", format!("{}: …", word.to_ascii_uppercase()).into()),
-        When::Hint(hint) => ("hint", json!(hint)),
-        When::Exited(code) => ("exit_code", code.into()),
-        When::StopCode(code) => ("stop_code", code.into()),
-        When::Ended(state) => ("state", json!(state)),
+        Matcher::Contains(words) => ("reason", Value::from(words.join(" … ").to_ascii_uppercase())),
+        Matcher::StartsWith(word) => ("stopped_reason", format!("{}: …", word.to_ascii_uppercase()).into()),
+        Matcher::Hint(hint) => ("hint", json!(hint)),
+        Matcher::ExitCode(code) => ("exit_code", code.into()),
+        Matcher::StopCode(code) => ("stop_code", code.into()),
+        Matcher::State(state) => ("state", json!(state)),
     };
     record.as_object_mut().unwrap().insert(name.to_owned(), value);
     record
@@ -50,9 +50,9 @@ fn no_entry_hides_a_later_one() {
 fn words_are_looked_for_in_lower_case_and_each_sentence_ends() {
     for entry in entries() {
         let words: Vec<&str> = match entry.when {
-            When::Says(words) => words.to_vec(),
-            When::Begins(word) => vec![word],
-            When::Hint(_) | When::Exited(_) | When::StopCode(_) | When::Ended(_) => vec![],
+            Matcher::Contains(words) => words.to_vec(),
+            Matcher::StartsWith(word) => vec![word],
+            Matcher::Hint(_) | Matcher::ExitCode(_) | Matcher::StopCode(_) | Matcher::State(_) => vec![],
         };
         assert!(words.iter().all(|word| *word == word.to_ascii_lowercase()), "{words:?}");
         assert!(entry.advice.ends_with('.') && !entry.advice.contains('\n'), "{}", entry.advice);
@@ -62,14 +62,14 @@ fn words_are_looked_for_in_lower_case_and_each_sentence_ends() {
 #[test]
 fn what_goes_well_has_no_advice_and_every_bad_end_has_some() {
     for state in State::ALL {
-        let record = Record { state, reason: Some("something new".to_owned()), ..parse(&record(When::Exited(3))) };
+        let record = Record { state, reason: Some("something new".to_owned()), ..parse(&record(Matcher::ExitCode(3))) };
         let is_bad = matches!(state, State::Failed | State::Rejected | State::Expired | State::Lost);
         assert_eq!(advice(&record).is_some(), is_bad, "{state}");
     }
     let succeeded = Record {
         state: State::Succeeded,
         stop_code: Some("SpotInterruption".to_owned()),
-        ..parse(&record(When::Exited(0)))
+        ..parse(&record(Matcher::ExitCode(0)))
     };
     assert_eq!(advice(&succeeded), None);
 }
@@ -80,7 +80,7 @@ fn waiting_submission_shows_its_wait_reason() {
         state: State::Queued,
         reason: Some("RESOURCE:MEMORY".to_owned()),
         created_at: Timestamp::from_millis(1),
-        ..parse(&record(When::Exited(0)))
+        ..parse(&record(Matcher::ExitCode(0)))
     };
     assert!(advice(&waiting).unwrap().contains("fallbacks"));
 }
@@ -162,7 +162,7 @@ fn killed_container_has_the_advice_of_what_killed_it() {
             stop_code: Some(stop_code.to_owned()),
             stopped_reason: Some(stopped_reason.to_owned()),
             reason: Some("container main exited with 137".to_owned()),
-            ..parse(&record(When::Exited(137)))
+            ..parse(&record(Matcher::ExitCode(137)))
         };
         advice(&record).unwrap()
     };
@@ -185,20 +185,20 @@ fn killed_container_has_the_advice_of_what_killed_it() {
 #[test]
 fn ordinary_failure_names_the_logs() {
     for code in [1, 2, 3, 134, 139] {
-        let failed = advice(&parse(&record(When::Exited(code)))).unwrap();
+        let failed = advice(&parse(&record(Matcher::ExitCode(code)))).unwrap();
         assert!(failed.contains("`ecs-bridge logs`") && !failed.contains("ecs-bridge show"), "{failed}");
     }
 }
 
 /// How the guide names what is seen.
-fn seen(when: When) -> String {
+fn seen(when: Matcher) -> String {
     match when {
-        When::Says(words) => words.iter().map(|word| format!("*{word}*")).collect::<Vec<_>>().join(" and "),
-        When::Begins(word) => format!("*{word}* first"),
-        When::Hint(hint) => format!("hint `{}`", json!(hint).as_str().unwrap()),
-        When::Exited(code) => format!("exit code {code}"),
-        When::StopCode(code) => format!("stop code `{code}`"),
-        When::Ended(state) => format!("state `{state}`"),
+        Matcher::Contains(words) => words.iter().map(|word| format!("*{word}*")).collect::<Vec<_>>().join(" and "),
+        Matcher::StartsWith(word) => format!("*{word}* first"),
+        Matcher::Hint(hint) => format!("hint `{}`", json!(hint).as_str().unwrap()),
+        Matcher::ExitCode(code) => format!("exit code {code}"),
+        Matcher::StopCode(code) => format!("stop code `{code}`"),
+        Matcher::State(state) => format!("state `{state}`"),
     }
 }
 
@@ -206,7 +206,7 @@ fn guide(before: &str) -> String {
     let (head, rest) = before.split_once(BEGIN).unwrap();
     let (_, tail) = rest.split_once(END).unwrap();
     let mut table = String::new();
-    for chapter in TABLE {
+    for chapter in ADVICE {
         write!(table, "\n## {}\n\n| seen | what to do |\n|---|---|\n", chapter.title).unwrap();
         // What is said alike stands together.
         let mut shown = BTreeSet::new();
@@ -222,12 +222,12 @@ fn guide(before: &str) -> String {
 fn for_the_client() -> String {
     let entries = entries().map(|Entry { when, advice }| {
         let (name, value) = match when {
-            When::Says(words) => ("says", json!(words)),
-            When::Begins(word) => ("begins", json!(word)),
-            When::Hint(hint) => ("hint", json!(hint)),
-            When::Exited(code) => ("exit_code", json!(code)),
-            When::StopCode(code) => ("stop_code", json!(code)),
-            When::Ended(state) => ("state", json!(state)),
+            Matcher::Contains(words) => ("says", json!(words)),
+            Matcher::StartsWith(word) => ("begins", json!(word)),
+            Matcher::Hint(hint) => ("hint", json!(hint)),
+            Matcher::ExitCode(code) => ("exit_code", json!(code)),
+            Matcher::StopCode(code) => ("stop_code", json!(code)),
+            Matcher::State(state) => ("state", json!(state)),
         };
         format!("  {}", json!({name: value, "advice": advice}))
     });
@@ -235,7 +235,7 @@ fn for_the_client() -> String {
 }
 
 fn cases() -> String {
-    let states = State::ALL.map(|state| Record { state, ..parse(&record(When::Exited(137))) });
+    let states = State::ALL.map(|state| Record { state, ..parse(&record(Matcher::ExitCode(137))) });
     let records = entries().map(|entry| record(entry.when)).chain(states.iter().map(|record| json!(record)));
     let cases = records.map(|record| format!("  {}", json!({"record": record, "advice": advice(&parse(&record))})));
     format!("[\n{}\n]\n", cases.collect::<Vec<_>>().join(",\n"))

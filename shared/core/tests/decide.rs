@@ -4,8 +4,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use ecs_bridge_core::{
-    Action, Attempt, Call, Container, Decision, Input, LaunchAnswer, Obstacle, ProfileName, Record, Rules, State, Task,
-    Timers, Timestamp, decide,
+    Action, Attempt, Call, Container, Decision, Input, LaunchAnswer, LaunchBlocker, ProfileName, Record, Rules, State,
+    Task, Timers, Timestamp, decide,
     notify::{Delivery, Notify, TaskToken},
     profile::{CompleteOn, Policy, Relaunch},
     record::{ATTEMPTS_KEPT, ContentHash, NEVER, QUEUE, RECORD_BYTES, REPEAT, Submission, waiting},
@@ -55,8 +55,8 @@ enum Happens {
         event_bus: bool,
         task_token: bool,
     },
-    Blocked,
-    Turn(u8),
+    NoCapacity,
+    LaunchBy(u8),
 }
 
 fn attempt() -> impl Strategy<Value = Attempt> {
@@ -151,14 +151,14 @@ fn notify() -> impl Strategy<Value = Notify> {
         .prop_map(|(task_token, event_bus)| Notify { task_token, event_bus })
 }
 
-fn obstacle() -> impl Strategy<Value = Obstacle> {
-    select(vec![Obstacle::Capacity, Obstacle::Access, Obstacle::Other])
+fn blocker() -> impl Strategy<Value = LaunchBlocker> {
+    select(vec![LaunchBlocker::Capacity, LaunchBlocker::Access, LaunchBlocker::Other])
 }
 
 fn answer() -> impl Strategy<Value = LaunchAnswer> {
     prop_oneof![
         2 => (arn(), any::<bool>()).prop_map(|(arn, live)| LaunchAnswer::Task { arn, live }),
-        2 => (obstacle(), words()).prop_map(|(obstacle, words)| LaunchAnswer::RefusedForNow(obstacle, words)),
+        2 => (blocker(), words()).prop_map(|(blocker, words)| LaunchAnswer::RefusedForNow(blocker, words)),
         1 => words().prop_map(LaunchAnswer::RefusedForGood),
         2 => words().prop_map(LaunchAnswer::Unanswered),
     ]
@@ -178,8 +178,8 @@ fn happens() -> impl Strategy<Value = Happens> {
         3 => any::<(bool, bool, bool)>().prop_map(|(late, event_bus, task_token)| {
             Happens::Delivered { late, event_bus, task_token }
         }),
-        1 => Just(Happens::Blocked),
-        2 => (0_u8..4).prop_map(Happens::Turn),
+        1 => Just(Happens::NoCapacity),
+        2 => (0_u8..4).prop_map(Happens::LaunchBy),
     ]
 }
 
@@ -286,8 +286,8 @@ impl Life {
                 let nth = claims.saturating_sub(u32::from(late));
                 Input::Delivered(Delivery { nth, event_bus, task_token, error: None })
             }
-            Happens::Blocked => Input::Blocked,
-            Happens::Turn(choice) => Input::Turn(choice),
+            Happens::NoCapacity => Input::NoCapacity,
+            Happens::LaunchBy(choice) => Input::LaunchBy(choice),
         }
     }
 
@@ -509,7 +509,7 @@ impl Outage {
                 match self {
                     Self::Timeouts => LaunchAnswer::Unanswered("timeout".to_owned()),
                     Self::Rejections => LaunchAnswer::RefusedForGood("ClusterNotFoundException".to_owned()),
-                    Self::Denials => LaunchAnswer::RefusedForNow(Obstacle::Access, reason),
+                    Self::Denials => LaunchAnswer::RefusedForNow(LaunchBlocker::Access, reason),
                 },
             )),
             (Action::LookUp(attempt), Self::Timeouts | Self::Rejections) => Some(Input::NotFound(attempt, now)),

@@ -8,8 +8,8 @@ from stacks import scheduler_environment, start_counts
 def test_every_task_instance_ends_as_with_local_executor(airflow, stack):
     # On a busy machine a loop takes longer than the threshold of these tests, and Airflow then starts the tasks of
     # LocalExecutor, which adopts none, once more.
-    patience = {"AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "300"}
-    with airflow.scheduler({"AIRFLOW__CORE__EXECUTOR": "LocalExecutor", **patience}):
+    retry_timeout = {"AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "300"}
+    with airflow.scheduler({"AIRFLOW__CORE__EXECUTOR": "LocalExecutor", **retry_timeout}):
         local_run = airflow.trigger("everything")
         assert airflow.finish(local_run) == "failed"
     with airflow.scheduler(scheduler_environment(stack)):

@@ -12,7 +12,7 @@ NO_LAUNCH = {"times": 100_000, "error": {"code": "ThrottlingException", "message
 
 def test_tries_that_were_given_up_while_queued_never_launch_and_hold_no_slot(airflow, make_stack):
     # As many slots as the three runs need together.
-    options = {"AIRFLOW__CORE__PARALLELISM": "12", "AIRFLOW__ECS_BRIDGE_EXECUTOR__CENSUS_INTERVAL": "2"}
+    options = {"AIRFLOW__CORE__PARALLELISM": "12", "AIRFLOW__ECS_BRIDGE_EXECUTOR__RECONCILE_INTERVAL": "2"}
     with make_stack() as stack, airflow.scheduler(scheduler_environment(stack, **options)):
         stack.rule(**NO_LAUNCH)
         cleared, marked, deleted = runs = [airflow.trigger("crash") for _ in range(3)]

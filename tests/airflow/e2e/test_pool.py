@@ -18,7 +18,7 @@ POOL = {
     "pool": {
         "max": 5,
         "min_idle": 2,
-        "take_interval_ms": 200,
+        "poll_interval_ms": 200,
         "commands_per_container": 10,
         "runner": ["ecs-bridge-runner", "--zygote", "python -m airflow_ecs_bridge.zygote"],
     },

@@ -41,26 +41,26 @@ OPTIONS = {
     "AWS_CONN_ID": "",
     "POLL_INTERVAL": "0.1",
     # Only in tests that ask for them, however long a test takes.
-    "LOOKUP_INTERVAL": "86400",
-    "CENSUS_INTERVAL": "86400",
+    "FULL_SCAN_INTERVAL": "86400",
+    "RECONCILE_INTERVAL": "86400",
     # Only bounds: a busy machine may need them.
     "REQUEST_TIMEOUT": str(PATIENCE),
     "STARTUP_TIMEOUT": str(PATIENCE),
-    "END_TIMEOUT": str(PATIENCE),
+    "SHUTDOWN_TIMEOUT": str(PATIENCE),
 }
 
 
 @pytest.fixture(autouse=True)
-def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+def retry_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait for answers however long a busy machine takes: what is asked again would be counted twice."""
     for bound in (
         "ecs_bridge.aws.CONNECT_TIMEOUT",
         "ecs_bridge.aws.READ_TIMEOUT",
-        "airflow_ecs_bridge.history.LOOKUP_TIMEOUT",
-        "airflow_ecs_bridge.page.rows.SECONDS",
+        "airflow_ecs_bridge.previous_tries.LOOKUP_TIMEOUT",
+        "airflow_ecs_bridge.ui.queries.SECONDS",
         "airflow_ecs_bridge.stopper._LOOKUP_TIMEOUT",
         "airflow_ecs_bridge.tasklog.TIMEOUT",
-        "airflow_ecs_bridge.waits._LOOKUP_TIMEOUT",
+        "airflow_ecs_bridge.wait_reasons._LOOKUP_TIMEOUT",
     ):
         monkeypatch.setattr(bound, PATIENCE)
 

@@ -23,7 +23,7 @@ def test_three_options_are_enough(configure):
     assert settings.submit_url == "https://abc.lambda-url.eu-central-1.on.aws"
     assert settings.url_region == "eu-central-1"
     assert settings.aws_conn_id == "aws_default"
-    assert (settings.poll_interval, settings.lookup_interval, settings.launch_margin) == (1.0, 300.0, 60.0)
+    assert (settings.poll_interval, settings.full_scan_interval, settings.worker_start_margin) == (1.0, 300.0, 60.0)
 
 
 def test_all_that_is_wrong_is_told_at_once(configure):
@@ -31,7 +31,7 @@ def test_all_that_is_wrong_is_told_at_once(configure):
         submit_url="ftp://x",
         deployment="a/b",
         poll_interval="soon",
-        end_timeout="-1",
+        shutdown_timeout="-1",
         check_health_on_startup="maybe",
         queue_profiles="[1]",
     )
@@ -42,7 +42,7 @@ def test_all_that_is_wrong_is_told_at_once(configure):
         "table",
         "deployment",
         "poll_interval",
-        "end_timeout",
+        "shutdown_timeout",
         "check_health",
         "queue_profiles",
     ):

@@ -180,7 +180,7 @@ def test_the_scheduler_can_save_the_reasons(executor, bridge):
         SchedulerJobRunner._process_task_event_logs(executor._task_event_logs, session)
         session.commit()
         rows = session.execute(select(Log.task_id, Log.event, Log.extra)).all()
-    assert sorted((row.task_id, row.event) for row in rows) == [(name, "ecs bridge failed") for name in ("a", "b", "c")]
+    assert sorted((row.task_id, row.event) for row in rows) == [(name, "ecs_bridge.failed") for name in ("a", "b", "c")]
     assert all("exit code 1" in row.extra for row in rows)
     executor.heartbeat()
     assert executor._unsaved_events == []
@@ -198,7 +198,7 @@ def test_an_interruption_is_in_the_event_log_though_the_worker_exits_with_0(exec
     beat_until(executor, lambda: event(executor, item))
     assert event(executor, item) == (SUCCESS, None)
     (log,) = executor._task_event_logs
-    assert log.event == "ecs bridge interrupted"
+    assert log.event == "ecs_bridge.interrupted"
     for fact in ("SpotInterruption", "Your Spot Task was interrupted.", "exit code 0", item.ti.external_executor_id):
         assert fact in log.extra
 
@@ -444,7 +444,7 @@ def test_end_waits_for_what_was_handed_over_but_not_for_the_tasks(executor, brid
 
 
 def test_end_is_bounded_when_the_bridge_is_down(configure, start, bridge, caplog):
-    configure(end_timeout="0.2")
+    configure(shutdown_timeout="0.2")
     executor = start()
     bridge.fail("/v1/submissions", times=1000, status=503)
     run(executor, task(executor))

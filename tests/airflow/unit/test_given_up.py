@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from airflow.utils.state import TaskInstanceState
 from airflow_ecs_bridge._versions import UUID_KEYS
-from airflow_ecs_bridge.census import Living, living
+from airflow_ecs_bridge.db_reconciler import Living, living
 from airflow_ecs_bridge.keys import key_of
 from airflow_ecs_bridge.submitter import THREADS
 from test_executor import event, launched
@@ -23,8 +23,8 @@ QUEUED, RUNNING, SUCCESS = TaskInstanceState.QUEUED, TaskInstanceState.RUNNING, 
 def database(options, configure, monkeypatch) -> Living:
     """What Airflow's database has as queued or running; the executor compares as often as it may."""
     answer = Living()
-    monkeypatch.setattr("airflow_ecs_bridge.census.living", lambda: Living(set(answer.ids), set(answer.keys)))
-    configure(census_interval="1")
+    monkeypatch.setattr("airflow_ecs_bridge.db_reconciler.living", lambda: Living(set(answer.ids), set(answer.keys)))
+    configure(reconcile_interval="1")
     return answer
 
 
@@ -188,8 +188,8 @@ def test_try_that_the_database_misses_once_is_not_stopped(options, configure, st
         answers.append(present if len(answers) % 2 else Living())
         return Living(set(answers[-1].ids), set(answers[-1].keys))
 
-    monkeypatch.setattr("airflow_ecs_bridge.census.living", answer)
-    configure(census_interval="1")
+    monkeypatch.setattr("airflow_ecs_bridge.db_reconciler.living", answer)
+    configure(reconcile_interval="1")
     executor = start()
     item = task(executor)
     present.ids.add(item.ti.external_executor_id)
@@ -219,8 +219,8 @@ def test_a_database_that_does_not_answer_stops_nothing(configure, start, bridge,
         asked.set()
         raise OSError("the database is gone")
 
-    monkeypatch.setattr("airflow_ecs_bridge.census.living", fail)
-    configure(census_interval="1")
+    monkeypatch.setattr("airflow_ecs_bridge.db_reconciler.living", fail)
+    configure(reconcile_interval="1")
     executor = start()
     run(executor, item := task(executor))
     launched(bridge, item)

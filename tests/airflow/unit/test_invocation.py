@@ -12,7 +12,7 @@ from airflow_ecs_bridge.config import ConfigError, Settings
 from airflow_ecs_bridge.keys import key_of
 from conftest import OPTIONS
 from ecs_bridge.api import BridgeClient
-from ecs_bridge.errors import BridgeError, Cause
+from ecs_bridge.errors import BridgeError, ErrorKind
 from fake_bridge import FakeBridge
 from test_executor import launched
 from workloads import beat_until, run, task
@@ -57,22 +57,25 @@ def test_every_call_of_the_api_has_an_invocation(client: BridgeClient, bridge: F
 @pytest.mark.parametrize(
     ("fault", "cause"),
     [
-        ({"status": 403, "body": {"Message": "not authorized to perform: lambda:InvokeFunction"}}, Cause.CREDENTIALS),
-        ({"status": 404, "body": {"Message": "Function not found"}}, Cause.ADDRESS),
-        ({"status": 413, "body": {"Message": "too large"}}, Cause.REQUEST),
-        ({"status": 429, "body": {"Message": "Rate Exceeded."}}, Cause.TROUBLE),
-        ({"status": 500, "body": {"Message": "no"}}, Cause.TROUBLE),
-        ({"hang_up": True}, Cause.TROUBLE),
-        ({"status": 200, "body": b"nonsense"}, Cause.ADDRESS),
+        (
+            {"status": 403, "body": {"Message": "not authorized to perform: lambda:InvokeFunction"}},
+            ErrorKind.CREDENTIALS,
+        ),
+        ({"status": 404, "body": {"Message": "Function not found"}}, ErrorKind.CONFIGURATION),
+        ({"status": 413, "body": {"Message": "too large"}}, ErrorKind.BAD_REQUEST),
+        ({"status": 429, "body": {"Message": "Rate Exceeded."}}, ErrorKind.TRANSIENT),
+        ({"status": 500, "body": {"Message": "no"}}, ErrorKind.TRANSIENT),
+        ({"hang_up": True}, ErrorKind.TRANSIENT),
+        ({"status": 200, "body": b"nonsense"}, ErrorKind.CONFIGURATION),
     ],
 )
 def test_lambdas_own_errors_are_told_apart(
-    client: BridgeClient, bridge: FakeBridge, fault: dict[str, Any], cause: Cause
+    client: BridgeClient, bridge: FakeBridge, fault: dict[str, Any], cause: ErrorKind
 ):
     bridge.fail("/2015-03-31/functions/prod-submit/invocations", 9, **fault)
     with pytest.raises(BridgeError) as raised:
         client.submit([{"submission_id": "one", "command": ["secret"]}])
-    assert raised.value.cause is cause
+    assert raised.value.kind is cause
     assert "secret" not in str(raised.value)
 
 
@@ -83,7 +86,7 @@ def test_an_error_of_the_function_is_what_the_http_api_answers(client: BridgeCli
     bridge.unhealthy = {"error": {"code": "unhealthy", "message": "the cluster is gone"}}
     with pytest.raises(BridgeError, match="the cluster is gone") as raised:
         client.health()
-    assert raised.value.cause is Cause.TROUBLE
+    assert raised.value.kind is ErrorKind.TRANSIENT
 
 
 def test_a_start_names_the_function_that_cannot_be_invoked(start: Any, bridge: FakeBridge):

@@ -7,8 +7,8 @@ import json
 
 import pytest
 from airflow_ecs_bridge.job import (
+    InvalidSubmissionError,
     Job,
-    Unsubmittable,
     priority,
     read_executor_config,
     token_expiry,
@@ -52,7 +52,7 @@ def test_executor_config_is_never_changed():
         ("large", "must be a dict, not str"),
         ({"count": 2}, "may not set count"),
         ({"clientToken": "x", "startedBy": "me"}, "may not set clientToken, startedBy"),
-        ({"pod_override": 1}, "neither profile, by_try or only_after nor a parameter of RunTask: pod_override"),
+        ({"pod_override": 1}, "neither profile, by_try or by_try_condition nor a parameter of RunTask: pod_override"),
         ({"profile": "no such name"}, "not a profile's name"),
         ({"overrides": {"containerOverrides": [{"cpu": 1}]}}, "a text as its name"),
         ({"overrides": {"containerOverrides": {}}}, "a list of dicts"),
@@ -67,7 +67,7 @@ def test_executor_config_is_never_changed():
     ids=str,
 )
 def test_executor_config_is_checked_and_the_error_says_what_is_wrong(config, words):
-    with pytest.raises(Unsubmittable, match=words):
+    with pytest.raises(InvalidSubmissionError, match=words):
         read_executor_config(config)
 
 
@@ -99,8 +99,8 @@ def test_a_patch_is_merged_as_the_bridge_merges():
     [
         ({"by_try": []}, "by_try'] must be a list of dicts"),
         ({"by_try": {"overrides": {}}}, "by_try'] must be a list of dicts"),
-        ({"only_after": "out_of_memory"}, "by_try'] must be a list of dicts"),
-        ({"by_try": [{}], "only_after": "failed"}, "only_after'] must be 'out_of_memory'"),
+        ({"by_try_condition": "out_of_memory"}, "by_try'] must be a list of dicts"),
+        ({"by_try": [{}], "by_try_condition": "failed"}, "by_try_condition'] must be 'out_of_memory'"),
         ({"by_try": [{}, {"memory": "1"}]}, r"by_try'\]\[1\] has what is not a parameter of RunTask: memory"),
         ({"by_try": [{"profile": "large"}]}, "has what is not a parameter of RunTask: profile"),
         ({"by_try": [{"count": 2}]}, "may not set count"),
@@ -112,7 +112,7 @@ def test_a_patch_is_merged_as_the_bridge_merges():
     ids=str,
 )
 def test_sizes_by_try_are_checked_and_the_error_says_what_is_wrong(config, words):
-    with pytest.raises(Unsubmittable, match=words):
+    with pytest.raises(InvalidSubmissionError, match=words):
         job(executor_config=config).build(None, 60)
 
 
@@ -125,7 +125,7 @@ def test_no_executor_config_asks_for_nothing(config):
 
 def test_what_the_bridge_would_refuse_for_its_size_fails_with_the_numbers():
     long = Job("an-id", {"dag_id": "orders"}, command=["ü" * 33_000], lifetime=600)
-    with pytest.raises(Unsubmittable, match=r"have 660\d\d bytes of JSON, and the bridge takes 65536 at most"):
+    with pytest.raises(InvalidSubmissionError, match=r"have 660\d\d bytes of JSON, and the bridge takes 65536 at most"):
         long.build(None, 60)
 
 

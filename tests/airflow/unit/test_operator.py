@@ -19,10 +19,10 @@ from airflow.exceptions import AirflowException, AirflowSkipException
 from airflow.sdk.bases.xcom import BaseXCom
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.triggers.base import TaskFailedEvent, TaskSkippedEvent, TaskSuccessEvent, TriggerEvent
-from airflow_ecs_bridge import commands, comms, containerlog, lastlines, live, metrics, results, triggers, waits
-from airflow_ecs_bridge.job import Unsubmittable
+from airflow_ecs_bridge import cloudwatch_logs, commands, comms, live, log_tail, metrics, triggers, wait_reasons, xcom
+from airflow_ecs_bridge.job import InvalidSubmissionError
 from airflow_ecs_bridge.operators import EcsBridgeOperator
-from airflow_ecs_bridge.outcome import Outcome, Verdict
+from airflow_ecs_bridge.results import Outcome, Verdict
 from airflow_ecs_bridge.triggers import EcsBridgeTrigger
 from asgiref.sync import async_to_sync
 from botocore.exceptions import ClientError, EndpointConnectionError
@@ -136,7 +136,7 @@ def test_an_item_has_what_was_asked_for():
     ],
 )
 def test_what_cannot_be_submitted_says_what_would_be_right(given: dict[str, Any], words: str):
-    with pytest.raises(Unsubmittable, match=words):
+    with pytest.raises(InvalidSubmissionError, match=words):
         commands.item("op-1", **{"command": ["true"], **given})
 
 
@@ -439,7 +439,7 @@ def test_a_worker_that_is_killed_while_it_waits_fails_its_task(bridge: FakeBridg
 def logs(configure: Any, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Where output is, and what each read of its last line finds; an exception is raised."""
     configure(awslogs_group="/ecs", awslogs_stream_prefix="app")
-    monkeypatch.setattr(results, "LOOK_EVERY", 0.01)
+    monkeypatch.setattr(xcom, "LOOK_EVERY", 0.01)
     reads: list[Any] = []
 
     def tail(aws: Any, settings: Any, record: dict[str, Any], lines: int) -> list[str]:
@@ -502,7 +502,7 @@ def test_output_is_not_read_before_its_task_has_stopped(logs: Any, bridge: FakeB
     ],
 )
 def test_a_container_s_output_is_complete_when_its_record_says_so(record: dict[str, Any], complete: bool):
-    assert results.is_complete(record, 1_001.0) is complete
+    assert xcom.is_complete(record, 1_001.0) is complete
 
 
 def test_the_looks_for_the_last_line_are_bounded(logs: Any, bridge: FakeBridge, here: commands.Commands):
@@ -510,7 +510,7 @@ def test_the_looks_for_the_last_line_are_bounded(logs: Any, bridge: FakeBridge, 
     event = last_line_of(bridge, stopped_at=1)
     assert isinstance(event, TaskSuccessEvent)
     assert event.xcoms is not None
-    assert event.xcoms["return_value"] == str(results.MOST_LOOKS - 1)
+    assert event.xcoms["return_value"] == str(xcom.MOST_LOOKS - 1)
 
 
 @pytest.mark.parametrize("found", [[], denied("ResourceNotFoundException")])
@@ -713,7 +713,7 @@ def test_the_json_that_a_command_wrote_is_the_return_value(s3: Any, bridge: Fake
     [
         (None, "NoSuchKey"),
         (b"three rows", "is not JSON"),
-        (b"1" * (results.MOST_BYTES + 1), "262145 bytes"),
+        (b"1" * (xcom.MOST_BYTES + 1), "262145 bytes"),
     ],
 )
 def test_an_object_that_cannot_be_a_return_value_fails_the_task_and_says_why(
@@ -734,7 +734,7 @@ def test_an_object_of_an_earlier_try_is_not_taken_for_this_one_s(s3: Any, bridge
 
 
 def test_a_read_that_fails_for_now_is_repeated(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(results, "backoff", lambda tries: 0.0)
+    monkeypatch.setattr(xcom, "backoff", lambda tries: 0.0)
     written = {"LastModified": datetime.now(timezone.utc), "ContentLength": 1}
     answers = [denied("SlowDown"), EndpointConnectionError(endpoint_url="x"), {**written, "Body": BytesIO(b"7")}]
 
@@ -745,10 +745,10 @@ def test_a_read_that_fails_for_now_is_repeated(monkeypatch: pytest.MonkeyPatch):
         return answer
 
     aws: Any = SimpleNamespace(client=lambda *_, **__: SimpleNamespace(get_object=get_object))
-    assert results.read_object(aws, URI, now_ms()) == 7
-    answers += [denied("InternalError")] * results.TRIES
-    with pytest.raises(results.NoResult, match="InternalError"):
-        results.read_object(aws, URI, now_ms())
+    assert xcom.read_object(aws, URI, now_ms()) == 7
+    answers += [denied("InternalError")] * xcom.TRIES
+    with pytest.raises(xcom.NoResult, match="InternalError"):
+        xcom.read_object(aws, URI, now_ms())
 
 
 @pytest.mark.parametrize("uri", ["results/rows.json", "s3://results", "s3://results/", "s3:///rows", "s3://a/b/", 7])
@@ -825,8 +825,8 @@ def test_the_log_of_a_command_that_waits_says_for_what_and_since_when(
     bridge: FakeBridge, configure: Any, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ):
     monkeypatch.setattr(commands, "WAITS_AFTER", 0.0)
-    monkeypatch.setattr(waits, "EVERY", 0.1)
-    monkeypatch.setattr(waits, "_PAUSE", 0.05)
+    monkeypatch.setattr(wait_reasons, "EVERY", 0.1)
+    monkeypatch.setattr(wait_reasons, "_PAUSE", 0.05)
     request.getfixturevalue("here")
     told: list[str] = []
 
@@ -860,11 +860,11 @@ def test_what_has_started_is_looked_at_once():
         answer.set_result({"runs": Record("runs", "running"), "waits": Record("waits", "launched")})
         return answer
 
-    looker = waits.Waits(lookup, lambda id, text: told.append((id, text)), after=0.0)
+    looker = wait_reasons.WaitReasons(lookup, lambda id, text: told.append((id, text)), after=0.0)
     looker.keep({"runs", "waits", "not there yet"})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(waits, "_PAUSE", 0.0)
-        patch.setattr(waits, "EVERY", 0.0)
+        patch.setattr(wait_reasons, "_PAUSE", 0.0)
+        patch.setattr(wait_reasons, "EVERY", 0.0)
         for _ in range(3):
             looker.step()
     assert [sorted(ids) for ids in looked_up] == [["not there yet", "runs", "waits"], *[["not there yet", "waits"]] * 2]
@@ -888,7 +888,7 @@ def test_the_containers_last_lines_are_one_bounded_read(here: commands.Commands)
     aws = SimpleNamespace(client=lambda service, region: SimpleNamespace(get_log_events=get_log_events))
     record = {"task_arn": "arn:aws:ecs:eu-central-1:1:task/jobs/abc", "container_name": "main", "runner_id": "r"}
     record |= {"started_at": 10_000, "container_exited_at": 20_000}
-    assert containerlog.tail(aws, settings, record, 20) == ["a", "b"]
+    assert cloudwatch_logs.tail(aws, settings, record, 20) == ["a", "b"]
     assert asked == {
         "logGroupName": "/ecs",
         "logStreamName": "app/main/abc",
@@ -899,18 +899,18 @@ def test_the_containers_last_lines_are_one_bounded_read(here: commands.Commands)
     }
     # Not known when its command began: the container's lines may be another command's.
     del record["started_at"]
-    assert containerlog.tail(aws, settings, record, 20) == []
+    assert cloudwatch_logs.tail(aws, settings, record, 20) == []
 
 
 def test_a_failed_container_has_its_last_lines_in_the_event_log(monkeypatch: pytest.MonkeyPatch):
     settings = SimpleNamespace(knows_output=True, failure_log_lines=3)
     told: list[Outcome] = []
-    lines = lastlines.LastLines(None, settings, lambda id: {"task_arn": "arn", "submission_id": id}, told.append)
+    lines = log_tail.LogTail(None, settings, lambda id: {"task_arn": "arn", "submission_id": id}, told.append)
 
     def tail(aws: Any, settings: Any, record: dict[str, Any], lines: int) -> list[str]:
         return ["x" * 3_000, f"{record['task_arn']} of {record['submission_id']} {lines}"]
 
-    monkeypatch.setattr(lastlines, "tail", tail)
+    monkeypatch.setattr(log_tail, "tail", tail)
     lines.report(Outcome("well", Verdict.SUCCEEDED, "fine"))
     lines.report(Outcome("never-ran", Verdict.FAILED, "rejected"))
     lines.report(Outcome("badly", Verdict.FAILED, "exit code 1", has_output=True))
@@ -920,7 +920,7 @@ def test_a_failed_container_has_its_last_lines_in_the_event_log(monkeypatch: pyt
     assert told[2].info.endswith("arn of badly 3")
     assert len(told[2].info) < 1_600
     # What cannot be read keeps nothing back, and a storm of failures is told without.
-    monkeypatch.setattr(lastlines, "tail", lambda *_: 1 / 0)
+    monkeypatch.setattr(log_tail, "tail", lambda *_: 1 / 0)
     for number in range(50):
         lines.report(Outcome(str(number), Verdict.FAILED, "exit code 1", has_output=True))
     assert len(told) == 3 + 30

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from airflow.utils.state import TaskInstanceState
-from airflow_ecs_bridge import containerlog, submitter, tasklog
+from airflow_ecs_bridge import cloudwatch_logs, submitter, tasklog
 from airflow_ecs_bridge.aws import Aws
 from airflow_ecs_bridge.job import Job
 from airflow_ecs_bridge.keys import key_of
@@ -131,7 +131,7 @@ def test_one_task_that_spoils_a_batch_fails_alone(executor, bridge, status, monk
 
 
 def test_a_task_that_never_reached_the_bridge_in_time_is_left_to_airflow(configure, start, bridge, monkeypatch):
-    configure(launch_margin="599")  # of the token's 600 seconds
+    configure(worker_start_margin="599")  # of the token's 600 seconds
     executor = start()
     bridge.fail("/v1/submissions", times=1000, status=503)
     run(executor, item := task(executor))
@@ -204,7 +204,7 @@ def test_a_table_that_cannot_be_read_for_a_while_loses_nothing(executor, bridge,
 
 
 def test_what_the_feed_never_shows_is_found_by_its_id(configure, start, bridge):
-    configure(lookup_interval="1")
+    configure(full_scan_interval="1")
     executor = start()
     run(executor, item := task(executor))
     launched(bridge, item)
@@ -331,7 +331,7 @@ def test_a_queued_timeout_that_leaves_no_time_for_a_launch_is_a_warning_with_num
 ):
     monkeypatch.setenv("AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT", "200")
     monkeypatch.setenv("AIRFLOW__SCHEDULER__NUM_STUCK_IN_QUEUED_RETRIES", "3")
-    configure(launch_margin="150")
+    configure(worker_start_margin="150")
     start()
     assert "task_queued_timeout is 200 s" in caplog.text
     assert "50 s are left" in caplog.text
@@ -382,7 +382,7 @@ def test_the_log_view_of_a_running_task_says_where_it_runs(options, configure, b
     assert logs == []
     assert lines[0].startswith(f"ECS bridge: submission {id} is launched")
     arn = bridge.records[id]["task_arn"]
-    assert lines[1].startswith("Waits for: its container to start")
+    assert lines[1].startswith("WaitReasons for: its container to start")
     assert lines[2] == f"ECS task: {arn}"
     assert lines[3].startswith(
         "CloudWatch: https://eu-central-1.console.aws.amazon.com/cloudwatch/home?region=eu-central-1"
@@ -470,7 +470,7 @@ def test_the_log_view_streams_a_bounded_number_of_pages(options, configure, brid
     asked = pages(monkeypatch, *endless)
     _, (stream,) = EcsBridgeExecutor().get_streaming_task_log(started(bridge), 1)
     assert "the output goes on" in list(stream)[-1]
-    assert len(asked) == containerlog.MOST_PAGES
+    assert len(asked) == cloudwatch_logs.MOST_PAGES
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ def in_flight(start: Any, bridge: Any, count: int) -> Any:
 
 
 def test_a_sweep_is_finished_before_the_next_however_much_is_in_flight(configure, start, bridge):
-    configure(lookup_interval="1", poll_interval="0.5")
+    configure(full_scan_interval="1", poll_interval="0.5")
     in_flight(start, bridge, 2500)
     bridge.latency = 0.05
     first = next(iter(bridge.records))
@@ -149,7 +149,7 @@ def test_a_sweep_is_finished_before_the_next_however_much_is_in_flight(configure
 
 
 def test_a_sweep_does_not_hold_up_the_feed(configure, start, bridge):
-    configure(lookup_interval="1", poll_interval="0.2")
+    configure(full_scan_interval="1", poll_interval="0.2")
     executor = in_flight(start, bridge, 1000)
     bridge.fail("BatchGetItem", times=1000, status=400, body={"__type": "x#InternalServerError", "message": "no"})
     bridge.wait_until(lambda: bridge.calls["BatchGetItem"] > 3)
@@ -196,7 +196,7 @@ class Stepped:
 
 @pytest.fixture
 def stepped(monkeypatch: pytest.MonkeyPatch) -> Stepped:
-    options = SimpleNamespace(poll_interval=1.0, lookup_interval=86_400.0)
+    options = SimpleNamespace(poll_interval=1.0, full_scan_interval=86_400.0)
     return Stepped(monkeypatch, options)
 
 
@@ -227,7 +227,7 @@ def test_feed_is_not_read_with_nothing_in_flight(stepped):
 
 
 def test_a_submission_whose_record_is_gone_for_two_sweeps_frees_its_slot(configure, start, bridge):
-    configure(lookup_interval="1")
+    configure(full_scan_interval="1")
     executor = in_flight(start, bridge, 2)
     gone, stays = bridge.records
     with bridge.changed:
@@ -243,7 +243,7 @@ def test_a_submission_whose_record_is_gone_for_two_sweeps_frees_its_slot(configu
 
 
 def test_what_has_not_reached_the_bridge_yet_is_not_missed(configure, start, bridge):
-    configure(lookup_interval="1")
+    configure(full_scan_interval="1")
     executor = start()
     bridge.fail("/v1/submissions", times=1000, status=503)
     run(executor, item := task(executor))
@@ -298,7 +298,7 @@ def test_what_was_asked_of_a_thread_that_dies_is_kept(executor, bridge, monkeypa
 
 @pytest.mark.parametrize("hours", [-1, 1])
 def test_clocks_that_differ_by_an_hour_delay_results_but_lose_none(start, configure, bridge, hours):
-    configure(lookup_interval="1")
+    configure(full_scan_interval="1")
     executor = start()
     run(executor, item := task(executor))
     launched(bridge, item)

@@ -1,6 +1,8 @@
 //! Seeded bugs, to show that the model finds them.
 
-use ecs_bridge_core::{Action, Call, Decision, Input, LaunchAnswer, Obstacle, Record, State, Task, Timestamp, decide};
+use ecs_bridge_core::{
+    Action, Call, Decision, Input, LaunchAnswer, LaunchBlocker, Record, State, Task, Timestamp, decide,
+};
 
 use crate::scenario::Scenario;
 
@@ -125,7 +127,7 @@ impl Scenario {
             }
             Mutation::FallbackAfterNoAnswer => {
                 if let Input::Launch(_, answer @ LaunchAnswer::Unanswered(_)) = &mut input {
-                    *answer = LaunchAnswer::RefusedForNow(Obstacle::Capacity, "timeout".to_owned());
+                    *answer = LaunchAnswer::RefusedForNow(LaunchBlocker::Capacity, "timeout".to_owned());
                 }
             }
             Mutation::NotAskedAgain => {
@@ -193,7 +195,7 @@ fn stopped_task(input: &mut Input) -> Option<&mut Task> {
         | Input::Pool(_)
         | Input::Resubmitted(_)
         | Input::Delivered(_)
-        | Input::Blocked
-        | Input::Turn(_) => None,
+        | Input::NoCapacity
+        | Input::LaunchBy(_) => None,
     }
 }

@@ -1,6 +1,6 @@
 //! Pools in a small world: submissions that wait, runners that take them, and all that may befall both.
 //!
-//! The decisions are the real ones, on real records. The steps of the functions work, task-state and reconcile are those
+//! The decisions are the real ones, on real records. The steps of the functions runner-api, task-state and reconcile are those
 //! of their loops: each read, each conditional write and each call is a step of its own, others' steps come in between, and
 //! a function may stop after any of them. A runner's program asks, starts what it is given once, reports, and may die, be
 //! started again in its container, or be stopped by ECS.
@@ -14,7 +14,7 @@ use ecs_bridge_core::{
     Timestamp, decide,
     decide::{
         AfterStop, PoolInput,
-        pool::{Served, Standing, served, standing},
+        pool::{RunnerStatus, Served, runner_status, served},
     },
     pool::{Incarnation, Pool, PoolKey, Process, Runner, TokenHash},
     profile::{Policy, Relaunch},
@@ -32,7 +32,7 @@ const HORIZON: u8 = 24;
 /// The tick by which runners that start late have started.
 const UP_BY: u8 = 4;
 
-/// How often a take is begun again, as in the work function.
+/// How often a take is begun again, as in the runner API.
 const TRIES: u8 = 3;
 
 /// The exit code that a stopped command returns.
@@ -202,8 +202,8 @@ struct Program {
 /// A function at work.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Function {
-    /// The work function, for one question.
-    Work(Asker, Work),
+    /// The runner API, for one question.
+    RunnerApi(Asker, Work),
     /// It has read a row, and writes what follows from an input; if the row has changed, from the newer one.
     Apply { row: usize, read: Row, input: Input },
     /// It has read a runner's row and seen its task; `is_reported` once what it serves has got it.
@@ -235,7 +235,7 @@ struct Asker {
     heard: bool,
 }
 
-/// What the work function does next.
+/// What the runner API does next.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Work {
     /// It has read the runner's row, and records the end of a command.
@@ -574,7 +574,7 @@ impl PoolWorld {
         }
     }
 
-    /// One step of the work function.
+    /// One step of the runner API.
     fn work(&mut self, pools: &Pools, asker: Asker, step: Work, choice: usize) -> Option<Work> {
         let runner_row = pools.submissions + asker.runner;
         let own = if pools.has(PoolBug::IncarnationIgnored) { 0 } else { asker.incarnation };
@@ -594,15 +594,15 @@ impl PoolWorld {
             }
             Work::Choose(row, tries) => {
                 let runner = row.runner.as_deref()?;
-                match standing(&row, runner, &by.incarnation) {
+                match runner_status(&row, runner, &by.incarnation) {
                     _ if tries == TRIES => return Some(Work::Answer(Reply::Wait)),
-                    Standing::Taken => return Some(Work::Answer(Reply::Conflict)),
-                    Standing::Close => return Some(Work::Answer(Reply::Close)),
-                    Standing::TooEarly => return Some(Work::Answer(Reply::Wait)),
-                    Standing::Open if asker.stopping && !pools.has(PoolBug::WorkWhileStopping) => {
+                    RunnerStatus::Taken => return Some(Work::Answer(Reply::Conflict)),
+                    RunnerStatus::Close => return Some(Work::Answer(Reply::Close)),
+                    RunnerStatus::TooEarly => return Some(Work::Answer(Reply::Wait)),
+                    RunnerStatus::Open if asker.stopping && !pools.has(PoolBug::WorkWhileStopping) => {
                         return Some(Work::Answer(Reply::Wait));
                     }
-                    Standing::Open => {}
+                    RunnerStatus::Open => {}
                 }
                 if let Some(serves) = &runner.serves {
                     let submission = pools.place(serves)?;
@@ -690,9 +690,9 @@ impl PoolWorld {
     /// One step of a function.
     fn go(&mut self, pools: &Pools, function: Function, choice: usize) -> Option<()> {
         match function {
-            Function::Work(asker, step) => {
+            Function::RunnerApi(asker, step) => {
                 if let Some(next) = self.work(pools, asker, step, choice) {
-                    self.functions.push(Function::Work(asker, next));
+                    self.functions.push(Function::RunnerApi(asker, next));
                 }
             }
             Function::Apply { row, read, input } => {
@@ -893,7 +893,7 @@ impl Model for Pools {
             }
         }
         for (function, it) in world.functions.iter().enumerate() {
-            let is_choice = matches!(it, Function::Work(_, Work::Choose(..)));
+            let is_choice = matches!(it, Function::RunnerApi(_, Work::Choose(..)));
             let waiting = (0..self.submissions).filter(|submission| world.is_waiting(*submission)).count();
             let choices = if is_choice { waiting.max(1) } else { 1 };
             steps.extend((0..choices).map(|choice| PoolStep::Go { function, choice }));
@@ -928,14 +928,14 @@ impl Model for Pools {
                 let Program { incarnation, signalled, done, .. } = *program;
                 let asker = Asker { runner, incarnation, stopping: signalled, done, heard: true };
                 let row = world.rows.get(self.submissions + runner)?.clone();
-                world.functions.push(Function::Work(asker, Work::Done(row)));
+                world.functions.push(Function::RunnerApi(asker, Work::Done(row)));
             }
             PoolStep::GiveUp { runner } => {
                 world.faults -= 1;
                 let program = world.programs.get_mut(runner)?;
                 program.asking = false;
                 for function in &mut world.functions {
-                    if let Function::Work(asker, _) = function
+                    if let Function::RunnerApi(asker, _) = function
                         && (asker.runner, asker.incarnation) == (runner, program.incarnation)
                     {
                         asker.heard = false;
@@ -948,7 +948,7 @@ impl Model for Pools {
                 let incarnation = 100 + world.faults;
                 let asker = Asker { runner, incarnation, stopping: false, done: None, heard: true };
                 let row = world.rows.get(self.submissions + runner)?.clone();
-                world.functions.push(Function::Work(asker, Work::Done(row)));
+                world.functions.push(Function::RunnerApi(asker, Work::Done(row)));
             }
             PoolStep::Return { runner, code } => {
                 let program = world.programs.get_mut(runner)?;
@@ -1004,7 +1004,7 @@ impl Model for Pools {
             PoolStep::Drop { function } => {
                 world.faults -= 1;
                 // Whoever waited for its answer gets none.
-                if let Function::Work(asker, _) = world.functions.remove(function)
+                if let Function::RunnerApi(asker, _) = world.functions.remove(function)
                     && asker.heard
                 {
                     let program = world.programs.get_mut(asker.runner)?;

@@ -82,7 +82,10 @@ pub fn of_row(row: &Record, rules: &Rules, mut breaks: impl FnMut(Promise, bool)
     let stop_is_late = !over && row.stop_requested.is_some() && row.check_at.is_some_and(|check_at| check_at > soon);
     breaks(
         Promise::Timer,
-        row.is_over() == on_timer || for_feed != row.feed.is_some() || over != row.changed_at.is_some() || stop_is_late,
+        row.is_settled() == on_timer
+            || for_feed != row.feed.is_some()
+            || over != row.changed_at.is_some()
+            || stop_is_late,
     );
 
     // An answer that hands out what is taken may have to be repeated.
@@ -150,7 +153,7 @@ pub(crate) fn properties() -> Vec<Property<Scenario>> {
         TakenOnce
     ];
     properties.push(Property::always(SETTLED, |scenario: &Scenario, world: &World| {
-        !world.is_quiet(scenario) || world.is_over()
+        !world.is_quiet(scenario) || world.is_settled()
     }));
     properties.push(Property::always(NOTIFIED, |scenario: &Scenario, world: &World| {
         !world.is_quiet(scenario) || world.all_are_notified(scenario)

@@ -14,7 +14,7 @@ use std::{
 
 use ecs_bridge_core::{
     ProfileName, Record, Rules, State, SubmissionId, Timers, Timestamp,
-    pool::{Batch, Count, Incarnation, Phase, Pool, PoolKey, PoolRow, Sizing, Spec, Takes, WorkAddress},
+    pool::{Batch, Count, Incarnation, Phase, Pool, PoolKey, PoolRow, RunnerApiAddress, Sizing, Spec, Takes},
     profile::Policy,
     run_task::FrozenRequest,
 };
@@ -284,7 +284,7 @@ impl PoolSizing {
     fn record(&self, runner: &Runner) -> Record {
         let (key, spec) = self.spec(runner.version);
         let of = (runner.id.clone(), key, ProfileName::default_profile());
-        let work = WorkAddress::Function("work".to_owned());
+        let work = RunnerApiAddress::Function("runner-api".to_owned());
         let created = spec.runner(of, "secret", &work, Self::at(runner.created_at), &Self::rules());
         // The request was frozen above.
         let mut record = created.unwrap_or_else(|_| unreachable!());

@@ -6,7 +6,7 @@ use std::{
 };
 
 use ecs_bridge_core::{
-    Action, Call, Input, LaunchAnswer, Obstacle, Record, State, Task, decide::AfterStop, notify::Delivery, task_id,
+    Action, Call, Input, LaunchAnswer, LaunchBlocker, Record, State, Task, decide::AfterStop, notify::Delivery, task_id,
 };
 use stateright::{Model, Property};
 
@@ -117,7 +117,7 @@ pub enum Step {
     /// Its profile has no capacity.
     Block { lane: usize },
     /// It waits for capacity, or is due, and reconcile finds out whether there is any for this choice.
-    Turn { lane: usize, choice: u8, stalls: bool },
+    LaunchBy { lane: usize, choice: u8, stalls: bool },
     /// An event reaches task-state, and may do so again. It may have no valid version.
     Deliver { lane: usize, event: usize, again: bool, stalls: bool, versioned: bool },
     /// An event is delayed, or lost.
@@ -173,8 +173,8 @@ impl World {
     }
 
     /// Whether every submission that was accepted has ended.
-    pub(crate) fn is_over(&self) -> bool {
-        self.lanes.iter().all(|lane| lane.row.as_ref().is_none_or(|row| row.is_over()))
+    pub(crate) fn is_settled(&self) -> bool {
+        self.lanes.iter().all(|lane| lane.row.as_ref().is_none_or(|row| row.is_settled()))
     }
 
     /// Whether the event bus has got every notification.
@@ -214,7 +214,7 @@ impl Lane {
     /// It depends on time.
     fn is_pending(&self, now: u8) -> bool {
         let late = self.processes.iter().any(|process| process.paused) || self.events.iter().any(|event| event.late);
-        self.row.as_ref().is_some_and(|row| !row.is_over())
+        self.row.as_ref().is_some_and(|row| !row.is_settled())
             || self.tasks.iter().any(|task| !task.is_stopped() || late && task.is_remembered(now))
     }
 
@@ -270,7 +270,7 @@ impl Model for Scenario {
         if let Some(row) = row.filter(|row| row.waits_for_capacity() || is_due(row)) {
             // Without fallbacks, what is due is launched by its own choice.
             for choice in row.choices().filter(|choice| row.waits_for_capacity() || *choice != row.fallback) {
-                steps.extend(stalls.iter().map(|&stalls| Step::Turn { lane, choice, stalls }));
+                steps.extend(stalls.iter().map(|&stalls| Step::LaunchBy { lane, choice, stalls }));
             }
         }
         for (event, Event { late, .. }) in this.events.iter().enumerate() {
@@ -334,7 +334,7 @@ impl Model for Scenario {
             | Step::Stop { lane, .. }
             | Step::Reconcile { lane, .. }
             | Step::Block { lane }
-            | Step::Turn { lane, .. }
+            | Step::LaunchBy { lane, .. }
             | Step::Deliver { lane, .. }
             | Step::Delay { lane, .. }
             | Step::Task { lane, .. }
@@ -344,7 +344,7 @@ impl Model for Scenario {
             | Step::Pause { lane, .. } => {
                 let World { now, faults, outage, lanes, broken, .. } = &mut world;
                 let lane = lanes.get_mut(lane)?;
-                let mut turn = Turn { scenario: self, now: *now, faults, outage: *outage, lane, broken };
+                let mut turn = LaunchBy { scenario: self, now: *now, faults, outage: *outage, lane, broken };
                 turn.take(step)?;
                 let Lane { events, processes, tasks, row, .. } = turn.lane;
                 let attempt = row.as_ref().map(|row| row.attempt);
@@ -421,7 +421,7 @@ impl Lane {
 }
 
 /// One submission's turn.
-struct Turn<'a> {
+struct LaunchBy<'a> {
     scenario: &'a Scenario,
     now: u8,
     faults: &'a mut u8,
@@ -430,7 +430,7 @@ struct Turn<'a> {
     broken: &'a mut Option<Promise>,
 }
 
-impl Turn<'_> {
+impl LaunchBy<'_> {
     /// Returns nothing if the step changes nothing, or is impossible.
     fn take(&mut self, step: Step) -> Option<()> {
         match step {
@@ -447,10 +447,10 @@ impl Turn<'_> {
             Step::Reconcile { stalls, .. } => return self.settle(&Hashed::new(Input::Due), stalls, Caller::Any),
             Step::Block { .. } => {
                 self.fault();
-                return self.settle(&Hashed::new(Input::Blocked), false, Caller::Any);
+                return self.settle(&Hashed::new(Input::NoCapacity), false, Caller::Any);
             }
-            Step::Turn { choice, stalls, .. } => {
-                return self.settle(&Hashed::new(Input::Turn(choice)), stalls, Caller::Any);
+            Step::LaunchBy { choice, stalls, .. } => {
+                return self.settle(&Hashed::new(Input::LaunchBy(choice)), stalls, Caller::Any);
             }
             Step::Deliver { event, again, stalls, versioned, .. } => {
                 let Event { task, .. } = self.lane.events.remove(event);
@@ -627,8 +627,8 @@ impl Turn<'_> {
             | Input::Missing { .. }
             | Input::Resubmitted(_)
             | Input::Delivered(_)
-            | Input::Blocked
-            | Input::Turn(_)
+            | Input::NoCapacity
+            | Input::LaunchBy(_)
             | Input::Pool(_) => {}
         }
         Some(())
@@ -660,8 +660,8 @@ impl Turn<'_> {
             | Input::Missing { .. }
             | Input::Resubmitted(_)
             | Input::Delivered(_)
-            | Input::Blocked
-            | Input::Turn(_)
+            | Input::NoCapacity
+            | Input::LaunchBy(_)
             | Input::Pool(_) => {}
         }
         if let Some(action) = action {
@@ -775,12 +775,12 @@ impl Turn<'_> {
             }
             (Outcome::Refused { for_good: true }, _) => LaunchAnswer::RefusedForGood("no such cluster".to_owned()),
             (Outcome::Refused { for_good: false }, _) => {
-                LaunchAnswer::RefusedForNow(Obstacle::Other, "throttled".to_owned())
+                LaunchAnswer::RefusedForNow(LaunchBlocker::Other, "throttled".to_owned())
             }
             (Outcome::NoCapacity { .. }, _) => {
-                LaunchAnswer::RefusedForNow(Obstacle::Capacity, "RESOURCE:CPU".to_owned())
+                LaunchAnswer::RefusedForNow(LaunchBlocker::Capacity, "RESOURCE:CPU".to_owned())
             }
-            (Outcome::Denied, _) => LaunchAnswer::RefusedForNow(Obstacle::Access, "access denied".to_owned()),
+            (Outcome::Denied, _) => LaunchAnswer::RefusedForNow(LaunchBlocker::Access, "access denied".to_owned()),
             (Outcome::Answered | Outcome::Stale | Outcome::Unanswered { .. }, _) => {
                 LaunchAnswer::Unanswered("timeout".to_owned())
             }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    decide::{Action, AfterStop, Alarm, LaunchAnswer, Obstacle, Step},
+    decide::{Action, AfterStop, Alarm, LaunchAnswer, LaunchBlocker, Step},
     id::Attempt,
     notify::Notify,
     record::{Call, REPEAT, Record},
@@ -41,7 +41,7 @@ impl Step<'_> {
     }
 
     /// Its profile has no capacity: it waits apart from what can be launched, until its deadline.
-    pub(super) fn blocked(&mut self) {
+    pub(super) fn no_capacity(&mut self) {
         let is_waiting = self.record.waits_for_capacity() && self.record.check_at.is_some_and(|at| at > self.now);
         if self.record.state == State::Queued && !is_waiting && !self.has_expired() {
             self.record.wait_for_capacity(self.now, self.rules);
@@ -86,9 +86,9 @@ impl Step<'_> {
     pub(super) fn launch_answered(&mut self, call: Call, answer: &LaunchAnswer) -> Option<Action> {
         match answer {
             LaunchAnswer::Task { arn, live } => self.has_task(call.attempt, arn, *live),
-            LaunchAnswer::RefusedForNow(obstacle, reason) => {
+            LaunchAnswer::RefusedForNow(blocker, reason) => {
                 if self.is_proof(call) {
-                    self.refused_for_now(*obstacle, reason);
+                    self.refused_for_now(*blocker, reason);
                 }
                 None
             }
@@ -175,31 +175,31 @@ impl Step<'_> {
     }
 
     /// A refusal that certainly launched nothing: back to `queued`, for the same attempt.
-    fn refused_for_now(&mut self, obstacle: Obstacle, reason: &str) {
+    fn refused_for_now(&mut self, blocker: LaunchBlocker, reason: &str) {
         if let Some(stop) = &self.record.stop_requested {
             let reason = stop.reason.clone();
             return self.end(State::Cancelled, reason);
         }
-        if self.is_denied_for_good(obstacle) {
+        if self.is_denied_for_good(blocker) {
             return self.end_unlaunched(State::Rejected, reason);
         }
         self.record.state = State::Queued;
         self.record.forget_the_launch();
         self.record.reason = Some(reason.to_owned());
-        match obstacle {
-            Obstacle::Capacity => {
+        match blocker {
+            LaunchBlocker::Capacity => {
                 self.record.no_capacity_since.get_or_insert(self.now);
                 self.record.was_refused |= self.record.policy.fallbacks > 0;
             }
-            Obstacle::Access | Obstacle::Other => {}
+            LaunchBlocker::Access | LaunchBlocker::Other => {}
         }
         let choices = self.record.choices();
         let next = self.record.fallback.checked_add(1).filter(|next| choices.contains(next));
-        if let (Obstacle::Capacity, Some(next)) = (obstacle, next) {
+        if let (LaunchBlocker::Capacity, Some(next)) = (blocker, next) {
             self.record.fallback = next;
             return self.check_in(Duration::ZERO);
         }
-        if obstacle == Obstacle::Capacity {
+        if blocker == LaunchBlocker::Capacity {
             // No choice has capacity: they are tried again from the first.
             self.record.fallback = *choices.start();
         }
@@ -209,14 +209,14 @@ impl Step<'_> {
 
     /// Denied access passes where a role was just changed, so it is retried until the launch deadline, or for
     /// [`Timers::denied_for`](crate::Timers::denied_for) without one.
-    fn is_denied_for_good(&mut self, obstacle: Obstacle) -> bool {
+    fn is_denied_for_good(&mut self, blocker: LaunchBlocker) -> bool {
         let Record { denied_since, launch_deadline, .. } = &mut *self.record;
-        match obstacle {
-            Obstacle::Capacity | Obstacle::Other => {
+        match blocker {
+            LaunchBlocker::Capacity | LaunchBlocker::Other => {
                 *denied_since = None;
                 false
             }
-            Obstacle::Access => {
+            LaunchBlocker::Access => {
                 if denied_since.is_none() {
                     self.alarm = Some(Alarm::AccessDenied);
                 }

@@ -269,7 +269,7 @@ impl Step<'_> {
 
 /// Whether a runner may be given work, by its row.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum RunnerStatus {
     /// The runner gets no more work.
     Close,
     /// Its row does not know its task yet: it asks again.
@@ -281,16 +281,16 @@ pub enum Standing {
 }
 
 /// Where a runner's row stands for a process that asks.
-pub fn standing(record: &Record, runner: &Runner, incarnation: &Incarnation) -> Standing {
+pub fn runner_status(record: &Record, runner: &Runner, incarnation: &Incarnation) -> RunnerStatus {
     let to_stop = record.desired_status.as_deref() == Some("STOPPED") || record.stop_requested.is_some();
     if runner.incarnation.as_ref().is_some_and(|known| known != incarnation) {
-        Standing::Taken
+        RunnerStatus::Taken
     } else if record.state.is_terminal() || runner.closing || to_stop {
-        Standing::Close
+        RunnerStatus::Close
     } else if record.task_arn.is_none() {
-        Standing::TooEarly
+        RunnerStatus::TooEarly
     } else {
-        Standing::Open
+        RunnerStatus::Open
     }
 }
 

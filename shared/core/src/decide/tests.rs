@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use super::{
-    pool::{Served, Standing},
+    pool::{RunnerStatus, Served},
     *,
 };
 use crate::{
@@ -138,7 +138,7 @@ fn unanswered() -> LaunchAnswer {
 }
 
 fn refused() -> LaunchAnswer {
-    LaunchAnswer::RefusedForNow(Obstacle::Capacity, "RESOURCE:CPU".to_owned())
+    LaunchAnswer::RefusedForNow(LaunchBlocker::Capacity, "RESOURCE:CPU".to_owned())
 }
 
 fn at(version: u64, last_status: &str, containers: Vec<Container>) -> Task {
@@ -306,14 +306,14 @@ fn what_its_profile_has_no_capacity_for_waits_until_its_deadline_and_says_so() {
     let deadline = now().plus(7 * MINUTE);
     let mut life =
         Life::of(Record::queued(Submission { launch_deadline: Some(deadline), ..submission("a") }, now(), &rules()));
-    assert_eq!(life.learn(Input::Blocked), State::Queued);
+    assert_eq!(life.learn(Input::NoCapacity), State::Queued);
     assert!(life.record.waits_for_capacity());
     assert_eq!(life.record.reason.as_deref(), Some("ECS has no capacity for profile default"));
-    life.wait(MINUTE).learn(Input::Blocked);
+    life.wait(MINUTE).learn(Input::NoCapacity);
     assert!(!life.wrote, "it waits already");
     // Its place is that of its priority, and it keeps it until its deadline.
     life.now = life.record.check_at.unwrap();
-    assert_eq!((life.learn(Input::Blocked), life.wrote), (State::Queued, true));
+    assert_eq!((life.learn(Input::NoCapacity), life.wrote), (State::Queued, true));
     assert_eq!((life.due(), life.action.clone()), (State::Expired, None));
     assert_eq!(life.now.since(deadline), Duration::from_millis(1));
 }
@@ -325,7 +325,7 @@ fn what_waits_without_a_deadline_is_looked_at_each_hour() {
         let since = life.now;
         life.now = life.record.check_at.unwrap();
         let place = 60 * MINUTE - Priority::default().head_start(&rules().timers);
-        assert_eq!((life.learn(Input::Blocked), life.now.since(since).as_secs()), (State::Queued, place.as_secs()));
+        assert_eq!((life.learn(Input::NoCapacity), life.now.since(since).as_secs()), (State::Queued, place.as_secs()));
         assert!(life.wrote);
     }
 }
@@ -333,7 +333,7 @@ fn what_waits_without_a_deadline_is_looked_at_each_hour() {
 #[test]
 fn submission_without_deadline_expires_after_a_day_without_capacity() {
     let mut life = Life::of(Record::waiting(submission("a"), now(), &rules()));
-    while life.learn(Input::Blocked) == State::Queued {
+    while life.learn(Input::NoCapacity) == State::Queued {
         life.now = life.record.check_at.unwrap();
     }
     assert_eq!((life.record.state, life.now.since(now()) >= 24 * 60 * MINUTE), (State::Expired, true));
@@ -385,7 +385,7 @@ fn submissions_wait_for_capacity_by_what_they_ask_for_and_begin_with() {
     let mut life = Life::launched(Policy { relaunch_on: vec![on_demand], ..with_fallbacks(1) });
     life.see(running(2));
     life.see(stopped(4, "SpotInterruption", vec![container("STOPPED", Some(143))]));
-    life.wait(MINUTE).learn(Input::Blocked);
+    life.wait(MINUTE).learn(Input::NoCapacity);
     assert_eq!(lane(&life.record), "waiting/default/1", "it cannot take the first choice");
 }
 
@@ -427,13 +427,13 @@ fn a_next_attempt_does_not_wait_for_capacity_as_the_one_before_did() {
 #[test]
 fn a_turn_launches_what_waits_before_its_timer_and_nothing_else() {
     let mut life = Life::of(Record::waiting(submission("a"), now(), &rules()));
-    assert_eq!(life.wait(MINUTE).learn(Input::Turn(0)), State::Launching);
+    assert_eq!(life.wait(MINUTE).learn(Input::LaunchBy(0)), State::Launching);
     let call = life.call();
     assert_eq!((call.nth, call.claimed_at), (1, life.now));
-    life.learn(Input::Turn(0));
+    life.learn(Input::LaunchBy(0));
     assert_eq!((life.wrote, life.action.clone()), (false, None), "another has its turn");
     assert_eq!(life.learn(Input::Launch(call, refused())), State::Queued);
-    life.learn(Input::Turn(0));
+    life.learn(Input::LaunchBy(0));
     assert!(!life.wrote, "it was refused, and waits for its backoff");
     assert_eq!(life.due(), State::Launching);
 }
@@ -444,7 +444,7 @@ fn what_waits_for_a_runner_does_not_wait_for_capacity() {
     let queued = Record::queued(pooled(), now(), &rules());
     assert_eq!(Record::waiting(pooled(), now(), &rules()), queued);
     let mut life = Life::of(queued);
-    life.learn(Input::Blocked);
+    life.learn(Input::NoCapacity);
     assert!(!life.wrote);
 }
 
@@ -452,7 +452,7 @@ fn what_waits_for_a_runner_does_not_wait_for_capacity() {
 fn a_stop_ends_what_waits_for_capacity() {
     let mut life = Life::of(Record::waiting(submission("a"), now(), &rules()));
     assert_eq!(life.learn(Input::Stop("enough".to_owned())), State::Cancelled);
-    life.learn(Input::Blocked);
+    life.learn(Input::NoCapacity);
     assert!(!life.wrote);
 }
 
@@ -589,7 +589,7 @@ fn final_write_claims_the_notification_and_a_second_one_disarms_the_timer() {
     assert!(life.record.feed.is_some(), "who reads the feed does not wait for it");
     assert_eq!((life.record.check_at, life.record.expires_at), (Some(life.now.plus(3 * MINUTE)), NEVER));
     life.learn(all_delivered(1));
-    assert!(life.record.is_over() && life.record.check_at.is_none() && life.record.expires_at != NEVER);
+    assert!(life.record.is_settled() && life.record.check_at.is_none() && life.record.expires_at != NEVER);
     let notified = life.record.notified.as_ref().unwrap();
     assert_eq!((notified.event_bus_at, notified.task_token_at), (Some(life.now), Some(life.now)));
 }
@@ -626,7 +626,7 @@ fn notification_is_given_up_after_a_day_with_an_alarm() {
         life.due();
     }
     assert_eq!(life.alarm, Some(Alarm::NotificationsFailed));
-    assert!(life.record.is_over() && life.action.is_none());
+    assert!(life.record.is_settled() && life.action.is_none());
     assert!(claims < 24 * 60 / 3 + 10, "{claims} times");
 }
 
@@ -652,7 +652,7 @@ fn late_token_is_notified_at_once() {
         (&Some(Action::Notify(1)), None)
     );
     life.learn(all_delivered(1));
-    assert!(life.record.is_over());
+    assert!(life.record.is_settled());
 }
 
 #[test]
@@ -1012,7 +1012,7 @@ fn a_fallback_never_follows_a_call_that_was_not_answered_or_was_refused_for_anot
     assert_eq!((life.record.state, life.record.fallback), (State::Launching, 0), "a refused repeat proves nothing");
 
     let (mut life, call) = Life::launching_with(with_fallbacks(1));
-    let throttled = LaunchAnswer::RefusedForNow(Obstacle::Other, "ThrottlingException".to_owned());
+    let throttled = LaunchAnswer::RefusedForNow(LaunchBlocker::Other, "ThrottlingException".to_owned());
     life.learn(Input::Launch(call, throttled));
     assert_eq!((life.record.state, life.record.fallback), (State::Queued, 0));
 }
@@ -1021,9 +1021,9 @@ fn a_fallback_never_follows_a_call_that_was_not_answered_or_was_refused_for_anot
 fn what_is_due_may_be_launched_by_another_choice_of_its_own_and_no_other() {
     let record = Record::queued(Submission { policy: with_fallbacks(1), ..submission("a") }, now(), &rules());
     let mut life = Life::of(record);
-    life.learn(Input::Turn(2));
+    life.learn(Input::LaunchBy(2));
     assert_eq!((life.wrote, life.action.clone()), (false, None));
-    assert_eq!(life.learn(Input::Turn(1)), State::Launching);
+    assert_eq!(life.learn(Input::LaunchBy(1)), State::Launching);
     assert_eq!((life.call().choice, life.record.fallback), (1, 1));
 }
 
@@ -1357,7 +1357,7 @@ fn only_a_terminal_record_has_a_time_to_live() {
 const HOUR: Duration = Duration::from_secs(3600);
 
 fn denied() -> LaunchAnswer {
-    LaunchAnswer::RefusedForNow(Obstacle::Access, "AccessDeniedException: not authorized".to_owned())
+    LaunchAnswer::RefusedForNow(LaunchBlocker::Access, "AccessDeniedException: not authorized".to_owned())
 }
 
 impl Life {
@@ -1579,8 +1579,8 @@ impl Life {
         self.record.runner.as_ref().unwrap()
     }
 
-    fn standing(&self, incarnation: &str) -> Standing {
-        pool::standing(&self.record, self.runs(), &incarnation.to_owned().try_into().unwrap())
+    fn runner_status(&self, incarnation: &str) -> RunnerStatus {
+        pool::runner_status(&self.record, self.runs(), &incarnation.to_owned().try_into().unwrap())
     }
 }
 
@@ -1782,14 +1782,14 @@ fn a_take_that_is_under_way_fails_once_its_runner_has_ended() {
 fn a_runner_runs_for_one_process_and_any_other_stops_it() {
     let mut life = Life::runner(1);
     assert_eq!(life.contact(ONE), State::Running);
-    assert_eq!((life.standing(ONE), life.standing(OTHER)), (Standing::Open, Standing::Taken));
+    assert_eq!((life.runner_status(ONE), life.runner_status(OTHER)), (RunnerStatus::Open, RunnerStatus::Taken));
     life.contact(ONE);
     assert!(!life.wrote, "asking again costs no write");
     life.wait(2 * MINUTE).contact(ONE);
     assert_eq!(life.runs().polled_at, Some(life.now));
     life.contact(OTHER);
     assert!(life.record.stop_requested.is_some() && life.runs().closing);
-    assert_eq!(life.standing(ONE), Standing::Close);
+    assert_eq!(life.runner_status(ONE), RunnerStatus::Close);
     life.due();
     assert!(life.stops());
 }

@@ -119,7 +119,7 @@ impl PoolRow {
         timers: &Timers,
     ) -> Option<(bool, String)> {
         if !has_address {
-            return Some((true, "reconcile has no address of the work function, so it creates no runner".to_owned()));
+            return Some((true, "reconcile has no address of the runner API, so it creates no runner".to_owned()));
         }
         if self.current.as_ref() == Some(key) && self.most_taken(now, timers) > 0 {
             return None;

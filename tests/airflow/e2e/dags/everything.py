@@ -34,7 +34,7 @@ SIZES = {
         memory(2048),
         memory(4096),
     ],
-    "only_after": "out_of_memory",
+    "by_try_condition": "out_of_memory",
 }
 
 

@@ -1,0 +1,260 @@
+"""What the page shows of a reading to one user. Pure: no I/O, no clock.
+
+All figures of submissions are of those alone that the user may see. Of pools, runners are counted whatever they run, as
+Airflow's own page of pools counts slots.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from ecs_bridge.advice import advice
+
+from airflow_ecs_bridge.ui.authorization import described
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from airflow_ecs_bridge.ui.authorization import Sight
+    from airflow_ecs_bridge.ui.queries import Row, Snapshot
+
+IN_FLIGHT = ("queued", "launching", "launched", "running")
+FAILED = frozenset({"failed", "rejected", "expired", "lost"})
+MOST_FAILURES = 50
+MOST_WAITING = 50
+"""Groups of submissions that wait for the same."""
+
+MOST_POINTS = 72
+WIDTHS_MS = tuple(1_000 * seconds for seconds in (10, 30, 60, 120, 300, 600))
+"""The widths that a point of a plot may stand for."""
+
+NO_PROFILE = "(none)"
+
+
+def overview(seen: Snapshot, sight: Sight, *, with_pools: bool) -> dict[str, Any]:
+    """Return the page's data."""
+    in_flight = [row for row in seen.in_flight if sight.of(row)]
+    ended = [row for row in seen.ended if sight.of(row)]
+    return {
+        "read_at": seen.read_at,
+        # Of all that was read: what ended before is missing, whoever may see it.
+        "since": min((row["changed_at"] for row in seen.ended), default=seen.since)
+        if "ended" in seen.cut
+        else seen.since,
+        "sees_all": sight.others and sight.dag_ids >= sight.all_dag_ids,
+        "cut": sorted(seen.cut),
+        "in_flight": _in_flight(in_flight),
+        "waiting": _waiting(in_flight, seen),
+        "capacity": _capacity(seen),
+        "ended": dict(Counter(row["state"] for row in ended)),
+        "latency": {
+            "launch": _latency(seen, [*in_flight, *ended], "created_at", "started_at", by="started_at"),
+            "landing": _latency(seen, ended, "container_exited_at", "changed_at", by="changed_at"),
+        },
+        "pools": _pools(seen, in_flight) if with_pools else None,
+        "failures": [_failure(row) for row in islice((row for row in ended if row["state"] in FAILED), MOST_FAILURES)],
+    }
+
+
+def what_to_do(row: Row) -> str | None:
+    """Return the advice for a submission."""
+    return advice(
+        row["state"],
+        reasons=(row.get("reason"), row.get("stopped_reason")),
+        hint=row.get("hint"),
+        exit_code=row.get("exit_code"),
+        stop_code=row.get("stop_code"),
+    )
+
+
+def waits_for(row: Row, pools: dict[str, Row]) -> tuple[str, str] | None:
+    """Return the cause for which a submission waits, and the words that tell more; None if it does not wait."""
+    reason = row.get("reason") or ""
+    match row["state"]:
+        case "launching":
+            return "RunTask", reason or "ECS has not answered the call of RunTask yet"
+        case "launched":
+            status = row.get("last_status")
+            return "container start", reason or (f"the ECS task is {status}" if status else "ECS has accepted the task")
+        case "queued" if str(row.get("due", "")).startswith("waiting/"):
+            return "capacity", reason or f"ECS has no capacity for profile {row.get('profile')}"
+        case "queued" if row.get("pool"):
+            pool = pools.get(row.get("profile", ""), {})
+            known = (pool.get("wait_reasons") or {}).get(row["pool"], {})
+            if known.get("stuck"):
+                return "pool", f"stuck: {known['reason']}"
+            if pool.get("paused"):
+                return "pool", "the pool is paused"
+            if known:
+                return "pool", known["reason"]
+            if pool.get("failing_since"):
+                return "pool", f"runners fail to start: {pool.get('failure') or 'they end without asking for work'}"
+            return "pool", "no runner of the pool is free"
+        case "queued" if row.get("refusals"):
+            return _refusal(reason), reason
+        case "queued" if row.get("attempt", 1) > 1:
+            return "next attempt", reason or "the attempt before did not start its container"
+        case "queued":
+            return "launch rate", reason or "submissions are launched at the deployment's launch rate"
+    return None
+
+
+def _runners_advice(pool: Row) -> str | None:
+    """Return what to do about a pool whose runners fail; their records are gone, and their reason has the exit code."""
+    failure = pool.get("failure") or ""
+    if not pool.get("failing_since") or not failure:
+        return None
+    code = re.search(r"exited with (\d+)", failure)
+    return advice("failed", reasons=(failure,), exit_code=int(code[1]) if code else None)
+
+
+def _refusal(reason: str) -> str:
+    lower = reason.lower()
+    if "limit on the number" in lower or "limitexceeded" in lower:
+        return "quota"
+    if "throttl" in lower or "rate exceeded" in lower:
+        return "throttling"
+    if "capacity" in lower or "resource:" in lower:
+        return "capacity"
+    return "refused by ECS"
+
+
+def _in_flight(rows: list[Row]) -> dict[str, Any]:
+    counts: dict[str, Counter[str]] = {}
+    for row in rows:
+        counts.setdefault(row.get("profile") or NO_PROFILE, Counter())[row["state"]] += 1
+    profiles = [
+        {"profile": profile, "total": states.total(), **{state: states[state] for state in IN_FLIGHT}}
+        for profile, states in sorted(counts.items())
+    ]
+    states = Counter(row["state"] for row in rows)
+    return {"total": len(rows), "states": {state: states[state] for state in IN_FLIGHT}, "profiles": profiles}
+
+
+def _waiting(rows: list[Row], seen: Snapshot) -> list[dict[str, Any]]:
+    groups: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        if cause := waits_for(row, seen.pools):
+            groups.setdefault((row.get("profile") or NO_PROFILE, *cause), []).append(row)
+    firsts = [(min(members, key=_created_at), key, len(members)) for key, members in groups.items()]
+    firsts.sort(key=lambda group: _created_at(group[0]))
+    return [
+        {
+            "profile": profile,
+            "cause": cause,
+            "detail": detail,
+            "advice": what_to_do(first) if cause != "pool" else _runners_advice(seen.pools.get(profile, {})),
+            "count": count,
+            "since": first["created_at"],
+            "first": {"submission_id": first["submission_id"], **described(first.get("labels"))},
+        }
+        for first, (profile, cause, detail), count in firsts[:MOST_WAITING]
+    ]
+
+
+def _created_at(row: Row) -> int:
+    at: int = row["created_at"]
+    return at
+
+
+def _capacity(seen: Snapshot) -> list[dict[str, Any]]:
+    return [
+        {"choice": choice, "refusals": known.get("refusals", 0), "probe_at": known.get("probe_at")}
+        for choice, known in sorted(seen.capacity.items())
+        # From three refusals in a row on, the choice is left out until a probe succeeds (shared/core/src/capacity.rs).
+        if known.get("refusals", 0) >= 3
+    ]
+
+
+def _pools(seen: Snapshot, in_flight: list[Row]) -> list[dict[str, Any]]:
+    waiting = Counter(row.get("profile") for row in in_flight if row["state"] == "queued" and row.get("pool"))
+    return [
+        {
+            "profile": profile,
+            "waiting": waiting[profile],
+            **_stuck(profile, row, in_flight),
+            **_limits(row),
+            **Counter(map(_runner_state, seen.runners[profile])),
+            "paused": bool(row.get("paused")),
+            "failure": (row.get("failure") or "they end without asking for work") if row.get("failing_since") else None,
+            "advice": _runners_advice(row),
+        }
+        for profile, row in sorted(seen.pools.items())
+    ]
+
+
+def _stuck(profile: str, pool: Row, in_flight: list[Row]) -> dict[str, Any]:
+    """Return how many submissions nothing serves, and why."""
+    reasons = pool.get("wait_reasons") or {}
+    stuck = {key: known["reason"] for key, known in reasons.items() if known.get("stuck")}
+    count = sum(row.get("pool") in stuck for row in in_flight if row.get("profile") == profile)
+    return {"stuck": count, "stuck_reasons": sorted(set(stuck.values()))}
+
+
+def _limits(pool: Row) -> dict[str, int | None]:
+    """Return the limits that hold: an operator's, else those of the profile."""
+    spec = (pool.get("specs") or {}).get(pool.get("current"), {}).get("pool", {})
+    return {"max": pool.get("max", spec.get("max")), "min_idle": pool.get("min_idle", spec.get("min_idle", 0))}
+
+
+def _runner_state(row: Row) -> str:
+    runner = row.get("runner") or {}
+    if runner.get("closing"):
+        return "closing"
+    if runner.get("serves"):
+        return "busy"
+    return "idle" if runner.get("incarnation") else "starting"
+
+
+def _failure(row: Row) -> dict[str, Any]:
+    reasons = dict.fromkeys(text for text in (row.get("reason"), row.get("stopped_reason")) if text)
+    return {
+        "submission_id": row["submission_id"],
+        "state": row["state"],
+        "profile": row.get("profile") or NO_PROFILE,
+        "ended_at": row["changed_at"],
+        "exit_code": row.get("exit_code"),
+        "reason": "; ".join(reasons) or None,
+        "advice": what_to_do(row),
+        "task": described(row.get("labels")),
+    }
+
+
+def _latency(seen: Snapshot, rows: Iterable[Row], begin: str, end: str, *, by: str) -> dict[str, Any]:
+    """Return percentiles of the time between two moments, by time, and of all; seconds."""
+    # Clocks of AWS differ a little from each other.
+    spans = sorted((row[by], max(row[end] - row[begin], 0) / 1000) for row in rows if begin in row and end in row)
+    spans = [span for span in spans if span[0] >= seen.since]
+    if not spans:
+        return {"count": 0, "at": [], "p50": [], "p95": []}
+    length = seen.read_at - spans[0][0]
+    width = next((width for width in WIDTHS_MS if length <= width * MOST_POINTS), WIDTHS_MS[-1])
+    points: dict[int, list[float]] = {}
+    for at, seconds in spans:
+        points.setdefault(at - at % width, []).append(seconds)
+    at = range(min(points), max(points) + 1, width)
+
+    def line(share: float) -> list[float | None]:
+        return [percentile(points[each], share) if each in points else None for each in at]
+
+    everything = [seconds for _, seconds in spans]
+    return {
+        "count": len(spans),
+        "width": width,
+        "at": list(at),
+        "p50": line(0.5),
+        "p95": line(0.95),
+        "counts": [len(points.get(each, ())) for each in at],
+        "median": percentile(everything, 0.5),
+        "most": percentile(everything, 0.95),
+        "longest": max(everything),
+    }
+
+
+def percentile(values: list[float], share: float) -> float:
+    """Return the smallest of the values that this share of them does not exceed."""
+    ordered = sorted(values)
+    return ordered[max(-int(-len(ordered) * share // 1) - 1, 0)]
