@@ -131,7 +131,7 @@ class Proxy:
 
 
 def purpose(operation: str, request: dict[str, Any]) -> str:
-    """What a request is for, in the words of ARCHITECTURE.md."""
+    """What a request is for, as ARCHITECTURE.md defines them."""
     if operation == "PutItem":
         return f"create as {request['Item']['state']['S']}"
     if operation == "UpdateItem":

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the functions for every architecture of Lambda that this toolchain has: DIST/x86_64/*.zip, DIST/arm64/*.zip.
+# Builds the functions for every Lambda architecture that this toolchain supports: DIST/x86_64/*.zip, DIST/arm64/*.zip.
 # Needs cargo-lambda on the PATH. Prints the architectures that it built.
 #   infra/build_functions.sh dist
 set -euo pipefail
@@ -11,13 +11,13 @@ built=${CARGO_TARGET_DIR:-target}/lambda
 
 for pair in x86_64:x86_64-unknown-linux-gnu:--x86-64 arm64:aarch64-unknown-linux-gnu:--arm64; do
   IFS=: read -r architecture target flag <<< "$pair"
-  # The folder of the target's standard library is there if the target is.
+  # The folder of the target's standard library exists if the target is installed.
   if [[ ! -d $(rustc --print target-libdir --target "$target") ]]; then
-    echo "left out $architecture: this toolchain lacks it (rustup target add $target)" >&2
+    echo "skipped $architecture: the Rust target $target is missing; run: rustup target add $target" >&2
     continue
   fi
   mkdir -p "$dist/$architecture"
-  # With zig as the linker, as SAM builds: for the glibc of Lambda, not that of this machine.
+  # zig is the linker, as in a SAM build, so that the binary uses Lambda's glibc and not the glibc of this machine.
   for function in "${functions[@]}"; do
     cargo lambda build --locked --release "$flag" --output-format zip --bin "$function" >&2
     cp "$built/$function/bootstrap.zip" "$dist/$architecture/$function.zip"

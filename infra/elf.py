@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Checks what architecture programs are built for. Lambda accepts any, and then fails every invocation.
+"""Check the architecture of programs. Lambda accepts any program, and fails every invocation of a wrong one.
 
-    infra/elf.py x86_64 PROGRAM_OR_ZIP...   # ends with 1 and a line for each that is of another architecture
+    infra/elf.py x86_64 PROGRAM_OR_ZIP...   # exits with 1 and prints a line per wrong program
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ MACHINES = {62: "x86_64", 183: "arm64"}
 
 
 def architecture(program: bytes) -> str | None:
-    """The architecture of a 64-bit little-endian ELF program; none where it is something else."""
+    """Return the architecture of a 64-bit little-endian ELF program, or None for other content."""
     if program[:6] != b"\x7fELF\x02\x01":
         return None
     return MACHINES.get(int.from_bytes(program[18:20], "little"))
 
 
 def header(path: Path) -> bytes:
-    """The first bytes of a program, or of `bootstrap` in a zip."""
+    """Return the first bytes of a program, or of `bootstrap` in a zip file."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive, archive.open("bootstrap") as program:
             return program.read(20)
@@ -30,10 +30,10 @@ def header(path: Path) -> bytes:
 
 
 def mismatches(programs: list[Path], expected: str) -> list[str]:
-    """One line for each program that is built for something else."""
+    """Return one line for each program of a different architecture."""
     found = {program: architecture(header(program)) for program in programs}
     return [
-        f"{program} is built for {actual or 'no architecture of Lambda'}, and would be deployed as {expected}"
+        f"wrong architecture of {program}: built for {actual or 'an unsupported architecture'}, deployed as {expected}"
         for program, actual in found.items()
         if actual != expected
     ]

@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""Sends the dead letters of a deployment to task-state again. Deletes those that it accepts; the others stay.
+"""Redrive the dead-letter messages of a deployment to task-state. Delete accepted messages and keep the others.
 
-A duplicate or late event does no harm, so a run may be interrupted and repeated. Each line of output names the
-submission and the cause of a letter, and nothing else of it: events hold the commands of tasks.
+A duplicate or late event is harmless, so you can interrupt and repeat a run. Each line of output shows the
+submission and the cause of a message. It shows nothing else, because events contain the commands of tasks.
 
-    infra/redrive.py --stack-name ecs-bridge --list    # lists the letters, changes nothing
-    infra/redrive.py --stack-name ecs-bridge --max 1   # tries one
+    infra/redrive.py --stack-name ecs-bridge --list    # lists the messages and changes nothing
+    infra/redrive.py --stack-name ecs-bridge --max 1   # redrives one message
     infra/redrive.py --stack-name ecs-bridge
     infra/redrive.py --queue-url URL --function NAME   # without a stack
 
-Ends with 0 if all letters were accepted, 1 if some stay, 2 if it was throttled to a standstill.
+Exits with 0 if all messages were accepted, with 1 if some remain, and with 2 if Lambda throttled all retries.
 docs/operating.md lists the permissions.
 """
 
@@ -30,17 +30,17 @@ from botocore.exceptions import ClientError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Lambda and SQS throttle rather than fail. Adaptive retries also slow the caller down.
+# Lambda and SQS throttle instead of failing. Adaptive retries also slow the caller down.
 # https://boto3.amazonaws.com/v1/documentation/api/latest/guide/retries.html
 RETRIES = Config(retries={"mode": "adaptive", "total_max_attempts": 8})
-# Above what a run of task-state takes, and released at the end.
+# Longer than an invocation of task-state. Remaining messages are released at the end.
 HIDDEN_SECONDS = 900
 NOT_AN_EVENT = "not an event"
 
 
 @dataclass(frozen=True)
 class Letter:
-    """A dead letter: from the rule it is the event itself, from Lambda a report with the event inside."""
+    """A dead-letter message. The rule sends the event itself, and Lambda sends a report that contains the event."""
 
     message_id: str
     event: dict[str, Any]
@@ -66,7 +66,7 @@ class Letter:
 
 @dataclass
 class Queue:
-    """The dead-letter queue. Each letter is hidden from others until `release`, and read once."""
+    """The dead-letter queue. Each message is read once, and hidden from other readers until `release`."""
 
     sqs: Any
     url: str
@@ -74,7 +74,7 @@ class Queue:
     _receipts: dict[str, str] = field(default_factory=dict)
 
     def letters(self) -> Iterator[Letter]:
-        """Every letter once. Ends where the queue returns none, or none that is new."""
+        """Yield every message once. Stop when the queue returns no new message."""
         seen: set[str] = set()
         while messages := self.sqs.receive_message(
             QueueUrl=self.url,
@@ -83,7 +83,7 @@ class Queue:
             VisibilityTimeout=self.hidden_seconds,
             WaitTimeSeconds=1,
         ).get("Messages"):
-            # Of a letter that comes again, only the latest receipt is valid.
+            # If a message arrives again, only its latest receipt is valid.
             self._receipts |= {message["MessageId"]: message["ReceiptHandle"] for message in messages}
             new = [message for message in messages if message["MessageId"] not in seen]
             if not new:
@@ -95,14 +95,14 @@ class Queue:
         self.sqs.delete_message(QueueUrl=self.url, ReceiptHandle=self._receipts.pop(letter.message_id))
 
     def release(self) -> None:
-        """Makes visible again what was not deleted."""
+        """Make the remaining messages visible again."""
         for receipt in self._receipts.values():
             self.sqs.change_message_visibility(QueueUrl=self.url, ReceiptHandle=receipt, VisibilityTimeout=0)
         self._receipts.clear()
 
 
 def listed(queue: Queue, most: int | None) -> int:
-    """Prints the letters, at most so many; returns how many there are."""
+    """Print up to `most` messages, and return their number."""
     try:
         return sum(print(letter) is None for letter in islice(queue.letters(), most))
     finally:
@@ -114,9 +114,9 @@ def accepts(lambda_: Any, function: str, letter: Letter) -> bool:
 
 
 def redrive(queue: Queue, lambda_: Any, function: str, most: int | None = None) -> int:
-    """Redrives the letters, at most so many; returns how many of them stay.
+    """Redrive up to `most` messages, and return the number of remaining ones.
 
-    Raises ClientError with `TooManyRequestsException` where Lambda throttles even slowed retries.
+    Raise ClientError with `TooManyRequestsException` if Lambda throttles even slowed retries.
     """
     stay = 0
     try:
@@ -135,17 +135,17 @@ def redrive(queue: Queue, lambda_: Any, function: str, most: int | None = None) 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--stack-name", help="stack whose outputs name queue and function")
-    where.add_argument("--queue-url", metavar="URL", help="the queue, where no stack made it; with --function")
-    parser.add_argument("--function", metavar="NAME", help="the function task-state; with --queue-url")
-    parser.add_argument("--list", action="store_true", help="list the letters and keep them")
-    parser.add_argument("--max", type=int, metavar="N", help="stop after N letters")
-    parser.add_argument("--region", help="AWS Region; default: AWS_REGION, AWS_DEFAULT_REGION, or that of the profile")
+    where.add_argument("--stack-name", help="stack whose outputs name the queue and the function")
+    where.add_argument("--queue-url", metavar="URL", help="URL of the queue, for a deployment without a stack; requires --function")
+    parser.add_argument("--function", metavar="NAME", help="name of the function task-state; requires --queue-url")
+    parser.add_argument("--list", action="store_true", help="list the messages and keep them")
+    parser.add_argument("--max", type=int, metavar="N", help="stop after N messages")
+    parser.add_argument("--region", help="AWS Region; default: AWS_REGION, AWS_DEFAULT_REGION, or the Region of the profile")
     parser.add_argument("--profile", help="profile of ~/.aws/config")
     arguments = parser.parse_args()
     if (arguments.queue_url is None) != (arguments.function is None):
-        parser.error("--queue-url and --function belong together")
-    # Like the AWS CLI, the functions and `ecs-bridge`; boto3 itself reads only AWS_DEFAULT_REGION.
+        parser.error("--queue-url and --function must be used together")
+    # The functions and `ecs-bridge` also read AWS_REGION. boto3 itself reads only AWS_DEFAULT_REGION.
     region = arguments.region or os.environ.get("AWS_REGION") or None
     session = boto3.Session(profile_name=arguments.profile, region_name=region)
     url, function = arguments.queue_url, arguments.function
@@ -163,7 +163,7 @@ def main() -> int:
     except ClientError as error:
         if error.response["Error"]["Code"] != "TooManyRequestsException":
             raise
-        print("Lambda throttles task-state; run this again later", file=sys.stderr)
+        print("redrive stopped: Lambda throttles task-state; run the command again later", file=sys.stderr)
         return 2
 
 

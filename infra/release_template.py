@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Turns template.yaml into those of a release, which take zips and build nothing.
+"""Convert template.yaml into the templates of a release, which use zip files and build nothing.
 
-    infra/release_template.py x86_64 < template.yaml             # for `sam deploy`: the zips are files beside it
-    infra/release_template.py --packaged x86_64 arm64 < template.yaml   # for CloudFormation: the zips are in a bucket
-    infra/release_template.py --no-urls x86_64 < template.yaml   # either for Regions without function URLs
+    infra/release_template.py x86_64 < template.yaml             # for `sam deploy`, with local zip files
+    infra/release_template.py --packaged x86_64 arm64 < template.yaml   # for CloudFormation, with zip files in a bucket
+    infra/release_template.py --no-urls x86_64 < template.yaml   # for Regions without function URLs
 
-Line by line, so that comments stay.
+The conversion works line by line, so comments are kept.
 """
 
 from __future__ import annotations
@@ -17,37 +17,37 @@ from collections.abc import Callable
 BINARY = re.compile(r"^      BuildProperties: \{ Binary: (?P<name>[a-z-]+) \}$")
 BUCKET = """  CodeBucket:
     Type: String
-    Description: Bucket in this region that holds the zips of the release
+    Description: Bucket in this Region that contains the zip files of the release
   CodePrefix:
     Type: String
     Default: ""
     AllowedPattern: "([A-Za-z0-9!_.*'()/-]*/)?"
-    Description: Prefix of the zips in the bucket, with a slash at its end. Another one for each release
+    Description: Prefix of the zip files in the bucket, with a final slash. Use a new prefix for each release
 
 """
 
 
 def released(template: str, architecture: str) -> str:
-    """The template of a release for one architecture, with the paths of its zips."""
+    """Return the template of a release for one architecture, with the paths of its zip files."""
     return _with_code(template, [architecture], lambda name: f"      CodeUri: {architecture}/{name}.zip\n")
 
 
 def packaged(template: str, architectures: list[str]) -> str:
-    """The template of a release whose zips are in a bucket: CodeBucket/CodePrefix + architecture/name.zip."""
+    """Return the template of a release in a bucket. Keys are CodePrefix + architecture/name.zip in CodeBucket."""
     text = _with_code(
         template,
         architectures,
         lambda name: "      CodeUri:\n        Bucket: !Ref CodeBucket\n"
-        # Not !Sub, in which the SAM transform does not see that a parameter has changed.
+        # Not !Sub, because the SAM transform does not detect a changed parameter in it.
         f'        Key: !Join ["", [!Ref CodePrefix, !Ref Architecture, "/{name}.zip"]]\n',
     )
     return text.replace("\nParameters:\n", "\nParameters:\n" + BUCKET, 1)
 
 
 def without_urls(template: str) -> str:
-    """The template for Regions whose CloudFormation does not know AWS::Lambda::Url, with the parameter FunctionUrl fixed.
+    """Return the template for Regions whose CloudFormation does not support AWS::Lambda::Url. FunctionUrl is "false".
 
-    A resource whose condition is false does not suffice: change sets are reported to fail on its type all the same.
+    A resource whose condition is false is not enough. Change sets are reported to fail on its type regardless.
     https://github.com/aws/serverless-application-model/issues/1167, https://github.com/aws/aws-cdk/issues/25634
     """
     urls = re.findall(r"^  (\w+):\n    Type: AWS::Lambda::Url$", template, re.MULTILINE)
@@ -58,12 +58,12 @@ def without_urls(template: str) -> str:
     )
     for name in urls:
         text = re.sub(rf"^  {name}:\n(?:    .*\n)+\n", "", text, flags=re.MULTILINE)
-    # An output of a URL, and a variable with one.
+    # Remove each output and each variable that contains a URL.
     reference = "|".join(rf"!GetAtt {name}\.|\$\{{{name}\." for name in urls)
     text = re.sub(rf"^  \w+:\n(?:    .*\n)*    Value: .*(?:{reference}).*\n", "", text, flags=re.MULTILINE)
     text = re.sub(rf"^          ECS_BRIDGE_\w+: .*(?:{reference}).*\n", "", text, flags=re.MULTILINE)
     if fixed != 1 or not urls or "AWS::Lambda::Url" in text or re.search(reference, text):
-        sys.exit("template.yaml is not laid out as infra/release_template.py expects")
+        sys.exit("conversion failed: unexpected layout of template.yaml; update infra/release_template.py")
     return text
 
 
@@ -88,7 +88,7 @@ def _with_code(template: str, architectures: list[str], code: Callable[[str], st
         "".join(lines),
     )
     if changed != 1 or text.count("CodeUri:") != found_binaries or not found_binaries:
-        sys.exit("template.yaml is not laid out as infra/release_template.py expects")
+        sys.exit("conversion failed: unexpected layout of template.yaml; update infra/release_template.py")
     return text
 
 

@@ -1,11 +1,10 @@
 #!/usr/bin/env python3
-"""Writes the interface of the Terraform module from template.yaml: one variable for each parameter, one output for each
-output, under the same names in snake case.
+"""Write the interface of the Terraform module from template.yaml.
 
-    infra/terraform_interface.py     # after a change of the template's parameters or outputs
+    infra/terraform_interface.py     # run it after a change of the template's parameters or outputs
 
-A variable that is null leaves its parameter at the template's default. What a parameter may be, its variable checks in
-the plan.
+Each parameter becomes a variable and each output becomes an output, with the same name in snake case. If a variable is
+null, its parameter has the template's default. Terraform validates the variables in the plan.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MODULE = ROOT / "infra/terraform"
 HEAD = "# Written by infra/terraform_interface.py from template.yaml.\n"
 Parameter = dict[str, Any]
-# A JSON text for CloudFormation's command line, which the module reads for Terraform.
+# JSON text for the CloudFormation command line. The module parses it for Terraform.
 ROLLBACK = "RollbackConfiguration"
 
 
@@ -30,7 +29,7 @@ def snake(name: str) -> str:
 
 
 def type_of(parameter: Parameter) -> str:
-    """The type of a variable; CloudFormation takes lists, numbers, and switches as text."""
+    """Return the type of a variable. CloudFormation receives lists, numbers and booleans as text."""
     pattern, allowed = parameter.get("AllowedPattern", ""), parameter.get("AllowedValues", [])
     if parameter["Type"] == "CommaDelimitedList" or "(," in pattern:
         return "list(string)"
@@ -42,28 +41,28 @@ def type_of(parameter: Parameter) -> str:
 
 
 def as_text(name: str, kind: str) -> str:
-    """The expression for a parameter's value: text, or null for the template's default."""
+    """Return the expression for a parameter's value, which is text, or null for the template's default."""
     variable = f"var.{snake(name)}"
     match kind:
         case "list(string)":
             return f'{variable} == null ? null : join(",", {variable})'
         case "string":
             return variable
-    # Of null it is null.
+    # tostring(null) is null.
     return f"tostring({variable})"
 
 
 def rules(name: str, parameter: Parameter) -> list[tuple[str, str]]:
-    """What CloudFormation checks, as conditions of Terraform and what they say."""
+    """Return the checks of CloudFormation as Terraform conditions with their messages."""
     variable, kind = f"var.{snake(name)}", type_of(parameter)
     text = f'join(",", {variable})' if kind == "list(string)" else variable
     found = []
     if "MinValue" in parameter:
         found.append((f"{variable} >= {parameter['MinValue']}", f"at least {parameter['MinValue']}"))
     if "MaxValue" in parameter:
-        found.append((f"{variable} <= {parameter['MaxValue']}", f"at most {parameter['MaxValue']}"))
+        found.append((f"{variable} <= {parameter['MaxValue']}", f"{parameter['MaxValue']} or less"))
     if "MaxLength" in parameter:
-        found.append((f"length({text}) <= {parameter['MaxLength']}", f"at most {parameter['MaxLength']} characters long"))
+        found.append((f"length({text}) <= {parameter['MaxLength']}", f"up to {parameter['MaxLength']} characters long"))
     if "AllowedPattern" in parameter:
         pattern = json.dumps(f"^{parameter['AllowedPattern']}$")
         joined = ", joined by commas," if kind == "list(string)" else ""
@@ -75,7 +74,7 @@ def rules(name: str, parameter: Parameter) -> list[tuple[str, str]]:
 
 
 def described(text: str, parameters: dict[str, Parameter]) -> str:
-    """A description, with the names of parameters as Terraform has them, which has lists."""
+    """Return a description with Terraform names. Terraform has lists, so the hint about commas is removed."""
     text = text.replace(", separated by commas", "")
     return json.dumps(re.sub(r"\b[A-Z]\w*\b", lambda word: snake(word[0]) if word[0] in parameters else word[0], text))
 
@@ -91,7 +90,7 @@ def variables(parameters: dict[str, Parameter]) -> str:
         if "Default" in parameter:
             lines.append("  default     = null")
         for condition, words in rules(name, parameter):
-            # Terraform evaluates both sides of ||.
+            # Not ||, because Terraform evaluates both sides of it.
             optional = f"var.{snake(name)} == null ? true : {condition}" if "Default" in parameter else condition
             message = json.dumps(f"{snake(name)} must be {words}.").replace("${", "$${")
             lines += ["", "  validation {", f"    condition     = {optional}", f"    error_message = {message}", "  }"]
@@ -113,7 +112,7 @@ def outputs(template: dict[str, Any]) -> str:
 
 
 def interface() -> dict[str, str]:
-    """The files by name."""
+    """Return the text of each file by name."""
     template = yaml_parse((ROOT / "template.yaml").read_text())
     return {"variables.tf": variables(template["Parameters"]), "outputs.tf": outputs(template)}
 

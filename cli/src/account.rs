@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use aws_config::SdkConfig;
 use aws_sdk_cloudwatch::types::MetricAlarm;
-use aws_sdk_ecs::error::{DisplayErrorContext, ProvideErrorMetadata};
+use aws_sdk_ecs::error::ProvideErrorMetadata;
 use aws_smithy_runtime_api::client::result::SdkError;
 use serde_json::{Map, Value};
 
@@ -69,7 +69,7 @@ impl Function {
 /// What the names of the deployment's alarms have after its own; those of URLs are absent without URLs.
 ///
 /// By name: a prefix would find the alarms of every deployment whose name begins alike.
-const ALARMS: [&str; 27] = [
+const ALARMS: [&str; 28] = [
     "access-denied",
     "profiles-without-capacity",
     "dead-letters",
@@ -92,6 +92,7 @@ const ALARMS: [&str; 27] = [
     "task-state-errors",
     "task-state-throttles",
     "notifications-failed",
+    "illegal-changes",
     "unusable-events",
     "orphan-tasks",
     "runner-api-5xx",
@@ -153,7 +154,7 @@ impl Account {
     pub async fn configuration(&self, function: Function) -> Result<Configuration, String> {
         let name = self
             .function(function)
-            .ok_or_else(|| format!("the name of {} is not known: use --stack", function.short()))?;
+            .ok_or_else(|| format!("cannot find the name of the function {}: pass --stack NAME", function.short()))?;
         let answer = self.lambda.get_function_configuration().function_name(&name).send().await;
         let answer = answer.map_err(|error| words(&error))?;
         let variables = answer.environment.and_then(|environment| environment.variables).unwrap_or_default();
@@ -196,6 +197,6 @@ where
     match (error.code(), error.message()) {
         (Some(code), Some(message)) => format!("{code}: {message}"),
         (Some(code), None) => code.to_owned(),
-        _ => DisplayErrorContext(error).to_string(),
+        _ => crate::output::with_causes(error),
     }
 }

@@ -1,8 +1,9 @@
 //! A deployed or local bridge: how to find it, its HTTP API, and its table. What else belongs to it is in `account.rs`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
@@ -17,6 +18,7 @@ use aws_smithy_runtime_api::client::http::HttpConnector;
 use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::byte_stream::ByteStream;
 use clap::Args;
+use ecs_bridge_local::{default_ready_file, is_starting};
 use serde::Deserialize;
 use serde_json::{Map, Number, Value, json};
 use thiserror::Error;
@@ -30,35 +32,36 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(90);
 /// DynamoDB's limit on the keys of a BatchGetItem.
 const BATCH: usize = 100;
 
-/// How to find the bridge. Values may also come from the ready file of a local stack, or from the environment.
+/// How to find the bridge. Values may also come from the file of a local stack, or from the environment.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Bridge")]
 pub struct Where {
-    /// The name of the deployed stack, whose outputs say where everything is [env: ECS_BRIDGE_STACK]
+    /// Name of the deployed CloudFormation stack, from whose outputs the other values are read [env: ECS_BRIDGE_STACK]
     #[arg(long, value_name = "NAME")]
     stack: Option<String>,
-    /// The profile of the AWS configuration, also one of SSO or of an assumed role [env: AWS_PROFILE]
+    /// Profile of the AWS configuration, including SSO and assumed roles [env: AWS_PROFILE]
     #[arg(long, value_name = "NAME")]
     aws_profile: Option<String>,
-    /// The file that `ecs-bridge local --ready-file` wrote [env: ECS_BRIDGE_READY_FILE]
+    /// File that `ecs-bridge local` writes; the command waits for a local stack that is starting. Without --stack, --url,
+    /// --function and --table, the default path of `ecs-bridge local` is used if the file exists [env: ECS_BRIDGE_LOCAL]
     #[arg(long, value_name = "FILE")]
-    ready_file: Option<PathBuf>,
-    /// The URL of the submit function [env: ECS_BRIDGE_URL]
+    local: Option<PathBuf>,
+    /// URL of the submit function [env: ECS_BRIDGE_URL]
     #[arg(long, value_name = "URL")]
     url: Option<String>,
-    /// The name or ARN of the submit function, to invoke it instead of calling its URL [env: ECS_BRIDGE_FUNCTION]
+    /// Name or ARN of the submit function, to invoke it directly instead of through its URL [env: ECS_BRIDGE_FUNCTION]
     #[arg(long, value_name = "NAME")]
     function: Option<String>,
-    /// The table's name [env: ECS_BRIDGE_TABLE]
+    /// Name of the table [env: ECS_BRIDGE_TABLE]
     #[arg(long, value_name = "NAME")]
     table: Option<String>,
-    /// The deployment's name [env: ECS_BRIDGE_DEPLOYMENT]
+    /// Name of the deployment [env: ECS_BRIDGE_DEPLOYMENT]
     #[arg(long, value_name = "NAME")]
     deployment: Option<String>,
-    /// The endpoint of DynamoDB, if not that of AWS [env: AWS_ENDPOINT_URL_DYNAMODB]
+    /// Endpoint of DynamoDB, if it differs from the AWS endpoint [env: AWS_ENDPOINT_URL_DYNAMODB]
     #[arg(long, value_name = "URL")]
     dynamodb_url: Option<String>,
-    /// The region [default: from the URL, else from the AWS configuration]
+    /// AWS Region [default: the Region in the URL, otherwise that of the AWS configuration]
     #[arg(long, value_name = "REGION")]
     region: Option<String>,
 }
@@ -112,7 +115,10 @@ const LOCAL_KEY: &str = "local";
 #[derive(Debug, Error)]
 pub enum BridgeError {
     /// A required value is not set.
-    #[error("the {what} is not set: use {flag}, {variable}, or the --ready-file of a local stack")]
+    #[error(
+        "cannot find {what}: pass --stack NAME or {flag}, or set {variable}; for a local stack, start `ecs-bridge local` or pass \
+         --local FILE"
+    )]
     Unknown {
         /// The value.
         what: &'static str,
@@ -122,7 +128,7 @@ pub enum BridgeError {
         variable: &'static str,
     },
     /// The ready file cannot be read.
-    #[error("cannot read the ready file {}", path.display())]
+    #[error("cannot read the file of the local stack: \"{}\"{}", path.display(), if source.kind() == std::io::ErrorKind::NotFound { "; is `ecs-bridge local` running?" } else { "" })]
     ReadyFile {
         /// Its path.
         path: PathBuf,
@@ -131,19 +137,19 @@ pub enum BridgeError {
         source: std::io::Error,
     },
     /// The stack cannot be read.
-    #[error("cannot read the outputs of the stack {0}")]
+    #[error("cannot read the outputs of the stack \"{0}\"")]
     Stack(String, #[source] Boxed),
     /// Nothing here can read a stack.
     #[cfg(not(feature = "account"))]
     #[error(
-        "cannot read the stack {0}: this program was built without the feature `account`; build it with `make programs`"
+        "cannot read the stack \"{0}\": this program was built without the feature `account`; build it with `make programs`"
     )]
     NoAccount(String),
     /// It has no such output.
-    #[error("the stack {0} has no output {1}: it is not a stack of the bridge, or one of an earlier version")]
+    #[error("the stack \"{0}\" has no output {1}: pass the --stack of a bridge of this version")]
     NoOutput(String, &'static str),
     /// No credentials.
-    #[error("no AWS credentials to sign the call with")]
+    #[error("cannot find AWS credentials: run `aws sso login`, or pass --aws-profile")]
     Credentials(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The call failed without a response.
     #[error("cannot reach {url}")]
@@ -155,7 +161,7 @@ pub enum BridgeError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The call timed out.
-    #[error("the call of {0} timed out")]
+    #[error("the call of {0} timed out; try again")]
     TimedOut(String),
     /// The bridge refused the call.
     #[error("{message} ({status}, {code}{})", request_id.as_ref().map(|id| format!(", request {id}")).unwrap_or_default())]
@@ -170,13 +176,15 @@ pub enum BridgeError {
         request_id: Option<String>,
     },
     /// The response is not one of the API.
-    #[error("the response of {0} is not one of the bridge's API")]
+    #[error("unexpected response of {0}: check that it is the URL of a submit function")]
     UnexpectedResponse(String),
     /// DynamoDB refused.
-    #[error("cannot read the table {table}")]
+    #[error("cannot read the table \"{table}\"{}", endpoint.as_ref().map(|url| format!(" at {url}")).unwrap_or_default())]
     Table {
         /// Its name.
         table: String,
+        /// Its endpoint, if it differs from that of AWS.
+        endpoint: Option<String>,
         /// The cause.
         #[source]
         source: Box<aws_sdk_dynamodb::Error>,
@@ -232,17 +240,30 @@ pub type Record = Map<String, Value>;
 type Boxed = Box<dyn std::error::Error + Send + Sync>;
 
 impl Where {
-    /// Finds the bridge. Flags take precedence over the ready file, that over the stack, and that over the environment.
+    /// Returns whether flags or the environment name a bridge, so that no local stack is meant.
+    fn is_elsewhere(&self) -> bool {
+        let flags = [&self.stack, &self.url, &self.function, &self.table];
+        let variables = ["ECS_BRIDGE_STACK", "ECS_BRIDGE_URL", "ECS_BRIDGE_FUNCTION", "ECS_BRIDGE_TABLE"];
+        flags.into_iter().any(Option::is_some)
+            || variables.into_iter().any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
+    }
+
+    /// Finds the bridge. Flags take precedence over the file of a local stack, that over the stack, and that over the
+    /// environment.
     pub async fn find(&self) -> Result<Bridge, BridgeError> {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let path = self.ready_file.clone().or_else(|| variable("ECS_BRIDGE_READY_FILE").map(PathBuf::from));
-        let ready = match path {
-            None => ReadyFile::default(),
-            Some(path) => {
-                let text = std::fs::read_to_string(&path);
-                let parsed = text.and_then(|text| serde_json::from_str(&text).map_err(Into::into));
-                parsed.map_err(|source| BridgeError::ReadyFile { path, source })?
-            }
+        let ready = match self.local.clone().or_else(|| variable("ECS_BRIDGE_LOCAL").map(PathBuf::from)) {
+            Some(path) => ReadyFile::wait(&path, Duration::from_secs(2)).await?,
+            None if self.is_elsewhere() => ReadyFile::default(),
+            None => match default_ready_file() {
+                Some(path) => match ReadyFile::wait(&path, Duration::from_millis(500)).await {
+                    Err(BridgeError::ReadyFile { source, .. }) if source.kind() == ErrorKind::NotFound => {
+                        ReadyFile::default()
+                    }
+                    ready => ready?,
+                },
+                None => ReadyFile::default(),
+            },
         };
         let dynamodb_url =
             self.dynamodb_url.clone().or(ready.dynamodb_url).or_else(|| variable("AWS_ENDPOINT_URL_DYNAMODB"));
@@ -300,6 +321,23 @@ impl Where {
     }
 }
 
+impl ReadyFile {
+    /// Reads the file. If it does not exist, waits for a local stack that is starting, and for one that is about to start.
+    async fn wait(path: &Path, patience: Duration) -> Result<Self, BridgeError> {
+        let began = Instant::now();
+        loop {
+            let text = std::fs::read_to_string(path);
+            let is_absent = text.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound);
+            if is_absent && (is_starting(path) || began.elapsed() < patience) {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+            let parsed = text.and_then(|text| serde_json::from_str(&text).map_err(Into::into));
+            return parsed.map_err(|source| BridgeError::ReadyFile { path: path.to_owned(), source });
+        }
+    }
+}
+
 /// Lambda, at this endpoint if not that of AWS.
 pub fn lambda(config: &SdkConfig, endpoint: Option<String>) -> aws_sdk_lambda::Client {
     let mut config = aws_sdk_lambda::config::Builder::from(config);
@@ -349,7 +387,8 @@ impl Bridge {
     /// Calls the API and returns the JSON of its response.
     pub async fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value, BridgeError> {
         if let Some((name, client)) = &self.function {
-            return invoke(client, name, path, body).await;
+            let endpoint = self.local.as_ref().map(|local| local.lambda_url.as_str());
+            return invoke(client, name, endpoint, path, body).await;
         }
         let url = self.address(path)?;
         let body = body.map(Value::to_string).unwrap_or_default();
@@ -402,7 +441,7 @@ impl Bridge {
     ///
     /// By a request of our own: the SDK of EC2 is larger than everything else here.
     pub async fn describe_subnets(&self, ids: &[&str]) -> Result<Option<String>, BridgeError> {
-        let unknown = BridgeError::Unknown { what: "region", flag: "--region", variable: "AWS_REGION" };
+        let unknown = BridgeError::Unknown { what: "the AWS Region", flag: "--region REGION", variable: "AWS_REGION" };
         let region = self.config.region().ok_or(unknown)?;
         let endpoint = std::env::var("AWS_ENDPOINT_URL_EC2").or_else(|_| std::env::var("AWS_ENDPOINT_URL"));
         let endpoint = endpoint.unwrap_or_else(|_| format!("https://ec2.{region}.{}", domain(region.as_ref())));
@@ -421,7 +460,8 @@ impl Bridge {
     }
 
     fn address(&self, path: &str) -> Result<String, BridgeError> {
-        let unknown = BridgeError::Unknown { what: "bridge's URL", flag: "--url", variable: "ECS_BRIDGE_URL" };
+        let unknown =
+            BridgeError::Unknown { what: "the URL of the bridge", flag: "--url URL", variable: "ECS_BRIDGE_URL" };
         Ok(format!("{}{path}", self.url.as_ref().ok_or(unknown)?))
     }
 
@@ -467,7 +507,7 @@ impl Bridge {
     ) -> Result<aws_smithy_runtime_api::http::Request, BridgeError> {
         let unreachable = |source: Boxed| BridgeError::Unreachable { url: url.to_owned(), source };
         let identity = credentials.into();
-        let unknown = BridgeError::Unknown { what: "region", flag: "--region", variable: "AWS_REGION" };
+        let unknown = BridgeError::Unknown { what: "the AWS Region", flag: "--region REGION", variable: "AWS_REGION" };
         let region = self.config.region().ok_or(unknown)?;
         let mut settings = SigningSettings::default();
         settings.payload_checksum_kind = PayloadChecksumKind::XAmzSha256;
@@ -496,8 +536,11 @@ impl Bridge {
 
     /// The deployment's name.
     pub fn deployment(&self) -> Result<&str, BridgeError> {
-        let unknown =
-            BridgeError::Unknown { what: "deployment", flag: "--deployment", variable: "ECS_BRIDGE_DEPLOYMENT" };
+        let unknown = BridgeError::Unknown {
+            what: "the name of the deployment",
+            flag: "--deployment NAME",
+            variable: "ECS_BRIDGE_DEPLOYMENT",
+        };
         self.deployment.as_deref().ok_or(unknown)
     }
 
@@ -510,19 +553,35 @@ impl Bridge {
         }
     }
 
+    /// The ids that begin with these letters: of submissions that have not ended, and of the 10,000 that ended last.
+    pub async fn ids_with_prefix(&self, prefix: &str) -> Result<Vec<String>, BridgeError> {
+        const MOST: usize = 10_000;
+        let table = self.table()?;
+        let mut ids: BTreeSet<_> = table.ids_in_due().await?.into_iter().collect();
+        if let Some(deployment) = &self.deployment {
+            ids.extend(table.ids_since(deployment, 0, MOST).await?);
+        }
+        Ok(ids.into_iter().filter(|id| id.starts_with(prefix)).collect())
+    }
+
     /// Whether the table is known, which not every command needs.
     pub fn has_table(&self) -> bool {
         self.table.is_some()
     }
 
     fn table(&self) -> Result<Table, BridgeError> {
-        let unknown = BridgeError::Unknown { what: "table's name", flag: "--table", variable: "ECS_BRIDGE_TABLE" };
+        let unknown =
+            BridgeError::Unknown { what: "the name of the table", flag: "--table NAME", variable: "ECS_BRIDGE_TABLE" };
         let name = self.table.clone().ok_or(unknown)?;
         let mut config = aws_sdk_dynamodb::config::Builder::from(&self.config);
         if let Some(endpoint) = &self.dynamodb_url {
             config.set_endpoint_url(Some(endpoint.clone()));
         }
-        Ok(Table { name, client: aws_sdk_dynamodb::Client::from_conf(config.build()) })
+        Ok(Table {
+            name,
+            endpoint: self.dynamodb_url.clone(),
+            client: aws_sdk_dynamodb::Client::from_conf(config.build()),
+        })
     }
 
     /// The indexes of the table that are active.
@@ -604,7 +663,8 @@ impl Bridge {
 
     /// Who this is, for a note of who changed something: the user of this machine and the access key.
     pub async fn who(&self) -> Result<String, BridgeError> {
-        let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "somebody".into());
+        let user =
+            std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "unknown user".into());
         Ok(format!("{user} ({})", self.credentials().await?.access_key_id()))
     }
 
@@ -776,6 +836,7 @@ pub struct Health {
 async fn invoke(
     client: &aws_sdk_lambda::Client,
     name: &str,
+    endpoint: Option<&str>,
     path: &str,
     body: Option<&Value>,
 ) -> Result<Value, BridgeError> {
@@ -788,7 +849,7 @@ async fn invoke(
     let answer = tokio::time::timeout(CALL_TIMEOUT, request).await;
     let answer = answer.map_err(|_| BridgeError::TimedOut(name.to_owned()))?;
     let answer = answer.map_err(|error| BridgeError::Unreachable {
-        url: name.to_owned(),
+        url: format!("the function \"{name}\"{}", endpoint.map(|url| format!(" at {url}")).unwrap_or_default()),
         source: aws_sdk_lambda::Error::from(error).into(),
     })?;
     let body: Value = answer
@@ -829,6 +890,7 @@ type Page = (Vec<HashMap<String, AttributeValue>>, Option<HashMap<String, Attrib
 
 struct Table {
     name: String,
+    endpoint: Option<String>,
     client: aws_sdk_dynamodb::Client,
 }
 
@@ -973,7 +1035,7 @@ impl Table {
     }
 
     fn error(&self, error: impl Into<aws_sdk_dynamodb::Error>) -> BridgeError {
-        BridgeError::Table { table: self.name.clone(), source: Box::new(error.into()) }
+        BridgeError::Table { table: self.name.clone(), endpoint: self.endpoint.clone(), source: Box::new(error.into()) }
     }
 }
 

@@ -23,11 +23,11 @@ const NOT_FOUND: u8 = 126;
 /// SigV4's limit is five minutes.
 const SKEW: Duration = Duration::from_secs(60);
 
-/// Check a deployment: its URL, this identity's permissions, table, rule, dead letters, clock, versions and profiles
+/// Check a deployment: URL, permissions, table, rule, dead-letter messages, clock, versions and profiles
 #[derive(Args)]
 #[command(after_help = "\
-Reads only. Each line is ok, wrong with what mends it, or not checked with the reason. The exit code is 0 if nothing is wrong, \
-1 if something is, and 126 if the bridge cannot be found.")]
+The command changes nothing. The verdict of each check is ok, FAIL with a remedy, or skipped with the reason. The exit code is \
+0 if no check fails, 1 if a check fails, and 126 if the bridge cannot be found.")]
 pub struct Doctor {
     /// Write a JSON array
     #[arg(long)]
@@ -41,14 +41,14 @@ pub struct Doctor {
 #[serde(rename_all = "snake_case")]
 enum Verdict {
     Ok,
-    Wrong,
-    NotChecked,
+    Fail,
+    Skipped,
 }
 
 /// One line.
 #[derive(Debug, Serialize)]
 struct Finding {
-    what: String,
+    check: String,
     verdict: Verdict,
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<String>,
@@ -57,16 +57,16 @@ struct Finding {
 }
 
 impl Finding {
-    fn ok(what: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self { what: what.into(), verdict: Verdict::Ok, detail: Some(detail.into()), remedy: None }
+    fn ok(check: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { check: check.into(), verdict: Verdict::Ok, detail: Some(detail.into()), remedy: None }
     }
 
-    fn wrong(what: impl Into<String>, detail: impl Into<String>, remedy: &'static str) -> Self {
-        Self { what: what.into(), verdict: Verdict::Wrong, detail: Some(detail.into()), remedy: Some(remedy) }
+    fn fail(check: impl Into<String>, detail: impl Into<String>, remedy: &'static str) -> Self {
+        Self { check: check.into(), verdict: Verdict::Fail, detail: Some(detail.into()), remedy: Some(remedy) }
     }
 
-    fn not_checked(what: impl Into<String>, why: impl Into<String>) -> Self {
-        Self { what: what.into(), verdict: Verdict::NotChecked, detail: Some(why.into()), remedy: None }
+    fn skipped(check: impl Into<String>, why: impl Into<String>) -> Self {
+        Self { check: check.into(), verdict: Verdict::Skipped, detail: Some(why.into()), remedy: None }
     }
 }
 
@@ -75,8 +75,8 @@ const ALLOW_URL: &str = "allow this identity lambda:InvokeFunctionUrl and lambda
 const ALLOW_TABLE: &str = "allow this identity dynamodb:DescribeTable, GetItem, BatchGetItem and Query on the table and its indexes: \
                            attach the operators' policy of infra/iam-policies.yaml";
 const NOT_REACHED: &str =
-    "this machine has no way there: a private network needs an endpoint of the service (docs/private-network.md)";
-const REDRIVE: &str = "find out why in the task-state function's log, remedy it, and redrive the queue: see \"dead letters\" in \
+    "this machine cannot reach the service: a private network needs a VPC endpoint for it (docs/private-network.md)";
+const REDRIVE: &str = "find the cause in the log of the task-state function, fix it, and redrive the queue: see \"dead letters\" in \
                        docs/operating.md";
 
 impl Doctor {
@@ -95,19 +95,21 @@ impl Doctor {
         } else {
             findings.iter().map(line).for_each(output::say);
         }
-        Ok(ExitCode::from(u8::from(findings.iter().any(|finding| finding.verdict == Verdict::Wrong))))
+        Ok(ExitCode::from(u8::from(findings.iter().any(|finding| finding.verdict == Verdict::Fail))))
     }
 }
 
 fn line(finding: &Finding) -> String {
     let word = match finding.verdict {
         Verdict::Ok => "ok",
-        Verdict::Wrong => "WRONG",
-        Verdict::NotChecked => "not checked",
+        Verdict::Fail => "FAIL",
+        Verdict::Skipped => "skipped",
     };
     let detail = finding.detail.as_deref().unwrap_or_default();
-    let remedy = finding.remedy.map(|remedy| format!("\n{:15}-> {remedy}", "")).unwrap_or_default();
-    format!("{word:<11}  {}: {detail}{remedy}", finding.what)
+    let remedy = finding.remedy.map(|remedy| format!("\n{:11}-> {remedy}", "")).unwrap_or_default();
+    let word = format!("{word:<7}");
+    let word = if output::has_colors() { output::paint(&word) } else { word };
+    format!("{word}  {}: {detail}{remedy}", finding.check)
 }
 
 async fn examine(bridge: &Bridge) -> Vec<Finding> {
@@ -126,18 +128,16 @@ async fn examine(bridge: &Bridge) -> Vec<Finding> {
 
 async fn identity(account: &Account) -> Finding {
     if !account.has("STS") {
-        return Finding::not_checked("identity", "a local stack accepts any");
+        return Finding::skipped("identity", "a local stack accepts all identities");
     }
     match account.sts.get_caller_identity().send().await {
         Ok(answer) => Finding::ok("identity", answer.arn.unwrap_or_default()),
         Err(SdkError::DispatchFailure(failure)) if failure.is_io() || failure.is_timeout() => {
-            Finding::not_checked("identity", format!("STS cannot be reached: {NOT_REACHED}"))
+            Finding::skipped("identity", format!("STS cannot be reached: {NOT_REACHED}"))
         }
-        Err(SdkError::TimeoutError(_)) => {
-            Finding::not_checked("identity", format!("STS cannot be reached: {NOT_REACHED}"))
-        }
-        Err(error) if is_of_an_endpoint(&words(&error)) => Finding::not_checked("identity", words(&error)),
-        Err(error) => Finding::wrong("identity", words(&error), "log in: `aws sso login`, or check AWS_PROFILE"),
+        Err(SdkError::TimeoutError(_)) => Finding::skipped("identity", format!("STS cannot be reached: {NOT_REACHED}")),
+        Err(error) if is_of_an_endpoint(&words(&error)) => Finding::skipped("identity", words(&error)),
+        Err(error) => Finding::fail("identity", words(&error), "log in: `aws sso login`, or check AWS_PROFILE"),
     }
 }
 
@@ -148,15 +148,15 @@ async fn api(bridge: &Bridge) -> Vec<Finding> {
         Ok(answer) => answer,
         Err(error) => {
             let (remedy, text) = (mend_of(&error), output::with_causes(&error));
-            return vec![Finding::wrong("URL", text, remedy)];
+            return vec![Finding::fail("URL", text, remedy)];
         }
     };
     let mut findings = vec![Finding::ok("URL", format!("answers in {} ms", now() - before))];
     if let Some(date) = answer.date {
         let off = (before - date).unsigned_abs();
         findings.push(if u128::from(off) > SKEW.as_millis() {
-            let remedy = "set the clock of this machine: AWS refuses signatures that are five minutes off";
-            Finding::wrong("clock", format!("differs from AWS by {} s", off / 1_000), remedy)
+            let remedy = "set the clock of this machine: AWS rejects signatures that are five minutes off";
+            Finding::fail("clock", format!("differs from AWS by {} s", off / 1_000), remedy)
         } else {
             Finding::ok("clock", "agrees with AWS")
         });
@@ -165,7 +165,7 @@ async fn api(bridge: &Bridge) -> Vec<Finding> {
     let ours = env!("CARGO_PKG_VERSION");
     findings.push(match of("version") {
         Some(version) if version == ours => Finding::ok("versions", format!("functions and this program are {ours}")),
-        version => Finding::wrong(
+        version => Finding::fail(
             "versions",
             format!("the functions are {}, this program is {ours}", version.as_deref().unwrap_or("older")),
             "upgrade the older of the two: functions first",
@@ -177,9 +177,9 @@ async fn api(bridge: &Bridge) -> Vec<Finding> {
         findings.push(match message {
             None => Finding::ok(name, "as the functions see it"),
             Some(message) if name.starts_with("profile") => {
-                Finding::wrong(name, message, "correct the profile or its task definition, and deploy")
+                Finding::fail(name, message, "correct the profile or its task definition, and deploy")
             }
-            Some(message) => Finding::wrong(name, message, "see \"installing\" in docs/deploying.md: names and roles"),
+            Some(message) => Finding::fail(name, message, "see \"Parameters\" in docs/deploying.md: names and roles"),
         });
     }
     findings
@@ -188,22 +188,22 @@ async fn api(bridge: &Bridge) -> Vec<Finding> {
 const fn mend_of(error: &BridgeError) -> &'static str {
     match error {
         BridgeError::Refused { status: 403, .. } => ALLOW_URL,
-        BridgeError::Refused { status: 404, .. } => "check the URL: this one is not that of a submit function",
+        BridgeError::Refused { status: 404, .. } => "check the URL: it is not that of a submit function",
         BridgeError::Refused { status: 429, .. } => {
             "the function is throttled: raise SubmitConcurrency or the account's quota"
         }
-        BridgeError::Refused { .. } => "the function's log says why",
+        BridgeError::Refused { .. } => "see the message in the log of the function",
         BridgeError::Credentials(_) => "log in: `aws sso login`, or check AWS_PROFILE",
         BridgeError::Unreachable { .. } | BridgeError::TimedOut(_) => {
-            "check the URL and this machine's way to the internet: function URLs have no VPC endpoint"
+            "check the URL and the internet access of this machine: function URLs have no VPC endpoint"
         }
-        _ => "use --stack NAME, and the region of the stack",
+        _ => "pass --stack NAME, and the Region of the stack",
     }
 }
 
 async fn table(bridge: &Bridge) -> Vec<Finding> {
     if !bridge.has_table() {
-        return vec![Finding::not_checked("table", "its name is not known: use --stack or --table")];
+        return vec![Finding::skipped("table", "cannot find its name: pass --stack or --table")];
     }
     let shown = bridge.table_indexes().await.map(|indexes| {
         let missing: Vec<_> = ["due", "feed", "pool"].into_iter().filter(|name| !indexes.contains(*name)).collect();
@@ -211,7 +211,7 @@ async fn table(bridge: &Bridge) -> Vec<Finding> {
             Finding::ok("table", "active, with its indexes due, feed and pool")
         } else {
             let text = format!("has no active index {}", missing.join(", "));
-            Finding::wrong("table", text, "deploy the stack again; an index that is being made takes minutes")
+            Finding::fail("table", text, "deploy the stack again; the creation of an index takes minutes")
         }
     });
     let read = bridge.ended_since(now(), 1).await;
@@ -220,19 +220,19 @@ async fn table(bridge: &Bridge) -> Vec<Finding> {
         let text = output::with_causes(error);
         match error {
             // The bridge itself does not describe the table, so the endpoint of a private network need not allow it.
-            _ if is_of_an_endpoint(&text) => Finding::not_checked(what, text),
+            _ if is_of_an_endpoint(&text) => Finding::skipped(what, text),
             BridgeError::Table { source, .. } => match source.code() {
-                Some("ResourceNotFoundException") => Finding::wrong(what, text, "check --table, and the Region"),
-                Some(_) => Finding::wrong(what, text, ALLOW_TABLE),
-                None => Finding::wrong(what, text, NOT_REACHED),
+                Some("ResourceNotFoundException") => Finding::fail(what, text, "check --table, and the Region"),
+                Some(_) => Finding::fail(what, text, ALLOW_TABLE),
+                None => Finding::fail(what, text, NOT_REACHED),
             },
-            _ => Finding::wrong(what, text, mend_of(error)),
+            _ => Finding::fail(what, text, mend_of(error)),
         }
     };
     vec![
         shown.unwrap_or_else(|error| mended("table", &error)),
         read.unwrap_or_else(|error| match error {
-            BridgeError::Unknown { .. } => Finding::not_checked("feed", error.to_string()),
+            BridgeError::Unknown { .. } => Finding::skipped("feed", error.to_string()),
             error => mended("feed", &error),
         }),
     ]
@@ -246,28 +246,28 @@ fn is_of_an_endpoint(text: &str) -> bool {
 /// The rule that hands events to task-state, found by its target.
 async fn rule(account: &Account) -> Vec<Finding> {
     if !account.has("EVENTBRIDGE") {
-        return vec![Finding::not_checked("rule", "a local stack has none")];
+        return vec![Finding::skipped("rule", "a local stack has none")];
     }
     let arn = match account.configuration(Function::TaskState).await {
         Ok(configuration) => configuration.arn,
-        Err(error) => return vec![Finding::not_checked("rule", error)],
+        Err(error) => return vec![Finding::skipped("rule", error)],
     };
-    let remedy = "deploy the stack again: without the rule only reconcile learns of ends, minutes late";
+    let remedy = "deploy the stack again: without the rule, only reconcile records outcomes, minutes late";
     let answer = account.events.list_rule_names_by_target().target_arn(&arn).send().await;
     let names = match answer {
         Ok(answer) => answer.rule_names.unwrap_or_default(),
-        Err(error) => return vec![Finding::not_checked("rule", words(&error))],
+        Err(error) => return vec![Finding::skipped("rule", words(&error))],
     };
     let Some(name) = names.first() else {
-        return vec![Finding::wrong("rule", "no rule has the task-state function as its target", remedy)];
+        return vec![Finding::fail("rule", "no rule has the task-state function as its target", remedy)];
     };
     let rule = account.events.describe_rule().name(name).send().await;
     let mut findings = vec![match rule {
         Ok(rule) if rule.state == Some(RuleState::Enabled) => Finding::ok("rule", format!("{name} is enabled")),
         Ok(_) => {
-            Finding::wrong("rule", format!("{name} is disabled"), "enable it: `aws events enable-rule --name RULE`")
+            Finding::fail("rule", format!("{name} is disabled"), "enable it: `aws events enable-rule --name RULE`")
         }
-        Err(error) => Finding::not_checked("rule", words(&error)),
+        Err(error) => Finding::skipped("rule", words(&error)),
     }];
     findings.push(match account.events.list_targets_by_rule().rule(name).send().await {
         Ok(answer) => {
@@ -276,11 +276,11 @@ async fn rule(account: &Account) -> Vec<Finding> {
             match queue {
                 Some(_) => Finding::ok("target", "events that are not delivered go to a queue"),
                 None => {
-                    Finding::wrong("target", "has no dead-letter queue: events that are not delivered are lost", remedy)
+                    Finding::fail("target", "has no dead-letter queue: events that are not delivered are lost", remedy)
                 }
             }
         }
-        Err(error) => Finding::not_checked("target", words(&error)),
+        Err(error) => Finding::skipped("target", words(&error)),
     });
     findings
 }
@@ -288,12 +288,12 @@ async fn rule(account: &Account) -> Vec<Finding> {
 async fn dead_letters(account: &Account) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (what, output, is_harmless) in [
-        ("dead letters of events", "EventDeadLettersUrl", false),
+        ("dead-letter messages of events", "EventDeadLettersUrl", false),
         // Runs and wake-ups that were dropped: a later run has done their work, so their number alone means nothing.
-        ("dead letters of reconcile", "ReconcileDeadLettersUrl", true),
+        ("dead-letter messages of reconcile", "ReconcileDeadLettersUrl", true),
     ] {
         let Some(url) = account.outputs.get(output) else {
-            findings.push(Finding::not_checked(what, "the queue is not known: use --stack"));
+            findings.push(Finding::skipped(what, "cannot find the queue: pass --stack"));
             continue;
         };
         let wanted = QueueAttributeName::ApproximateNumberOfMessages;
@@ -304,12 +304,12 @@ async fn dead_letters(account: &Account) -> Vec<Finding> {
                 if count == "0" {
                     Finding::ok(what, "none")
                 } else if is_harmless {
-                    Finding::ok(what, format!("{count} dropped runs, kept for diagnosis: a later run did their work"))
+                    Finding::ok(what, format!("{count} dropped runs, kept for diagnosis; a later run did their work"))
                 } else {
-                    Finding::wrong(what, format!("{count} messages"), REDRIVE)
+                    Finding::fail(what, format!("{count} messages"), REDRIVE)
                 }
             }
-            Err(error) => Finding::not_checked(what, words(&error)),
+            Err(error) => Finding::skipped(what, words(&error)),
         });
     }
     findings
@@ -317,26 +317,26 @@ async fn dead_letters(account: &Account) -> Vec<Finding> {
 
 async fn alarms(account: &Account, bridge: &Bridge) -> Finding {
     if !account.has("CLOUDWATCH") {
-        return Finding::not_checked("alarms", "a local stack has none");
+        return Finding::skipped("alarms", "a local stack has none");
     }
     let deployment = match bridge.deployment() {
         Ok(deployment) => deployment,
-        Err(error) => return Finding::not_checked("alarms", error.to_string()),
+        Err(error) => return Finding::skipped("alarms", error.to_string()),
     };
     match account.alarms(deployment).await {
         Ok(alarms) => {
             let ringing = alarms.iter().filter(|alarm| alarm.state_value() == Some(&StateValue::Alarm));
             let ringing: Vec<_> = ringing.filter_map(|alarm| alarm.alarm_name()).collect();
             if !ringing.is_empty() {
-                let remedy = "what each means and what to do is in \"alarms\" in docs/operating.md";
-                return Finding::wrong("alarms", ringing.join(", "), remedy);
+                let remedy = "see \"alarms\" in docs/operating.md for the cause and the fix of each alarm";
+                return Finding::fail("alarms", ringing.join(", "), remedy);
             }
             if alarms.is_empty() {
-                return Finding::wrong("alarms", "the deployment has none", "deploy the stack again");
+                return Finding::fail("alarms", "the deployment has none", "deploy the stack again");
             }
-            Finding::ok("alarms", format!("none of {} is on", alarms.len()))
+            Finding::ok("alarms", format!("none of {} is in the state ALARM", alarms.len()))
         }
-        Err(error) => Finding::not_checked("alarms", error),
+        Err(error) => Finding::skipped("alarms", error),
     }
 }
 
@@ -353,7 +353,7 @@ async fn pools(bridge: &Bridge) -> Vec<Finding> {
                 let age = oldest_at
                     .map_or_else(String::new, |at| format!(", the oldest for {}", output::duration(now() - at)));
                 let text = format!("{count} submissions are stuck{age}: {reason}");
-                findings.push(Finding::wrong(what.clone(), text, "see \"pools-stuck\" in docs/operating.md"));
+                findings.push(Finding::fail(what.clone(), text, "see \"pools-stuck\" in docs/operating.md"));
             }
             if stuck.is_empty() {
                 findings.push(Finding::ok(what, if row.is_paused() { "paused" } else { "no submission is stuck" }));
@@ -361,18 +361,18 @@ async fn pools(bridge: &Bridge) -> Vec<Finding> {
         }
         Ok::<_, BridgeError>(findings)
     };
-    read.await.unwrap_or_else(|error| vec![Finding::not_checked("pools", output::with_causes(&error))])
+    read.await.unwrap_or_else(|error| vec![Finding::skipped("pools", output::with_causes(&error))])
 }
 
 /// Whether EC2 knows the subnets of the profiles.
 async fn subnets(bridge: &Bridge, account: &Account, configuration: Result<&Configuration, &String>) -> Vec<Finding> {
     let profiles = match configuration.map(Configuration::profiles) {
         Ok(Some(profiles)) => profiles,
-        Ok(None) => return vec![Finding::not_checked("subnets", "the profiles are in a layer")],
-        Err(error) => return vec![Finding::not_checked("subnets", error)],
+        Ok(None) => return vec![Finding::skipped("subnets", "the profiles are in a layer")],
+        Err(error) => return vec![Finding::skipped("subnets", error)],
     };
     if !account.has("EC2") {
-        return vec![Finding::not_checked("subnets", "a local stack has none")];
+        return vec![Finding::skipped("subnets", "a local stack has none")];
     }
     let mut findings = Vec::new();
     for (name, profile) in profiles {
@@ -386,10 +386,10 @@ async fn subnets(bridge: &Bridge, account: &Account, configuration: Result<&Conf
         findings.push(match bridge.describe_subnets(&ids).await {
             Ok(None) => Finding::ok(what, ids.join(", ")),
             Ok(Some(refusal)) if refusal.contains("NotFound") => {
-                Finding::wrong(what, refusal, "correct them in the profile: they must be of this account and region")
+                Finding::fail(what, refusal, "correct them in the profile: they must be in this account and Region")
             }
-            Ok(Some(refusal)) => Finding::not_checked(what, refusal),
-            Err(error) => Finding::not_checked(what, output::with_causes(&error)),
+            Ok(Some(refusal)) => Finding::skipped(what, refusal),
+            Err(error) => Finding::skipped(what, output::with_causes(&error)),
         });
     }
     findings

@@ -8,7 +8,7 @@ use ecs_bridge_local::{LocalError, Options, options, process};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// Run the bridge on this machine: its functions, DynamoDB, and a stand-in for ECS whose containers are processes
+/// Run the bridge on this machine with its functions, DynamoDB, and an emulator of ECS that runs containers as processes
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true, after_long_help = options::after_help())]
 pub struct Local {

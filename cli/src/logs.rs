@@ -13,6 +13,7 @@ use thiserror::Error;
 
 use crate::account::{Account, Function, words};
 use crate::bridge::{Bridge, Record, Where};
+use crate::ids::resolve_one;
 use crate::output::{self, iso, millis, text};
 use crate::show::ShowError;
 use crate::submit::is_terminal;
@@ -26,23 +27,23 @@ const MOST: i32 = 10_000;
 /// How much of the end of a file may hold the lines that are asked for.
 const BYTES_OF_A_LINE: u64 = 1_024;
 
-/// Show what a submission's container wrote
+/// Show the output of a submission's container
 #[derive(Args)]
 #[command(after_help = "\
-The lines are read from CloudWatch Logs, where the container has the log driver awslogs with a stream prefix, in one call; or \
-from the folder of `ecs-bridge local --log-dir`. Of a runner's container, those are shown that were written while it ran the \
-submission. The identity needs ecs:DescribeTasks, ecs:DescribeTaskDefinition, lambda:GetFunctionConfiguration and \
+The command reads CloudWatch Logs in one call if the container has the log driver awslogs with a stream prefix. With a local \
+stack it reads the log directory of `ecs-bridge local`. For the container of a runner, it shows the lines that were written \
+while the runner ran the submission. The identity needs ecs:DescribeTasks, ecs:DescribeTaskDefinition, lambda:GetFunctionConfiguration and \
 logs:GetLogEvents.")]
 pub struct Logs {
-    /// The submission's id
+    /// The id of the submission, or an unambiguous beginning of it
     id: String,
-    /// Go on until the submission has ended
+    /// Show new lines until the submission has ended
     #[arg(long, short)]
     follow: bool,
-    /// The number of lines to show at most, the last ones
+    /// Show up to N lines from the end
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(i32).range(1..=i64::from(MOST)))]
     tail: i32,
-    /// Write {"timestamp", "message"} for each line
+    /// Write JSON Lines of {"timestamp", "message"}
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -56,16 +57,18 @@ pub enum LogsError {
     #[error(transparent)]
     Show(#[from] ShowError),
     /// No container was started.
-    #[error("{0} has no container yet: it is {1}")]
+    #[error("\"{0}\" has no container: its state is {1}")]
     NoTask(String, String),
     /// Its output is nowhere.
-    #[error("the output of this local stack is not kept: start it with --log-dir DIR")]
+    #[error("this local stack keeps no output: start it again with `ecs-bridge local --log-dir DIR`")]
     NotKept,
     /// ECS did not report where it is.
-    #[error("where the container's output goes is not known: {0}")]
+    #[error("cannot find the log stream of the container: {0}")]
     Unknown(String),
     /// Somewhere that cannot be read here.
-    #[error("the container {0} has the log driver {1}: only awslogs with awslogs-stream-prefix can be read here")]
+    #[error(
+        "cannot read the log driver \"{1}\" of the container \"{0}\": it must be awslogs with awslogs-stream-prefix"
+    )]
     OtherDriver(String, String),
     /// CloudWatch Logs refused.
     #[error("cannot read {0}: {1}")]
@@ -98,13 +101,14 @@ impl Logs {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ShowError::from)?;
         runtime.block_on(async {
             let bridge = self.bridge.find().await?;
-            let mut record = self.record(&bridge).await?;
+            let id = resolve_one(&bridge, &self.id).await?;
+            let mut record = bridge.record(&id).await?;
             while self.follow && !record.contains_key("task_arn") && !is_terminal(&record) {
                 tokio::time::sleep(EVERY).await;
-                record = self.record(&bridge).await?;
+                record = bridge.record(&id).await?;
             }
             if !record.contains_key("task_arn") {
-                return Err(LogsError::NoTask(self.id.clone(), text(&record, "state")));
+                return Err(LogsError::NoTask(id, text(&record, "state")));
             }
             let mut source = Source::of(&bridge, &record).await?;
             let (from, to) = span(&record);
@@ -114,7 +118,7 @@ impl Logs {
             while self.follow && ended.is_none_or(|at| at.elapsed() < source.patience()) {
                 tokio::time::sleep(EVERY.min(source.patience())).await;
                 if ended.is_none() {
-                    record = self.record(&bridge).await?;
+                    record = bridge.record(&id).await?;
                     ended = is_terminal(&record).then(tokio::time::Instant::now);
                 }
                 let (from, to) = span(&record);
@@ -122,15 +126,6 @@ impl Logs {
             }
             Ok(())
         })
-    }
-
-    async fn record(&self, bridge: &Bridge) -> Result<Record, LogsError> {
-        let record = bridge.record(&self.id).await;
-        record.map_err(
-            |error| {
-                if error.is_not_found() { ShowError::NotFound(self.id.clone()).into() } else { error.into() }
-            },
-        )
     }
 
     fn show(&self, lines: Vec<Line>) {
@@ -142,6 +137,20 @@ impl Logs {
             }
         }
     }
+}
+
+/// The last lines of a submission's container; none if they cannot be read within a few seconds.
+pub async fn last_lines(bridge: &Bridge, record: &Record, most: i32) -> Vec<String> {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    if !record.contains_key("task_arn") {
+        return Vec::new();
+    }
+    let read = async {
+        let (from, to) = span(record);
+        Source::of(bridge, record).await?.read(most, from, to).await
+    };
+    let lines = tokio::time::timeout(PATIENCE, read).await;
+    lines.into_iter().flatten().flatten().map(|line| line.message).collect()
 }
 
 /// When the command ran, in the container of a runner.
@@ -233,11 +242,11 @@ async fn definition(account: &Account, record: &Record) -> Result<String, String
     }
     let configuration = account.configuration(Function::Submit).await?;
     let profile = text(record, "profile");
-    let profiles = configuration.profiles().ok_or("ECS has forgotten the task, and the profiles are in a layer")?;
+    let profiles = configuration.profiles().ok_or("ECS no longer reports the task, and the profiles are in a layer")?;
     let definition = Value::Object(profiles).pointer(&format!("/{profile}/run_task/taskDefinition")).cloned();
     definition
         .and_then(|definition| definition.as_str().map(str::to_owned))
-        .ok_or_else(|| format!("ECS has forgotten the task, and the profile {profile} names no task definition"))
+        .ok_or_else(|| format!("ECS no longer reports the task, and the profile \"{profile}\" has no task definition"))
 }
 
 /// Whole lines of a file after those that were `read`: at first the last `most`.

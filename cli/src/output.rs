@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::fmt::Display;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -23,17 +23,23 @@ pub fn with_causes(error: &dyn Error) -> String {
     while let Some(error) = cause {
         let text = error.to_string();
         // Some errors repeat their cause.
-        if !line.ends_with(&text) {
+        if !line.contains(&text) {
             line.push_str(": ");
             line.push_str(&text);
         }
         cause = error.source();
     }
+    if line.contains("Connection refused") && LOOPBACK.iter().any(|address| line.contains(address)) {
+        line.push_str("; is `ecs-bridge local` running?");
+    }
     if is_about_the_clock(&line) {
-        line.push_str("; the clock of this machine is wrong: set it, for instance by NTP");
+        line.push_str("; the clock of this machine is wrong: set it, for example through NTP");
     }
     line
 }
+
+/// The addresses at which a local stack may listen.
+const LOOPBACK: [&str; 3] = ["http://127.0.0.1", "http://localhost", "http://[::1]"];
 
 /// Whether AWS rejects a signature because it is more than five minutes off. InvalidSignatureException alone may be a wrong
 /// key too.
@@ -85,25 +91,58 @@ pub fn duration(millis: i64) -> String {
     }
 }
 
-/// Parses what a flag takes as a time: a number and its unit.
+/// Parses the time of every flag: a number of seconds, or a number and its unit.
 pub fn parse_time(text: &str) -> Result<Duration, &'static str> {
-    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).unwrap_or_default();
+    let (number, unit) = text.split_at(text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len()));
     let seconds = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3_600,
-        "d" => 86_400,
-        _ => 0,
+        "s" | "" => Some(1),
+        "m" => Some(60),
+        "h" => Some(3_600),
+        "d" => Some(86_400),
+        _ => None,
     };
-    let number = number.parse::<u64>().ok().filter(|number| *number > 0 && seconds > 0);
-    number
-        .and_then(|number| number.checked_mul(seconds))
-        .map(Duration::from_secs)
-        .ok_or("a time such as 90s, 15m, 24h or 7d")
+    let time = seconds.and_then(|seconds| number.parse::<u64>().ok()?.checked_mul(seconds)).map(Duration::from_secs);
+    time.ok_or("must be a number of seconds, or a number with the unit s, m, h or d, such as 90s, 15m, 24h or 7d")
+}
+
+/// Parses a time that must be longer than nothing.
+pub fn parse_pause(text: &str) -> Result<Duration, &'static str> {
+    parse_time(text).and_then(|time| if time.is_zero() { Err("must be at least 1s") } else { Ok(time) })
+}
+
+/// Whether standard output takes colors: <https://no-color.org>.
+pub fn has_colors() -> bool {
+    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    std::io::stdout().is_terminal() && !is_set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// A cell of a table in the color of its state or verdict.
+pub fn paint(cell: &str) -> String {
+    let color = match cell.trim() {
+        "succeeded" | "ok" => 32,
+        "failed" | "rejected" | "lost" | "FAIL" => 31,
+        "expired" | "cancelled" | "skipped" | "unknown" => 33,
+        "running" | "launched" => 36,
+        _ => return cell.to_owned(),
+    };
+    format!("\x1b[{color}m{cell}\x1b[0m")
+}
+
+/// The text in no more than `most` characters.
+pub fn cut(text: &str, most: usize) -> String {
+    if text.chars().count() <= most {
+        return text.to_owned();
+    }
+    text.chars().take(most.saturating_sub(1)).chain(['…']).collect()
 }
 
 /// Rows under their headings, in aligned columns.
 pub fn table<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -> String {
+    colored_table(headings, rows, false)
+}
+
+/// The same, with states in color if asked for.
+pub fn colored_table<const N: usize>(headings: [&str; N], rows: &[[String; N]], colors: bool) -> String {
     let mut widths = headings.map(str::len);
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
@@ -111,7 +150,10 @@ pub fn table<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -> Strin
         }
     }
     let line = |cells: [&str; N]| {
-        let padded = cells.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
+        let padded = cells.iter().zip(widths).map(|(cell, width)| {
+            let padded = format!("{cell:<width$}");
+            if colors { paint(&padded) } else { padded }
+        });
         padded.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
     };
     let rows = rows.iter().map(|row| line(row.each_ref().map(String::as_str)));
@@ -143,9 +185,11 @@ mod tests {
     }
 
     #[test]
-    fn a_time_has_a_unit() {
+    fn a_time_is_a_number_with_or_without_unit() {
         assert_eq!(parse_time("15m").unwrap(), Duration::from_secs(900));
-        for text in ["", "m", "15", "0h", "-1h", "1w", "99999999999999999999d"] {
+        assert_eq!([parse_time("15").unwrap(), parse_time("0").unwrap()], [Duration::from_secs(15), Duration::ZERO]);
+        assert!(parse_pause("0").is_err());
+        for text in ["", "m", "-1h", "1w", "1.5h", "99999999999999999999d", "1é"] {
             assert!(parse_time(text).is_err(), "{text}");
         }
     }

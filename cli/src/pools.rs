@@ -1,4 +1,4 @@
-//! `ecs-bridge pools` and `ecs-bridge pool set`
+//! `ecs-bridge pool list` and `ecs-bridge pool set`
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -14,10 +14,14 @@ use crate::output::{self, duration, iso, millis, text};
 /// The limit on a pool's runners.
 const MOST: i64 = 10_000;
 
-/// List the pools: what waits, the runners, and the limits
+/// List pools with their waiting submissions, runners and limits
 #[derive(Args)]
+#[command(after_help = "\
+STARTED 15M is the number of commands that runners started in the last 15 minutes. WARM % is the share of all started commands \
+that found an idle runner. IDLE TIME is the sum of the idle times of the idle runners. TARGET is the number of runners that \
+reconcile works towards.")]
 pub struct Pools {
-    /// What a runner costs an hour, to show what the idle ones cost
+    /// Price of a runner per hour, to show the cost of the idle runners
     #[arg(long, value_name = "DOLLARS")]
     price: Option<f64>,
     /// Write a JSON array
@@ -27,31 +31,32 @@ pub struct Pools {
     bridge: Where,
 }
 
-/// Change a pool while it runs
+/// List or change pools
 #[derive(Args)]
 pub struct PoolCommand {
     #[command(subcommand)]
-    command: Change,
+    command: PoolSubcommand,
 }
 
 #[derive(Subcommand)]
-enum Change {
+enum PoolSubcommand {
+    List(Pools),
     Set(Set),
 }
 
-/// Set limits in place of the profile's, or pause the pool; reconcile follows within a minute
+/// Override the limits of a pool, or pause it; reconcile applies the change within one minute
 #[derive(Args)]
 #[command(group = ArgGroup::new("change").required(true).multiple(true))]
 struct Set {
     /// The profile
     profile: String,
-    /// The number of runners at most, from 1 to 10000
+    /// Run up to N runners, from 1 to 10000
     #[arg(long, value_name = "N", group = "change", value_parser = clap::value_parser!(i64).range(1..=MOST))]
     max: Option<i64>,
-    /// The number of idle runners to keep at least
+    /// Keep at least N idle runners
     #[arg(long, value_name = "N", group = "change", value_parser = clap::value_parser!(i64).range(0..=MOST))]
     min_idle: Option<i64>,
-    /// Launch no runner and hand out no command
+    /// Launch no runners and dispatch no commands
     #[arg(long, group = "change", conflicts_with = "resume")]
     pause: bool,
     /// End a pause
@@ -74,7 +79,7 @@ pub enum PoolsError {
     #[error(transparent)]
     Io(#[from] std::io::Error),
     /// No profile of that name has a pool, or reconcile has not seen it yet.
-    #[error("profile {profile} has no pool; known: {known}")]
+    #[error("profile \"{profile}\" has no pool; profiles with a pool: {known}")]
     NoPool {
         /// The profile.
         profile: String,
@@ -82,7 +87,7 @@ pub enum PoolsError {
         known: String,
     },
     /// The limits do not fit together.
-    #[error("min_idle {min_idle} exceeds max {max}")]
+    #[error("min_idle is {min_idle}; it must not exceed max, which is {max}: pass --max or --min-idle")]
     Limits {
         /// The idle runners to keep.
         min_idle: i64,
@@ -90,7 +95,7 @@ pub enum PoolsError {
         max: i64,
     },
     /// Another process wrote the row each time.
-    #[error("the pool was changed by others at the same time; try again")]
+    #[error("other processes changed the pool at the same time; try again")]
     Busy,
 }
 
@@ -136,7 +141,7 @@ impl Row {
     /// Why its runners fail to start, if they do.
     pub fn failure(&self) -> Option<&str> {
         self.0.get("failing_since")?;
-        Some(self.0.get("failure").and_then(Value::as_str).unwrap_or("they end without asking for work"))
+        Some(self.0.get("failure").and_then(Value::as_str).unwrap_or("they end without a poll"))
     }
 
     /// The keys in use: that of the profile, those of its earlier versions that something still waits or runs under, and
@@ -280,11 +285,11 @@ impl Pools {
             seen.idle.to_string(),
             seen.busy.to_string(),
             seen.closing.to_string(),
-            wanted(row, seen).to_string(),
+            target(row, seen).to_string(),
             max.to_string(),
             min_idle.to_string(),
             row.minutes().sum::<i64>().to_string(),
-            found_idle(row).map_or_else(|| "-".to_owned(), |share| format!("{share:.0} %")),
+            warm_percent(row).map_or_else(|| "-".to_owned(), |share| format!("{share:.0}")),
             format!("{}{}", duration(seen.idle_ms), cost.unwrap_or_default()),
             if notes.is_empty() { "-".to_owned() } else { notes.join("; ") },
         ]
@@ -300,24 +305,24 @@ const HEADINGS: [&str; 15] = [
     "IDLE",
     "BUSY",
     "CLOSING",
-    "WANTED",
+    "TARGET",
     "MAX",
     "MIN IDLE",
-    "TAKEN 15M",
-    "FOUND IDLE",
-    "IDLE FOR",
+    "STARTED 15M",
+    "WARM %",
+    "IDLE TIME",
     "NOTES",
 ];
 
 /// How many runners reconcile wants: no more than `max`, for what runs and waits, and to spare.
-fn wanted(row: &Row, seen: &Seen) -> i64 {
+fn target(row: &Row, seen: &Seen) -> i64 {
     let Limits { max, min_idle } = row.limits();
     let spare = row.number("to_keep").unwrap_or_default().max(min_idle);
     if row.is_paused() { seen.busy } else { max.min(seen.busy + seen.waiting + spare) }
 }
 
 /// The share, in percent, of what was ever taken that found a runner idle.
-fn found_idle(row: &Row) -> Option<f64> {
+fn warm_percent(row: &Row) -> Option<f64> {
     let taken = row.number("taken").filter(|taken| *taken > 0)?;
     Some(100.0 * row.number("found_idle").unwrap_or_default() as f64 / taken as f64)
 }
@@ -327,8 +332,8 @@ fn shown(profile: &str, row: &Row, seen: &Seen) -> Value {
     json!({
         "profile": profile, "waiting": seen.waiting, "oldest_seconds": seen.oldest_ms.map(|ms| ms as f64 / 1000.0),
         "stuck": seen.stuck, "wait_reasons": row.0.get("wait_reasons"), "starting": seen.starting, "idle": seen.idle, "busy": seen.busy,
-        "closing": seen.closing, "wanted": wanted(row, seen), "max": max, "min_idle": min_idle, "paused": row.is_paused(),
-        "taken_15_minutes": row.minutes().sum::<i64>(), "found_idle_percent": found_idle(row),
+        "closing": seen.closing, "target": target(row, seen), "max": max, "min_idle": min_idle, "paused": row.is_paused(),
+        "started_15_minutes": row.minutes().sum::<i64>(), "warm_percent": warm_percent(row),
         "idle_seconds": seen.idle_ms as f64 / 1000.0, "failure": row.failure(),
         "changed_by": row.0.get("changed_by"), "changed_at": row.0.get("changed_at"),
     })
@@ -336,7 +341,10 @@ fn shown(profile: &str, row: &Row, seen: &Seen) -> Value {
 
 impl PoolCommand {
     pub fn run(self) -> Result<(), PoolsError> {
-        let Change::Set(set) = self.command;
+        let set = match self.command {
+            PoolSubcommand::List(list) => return list.run(),
+            PoolSubcommand::Set(set) => set,
+        };
         tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(set.run())
     }
 }
@@ -476,8 +484,8 @@ mod tests {
             Row(row.as_object().unwrap().clone())
         };
         let seen = Seen { waiting: 1, busy: 1, ..Seen::default() };
-        assert_eq!(wanted(&pool(json!({})), &seen), 4);
-        assert_eq!(wanted(&pool(json!({"max": 3})), &seen), 3);
-        assert_eq!(wanted(&pool(json!({"paused": true})), &seen), 1);
+        assert_eq!(target(&pool(json!({})), &seen), 4);
+        assert_eq!(target(&pool(json!({"max": 3})), &seen), 3);
+        assert_eq!(target(&pool(json!({"paused": true})), &seen), 1);
     }
 }

@@ -21,7 +21,7 @@ const PLACED: [&str; 4] = ["assign_public_ip", "container_name", "security_group
 /// The RunTask parameters that the bridge sets itself, and refuses in a profile.
 const OURS: [&str; 3] = ["count", "startedBy", "clientToken"];
 
-/// Work with profiles
+/// Convert profiles
 #[derive(Args)]
 pub struct Profile {
     #[command(subcommand)]
@@ -39,10 +39,10 @@ enum ProfileCommand {
 /// precedence. Writes the profile to standard output, and notes on what to check to standard error.
 #[derive(Args)]
 struct Import {
-    /// Airflow's configuration [default: $AIRFLOW_HOME/airflow.cfg or ~/airflow/airflow.cfg, if it exists]
+    /// Configuration file of Airflow [default: $AIRFLOW_HOME/airflow.cfg or ~/airflow/airflow.cfg, if it exists]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The profile's name
+    /// Name of the profile
     #[arg(long, default_value = "default")]
     name: String,
 }
@@ -51,7 +51,7 @@ struct Import {
 #[derive(Debug, Error)]
 pub enum ImportError {
     /// The file cannot be read.
-    #[error("cannot read {}", path.display())]
+    #[error("cannot read \"{}\"", path.display())]
     File {
         /// Its path.
         path: PathBuf,
@@ -60,13 +60,13 @@ pub enum ImportError {
         source: std::io::Error,
     },
     /// There is nothing to import.
-    #[error("found neither a section [{SECTION}] nor variables {VARIABLES}*")]
+    #[error("cannot find a section [{SECTION}] or variables {VARIABLES}*: pass --config FILE")]
     Nothing,
     /// A required option is not set.
-    #[error("{0} is not set")]
+    #[error("the option {0} is not set: set it in [{SECTION}]")]
     Missing(&'static str),
     /// An option has an invalid value.
-    #[error("{option} must be {expected}")]
+    #[error("the option {option} must be {expected}")]
     Malformed {
         /// Its name.
         option: &'static str,

@@ -7,29 +7,30 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::bridge::{Bridge, InFlight, Record, Wanted, Where, now};
-use crate::output::{self, duration, millis, parse_time, text};
+use crate::ids;
+use crate::output::{self, duration, millis, parse_pause, parse_time, text};
 use crate::pools::waits;
 use crate::show::ShowError;
 use crate::submit::label;
 
-/// List the submissions that have not ended, with what waits and for what
+/// List the submissions that have not ended, with their wait reasons
 #[derive(Args)]
 #[command(after_help = COST)]
 pub struct Ps {
-    /// The number of submissions to list at most, those that are due first
+    /// List up to N submissions, in the order in which they are due
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     limit: u32,
-    /// Also list those that ended last
+    /// Also list the submissions that ended last
     #[arg(long)]
     all: bool,
-    /// The number of ended ones to list at most
+    /// With --all, list up to N submissions that have ended
     #[arg(long, value_name = "N", default_value_t = 100, requires = "all")]
     last: usize,
     /// Also list the runners of pools
     #[arg(long)]
     runners: bool,
     /// Only submissions in this state; may be repeated
-    #[arg(long, value_name = "STATE")]
+    #[arg(long, value_name = "STATE", value_parser = STATES, hide_possible_values = false)]
     state: Vec<String>,
     /// Only submissions of this profile
     #[arg(long, value_name = "NAME")]
@@ -37,13 +38,16 @@ pub struct Ps {
     /// Only submissions with this label; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
     label: Vec<(String, String)>,
-    /// Only submissions that are older than this: a number and s, m, h or d
+    /// Only submissions that are older than this: a number of seconds, or a number with s, m, h or d
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     older: Option<Duration>,
-    /// List them anew every so many seconds
-    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", conflicts_with = "json",
-          value_parser = clap::value_parser!(u64).range(1..))]
-    watch: Option<u64>,
+    /// Refresh the list at this interval: a number of seconds, or a number with s, m, h or d [default: 2s]
+    #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "2s", conflicts_with = "json",
+          value_parser = parse_pause)]
+    watch: Option<Duration>,
+    /// Show complete ids, and the columns ATTEMPT, ECS STATUS and TASK, in lines of any width
+    #[arg(long)]
+    wide: bool,
     /// Write the records as a JSON array
     #[arg(long)]
     json: bool,
@@ -52,11 +56,12 @@ pub struct Ps {
 }
 
 const COST: &str = "\
-A listing reads its rows and their places in the indexes, eventually consistent: about 0.6 read units for each submission \
-that it lists, and the keys of the others to count them, 16 read units for each 1,000. With --state, --profile, --label or \
---older it reads up to 10,000 rows to find those. With --watch it counts none and reads up to 1,000 rows each time. Every 2 \
-seconds, 200 submissions cost about $0.03 an hour and 1,000 about $0.15 (us-east-1, $0.125 a million); every second, twice \
-that.";
+The column SUBMISSION shows the beginnings of long ids, which other commands accept if they are unambiguous.
+
+A listing takes about 0.6 read units for each submission that it shows. It reads the keys of the other submissions to count \
+them, which takes 16 read units per 1,000. With --state, --profile, --label or --older it reads up to 10,000 rows. With --watch \
+it does not count, and it reads up to 1,000 rows for each refresh. At an interval of 2 seconds, 200 submissions cost about \
+$0.03 per hour, and 1,000 submissions cost about $0.15 per hour (us-east-1, $0.125 per million read units).";
 
 /// The number of rows that a listing with filters reads at most, and one that is repeated.
 const MOST: usize = 10_000;
@@ -128,10 +133,10 @@ impl Ps {
     pub fn run(self) -> Result<(), ShowError> {
         tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
             let bridge = self.bridge.find().await?;
-            let Some(seconds) = self.watch else { return self.list(&bridge, "").await };
+            let Some(pause) = self.watch else { return self.list(&bridge, "").await };
             loop {
                 self.list(&bridge, CLEAR).await?;
-                tokio::time::sleep(Duration::from_secs(seconds)).await;
+                tokio::time::sleep(pause).await;
             }
         })
     }
@@ -157,11 +162,11 @@ impl Ps {
         }
         let more = match (has_more, has_filter) {
             (false, _) => None,
-            (true, true) => Some("more may match: use --limit, or other filters".to_owned()),
-            (true, false) if self.watch.is_some() => Some("more are not listed".to_owned()),
+            (true, true) => Some("more submissions may match; raise --limit, or add filters".to_owned()),
+            (true, false) if self.watch.is_some() => Some("more submissions are not listed".to_owned()),
             (true, false) => {
                 let left = bridge.count_in_flight(self.runners).await?.saturating_sub(read).max(1);
-                Some(format!("{left} more are not listed: use --limit"))
+                Some(format!("{left} more submissions are not listed; raise --limit"))
             }
         };
         if self.json {
@@ -173,9 +178,15 @@ impl Ps {
                 eprintln!("ecs-bridge: {more}");
             }
         } else {
-            let rows: Vec<_> = records.iter().map(|record| row(record, now)).collect();
             let more = more.map(|more| format!("\n{more}")).unwrap_or_default();
-            output::say(format!("{before}{}{more}", output::table(HEADINGS, &rows).trim_end()));
+            let colors = output::has_colors();
+            let table = if self.wide {
+                let rows: Vec<_> = records.iter().map(|record| wide_row(record, now)).collect();
+                output::colored_table(WIDE_HEADINGS, &rows, colors)
+            } else {
+                output::colored_table(HEADINGS, &rows(&records, now), colors)
+            };
+            output::say(format!("{before}{}{more}", table.trim_end()));
         }
         Ok(())
     }
@@ -229,13 +240,67 @@ impl Places {
     }
 }
 
-const HEADINGS: [&str; 8] = ["SUBMISSION", "STATE", "EXIT", "ATTEMPT", "ECS STATUS", "AGE", "TASK", "REASON"];
+/// The states of a submission, in the order of its lifecycle.
+const STATES: [&str; 10] =
+    ["queued", "launching", "launched", "running", "succeeded", "failed", "rejected", "expired", "cancelled", "lost"];
 
-fn row(record: &Record, now: i64) -> [String; 8] {
+const HEADINGS: [&str; 7] = ["SUBMISSION", "PROFILE", "LABELS", "STATE", "EXIT", "AGE", "REASON"];
+
+const WIDE_HEADINGS: [&str; 10] =
+    ["SUBMISSION", "PROFILE", "LABELS", "STATE", "EXIT", "ATTEMPT", "ECS STATUS", "AGE", "TASK", "REASON"];
+
+/// The width of a table without `--wide`.
+const WIDTH: usize = 100;
+
+/// Rows that fit: profile and labels are cut first, and the reason has the rest.
+fn rows(records: &[Record], now: i64) -> Vec<[String; 7]> {
+    const PROFILE: usize = 14;
+    const LABELS: usize = 26;
+    const LEAST_REASON: usize = 12;
+    let ids: Vec<_> = records.iter().map(|record| text(record, "submission_id")).collect();
+    let mut rows: Vec<_> = records
+        .iter()
+        .zip(ids::shorten(&ids))
+        .map(|(record, id)| {
+            let [_, profile, labels, state, exit, _, _, age, _, reason] = wide_row(record, now);
+            [id, output::cut(&profile, PROFILE), output::cut(&labels, LABELS), state, exit, age, reason]
+        })
+        .collect();
+    let mut widths = HEADINGS.map(str::len);
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let [first @ .., _] = widths;
+    let used: usize = first.iter().map(|width| width + 2).sum();
+    for [.., reason] in &mut rows {
+        *reason = output::cut(reason, WIDTH.saturating_sub(used).max(LEAST_REASON));
+    }
+    rows
+}
+
+/// The labels of an Airflow task as `dag.task`, all others as they are.
+fn labels(record: &Record) -> String {
+    let labels = record.get("labels").and_then(Value::as_object);
+    let of = |name: &str| labels.and_then(|labels| labels.get(name)?.as_str());
+    if let (Some(dag), Some(task)) = (of("dag_id"), of("task_id")) {
+        let index = of("map_index").map(|index| format!("[{index}]")).unwrap_or_default();
+        return format!("{dag}.{task}{index}");
+    }
+    let pairs =
+        labels.into_iter().flatten().map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()));
+    let text = pairs.collect::<Vec<_>>().join(",");
+    if text.is_empty() { "-".to_owned() } else { text }
+}
+
+fn wide_row(record: &Record, now: i64) -> [String; 10] {
     let age = millis(record, "created_at").map_or_else(|| "-".into(), |created| duration(now - created));
     let reason = ["reason", "stopped_reason"].into_iter().find_map(|name| record.get(name).and_then(Value::as_str));
     [
         text(record, "submission_id"),
+        text(record, "profile"),
+        labels(record),
         text(record, "state"),
         text(record, "exit_code"),
         text(record, "attempt"),
@@ -244,4 +309,21 @@ fn row(record: &Record, now: i64) -> [String; 8] {
         output::task_id(record),
         reason.unwrap_or("-").to_owned(),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_fit_and_name_the_airflow_task() {
+        let record = json!({"submission_id": "0b6b1f5c-2f5e-4a53-9a3e-5c7d8e9f0a1b", "profile": "a-profile-with-a-long-name",
+            "labels": {"dag_id": "sales", "task_id": "load", "map_index": "3", "run_id": "manual"}, "state": "succeeded",
+            "exit_code": 0, "created_at": 0, "reason": "waits for a runner, place 1,234 of 12,345; the pool is paused"});
+        let records = [record.as_object().unwrap().clone()];
+        let table = output::table(HEADINGS, &rows(&records, 400_000_000));
+        assert!(table.lines().all(|line| line.chars().count() <= WIDTH), "{table}");
+        assert!(table.contains("sales.load[3]") && table.contains("0b6b1f5c  "), "{table}");
+        assert_eq!(labels(json!({"labels": {"a": "b", "c": "d"}}).as_object().unwrap()), "a=b,c=d");
+    }
 }

@@ -4,14 +4,15 @@ use clap::Args;
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::bridge::{BridgeError, Record, Where};
+use crate::bridge::{Bridge, BridgeError, Record, Where};
+use crate::ids::resolve_one;
 use crate::output::{self, duration, iso, millis};
 use crate::pools::waits_for;
 
-/// Show the record of a submission
+/// Show the record of a submission, its timeline, and the last lines of a failed command
 #[derive(Args)]
 pub struct Show {
-    /// The submission's id
+    /// The id of the submission, or an unambiguous beginning of it
     id: String,
     /// Write the record as JSON
     #[arg(long)]
@@ -24,8 +25,19 @@ pub struct Show {
 #[derive(Debug, Error)]
 pub enum ShowError {
     /// There is no such submission, or its record has expired.
-    #[error("no submission {0}")]
+    #[error("no such submission: \"{0}\"; `ecs-bridge ps --all` lists submissions")]
     NotFound(String),
+    /// No submission can have this id.
+    #[error("invalid submission id: \"{0}\"; it must be 1 to 60 characters of A-Z, a-z, 0-9, _ and -")]
+    InvalidId(String),
+    /// More than one submission begins so.
+    #[error("\"{given}\" is ambiguous: it may be {}; pass more of the id", matches.join(", "))]
+    Ambiguous {
+        /// The beginning.
+        given: String,
+        /// Some of the ids.
+        matches: Vec<String>,
+    },
     /// The bridge failed.
     #[error(transparent)]
     Bridge(#[from] BridgeError),
@@ -38,11 +50,10 @@ impl Show {
     pub fn run(self) -> Result<(), ShowError> {
         tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
             let bridge = self.bridge.find().await?;
-            let mut record = bridge.record(&self.id).await.map_err(|error| {
-                if error.is_not_found() { ShowError::NotFound(self.id.clone()) } else { error.into() }
-            })?;
+            let id = resolve_one(&bridge, &self.id).await?;
+            let mut record = bridge.record(&id).await?;
             if bridge.has_table()
-                && let Some(row) = bridge.records(std::slice::from_ref(&self.id)).await?.first()
+                && let Some(row) = bridge.records(std::slice::from_ref(&id)).await?.first()
             {
                 if let Some(waits) = waits_for(&bridge, row).await? {
                     record.insert("waits".to_owned(), waits.into());
@@ -55,11 +66,32 @@ impl Show {
                 output::say(Value::Object(record));
             } else {
                 output::say(format!("{}\n{}", describe(&record), timeline(&record)).trim_end());
+                show_last_lines(&bridge, &record).await;
             }
             Ok(())
         })
     }
 }
+
+/// Shows the last lines of a failed command, if they can be read.
+#[cfg(feature = "account")]
+async fn show_last_lines(bridge: &Bridge, record: &Record) {
+    const LINES: i32 = 10;
+    if output::text(record, "state") != "failed" {
+        return;
+    }
+    let lines = crate::logs::last_lines(bridge, record, LINES).await;
+    if !lines.is_empty() {
+        let id = output::text(record, "submission_id");
+        output::say(format!("\nThe last lines of its output (`ecs-bridge logs {id}` shows more):"));
+        lines.iter().for_each(|line| output::say(format!("  {line}")));
+    }
+}
+
+/// Reading lines needs the SDKs of the feature `account`.
+#[cfg(not(feature = "account"))]
+#[allow(clippy::unused_async)]
+async fn show_last_lines(_: &Bridge, _: &Record) {}
 
 fn describe(record: &Record) -> String {
     let width = record.keys().map(String::len).max().unwrap_or_default();

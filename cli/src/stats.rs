@@ -10,32 +10,32 @@ use crate::bridge::{Record, Where, now};
 use crate::output::{self, duration, millis, parse_time};
 use crate::show::ShowError;
 
-/// Show how many submissions there are, how long they took, and what they used
+/// Show counts, durations and usage of submissions
 ///
-/// Reads what has not ended, and what ended lately, from the table's indexes. Usage is that of the last attempt, from its
-/// launch to the end of its task, a minute at least, as Fargate counts. Dollars are for tasks on Fargate alone, at the
-/// prices given.
+/// Reads submissions that have not ended, and those that ended recently, from the indexes of the table. Usage is that of the
+/// last attempt, from its launch to the end of its task and at least one minute, as Fargate counts. Dollars are for tasks on
+/// Fargate only, at the given prices.
 #[derive(Args)]
 pub struct Stats {
-    /// How far back what has ended is counted: a number and s, m, h or d
+    /// Count submissions that ended within this time: a number of seconds, or a number with s, m, h or d
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse_time)]
     since: Duration,
-    /// The number of ended submissions to read at most, the newest first
+    /// Read up to N submissions that have ended, the newest first
     #[arg(long, value_name = "N", default_value_t = 100_000)]
     most: usize,
     /// Only submissions of this profile
     #[arg(long, value_name = "NAME")]
     profile: Option<String>,
-    /// Sum up the usage by this label, such as dag_id
+    /// Sum the usage by this label, such as dag_id
     #[arg(long, value_name = "LABEL")]
     by: Option<String>,
-    /// Dollars for a vCPU and hour on Fargate, to estimate what the usage cost
+    /// Dollars per vCPU and hour on Fargate, to estimate the cost of the usage
     #[arg(long, value_name = "USD", requires = "gb_hour", help_heading = "Prices")]
     vcpu_hour: Option<f64>,
-    /// Dollars for a GB of memory and hour on Fargate
+    /// Dollars per GB of memory and hour on Fargate
     #[arg(long, value_name = "USD", requires = "vcpu_hour", help_heading = "Prices")]
     gb_hour: Option<f64>,
-    /// How much less Fargate Spot costs, in percent
+    /// Discount of Fargate Spot, in percent
     #[arg(long, value_name = "PERCENT", default_value_t = 0.0, value_parser = percent, help_heading = "Prices")]
     spot_discount: f64,
     /// Write one JSON object
@@ -46,7 +46,7 @@ pub struct Stats {
 }
 
 fn percent(text: &str) -> Result<f64, &'static str> {
-    text.parse().ok().filter(|percent| (0.0..=100.0).contains(percent)).ok_or("a number from 0 to 100")
+    text.parse().ok().filter(|percent| (0.0..=100.0).contains(percent)).ok_or("must be a number from 0 to 100")
 }
 
 /// The times between two moments of a submission, by the attributes that hold them.

@@ -24,44 +24,44 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Submit a command, and follow it until it ends if --wait is given
 #[derive(Args)]
 #[command(after_help = "\
-With --wait the exit code is that of the command; 125 if it has none (the submission was rejected, expired, cancelled or \
-lost, or failed without one); 126 if submitting or following failed. With --file it is 0 if all were accepted, and with --wait \
-succeeded, else 1. Interrupting --wait does not stop the submission: see \
-`ecs-bridge show` and `ecs-bridge stop`.")]
+With --wait the exit code is that of the command. It is 125 if the command has no exit code, because the submission was \
+rejected, expired, cancelled or lost, or failed without one. It is 126 if the command cannot be submitted or followed. With \
+--file the exit code is 0 if all submissions are accepted, and with --wait if all succeed. Otherwise, it is 1. An interruption \
+of --wait does not stop the submission: see `ecs-bridge show` and `ecs-bridge stop`.")]
 pub struct Submit {
-    /// The profile to launch it with
+    /// The profile to launch the command with
     #[arg(long, value_name = "NAME")]
     profile: Option<String>,
-    /// The submission's id; submitting the same id and command again does not run it again [default: a new UUID]
+    /// The id of the submission; a submission with the same id and command does not run again [default: a new UUID]
     #[arg(long, value_name = "ID")]
     id: Option<String>,
     /// A label of the submission; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
     label: Vec<(String, String)>,
-    /// RunTask parameters that override the profile's, as far as it allows
+    /// RunTask parameters that override the profile, if it allows them
     #[arg(long, value_name = "JSON", value_parser = object)]
     overrides: Option<Map<String, Value>>,
-    /// Whom to notify of its end: {"event_bus": NAME, "task_token": TOKEN}, or one of them
-    #[arg(long, value_name = "JSON", value_parser = object)]
+    /// Targets of the notification of its outcome: {"event_bus": NAME, "task_token": TOKEN}, or one of them
+    #[arg(long, value_name = "JSON", value_parser = notify)]
     notify: Option<Map<String, Value>>,
-    /// Do not launch it later than this many seconds from now
-    #[arg(long, value_name = "SECONDS")]
-    launch_within: Option<u64>,
-    /// How early it is served, from 0 to 999, smaller first [default: 500]
+    /// Do not launch the command later than this from now: a number of seconds, or a number with s, m, h or d
+    #[arg(long, value_name = "TIME", value_parser = output::parse_time)]
+    launch_within: Option<Duration>,
+    /// Priority from 0 to 999; smaller numbers are launched first [default: 500]
     #[arg(long, value_name = "N")]
     priority: Option<u16>,
-    /// Follow it until it ends
+    /// Follow the submission until it has ended
     #[arg(long)]
     wait: bool,
-    /// Write JSON: the result, or with --wait the record after each change, one a line
+    /// Write the result as JSON, or with --wait the record after each change as JSON Lines
     #[arg(long)]
     json: bool,
-    /// Submit each line of this file instead, a JSON object as of the API: {"command": [...], "profile": ...}; - is standard
-    /// input. What a line does not say is as the flags have it. A line without submission_id gets one that follows from its
-    /// content, so that the same command can be repeated
+    /// Submit each line of this file, a JSON object as in the API: {"command": [...], "profile": ...}; - means standard input.
+    /// The flags apply to lines that do not set the same member. The id of a line without submission_id is derived from its
+    /// content, so you can repeat the same command
     #[arg(long, value_name = "FILE", conflicts_with_all = ["id", "command"])]
     file: Option<PathBuf>,
-    /// The command
+    /// The command and its arguments, after --
     #[arg(last = true, required_unless_present = "file", value_name = "COMMAND")]
     command: Vec<String>,
     #[command(flatten)]
@@ -72,9 +72,9 @@ pub struct Submit {
 enum SubmitError {
     #[error(transparent)]
     Bridge(#[from] BridgeError),
-    #[error("{message} ({code})")]
-    Item { code: String, message: String },
-    #[error("the response holds no submission")]
+    #[error("{message} ({code}); given: {given}")]
+    Item { code: String, message: String, given: String },
+    #[error("unexpected response: it contains no submission")]
     NoItem,
     #[error(transparent)]
     File(#[from] FileError),
@@ -84,12 +84,22 @@ enum SubmitError {
 
 /// Parses what `--label` takes.
 pub fn label(text: &str) -> Result<(String, String), &'static str> {
-    let (key, value) = text.split_once('=').ok_or("KEY=VALUE")?;
+    let (key, value) =
+        text.split_once('=').filter(|(key, _)| !key.is_empty()).ok_or("must be KEY=VALUE, such as team=data")?;
     Ok((key.to_owned(), value.to_owned()))
 }
 
 fn object(text: &str) -> Result<Map<String, Value>, String> {
-    serde_json::from_str(text).map_err(|error| error.to_string())
+    serde_json::from_str(text).map_err(|error| format!("must be a JSON object: {error}"))
+}
+
+fn notify(text: &str) -> Result<Map<String, Value>, String> {
+    const MEMBERS: [&str; 2] = ["event_bus", "task_token"];
+    let notify = object(text)?;
+    if notify.is_empty() || notify.keys().any(|name| !MEMBERS.contains(&name.as_str())) {
+        return Err("must have the members \"event_bus\", \"task_token\", or both".into());
+    }
+    Ok(notify)
 }
 
 impl Submit {
@@ -121,7 +131,11 @@ impl Submit {
         let item = answer.pointer("/submissions/0").and_then(Value::as_object).ok_or(SubmitError::NoItem)?;
         if let Some(error) = item.get("error").and_then(Value::as_object) {
             let (code, message) = (output::text(error, "code"), output::text(error, "message"));
-            return Err(SubmitError::Item { code, message });
+            let given = match (code.as_str(), &self.profile) {
+                ("unknown_profile", Some(profile)) => format!("--profile \"{profile}\""),
+                _ => format!("id \"{id}\""),
+            };
+            return Err(SubmitError::Item { code, message, given });
         }
         if !self.wait {
             if self.json {
@@ -178,9 +192,9 @@ impl Submit {
         if let Some(priority) = self.priority {
             set("priority", priority.into());
         }
-        if let Some(seconds) = self.launch_within {
+        if let Some(within) = self.launch_within {
             let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-            let deadline = now.as_millis() + u128::from(seconds) * 1_000;
+            let deadline = now.as_millis() + within.as_millis();
             set("launch_deadline", u64::try_from(deadline).unwrap_or(u64::MAX).into());
         }
         item

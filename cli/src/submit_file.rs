@@ -26,7 +26,7 @@ const TRIES: u32 = 8;
 #[derive(Debug, Error)]
 pub enum FileError {
     /// It cannot be read.
-    #[error("cannot read {path}")]
+    #[error("cannot read \"{path}\"")]
     Read {
         /// Its path.
         path: String,
@@ -34,6 +34,11 @@ pub enum FileError {
         #[source]
         source: std::io::Error,
     },
+    /// It has no lines.
+    #[error(
+        "nothing was submitted: {0} contains no submissions; write one JSON object per line, such as {{\"command\": [\"echo\", \"hello\"]}}"
+    )]
+    Empty(String),
     /// Lines that are no submissions. Nothing was submitted.
     #[error("nothing was submitted: {}", .0.join("; "))]
     Lines(Vec<String>),
@@ -102,6 +107,10 @@ pub fn read(path: &Path, defaults: &Record) -> Result<Vec<Line>, FileError> {
                 problems.push(format!("line {number}: {error}; a line is {{\"command\": [\"echo\", \"hello\"]}}"))
             }
         }
+    }
+    if lines.is_empty() && problems.is_empty() {
+        let path = path.display().to_string();
+        return Err(FileError::Empty(if path == "-" { "standard input".into() } else { format!("\"{path}\"") }));
     }
     if problems.is_empty() { Ok(lines) } else { Err(FileError::Lines(problems)) }
 }

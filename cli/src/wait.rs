@@ -8,6 +8,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::bridge::{Bridge, BridgeError, Record, Where};
+use crate::ids::resolve;
 use crate::output::{self, parse_time};
 use crate::show::ShowError;
 use crate::submit::{describe, is_terminal};
@@ -21,19 +22,19 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The pause between two looks.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Wait until submissions have ended, and say how
+/// Wait until submissions have ended, and show their outcomes
 #[derive(Args)]
 #[command(after_help = "\
-The exit code is 0 if all succeeded, 1 if one did not, 124 if --timeout was over first, and 126 if one is not known or could \
-not be followed. Interrupting it stops nothing.")]
+The exit code is 0 if all submissions succeeded, 1 if one did not, 124 if --timeout elapsed first, and 126 if one does not \
+exist or cannot be followed. An interruption stops no submission.")]
 pub struct Wait {
-    /// The submissions' ids
+    /// The ids of the submissions, or unambiguous beginnings of ids
     #[arg(required = true, value_name = "ID")]
     ids: Vec<String>,
-    /// Wait for this long at most: a number and s, m, h or d
+    /// Wait up to this time: a number of seconds, or a number with s, m, h or d
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     timeout: Option<Duration>,
-    /// Write one JSON object: the record of each submission by its id
+    /// Write one JSON object with the record of each submission by its id
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -52,12 +53,17 @@ impl Wait {
 
     async fn wait(&self) -> Result<u8, ShowError> {
         let bridge = self.bridge.find().await?;
-        let ended = until_ended(&bridge, &self.ids, self.timeout, !self.json).await?;
+        let known = resolve(&bridge, &self.ids, true).await?;
+        if let Some(unknown) = known.iter().find(|known| !known.exists) {
+            return Err(ShowError::NotFound(unknown.id.clone()));
+        }
+        let ids: Vec<_> = known.into_iter().map(|known| known.id).collect();
+        let ended = until_ended(&bridge, &ids, self.timeout, !self.json).await?;
         if self.json {
             output::say(json!(ended));
         }
         let all_succeeded = ended.values().all(|record| record.get("state") == Some(&"succeeded".into()));
-        let is_over = self.ids.iter().all(|id| ended.contains_key(id));
+        let is_over = ids.iter().all(|id| ended.contains_key(id));
         Ok(if is_over { u8::from(!all_succeeded) } else { TIMED_OUT })
     }
 }

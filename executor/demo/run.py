@@ -156,7 +156,7 @@ def once(airflow: Airflow) -> int:
 def stay(airflow: Airflow, home: Path, password: str, has_pool: bool) -> int:
     """Say where it is, and wait for Ctrl-C."""
     where = "in a container that waits for it" if has_pool else "as a container of its own"
-    program = f"ECS_BRIDGE_READY_FILE={home}/bridge/ready.json target/debug/ecs-bridge"
+    program = f"ECS_BRIDGE_LOCAL={home}/bridge/ready.json target/debug/ecs-bridge"
     print(
         f"""
 Airflow {airflow.url}/dags/{DAG}   (user admin, password {password})

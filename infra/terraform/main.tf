@@ -1,4 +1,4 @@
-# The bridge as a CloudFormation stack: what a release's template makes, managed by Terraform or OpenTofu.
+# Manages the bridge with Terraform or OpenTofu, as a CloudFormation stack from the template of a release.
 
 terraform {
   required_version = ">= 1.5"
@@ -12,18 +12,18 @@ terraform {
 }
 
 variable "stack_name" {
-  description = "Name of the CloudFormation stack; null for the name of the deployment, with - for each _"
+  description = "Name of the CloudFormation stack. Null for the name of the deployment, with - for each _"
   type        = string
   default     = null
 }
 
 variable "code_bucket" {
-  description = "Bucket of this Region that holds the release: CloudFormation takes the template from it, and Lambda the zips"
+  description = "Bucket of this Region that contains the release. CloudFormation reads the template from it, and Lambda reads the zip files"
   type        = string
 }
 
 variable "code_prefix" {
-  description = "Prefix of the release in code_bucket, with a slash at its end. Without code_directory, another one for each release"
+  description = "Prefix of the release in code_bucket, with a final slash. Without code_directory, use a new prefix for each release"
   type        = string
   default     = ""
 
@@ -34,19 +34,19 @@ variable "code_prefix" {
 }
 
 variable "code_directory" {
-  description = "Folder with the files of a release, such as dist after `make release`: uploaded below code_prefix. Null: they are there already"
+  description = "Folder with the files of a release, such as dist after `make release`. The module uploads them under code_prefix. Null if they are already in the bucket"
   type        = string
   default     = null
 }
 
 variable "cloudformation_role_arn" {
-  description = "Service role of the stack; null for the rights of whoever applies"
+  description = "Service role of the stack. Null for the permissions of the principal that applies the module"
   type        = string
   default     = null
 }
 
 variable "tags" {
-  description = "Tags of the stack, which CloudFormation puts on its resources"
+  description = "Tags of the stack. CloudFormation adds them to its resources"
   type        = map(string)
   default     = {}
 }
@@ -54,12 +54,12 @@ variable "tags" {
 locals {
   files = var.code_directory == null ? [] : fileset(var.code_directory, "{packaged,packaged-no-urls}.yaml")
   zips  = var.code_directory == null ? [] : fileset(var.code_directory, "{x86_64,arm64}/*.zip")
-  # Lambda takes new code, and CloudFormation a new template, from under a new name only. The old ones stay until the
-  # stack is updated, since a rollback needs them.
+  # Lambda reads new code, and CloudFormation a new template, only under a new name. The old files stay until the stack
+  # is updated, because a rollback needs them.
   release = { for name in setunion(local.files, local.zips) : name => filesha256("${var.code_directory}/${name}") }
   content = length(local.release) == 0 ? "" : "${substr(sha256(jsonencode(local.release)), 0, 16)}/"
   prefix  = "${var.code_prefix}${local.content}"
-  # Some Regions have no function URLs, and their CloudFormation does not know the type.
+  # Some Regions do not support function URLs, and their CloudFormation does not support the type.
   template = coalesce(var.function_url, true) ? "packaged.yaml" : "packaged-no-urls.yaml"
 }
 
@@ -80,8 +80,8 @@ resource "aws_s3_object" "release" {
 }
 
 resource "aws_cloudformation_stack" "bridge" {
-  #checkov:skip=CKV_AWS_124:Terraform shows the stack's events to whoever applies
-  # A deployment may have _ in its name, and a stack may not.
+  #checkov:skip=CKV_AWS_124:Terraform shows the stack's events to the caller
+  # A deployment name may contain _, and a stack name must not.
   name         = coalesce(var.stack_name, replace(coalesce(var.deployment, "ecs-bridge"), "_", "-"))
   template_url = "https://${data.aws_s3_bucket.code.bucket_regional_domain_name}/${local.prefix}${local.template}"
   capabilities = ["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"]
@@ -98,18 +98,18 @@ resource "aws_cloudformation_stack" "bridge" {
   lifecycle {
     precondition {
       condition     = (var.profiles == null) != (var.profiles_layer_arn == null)
-      error_message = "Give profiles or profiles_layer_arn, not both."
+      error_message = "Set exactly one of profiles and profiles_layer_arn."
     }
 
     precondition {
       condition     = var.code_directory == null || (length(local.files) == 2 && length(local.zips) > 0)
-      error_message = "code_directory must hold a release: packaged.yaml, packaged-no-urls.yaml, and ARCHITECTURE/NAME.zip, as `make release` leaves them in dist."
+      error_message = "code_directory must contain a release. Run `make release`, which writes packaged.yaml, packaged-no-urls.yaml and ARCHITECTURE/NAME.zip to dist."
     }
   }
 }
 
-# Terraform rolls nothing back; a pipeline may.
+# Terraform does not roll back. A pipeline can use this output.
 output "rollback_alarm_arns" {
-  description = "Alarms that tell of a bad deployment, for a pipeline that rolls back by them"
+  description = "Alarms that indicate a bad deployment, for a pipeline that rolls back on them"
   value       = [for trigger in jsondecode(aws_cloudformation_stack.bridge.outputs["RollbackConfiguration"]).RollbackTriggers : trigger.Arn]
 }

@@ -1,7 +1,7 @@
 # Written by infra/terraform_interface.py from template.yaml.
 
 variable "deployment" {
-  description = "Name of this deployment, unique in account and region. It prefixes startedBy of every task and the names of the functions"
+  description = "Name of this deployment, unique in the account and Region. It is the prefix of the startedBy of every task and of the function names"
   type        = string
   default     = null
 
@@ -12,7 +12,7 @@ variable "deployment" {
 }
 
 variable "cluster_arn" {
-  description = "The ECS cluster that tasks are launched on"
+  description = "ECS cluster that tasks are launched on"
   type        = string
 
   validation {
@@ -22,13 +22,13 @@ variable "cluster_arn" {
 }
 
 variable "more_cluster_arns" {
-  description = "Further clusters of this account and Region that profiles may name; up to 1,400 characters, about 25 clusters"
+  description = "Additional clusters of this account and Region that profiles may name. Up to 1,400 characters, about 25 clusters"
   type        = list(string)
   default     = null
 
   validation {
     condition     = var.more_cluster_arns == null ? true : length(join(",", var.more_cluster_arns)) <= 1400
-    error_message = "more_cluster_arns must be at most 1400 characters long."
+    error_message = "more_cluster_arns must be up to 1400 characters long."
   }
 
   validation {
@@ -38,40 +38,40 @@ variable "more_cluster_arns" {
 }
 
 variable "task_definition_arns" {
-  description = "Task definitions that may be launched, as ARNs for IAM, e.g. arn:aws:ecs:eu-west-1:123456789012:task-definition/jobs:*"
+  description = "Task definitions that may be launched, as ARNs for IAM, for example arn:aws:ecs:eu-west-1:123456789012:task-definition/jobs:*"
   type        = list(string)
 }
 
 variable "pass_role_arns" {
-  description = "Task roles and task execution roles of those task definitions, and of overrides"
+  description = "Task roles and task execution roles of those task definitions and of overrides"
   type        = list(string)
 }
 
 variable "infrastructure_role_arns" {
-  description = "Roles by which ECS attaches managed EBS volumes (roleArn of volumeConfigurations); empty for none"
+  description = "Roles that ECS uses to attach managed EBS volumes (roleArn of volumeConfigurations). Empty for none"
   type        = list(string)
   default     = null
 }
 
 variable "runner_role_arns" {
-  description = "Task roles of the containers of pools, whose sessions alone get commands; * stands for any characters. Empty for any role of this account"
+  description = "Task roles that pool containers may have. Only sessions of these roles receive commands. * matches any characters. Empty allows any role of this account"
   type        = list(string)
   default     = null
 }
 
 variable "profiles" {
-  description = "Launch profiles as a JSON object of at most 3,000 characters. Longer ones belong in a layer"
+  description = "Launch profiles, as a JSON object of up to 3,000 characters. Use profiles_layer_arn for a longer object"
   type        = string
   default     = null
 
   validation {
     condition     = var.profiles == null ? true : length(var.profiles) <= 3000
-    error_message = "profiles must be at most 3000 characters long."
+    error_message = "profiles must be up to 3000 characters long."
   }
 }
 
 variable "profiles_layer_arn" {
-  description = "Version of a Lambda layer that holds the profiles as profiles.json, instead of profiles"
+  description = "Version of a Lambda layer that contains the profiles as profiles.json. Use it instead of profiles"
   type        = string
   default     = null
 
@@ -82,7 +82,7 @@ variable "profiles_layer_arn" {
 }
 
 variable "launch_rate" {
-  description = "RunTask calls per second of all functions together. The default quota of ECS is 20"
+  description = "RunTask calls per second, across all functions. The default ECS quota is 20"
   type        = number
   default     = null
 
@@ -93,7 +93,7 @@ variable "launch_rate" {
 }
 
 variable "launch_burst" {
-  description = "RunTask calls at once before launch_rate applies"
+  description = "Burst size of RunTask calls"
   type        = number
   default     = null
 
@@ -104,7 +104,7 @@ variable "launch_burst" {
 }
 
 variable "reconcile_minutes" {
-  description = "Minutes between two runs of reconcile, if nothing wakes it"
+  description = "Minutes between scheduled runs of reconcile. Functions also invoke reconcile when there is work"
   type        = number
   default     = null
 
@@ -115,7 +115,7 @@ variable "reconcile_minutes" {
 }
 
 variable "retention_days" {
-  description = "Days for which a record, and with it the idempotency of its id, is kept after its submission has ended"
+  description = "Days that a record is kept after its submission has ended. The submission ID is idempotent for the same time"
   type        = number
   default     = null
 
@@ -126,12 +126,12 @@ variable "retention_days" {
 
   validation {
     condition     = var.retention_days == null ? true : var.retention_days <= 3650
-    error_message = "retention_days must be at most 3650."
+    error_message = "retention_days must be 3650 or less."
   }
 }
 
 variable "backup_days" {
-  description = "Days of point-in-time recovery. Backups hold the commands of submissions that were in flight"
+  description = "Days of point-in-time recovery. Backups contain the commands of submissions that were in flight"
   type        = number
   default     = null
 
@@ -142,12 +142,12 @@ variable "backup_days" {
 
   validation {
     condition     = var.backup_days == null ? true : var.backup_days <= 35
-    error_message = "backup_days must be at most 35."
+    error_message = "backup_days must be 35 or less."
   }
 }
 
 variable "dead_letter_seconds" {
-  description = "Retention of dead letters in seconds. They hold the commands of tasks"
+  description = "Retention of dead-letter messages, in seconds. The messages contain the commands of tasks"
   type        = number
   default     = null
 
@@ -158,12 +158,12 @@ variable "dead_letter_seconds" {
 
   validation {
     condition     = var.dead_letter_seconds == null ? true : var.dead_letter_seconds <= 1209600
-    error_message = "dead_letter_seconds must be at most 1209600."
+    error_message = "dead_letter_seconds must be 1209600 or less."
   }
 }
 
 variable "log_retention_days" {
-  description = "Retention of the functions' logs in days"
+  description = "Retention of the function logs, in days"
   type        = number
   default     = null
 
@@ -174,7 +174,7 @@ variable "log_retention_days" {
 }
 
 variable "log_level" {
-  description = "At least INFO, because metrics are log lines of that level"
+  description = "Log level of the functions. It must include INFO, because metrics are INFO log lines"
   type        = string
   default     = null
 
@@ -185,7 +185,7 @@ variable "log_level" {
 }
 
 variable "architecture" {
-  description = "arm64 costs a fifth less, and needs the Rust target aarch64-unknown-linux-gnu where it is built"
+  description = "CPU architecture of the functions. arm64 costs 20% less, and the build needs the Rust target aarch64-unknown-linux-gnu"
   type        = string
   default     = null
 
@@ -196,7 +196,7 @@ variable "architecture" {
 }
 
 variable "submit_memory" {
-  description = "Memory of submit in MB"
+  description = "Memory of submit, in MB"
   type        = number
   default     = null
 
@@ -207,12 +207,12 @@ variable "submit_memory" {
 
   validation {
     condition     = var.submit_memory == null ? true : var.submit_memory <= 10240
-    error_message = "submit_memory must be at most 10240."
+    error_message = "submit_memory must be 10240 or less."
   }
 }
 
 variable "task_state_memory" {
-  description = "Memory of task-state in MB"
+  description = "Memory of task-state, in MB"
   type        = number
   default     = null
 
@@ -223,12 +223,12 @@ variable "task_state_memory" {
 
   validation {
     condition     = var.task_state_memory == null ? true : var.task_state_memory <= 10240
-    error_message = "task_state_memory must be at most 10240."
+    error_message = "task_state_memory must be 10240 or less."
   }
 }
 
 variable "reconcile_memory" {
-  description = "Memory of reconcile in MB"
+  description = "Memory of reconcile, in MB"
   type        = number
   default     = null
 
@@ -239,12 +239,12 @@ variable "reconcile_memory" {
 
   validation {
     condition     = var.reconcile_memory == null ? true : var.reconcile_memory <= 10240
-    error_message = "reconcile_memory must be at most 10240."
+    error_message = "reconcile_memory must be 10240 or less."
   }
 }
 
 variable "runner_api_memory" {
-  description = "Memory of runner-api in MB"
+  description = "Memory of runner-api, in MB"
   type        = number
   default     = null
 
@@ -255,12 +255,12 @@ variable "runner_api_memory" {
 
   validation {
     condition     = var.runner_api_memory == null ? true : var.runner_api_memory <= 10240
-    error_message = "runner_api_memory must be at most 10240."
+    error_message = "runner_api_memory must be 10240 or less."
   }
 }
 
 variable "submit_concurrency" {
-  description = "Reserved concurrency; empty for none"
+  description = "Reserved concurrency of submit. Empty for none"
   type        = number
   default     = null
 
@@ -271,7 +271,7 @@ variable "submit_concurrency" {
 }
 
 variable "task_state_concurrency" {
-  description = "Reserved concurrency; empty for none"
+  description = "Reserved concurrency of task-state. Empty for none"
   type        = number
   default     = null
 
@@ -282,7 +282,7 @@ variable "task_state_concurrency" {
 }
 
 variable "reconcile_concurrency" {
-  description = "Reserved concurrency; empty for none. 2 keeps a burst of wake-ups from using the account's. An account with the initial quota of 10 can reserve none"
+  description = "Reserved concurrency of reconcile. Empty for none. With 2, a burst of invocations cannot use the account's concurrency. An account with the initial quota of 10 cannot reserve any"
   type        = number
   default     = null
 
@@ -293,7 +293,7 @@ variable "reconcile_concurrency" {
 }
 
 variable "runner_api_concurrency" {
-  description = "Reserved concurrency; empty for none. Each runner asks once a second, for some milliseconds"
+  description = "Reserved concurrency of runner-api. Empty for none. Each runner polls once per second, and a poll takes a few milliseconds"
   type        = number
   default     = null
 
@@ -304,25 +304,25 @@ variable "runner_api_concurrency" {
 }
 
 variable "runner_api_direct_invocation" {
-  description = "Whether runners invoke runner-api by Lambda's API instead of its URL. Then only their token tells who they are"
+  description = "Allow runners to invoke runner-api through the Lambda API instead of its URL. Runners are then authenticated by their token alone"
   type        = bool
   default     = null
 }
 
 variable "function_url" {
-  description = "Whether submit and runner-api have URLs. Without, callers and runners invoke the functions by Lambda's API"
+  description = "Create function URLs for submit and runner-api. Without URLs, callers and runners invoke the functions through the Lambda API"
   type        = bool
   default     = null
 }
 
 variable "task_tokens" {
-  description = "Whether submissions may carry a task token of Step Functions, which is told of their end"
+  description = "Allow submissions to include a Step Functions task token that receives their result"
   type        = bool
   default     = null
 }
 
 variable "event_bus_arns" {
-  description = "Event buses that may be told of the end of submissions"
+  description = "Event buses that may receive completion events"
   type        = list(string)
   default     = null
 
@@ -333,19 +333,19 @@ variable "event_bus_arns" {
 }
 
 variable "subnet_ids" {
-  description = "Subnets of the functions, with routes to DynamoDB, ECS and Lambda; empty for no VPC"
+  description = "Subnets of the functions, with routes to DynamoDB, ECS and Lambda. Empty for no VPC"
   type        = list(string)
   default     = null
 }
 
 variable "security_group_ids" {
-  description = "Security groups of the functions; empty for no VPC"
+  description = "Security groups of the functions. Empty for no VPC"
   type        = list(string)
   default     = null
 }
 
 variable "kms_key_arn" {
-  description = "Key for table, queues, logs and the functions' variables; empty for AWS's own. infra/key.yaml makes one"
+  description = "KMS key for the table, queues, logs and function variables. Empty for AWS owned keys. infra/key.yaml creates a key"
   type        = string
   default     = null
 
@@ -356,13 +356,13 @@ variable "kms_key_arn" {
 }
 
 variable "caller_principal_arns" {
-  description = "Principals of other accounts (roles, or arn:aws:iam::ACCOUNT:root) that may assume a role with the executor's policy; empty for none"
+  description = "Principals of other accounts that may assume a role with the executor's policy (roles, or arn:aws:iam::ACCOUNT:root). Empty for none"
   type        = list(string)
   default     = null
 }
 
 variable "restored_table" {
-  description = "Name of a table that was restored from a backup, to be used in place of the stack's own; empty for its own"
+  description = "Name of a table that was restored from a backup. The functions use it in place of the stack's own table. Empty for the stack's own table"
   type        = string
   default     = null
 
@@ -373,19 +373,19 @@ variable "restored_table" {
 }
 
 variable "permissions_boundary_arn" {
-  description = "Permissions boundary of all roles; empty for none"
+  description = "Permissions boundary of all roles. Empty for none"
   type        = string
   default     = null
 }
 
 variable "alarm_topic_arn" {
-  description = "SNS topic that alarms are sent to; empty for none"
+  description = "SNS topic that receives alarms. Empty for none"
   type        = string
   default     = null
 }
 
 variable "missed_events_alarm_percent" {
-  description = "Share of state changes within 15 minutes that no event reported, in percent, above which an alarm is raised"
+  description = "Threshold of the missed-events alarm, in percent. The alarm measures the share of state changes within 15 minutes that no event reported"
   type        = number
   default     = null
 
@@ -396,12 +396,12 @@ variable "missed_events_alarm_percent" {
 
   validation {
     condition     = var.missed_events_alarm_percent == null ? true : var.missed_events_alarm_percent <= 99
-    error_message = "missed_events_alarm_percent must be at most 99."
+    error_message = "missed_events_alarm_percent must be 99 or less."
   }
 }
 
 variable "queue_age_alarm_seconds" {
-  description = "Age of the oldest queued submission, in seconds, above which an alarm is raised"
+  description = "Threshold of the queue-age alarm, in seconds. The alarm measures the age of the oldest queued submission"
   type        = number
   default     = null
 

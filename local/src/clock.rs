@@ -1,4 +1,4 @@
-//! Times in the formats of AWS, and the scale by which the stand-in shortens its own delays.
+//! Times in AWS formats, and the scale that shortens the stand-in's own delays.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,20 +10,20 @@ use time::macros::format_description;
 pub struct Millis(pub u64);
 
 impl Millis {
-    /// The current time.
+    /// Returns the current time.
     #[must_use]
     pub fn now() -> Self {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Self(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
 
-    /// The time this many milliseconds earlier.
+    /// Returns the time this many milliseconds earlier.
     #[must_use]
     pub fn before(self, millis: u64) -> Self {
         Self(self.0.saturating_sub(millis))
     }
 
-    /// Seconds with a fraction, as the JSON protocol of ECS writes times.
+    /// Formats as seconds with a fraction, as in the JSON protocol of ECS.
     #[must_use]
     pub fn epoch_seconds(self) -> f64 {
         #[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 fit a double for 285,000 years")]
@@ -31,13 +31,13 @@ impl Millis {
         millis / 1000.0
     }
 
-    /// `2020-08-14T18:06:23.679Z`, as events write times.
+    /// Formats as `2020-08-14T18:06:23.679Z`, as in events.
     #[must_use]
     pub fn iso(self) -> String {
         self.date().and_then(|date| date.format(&Rfc3339).ok()).unwrap_or_default()
     }
 
-    /// `12/Mar/2020:19:03:58 +0000`, as requests of function URLs write times.
+    /// Formats as `12/Mar/2020:19:03:58 +0000`, as in requests of function URLs.
     #[must_use]
     pub fn common_log(self) -> String {
         let form = format_description!("[day]/[month repr:short]/[year]:[hour]:[minute]:[second] +0000");
@@ -49,12 +49,12 @@ impl Millis {
     }
 }
 
-/// How many times faster than AWS the stand-in's own delays run.
+/// The factor by which the stand-in's delays are faster than those of AWS.
 #[derive(Clone, Copy, Debug)]
 pub struct Scale(pub f64);
 
 impl Scale {
-    /// A delay of AWS, shortened.
+    /// Shortens a delay of AWS.
     #[must_use]
     pub fn shorten(self, delay: Duration) -> Duration {
         Duration::try_from_secs_f64(delay.as_secs_f64() / self.0).unwrap_or(delay)
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_have_the_formats_of_aws() {
+    fn times_use_aws_formats() {
         let time = Millis(1_597_428_383_679);
         assert_eq!(time.iso(), "2020-08-14T18:06:23.679Z");
         assert_eq!(time.common_log(), "14/Aug/2020:18:06:23 +0000");

@@ -1,4 +1,4 @@
-//! DynamoDB by dynoxide, in memory, with the table of the deployment's template.
+//! DynamoDB, emulated in memory by dynoxide, with the table of the deployment's template.
 
 use dynoxide::Database;
 use serde_json::{Value, json};
@@ -7,18 +7,18 @@ use tokio::net::TcpListener;
 
 use crate::template::Template;
 
-/// Why DynamoDB did not start.
+/// The cause of a failed DynamoDB start.
 #[derive(Debug, Error)]
 pub enum DynamoDbError {
-    /// The database refuses the table of the template.
-    #[error("DynamoDB refuses the table of the template: {0}")]
+    /// The database rejected the table of the template.
+    #[error("DynamoDB rejected the table of the template: {0}")]
     Refused(String),
 }
 
-/// A database with the template's table, under this name.
+/// Creates a database with the template's table under this name.
 ///
 /// # Errors
-/// If DynamoDB would not create the table.
+/// If DynamoDB rejects the table.
 pub fn database(template: &Template, table: &str) -> Result<Database, DynamoDbError> {
     let refused = |error: &dyn std::fmt::Display| DynamoDbError::Refused(error.to_string());
     let database = Database::memory().map_err(|error| refused(&error))?;
@@ -34,6 +34,6 @@ pub fn database(template: &Template, table: &str) -> Result<Database, DynamoDbEr
 
 /// Serves the database until the task that awaits this is dropped.
 pub async fn serve(listener: TcpListener, database: Database) {
-    // Only a broken listener ends it, and its callers notice that.
+    // Only a broken listener ends the server, and its callers detect that.
     let _ = dynoxide::server::serve_with_shutdown(listener, database, std::future::pending()).await;
 }

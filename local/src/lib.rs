@@ -3,7 +3,7 @@
 //! It shares no code with the functions that it runs: no test could find a mistake that both make. Its parts are a
 //! [`lambda`] with real processes, DynamoDB by dynoxide, an [`ecs`] whose containers are processes, and an event bus
 //! ([`events`]) that filters by the deployment's own template ([`template`], [`pattern`]). Injected faults depend on a
-//! seed ([`chance`]) and are counted ([`faults`]).
+//! seed ([`rng`]) and are counted ([`faults`]).
 
 pub mod clock;
 pub mod dynamodb;
@@ -22,4 +22,4 @@ pub mod stack;
 pub mod template;
 
 pub use options::Options;
-pub use stack::{LocalError, Ready, Stack, run};
+pub use stack::{LocalError, Ready, Stack, default_ready_file, is_starting, run};

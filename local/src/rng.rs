@@ -78,14 +78,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_same_seed_makes_the_same_decisions_and_another_one_does_not() {
+    fn decisions_depend_on_the_seed() {
         let decide = |seed| (0..64).map(|n| Chance::new(seed).happens(0.5, "drop", &n.to_string())).collect::<Vec<_>>();
         assert_eq!(decide(7), decide(7));
         assert_ne!(decide(7), decide(8));
     }
 
     #[test]
-    fn a_probability_is_kept_over_many_decisions() {
+    fn probability_holds_over_many_decisions() {
         let chance = Chance::new(1);
         let hits = (0..10_000).filter(|n| chance.happens(0.3, "duplicate", &format!("d/{n}/1"))).count();
         assert!((2_800..3_200).contains(&hits), "{hits} of 10000");
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_uuid_has_the_form_of_one() {
+    fn uuid_has_standard_format() {
         let id = Chance::new(3).uuid("event", "x");
         let lengths: Vec<_> = id.split('-').map(str::len).collect();
         assert_eq!(lengths, [8, 4, 4, 4, 12]);

@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_are_only_for_who_has_the_tasks_authorization() {
+    fn credentials_require_the_task_authorization() {
         let sessions = sessions();
         let authorization = sessions.begin("one", ROLE);
         let other = sessions.begin("two", ROLE);
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_signed_what_has_another_body_secret_or_time() {
+    fn signature_rejects_changed_body_secret_or_time() {
         let sessions = sessions();
         let authorization = sessions.begin("task-1", ROLE);
         let credentials = sessions.credentials("task-1", &authorization).unwrap();

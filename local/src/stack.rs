@@ -1,7 +1,9 @@
 //! The whole stack: starts all parts, runs until it is asked to end, and ends all that it started.
 
 use std::collections::BTreeMap;
+use std::fs::DirBuilder;
 use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,7 +43,7 @@ pub const WATCHDOG: [&str; 2] = ["local", "watchdog"];
 #[derive(Debug, Error)]
 pub enum LocalError {
     /// A file cannot be read or written.
-    #[error("{}: {source}", path.display())]
+    #[error("\"{}\": {source}", path.display())]
     File {
         /// Its path.
         path: PathBuf,
@@ -57,8 +59,16 @@ pub enum LocalError {
         #[source]
         source: io::Error,
     },
+    /// The file of the profiles is not valid.
+    #[error("profiles file \"{}\": {cause}", path.display())]
+    Profiles {
+        /// Its path.
+        path: PathBuf,
+        /// The cause, with the line if the file is not JSON.
+        cause: String,
+    },
     /// A function's binary is missing.
-    #[error("no function at {}: build it, or set --functions-dir", .0.display())]
+    #[error("function binary not found: \"{}\": build it, or pass --functions-dir", .0.display())]
     NoFunction(PathBuf),
     /// The template is not valid.
     #[error(transparent)]
@@ -67,7 +77,7 @@ pub enum LocalError {
     #[error("the template has no function whose binary is {0}")]
     NotInTemplate(&'static str),
     /// The task definitions are not valid.
-    #[error("{}", path.display())]
+    #[error("task definitions file \"{}\"", path.display())]
     Definitions {
         /// Their path.
         path: PathBuf,
@@ -111,6 +121,8 @@ pub struct Ready {
     pub region: String,
     /// The deployment's name.
     pub deployment: String,
+    /// The process of the stack.
+    pub pid: u32,
     /// Where the output of functions and containers is, if it is kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_dir: Option<PathBuf>,
@@ -136,12 +148,13 @@ pub fn run(options: &Options) -> Result<(), LocalError> {
     let run = Chance::new(Millis::now().0).uuid("run", &std::process::id().to_string());
     let program = std::env::current_exe()?;
     let mut watchdog = process::start_watchdog(&program, &[&WATCHDOG[..], &[run.as_str()]].concat())?;
+    let (options, files) = Files::of(options, &run)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(async {
         // Before anything is started, so that a signal during the start ends the stack in order.
         let end = Ending::new(!options.outlive_parent)?;
         tokio::select! {
-            result = serve(options, &run) => result,
+            result = serve(&options, &run) => result.map_err(|error| explain(error, &options, files.logs.is_none())),
             () = end.wait() => Ok(()),
         }
     });
@@ -149,7 +162,118 @@ pub fn run(options: &Options) -> Result<(), LocalError> {
     // The watchdog notices that its input closes, and ends what is left, grandchildren included.
     drop(watchdog.stdin.take());
     watchdog.wait()?;
+    drop(files);
     result
+}
+
+/// Returns the ready file of a local stack that was started without `--ready-file`; none without a home directory.
+#[must_use]
+pub fn default_ready_file() -> Option<PathBuf> {
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let state = variable("XDG_STATE_HOME").or_else(|| Some(variable("HOME")?.join(".local/state")))?;
+    Some(state.join("ecs-bridge/local.json"))
+}
+
+/// Returns whether a local stack is starting that will write this ready file.
+#[must_use]
+pub fn is_starting(ready_file: &Path) -> bool {
+    let pid = std::fs::read_to_string(beside(ready_file, ".starting")).ok();
+    let pid = pid.and_then(|pid| pid.trim().parse().ok()).filter(|pid: &i32| *pid > 1);
+    // Signal 0 checks only that the process exists.
+    pid.is_some_and(|pid| nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None).is_ok())
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// The files of a run. Dropping them removes them.
+struct Files {
+    ready: Option<PathBuf>,
+    logs: Option<PathBuf>,
+}
+
+impl Files {
+    /// Fills in the default paths, and announces the start beside the ready file.
+    fn of(options: &Options, run: &str) -> Result<(Options, Self), LocalError> {
+        let mut options = options.clone();
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| LocalError::File { path, source }
+        };
+        let mut files = Self { ready: None, logs: None };
+        if options.ready_file.is_none() {
+            // A home that cannot be written, as in some containers, is no reason not to start.
+            options.ready_file = default_ready_file()
+                .filter(|path| path.parent().is_some_and(|folder| std::fs::create_dir_all(folder).is_ok()));
+        }
+        if let Some(path) = &options.ready_file {
+            // The file of an earlier run that was killed would name addresses at which nothing listens.
+            let _ = std::fs::remove_file(path);
+            let mark = beside(path, ".starting");
+            std::fs::write(&mark, std::process::id().to_string()).map_err(failed(&mark))?;
+            files.ready = Some(path.clone());
+        }
+        if options.log_dir.is_none() {
+            let folder = std::env::temp_dir().join(format!("ecs-bridge-local-{run}"));
+            DirBuilder::new().mode(0o700).create(&folder).map_err(failed(&folder))?;
+            files.logs = Some(folder.clone());
+            options.log_dir = Some(folder);
+        }
+        Ok((options, files))
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        if let Some(path) = &self.ready {
+            let mark = beside(path, ".starting");
+            let own = std::process::id();
+            // Another run may have replaced them.
+            if std::fs::read_to_string(&mark).is_ok_and(|pid| pid == own.to_string()) {
+                let _ = std::fs::remove_file(&mark);
+            }
+            let ready =
+                std::fs::read(path).ok().and_then(|text| serde_json::from_slice::<serde_json::Value>(&text).ok());
+            if ready.is_some_and(|ready| ready.get("pid") == Some(&own.into())) {
+                let _ = std::fs::remove_file(path);
+            }
+        }
+        if let Some(folder) = &self.logs {
+            let _ = std::fs::remove_dir_all(folder);
+        }
+    }
+}
+
+/// Replaces the failed start of a function by the cause that the function logged. Names the log only if it is `kept`.
+fn explain(error: LocalError, options: &Options, kept: bool) -> LocalError {
+    let (LocalError::Lambda(StartError::Init { function, cause }), Some(folder)) = (&error, &options.log_dir) else {
+        return error;
+    };
+    let logs = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut logs = logs.filter(|path| path.file_name().is_some_and(|it| it.to_string_lossy().starts_with(function)));
+    let causes = logs.find_map(|path| {
+        let text = std::fs::read_to_string(path).ok()?;
+        let line = text.lines().rev().find_map(|line| line.strip_prefix("Error: ConfigError("))?;
+        // A list of strings in Rust's notation, which is JSON but for rare escapes.
+        serde_json::from_str::<Vec<String>>(line.strip_suffix(')')?).ok()
+    });
+    let log = folder.join(format!("{function}-*.log")).display().to_string();
+    let Some(causes) = causes else {
+        let cause = cause.replace(&format!("; see {log}"), "; pass --log-dir DIR to keep its log");
+        let cause = LocalError::Lambda(StartError::Init { function: function.clone(), cause });
+        return if kept { error } else { cause };
+    };
+    let see = if kept { format!("; see {log}") } else { String::new() };
+    match &options.profiles {
+        Some(path) if causes.iter().all(|cause| cause.starts_with("profiles: ")) => LocalError::Profiles {
+            path: path.clone(),
+            cause: causes.iter().map(|cause| cause.trim_start_matches("profiles: ")).collect::<Vec<_>>().join("; "),
+        },
+        _ => LocalError::Lambda(StartError::Init { function: function.clone(), cause: causes.join("; ") + &see }),
+    }
 }
 
 async fn serve(options: &Options, run: &str) -> Result<(), LocalError> {
@@ -220,6 +344,7 @@ impl Stack {
             cluster,
             region: REGION.into(),
             deployment: options.deployment.clone(),
+            pid: std::process::id(),
             log_dir: options.log_dir.as_ref().map(std::path::absolute).transpose()?,
         };
         let mut tasks = JoinSet::new();
@@ -272,6 +397,7 @@ impl Stack {
         }
         if let Some(path) = &options.ready_file {
             write_whole(path, &json!(stack.ready).to_string())?;
+            let _ = std::fs::remove_file(beside(path, ".starting"));
         }
         Ok(stack)
     }
@@ -285,12 +411,16 @@ impl Stack {
     fn banner(&self, ready_file: Option<&Path>) -> String {
         let Ready { submit_url, lambda_url, dynamodb_url, ecs_url, table, cluster, .. } = &self.ready;
         let how = match ready_file {
-            Some(file) => format!("--ready-file {}", file.display()),
+            Some(file) if default_ready_file().as_deref() == Some(file) => String::new(),
+            Some(file) => format!(" --local {}", file.display()),
             None => match submit_url {
-                Some(submit_url) => format!("--url {submit_url} --dynamodb-url {dynamodb_url} --table {table}"),
-                None => format!("--function {SUBMIT} --dynamodb-url {dynamodb_url} --table {table}"),
+                Some(submit_url) => format!(" --url {submit_url} --dynamodb-url {dynamodb_url} --table {table}"),
+                None => format!(" --function {SUBMIT} --dynamodb-url {dynamodb_url} --table {table}"),
             },
         };
+        let logs = self.ready.log_dir.as_ref().map(|folder| format!("\n  logs         {}", folder.display()));
+        let logs = logs.unwrap_or_default();
+        let pid = self.ready.pid;
         let submissions = match submit_url {
             Some(submit_url) => format!("{submit_url}/v1/submissions"),
             None => format!("invocations of {SUBMIT} at {lambda_url}"),
@@ -302,11 +432,13 @@ The ECS bridge is running on this machine.
   submissions  {submissions}
   functions    {lambda_url}
   table        {table} at {dynamodb_url}
-  cluster      {cluster} at {ecs_url}
+  cluster      {cluster} at {ecs_url}{logs}
 
-  ecs-bridge submit {how} --wait -- echo hello
+To run a command, type this in another terminal:
 
-Ctrl-C stops it and everything that it started."
+  ecs-bridge submit{how} --wait -- echo hello
+
+To stop the local stack and everything that it started, press Ctrl-C or run `kill {pid}`."
         )
     }
 }
@@ -433,6 +565,7 @@ fn function_environment(options: &Options, ready: &Ready) -> Result<Vec<(String,
         // Functions run in directories of their own.
         Some(path) => {
             let whole = path.canonicalize().map_err(|source| LocalError::File { path: path.clone(), source })?;
+            check_profiles(path)?;
             ("ECS_BRIDGE_PROFILES_FILE".into(), whole.display().to_string())
         }
         None => {
@@ -445,6 +578,20 @@ fn function_environment(options: &Options, ready: &Ready) -> Result<Vec<(String,
     }
     environment.extend(options.function_env.iter().cloned());
     Ok(environment)
+}
+
+/// Reports a file that is not a JSON object once, before each process of each function does.
+fn check_profiles(path: &Path) -> Result<(), LocalError> {
+    let failed = |cause| LocalError::Profiles { path: path.to_owned(), cause };
+    match serde_json::from_str::<serde_json::Value>(&read(path)?) {
+        Ok(profiles) if profiles.is_object() => Ok(()),
+        Ok(_) => Err(failed("must be a JSON object: a profile by each name".into())),
+        Err(error) => {
+            let (line, column, text) = (error.line(), error.column(), error.to_string());
+            let cause = text.strip_suffix(&format!(" at line {line} column {column}")).unwrap_or(&text);
+            Err(failed(format!("line {line}, column {column}: {cause}")))
+        }
+    }
 }
 
 fn start_lambda(

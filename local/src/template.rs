@@ -186,14 +186,14 @@ mod tests {
     }
 
     #[test]
-    fn the_projects_own_template_is_parsed() {
+    fn project_template_is_parsed() {
         let template = Template::parse(BUILT_IN, &parameters()).unwrap();
         assert!(template.table.contains_key("KeySchema"));
         assert!(template.functions.contains_key("reconcile"));
     }
 
     #[test]
-    fn its_pattern_matches_only_events_of_the_deployment_and_its_cluster() {
+    fn template_pattern_matches_only_deployment_and_cluster() {
         let template = Template::parse(BUILT_IN, &parameters()).unwrap();
         let event = |cluster: &str, started_by: &str, detail_type: &str| {
             json!({"source": "aws.ecs", "detail-type": detail_type, "detail": {
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn short_and_long_references_are_resolved() {
+    fn template_references_are_resolved_in_both_forms() {
         let text =
             "a: !Sub '${Deployment}/'\nb: {'Fn::Sub': '${Deployment}/'}\nc: !Ref ClusterArn\nd: {Ref: ClusterArn}";
         let documents = Yaml::load_from_str(text).unwrap();
@@ -219,14 +219,14 @@ mod tests {
     }
 
     #[test]
-    fn an_if_takes_the_branch_without_the_option() {
+    fn template_if_selects_branch_without_option() {
         let documents = Yaml::load_from_str("a: {'Fn::If': [HasMore, {Ref: More}, [{Ref: ClusterArn}]]}").unwrap();
         let resolved = resolve(&documents[0], &parameters(), "test").unwrap();
         assert_eq!(resolved["a"], json!([parameters()["ClusterArn"]]));
     }
 
     #[test]
-    fn a_reference_to_a_resource_is_refused() {
+    fn template_resource_reference_is_rejected() {
         let documents = Yaml::load_from_str("a: !GetAtt Table.Arn").unwrap();
         assert!(resolve(&documents[0], &parameters(), "test").is_err());
     }

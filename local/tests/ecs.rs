@@ -114,7 +114,7 @@ impl World {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_goes_through_its_states_with_rising_versions_and_its_exit_shows_before_its_end() {
+async fn task_states_advance_with_rising_versions() {
     let world = world(settings());
     world.start("a", &["sh", "-c", "exit 7"], json!({})).await;
     tokio::time::sleep(MINUTE).await;
@@ -137,7 +137,7 @@ async fn a_task_goes_through_its_states_with_rising_versions_and_its_exit_shows_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_repeated_token_returns_its_first_task_and_refuses_other_parameters() {
+async fn repeated_token_returns_first_task() {
     let world = world(settings());
     let arn = world.start("a", &["sleep", "600"], json!({})).await;
     assert_eq!(world.start("a", &["sleep", "600"], json!({})).await, arn);
@@ -148,7 +148,7 @@ async fn a_repeated_token_returns_its_first_task_and_refuses_other_parameters() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_is_forgotten_an_hour_after_its_task_stopped() {
+async fn token_expires_an_hour_after_task_stops() {
     let world = world(settings());
     let arn = world.start("a", &["true"], json!({})).await;
     tokio::time::sleep(MINUTE).await;
@@ -161,7 +161,7 @@ async fn a_token_is_forgotten_an_hour_after_its_task_stopped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_is_kept_for_a_day_at_most() {
+async fn token_expires_after_a_day() {
     let world = world(settings());
     let arn = world.start("a", &["sleep", "1000000"], json!({})).await;
     tokio::time::sleep(24 * HOUR - MINUTE).await;
@@ -171,7 +171,7 @@ async fn a_token_is_kept_for_a_day_at_most() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stopped_task_is_described_for_an_hour() {
+async fn stopped_task_is_described_for_an_hour() {
     let world = world(settings());
     let arn = world.start("a", &["true"], json!({})).await;
     tokio::time::sleep(MINUTE).await;
@@ -181,7 +181,7 @@ async fn a_stopped_task_is_described_for_an_hour() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_new_task_is_not_described_at_once() {
+async fn new_task_is_not_described_at_once() {
     let world = world(EcsSettings { consistency_lag: MINUTE, ..settings() });
     let arn = world.start("a", &["sleep", "600"], json!({})).await;
     assert_eq!(world.describe(&arn).await["failures"][0]["reason"], "MISSING");
@@ -190,7 +190,7 @@ async fn a_new_task_is_not_described_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stopped_command_is_terminated_with_the_reason_of_the_caller() {
+async fn stopped_task_keeps_the_callers_reason() {
     let world = world(settings());
     let arn = world.start("a", &["sleep", "600"], json!({})).await;
     tokio::time::sleep(MINUTE).await;
@@ -210,7 +210,7 @@ async fn a_stopped_command_is_terminated_with_the_reason_of_the_caller() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_that_is_stopped_early_never_starts() {
+async fn task_stopped_early_never_starts() {
     let world = world(settings());
     let arn = world.start("a", &["true"], json!({})).await;
     world.call("StopTask", json!({"cluster": "c", "task": arn})).await;
@@ -236,7 +236,7 @@ async fn capacity_and_rate_are_limited() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_has_no_capacity_is_refused_until_it_has() {
+async fn capacity_provider_fails_until_capacity_returns() {
     let without = vec!["FARGATE_SPOT".to_owned(), "subnet-a".to_owned()];
     let world = world(EcsSettings { no_capacity: without, ..settings() });
     let on = |provider: &str, subnets: &[&str]| {
@@ -257,7 +257,7 @@ async fn what_has_no_capacity_is_refused_until_it_has() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_is_not_answered_has_taken_effect() {
+async fn unanswered_call_takes_effect() {
     let world = world(EcsSettings { api_error: 1.0, ..settings() });
     for id in 0..16 {
         let (status, _) = world.run(&id.to_string(), &["true"], json!({})).await;
@@ -268,7 +268,7 @@ async fn a_call_that_is_not_answered_has_taken_effect() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_same_seed_fails_the_same_tasks() {
+async fn seed_determines_the_failing_tasks() {
     let mut codes = Vec::new();
     for reverse in [false, true] {
         let world = world(EcsSettings { fail_start: 0.5, ..settings() });
@@ -292,7 +292,7 @@ async fn the_same_seed_fails_the_same_tasks() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_limits_of_a_request_are_those_of_ecs() {
+async fn request_limits_match_ecs() {
     let world = world(settings());
     let overrides = |length: usize| {
         let frame = json!({"containerOverrides": [{"name": "main", "command": [""]}]}).to_string().len();
@@ -351,7 +351,7 @@ async fn tasks_are_listed_by_started_by_and_in_pages() {
 
 /// With real processes, so in real time.
 #[tokio::test]
-async fn a_sidecar_is_ended_with_the_essential_container_and_keeps_its_own_code() {
+async fn sidecar_ends_with_essential_container() {
     let environment = vec![("PATH".into(), std::env::var("PATH").unwrap())];
     let world = world(EcsSettings { simulate: false, scale: Scale(1.0), environment, ..fast() });
     let folder = std::env::temp_dir().join(format!("ecs-bridge-{}-sidecar", std::process::id()));
@@ -381,7 +381,7 @@ async fn a_sidecar_is_ended_with_the_essential_container_and_keeps_its_own_code(
 }
 
 #[tokio::test]
-async fn a_command_that_does_not_exist_fails_to_start() {
+async fn missing_command_fails_to_start() {
     let world = world(EcsSettings { simulate: false, ..fast() });
     let arn = world.start("a", &["/no/such/program"], json!({})).await;
     let task = loop {
@@ -470,14 +470,14 @@ async fn every_shape_can_be_requested() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_execution_may_stop_before_the_task_started() {
+async fn execution_may_stop_before_task_start() {
     let events = world(settings()).shaped("clock-skew", &["true"]).await;
     let last = &events.last().unwrap()["detail"];
     assert!(last["executionStoppedAt"].as_str() < last["startedAt"].as_str(), "{last}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_forgotten_task_is_missing_without_an_event_of_its_end() {
+async fn forgotten_task_is_missing_without_stop_event() {
     let world = world(settings());
     let events = world.shaped("forgotten", &["true"]).await;
     assert!(events.iter().all(|event| event["detail"]["desiredStatus"] == "RUNNING"));
@@ -486,7 +486,7 @@ async fn a_forgotten_task_is_missing_without_an_event_of_its_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rule_applies_to_the_given_number_of_calls_of_a_submission() {
+async fn rule_applies_to_given_number_of_calls() {
     let world = world(settings());
     let rule = json!({"submission_id": "a", "times": 2, "error": {"code": "BlockedException", "message": "blocked"}});
     world.local("POST", "rules", rule).await;
@@ -504,7 +504,7 @@ async fn a_rule_applies_to_the_given_number_of_calls_of_a_submission() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_running_task_can_lose_its_host() {
+async fn running_task_can_lose_its_host() {
     let world = world(settings());
     let arn = world.start("a", &["sleep", "600"], json!({})).await;
     tokio::time::sleep(MINUTE).await;

@@ -59,7 +59,7 @@ async fn settle(lambda: &Lambda) {
 }
 
 #[tokio::test]
-async fn a_function_answers_and_knows_its_arn() {
+async fn function_response_contains_its_arn() {
     let lambda = lambda(1, LONG).await;
     let answer = invoke(&lambda, json!({"a": 1})).await.unwrap();
     assert_eq!(answer["echo"], json!({"a": 1}));
@@ -67,14 +67,14 @@ async fn a_function_answers_and_knows_its_arn() {
 }
 
 #[tokio::test]
-async fn an_error_of_the_function_is_returned() {
+async fn function_error_is_returned() {
     let lambda = lambda(1, LONG).await;
     let error = invoke(&lambda, json!({"do": "fail"})).await.unwrap_err();
     assert_eq!(error["errorMessage"], "asked to fail");
 }
 
 #[tokio::test]
-async fn a_process_that_dies_fails_its_invocation_and_is_replaced() {
+async fn dead_process_fails_invocation_and_is_replaced() {
     let lambda = lambda(1, LONG).await;
     let before = invoke(&lambda, json!({})).await.unwrap()["pid"].clone();
     let error = invoke(&lambda, json!({"do": "exit"})).await.unwrap_err();
@@ -84,7 +84,7 @@ async fn a_process_that_dies_fails_its_invocation_and_is_replaced() {
 }
 
 #[tokio::test]
-async fn a_process_that_times_out_is_killed_and_replaced() {
+async fn process_after_timeout_is_killed_and_replaced() {
     let lambda = lambda(1, Duration::from_secs(1)).await;
     let error = invoke(&lambda, json!({"do": "sleep"})).await.unwrap_err();
     assert_eq!(error["errorType"], "Sandbox.Timedout");
@@ -98,7 +98,7 @@ async fn a_process_that_times_out_is_killed_and_replaced() {
 }
 
 #[tokio::test]
-async fn an_answer_over_six_megabytes_is_an_error() {
+async fn response_over_six_megabytes_is_an_error() {
     let lambda = lambda(1, LONG).await;
     let error = invoke(&lambda, json!({"do": "large"})).await.unwrap_err();
     assert_eq!(error["errorType"], "Function.ResponseSizeTooLarge");
@@ -106,7 +106,7 @@ async fn an_answer_over_six_megabytes_is_an_error() {
 }
 
 #[tokio::test]
-async fn a_function_that_does_not_start_is_reported_and_its_invocations_fail() {
+async fn function_start_failure_fails_its_invocations() {
     let lambda = start(1, LONG, vec![("PROBE_DIES_AT_START".into(), "1".into())]);
     assert!(lambda.ready().await.is_err());
     let error = invoke(&lambda, json!({})).await.unwrap_err();
@@ -114,7 +114,7 @@ async fn a_function_that_does_not_start_is_reported_and_its_invocations_fail() {
 }
 
 #[tokio::test]
-async fn an_event_is_attempted_three_times_and_then_discarded() {
+async fn event_is_discarded_after_three_attempts() {
     let lambda = lambda(1, LONG).await;
     let file = Scratch::new("given-up");
     let event = json!({"do": "append", "path": file.0, "failures": 9});
@@ -125,7 +125,7 @@ async fn an_event_is_attempted_three_times_and_then_discarded() {
 }
 
 #[tokio::test]
-async fn an_event_is_not_attempted_again_after_it_succeeded() {
+async fn event_is_not_retried_after_success() {
     let lambda = lambda(1, LONG).await;
     let file = Scratch::new("at-last");
     let event = json!({"do": "append", "path": file.0, "failures": 1});
@@ -136,7 +136,7 @@ async fn an_event_is_not_attempted_again_after_it_succeeded() {
 
 /// The rate at which processes die is the machine's: as fast as they come back.
 #[tokio::test(flavor = "multi_thread")]
-async fn two_thousand_calls_by_twenty_callers_are_all_answered_while_processes_are_killed() {
+async fn invocations_all_complete_while_processes_are_killed() {
     let lambda = lambda(4, LONG).await;
     let ended = Arc::new(AtomicBool::new(false));
     let killer = tokio::spawn({

@@ -1,4 +1,4 @@
-//! The runner API's client: one signed call, and what each answer means.
+//! The runner API's client: one signed call, and the meaning of each response.
 
 use std::time::Duration;
 
@@ -9,17 +9,17 @@ use crate::aws::{self, Aws, CallError, Response, Target};
 
 type Boxed = Box<dyn std::error::Error + Send + Sync>;
 
-/// How long a call may take. Shorter than the 30 s that ECS gives a container between SIGTERM and SIGKILL by default: a
-/// runner that is stopped while it waits for an answer still says so.
+/// The timeout of a call. It is shorter than the 30 s that ECS gives a container by default between SIGTERM and
+/// SIGKILL. A runner that is stopped while it waits for a response can thus still report it.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How the runner API is called.
+/// The address of the runner API.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Endpoint {
-    /// Its function URL, with the path.
+    /// The function URL, with the path.
     FunctionUrl(Target),
-    /// Lambda's Invoke API. The payload is the same JSON; what comes back is the answer that the function URL would
-    /// have given: `{"statusCode", "body"}`.
+    /// Lambda's Invoke API. The payload is the same JSON, and the result is the response of the function URL:
+    /// `{"statusCode", "body"}`.
     Invoke(Target),
 }
 
@@ -37,12 +37,13 @@ struct Ask<'a> {
     rung_for: Option<&'a str>,
 }
 
-/// The end of a command.
+/// The completion of a command.
 #[derive(Clone, Debug, Serialize)]
 pub struct Done {
     /// The submission.
     pub submission_id: String,
-    /// As a shell reports it: 128 and the signal's number after a signal, 126 or 127 if it could not be started.
+    /// The exit code as a shell reports it: 128 plus the signal's number after a signal, 126 or 127 if the command
+    /// could not be started.
     pub exit_code: i32,
 }
 
@@ -51,14 +52,14 @@ pub struct Done {
 pub struct Run {
     /// The submission.
     pub submission_id: String,
-    /// Program and arguments.
+    /// The program and its arguments.
     pub command: Vec<String>,
-    /// Set over the container's own environment.
+    /// Overrides for the container's environment.
     #[serde(default)]
     pub environment: Vec<Variable>,
 }
 
-/// An environment variable, as ECS writes them.
+/// An environment variable in ECS's format.
 #[derive(Deserialize, Serialize)]
 pub struct Variable {
     /// Its name.
@@ -71,16 +72,17 @@ pub struct Variable {
 #[derive(Deserialize)]
 #[serde(try_from = "AnswerBody")]
 pub enum Answer {
-    /// Run this.
+    /// Run this command.
     Run(Run),
-    /// Nothing to do: ask again after `ask_after`.
+    /// No command: poll again after `ask_after`.
     Wait {
-        /// Where nothing else announces a new submission.
+        /// The wait if nothing else announces a new submission.
         ask_after: Duration,
-        /// Nothing waits: a runner with a doorbell asks again when it rings, or after this.
+        /// The wait of a runner with a doorbell, if no submission is waiting. It polls again when the doorbell rings,
+        /// or after this time.
         rest: Option<Duration>,
     },
-    /// End.
+    /// Exit.
     Close,
 }
 
@@ -108,31 +110,31 @@ impl TryFrom<AnswerBody> for Answer {
     }
 }
 
-/// Why there was no answer to act on.
+/// The cause of a missing or unusable response.
 #[derive(Debug, Error)]
 pub enum AskError {
-    /// The runner API does not accept this runner. Final.
-    #[error("the runner API refuses this runner: {0}")]
+    /// The runner API rejects this runner permanently.
+    #[error("the runner API rejected this runner: {0}")]
     Refused(String),
-    /// Another process asked for work as this runner before. Final.
+    /// Another process polled as this runner before. Permanent.
     #[error("another process already runs as this runner: {0}")]
     OtherIncarnation(String),
-    /// Lambda or the function does not accept the call: rights, address, signature.
+    /// Lambda or the function rejects the call because of permissions, address or signature.
     #[error("the call was rejected with {status}: {message}")]
     Rejected {
-        /// HTTP's.
+        /// The HTTP status.
         status: u16,
-        /// In AWS's words.
+        /// AWS's message.
         message: String,
     },
-    /// AWS rejects signatures of this clock. Later calls are signed with AWS's time.
+    /// AWS rejects signatures made with this clock. Later calls are signed with AWS's time.
     #[error("{0}")]
     ClockSkew(CallError),
-    /// The endpoint gave no credentials.
+    /// The credentials endpoint returned no credentials.
     #[error("{0}")]
     Credentials(CallError),
-    /// Throttled, failed, unreachable, too slow, or not understood.
-    #[error("the runner API cannot be reached: {0}")]
+    /// The call was throttled, failed, timed out or could not connect, or its response was unexpected.
+    #[error("cannot reach the runner API: {0}")]
     Unavailable(#[source] Boxed),
 }
 
@@ -146,7 +148,7 @@ impl From<CallError> for AskError {
     }
 }
 
-/// The runner API, as one runner calls it.
+/// The runner API, for one runner.
 pub struct RunnerApi {
     endpoint: Endpoint,
     runner_id: String,
@@ -156,16 +158,16 @@ pub struct RunnerApi {
 }
 
 impl RunnerApi {
-    /// A client for the runner `runner_id`.
+    /// Creates a client for the runner `runner_id`.
     pub fn new(endpoint: Endpoint, runner_id: String, token: String, aws: Aws) -> Self {
         Self { endpoint, runner_id, token, incarnation: uuid::Uuid::new_v4().to_string(), aws }
     }
 
-    /// Asks for work, and reports the end of a command or of this runner with it. `rung_for` is the submission for which
-    /// the doorbell rang.
+    /// Polls for a command, and reports the completion of a command or of this runner. `rung_for` is the submission
+    /// that the doorbell announced.
     ///
     /// # Errors
-    /// Why there was no answer to act on, which says nothing of whether the call had its effect.
+    /// If there is no usable response. The call may still have had its effect.
     pub fn ask(&mut self, done: Option<&Done>, stopping: bool, rung_for: Option<&str>) -> Result<Answer, AskError> {
         let Self { runner_id, token, incarnation, .. } = self;
         let ask = Ask { runner_id, token, incarnation, stopping, done, rung_for };
@@ -196,7 +198,7 @@ impl RunnerApi {
     }
 }
 
-/// An answer of the function inside one of Lambda's.
+/// A response of the function inside a response of Lambda.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Embedded {
@@ -205,14 +207,14 @@ struct Embedded {
     body: String,
 }
 
-/// What the function, or Lambda before it, means by an answer.
+/// Interprets a response of the function or of Lambda.
 fn answer(status: u16, body: &[u8]) -> Result<Answer, AskError> {
     if status == 200 {
         return serde_json::from_slice(body).map_err(unavailable);
     }
     let (own, message) = message_of(body);
     Err(match status {
-        // Lambda has a 403 and a 409 of its own, which may pass.
+        // Lambda has its own 403 and 409, which can be temporary.
         403 if own => AskError::Refused(message),
         409 if own => AskError::OtherIncarnation(message),
         408 | 409 | 429 | 500.. => AskError::Unavailable(format!("{status}: {message}").into()),
@@ -220,7 +222,7 @@ fn answer(status: u16, body: &[u8]) -> Result<Answer, AskError> {
     })
 }
 
-/// The message of a refusal, and whether it is the function's own: `{"error": {"message"}}`.
+/// Returns the message of a rejection, and `true` if the function itself sent it: `{"error": {"message"}}`.
 fn message_of(body: &[u8]) -> (bool, String) {
     #[derive(Deserialize)]
     struct Refusal {
@@ -245,7 +247,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_functions_own_refusals_are_final() {
+    fn rejection_is_final_only_from_the_function() {
         let own = br#"{"error": {"code": "forbidden", "message": "another task"}, "request_id": "r"}"#;
         assert!(matches!(answer(403, own), Err(AskError::Refused(message)) if message == "another task"));
         assert!(matches!(answer(409, own), Err(AskError::OtherIncarnation(_))));
@@ -255,14 +257,14 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_says_two_things_is_not_acted_on() {
+    fn contradictory_response_is_not_used() {
         assert!(matches!(answer(200, br#"{"wait_ms": 5, "close": true}"#), Err(AskError::Unavailable(_))));
         assert!(matches!(answer(200, br#"{"close": false}"#), Err(AskError::Unavailable(_))));
         assert!(matches!(answer(200, br#"{"close": true, "new": 1}"#), Ok(Answer::Close)));
     }
 
     #[test]
-    fn rest_is_optional_beside_the_wait() {
+    fn wait_response_may_omit_rest() {
         let rest = |body| match answer(200, body) {
             Ok(Answer::Wait { ask_after, rest }) => Some((ask_after.as_millis(), rest.map(|rest| rest.as_millis()))),
             _ => None,

@@ -13,45 +13,46 @@ use crate::credentials::{Provider, Source};
 
 type Boxed = Box<dyn std::error::Error + Send + Sync>;
 
-/// The longest response that is read: Lambda's limit.
+/// The maximum response size, which is Lambda's limit.
 const RESPONSE_LIMIT: u64 = 6 << 20;
-/// How long a connection may take.
+/// The connect timeout.
 const CONNECT: Duration = Duration::from_secs(3);
-/// AWS accepts signatures of clocks that differ by 5 minutes; a smaller difference is not why it refused one.
+/// AWS accepts signatures from clocks that differ by up to 5 minutes. A difference below this value is not the cause
+/// of a rejection.
 const SKEW: i64 = 60;
 
-/// Why a call has no response.
+/// The cause of a call without a response.
 #[derive(Debug, Error)]
 pub enum CallError {
-    /// AWS rejects signatures of this clock. Later calls are signed with AWS's time.
+    /// AWS rejects signatures made with this clock. Later calls are signed with AWS's time.
     #[error(
         "the clock of this container is {} s {} AWS's, so its signature was rejected; signing with AWS's time from now on",
         seconds.abs(), if *seconds > 0 { "behind" } else { "ahead of" }
     )]
     ClockSkew {
-        /// How far AWS's clock is ahead of this one, in seconds.
+        /// The seconds by which AWS's clock is ahead of this one.
         seconds: i64,
     },
-    /// The endpoint gave no credentials.
+    /// The credentials endpoint returned no credentials.
     #[error("no AWS credentials: {0}")]
     Credentials(String),
-    /// The network, or a response that is not HTTP.
+    /// The network failed, or the response is not HTTP.
     #[error(transparent)]
     Unavailable(Boxed),
 }
 
-/// A response of any status.
+/// A response with any status.
 pub struct Response {
-    /// HTTP's.
+    /// The HTTP status.
     pub status: u16,
-    /// Its headers.
+    /// The response headers.
     pub headers: HeaderMap,
-    /// Its body, whole.
+    /// The whole body.
     pub body: Vec<u8>,
 }
 
 impl Response {
-    /// A header that is text.
+    /// Returns a header's value if it is text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
@@ -60,28 +61,29 @@ impl Response {
 /// The address of an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// Where to post.
+    /// The URL to post to.
     pub url: String,
-    /// The Region to sign for.
+    /// The Region of the signature.
     pub region: String,
-    /// The service to sign for.
+    /// The service of the signature.
     pub service: &'static str,
 }
 
-/// A client of AWS.
+/// An AWS client.
 pub struct Aws {
     credentials: Provider,
     agent: ureq::Agent,
-    /// Seconds by which AWS's clock is ahead of this one, after a signature was rejected for it.
+    /// The seconds by which AWS's clock is ahead of this one, set after AWS rejected a signature because of the
+    /// clock.
     clock_offset: i64,
 }
 
 impl Aws {
-    /// A client whose calls take up to `timeout`. `ca_bundle` is a PEM file of the certificates to trust in place of
-    /// Mozilla's.
+    /// Creates a client whose calls take up to `timeout`. `ca_bundle` is a PEM file of trusted certificates that
+    /// replace Mozilla's.
     ///
     /// # Errors
-    /// Why the file of certificates cannot be used.
+    /// If the certificate file cannot be used.
     pub fn new(credentials: Source, ca_bundle: Option<&str>, timeout: Duration) -> Result<Self, String> {
         let mut tls = TlsConfig::builder();
         if let Some(path) = ca_bundle {
@@ -93,7 +95,8 @@ impl Aws {
             .max_redirects(0)
             .max_redirects_will_error(false)
             .timeout_global(Some(timeout))
-            // A network without a way to an address often does not refuse, and a runner must not wait for long.
+            // A network without a route to an address often does not refuse the connection, and a runner must not
+            // wait long.
             .timeout_connect(Some(CONNECT))
             .user_agent(concat!("ecs-bridge-runner/", env!("CARGO_PKG_VERSION")))
             .tls_config(tls.build());
@@ -103,8 +106,8 @@ impl Aws {
     /// Posts a signed request.
     ///
     /// # Errors
-    /// Why there is no response, which says nothing of whether the call had its effect. A rejection is a response, except
-    /// for one that the clock is the cause of.
+    /// If there is no response. The call may still have had its effect. A rejection is a response, unless the clock
+    /// caused it.
     pub fn post(&mut self, target: &Target, headers: &[(&str, &str)], body: Vec<u8>) -> Result<Response, CallError> {
         let request = self.signed(target, headers, body)?;
         let mut response = self.agent.run(request).map_err(unavailable)?;
@@ -122,7 +125,7 @@ impl Aws {
         Ok(response)
     }
 
-    /// Makes the next call fetch credentials again: these may have expired, or have been replaced.
+    /// Makes the next call fetch credentials again, because the current ones may have expired or been replaced.
     pub fn forget_credentials(&mut self) {
         self.credentials.forget();
     }
@@ -158,7 +161,7 @@ impl Aws {
     }
 }
 
-/// The message of a rejection by AWS.
+/// Returns the message of a rejection by AWS.
 pub fn message_of(body: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     struct Rejection {
@@ -173,12 +176,12 @@ fn is_about_the_signature(body: &[u8]) -> bool {
     message_of(body).is_some_and(|message| message.to_ascii_lowercase().contains("signature"))
 }
 
-/// The time of an HTTP date, in seconds since the epoch.
+/// Parses an HTTP date into seconds since the epoch.
 pub fn http_date(date: &str) -> Option<i64> {
     seconds(httpdate::parse_http_date(date).ok()?)
 }
 
-/// Seconds by which an HTTP date is ahead of this clock.
+/// Returns the seconds by which an HTTP date is ahead of this clock.
 fn ahead(date: &str, now: SystemTime) -> Option<i64> {
     Some(http_date(date)? - seconds(now)?)
 }
@@ -213,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rejected_signature_is_known_in_either_spelling() {
+    fn rejected_signature_is_detected_in_either_spelling() {
         for body in [r#"{"message": "Signature expired: x"}"#, r#"{"Message": "The request signature we calculated"}"#]
         {
             assert!(is_about_the_signature(body.as_bytes()), "{body}");

@@ -1,4 +1,4 @@
-//! The configuration: read once, all errors together.
+//! The configuration: read once, with all errors reported together.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::api::Endpoint;
 use crate::aws::Target;
 use crate::credentials::Source;
 
-/// The variables that RunTask gives to this program. No command sees them.
+/// The variables that RunTask sets for this program. Commands do not receive them.
 pub const OWN_VARIABLES: [&str; 8] = [
     "ECS_BRIDGE_RUNNER_API_URL",
     "ECS_BRIDGE_RUNNER_API_FUNCTION",
@@ -24,28 +24,28 @@ const DEFAULT_POLL_INTERVAL: Duration = Duration::from_millis(1000);
 /// The path of Lambda's Invoke API.
 const INVOKE: &str = "/2015-03-31/functions";
 
-/// The configuration. Holds secrets, so it has no `Debug`.
+/// The configuration. It holds secrets, so it has no `Debug`.
 pub struct Config {
-    /// Where the runner API is.
+    /// The address of the runner API.
     pub endpoint: Endpoint,
-    /// Where the credentials come from.
+    /// The source of credentials.
     pub credentials: Source,
     /// The runner's id in the bridge's table.
     pub runner_id: String,
     /// The runner's secret.
     pub token: String,
-    /// The first delay after a failed call; later ones double.
+    /// The first delay after a failed call. Later delays double.
     pub poll_interval: Duration,
-    /// The queue that announces new submissions, by its URL, and where to call SQS.
+    /// The URL of the queue that announces new submissions, and the SQS address.
     pub doorbell: Option<(String, Target)>,
     /// The zygote's program and arguments.
     pub zygote: Option<Vec<String>>,
 }
 
-/// Why the configuration cannot be used.
+/// The cause of an invalid configuration.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Problems {
-    /// Whether only the credentials are missing.
+    /// `true` if only the credentials are missing.
     pub credentials_only: bool,
     /// One message for each problem.
     pub messages: Vec<String>,
@@ -55,7 +55,7 @@ impl Config {
     /// Reads the configuration. `zygote` is the command line's value, which takes precedence over the environment's.
     ///
     /// # Errors
-    /// Every problem at once.
+    /// If any value is invalid. All problems are reported together.
     pub fn read(variable: impl Fn(&str) -> Option<String>, zygote: Option<String>) -> Result<Self, Problems> {
         let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
         let mut messages = Vec::new();
@@ -109,7 +109,7 @@ impl Config {
     }
 }
 
-/// The function URL, or Lambda's Invoke API for a named function.
+/// Returns the function URL, or Lambda's Invoke API for a named function.
 fn endpoint(variable: &impl Fn(&str) -> Option<String>) -> Result<Endpoint, String> {
     let configured_region = || variable("AWS_REGION").or_else(|| variable("AWS_DEFAULT_REGION"));
     let no_region = || "the region is unknown: set AWS_REGION".to_owned();
@@ -122,7 +122,7 @@ fn endpoint(variable: &impl Fn(&str) -> Option<String>) -> Result<Endpoint, Stri
         }
         (Some(url), None) => {
             let host = host(&url).ok_or_else(|| "ECS_BRIDGE_RUNNER_API_URL is not an http or https URL".to_owned())?;
-            // A function URL's own region is certain; AWS_REGION may be set for the commands.
+            // The Region in a function URL is certain, whereas AWS_REGION may be set for the commands.
             let region = region_of(&host).or_else(configured_region).ok_or_else(no_region)?;
             let url = format!("{}/v1/poll", url.trim_end_matches('/'));
             Ok(Endpoint::FunctionUrl(Target { url, region, service: "lambda" }))
@@ -144,7 +144,7 @@ fn endpoint(variable: &impl Fn(&str) -> Option<String>) -> Result<Endpoint, Stri
     }
 }
 
-/// The doorbell's queue, if the bridge named one. It is of the same stack, and so of the same Region.
+/// Returns the doorbell's queue if the bridge set one. It belongs to the same stack, and so to the same Region.
 fn doorbell(
     variable: &impl Fn(&str) -> Option<String>,
     endpoint: &Endpoint,
@@ -166,14 +166,14 @@ fn host(url: &str) -> Option<String> {
     matches!(uri.scheme_str(), Some("http" | "https")).then(|| uri.host().map(str::to_owned))?
 }
 
-/// `ID.lambda-url.REGION.on.aws`
+/// Parses the Region of `ID.lambda-url.REGION.on.aws`.
 fn region_of(host: &str) -> Option<String> {
     let mut labels = host.split('.').skip(1);
     (labels.next() == Some("lambda-url")).then(|| labels.next().map(str::to_owned))?
 }
 
-/// ECS's endpoint before keys from the environment: those may be meant for the commands, and the runner API answers
-/// only the role of the runner's own task.
+/// Returns the source of credentials. ECS's endpoint takes precedence over keys in the environment. The keys may be
+/// meant for the commands, and the runner API accepts only the role of the runner's own task.
 fn source(variable: &impl Fn(&str) -> Option<String>) -> Option<Source> {
     let relative = variable("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI").map(|path| format!("http://169.254.170.2{path}"));
     if let Some(url) = relative.or_else(|| variable("AWS_CONTAINER_CREDENTIALS_FULL_URI")) {
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_function_urls_own_region_wins_over_the_environments() {
+    fn function_url_region_overrides_the_environment() {
         let config = with(&[("AWS_REGION", "us-east-1")]).ok().unwrap();
         let url = "https://abc.lambda-url.eu-central-1.on.aws/v1/poll".to_owned();
         assert_eq!(
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_function_is_invoked_in_the_region_of_its_arn() {
+    fn function_is_invoked_in_its_arn_region() {
         let arn = "arn:aws-cn:lambda:cn-north-1:123456789012:function:runner-api";
         let config = with(&[("ECS_BRIDGE_RUNNER_API_URL", ""), ("ECS_BRIDGE_RUNNER_API_FUNCTION", arn)]).ok().unwrap();
         let path = "2015-03-31/functions/arn%3Aaws-cn%3Alambda%3Acn-north-1%3A123456789012%3Afunction%3Arunner-api/invocations";
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tasks_role_wins_over_keys_in_the_environment() {
+    fn task_role_overrides_keys_in_the_environment() {
         let config = with(&[("AWS_ACCESS_KEY_ID", "AKIA"), ("AWS_SECRET_ACCESS_KEY", "x")]).ok().unwrap();
         assert!(
             matches!(config.credentials, Source::Container { url, .. } if url == "http://169.254.170.2/v2/credentials/1")
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn every_problem_is_reported_at_once() {
+    fn config_problems_are_reported_together() {
         let problems = read(&[("ECS_BRIDGE_POLL_INTERVAL_MS", "soon")]).err().unwrap();
         assert!(!problems.credentials_only);
         let said = problems.messages.join("\n");
@@ -252,14 +252,14 @@ mod tests {
     }
 
     #[test]
-    fn a_url_without_a_region_needs_one_from_the_environment() {
+    fn url_without_region_requires_one_from_environment() {
         let url = ("ECS_BRIDGE_RUNNER_API_URL", "http://127.0.0.1:8080");
         assert!(with(&[url]).err().unwrap().messages[0].contains("AWS_REGION"));
         assert!(with(&[url, ("AWS_REGION", "eu-west-1")]).is_ok());
     }
 
     #[test]
-    fn the_doorbell_is_called_at_the_origin_of_its_queue() {
+    fn doorbell_is_called_at_its_queue_origin() {
         let queue =
             ("ECS_BRIDGE_DOORBELL_URL", "https://sqs.eu-central-1.amazonaws.com/123456789012/prod-pool-etl-0a1b");
         let target = |url: &str| Target { url: url.into(), region: "eu-central-1".into(), service: "sqs" };

@@ -8,27 +8,27 @@ use std::time::{Duration, Instant};
 use aws_credential_types::Credentials;
 use serde::Deserialize;
 
-/// How long fetched credentials are used. ECS rotates them long before they expire.
+/// The cache lifetime of fetched credentials. ECS rotates them long before they expire.
 const KEPT: Duration = Duration::from_secs(300);
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Where credentials come from.
+/// The source of credentials.
 #[derive(Clone)]
 pub enum Source {
     /// The endpoint that ECS gives to a container with a task role.
     Container {
-        /// Its address.
+        /// The endpoint's URL.
         url: String,
-        /// What to send as `Authorization`.
+        /// The value of the `Authorization` header.
         authorization: Option<String>,
-        /// A file that holds it, read at each fetch.
+        /// A file with that value, read at each fetch.
         authorization_file: Option<PathBuf>,
     },
     /// Keys from the environment.
     Fixed(Credentials),
 }
 
-/// Fetches credentials, and keeps them for a while.
+/// Fetches and caches credentials.
 pub struct Provider {
     source: Source,
     agent: ureq::Agent,
@@ -44,17 +44,17 @@ struct Fetched {
 }
 
 impl Provider {
-    /// A provider that has fetched nothing yet.
+    /// Creates a provider with an empty cache.
     pub fn new(source: Source) -> Self {
-        // Link-local addresses are never behind a proxy.
+        // A proxy is never used for link-local addresses.
         let config = ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).proxy(None).max_redirects(0);
         Self { source, agent: config.build().new_agent(), kept: None }
     }
 
-    /// Credentials to sign the next call with.
+    /// Returns credentials for the next call.
     ///
     /// # Errors
-    /// Why the endpoint gave none.
+    /// If the endpoint returned none.
     pub fn credentials(&mut self, now: Instant) -> Result<Credentials, String> {
         let (url, authorization, file) = match &self.source {
             Source::Fixed(credentials) => return Ok(credentials.clone()),

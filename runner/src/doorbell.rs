@@ -1,7 +1,7 @@
-//! The doorbell: an SQS queue, to which submit sends the id of each new submission, and on which idle runners wait.
+//! The doorbell: an SQS queue to which submit sends the id of each new submission, and on which idle runners wait.
 //!
-//! A message is a hint. A runner that receives one asks the runner API, which decides; one that is lost, doubled or old
-//! costs a call at most.
+//! A message is a hint. A runner that receives one polls the runner API, which decides. A lost, duplicate or old
+//! message costs up to one call.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
@@ -16,31 +16,31 @@ use crate::aws::{self, Aws, Response, Target};
 /// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ReceiveMessage.html>
 pub const LONGEST_WAIT: Duration = Duration::from_secs(20);
 
-/// How long a call may take beyond its wait.
+/// The timeout of a call in addition to its wait.
 const MARGIN: Duration = Duration::from_secs(10);
 
-/// A message that was received.
+/// A received message.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Ring {
-    /// What it says: a submission's id, or `-` where the runner is only to ask.
+    /// The id of a submission, or `-` if the runner must only poll.
     pub submission_id: String,
     /// The time since it was sent, to the second.
     pub age: Duration,
 }
 
-/// What one wait came to: a message or none, or why it failed.
+/// The result of one wait: a message or none, or the cause of its failure.
 pub type Heard = Result<Option<Ring>, String>;
 
-/// The queue, with a thread that waits for its messages, so that signals are handled meanwhile.
+/// The queue. A separate thread waits for its messages, so that signals are handled meanwhile.
 pub struct Doorbell {
     waits: Sender<Duration>,
 }
 
 impl Doorbell {
-    /// The queue of this URL. It calls SQS at `target`.
+    /// Opens the queue with this URL, and calls SQS at `target`.
     ///
     /// # Errors
-    /// Why calls cannot be made.
+    /// If calls cannot be made.
     pub fn new(
         queue_url: String,
         target: Target,
@@ -53,7 +53,7 @@ impl Doorbell {
         Ok(Self { waits })
     }
 
-    /// Waits up to `at_most`, in whole seconds, for a message; [`Event::Heard`] follows.
+    /// Waits up to `at_most`, in whole seconds, for a message. [`Event::Heard`] follows.
     pub fn listen(&self, at_most: Duration) {
         // The thread ends with the process.
         let _ = self.waits.send(at_most.min(LONGEST_WAIT));
@@ -70,7 +70,7 @@ fn listen(queue_url: &str, target: &Target, mut aws: Aws, waits: &Receiver<Durat
 }
 
 fn receive(aws: &mut Aws, queue_url: &str, target: &Target, wait: Duration) -> Heard {
-    // Messages are not deleted: a received one stays invisible until it expires.
+    // Messages are not deleted. A received message stays invisible until it expires.
     let body = json!({
         "QueueUrl": queue_url, "MaxNumberOfMessages": 1, "WaitTimeSeconds": wait.as_secs(),
         "MessageSystemAttributeNames": ["SentTimestamp"],
@@ -105,7 +105,7 @@ fn ring(response: &Response) -> Result<Option<Ring>, serde_json::Error> {
     }
     let received: Received = serde_json::from_slice(&response.body)?;
     let Some(message) = received.messages.unwrap_or_default().into_iter().next() else { return Ok(None) };
-    // By AWS's clock on both sides.
+    // Both times come from AWS's clock.
     let now = response.header("date").and_then(aws::http_date);
     let sent = message.attributes.sent_timestamp.and_then(|millis| millis.parse::<i64>().ok()).map(|sent| sent / 1000);
     let age = now.zip(sent).and_then(|(now, sent)| u64::try_from(now - sent).ok()).unwrap_or_default();
@@ -125,19 +125,19 @@ mod tests {
     }
 
     #[test]
-    fn age_is_measured_by_the_clock_of_aws() {
+    fn message_age_uses_the_aws_clock() {
         let body = r#"{"Messages": [{"Body": "a-1", "Attributes": {"SentTimestamp": "1000000590250"}}]}"#;
         assert_eq!(ring_of(body), Some(Ring { submission_id: "a-1".to_owned(), age: Duration::from_secs(10) }));
     }
 
     #[test]
-    fn a_message_without_a_time_is_new() {
+    fn message_without_time_is_new() {
         let new = Some(Ring { submission_id: "-".to_owned(), age: Duration::ZERO });
         assert_eq!(ring_of(r#"{"Messages": [{"Body": "-"}]}"#), new);
     }
 
     #[test]
-    fn an_empty_wait_has_no_message() {
+    fn empty_poll_has_no_message() {
         assert_eq!(ring_of("{}"), None);
         assert_eq!(ring_of(r#"{"Messages": null}"#), None);
         assert_eq!(ring_of(r#"{"Messages": []}"#), None);

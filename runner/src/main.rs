@@ -1,6 +1,6 @@
-//! The program in the containers of a pool: takes commands from the bridge's runner API and runs them.
+//! The program in the containers of a pool: polls the bridge's runner API for commands and runs them.
 //!
-//! It depends on that function's protocol alone, and on nothing of Airflow.
+//! It depends only on that function's protocol, and not on Airflow.
 
 mod api;
 mod aws;
@@ -58,7 +58,7 @@ Exit codes; a command's own exit code goes to the bridge, and is never this prog
 A runner that is stopped before it ever got an answer ends with the code of its last failed call.
 ";
 
-/// Prints a message to stderr. Errors are ignored: a closed stderr does not end the runner.
+/// Prints a message to stderr. Errors are ignored because a closed stderr must not end the runner.
 #[macro_export]
 macro_rules! say {
     ($($argument:tt)*) => {{
@@ -67,18 +67,18 @@ macro_rules! say {
     }};
 }
 
-/// What a runner waits for.
+/// The events that wake a runner.
 pub enum Event {
     /// A signal to pass on.
     Signal {
-        /// Which.
+        /// The signal.
         signal: Signal,
-        /// Whether it also stops the runner.
+        /// `true` if it also stops the runner.
         stops: bool,
     },
     /// At least one child has ended.
     ChildEnded,
-    /// A message of the zygote or of a process that it forked.
+    /// A message from the zygote or from a process that it forked.
     Zygote(zygote::Message),
     /// The zygote has closed its socket, or broken the protocol.
     ZygoteClosed,
@@ -118,7 +118,7 @@ fn main() -> ExitCode {
 fn run(zygote: Option<String>) -> Result<ExitCode, (u8, String)> {
     let failed = |error: std::io::Error| (MISCONFIGURED, error.to_string());
     let (sender, events) = channel();
-    // Before anything else: the kernel drops signals that PID 1 has no handler for.
+    // This comes first because the kernel drops signals for which PID 1 has no handler.
     watch_signals(sender.clone()).map_err(failed)?;
     process::adopt_orphans().map_err(failed)?;
     let variable = |name: &str| std::env::var(name).ok();
@@ -128,7 +128,7 @@ fn run(zygote: Option<String>) -> Result<ExitCode, (u8, String)> {
     })?;
     let zygote = config.zygote.and_then(|words| {
         let started = Zygote::start(&words, sender.clone());
-        started.inspect_err(|error| say!("the zygote cannot be started: {error}")).ok()
+        started.inspect_err(|error| say!("could not start the zygote: {error}")).ok()
     });
     let ca_bundle = variable("AWS_CA_BUNDLE");
     let misconfigured = |message: String| (MISCONFIGURED, message);
@@ -151,7 +151,7 @@ fn watch_signals(events: Sender<Event>) -> std::io::Result<()> {
     let mut signals = Signals::new([SIGCHLD, SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGWINCH])?;
     std::thread::spawn(move || {
         for signal in signals.forever() {
-            // SIGTERM is ECS's own; an image may name another by STOPSIGNAL.
+            // ECS sends SIGTERM, but an image may set another signal with STOPSIGNAL.
             let stops = matches!(signal, SIGTERM | SIGINT | SIGQUIT);
             let event = match Signal::from_named_raw(signal) {
                 Some(Signal::CHILD) => Event::ChildEnded,

@@ -1,4 +1,4 @@
-//! Processes: starting a command, collecting what ended, and killing what a command left behind.
+//! Processes: starts a command, reaps ended processes, and kills those that a command left behind.
 
 use std::ffi::OsStr;
 use std::io::{self, ErrorKind};
@@ -10,34 +10,34 @@ use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, kill_p
 use crate::api::Run;
 use crate::config::OWN_VARIABLES;
 
-/// A shell's exit code for a program that was not found.
+/// A shell's exit code for a program that does not exist.
 const NOT_FOUND: i32 = 127;
-/// A shell's exit code for a program that was found and cannot be run.
+/// A shell's exit code for a program that cannot be executed.
 const NOT_RUNNABLE: i32 = 126;
 
 /// A process that ended.
 #[derive(Clone, Copy, Debug)]
 pub struct Ended {
-    /// Which.
+    /// The process id.
     pub pid: Pid,
-    /// As a shell reports it.
+    /// The exit code as a shell reports it.
     pub exit_code: i32,
 }
 
-/// Why a command could not be started, as a shell reports it.
+/// The cause of a failed start, as a shell reports it.
 #[derive(Debug)]
 pub struct NotStarted {
-    /// 126 or 127.
+    /// The exit code: 126 or 127.
     pub exit_code: i32,
-    /// For people.
+    /// The message for people.
     pub message: String,
 }
 
-/// Becomes the parent of every orphan among its descendants, as PID 1 is without asking; and keeps its own environment,
-/// which holds the runner's token, from being read through /proc by commands of the same user.
+/// Makes this process the parent of every orphan among its descendants, as PID 1 is by default. Also stops commands
+/// of the same user from reading this process's environment, which holds the runner's token, through /proc.
 ///
 /// # Errors
-/// The kernel's.
+/// If the kernel rejects the calls.
 #[cfg(target_os = "linux")]
 pub fn adopt_orphans() -> io::Result<()> {
     use rustix::process::{DumpableBehavior, getpid, set_child_subreaper, set_dumpable_behavior};
@@ -47,13 +47,13 @@ pub fn adopt_orphans() -> io::Result<()> {
     Ok(())
 }
 
-/// Other systems have no subreapers.
+/// Does nothing, because other systems have no subreapers.
 #[cfg(not(target_os = "linux"))]
 pub fn adopt_orphans() -> io::Result<()> {
     Ok(())
 }
 
-/// A program in a process group of its own, with the container's environment but for this program's variables.
+/// Returns a program in its own process group, with the container's environment except this program's variables.
 pub fn program(name: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(name);
     command.process_group(0);
@@ -63,10 +63,10 @@ pub fn program(name: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// Starts a command, with stdin from /dev/null and the output of this process.
+/// Starts a command with stdin from /dev/null and the output of this process.
 ///
 /// # Errors
-/// Why it could not be started.
+/// If the command could not be started.
 pub fn spawn(run: &Run) -> Result<Pid, NotStarted> {
     let Some((name, arguments)) = run.command.split_first() else {
         return Err(NotStarted { exit_code: NOT_FOUND, message: "the command is empty".into() });
@@ -76,17 +76,17 @@ pub fn spawn(run: &Run) -> Result<Pid, NotStarted> {
     command.envs(run.environment.iter().map(|variable| (&variable.name, &variable.value)));
     let child = command.spawn().map_err(|error| NotStarted {
         exit_code: if error.kind() == ErrorKind::NotFound { NOT_FOUND } else { NOT_RUNNABLE },
-        // Without its arguments, which may hold secrets.
+        // The message omits the arguments because they may hold secrets.
         message: format!("{name}: {error}"),
     })?;
-    // `reap` collects it: dropping a Child neither waits nor kills.
+    // `reap` collects the process. Dropping a Child neither waits nor kills.
     Ok(Pid::from_child(&child))
 }
 
-/// Collects every child that has ended, adopted orphans too.
+/// Reaps every ended child, including adopted orphans.
 pub fn reap() -> Vec<Ended> {
     let mut ended = Vec::new();
-    // Without any child, wait fails: then none has ended.
+    // Wait fails if there is no child. None has ended then.
     while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
         ended.extend(exit_code(status).map(|exit_code| Ended { pid, exit_code }));
     }
@@ -102,27 +102,28 @@ pub fn signal_group(group: Pid, signal: Signal) {
     let _ = kill_process_group(group, signal);
 }
 
-/// Kills every descendant but `keep` and its children, and returns whether there was any.
+/// Kills every descendant except `keep` and its children. Returns `true` if there was any.
 pub fn kill_descendants(keep: Option<Pid>) -> bool {
     let descendants = descendants(&processes(), std::process::id(), keep.map(|pid| pid.as_raw_nonzero().get()));
     for pid in &descendants {
         if let Some(pid) = Pid::from_raw(*pid) {
-            // One that cannot be killed is found again by the next call.
+            // The next call finds a process that could not be killed.
             let _ = kill_process(pid, Signal::KILL);
         }
     }
     !descendants.is_empty()
 }
 
-/// The PID and parent's PID of all processes that have not ended, from /proc; none where there is no /proc.
+/// Returns the PID and parent PID of all processes that have not ended, from /proc. Returns none on systems without
+/// /proc.
 fn processes() -> Vec<(i32, i32)> {
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
     pids.filter_map(|pid| Some((pid, parent(&std::fs::read(format!("/proc/{pid}/stat")).ok()?)?))).collect()
 }
 
-/// The parent in a line of /proc/PID/stat: `PID (NAME) STATE PARENT …`, where the name may hold anything. `None` for a
-/// process that has ended.
+/// Parses the parent PID from a line of /proc/PID/stat: `PID (NAME) STATE PARENT …`. The name may contain any
+/// characters. Returns `None` for a process that has ended.
 fn parent(stat: &[u8]) -> Option<i32> {
     let after_name = stat.rsplit(|byte| *byte == b')').next()?;
     let mut fields = std::str::from_utf8(after_name).ok()?.split_ascii_whitespace();
@@ -149,12 +150,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_name_may_hold_spaces_and_brackets() {
+    fn process_name_may_contain_spaces_and_brackets() {
         assert_eq!(parent(b"17 (a) b) S 4 17 17"), Some(4));
     }
 
     #[test]
-    fn a_zombie_is_no_process_to_kill() {
+    fn zombie_is_not_killed() {
         assert_eq!(parent(b"17 (sh) Z 4 17 17"), None);
     }
 

@@ -1,4 +1,4 @@
-//! The main loop: ask for work, run it, report its exit code, until it must end.
+//! The main loop: polls for a command, runs it and reports its exit code, until the runner must exit.
 
 use std::collections::HashMap;
 use std::sync::mpsc::Receiver;
@@ -12,42 +12,42 @@ use crate::process::{Ended, kill_descendants, reap, signal_group, spawn};
 use crate::zygote::{Reply, Zygote};
 use crate::{Event, say};
 
-/// The longest delay between two calls.
+/// The maximum delay between two calls.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(20);
-/// How long an idle runner is rejected before it ends: new roles and their policies take a while to be known everywhere.
+/// The period after which a rejected idle runner exits. New roles and policies take time to reach every part of AWS.
 const REJECTED_FOR: Duration = Duration::from_secs(60);
-/// How long a call is repeated that gets no answer. reconcile stops a silent runner long before.
+/// The period for which a failed call is retried. reconcile stops a silent runner long before.
 const UNANSWERED_FOR: Duration = Duration::from_secs(3600);
-/// How long a command waits for the zygote's imports; they take about 3 s, and more on a throttled CPU.
+/// The period for which a command waits for the zygote's imports. They take about 3 s, and more on a throttled CPU.
 const ZYGOTE_READY: Duration = Duration::from_secs(60);
-/// How long the zygote may take to fork, which takes milliseconds.
+/// The timeout of a fork, which normally takes milliseconds.
 const ZYGOTE_FORK: Duration = Duration::from_secs(10);
-/// How long what a command left behind may take to die of SIGKILL.
+/// The period for which leftover processes may take to die after SIGKILL.
 const LEFTOVERS: Duration = Duration::from_secs(10);
 
-/// How much older than the last question a message may seem and still announce something new: dates are whole seconds,
-/// and the index that the runner API reads shows a submission a moment later.
+/// The age, relative to the last poll, up to which a message can announce a new submission. Dates have a resolution
+/// of one second, and the index that the runner API reads shows a submission slightly later.
 const STILL_NEW: Duration = Duration::from_secs(5);
-/// How long a runner whose doorbell fails asks at intervals before it tries it again.
+/// The period for which a runner polls at intervals after its doorbell has failed.
 const DEAF_FOR: Duration = Duration::from_secs(300);
 
-/// How a runner ended.
+/// The outcome of a runner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// The runner API ended it, or it was stopped.
+    /// The runner API closed it, or it was stopped.
     Closed,
     /// It has no credentials.
     NoCredentials,
-    /// The runner API, or Lambda before it, does not accept it.
+    /// The runner API or Lambda rejects it.
     Refused,
-    /// Another process is this runner.
+    /// Another process runs as this runner.
     OtherIncarnation,
-    /// There was no answer for an hour, or none before it was stopped.
+    /// There was no response for an hour, or none before it was stopped.
     Unreachable,
 }
 
 impl End {
-    /// The end of a runner that gets nothing but this error.
+    /// Returns the outcome of a runner whose calls all fail with this error.
     const fn of(error: &AskError) -> Self {
         match error {
             AskError::Refused(_) | AskError::Rejected { .. } | AskError::ClockSkew(_) => Self::Refused,
@@ -64,24 +64,24 @@ pub struct Runner {
     events: Receiver<Event>,
     zygote: Option<Zygote>,
     doorbell: Option<Doorbell>,
-    /// What the doorbell's last wait came to.
+    /// The result of the doorbell's last wait.
     heard: Option<Heard>,
-    /// Until when the doorbell is not waited for, as it has failed.
+    /// The time until which the doorbell is not used because it has failed.
     deaf_until: Option<Instant>,
     interval: Duration,
-    /// Whether it must stop.
+    /// `true` if it must stop.
     stopping: bool,
-    /// The exit codes of all commands that it ran. None of these submissions is started again.
+    /// The exit codes of all commands that it ran. These submissions are never started again.
     finished: HashMap<String, i32>,
     /// The processes that have ended since the current command was received.
     ended: Vec<Ended>,
     failures: Failures,
-    /// Whether the runner API has ever given it an answer.
+    /// `true` once the runner API has responded.
     has_contact: bool,
 }
 
 impl Runner {
-    /// A runner that has asked for nothing yet. `interval` is the first delay after a failed call.
+    /// Creates a runner that has not polled yet. `interval` is the first delay after a failed call.
     pub fn new(
         api: RunnerApi,
         events: Receiver<Event>,
@@ -105,7 +105,7 @@ impl Runner {
         }
     }
 
-    /// Runs commands until the end.
+    /// Runs commands until the runner must exit.
     pub fn run(mut self) -> End {
         let mut done: Option<Done> = None;
         let mut rung_for: Option<String> = None;
@@ -125,8 +125,8 @@ impl Runner {
                     }
                 }
                 Err(error) => {
-                    // Not repeated: the event of this task's end reports the same. A runner that never got an answer
-                    // was stopped for that, and its exit code shows why.
+                    // The report is not retried because the task's own event reports the same. A runner without any
+                    // response was stopped for that reason, and its exit code shows it.
                     if stopping && done.is_none() {
                         say!("{error}");
                         return if self.has_contact { End::Closed } else { End::of(&error) };
@@ -141,7 +141,7 @@ impl Runner {
         }
     }
 
-    /// Runs a command, unless it ran before, and returns how it ended; `None` if it was not started.
+    /// Runs a command unless it ran before. Returns its completion, or `None` if it was not started.
     fn serve(&mut self, run: &Run) -> Option<Done> {
         let id = &run.submission_id;
         let exit_code = match self.finished.get(id) {
@@ -180,7 +180,7 @@ impl Runner {
         Some(exit_code)
     }
 
-    /// Has the zygote fork for a command and start it; `None` if this program has to start it.
+    /// Makes the zygote fork and start a command. Returns `None` if this program must start it.
     fn fork(&mut self, run: &Run) -> Option<Pid> {
         let ready = |zygote: &mut Zygote| match zygote.can_run(run) {
             Some(false) => Some(false),
@@ -202,7 +202,7 @@ impl Runner {
         };
         match self.zygote.as_mut()?.go() {
             Ok(()) => Some(pid),
-            // No process reads it any more, so nothing was started.
+            // No process reads the socket any more, so nothing was started.
             Err(error) => {
                 self.drop_zygote(&error.to_string());
                 None
@@ -210,13 +210,13 @@ impl Runner {
         }
     }
 
-    /// Waits until the zygote has answered; `None` if there is none (any more), or this runner is being stopped.
+    /// Waits until the zygote has replied. Returns `None` if there is no zygote or this runner is being stopped.
     fn ask_zygote<T>(&mut self, at_most: Duration, answer: impl Fn(&mut Zygote) -> Option<T>) -> Option<T> {
         let deadline = Instant::now() + at_most;
         loop {
             let answered = answer(self.zygote.as_mut()?);
             if self.stopping {
-                // A process that waits for `go` sees the socket closed, and ends.
+                // A process that waits for `go` detects the closed socket and exits.
                 self.zygote = None;
                 return None;
             }
@@ -236,7 +236,8 @@ impl Runner {
         }
     }
 
-    /// Passes signals on to a command until it ends, then kills what it left behind, as the end of a container does.
+    /// Forwards signals to a command until it exits, then kills the processes that it left behind, as the end of a
+    /// container does.
     fn until_ended(&mut self, pid: Pid) -> i32 {
         let exit_code = loop {
             if let Some(ended) = self.ended.iter().find(|ended| ended.pid == pid) {
@@ -247,7 +248,7 @@ impl Runner {
         signal_group(pid, Signal::KILL);
         let deadline = Instant::now() + LEFTOVERS;
         let zygote = self.zygote.as_ref().map(Zygote::pid);
-        // Twice: /proc shows no one moment, and an orphan has no living parent in it until it is adopted.
+        // Scan twice: /proc is not a snapshot, and an orphan has no parent until it is reparented.
         while kill_descendants(zygote) || kill_descendants(zygote) {
             if Instant::now() >= deadline {
                 say!("processes that a command left behind cannot be killed; this runner ends");
@@ -260,15 +261,15 @@ impl Runner {
         exit_code
     }
 
-    /// Waits for the doorbell, up to `rest`, and returns the submission that it rang for. Without a doorbell, or with one
-    /// that fails, waits for `ask_after`. The last question was asked at `asked_at`.
+    /// Waits for the doorbell, up to `rest`, and returns the announced submission. Without a working doorbell, waits
+    /// for `ask_after`. The last poll was at `asked_at`.
     fn rest(&mut self, ask_after: Duration, rest: Option<Duration>, asked_at: Instant) -> Option<String> {
         let is_deaf = self.deaf_until.is_some_and(|until| Instant::now() < until);
         let Some(rest) = rest.filter(|_| self.doorbell.is_some() && !is_deaf) else {
             self.wait(jitter(ask_after));
             return None;
         };
-        // Not beyond it: the bridge takes a runner that asks later for lost.
+        // The wait must not exceed `rest`, because the bridge considers a runner that polls later as lost.
         let deadline = Instant::now() + rest.mul_f64(0.9 + 0.1 * fastrand::f64());
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -277,7 +278,7 @@ impl Runner {
                 return None;
             }
             match self.listen(left) {
-                // What was announced before the last question was asked, that question has met.
+                // The last poll already covered messages that were sent before it.
                 Some(Ok(Some(ring))) if ring.age > asked_at.elapsed() + STILL_NEW => {}
                 Some(Ok(Some(ring))) => return Some(ring.submission_id),
                 Some(Ok(None)) => {}
@@ -292,7 +293,7 @@ impl Runner {
         }
     }
 
-    /// One wait for the doorbell; `None` if this runner is being stopped.
+    /// Waits once for the doorbell. Returns `None` if this runner is being stopped.
     fn listen(&mut self, at_most: Duration) -> Option<Heard> {
         self.heard = None;
         self.doorbell.as_ref()?.listen(at_most);
@@ -302,7 +303,7 @@ impl Runner {
         self.heard.take()
     }
 
-    /// Waits until the time has passed or a signal stops the runner.
+    /// Waits until the time has elapsed or a signal stops the runner.
     fn wait(&mut self, duration: Duration) {
         let deadline = Instant::now() + duration;
         let stopping = self.stopping;
@@ -318,7 +319,7 @@ impl Runner {
         }
     }
 
-    /// Handles an event; `group` is the process group of the command that runs.
+    /// Handles an event. `group` is the process group of the running command.
     fn handle(&mut self, event: Event, group: Option<Pid>) {
         match event {
             Event::ChildEnded => {
@@ -348,12 +349,12 @@ impl Runner {
     }
 }
 
-/// Between 90% and 110%, so that runners that started together do not stay in step.
+/// Returns 90% to 110% of the duration, so that runners that started together do not poll in step.
 fn jitter(duration: Duration) -> Duration {
     duration.mul_f64(0.9 + 0.2 * fastrand::f64())
 }
 
-/// Calls in a row without an answer to act on.
+/// Consecutive calls without a usable response.
 #[derive(Default)]
 struct Failures {
     count: u32,
@@ -362,12 +363,13 @@ struct Failures {
 }
 
 impl Failures {
-    /// Counts a failure, prints it if it differs from the one before, and returns whether it ends the runner.
+    /// Counts a failure, and prints it if it differs from the previous one. Returns the outcome if it ends the
+    /// runner.
     fn add(&mut self, error: &AskError, done: bool, now: Instant) -> Option<End> {
         self.count += 1;
         let since = *self.since.get_or_insert(now);
         let patience = match error {
-            // The deployment's roles may be put right again.
+            // An operator may fix the deployment's roles.
             AskError::Refused(_) if done => UNANSWERED_FOR,
             AskError::Refused(_) | AskError::OtherIncarnation(_) => Duration::ZERO,
             AskError::Rejected { .. } | AskError::ClockSkew(_) | AskError::Credentials(_) => REJECTED_FOR,
@@ -386,7 +388,7 @@ impl Failures {
         None
     }
 
-    /// Half to all of an exponentially growing delay.
+    /// Returns between half and all of an exponentially growing delay.
     fn backoff(&self, first: Duration) -> Duration {
         let longest = first.saturating_mul(1 << self.count.saturating_sub(1).min(16)).min(LONGEST_BACKOFF);
         longest.mul_f64(0.5 + 0.5 * fastrand::f64())
@@ -398,7 +400,7 @@ mod tests {
     use super::*;
     use crate::aws::CallError;
 
-    /// How the runner ends that gets nothing but this error, and after how many seconds.
+    /// Returns the outcome of a runner that gets only this error, and the seconds until its exit.
     fn end(error: AskError, done: bool) -> (End, u64) {
         let (mut failures, start) = (Failures::default(), Instant::now());
         (0..)
@@ -411,20 +413,20 @@ mod tests {
     }
 
     #[test]
-    fn a_done_without_an_answer_is_repeated_for_an_hour() {
+    fn done_without_response_is_retried_for_an_hour() {
         assert_eq!(end(AskError::Unavailable("no route".into()), true), (End::Unreachable, 3600));
         assert_eq!(end(AskError::Rejected { status: 403, message: String::new() }, true), (End::Refused, 3600));
         assert_eq!(end(no_credentials(), true), (End::NoCredentials, 3600));
     }
 
     #[test]
-    fn an_idle_runner_without_rights_ends_after_a_minute() {
+    fn idle_runner_without_permission_exits_after_a_minute() {
         assert_eq!(end(AskError::Rejected { status: 403, message: String::new() }, false), (End::Refused, 60));
         assert_eq!(end(no_credentials(), false), (End::NoCredentials, 60));
     }
 
     #[test]
-    fn the_functions_own_refusal_ends_a_runner_at_once() {
+    fn function_rejection_ends_runner_at_once() {
         assert_eq!(end(AskError::Refused(String::new()), false), (End::Refused, 0));
         assert_eq!(end(AskError::Refused(String::new()), true), (End::Refused, 3600), "only it knows the exit code");
         assert_eq!(end(AskError::OtherIncarnation(String::new()), true), (End::OtherIncarnation, 0));

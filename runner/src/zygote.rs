@@ -1,6 +1,6 @@
-//! The zygote: a process that has imported what commands need, and forks for each of them.
+//! The zygote: a process that has imported the code that commands need, and forks for each command.
 //!
-//! Its stdin is a Unix socket. Each message is a line of JSON; README.md has the protocol.
+//! Its stdin is a Unix socket. Each message is a line of JSON. README.md describes the protocol.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
@@ -17,14 +17,14 @@ use crate::process::{program, signal_group};
 
 /// The version of the protocol.
 const VERSION: u32 = 1;
-/// A zygote that reads nothing for this long hangs.
+/// The time after which a zygote that does not read its socket counts as hung.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A zygote that was started and has not been seen to end.
+/// A zygote that was started and has not been reaped.
 pub struct Zygote {
     pid: Pid,
     socket: UnixStream,
-    /// What the commands begin with that it can run, once it has sent that.
+    /// The first words of the commands that it can run, once it has sent them.
     prefix: Option<Vec<String>>,
     ready: bool,
     reply: Option<Reply>,
@@ -35,31 +35,31 @@ pub struct Zygote {
 pub enum Reply {
     /// This process waits for [`Zygote::go`].
     Forked(Pid),
-    /// Why the command is not for it.
+    /// The zygote declined the command, for this reason.
     Declined(String),
 }
 
-/// A message of the zygote or of a process that it forked.
+/// A message from the zygote or from a process that it forked.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Message {
-    /// The first: the protocol's version, and what the commands that it can run begin with.
+    /// The first message: the protocol's version, and the first words of the commands that it can run.
     Zygote {
-        /// 1.
+        /// The version, which is 1.
         version: u32,
-        /// Words of the command.
+        /// The first words of those commands.
         prefix: Vec<String>,
     },
-    /// It has imported everything.
+    /// The zygote has imported everything.
     Ready {},
     /// A forked process waits for `go`.
     Forked {
-        /// Its PID.
+        /// The PID of the process.
         pid: i32,
     },
-    /// This command would run differently than in a process of its own, or there was no forking.
+    /// The command would run differently than in its own process, or the fork failed.
     Declined {
-        /// Why.
+        /// The reason.
         reason: String,
     },
 }
@@ -74,7 +74,7 @@ impl Zygote {
     /// Starts a zygote. Its messages arrive in `events`.
     ///
     /// # Errors
-    /// Why it could not be started.
+    /// If the zygote could not be started.
     pub fn start(words: &[String], events: Sender<Event>) -> std::io::Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
         let reader = BufReader::new(ours.try_clone()?);
@@ -94,15 +94,15 @@ impl Zygote {
         Ok(Self { pid: Pid::from_child(&child), socket: ours, prefix: None, ready: false, reply: None, ended: false })
     }
 
-    /// Its PID.
+    /// Returns its PID.
     pub fn pid(&self) -> Pid {
         self.pid
     }
 
-    /// Records a message.
+    /// Handles a message.
     ///
     /// # Errors
-    /// That it does not keep to the protocol.
+    /// If the message violates the protocol.
     pub fn handle(&mut self, message: Message) -> Result<(), String> {
         match message {
             Message::Zygote { version: VERSION, prefix } => self.prefix = Some(prefix),
@@ -119,20 +119,20 @@ impl Zygote {
         Ok(())
     }
 
-    /// Whether it can run this command; `None` until it has sent what it can run.
+    /// Returns `true` if it can run this command, or `None` until it has sent the commands that it can run.
     pub fn can_run(&self, run: &Run) -> Option<bool> {
         self.prefix.as_ref().map(|prefix| run.command.starts_with(prefix))
     }
 
-    /// Whether it has imported everything.
+    /// Returns `true` if it has imported everything.
     pub fn is_ready(&self) -> bool {
         self.ready
     }
 
-    /// Asks it to fork for a command. The process waits for [`Zygote::go`].
+    /// Requests a fork for a command. The process waits for [`Zygote::go`].
     ///
     /// # Errors
-    /// The socket's: no process reads it any more.
+    /// If the socket fails. No process reads it any more then.
     pub fn fork(&mut self, run: &Run) -> std::io::Result<()> {
         let request = Request { command: &run.command, environment: &run.environment };
         let mut line = serde_json::to_vec(&request)?;
@@ -141,27 +141,27 @@ impl Zygote {
         self.socket.write_all(&line)
     }
 
-    /// Its reply to the last [`Zygote::fork`], once.
+    /// Takes its reply to the last [`Zygote::fork`].
     pub fn take_reply(&mut self) -> Option<Reply> {
         self.reply.take()
     }
 
-    /// Records that it was reaped: its PID may be another process's.
+    /// Records that it was reaped, because the kernel may reuse its PID.
     pub fn has_ended(&mut self) {
         self.ended = true;
     }
 
-    /// Lets the forked process start its command. Without it, it ends.
+    /// Starts the command in the forked process. Without it, the process exits.
     ///
     /// # Errors
-    /// The socket's: no process reads it any more.
+    /// If the socket fails. No process reads it any more then.
     pub fn go(&mut self) -> std::io::Result<()> {
         self.socket.write_all(b"go\n")
     }
 }
 
 impl Drop for Zygote {
-    /// A forked process that still waits sees the socket closed, and ends without a start.
+    /// Closes the socket. A waiting forked process detects this and exits without starting its command.
     fn drop(&mut self) {
         let _ = self.socket.shutdown(std::net::Shutdown::Both);
         if !self.ended {

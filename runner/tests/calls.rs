@@ -1,4 +1,4 @@
-//! The calls to the runner API: what is repeated, what ends the runner, how they are signed.
+//! The calls to the runner API: retries, exits of the runner, and signatures.
 #![allow(missing_docs)]
 
 mod support;
@@ -7,7 +7,7 @@ use serde_json::json;
 use support::{Runner, Work, program, start};
 
 #[test]
-fn a_done_is_repeated_until_it_is_answered() {
+fn done_is_retried_until_it_succeeds() {
     let work = Work::new();
     let mut runner = start(&work);
     let lost = work.run(&["sh", "-c", "exit 5"]);
@@ -32,7 +32,7 @@ fn a_done_is_repeated_until_it_is_answered() {
 }
 
 #[test]
-fn an_answer_that_never_comes_is_not_waited_for() {
+fn call_without_response_times_out() {
     let work = Work::new();
     let mut runner = start(&work);
     let unanswered = work.asked();
@@ -43,7 +43,7 @@ fn an_answer_that_never_comes_is_not_waited_for() {
 }
 
 #[test]
-fn a_submission_is_started_once_however_often_it_is_sent() {
+fn submission_dispatched_twice_starts_once() {
     let work = Work::new();
     let mut runner = start(&work);
     let command = ["sh", "-c", "echo started; exit 4"];
@@ -59,7 +59,7 @@ fn a_submission_is_started_once_however_often_it_is_sent() {
 }
 
 #[test]
-fn another_incarnation_ends_it_with_203() {
+fn second_incarnation_exits_with_203() {
     let work = Work::new();
     let mut runner = start(&work);
     work.asked().answer(409, &json!({"error": {"code": "conflict", "message": "taken"}}));
@@ -68,7 +68,7 @@ fn another_incarnation_ends_it_with_203() {
 }
 
 #[test]
-fn the_functions_refusal_ends_it_with_202_and_its_words() {
+fn function_rejection_exits_with_202_and_message() {
     let work = Work::new();
     let mut runner = start(&work);
     let message = "the caller is not the task of this runner";
@@ -79,7 +79,7 @@ fn the_functions_refusal_ends_it_with_202_and_its_words() {
 }
 
 #[test]
-fn each_process_is_another_incarnation() {
+fn incarnation_is_unique_per_process() {
     let work = Work::new();
     let _first = start(&work);
     let first = work.asked().body["incarnation"].clone();
@@ -101,13 +101,13 @@ fn sigterm_while_idle_is_reported_once() {
     asked.wait();
     let stopping = work.asked();
     assert_eq!(stopping.body["stopping"], true);
-    // Not answered, and not repeated.
+    // The call gets no response and is not retried.
     drop(stopping);
     assert_eq!(runner.exit_code(), Some(0));
 }
 
 #[test]
-fn a_command_that_arrives_after_sigterm_is_not_started() {
+fn command_received_after_sigterm_is_not_started() {
     let work = Work::new();
     let mut runner = start(&work);
     let asked = work.asked();
@@ -124,7 +124,7 @@ fn a_command_that_arrives_after_sigterm_is_not_started() {
 }
 
 #[test]
-fn sigterm_goes_to_the_whole_group_and_the_end_is_reported_as_stopping() {
+fn sigterm_reaches_group_and_is_reported() {
     let work = Work::new();
     let mut runner = start(&work);
     let child = "trap 'echo child; exit' TERM; echo ready; while :; do sleep 0.01; done";
@@ -144,7 +144,7 @@ fn sigterm_goes_to_the_whole_group_and_the_end_is_reported_as_stopping() {
 }
 
 #[test]
-fn other_signals_are_passed_on_and_stop_nothing() {
+fn other_signals_are_forwarded_without_stopping() {
     let work = Work::new();
     let mut runner = start(&work);
     let script = "trap 'echo hup' HUP; trap 'exit 6' USR1; echo ready; while :; do sleep 0.01; done";
@@ -160,7 +160,7 @@ fn other_signals_are_passed_on_and_stop_nothing() {
 }
 
 #[test]
-fn calls_are_signed_with_the_tasks_role() {
+fn calls_are_signed_with_task_role() {
     let work = Work::new();
     let mut program = program(&work);
     program.env("AWS_CONTAINER_CREDENTIALS_FULL_URI", format!("{}/credentials", work.url));
@@ -175,7 +175,7 @@ fn calls_are_signed_with_the_tasks_role() {
     assert!(authorization.starts_with("AWS4-HMAC-SHA256 Credential=ASIAROLE/"), "{authorization}");
     assert!(authorization.contains("/eu-central-1/lambda/aws4_request"), "{authorization}");
     assert_eq!(asked.headers["x-amz-security-token"], "session");
-    // Kept while they are accepted, and fetched again where they are not.
+    // Credentials are kept while they are accepted, and fetched again when they are rejected.
     asked.wait();
     let asked = work.asked();
     assert_eq!(asked.path, "/v1/poll");
@@ -184,7 +184,7 @@ fn calls_are_signed_with_the_tasks_role() {
 }
 
 #[test]
-fn a_wrong_clock_is_reported_and_corrected() {
+fn clock_skew_is_reported_and_corrected() {
     let work = Work::new();
     let mut runner = start(&work);
     let date = "Date: Wed, 01 Jan 2031 00:00:00 GMT\r\n";
@@ -202,7 +202,7 @@ fn a_wrong_clock_is_reported_and_corrected() {
 }
 
 #[test]
-fn a_function_is_invoked_through_the_lambda_api() {
+fn function_is_invoked_through_lambda_api() {
     let work = Work::new();
     let mut program = program(&work);
     program.env_remove("ECS_BRIDGE_RUNNER_API_URL").env("AWS_ENDPOINT_URL_LAMBDA", &work.url);
@@ -225,7 +225,7 @@ fn a_function_is_invoked_through_the_lambda_api() {
 }
 
 #[test]
-fn without_an_address_it_ends_with_200_and_names_what_is_missing() {
+fn runner_without_address_exits_with_200() {
     let work = Work::new();
     let mut runner =
         Runner::start(program(&work).env_remove("ECS_BRIDGE_RUNNER_API_URL").env_remove("ECS_BRIDGE_RUNNER_ID"));
@@ -235,7 +235,7 @@ fn without_an_address_it_ends_with_200_and_names_what_is_missing() {
 }
 
 #[test]
-fn without_credentials_it_ends_with_201() {
+fn runner_without_credentials_exits_with_201() {
     let work = Work::new();
     let mut runner = Runner::start(program(&work).env_remove("AWS_ACCESS_KEY_ID"));
     assert_eq!(runner.exit_code(), Some(201));
@@ -254,7 +254,7 @@ fn help_lists_every_exit_code() {
 }
 
 #[test]
-fn a_broken_zygote_does_not_stop_commands() {
+fn broken_zygote_does_not_stop_commands() {
     for zygote in ["no-such-program", "false", "echo {}", r#"echo {"zygote":{"version":2,"prefix":["sh"]}}"#] {
         let work = Work::new();
         let mut runner = Runner::start(program(&work).args(["--zygote", zygote]));
@@ -267,7 +267,7 @@ fn a_broken_zygote_does_not_stop_commands() {
 }
 
 #[test]
-fn runner_stopped_before_any_answer_ends_with_the_code_of_its_failure() {
+fn runner_stopped_unanswered_exits_with_failure_code() {
     let forbidden = json!({"Message": "Forbidden"});
     for (answer, code) in [(None, 204), (Some(&forbidden), 202)] {
         let work = Work::new();

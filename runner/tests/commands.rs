@@ -1,4 +1,4 @@
-//! What becomes of a command: its start, its output, its end, and what it leaves behind.
+//! The lifecycle of a command: its start, output and exit, and the processes that it leaves behind.
 #![allow(missing_docs)]
 
 mod support;
@@ -10,7 +10,7 @@ use serde_json::json;
 use support::{Runner, Work, configure, exists, program, start, until};
 
 #[test]
-fn the_exit_code_is_reported_and_the_next_command_taken() {
+fn exit_code_is_reported_before_next_command() {
     let work = Work::new();
     let mut runner = start(&work);
     let first = work.asked();
@@ -34,14 +34,14 @@ fn the_exit_code_is_reported_and_the_next_command_taken() {
 }
 
 #[test]
-fn a_command_that_dies_of_a_signal_is_reported_as_a_shell_would() {
+fn signal_death_is_reported_as_by_shell() {
     let work = Work::new();
     let _runner = start(&work);
     assert_eq!(work.run(&["sh", "-c", "kill -SEGV $$"]).exit_code(), 128 + 11);
 }
 
 #[test]
-fn a_program_that_is_not_found_is_127_and_named_without_its_arguments() {
+fn missing_program_exits_with_127_without_arguments() {
     let work = Work::new();
     let mut runner = start(&work);
     let done = work.run(&["no-such-program", "--password=hush"]);
@@ -53,14 +53,14 @@ fn a_program_that_is_not_found_is_127_and_named_without_its_arguments() {
 }
 
 #[test]
-fn a_file_that_cannot_be_executed_is_126() {
+fn unexecutable_file_exits_with_126() {
     let work = Work::new();
     let _runner = start(&work);
     assert_eq!(work.run(&["/"]).exit_code(), 126);
 }
 
 #[test]
-fn the_submissions_environment_goes_over_the_containers_and_the_runners_own_is_left_out() {
+fn submission_environment_overrides_the_container() {
     let work = Work::new();
     let mut runner = Runner::start(program(&work).env("KEPT", "of the container").env("BOTH", "of the container"));
     let environment = json!([{"name": "BOTH", "value": "of the submission"}]);
@@ -73,9 +73,9 @@ fn the_submissions_environment_goes_over_the_containers_and_the_runners_own_is_l
 }
 
 #[test]
-fn a_command_cannot_read_the_token_from_the_runners_process() {
+fn command_cannot_read_runner_token() {
     let work = Work::new();
-    // Containers lack the capabilities that would let it, unless they are given them.
+    // Containers do not have the capabilities that would allow this unless they are granted.
     let mut unprivileged = Command::new("setpriv");
     configure(&mut unprivileged, &work);
     if rustix::process::geteuid().is_root() {
@@ -89,7 +89,7 @@ fn a_command_cannot_read_the_token_from_the_runners_process() {
 }
 
 #[test]
-fn the_output_is_untouched_to_the_byte() {
+fn command_output_is_unchanged() {
     let work = Work::new();
     let mut runner = start(&work);
     work.run(&["printf", r"\000\377\r\nno end of line"]).close();
@@ -99,18 +99,18 @@ fn the_output_is_untouched_to_the_byte() {
 }
 
 #[test]
-fn stdin_is_empty_and_no_file_of_the_runner_is_inherited() {
+fn command_inherits_no_stdin_or_descriptors() {
     let work = Work::new();
     let mut runner = start(&work);
     let script = "cat; ls /proc/self/fd | wc -l";
-    // What this process has inherited itself, cargo's jobserver say, goes to every process.
+    // Descriptors that this process has inherited, such as cargo's jobserver, are passed to every process.
     let direct = Command::new("sh").args(["-c", script]).stdin(Stdio::null()).output().unwrap();
     work.run(&["sh", "-c", script]).close();
     assert_eq!(runner.line(), String::from_utf8(direct.stdout).unwrap().trim());
 }
 
 #[test]
-fn a_command_leads_a_process_group_of_its_own() {
+fn command_leads_its_own_process_group() {
     let work = Work::new();
     let mut runner = start(&work);
     work.run(&["sh", "-c", "ps -o pid= -o pgid= -p $$"]).close();
@@ -120,10 +120,10 @@ fn a_command_leads_a_process_group_of_its_own() {
 }
 
 #[test]
-fn what_a_command_leaves_behind_is_dead_before_its_end_is_reported() {
+fn leftover_processes_die_before_completion_is_reported() {
     let work = Work::new();
     let mut runner = start(&work);
-    // One in the group, one in a session of its own, and one of that one's that ignores SIGTERM.
+    // One process is in the group, one is in its own session, and one child of the latter ignores SIGTERM.
     let script = "sleep 1000 & echo $!; setsid sh -c 'trap \"\" TERM; sleep 1000 & echo $!; echo $$; wait' &
         while [ $(pgrep -c -P $! sleep) = 0 ]; do :; done";
     let done = work.run(&["sh", "-c", script]);
@@ -133,7 +133,7 @@ fn what_a_command_leaves_behind_is_dead_before_its_end_is_reported() {
 }
 
 #[test]
-fn orphans_are_collected_while_a_command_runs() {
+fn orphans_are_reaped_while_command_runs() {
     let work = Work::new();
     let mut runner = start(&work);
     work.asked().run("s-1", &["sh", "-c", "(sh -c 'echo $$' &); exec sleep 1000"]);
@@ -145,10 +145,10 @@ fn orphans_are_collected_while_a_command_runs() {
 }
 
 #[test]
-fn orphans_are_collected_while_none_runs() {
+fn orphans_are_reaped_while_idle() {
     let work = Work::new();
     let mut runner = start(&work);
-    // The shell that is left behind is killed, and was the parent of what becomes an orphan thereby.
+    // The leftover shell is killed, and its child thereby becomes an orphan.
     work.run(&["sh", "-c", "setsid sh -c 'sleep 1000 & echo $!; wait' & read x < /dev/null; exit 0"]).wait();
     let idle = work.asked();
     let children = format!("/proc/{0}/task/{0}/children", runner.process.id());
@@ -158,7 +158,7 @@ fn orphans_are_collected_while_none_runs() {
 }
 
 #[test]
-fn pid_1_collects_orphans_and_stops_on_sigterm() {
+fn pid_1_reaps_orphans_and_stops_on_sigterm() {
     let work = Work::new();
     let mut unshare = Command::new("unshare");
     configure(&mut unshare, &work);

@@ -47,7 +47,7 @@ def environment(folder: Path, stack: LocalStack) -> dict[str, str]:
     return os.environ | {
         "DAGSTER_HOME": str(home),
         "PYTHONPATH": str(EXAMPLES / "dagster"),
-        "ECS_BRIDGE_READY_FILE": str(stack.ready_file),
+        "ECS_BRIDGE_LOCAL": str(stack.ready_file),
     }
 
 
@@ -55,7 +55,7 @@ def environment(folder: Path, stack: LocalStack) -> dict[str, str]:
 def instance(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     from dagster import DagsterInstance
 
-    for name in ("DAGSTER_HOME", "ECS_BRIDGE_READY_FILE"):
+    for name in ("DAGSTER_HOME", "ECS_BRIDGE_LOCAL"):
         monkeypatch.setenv(name, environment[name])
     with DagsterInstance.get() as instance:
         yield instance

@@ -30,7 +30,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory, stack: LocalStack) -> 
         "PREFECT_WORKER_QUERY_SECONDS": "1",
         "DO_NOT_TRACK": "1",
     }
-    environment = os.environ | {"ECS_BRIDGE_READY_FILE": str(stack.ready_file)}
+    environment = os.environ | {"ECS_BRIDGE_LOCAL": str(stack.ready_file)}
     server = [
         BIN / "prefect",
         "server",

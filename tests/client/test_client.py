@@ -13,13 +13,15 @@ from ecs_bridge import (
     Client,
     ErrorKind,
     InvalidSubmissionError,
+    Record,
     State,
     Submission,
     SubmissionNotFoundError,
     SubmissionRejectedError,
     WaitTimeoutError,
 )
-from local_stack import LocalStack
+from ecs_bridge.table import WHOLE
+from local_stack import ROOT, LocalStack
 from wire import Wire
 
 UNAVAILABLE = {"error": {"code": "unavailable", "message": "DynamoDB is unavailable"}, "request_id": "r"}
@@ -39,7 +41,7 @@ def test_a_command_runs_once_and_its_end_is_known(client: Client, stack: LocalSt
     assert record.container_name
     assert record.started_at
     assert record.advice
-    assert record.told().startswith("the ECS bridge says failed, exit code 3, ")
+    assert record.told().startswith("ECS bridge state failed, exit code 3, ")
     assert starts(stack, name) == [1]
     again = client.get(name)
     assert again
@@ -124,7 +126,7 @@ def test_trouble_is_repeated_for_the_clients_patience_and_then_told(
     clock = SimpleNamespace(monotonic=lambda: sum(pauses), sleep=pauses.append)
     monkeypatch.setattr("ecs_bridge._sansio.time", clock)
     gate.troubles.extend([status(503, UNAVAILABLE)] * 9)
-    with pytest.raises(BridgeError, match=r"unavailable.*the same ids run nothing twice") as raised:
+    with pytest.raises(BridgeError, match=r"unavailable.*retry later with the same IDs") as raised:
         connect(retry_timeout=5.0).submit(Submission(name, ["true"]))
     assert (raised.value.kind, raised.value.code, raised.value.status) == (ErrorKind.TRANSIENT, "unavailable", 503)
     assert len(gate.calls) == len(pauses) + 1
@@ -165,7 +167,7 @@ def test_signature_of_a_wrong_clock_names_the_clock(
 
 def test_a_table_that_is_not_there_is_told_at_once(connect: Callable[..., Client], wire: Wire) -> None:
     with pytest.raises(
-        BridgeError, match=r"the table nobody: .*ResourceNotFound.*check url, function, table"
+        BridgeError, match=r"the table 'nobody': .*ResourceNotFound.*check url, function, table"
     ) as raised:
         connect(table="nobody").get_many(["an-id"])
     assert raised.value.kind is ErrorKind.CONFIGURATION
@@ -189,7 +191,7 @@ def test_a_stop_ends_a_command_and_keeps_an_unknown_one_from_launching(
 def test_there_is_no_record_of_what_was_never_submitted(client: Client) -> None:
     assert client.get("never-submitted") is None
     assert client.get_many(["never-submitted"]) == {}
-    with pytest.raises(SubmissionNotFoundError, match="never-submitted: submit before waiting"):
+    with pytest.raises(SubmissionNotFoundError, match="never-submitted: submit before you wait"):
         client.wait(["never-submitted"])
 
 
@@ -237,23 +239,26 @@ def test_a_function_is_invoked_where_there_is_no_url(stack: LocalStack, gate: Ga
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"submission_id": "with space"}, "submission_id must be 1 to 60 letters"),
-        ({"submission_id": "x" * 61}, "submission_id must be 1 to 60 letters"),
-        ({"command": "echo hello"}, r"command must be a list of strings, not str 'echo hello'.*\['sh', '-c', LINE\]"),
-        ({"command": []}, "command must be a list of strings"),
-        ({"command": ["echo", 1]}, "command must be a list of strings, not list;"),
-        ({"command": ["x" * 66_000]}, "the bridge takes 65536 at most"),
-        ({"profile": "no such name!"}, "profile is not a profile's name"),
-        ({"overrides": {"memroy": "1"}}, "overrides has what is not a parameter of RunTask: memroy"),
-        ({"overrides": {"count": 2}}, "overrides may not set count: the bridge does"),
-        ({"overrides": ["cpu"]}, "overrides must be a dict of parameters of RunTask, not list"),
-        ({"environment": {"A": "b"}}, "environment needs the name of the profile's container: set container"),
-        ({"labels": {"a": 1}}, "labels must be a dict of strings"),
-        ({"labels": {"a": "x" * 200}}, r"labels have 201 bytes, and the bridge takes 200 at most.*shortened"),
-        ({"priority": 1000}, "priority must be a whole number from 0 to 999, not 1000"),
-        ({"event_bus": ""}, "event_bus must be a text that is not empty, not str"),
-        ({"task_token": 1}, "task_token must be a text that is not empty, not int"),
-        ({"launch_deadline": 1_700_000_000}, "launch_deadline must be a datetime or epoch milliseconds"),
+        ({"submission_id": "with space"}, "invalid submission_id: .*; must be 1 to 60 letters"),
+        ({"submission_id": "x" * 61}, "invalid submission_id: .*; must be 1 to 60 letters"),
+        (
+            {"command": "echo hello"},
+            r"invalid command: got str 'echo hello'; must be .*list of strings; .*\['sh', '-c', LINE\]",
+        ),
+        ({"command": []}, "invalid command: got list; must be a non-empty list"),
+        ({"command": ["echo", 1]}, "must be a non-empty list of strings"),
+        ({"command": ["x" * 66_000]}, "up to 65536 are allowed"),
+        ({"profile": "no such name!"}, "invalid profile: .*; must be a profile name"),
+        ({"overrides": {"memroy": "1"}}, "unknown parameters in overrides: memroy"),
+        ({"overrides": {"count": 2}}, "invalid overrides: the bridge sets count"),
+        ({"overrides": ["cpu"]}, "invalid overrides: got list; must be a dict"),
+        ({"environment": {"A": "b"}}, "missing container: environment requires it"),
+        ({"labels": {"a": 1}}, "invalid labels: must be a dict of strings"),
+        ({"labels": {"a": "x" * 200}}, r"labels are too large: 201 bytes; up to 200 are allowed.*shortened"),
+        ({"priority": 1000}, "invalid priority: 1000; must be an integer from 0 to 999"),
+        ({"event_bus": ""}, "invalid event_bus: got str; must be a non-empty string"),
+        ({"task_token": 1}, "invalid task_token: got int; must be a non-empty string"),
+        ({"launch_deadline": 1_700_000_000}, "invalid launch_deadline: .*; must be a datetime or epoch milliseconds"),
     ],
     ids=str,
 )
@@ -267,7 +272,7 @@ def test_bad_input_says_what_would_be_right_and_nothing_is_sent(
 
 
 def test_a_reason_of_a_stop_is_wanted(client: Client, gate: Gate) -> None:
-    with pytest.raises(InvalidSubmissionError, match="reason must be a text of 1 to 256 bytes"):
+    with pytest.raises(InvalidSubmissionError, match="invalid reason: must be a string of 1 to 256 bytes"):
         client.stop("an-id", "")
     assert gate.calls == []
 
@@ -283,3 +288,15 @@ def test_commands_and_environments_are_in_no_repr() -> None:
 def test_a_state_that_is_newer_than_the_client_is_kept() -> None:
     state = State("paused")
     assert (str(state), f"{state}", state == "paused", state.ended) == ("paused", "paused", True, False)
+
+
+def test_attributes_read_from_table_are_those_of_clients() -> None:
+    attributes = json.loads((ROOT / "tests/fixtures/attributes.json").read_text())
+    assert set(WHOLE) == {each["name"] for each in attributes if "client" in each["readers"]}
+
+
+def test_runner_id_of_row_and_of_api_are_equal() -> None:
+    row = {"submission_id": "a", "state": "running", "pooled": {"key": "k", "taken": {"runner_id": "runner-1"}}}
+    shown = {"submission_id": "a", "state": "running", "runner_id": "runner-1"}
+    assert Record.of(row).runner_id == Record.of(shown).runner_id == "runner-1"
+    assert Record.of({"submission_id": "a", "state": "queued", "pooled": {"key": "k"}}).runner_id is None

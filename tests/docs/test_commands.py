@@ -3,12 +3,14 @@ AWS CLI has."""
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
 import shlex
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,6 +49,12 @@ def blocks() -> Iterator[Block]:
             yield Block(page, text[: match.start(3)].count("\n") + 1, body, run_by)
 
 
+def fenced(page: Path, language: str) -> list[str]:
+    """The blocks of code of a page in a language, also those of a list."""
+    found = re.finditer(rf"^( *)```{language}\n(.*?)^\1```$", page.read_text(), re.MULTILINE | re.DOTALL)
+    return [re.sub(f"^{match[1]}", "", match[2], flags=re.MULTILINE) for match in found]
+
+
 BLOCKS = list(blocks())
 ON_AWS = [block for block in BLOCKS if block.text.startswith(NEEDS_AWS)]
 HERE = [block for block in BLOCKS if block not in ON_AWS and block.run_by is None]
@@ -60,7 +68,7 @@ def test_there_are_commands_of_every_kind() -> None:
 def test_no_value_of_a_configuration_has_a_comment_behind_it() -> None:
     """Airflow takes it as part of the value (`inline_comment_prefixes` is not set in its parser)."""
     for page in [*PAGES, ROOT / "executor/README.md"]:
-        for block in re.findall(r"^```(?:ini|cfg)\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL):
+        for block in fenced(page, "(?:ini|cfg)"):
             assert not re.findall(r"^\w+ *=.*\s[#;].*$", block, re.MULTILINE), page
 
 
@@ -113,11 +121,14 @@ def test_a_block_of_commands_runs(block: Block, stack: LocalStack, tmp_path: Pat
     cargo.chmod(0o755)
     # What a reader has.
     (tmp_path / "airflow.cfg").write_text(AIRFLOW)
-    environment = os.environ | {"ECS_BRIDGE_READY_FILE": str(stack.ready_file), "HOME": str(tmp_path)}
+    environment = os.environ | {"ECS_BRIDGE_LOCAL": str(stack.ready_file), "HOME": str(tmp_path)}
     environment["PATH"] = f"{cargo.parent}:{PROGRAM.parent}:{os.environ['PATH']}"
     script = ["set -eE"]
     expected = []
-    for line in block.text.replace("/tmp/", f"{tmp_path}/").replace("$PWD/target/debug:", "").splitlines():
+    text = block.text.replace("/tmp/", f"{tmp_path}/").replace("$PWD/target/debug:", "")
+    # `make airflow` writes this file, and the stack of this test stands in for it.
+    text = text.replace("$PWD/.airflow/bridge/ready.json", "$ECS_BRIDGE_LOCAL")
+    for line in text.splitlines():
         command, _, comment = line.partition("    #")
         if comment.strip().isdigit() or comment.strip() in {"hello"}:
             expected.append(comment.strip())
@@ -132,11 +143,42 @@ def test_a_block_of_commands_runs(block: Block, stack: LocalStack, tmp_path: Pat
         assert words in done.stdout.split(), done.stdout
 
 
+def test_tutorial_shows_the_dag_that_make_airflow_runs() -> None:
+    (shown,) = fenced(ROOT / "docs/tutorial.md", "python")
+    example = (ROOT / "executor/demo/dags/example_ecs_bridge.py").read_text()
+    assert textwrap.indent(shown, "    ") in example
+
+
+def test_readme_dag_compiles_and_its_options_exist() -> None:
+    (dag,) = fenced(ROOT / "README.md", "python")
+    tree = ast.parse(dag)
+    operator = ast.parse((ROOT / "executor/src/airflow_ecs_bridge/operators.py").read_text())
+    (initializer,) = (
+        node
+        for found in ast.walk(operator)
+        if isinstance(found, ast.ClassDef) and found.name == "EcsBridgeOperator"
+        for node in found.body
+        if isinstance(node, ast.FunctionDef) and node.name == "__init__"
+    )
+    known = {argument.arg for argument in initializer.args.kwonlyargs} | {"task_id"}
+    (call,) = (
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "EcsBridgeOperator"
+    )
+    assert {keyword.arg for keyword in call.keywords} <= known
+
+
+def test_readme_configures_the_executor_as_its_guide_does() -> None:
+    (shown,) = fenced(ROOT / "README.md", "ini")
+    assert shown in fenced(ROOT / "docs/airflow.md", "ini")
+
+
 def profiles_of_documents() -> dict[str, dict[str, Any]]:
     """The profiles in blocks of JSON, by page and name."""
     found = {}
     for page in PAGES:
-        for text in re.findall(r"^```json\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL):
+        for text in fenced(page, "json"):
             # A block of a page may also be a part of a profile, or leave something out.
             try:
                 block = json.loads(text)
@@ -158,9 +200,8 @@ def test_submit_takes_every_profile_of_the_documents(tmp_path: Path) -> None:
 
 def test_the_examples_of_the_python_client_run(stack: LocalStack, tmp_path: Path) -> None:
     """As one program: a block goes on where the one before ended. A comment after a `print` is what it prints."""
-    text = (ROOT / "docs" / "client.md").read_text()
-    script = "\n".join(re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
-    environment = os.environ | {"ECS_BRIDGE_READY_FILE": str(stack.ready_file), "PYTHONPATH": str(ROOT / "client/src")}
+    script = "\n".join(fenced(ROOT / "docs" / "client.md", "python"))
+    environment = os.environ | {"ECS_BRIDGE_LOCAL": str(stack.ready_file), "PYTHONPATH": str(ROOT / "client/src")}
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240
     )
@@ -241,7 +282,8 @@ def subcommands() -> dict[str, str]:
 
     listed = re.findall(r"^  ([a-z-]+)  ", help_of().partition("Commands:")[2].partition("Options:")[0], re.MULTILINE)
     texts = {name: help_of(name) for name in listed if name != "help"}
-    return texts | {"pool set": help_of("pool", "set"), "profile import": help_of("profile", "import")}
+    nested = [("pool", "list"), ("pool", "set"), ("profile", "import")]
+    return texts | {" ".join(names): help_of(*names) for names in nested}
 
 
 def test_every_command_and_flag_of_the_program_that_is_named_exists() -> None:

@@ -14,11 +14,22 @@ PAGE = ROOT / "docs" / "quickstart.md"
 BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # What the output below a heading has to show: a transcript that was recorded wrongly would still be the same again.
 CLAIMS = {
-    "An image that does not exist": ["125", "state failed", "CannotPullContainerError"],
-    "Memory too small": ["137", "state failed", "may have run out of memory", "state rejected", "999999 memory"],
-    "A wrong subnet": ["state rejected", "InvalidSubnetID.NotFound"],
-    "A wrong URL": ["Connection refused", "WRONG"],
-    "No permission": ["state queued", "AccessDeniedException", "PassRoleArns", "denied cancelled"],
+    "CannotPullContainerError: the image does not exist": ["125", "state failed", "CannotPullContainerError"],
+    "Exit code 137: out of memory": [
+        "137",
+        "state failed",
+        "may have run out of memory",
+        "state rejected",
+        "999999 memory",
+    ],
+    "InvalidSubnetID.NotFound: a wrong subnet": ["state rejected", "InvalidSubnetID.NotFound"],
+    "Connection refused: a wrong URL": ["Connection refused", "FAIL"],
+    "AccessDeniedException: no permission to pass a role": [
+        "state queued",
+        "AccessDeniedException",
+        "PassRoleArns",
+        "denied cancelled",
+    ],
 }
 END = "--- the end of a command ---"
 # What differs from run to run.
@@ -44,6 +55,13 @@ def stable(text: str) -> str:
     for pattern, word in VOLATILE:
         text = re.sub(pattern, word, text)
     return text
+
+
+def test_transcripts_are_only_where_they_are_run() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    marks = {page: len(re.findall(r"^ *```console$", page.read_text(), re.MULTILINE)) for page in pages}
+    assert {page for page, number in marks.items() if number} == {PAGE}
+    assert marks[PAGE] == len(BLOCK.findall(PAGE.read_text()))
 
 
 def test_each_failure_shows_what_its_heading_claims() -> None:

@@ -234,7 +234,7 @@ def test_usage_is_summed_up_by_label(stack: Stack) -> None:
     stack.until_ended("used")
     prices = ["--vcpu-hour", "0.04", "--gb-hour", "0.004", "--spot-discount", "50"]
     command = [PROGRAM, "stats", "--by", "dag_id", "--since", "1h", *prices]
-    environment = os.environ | {"ECS_BRIDGE_READY_FILE": str(stack.ready_file)}
+    environment = os.environ | {"ECS_BRIDGE_LOCAL": str(stack.ready_file)}
     shown = subprocess.run([*command, "--json"], env=environment, capture_output=True, text=True, check=True).stdout
     [usage] = [usage for usage in json.loads(shown)["usage"] if usage["label"] == "usage"]
     # 256 CPU units and 512 MiB on Spot for the minute that Fargate bills at least.

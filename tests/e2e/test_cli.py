@@ -18,7 +18,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def run(stack: Stack) -> Run:
-    environment = os.environ | {"ECS_BRIDGE_READY_FILE": str(stack.ready_file)}
+    environment = os.environ | {"ECS_BRIDGE_LOCAL": str(stack.ready_file)}
 
     def run(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
         return subprocess.run([PROGRAM, *arguments], env=environment, capture_output=True, text=True, timeout=240, **more)
@@ -37,7 +37,7 @@ def test_wait_ends_with_the_last_and_its_exit_code_tells_how(stack: Stack, run: 
     well, badly, unknown = run("wait", "waited-0"), run("wait", "waited-0", "waited-3"), run("wait", "no-such-id")
     assert (well.returncode, badly.returncode, unknown.returncode) == (0, 1, 126)
     assert "waited-3 failed" in badly.stdout and "exit code 3" in badly.stdout
-    assert "no submission no-such-id" in unknown.stderr
+    assert 'no such submission: "no-such-id"' in unknown.stderr
     assert json.loads(run("wait", "waited-3", "--json").stdout)["waited-3"]["exit_code"] == 3
 
 
@@ -72,7 +72,7 @@ def test_ps_lists_what_is_asked_for(stack: Stack, run: Run) -> None:
 
 
 def test_watch_lists_anew(stack: Stack, run: Run) -> None:
-    environment = os.environ | {"ECS_BRIDGE_READY_FILE": str(stack.ready_file)}
+    environment = os.environ | {"ECS_BRIDGE_LOCAL": str(stack.ready_file)}
     command = [PROGRAM, "ps", "--all", "--watch", "1"]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as watch:
         assert watch.stdout
@@ -121,18 +121,26 @@ def test_a_shell_and_man_know_every_command(run: Run, tmp_path: Path) -> None:
     assert checked.returncode == 0 and "ecs-bridge" in script and "stats" in script
     assert run("man", "--dir", str(tmp_path / "man")).returncode == 0
     pages = {path.name for path in (tmp_path / "man").iterdir()}
-    assert {"ecs-bridge.1", "ecs-bridge-submit.1", "ecs-bridge-wait.1"} <= pages
+    assert {"ecs-bridge.1", "ecs-bridge-submit.1", "ecs-bridge-wait.1", "ecs-bridge-pool-set.1"} <= pages
+    page = (tmp_path / "man/ecs-bridge-submit.1").read_text().replace("\\-", "-")
+    assert "[--profile <NAME>] [--id <ID>] [--label <KEY=VALUE>]..." in page and "[-- <COMMAND>...]" in page
+
+
+def test_completions_end_when_the_reader_closes_the_pipe() -> None:
+    command = f"{PROGRAM} completions bash | head -1"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
+    assert done.stderr == "" and done.returncode in (0, 141)
 
 
 def test_the_function_is_invoked_where_it_is_named(stack: Stack, run: Run, tmp_path: Path) -> None:
     ready = {name: value for name, value in stack.ready.items() if not name.startswith("submit_")}
     (tmp_path / "ready.json").write_text(json.dumps(ready))
-    where = ["--ready-file", str(tmp_path / "ready.json"), "--function", "submit"]
+    where = ["--local", str(tmp_path / "ready.json"), "--function", "submit"]
     answer = run("submit", "--id", "invoked", "--wait", *where, "--", "sh", "-c", "exit 3")
     assert (answer.returncode, answer.stderr) == (3, "")
     assert json.loads(run("show", "invoked", "--json", *where).stdout)["exit_code"] == 3
     unknown = run("show", "never-heard-of", *where)
-    assert (unknown.returncode, unknown.stderr) == (1, "ecs-bridge: no submission never-heard-of\n")
+    assert (unknown.returncode, unknown.stderr) == (1, 'ecs-bridge: no such submission: "never-heard-of"; `ecs-bridge ps --all` lists submissions\n')
     refused = run("submit", "--id", "refused", "--profile", "nobody", *where, "--", "true")
     assert refused.returncode == 1 and "no such profile" in refused.stderr
     assert run("stop", "invoked", *where).returncode == 0
@@ -144,24 +152,147 @@ def test_logs_shows_the_last_lines_and_follows(stack: Stack, run: Run) -> None:
     assert (followed.returncode, followed.stdout.splitlines()) == (0, ["line 1", "line 2", "line 3", "the end"])
     assert run("logs", "talks", "--tail", "1").stdout == "the end\n"
     assert json.loads(run("logs", "talks", "--tail", "1", "--json").stdout)["message"] == "the end"
-    assert run("logs", "nobody").stderr == "ecs-bridge: no submission nobody\n"
+    assert 'no such submission: "nobody"' in run("logs", "nobody").stderr
 
 
 def test_logs_of_what_never_ran_says_so(stack: Stack, run: Run) -> None:
     stack.stop("never-ran")
     answer = run("logs", "never-ran")
-    assert answer.returncode == 1 and "never-ran has no container yet: it is cancelled" in answer.stderr
+    assert answer.returncode == 1 and '"never-ran" has no container: its state is cancelled' in answer.stderr
 
 
 def test_doctor_looks_at_what_a_local_stack_has(stack: Stack, run: Run) -> None:
     answer = run("doctor")
     assert answer.returncode == 0
-    for words in ("ok           table: active", "ok           profile default", "not checked  rule: a local stack has none"):
+    for words in ("ok       table: active", "ok       profile default", "skipped  rule: a local stack has none"):
         assert words in answer.stdout, answer.stdout
 
 
 def test_without_a_bridge_the_error_says_what_to_set() -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ECS_BRIDGE_")}
+    environment |= {"HOME": "/nonexistent", "XDG_STATE_HOME": ""}
     answer = subprocess.run([PROGRAM, "wait", "x"], env=environment, capture_output=True, text=True)
     assert answer.returncode == 126
-    assert "the bridge's URL is not set: use --url, ECS_BRIDGE_URL" in answer.stderr
+    assert "cannot find the URL of the bridge: pass --stack NAME or --url URL, or set ECS_BRIDGE_URL" in answer.stderr
+
+
+def test_stop_of_an_unknown_id_fails_without_tombstone(run: Run) -> None:
+    words = 'no such submission: "stop-unknown"; the bridge cancels a submission with this id if it arrives later'
+    answer = run("stop", "stop-unknown")
+    assert (answer.returncode, words in answer.stderr) == (1, True)
+    assert run("submit", "--id", "stop-unknown", "--", "true").stdout == "stop-unknown cancelled\n"
+    answer = run("stop", "stop-unknown-too", "--tombstone")
+    assert (answer.returncode, "no such submission" in answer.stdout, answer.stderr) == (0, True, "")
+
+
+def test_stop_of_a_running_submission_is_a_request(stack: Stack, run: Run) -> None:
+    submit(stack, "stop-running", ["sleep", "600"])
+    stack.until_state("stop-running", "running")
+    answer = run("stop", "stop-running", "--wait")
+    assert answer.returncode == 0
+    requested, ended = answer.stdout.splitlines()
+    assert requested == "stop-running stop requested; its state is running"
+    assert ended.startswith("stop-running cancelled, ")
+    assert run("stop", "stop-running").stdout == "stop-running cancelled\n"
+    submit(stack, "stop-late", ["true"])
+    stack.until_ended("stop-late")
+    assert run("stop", "stop-late").stdout == "stop-late had already ended: succeeded\n"
+
+
+def test_commands_accept_unambiguous_short_ids(stack: Stack, run: Run) -> None:
+    ids = ["5f0e0c5e-1111-4a53-9a3e-5c7d8e9f0a1b", "5f0e0c5e-1112-4a53-9a3e-5c7d8e9f0a1b"]
+    for id in ids:
+        submit(stack, id, ["sleep", "600"], labels={"dag_id": "short", "task_id": "ids"})
+        stack.until_state(id, "running")
+    table = run("ps", "--label", "dag_id=short").stdout
+    shown = [line.split()[:3] for line in table.splitlines()[1:]]
+    assert sorted(shown) == [["5f0e0c5e-1111", "default", "short.ids"], ["5f0e0c5e-1112", "default", "short.ids"]]
+    assert ids[0] in run("ps", "--wide").stdout
+    assert ids[0] in run("show", "5f0e0c5e-1111").stdout
+    ambiguous = run("stop", "5f0e0c5e")
+    assert ambiguous.returncode == 1 and all(id in ambiguous.stderr for id in ids)
+    assert run("stop", "5f0e0c5e-1111", "5f0e0c5e-1112").stdout.startswith(ids[0])
+    assert run("wait", "5f0e0c5e-1111").returncode == 1
+    assert run("logs", "5f0e0c5e-1111").returncode == 0
+
+
+def test_ps_fits_100_columns(stack: Stack, run: Run) -> None:
+    submit(stack, "wide-" + "x" * 40, ["sh", "-c", "exit 3"], labels={"label": "y" * 150})
+    stack.until_ended("wide-" + "x" * 40)
+    table = run("ps", "--all").stdout
+    assert "wide-xxx" in table and "default" in table and "…" in table
+    assert max(map(len, table.splitlines())) <= 100 and "\x1b" not in table
+
+
+def test_states_have_colors_on_a_terminal_only(stack: Stack) -> None:
+    submit(stack, "colored", ["true"])
+    stack.until_ended("colored")
+    environment = os.environ | {"ECS_BRIDGE_LOCAL": str(stack.ready_file), "TERM": "xterm"}
+    for more, is_colored in [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)]:
+        command = ["script", "-qec", f"{PROGRAM} ps --all", "/dev/null"]
+        shown = subprocess.run(command, env=environment | more, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        assert "colored" in shown.stdout
+        assert ("\x1b[32msucceeded" in shown.stdout) == is_colored
+
+
+def test_show_of_a_failed_command_ends_with_its_last_lines(stack: Stack, run: Run) -> None:
+    submit(stack, "last-lines", ["sh", "-c", "echo cannot open the file; exit 2"])
+    stack.until_ended("last-lines")
+    assert run("show", "last-lines").stdout.endswith("shows more):\n  cannot open the file\n")
+
+
+def test_pool_list_is_pools(run: Run) -> None:
+    listed = run("pool", "list")
+    assert listed.returncode == 0 and listed.stdout == run("pools").stdout
+    assert all(heading in listed.stdout for heading in ("TARGET", "STARTED 15M", "WARM %", "IDLE TIME"))
+
+
+def test_errors_quote_the_value_and_state_what_is_allowed(run: Run) -> None:
+    for arguments, code, words in [
+        (["submit", "true"], 2, ["write -- before the command: ecs-bridge submit [OPTIONS] -- true"]),
+        (["submit", "--label", "foo", "--", "true"], 2, ["'foo'", "must be KEY=VALUE"]),
+        (["submit", "--notify", "{}", "--", "true"], 2, ["'{}'", '"event_bus", "task_token"']),
+        (["submit", "--notify", '{"bus": "x"}', "--", "true"], 2, ['"event_bus", "task_token"']),
+        (["submit", "--overrides", "x", "--", "true"], 2, ["'x'", "must be a JSON object"]),
+        (["submit", "--profile", "nobody", "--", "true"], 1, ['--profile "nobody"', "known: default"]),
+        (["submit", "--file", "/no/such"], 1, ['"/no/such"']),
+        (["submit", "--id", "a b", "--", "true"], 1, ["a b"]),
+        (["ps", "--state", "foo"], 2, ["'foo'", "queued, launching, launched, running, succeeded"]),
+        (["ps", "--older", "1w"], 2, ["'1w'", "90s, 15m, 24h or 7d"]),
+        (["wait", "x", "--timeout", "soon"], 2, ["'soon'", "90s, 15m, 24h or 7d"]),
+        (["submit", "--launch-within", "soon", "--", "true"], 2, ["'soon'", "90s, 15m, 24h or 7d"]),
+        (["stats", "--since", "soon"], 2, ["'soon'", "90s, 15m, 24h or 7d"]),
+        (["ps", "--watch", "0"], 2, ["at least 1s"]),
+        (["show", "nobody"], 1, ['"nobody"', "ecs-bridge ps --all"]),
+        (["show", "no/such id"], 1, ['"no/such id"']),
+        (["logs", "nobody"], 1, ['"nobody"']),
+        (["wait", "nobody"], 126, ['"nobody"']),
+        (["pool", "set", "nobody", "--max", "1"], 1, ['"nobody"']),
+        (["pool", "set", "nobody"], 2, ["--max"]),
+        (["show", "x", "--url", "http://127.0.0.1:9"], 1, ["is `ecs-bridge local` running?"]),
+        (["ps", "--dynamodb-url", "http://127.0.0.1:9"], 1, ["is `ecs-bridge local` running?"]),
+        (["ps", "--table", "other"], 1, ['"other"']),
+        (["show", "x", "--url", "ftp://x"], 1, ["ftp://x"]),
+        (["show", "x", "--url", "https://nowhere.invalid"], 1, ["nowhere.invalid"]),
+        (["show", "x", "--local", "/no/such.json"], 1, ["/no/such.json", "is `ecs-bridge local` running?"]),
+        (["show", "x", "--local", "/etc/passwd"], 1, ["/etc/passwd"]),
+        (["show", "x", "--function", "nowhere"], 1, ["nowhere"]),
+        (["show", "x", "--aws-profile", "nobody", "--url", "https://a.lambda-url.us-east-1.on.aws"], 1, ["ecs-bridge"]),
+        (["profile", "import", "--config", "/no/such"], 1, ['"/no/such"']),
+        (["verify-aws", "--only", "foo"], 2, ["'foo'", "must be one of url"]),
+        (["local", "--drop", "2"], 2, ["'2'", "from 0 to 1"]),
+        (["local", "--functions-dir", "/etc"], 1, ['"/etc/']),
+        (["local", "--task-definitions", "/etc/passwd"], 1, ["/etc/passwd"]),
+        (["nonsense"], 2, ["nonsense"]),
+    ]:
+        answer = run(*arguments)
+        assert answer.returncode == code, (arguments, answer.stdout, answer.stderr)
+        for word in words:
+            assert word in answer.stderr, (arguments, answer.stderr)
+        for debug in ("Error(", "{ ", "Some("):
+            assert debug not in answer.stdout + answer.stderr, (arguments, answer.stdout, answer.stderr)
+
+
+def test_file_without_lines_submits_nothing(run: Run) -> None:
+    answer = run("submit", "--file", "-", input="\n")
+    assert answer.returncode == 1 and "standard input contains no submissions" in answer.stderr

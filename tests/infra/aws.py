@@ -176,7 +176,7 @@ class Account:
         own = {f"AWS_ENDPOINT_URL_{service}": self.url for service in SERVICES}
         # The SDK for Rust speaks a protocol to it that moto does not know.
         own["AWS_ENDPOINT_URL_CLOUDWATCH"] = self.cloudwatch_url
-        own |= {"AWS_REGION": REGION, "ECS_BRIDGE_READY_FILE": str(self.stack.ready_file)}
+        own |= {"AWS_REGION": REGION, "ECS_BRIDGE_LOCAL": str(self.stack.ready_file)}
         own |= {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
         return os.environ | own
 

@@ -86,7 +86,7 @@ def test_a_release_says_which_architecture_it_leaves_out(tmp_path: Path) -> None
 def test_a_release_of_the_wrong_architecture_fails(tmp_path: Path) -> None:
     done = build_functions(tmp_path, HAS=X86, MACHINE="183")
     assert done.returncode != 0
-    assert "submit.zip is built for arm64" in done.stderr
+    assert "submit.zip: built for arm64" in done.stderr
 
 
 @pytest.mark.parametrize(("parameters", "expected"), [("{}", "x86_64"), ("Architecture: arm64", "arm64")])

@@ -85,7 +85,7 @@ def test_bridge_with_a_key_in_a_network_runs_commands(emulator: Emulator, exampl
 
 def test_both_sources_of_profiles_are_refused(emulator: Emulator, example: dict[str, str]) -> None:
     parameters = example | {"CodeBucket": BUCKET, "ProfilesLayerArn": arn("lambda", "layer:profiles:1")}
-    with pytest.raises(ClientError, match="Give Profiles or ProfilesLayerArn, not both"):
+    with pytest.raises(ClientError, match="Set exactly one of Profiles and ProfilesLayerArn"):
         emulator.deploy("both", f"{emulator.url}/{BUCKET}/1/packaged.json", parameters)
 
 

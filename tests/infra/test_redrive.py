@@ -222,7 +222,7 @@ def test_queue_and_function_are_named_where_there_is_no_stack(
         monkeypatch.setattr(sys, "argv", ["redrive.py", *half])
         with pytest.raises(SystemExit):
             main()
-        assert "--queue-url and --function belong together" in capsys.readouterr().err
+        assert "--queue-url and --function must be used together" in capsys.readouterr().err
 
 
 def test_nothing_of_the_command_is_printed(local: LocalStack, queue: str, capsys: pytest.CaptureFixture[str]) -> None:

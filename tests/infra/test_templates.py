@@ -268,3 +268,15 @@ def test_a_deployment_can_be_rolled_back_by_the_alarms_of_every_function() -> No
 def test_functions_have_no_alias_that_a_changed_parameter_would_leave_behind() -> None:
     """The SAM transform publishes no version where only the value of a parameter changes, such as Profiles."""
     assert "AutoPublishAlias" not in (ROOT / "template.yaml").read_text()
+
+
+@pytest.mark.parametrize(("policy", "reader"), [("ExecutorPolicy", "client"), ("AirflowUiPolicy", "ui")])
+def test_policies_allow_attributes_that_their_reader_reads(policy: str, reader: str) -> None:
+    listed = json.loads((ROOT / "tests/fixtures/attributes.json").read_text())
+    statements = template()["Resources"][policy]["Properties"]["PolicyDocument"]["Statement"]
+    allowed = [
+        set(statement["Condition"]["ForAllValues:StringEquals"]["dynamodb:Attributes"])
+        for statement in statements
+        if "dynamodb:Attributes" in statement.get("Condition", {}).get("ForAllValues:StringEquals", {})
+    ]
+    assert allowed == [{each["name"] for each in listed if reader in each["readers"]}]

@@ -160,9 +160,9 @@ def test_a_release_is_uploaded_under_a_prefix_of_its_content() -> None:
     ("given", "message"),
     [
         ({}, None),
-        ({"profiles_layer_arn": EVERY_OPTION["ProfilesLayerArn"]}, "Give profiles or profiles_layer_arn, not both."),
-        ({"profiles": None}, "Give profiles or profiles_layer_arn, not both."),
-        ({"code_directory": "empty"}, "code_directory must hold a release: packaged.yaml"),
+        ({"profiles_layer_arn": EVERY_OPTION["ProfilesLayerArn"]}, "Set exactly one of profiles and profiles_layer_arn."),
+        ({"profiles": None}, "Set exactly one of profiles and profiles_layer_arn."),
+        ({"code_directory": "empty"}, "code_directory must contain a release."),
     ],
 )
 def test_a_plan_that_breaks_a_rule_says_so(given: Values, message: str | None) -> None:

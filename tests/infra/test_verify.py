@@ -35,7 +35,7 @@ def verify(account: Account, folder: Path, *checks: str) -> list[dict[str, Any]]
     command = ["verify-aws", "--stack", account.name, "--time-scale", "30", "--report", str(folder), "--json", *only]
     answer = account.run(*command)
     findings = json.loads(answer.stdout)
-    differs = any(finding["verdict"] == "differs" for finding in findings)
+    differs = any(finding["verdict"] == "fail" for finding in findings)
     assert answer.returncode == int(differs), answer.stderr
     return findings
 
@@ -57,8 +57,8 @@ def left_over(account: Account) -> list[str]:
 
 def test_an_account_that_behaves_as_documented_has_no_difference(account: Account, tmp_path: Path) -> None:
     findings = verify(account, tmp_path)
-    assert {finding["verdict"] for finding in findings} <= {"as_expected"}, [
-        finding for finding in findings if finding["verdict"] != "as_expected"
+    assert {finding["verdict"] for finding in findings} <= {"ok"}, [
+        finding for finding in findings if finding["verdict"] != "ok"
     ]
     assert len({finding["check"] for finding in findings}) == 18
     report = (tmp_path / "report.md").read_text()
@@ -99,7 +99,7 @@ def test_ecs_that_answers_otherwise_differs(account: Account, tmp_path: Path, ch
         findings = verify(account, tmp_path, check)
     finally:
         account.stack.drop_rules()
-    assert {"differs", "unknown"} & {finding["verdict"] for finding in findings}, findings
+    assert {"fail", "unknown"} & {finding["verdict"] for finding in findings}, findings
 
 
 def test_a_second_task_of_a_token_is_noticed(account: Account, tmp_path: Path) -> None:
@@ -109,13 +109,13 @@ def test_a_second_task_of_a_token_is_noticed(account: Account, tmp_path: Path) -
         findings = verify(account, tmp_path, "token")
     finally:
         account.stack.drop_rules()
-    assert list(verdicts(findings).values()) == ["differs"] * 3, findings
+    assert list(verdicts(findings).values()) == ["fail"] * 3, findings
 
 
 def test_events_that_come_only_with_stopped_differ(account: Account, tmp_path: Path) -> None:
     account.stack.rule(shapes="skip-states", times=3)
     found = verdicts(verify(account, tmp_path, "events"))
-    assert found["the first event with the exit code"] == "differs"
+    assert found["the first event with the exit code"] == "fail"
 
 
 def test_a_task_whose_end_ecs_does_not_keep_differs(account: Account, tmp_path: Path) -> None:
@@ -126,8 +126,8 @@ def test_a_task_whose_end_ecs_does_not_keep_differs(account: Account, tmp_path: 
         found = verdicts(verify(account, tmp_path, "after-the-end"))
     finally:
         account.stack.drop_rules()
-    assert found["ListTasks by startedBy and STOPPED"] == "differs"
-    assert found["DescribeTasks after the end"] == "differs"
+    assert found["ListTasks by startedBy and STOPPED"] == "fail"
+    assert found["DescribeTasks after the end"] == "fail"
 
 
 def test_what_cloudwatch_lacks_or_tells_otherwise_differs(account: Account, tmp_path: Path) -> None:
@@ -143,9 +143,9 @@ def test_what_cloudwatch_lacks_or_tells_otherwise_differs(account: Account, tmp_
         found = verdicts(verify(account, tmp_path, "alarm-metrics", "durations", "cold-start"))
     finally:
         cloudwatch.put_metric_alarm(AlarmName=right["AlarmName"], Dimensions=right["Dimensions"], **misspelt)
-    assert found["the metrics of prod-submit-errors"] == "differs"
-    assert found["submit on average and at most"] == "differs" and found["cold starts"] == "differs"
-    assert found["the metrics of prod-lost"] == "as_expected"
+    assert found["the metrics of prod-submit-errors"] == "fail"
+    assert found["submit on average and at most"] == "fail" and found["cold starts"] == "fail"
+    assert found["the metrics of prod-lost"] == "ok"
 
 
 @contextmanager
@@ -181,7 +181,7 @@ def elsewhere(account: Account, **urls: str) -> dict[str, str]:
     """The environment of a person for whom parts of the account are at other addresses."""
     ready = account.stack.ready_file.parent / "elsewhere.json"
     ready.write_text(json.dumps(json.loads(account.stack.ready_file.read_text()) | urls))
-    return account.environment() | {"ECS_BRIDGE_READY_FILE": str(ready)}
+    return account.environment() | {"ECS_BRIDGE_LOCAL": str(ready)}
 
 
 def test_deployment_without_a_pool_has_no_difference_in_its_metrics(tmp_path: Path) -> None:
@@ -202,8 +202,8 @@ def test_deployment_without_a_pool_has_no_difference_in_its_metrics(tmp_path: Pa
     assert answer.returncode == 0, answer.stdout + answer.stderr
     found = verdicts(json.loads(answer.stdout))
     assert found["the metrics of plain-runner-api-errors"] == found["the metrics of plain-runner-api-throttles"] == "unknown"
-    assert found["the metrics of plain-submit-errors"] == "as_expected"
-    assert found["RunTask with too much memory"] == found["RunTask with an unknown subnet"] == "not_checked"
+    assert found["the metrics of plain-submit-errors"] == "ok"
+    assert found["RunTask with too much memory"] == found["RunTask with an unknown subnet"] == "skipped"
 
 
 def test_an_account_without_a_bridge_around_the_functions_differs(tmp_path: Path) -> None:
@@ -214,12 +214,12 @@ def test_an_account_without_a_bridge_around_the_functions_differs(tmp_path: Path
         checks = ["url", "direct-invocation", "session-name", "alarm-metrics", "dead-letters", "schedule"]
         account.stack.rule(operation="DescribeClusters", error={"code": "ServerException", "message": "no"}, times=99)
         found = verdicts(verify(account, tmp_path, *checks))
-    assert found["an unsigned call"] == "differs"
-    assert found["submit, invoked directly"] == "differs"
-    assert found["reconcile in the last 15 minutes"] == "differs"
-    assert found["a command on a pool"] == "differs"
-    assert found["the metrics of the alarms"] == "differs"
-    assert found["an event that task-state cannot handle"] == "differs"
+    assert found["an unsigned call"] == "fail"
+    assert found["submit, invoked directly"] == "fail"
+    assert found["reconcile in the last 15 minutes"] == "fail"
+    assert found["a command on a pool"] == "fail"
+    assert found["the metrics of the alarms"] == "fail"
+    assert found["an event that task-state cannot handle"] == "fail"
 
 
 def test_interrupted_or_killed_it_leaves_nothing_behind(account: Account, tmp_path: Path) -> None:
@@ -245,8 +245,8 @@ def test_interrupted_or_killed_it_leaves_nothing_behind(account: Account, tmp_pa
 def doctor(account: Account, *arguments: str) -> dict[str, dict[str, Any]]:
     answer = account.run("doctor", "--stack", account.name, "--json", *arguments)
     findings = json.loads(answer.stdout)
-    assert answer.returncode == int(any(finding["verdict"] == "wrong" for finding in findings)), answer.stderr
-    return {finding["what"]: finding for finding in findings}
+    assert answer.returncode == int(any(finding["verdict"] == "fail" for finding in findings)), answer.stderr
+    return {finding["check"]: finding for finding in findings}
 
 
 def test_doctor_finds_a_healthy_deployment_healthy(account: Account) -> None:
@@ -283,7 +283,7 @@ def test_dropped_runs_of_reconcile_are_not_wrong(account: Account) -> None:
     sqs, queue = account.client("sqs"), account.outputs["ReconcileDeadLettersUrl"]
     sqs.send_message(QueueUrl=queue, MessageBody="{}")
     try:
-        found = doctor(account)["dead letters of reconcile"]
+        found = doctor(account)["dead-letter messages of reconcile"]
     finally:
         sqs.purge_queue(QueueUrl=queue)
     assert found["verdict"] == "ok" and found["detail"].startswith("1 dropped runs") and "remedy" not in found
@@ -298,9 +298,9 @@ def test_doctor_in_a_private_network_blames_neither_login_nor_role(account: Acco
         # Nothing listens at STS's address.
         environment = elsewhere(account, dynamodb_url=url) | {"AWS_ENDPOINT_URL_STS": "http://127.0.0.1:9"}
         answer = account.run("doctor", "--stack", account.name, "--json", env=environment)
-    found = {finding["what"]: finding for finding in json.loads(answer.stdout)}
-    assert found["identity"]["verdict"] == "not_checked" and "STS cannot be reached" in found["identity"]["detail"]
-    assert found["table"]["verdict"] == "not_checked" and "VPC endpoint policy" in found["table"]["detail"]
+    found = {finding["check"]: finding for finding in json.loads(answer.stdout)}
+    assert found["identity"]["verdict"] == "skipped" and "STS cannot be reached" in found["identity"]["detail"]
+    assert found["table"]["verdict"] == "skipped" and "VPC endpoint policy" in found["table"]["detail"]
 
 
 def test_doctor_names_what_is_wrong_and_what_mends_it(account: Account) -> None:
@@ -315,14 +315,14 @@ def test_doctor_names_what_is_wrong_and_what_mends_it(account: Account) -> None:
         sqs.purge_queue(QueueUrl=queue)
         events.enable_rule(Name="task-state")
         cloudwatch.set_alarm_state(AlarmName=f"{DEPLOYMENT}-lost", StateValue="OK", StateReason="x")
-    for what in ("URL", "table", "feed", "rule", "dead letters of events", "alarms"):
-        assert found[what]["verdict"] == "wrong" and found[what]["remedy"], found[what]
+    for what in ("URL", "table", "feed", "rule", "dead-letter messages of events", "alarms"):
+        assert found[what]["verdict"] == "fail" and found[what]["remedy"], found[what]
     assert found["alarms"]["detail"] == f"{DEPLOYMENT}-lost"
 
 
 def test_a_stack_that_is_not_there_or_not_ours_is_named(account: Account) -> None:
     environment = account.environment()
-    del environment["ECS_BRIDGE_READY_FILE"]
+    del environment["ECS_BRIDGE_LOCAL"]
     unknown = account.run("ps", "--stack", "nobody", env=environment)
     assert unknown.returncode == 1 and "cannot read the outputs of the stack nobody" in unknown.stderr
     resources = {"Queue": {"Type": "AWS::SQS::Queue"}}
@@ -334,7 +334,7 @@ def test_a_stack_that_is_not_there_or_not_ours_is_named(account: Account) -> Non
 
 def test_a_stack_says_where_everything_is(account: Account) -> None:
     environment = account.environment()
-    del environment["ECS_BRIDGE_READY_FILE"]
+    del environment["ECS_BRIDGE_LOCAL"]
     environment["AWS_ENDPOINT_URL_DYNAMODB"] = account.stack.ready["dynamodb_url"]
     # What the environment says of another bridge comes after the stack.
     environment |= {"ECS_BRIDGE_URL": "http://127.0.0.1:9", "ECS_BRIDGE_TABLE": "another"}

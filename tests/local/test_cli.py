@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from callers import run_program
-from local_stack import LocalStack, until
+from local_stack import PROGRAM, ROOT, LocalStack, until
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -16,7 +19,7 @@ Cli = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture(scope="module")
 def cli(start: Callable[..., LocalStack]) -> Cli:
     stack = start(time_scale=20)
-    return lambda *arguments: run_program(*arguments, ECS_BRIDGE_READY_FILE=stack.ready_file)
+    return lambda *arguments: run_program(*arguments, ECS_BRIDGE_LOCAL=stack.ready_file)
 
 
 def test_wait_returns_the_commands_exit_code(cli: Cli) -> None:
@@ -62,7 +65,7 @@ def test_show_writes_the_record_or_that_there_is_none(cli: Cli) -> None:
     assert "exit_code" in shown.stdout
     assert json.loads(cli("show", "--json", "shown").stdout)["exit_code"] == 3
     answer = cli("show", "nobody")
-    assert (answer.returncode, answer.stderr) == (1, "ecs-bridge: no submission nobody\n")
+    assert answer.returncode == 1 and 'no such submission: "nobody"' in answer.stderr
 
 
 def test_ps_lists_what_is_in_flight_until_stop_ends_it(cli: Cli) -> None:
@@ -81,7 +84,7 @@ def test_ps_lists_what_waits_for_its_launch(start: Callable[..., LocalStack]) ->
     stack = start(reconcile_every=0)
     stack.rule(submission_id="waits", failure="RESOURCE:CPU", times=1)
     assert stack.submit({"submission_id": "waits", "command": ["true"]})[0]["state"] == "queued"
-    (listed,) = json.loads(run_program("ps", "--json", ECS_BRIDGE_READY_FILE=stack.ready_file).stdout)
+    (listed,) = json.loads(run_program("ps", "--json", ECS_BRIDGE_LOCAL=stack.ready_file).stdout)
     assert (listed["submission_id"], listed["state"]) == ("waits", "queued")
     assert not listed.keys() & {"request", "nonce", "content_hash", "rev"}
 
@@ -89,6 +92,56 @@ def test_ps_lists_what_waits_for_its_launch(start: Callable[..., LocalStack]) ->
 def test_without_a_bridge_the_error_names_the_flags() -> None:
     answer = run_program("show", "x")
     assert answer.returncode == 1
-    assert "--url" in answer.stderr
-    answer = run_program("show", "x", ECS_BRIDGE_READY_FILE="/no/such/file")
+    assert "--stack" in answer.stderr and "--url" in answer.stderr
+    answer = run_program("show", "x", ECS_BRIDGE_LOCAL="/no/such/file")
     assert "/no/such/file" in answer.stderr
+
+
+def test_local_stack_is_found_at_its_default_path(tmp_path: Path) -> None:
+    """As in README.md: without flags, the next command waits for the start, and Ctrl-C ends all of it."""
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    local = subprocess.Popen(
+        [PROGRAM, "local"],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        file = tmp_path / ".local/state/ecs-bridge/local.json"
+        until("it is starting", lambda: file.exists() or Path(f"{file}.starting").exists())
+        answer = run_program("submit", "--wait", "--id", "found", "--", "sh", "-c", "echo seen; exit 3", HOME=tmp_path)
+        assert answer.returncode == 3, answer.stderr
+        assert run_program("logs", "found", HOME=tmp_path).stdout == "seen\n"
+        log_dir = Path(json.loads(file.read_text())["log_dir"])
+        assert log_dir.exists()
+    finally:
+        # The terminal sends Ctrl-C to all processes of the group.
+        os.killpg(local.pid, signal.SIGINT)
+        output, _ = local.communicate()
+    assert local.returncode == 0
+    assert "ecs-bridge submit --wait -- echo hello" in output and f"press Ctrl-C or run `kill {local.pid}`" in output
+    assert "rror" not in output
+    assert list(file.parent.iterdir()) == [] and not log_dir.exists()
+    answer = run_program("show", "found", HOME=tmp_path)
+    assert (answer.returncode, "start `ecs-bridge local`" in answer.stderr) == (1, True)
+
+
+def test_malformed_profiles_are_reported_once(tmp_path: Path) -> None:
+    profiles = tmp_path / "profiles.json"
+    for text, words in [
+        ('{\n  "default": }\n', "line 2, column 14: expected value"),
+        ("[]", "must be a JSON object"),
+        ('{"default": {"run_tas": {}}}', "default.run_tas: is not a field of a profile"),
+    ]:
+        profiles.write_text(text)
+        answer = run_program("local", "--profiles", profiles, HOME=tmp_path)
+        assert answer.returncode == 1 and answer.stdout == ""
+        assert len(answer.stderr.splitlines()) == 1, answer.stderr
+        assert answer.stderr.startswith(f'ecs-bridge: profiles file "{profiles}": {words}'), answer.stderr
+
+
+def test_reference_of_the_commands_is_current() -> None:
+    """`ECS_BRIDGE_WRITE=1` writes it."""
+    page = ROOT / "docs/cli.md"
+    text = run_program("markdown").stdout
+    if os.environ.get("ECS_BRIDGE_WRITE"):
+        page.write_text(text)
+    assert page.read_text() == text

@@ -105,7 +105,7 @@ def reads(many: LocalStack) -> Iterator[Reads]:
 
 def ps(many: LocalStack, reads: Reads, *flags: str) -> tuple[list[dict[str, Any]], str]:
     url = reads.environment()["AWS_ENDPOINT_URL_DYNAMODB"]
-    answer = run_program("ps", "--json", "--dynamodb-url", url, *flags, ECS_BRIDGE_READY_FILE=many.ready_file)
+    answer = run_program("ps", "--json", "--dynamodb-url", url, *flags, ECS_BRIDGE_LOCAL=many.ready_file)
     assert answer.returncode == 0, answer.stderr
     return json.loads(answer.stdout), answer.stderr
 
@@ -114,7 +114,7 @@ def test_ps_reads_no_more_rows_than_it_lists_and_counts_the_others(many: LocalSt
     listed, more = ps(many, reads, "--limit", "150")
     # Those that are due first; the oldest comes first.
     assert [row["submission_id"] for row in listed] == [f"s{ROWS - 1 - nth:05}" for nth in range(150)]
-    assert more == f"ecs-bridge: {ROWS - 150} more are not listed: use --limit\n"
+    assert more == f"ecs-bridge: {ROWS - 150} more submissions are not listed; raise --limit\n"
     assert reads.keys() <= 151
     # Rows and their places, and the keys of all others, which were counted.
     assert reads.units() < 150 * 0.6 + ROWS * 0.035
@@ -135,7 +135,7 @@ def test_ps_reads_eventually_consistent_and_never_the_request(many: LocalStack, 
 def test_ps_with_a_filter_reads_on_until_it_has_found_enough(many: LocalStack, reads: Reads) -> None:
     listed, more = ps(many, reads, "--limit", "5", "--profile", "rare")
     assert {row["profile"] for row in listed} == {"rare"} and len(listed) == 5
-    assert reads.keys() <= 600 and more == "ecs-bridge: more may match: use --limit, or other filters\n"
+    assert reads.keys() <= 600 and more == "ecs-bridge: more submissions may match; raise --limit, or add filters\n"
 
 
 def test_ps_with_a_filter_that_nothing_matches_reads_each_row_once(many: LocalStack, reads: Reads) -> None:
@@ -160,12 +160,12 @@ def test_ps_shows_places_as_far_as_it_reads_them(many: LocalStack, reads: Reads)
 def test_ps_that_is_repeated_counts_nothing(many: LocalStack, reads: Reads) -> None:
     url = reads.environment()["AWS_ENDPOINT_URL_DYNAMODB"]
     command = [PROGRAM, "ps", "--watch", "1", "--limit", "50", "--dynamodb-url", url]
-    environment = os.environ | {"ECS_BRIDGE_READY_FILE": str(many.ready_file)}
+    environment = os.environ | {"ECS_BRIDGE_LOCAL": str(many.ready_file)}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as listing:
         until("it has listed them twice", lambda: reads.keys() > 100)
         listing.kill()
         output, _ = listing.communicate()
-    assert "\nmore are not listed" in output
+    assert "\nmore submissions are not listed" in output
     queries = [call.body for call, _ in reads.answers if call.operation == "Query"]
     assert queries and all(query["Limit"] == 50 for query in queries)
 

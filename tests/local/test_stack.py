@@ -76,7 +76,7 @@ print(child.pid, flush=True)
 def test_the_ready_file_has_everything_that_a_caller_needs(start: Callable[..., LocalStack]) -> None:
     ready = start(no_functions=True, deployment="dev", cluster="jobs").ready
     assert set(ready) == {
-        "submit_url", "submit_function", "runner_api_url", "lambda_url", "dynamodb_url", "ecs_url", "table", "cluster", "region", "deployment", "log_dir"
+        "submit_url", "submit_function", "runner_api_url", "lambda_url", "dynamodb_url", "ecs_url", "table", "cluster", "region", "deployment", "pid", "log_dir"
     }  # fmt: skip
     assert ready["deployment"] == "dev"
     assert ready["cluster"] == "arn:aws:ecs:us-east-1:123456789012:cluster/jobs"

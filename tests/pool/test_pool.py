@@ -204,7 +204,7 @@ def test_what_was_submitted_under_an_earlier_profile_runs_in_its_containers(star
 
 
 def run(pools: Pools, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"ECS_BRIDGE_READY_FILE": str(pools.stack.ready_file), "USER": "alice"}
+    environment = os.environ | {"ECS_BRIDGE_LOCAL": str(pools.stack.ready_file), "USER": "alice"}
     return subprocess.run([PROGRAM, *arguments], capture_output=True, text=True, env=environment, check=False)
 
 
@@ -216,7 +216,7 @@ def test_pools_are_listed_with_what_they_have_and_want(pools: Pools) -> None:
     pools.until_idle("ready", 2)
     pool = listed(pools, "ready")
     assert (pool["waiting"], pool["busy"], pool["max"], pool["min_idle"]) == (0, 0, 3, 2)
-    assert pool["idle"] >= 2 and pool["wanted"] >= 2 and not pool["paused"]
+    assert pool["idle"] >= 2 and pool["target"] >= 2 and not pool["paused"]
     answer = run(pools, "pools", "--price", "0.05")
     [line] = [line for line in answer.stdout.splitlines() if line.startswith("ready")]
     assert "$0.1" in line and answer.returncode == 0
@@ -237,8 +237,8 @@ def test_an_operators_limits_hold_until_they_are_reset(pools: Pools) -> None:
 def test_limits_that_cannot_be_are_refused(pools: Pools) -> None:
     pools.until_idle("ready")
     for arguments, text in [
-        (("nobody", "--pause"), "profile nobody has no pool; known: "),
-        (("ready", "--max", "2", "--min-idle", "3"), "min_idle 3 exceeds max 2"),
+        (("nobody", "--pause"), 'profile "nobody" has no pool; profiles with a pool: '),
+        (("ready", "--max", "2", "--min-idle", "3"), "min_idle is 3; it must not exceed max, which is 2"),
         (("ready", "--max", "0"), "1..=10000"),
         (("ready",), "required"),
         (("ready", "--pause", "--resume"), "cannot be used with"),

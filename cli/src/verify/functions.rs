@@ -31,11 +31,11 @@ pub async fn dead_letters(probe: &mut Context<'_>) -> Vec<Finding> {
         "in the dead-letter queue after three tries, within about four minutes",
     );
     let Some(queue) = probe.account.outputs.get("EventDeadLettersUrl").cloned() else {
-        return vec![Finding::not_checked(question, "the queue is not known: use --stack")];
+        return vec![Finding::skipped(question, "the queue is not known: use --stack")];
     };
     let (Some(function), Ok(deployment)) = (probe.account.function(Function::TaskState), probe.bridge.deployment())
     else {
-        return vec![Finding::not_checked(question, "the function is not known")];
+        return vec![Finding::skipped(question, "the function is not known")];
     };
     let (began, id) = (now(), probe.id("stopped"));
     let body = json!({"submission_ids": [id], "reason": "verify-aws needs one that was stopped"});
@@ -113,10 +113,10 @@ async fn statistic(
 pub async fn schedule(probe: &mut Context<'_>) -> Vec<Finding> {
     let (question, expected) = ("reconcile in the last 15 minutes", "one run a minute, or as ReconcileMinutes says");
     if !probe.account.has("CLOUDWATCH") {
-        return vec![Finding::not_checked(question, "a local stack has no metrics")];
+        return vec![Finding::skipped(question, "a local stack has no metrics")];
     }
     let Some(name) = probe.account.function(Function::Reconcile) else {
-        return vec![Finding::not_checked(question, "the function's name is not known")];
+        return vec![Finding::skipped(question, "the function's name is not known")];
     };
     let quarter = Duration::from_secs(15 * 60);
     let runs =
@@ -156,10 +156,10 @@ fn metrics(alarm: &MetricAlarm) -> Vec<Metric> {
 pub async fn alarm_metrics(probe: &mut Context<'_>) -> Vec<Finding> {
     let question = "the metrics of the alarms";
     if !probe.account.has("CLOUDWATCH") {
-        return vec![Finding::not_checked(question, "a local stack has no alarms")];
+        return vec![Finding::skipped(question, "a local stack has no alarms")];
     }
     let Ok(deployment) = probe.bridge.deployment() else {
-        return vec![Finding::not_checked(question, "the deployment's name is not known")];
+        return vec![Finding::skipped(question, "the deployment's name is not known")];
     };
     let alarms = match probe.account.alarms(deployment).await {
         Ok(alarms) => alarms,
@@ -237,7 +237,7 @@ pub async fn durations(probe: &mut Context<'_>) -> Vec<Finding> {
     for function in [Function::Submit, Function::TaskState] {
         let question = format!("{} on average and at most", function.short());
         if !probe.account.has("CLOUDWATCH") {
-            findings.push(Finding::not_checked(&question, "a local stack has no metrics"));
+            findings.push(Finding::skipped(&question, "a local stack has no metrics"));
             continue;
         }
         let Some(name) = probe.account.function(function) else { continue };
@@ -262,7 +262,7 @@ pub async fn durations(probe: &mut Context<'_>) -> Vec<Finding> {
 pub async fn cold_start(probe: &mut Context<'_>) -> Vec<Finding> {
     let (question, expected) = ("cold starts", format!("under {SLOW_START_MS} ms of initialisation"));
     if !probe.account.has("CLOUDWATCH_LOGS") {
-        return vec![Finding::not_checked(question, "a local stack reports none")];
+        return vec![Finding::skipped(question, "a local stack reports none")];
     }
     let mut starts = Vec::new();
     for function in Function::ALL {

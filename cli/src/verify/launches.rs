@@ -41,10 +41,7 @@ pub async fn wrong_subnet(probe: &mut Context<'_>) -> Vec<Finding> {
     let question = "RunTask with an unknown subnet";
     if !probe.has_network() {
         // ECS then refuses the network configuration itself, whatever is in it.
-        return vec![Finding::not_checked(
-            question,
-            "the profile has no networkConfiguration: its tasks take no subnet",
-        )];
+        return vec![Finding::skipped(question, "the profile has no networkConfiguration: its tasks take no subnet")];
     }
     let network = json!({"networkConfiguration": {"awsvpcConfiguration": {"subnets": ["subnet-00000000000000000"]}}});
     let request = probe.request("subnet", &["true"], &network);
@@ -57,7 +54,7 @@ pub async fn too_much_memory(probe: &mut Context<'_>) -> Vec<Finding> {
     let question = "RunTask with too much memory";
     if !probe.is_on_fargate() {
         // On instances, too much memory is want of capacity: a refusal for now.
-        return vec![Finding::not_checked(question, "the profile does not run on Fargate, whose refusal this is")];
+        return vec![Finding::skipped(question, "the profile does not run on Fargate, whose refusal this is")];
     }
     let request = probe.request("memory", &["true"], &json!({"overrides": {"cpu": "256", "memory": "999999"}}));
     let answer = probe.run_task(&request).await;

@@ -78,10 +78,10 @@ pub async fn events(probe: &mut Context<'_>) -> Vec<Finding> {
         "the record of the end, after the first event with it",
     );
     if let Err(why) = listen(probe).await {
-        return vec![Finding::not_checked(first, why)];
+        return vec![Finding::skipped(first, why)];
     }
     let Ok(deployment) = probe.bridge.deployment().map(str::to_owned) else {
-        return vec![Finding::not_checked(first, "the deployment's name is not known")];
+        return vec![Finding::skipped(first, "the deployment's name is not known")];
     };
     let first_of_them = probe.id(ENDS[0].0);
     if !probe.has_submitted(&first_of_them) {
@@ -195,7 +195,7 @@ pub async fn after_the_end(probe: &mut Context<'_>) -> Vec<Finding> {
     }
     let deployment = match probe.bridge.deployment() {
         Ok(deployment) => deployment.to_owned(),
-        Err(error) => return vec![Finding::not_checked(list, error.to_string())],
+        Err(error) => return vec![Finding::skipped(list, error.to_string())],
     };
     let record = match probe.record(&id, is_terminal).await {
         Ok(record) => record,
@@ -298,7 +298,7 @@ pub async fn session_name(probe: &mut Context<'_>) -> Vec<Finding> {
     let (question, expected) =
         ("a command on a pool", "succeeded: the session of a task's role has the task's id as its name");
     let Some(pool) = probe.pool.clone() else {
-        return vec![Finding::not_checked(question, "no profile has a pool")];
+        return vec![Finding::skipped(question, "no profile has a pool")];
     };
     let patience = probe.within(2 * A_TASK) + Duration::from_secs(30);
     let result = async {

@@ -30,37 +30,36 @@ const NOT_VERIFIED: u8 = 126;
 /// The exit code after an interruption.
 const INTERRUPTED: u8 = 130;
 
-/// Ask AWS what the documents of the bridge assume: about 15 minutes, up to eight small tasks, less than a dollar
+/// Verify on AWS what the bridge assumes; takes about 15 minutes, up to 8 small tasks and less than one dollar
 #[derive(Args)]
 #[command(after_help = "\
-Each line says what was expected, what was seen, and how sure that is. --plan says before what is done and which permissions \
-it needs. The exit code is 0 if nothing differs, 1 if something does, 126 if the deployment cannot be verified, and 130 \
-after an interruption. What is made on the way is removed at the end, except for a revision of the task definition \
-ecs-bridge-verify-cannot-pull, which ECS keeps as INACTIVE. The records of its submissions stay in the table for as long as \
-records are kept.")]
+The verdict of each check is ok, FAIL with the expectation, unknown or skipped. --plan shows the checks and the permissions \
+that they need. The exit code is 0 if no check fails, 1 if a check fails, 126 if the deployment cannot be verified, and 130 \
+after an interruption. The command removes the resources that it creates. ECS keeps one revision of the task definition \
+ecs-bridge-verify-cannot-pull as INACTIVE. The records of the submissions stay in the table until they expire.")]
 pub struct VerifyAws {
-    /// Say what would be done, and end
+    /// Show the checks and the permissions that they need, and exit
     #[arg(long)]
     plan: bool,
-    /// Remove what a killed run has left, and end
+    /// Remove the resources of a run that was killed, and exit
     #[arg(long, conflicts_with = "plan")]
     clean: bool,
-    /// The profile to launch with; its image must have `sh` [default: default, else the first without a pool]
+    /// The profile to launch with; its image must have `sh` [default: default, otherwise the first profile without a pool]
     #[arg(long, value_name = "NAME")]
     profile: Option<String>,
-    /// Only this check; may be repeated
+    /// Run only this check; may be repeated
     #[arg(long, value_name = "CHECK", value_parser = known)]
     only: Vec<String>,
-    /// Not this check; may be repeated
+    /// Skip this check; may be repeated
     #[arg(long, value_name = "CHECK", value_parser = known, conflicts_with = "only")]
     skip: Vec<String>,
-    /// The folder to write report.md and report.json into; the latter holds no name of the account
+    /// Folder for report.md and report.json; report.json contains no names of the account
     #[arg(long, value_name = "DIR", default_value = "verify-aws")]
     report: PathBuf,
     /// Divide what is waited for at most by this; for a local stack with --time-scale
     #[arg(long, value_name = "X", default_value_t = 1.0, hide = true)]
     time_scale: f64,
-    /// Write the findings as a JSON array too
+    /// Also write the findings as a JSON array
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -177,7 +176,7 @@ fn known(name: &str) -> Result<String, String> {
     if CHECKS.iter().any(|check| check.name == name) {
         return Ok(name.to_owned());
     }
-    Err(format!("the checks are {}", CHECKS.iter().map(|check| check.name).collect::<Vec<_>>().join(", ")))
+    Err(format!("must be one of {}", CHECKS.iter().map(|check| check.name).collect::<Vec<_>>().join(", ")))
 }
 
 impl VerifyAws {
@@ -214,7 +213,7 @@ impl VerifyAws {
         let mut probe = Context::new(&bridge, &account, self.profile.as_deref(), self.time_scale).await?;
         if self.clean {
             let removed = probe.clean(PREFIX).await?;
-            output::say(if removed.is_empty() { "nothing was left".to_owned() } else { removed.join("\n") });
+            output::say(if removed.is_empty() { "no resources are left".to_owned() } else { removed.join("\n") });
             return Ok(0);
         }
         let (mut interrupt, mut terminate) = (
@@ -230,7 +229,9 @@ impl VerifyAws {
         let left = probe.clean(&probe.name.clone()).await;
         if was_interrupted {
             left?;
-            eprintln!("ecs-bridge: interrupted; what had been made is removed, and task definitions are deregistered");
+            eprintln!(
+                "ecs-bridge: interrupted; the created resources are removed, and task definitions are deregistered"
+            );
             return Ok(INTERRUPTED);
         }
         report::write(&self.report, &probe, &findings)
@@ -241,7 +242,7 @@ impl VerifyAws {
             output::say(format!("\n{}\nreport: {}", report::summary(&findings), self.report.display()));
         }
         left?;
-        Ok(u8::from(findings.iter().any(|finding| finding.verdict == Verdict::Differs)))
+        Ok(u8::from(findings.iter().any(|finding| finding.verdict == Verdict::Fail)))
     }
 
     /// Asks one thing after the other, and says each answer at once.
@@ -278,18 +279,22 @@ impl VerifyAws {
     }
 
     fn say_plan(&self) {
-        output::say("verify-aws would, one after the other:\n");
+        output::say("verify-aws runs these checks in sequence:\n");
         let rows: Vec<_> = self.checks().map(|check| [check.name.to_owned(), check.does.to_owned()]).collect();
-        output::say(output::table(["CHECK", "WHAT IT DOES"], &rows));
+        output::say(output::table(["CHECK", "ACTION"], &rows));
         let mut needs: Vec<_> =
             ALWAYS.into_iter().chain(self.checks().flat_map(|check| check.needs.iter().copied())).collect();
         needs.sort_unstable();
         needs.dedup();
-        output::say(format!("This identity needs, besides the stack's ExecutorPolicy:\n  {}\n", needs.join("\n  ")));
         output::say(format!(
-            "It takes about 15 minutes and starts up to 8 tasks of the profile's size, for less than a dollar. Everything that it \
-             makes is called {PREFIX}… and removed at the end, except for a revision of the task definition {PREFIX}cannot-pull, which \
-             is deregistered: ECS keeps it as INACTIVE. Its submissions are called verify-…. No other task, queue or rule is touched."
+            "In addition to the ExecutorPolicy of the stack, this identity needs:\n  {}\n",
+            needs.join("\n  ")
+        ));
+        output::say(format!(
+            "The run takes about 15 minutes and starts up to 8 tasks of the size of the profile, for less than one dollar. The names \
+             of all created resources begin with {PREFIX}, and the run removes them. It deregisters one revision of the task \
+             definition {PREFIX}cannot-pull, which ECS keeps as INACTIVE. The ids of its submissions begin with verify-. The run \
+             changes no other task, queue or rule."
         ));
     }
 }

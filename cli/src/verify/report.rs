@@ -13,14 +13,14 @@ use super::context::Context;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// It is as the documents say.
-    AsExpected,
-    /// It is not: the bridge may misbehave.
-    Differs,
+    /// It is as the documents state.
+    Ok,
+    /// It differs, so the bridge may misbehave.
+    Fail,
     /// It was asked, and nothing could be seen.
     Unknown,
     /// It was not asked.
-    NotChecked,
+    Skipped,
 }
 
 /// The answer to one question.
@@ -43,7 +43,7 @@ pub struct Finding {
 impl Finding {
     /// What was seen once, and whether it is what was expected.
     pub fn seen(question: &str, expected: &str, seen: impl Into<String>, as_expected: bool) -> Self {
-        let verdict = if as_expected { Verdict::AsExpected } else { Verdict::Differs };
+        let verdict = if as_expected { Verdict::Ok } else { Verdict::Fail };
         Self::new(question, expected, seen, verdict, "seen once")
     }
 
@@ -53,8 +53,8 @@ impl Finding {
     }
 
     /// What was not asked.
-    pub fn not_checked(question: &str, why: impl Into<String>) -> Self {
-        Self::new(question, "", why, Verdict::NotChecked, "not asked")
+    pub fn skipped(question: &str, why: impl Into<String>) -> Self {
+        Self::new(question, "", why, Verdict::Skipped, "not asked")
     }
 
     fn new(question: &str, expected: &str, seen: impl Into<String>, verdict: Verdict, sure: &str) -> Self {
@@ -76,24 +76,23 @@ impl Finding {
 
 const fn word(verdict: Verdict) -> &'static str {
     match verdict {
-        Verdict::AsExpected => "as expected",
-        Verdict::Differs => "DIFFERS",
+        Verdict::Ok => "ok",
+        Verdict::Fail => "FAIL",
         Verdict::Unknown => "unknown",
-        Verdict::NotChecked => "not checked",
+        Verdict::Skipped => "skipped",
     }
 }
 
 /// The finding on one or two lines.
 pub fn line(finding: &Finding) -> String {
     let Finding { check, question, expected, seen, verdict, sure } = finding;
-    let expected =
-        if *verdict == Verdict::Differs { format!("\n{:13}expected: {expected}", "") } else { String::new() };
-    format!("{:<11}  {check}: {question}: {seen} ({sure}){expected}", word(*verdict))
+    let expected = if *verdict == Verdict::Fail { format!("\n{:9}expected: {expected}", "") } else { String::new() };
+    format!("{:<7}  {check}: {question}: {seen} ({sure}){expected}", word(*verdict))
 }
 
 /// How many there are of each.
 pub fn summary(findings: &[Finding]) -> String {
-    let all = [Verdict::AsExpected, Verdict::Differs, Verdict::Unknown, Verdict::NotChecked];
+    let all = [Verdict::Ok, Verdict::Fail, Verdict::Unknown, Verdict::Skipped];
     let count = |verdict| findings.iter().filter(|finding| finding.verdict == verdict).count();
     all.map(|verdict| format!("{} {}", count(verdict), word(verdict))).join(", ")
 }
@@ -113,7 +112,7 @@ pub fn write(folder: &Path, probe: &Context<'_>, findings: &[Finding]) -> io::Re
         format!("| {} |\n", cells.join(" | "))
     });
     let text = format!(
-        "# What AWS does\n\nRun `{}` of ecs-bridge {} in {}, {}.\n\n{}\n\n| check | question | expected | seen | | how sure |\n\
+        "# What AWS does\n\nRun `{}` of ecs-bridge {} in {}, {}.\n\n{}\n\n| Check | Question | Expected | Seen | Verdict | Evidence |\n\
          |---|---|---|---|---|---|\n{}",
         probe.name,
         env!("CARGO_PKG_VERSION"),

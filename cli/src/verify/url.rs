@@ -40,7 +40,7 @@ pub async fn url(probe: &mut Context<'_>) -> Vec<Finding> {
 pub async fn direct_invocation(probe: &mut Context<'_>) -> Vec<Finding> {
     let (question, expected) = ("submit, invoked directly", "the same answer as by its URL");
     let Some(name) = probe.account.function(Function::Submit) else {
-        return vec![Finding::not_checked(question, "the function's name is not known")];
+        return vec![Finding::skipped(question, "the function's name is not known")];
     };
     let payload = aws_sdk_lambda::primitives::Blob::new(json!({"health": true}).to_string());
     let answer = probe.account.lambda.invoke().function_name(name).payload(payload).send().await;

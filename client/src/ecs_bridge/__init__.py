@@ -1,4 +1,4 @@
-"""Run commands on Amazon ECS through the ECS bridge, and learn how they ended."""
+"""Run commands on Amazon ECS through the ECS bridge, and receive their results."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ecs_bridge.state import State
 from ecs_bridge.submission import Submission, shortened
 from ecs_bridge.table import Record
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Answer",
     "AsyncClient",

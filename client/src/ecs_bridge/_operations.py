@@ -1,4 +1,4 @@
-"""What a client does, as procedures, whoever drives them: see `steps`."""
+"""Client operations as I/O-free procedures. `_sansio` drives them."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from ecs_bridge.submission import Submission
 
 REASON_LIMIT = 256
-"""Bytes that the reason of a stop may have."""
+"""Maximum size of a stop reason, in bytes."""
 
 
 class Bridge:
-    """A bridge as it is found at the first request. Making one does no I/O, but for a local stack's ready file."""
+    """A bridge, located at the first request. The constructor does no I/O except for a local stack's ready file."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Bridge:
             ("poll_interval", poll_interval, 0.1),
         ):
             if not value >= least:
-                raise ValueError(f"{name} must be a number of seconds, at least {least:g}, not {value!r}")
+                raise ValueError(f"invalid {name}: {value!r}; must be at least {least:g} seconds")
         self._where = Where.find(os.environ, **where)
         self._session = session
         self._timeout = timeout
@@ -57,14 +57,14 @@ class Bridge:
         self._found: tuple[Aws, BridgeClient, Where] | None = None
         self._reader: Table | None = None
 
-    # Requests: each in whatever thread makes it.
+    # Requests. Each runs in the thread of its caller.
 
     def api(self) -> BridgeClient:
-        """Return the API's client; reads the stack's outputs at the first use."""
+        """Return the API client. The first call reads the stack's outputs."""
         return self._find()[1]
 
     def table(self) -> Table:
-        """Return the table's reader."""
+        """Return the reader of the table."""
         aws, _, where = self._find()
         with self._lock:
             if self._reader is None:
@@ -73,7 +73,7 @@ class Bridge:
             return self._reader
 
     def close(self) -> None:
-        """Close the connections; the next call makes new ones."""
+        """Close the connections. The next call opens new ones."""
         with self._lock:
             self._reader, found = None, self._found
         if found:
@@ -106,7 +106,7 @@ class Bridge:
     # Procedures
 
     def submit(self, submissions: Iterable[Submission]) -> Steps[list[Answer]]:
-        """Submit any number, in calls of a hundred; the answers are in their order."""
+        """Submit any number of submissions, up to 100 per call. The answers are in the same order."""
         items = [each.item() for each in submissions]
         answers: list[Answer] = []
         for part in parts(items, json_bytes):
@@ -114,11 +114,11 @@ class Bridge:
         return answers
 
     def stop(self, submission_ids: Iterable[str], reason: str) -> Steps[list[Answer]]:
-        """Ask for the stop of any number; the answers are in their order."""
+        """Request the stop of any number of submissions. The answers are in the same order."""
         ids = [check_id(each) for each in submission_ids]
         if not isinstance(reason, str) or not 0 < len(reason.encode()) <= REASON_LIMIT:
             raise InvalidSubmissionError(
-                f"reason must be a text of 1 to {REASON_LIMIT} bytes: it is kept in the record"
+                f"invalid reason: must be a string of 1 to {REASON_LIMIT} bytes, because the record keeps it"
             )
         answers: list[Answer] = []
         for place in range(0, len(ids), BATCH_SIZE):
@@ -126,7 +126,7 @@ class Bridge:
         return answers
 
     def _all(self, items: Sequence[Any], call: Callable[[list[Any]], list[Answer]]) -> Steps[list[Answer]]:
-        """Make a call, and repeat it, with the same ids, for what was not answered or `unavailable`."""
+        """Make a call, and retry the items without an answer or with `unavailable`, under the same IDs."""
         answers: dict[int, Answer] = {}
         left = list(range(len(items)))
         give_up = time.monotonic() + self.retry_timeout
@@ -152,13 +152,13 @@ class Bridge:
             if len(items) == 1:
                 id = items[0] if isinstance(items[0], str) else items[0]["submission_id"]
                 return [Answer(id, None, error_code="invalid", error_message=str(error))]
-        # Too large, or spoilt by one: halving finds the one, and lets the others through.
+        # The batch is too large or contains an invalid item. Halving isolates that item and sends the others.
         half = len(items) // 2
         first = yield from self._one_call(items[:half], call)
         return first + (yield from self._one_call(items[half:], call))
 
     def get(self, submission_id: str) -> Steps[Record | None]:
-        """Read a record by the API; None: there is none."""
+        """Read a record through the API. Return None if no record exists."""
         check_id(submission_id)
 
         def ask() -> Record | None:
@@ -176,19 +176,19 @@ class Bridge:
         return (yield from records(self.table, [check_id(each) for each in submission_ids], self.retry_timeout))
 
     def health(self) -> Steps[dict[str, Any]]:
-        """Ask the bridge for its checks, once: not to be well is an answer."""
+        """Request the health checks of the bridge once, because an unhealthy bridge is a valid answer."""
         return (yield from retried(lambda: self.api().health(), 0))
 
     def latest_cursor(self) -> Steps[Cursor]:
-        """Return the place in the feed after everything that it shows now."""
+        """Return the position after the current end of the feed."""
         return latest_cursor(self.table, self.retry_timeout)
 
     def reader(self, cursor: Cursor) -> Reader:
-        """Return a reader of the feed from there."""
+        """Return a reader of the feed that starts at the cursor."""
         return Reader(self.table, cursor, self.poll_interval, self.retry_timeout)
 
     def waiting(self) -> Waiting:
-        """Return what learns how submissions end."""
+        """Return the object that waits for submissions to end."""
         return Waiting(self.table, self.poll_interval, self.retry_timeout)
 
 
@@ -196,5 +196,5 @@ def _outputs(aws: Aws, stack: str) -> dict[str, str]:
     try:
         [found] = aws.client("cloudformation").describe_stacks(StackName=stack)["Stacks"]
     except (BotoCoreError, ClientError) as error:
-        raise failure(error, f"the outputs of the stack {stack}") from error
+        raise failure(error, f"cannot read the outputs of the stack {stack!r}") from error
     return {each["OutputKey"]: each["OutputValue"] for each in found.get("Outputs", [])}

@@ -1,8 +1,8 @@
-"""What is done in several requests, apart from who waits for them.
+"""Procedures of several requests, independent of their driver.
 
-A procedure is a generator that yields each request, a function to call, and each pause, in seconds; it is sent the
-request's result. `run` drives it in the caller's thread, `drive` in an event loop, where no thread waits for a pause
-and a cancellation takes effect at once.
+A procedure is a generator. It yields each request as a function and each pause in seconds, and it receives the result
+of each request. `run` drives it in the caller's thread. `drive` drives it in an event loop, where a pause blocks no
+thread and a cancellation takes effect immediately.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ Steps = Generator[Step, Any, T]
 
 
 def backoff(failures: int, first: float = 0.5, most: float = 30.0) -> float:
-    """Return the seconds to wait after so many failures in a row: doubling, capped, with jitter."""
+    """Return the delay in seconds after consecutive failures. The delay doubles up to a maximum, with jitter."""
     return min(most, first * 2.0 ** min(failures - 1, 16)) * random.uniform(0.5, 1.0)
 
 
 def retried(request: Callable[[], T], retry_timeout: float) -> Steps[T]:
-    """Make a request, and repeat it while that may help, for so many seconds.
+    """Make a request, and retry transient errors for up to `retry_timeout` seconds.
 
-    :raises BridgeError: the last one, with what would be right
+    :raises BridgeError: the last error, with a hint
     """
     give_up = time.monotonic() + retry_timeout
     failures = 0
@@ -51,7 +51,7 @@ def retried(request: Callable[[], T], retry_timeout: float) -> Steps[T]:
 
 
 def run(steps: Steps[T]) -> T:
-    """Take a procedure's steps in this thread."""
+    """Run the steps of a procedure in this thread."""
     try:
         step = next(steps)
         while True:
@@ -73,7 +73,7 @@ def run(steps: Steps[T]) -> T:
 
 
 async def drive(steps: Steps[T], pool: Executor) -> T:
-    """Take a procedure's steps in this event loop, its requests in the pool's threads."""
+    """Run the steps of a procedure in this event loop. Its requests run in the threads of the pool."""
     loop = asyncio.get_running_loop()
     try:
         step = next(steps)

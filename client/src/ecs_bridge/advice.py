@@ -1,4 +1,4 @@
-"""What to do about a submission; ``advice.json`` is written from the bridge's own table."""
+"""Remedies for failed submissions. ``advice.json`` is generated from the bridge's own table."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def advice(
     exit_code: int | None = None,
     stop_code: str | None = None,
 ) -> str | None:
-    """Return a sentence for people; None where all is well."""
+    """Return a remedy for the user, or None if nothing is wrong."""
     lower = [reason.lower() for reason in reasons if reason]
 
     def fits(entry: dict[str, Any]) -> bool:

@@ -1,8 +1,8 @@
 """The client for programs with an event loop.
 
-Requests are made by botocore in a few threads of the client's own; pauses, and the waiting for ends, take none. An
-asynchronous HTTP library would be another large dependency, and aiobotocore requires one exact version of botocore,
-which Airflow, Prefect and their like choose themselves.
+botocore makes the requests in a few threads of the client. Pauses and waits use no thread. An asynchronous HTTP library
+would be another large dependency. aiobotocore requires one exact version of botocore, and programs such as Airflow and
+Prefect select that version themselves.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 THREADS = 8
-"""Requests that one client has under way at most, as many as it keeps connections."""
+"""Maximum number of concurrent requests of one client, which equals its number of connections."""
 
 
 class AsyncClient:
-    """A bridge; for one event loop. Names, arguments and errors are those of `Client`.
+    """A client for one event loop, with the names, arguments and errors of `Client`.
 
-    A call that is cancelled makes no further request. One that is under way may still arrive, and after it the same can
-    be submitted again.
+    A cancelled call makes no further request. A request in progress may still reach the bridge. You can submit the same
+    submission again afterwards.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class AsyncClient:
         retry_timeout: float = 60.0,
         poll_interval: float = 1.0,
     ) -> None:
-        """Make one, without any request; see `Client`."""
+        """Create a client without making a request; see `Client`."""
         self._bridge = Bridge(
             session,
             timeout,
@@ -82,7 +82,7 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """End; what still waits is cancelled."""
+        """Close the client, and cancel all waiting calls."""
         for future in [each for all in self._waiters.values() for each in all]:
             future.cancel()
         if self._watch is not None:
@@ -92,37 +92,37 @@ class AsyncClient:
         self._bridge.close()
 
     async def submit(self, submission: Submission) -> Answer:
-        """Submit one; see `Client.submit`."""
+        """Submit one submission; see `Client.submit`."""
         [answer] = await self.submit_many([submission])
         if answer.error:
             raise answer.error
         return answer
 
     async def submit_many(self, submissions: Iterable[Submission]) -> list[Answer]:
-        """Submit any number; see `Client.submit_many`."""
+        """Submit any number of submissions; see `Client.submit_many`."""
         return await self._drive(self._bridge.submit(submissions))
 
     async def get(self, submission_id: str) -> Record | None:
-        """Return what the bridge knows of one; None if it does not know it."""
+        """Return the record of a submission, or None if the submission is unknown."""
         return await self._drive(self._bridge.get(submission_id))
 
     async def get_many(self, submission_ids: Iterable[str]) -> dict[str, Record]:
-        """Return the records of those that have one; see `Client.get_many`."""
+        """Return the records that exist; see `Client.get_many`."""
         return await self._drive(self._bridge.get_many(submission_ids))
 
     async def stop(self, submission_id: str, reason: str) -> Answer:
-        """Ask for a stop; see `Client.stop`."""
+        """Request a stop; see `Client.stop`."""
         [answer] = await self.stop_many([submission_id], reason)
         if answer.error:
             raise answer.error
         return answer
 
     async def stop_many(self, submission_ids: Iterable[str], reason: str) -> list[Answer]:
-        """Ask for the stop of any number; see `Client.stop_many`."""
+        """Request the stop of any number of submissions; see `Client.stop_many`."""
         return await self._drive(self._bridge.stop(submission_ids, reason))
 
     async def wait(self, submission_ids: Iterable[str], timeout: float | None = None) -> dict[str, Record]:
-        """Wait until all have ended; see `Client.wait`. One read of the feed serves all calls that wait."""
+        """Wait until all submissions have ended; see `Client.wait`. One read of the feed serves all waiting calls."""
         futures = {check_id(each): self._future(each) for each in dict.fromkeys(submission_ids)}
         try:
             if futures:
@@ -136,15 +136,15 @@ class AsyncClient:
                 self._leave(id, future)
 
     async def latest_cursor(self) -> Cursor:
-        """Return the place in the feed after everything that has ended by now."""
+        """Return the position in the feed after all submissions that have ended."""
         return await self._drive(self._bridge.latest_cursor())
 
     def stream(self, cursor: Cursor) -> AsyncFeed:
-        """Follow the feed from there; see `Client.stream`."""
+        """Follow the feed from the cursor; see `Client.stream`."""
         return AsyncFeed(self, self._bridge.reader(cursor))
 
     async def health(self) -> dict[str, Any]:
-        """Return what the bridge says of itself; raise BridgeError if it is not well."""
+        """Return the health response of the bridge; raise BridgeError if the bridge is unhealthy."""
         return await self._drive(self._bridge.health())
 
     async def _drive(self, steps: Steps[T]) -> T:
@@ -165,10 +165,10 @@ class AsyncClient:
         elif self._waiters.pop(submission_id, None):
             self._waiting.drop(submission_id)
         if future.done() and not future.cancelled():
-            future.exception()  # seen, also where another's was raised
+            future.exception()  # mark it as retrieved, even if another error was raised
 
     async def _learn(self) -> None:
-        """Tell all that wait how their submissions ended, until none does."""
+        """Deliver results to the waiting calls until none is left."""
         try:
             while self._waiters:
                 records, unknown = await self._drive(self._waiting.step())
@@ -190,7 +190,7 @@ class AsyncClient:
 
 
 class AsyncFeed(AsyncIterator["Record"]):
-    """What ends, as it ends. After an error the next call goes on from the same place."""
+    """An iterator over ended submissions. After an error, the next call continues at the same position."""
 
     def __init__(self, client: AsyncClient, reader: Reader) -> None:
         self._client = client
@@ -198,7 +198,7 @@ class AsyncFeed(AsyncIterator["Record"]):
 
     @property
     def cursor(self) -> Cursor:
-        """The place after the last record that was handed out; keep it once that is done with."""
+        """The position after the last returned record. Save it after you have processed that record."""
         return self._reader.cursor
 
     async def __anext__(self) -> Record:

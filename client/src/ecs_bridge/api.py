@@ -1,6 +1,7 @@
-"""The bridge's API: signed requests to its URL or invocations of its function, and answers by what to do next.
+"""The API of the bridge, through signed requests to its URL or invocations of its function.
 
-Each method is one request. Repeating it is the caller's affair, whose ids make that harmless.
+Errors are classified by the remedy. Each method makes one request, and the caller retries it. The IDs make retries
+harmless.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 BATCH_SIZE = 100
-"""Submissions, or stops, that one call takes at most."""
+"""Maximum number of submissions or stops per call."""
 
 BODY_SIZE = 4 * 1024 * 1024 - 1024
-"""Bytes of submissions that one call takes at most: the bridge's limit of a body is 4 MiB."""
+"""Maximum size of the submissions of one call, in bytes. The bridge accepts bodies of up to 4 MiB."""
 
 
 _STATUS = {
@@ -43,48 +44,48 @@ _STATUS = {
     "unhealthy": 503,
     "unavailable": 503,
 }
-"""The statuses of the HTTP API, by the codes of errors."""
+"""HTTP statuses of the API by error code."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the bridge says about one item of a call."""
+    """The response of the bridge for one item of a call."""
 
     submission_id: str
     state: State | None
-    """The submission's; with a `conflict`, that of the one that has the id."""
+    """The state of the submission. After a `conflict`, the state of the submission that has the ID."""
     task_arn: str | None = None
     error_code: str | None = None
     error_message: str | None = None
 
     @property
     def error(self) -> SubmissionRejectedError | None:
-        """Why it was not accepted; None if it was."""
+        """The reason for the rejection, or None if the item was accepted."""
         if self.error_code is None:
             return None
         return SubmissionRejectedError(self.submission_id, self.error_code, self.error_message or "")
 
 
 class Tally:
-    """A count that several threads add to."""
+    """A counter that several threads increment."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self.value = 0
 
     def add(self) -> None:
-        """Count one more."""
+        """Increment the counter."""
         with self._lock:
             self.value += 1
 
 
 class BridgeClient:
-    """Calls the submit function. Safe to share between threads; holds keep-alive connections."""
+    """A thread-safe client of the submit function, with keep-alive connections."""
 
     def __init__(self, url: str | None, aws: Aws, timeout: float, function: str | None = None) -> None:
-        """Make one.
+        """Create a client.
 
-        :param function: the function's name or ARN, to invoke it instead of calling its URL
+        :param function: name or ARN of the function, to invoke it instead of calling its URL
         """
         self._url = url
         self._function = function
@@ -96,13 +97,13 @@ class BridgeClient:
         self._http: URLLib3Session | None = None
 
     def submit(self, submissions: Sequence[dict[str, Any]]) -> list[Answer]:
-        """Submit up to `BATCH_SIZE`; the answers are in their order."""
+        """Submit up to `BATCH_SIZE` items. The answers are in the same order."""
         body = {"submissions": list(submissions)}
         ids = [each["submission_id"] for each in submissions]
         return self._answers(self._call("POST", "/v1/submissions", body), ids)
 
     def stop(self, submission_ids: Sequence[str], reason: str) -> list[Answer]:
-        """Ask for a stop of up to `BATCH_SIZE`; the answers are in their order."""
+        """Request the stop of up to `BATCH_SIZE` submissions. The answers are in the same order."""
         body = {"submission_ids": list(submission_ids), "reason": reason}
         return self._answers(self._call("POST", "/v1/stops", body), submission_ids)
 
@@ -111,11 +112,11 @@ class BridgeClient:
         return self._call("GET", "/v1/submissions/" + quote(submission_id, safe=""))
 
     def health(self) -> dict[str, Any]:
-        """Return what the bridge says of itself; an unhealthy one is a BridgeError."""
+        """Return the health response of the bridge; raise BridgeError if the bridge is unhealthy."""
         return self._call("GET", "/v1/health")
 
     def close(self) -> None:
-        """Close the connections; the next call makes new ones."""
+        """Close the connections. The next call opens new ones."""
         with self._lock:
             if self._http is not None:
                 self._http.close()
@@ -129,7 +130,7 @@ class BridgeClient:
             raise
 
     def _invoke(self, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
-        """Invoke the function: the payload is the body, and its answer the API's."""
+        """Invoke the function. The payload is the request body, and the result is the response of the API."""
         asks = {"health": True} if path == "/v1/health" else {"submission_id": path.rpartition("/")[2]}
         payload = json.dumps(asks if body is None else body, ensure_ascii=False, separators=(",", ":")).encode()
         call = f"invocation of {self._function}"
@@ -157,10 +158,11 @@ class BridgeClient:
         except ValueError:
             read = None
         if not isinstance(read, dict):
-            raise BridgeError(ErrorKind.CONFIGURATION, f"{call}: the answer is not the bridge's", 200)
+            words = "unexpected response; must be the submit function of the bridge"
+            raise BridgeError(ErrorKind.CONFIGURATION, f"{call}: {words}", 200)
         if not answer.get("FunctionError"):
             return read
-        # What the function did not say itself, such as a timeout, may pass.
+        # Errors that Lambda reports instead of the function, such as a timeout, may be transient.
         code = str(read.get("errorType"))
         status = _STATUS.get(code, 502)
         raise BridgeError(self._kind_of(status), f"{call}: {code}: {read.get('errorMessage')}", status, code)
@@ -182,26 +184,26 @@ class BridgeClient:
 
     def _send(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
         if self._url is None:
-            raise BridgeError(ErrorKind.CONFIGURATION, "neither the URL nor the function of the bridge is known")
+            raise BridgeError(ErrorKind.CONFIGURATION, "cannot find the bridge: pass url, function or stack")
         data = None if body is None else json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
         headers = {} if data is None else {"Content-Type": "application/json"}
         request = AWSRequest(method, self._url + path, headers=headers, data=data)
         try:
             # Lambda function URLs with AuthType AWS_IAM are signed for the service "lambda":
             # https://docs.aws.amazon.com/lambda/latest/dg/urls-auth.html
-            # Frozen, or a refresh by another thread between two reads would mix an old key with a new secret.
+            # Frozen, because a refresh by another thread between two reads would mix an old key with a new secret.
             credentials = self._aws.credentials().get_frozen_credentials()
             SigV4Auth(credentials, "lambda", self._aws.region()).add_auth(request)
         except (CredentialsMissing, BotoCoreError) as error:
             self._aws.forget()
-            # What failed to fetch them may quote what it sent.
+            # An HTTP error may quote the request, which contains secrets.
             words = type(error).__name__ if isinstance(error, HTTPClientError) else str(error)
             raise BridgeError(ErrorKind.CREDENTIALS, words) from error
         try:
             response = self._session().send(request.prepare())
             status, content = response.status_code, response.content
         except BotoCoreError as error:
-            # Not the error's own text: it may quote what was sent.
+            # Without the text of the error, because it may quote the request.
             raise BridgeError(ErrorKind.TRANSIENT, f"{method} {self._url}{path}: {type(error).__name__}") from error
         return self._read(status, content, f"{method} {self._url}{path}")
 
@@ -228,7 +230,8 @@ class BridgeClient:
     def _answers(answer: dict[str, Any], ids: Sequence[str]) -> list[Answer]:
         items = answer.get("submissions")
         if not isinstance(items, list) or len(items) != len(ids):
-            raise BridgeError(ErrorKind.CONFIGURATION, "the answer does not hold one item for each that was sent", 200)
+            words = "unexpected response: the number of items differs from the request"
+            raise BridgeError(ErrorKind.CONFIGURATION, words, 200)
         return [_item(id, item) for id, item in zip(ids, items, strict=True)]
 
 
@@ -243,11 +246,11 @@ def _item(id: str, item: Any) -> Answer:
 
 
 def _told(answer: Any) -> tuple[str | None, str]:
-    """Return the bridge's own code and words about an error, which by its contract never repeat the input."""
+    """Return the error code and the message of the bridge. By contract, they never repeat the input."""
     error = answer.get("error") if isinstance(answer, dict) else None
     if isinstance(error, dict):
         return _text(error.get("code")), f" {error.get('code')}: {error.get('message')}"
-    # Lambda's own refusals are {"Message": "Forbidden"}.
+    # Lambda itself rejects requests with {"Message": "Forbidden"}.
     message = (answer.get("Message") or answer.get("message")) if isinstance(answer, dict) else None
     return None, f" {message}" if isinstance(message, str) else ""
 
@@ -257,11 +260,11 @@ def _text(value: Any) -> str | None:
 
 
 def parts(items: Iterable[T], size: Callable[[T], int]) -> Iterator[list[T]]:
-    """Cut what is to be submitted into calls that the bridge takes; `size` returns the bytes of one item's JSON."""
+    """Split items into calls of the allowed size. `size` returns the bytes of one item as JSON."""
     part: list[T] = []
     total = 0
     for item in items:
-        # A comma parts it from the one before.
+        # A comma separates the item from the previous one.
         more = size(item) + 1
         if part and (len(part) == BATCH_SIZE or total + more > BODY_SIZE):
             yield part

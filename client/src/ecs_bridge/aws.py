@@ -1,9 +1,9 @@
 """Credentials, Region and clients, from boto3's own chain or from a session.
 
-Certificates, proxies and client settings are found as boto3 finds them (``AWS_CA_BUNDLE`` or ``ca_bundle``,
+Certificates, proxies and client settings are found in the same way as in boto3 (``AWS_CA_BUNDLE`` or ``ca_bundle``,
 ``HTTPS_PROXY``, ``NO_PROXY``).
 
-Everything here may do network I/O (STS, the metadata service).
+Every function here may do network I/O (STS, the metadata service).
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT = 3.0
 READ_TIMEOUT = 5.0
-"""Seconds, unless a client is made with others."""
+"""Default timeouts of clients, in seconds."""
 
 
-# DynamoDB answers these with 400; other services with 401 or 403.
+# DynamoDB returns these errors with status 400, other services with 401 or 403.
 # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html
 _CREDENTIALS = frozenset(
     {
@@ -41,7 +41,7 @@ _CREDENTIALS = frozenset(
         "UnrecognizedClientException",
     }
 )
-# AWS rejects signatures that are more than five minutes off. InvalidSignatureException alone may be a wrong key too.
+# AWS rejects signatures that are more than five minutes off. InvalidSignatureException alone may also mean a wrong key.
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-troubleshooting.html
 _CLOCK = (
     "signature expired",
@@ -53,7 +53,7 @@ _ADDRESS = frozenset({"ResourceNotFoundException", "ValidationException", "Valid
 
 
 def failure(error: BotoCoreError | ClientError, what: str) -> BridgeError:
-    """Return what a call of an AWS service failed with, by what to do next."""
+    """Return the failure of an AWS call as a BridgeError, classified by the remedy."""
     kind, status = ErrorKind.TRANSIENT, None
     if isinstance(error, ClientError):
         code = error.response.get("Error", {}).get("Code")
@@ -68,27 +68,27 @@ def failure(error: BotoCoreError | ClientError, what: str) -> BridgeError:
 
 
 def clock(words: str) -> str:
-    """Return what to add to AWS's words where they reject a signature because of this machine's clock; else nothing."""
+    """Return a hint if AWS rejected a signature because of this machine's clock, and an empty string otherwise."""
     is_clock = any(known in words.lower() for known in _CLOCK)
-    return "; the clock of this machine is wrong: set it, for instance by NTP" if is_clock else ""
+    return "; the clock of this machine is wrong; synchronize it, for example with NTP" if is_clock else ""
 
 
 class Aws:
-    """One AWS identity, shared by threads and read anew after `forget`."""
+    """Thread-safe cached AWS credentials, which are reloaded after `forget`."""
 
     looked_in = "boto3's chain"
-    """Where credentials were looked for, for people."""
+    """The sources of credentials, for messages."""
     region_setting = "region"
-    """What sets the Region, for people."""
+    """The setting of the Region, for messages."""
 
     def __init__(
         self, region: str | None, session: boto3.Session | None = None, endpoints: Mapping[str, str] | None = None
     ) -> None:
-        """Make one.
+        """Create an identity.
 
-        :param region: the bridge's Region; None: the session's
-        :param session: the identity; None: boto3's default chain, read anew after `forget`
-        :param endpoints: the URLs of services that are not AWS's, by boto3's names
+        :param region: Region of the bridge; defaults to the Region of the session
+        :param session: identity; defaults to boto3's default chain, which is reloaded after `forget`
+        :param endpoints: URLs of local services by boto3 service name
         """
         self._region = region
         self._given = session
@@ -96,37 +96,37 @@ class Aws:
         self._lock = threading.Lock()
         self._session: boto3.Session | None = None
 
-    # What another source of an identity has.
+    # Subclasses for another source of an identity override these methods.
 
     def _connect(self) -> boto3.Session:
-        """Make the session; called with the lock held."""
+        """Create the session. The caller holds the lock."""
         if self._given is not None:
             return self._given
-        import boto3  # slow, and not wanted where a module that uses this one is only imported
+        import boto3  # slow, so importing this module must not import it
 
         return boto3.Session(region_name=self._region)
 
     def _verify(self) -> bool | str | None:
-        """Return how certificates are checked; None: as boto3's own configuration says."""
+        """Return the certificate verification setting, or None for the setting of boto3."""
         return None
 
     def _client_config(self) -> Config | None:
-        """Return settings of clients that come before ours."""
+        """Return client settings that override the defaults."""
         return None
 
     def _endpoint(self, service: str) -> str | None:
-        """Return a service's URL; None: as boto3 finds it."""
+        """Return the URL of a service, or None for the URL that boto3 selects."""
         return self._endpoints.get(service)
 
-    # For all of them.
+    # Common methods.
 
     def forget(self) -> None:
-        """Read the credentials again at the next use: they were refused."""
+        """Reload the credentials at the next use, because a service rejected them."""
         with self._lock:
             self._session = None
 
     def session(self) -> boto3.Session:
-        """Return the session, made at the first use."""
+        """Return the session, and create it at the first use."""
         with self._lock:
             if self._session is None:
                 self._session = self._connect()
@@ -136,18 +136,18 @@ class Aws:
         """Return the (self-refreshing) credentials."""
         credentials = self.session().get_credentials()
         if credentials is None:
-            raise CredentialsMissing(f"no AWS credentials found (looked in: {self.looked_in})")
+            raise CredentialsMissing(f"no AWS credentials found in {self.looked_in}")
         return credentials
 
     def region(self) -> str:
-        """Return the bridge's Region: the one that was named, or the session's."""
+        """Return the configured Region, or the Region of the session."""
         region = self._region or self.session().region_name
         if not region:
-            raise CredentialsMissing(f"no AWS Region found: set {self.region_setting}")
+            raise CredentialsMissing(f"no AWS Region found; set {self.region_setting}")
         return str(region)
 
     def verify(self) -> bool | str:
-        """Return how TLS certificates are checked: by which authorities, or not at all."""
+        """Return the path of the CA bundle, or whether to verify TLS certificates."""
         session = self.session()
         verify = self._verify()
         if verify is None:
@@ -155,7 +155,7 @@ class Aws:
         return True if verify is None else verify
 
     def http(self, url: str, read_timeout: float) -> URLLib3Session:
-        """Make an HTTP client for a URL, with the settings that boto3's own clients would have."""
+        """Create an HTTP client for a URL, with the settings of boto3's own clients."""
         config = self._config()
         return URLLib3Session(
             verify=self.verify(),
@@ -167,7 +167,7 @@ class Aws:
         )
 
     def dynamodb(self) -> Any:
-        """Make a DynamoDB client with timeouts of seconds; repeating a read is the caller's affair."""
+        """Create a DynamoDB client with timeouts of seconds. The caller retries reads."""
         return self.client("dynamodb")
 
     def client(
@@ -177,9 +177,9 @@ class Aws:
         read_timeout: float | None = None,
         attempts: int | None = None,
     ) -> Any:
-        """Make a client of a service with timeouts of seconds; repeating a call is the caller's affair.
+        """Create a client of a service with timeouts of seconds. The caller retries calls.
 
-        :param attempts: how often the client itself makes a call; two if not set
+        :param attempts: number of attempts that the client itself makes; defaults to 2
         """
         session = self.session()
         config = self._config()
@@ -196,7 +196,7 @@ class Aws:
         )
 
     def _config(self) -> Config:
-        """Return the clients' settings."""
+        """Return the settings of the clients."""
         ours = Config(connect_timeout=CONNECT_TIMEOUT, read_timeout=READ_TIMEOUT, retries={"total_max_attempts": 2})
         self.session()
         theirs = self._client_config()

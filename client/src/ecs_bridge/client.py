@@ -1,4 +1,4 @@
-"""The client for programs with threads, or without."""
+"""The synchronous client, for programs with or without threads."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 
 class Client:
-    """A bridge. Safe to share between threads; keeps connections.
+    """A thread-safe client of a bridge, which keeps its connections open.
 
-    What fails for the moment is repeated with the same ids, for `retry_timeout` seconds. Then, and at once where
-    repeating is of no use, a call raises BridgeError, whose `kind` tells what to do. After that it is not known what
-    arrived; to submit the same again is always right, and runs nothing twice.
+    Transient failures are retried with the same IDs for `retry_timeout` seconds. After that, or immediately after a
+    permanent failure, a call raises BridgeError, and `kind` indicates the remedy. The bridge may have received the
+    request. You can always submit the same submission again, because each ID runs once.
     """
 
     def __init__(
@@ -45,24 +45,25 @@ class Client:
         retry_timeout: float = 60.0,
         poll_interval: float = 1.0,
     ) -> None:
-        """Make one, without any request.
+        """Create a client without making a request.
 
-        What is not given is looked for in the ready file of a local stack, the stack's outputs, and the environment
-        variables of `ecs-bridge`: ``ECS_BRIDGE_STACK``, ``_URL``, ``_FUNCTION``, ``_TABLE``, ``_DEPLOYMENT``,
-        ``_READY_FILE``.
+        The client reads missing settings from the ready file of a local stack, from the stack's outputs, and from the
+        environment variables of `ecs-bridge`: ``ECS_BRIDGE_STACK``, ``_URL``, ``_FUNCTION``, ``_TABLE``,
+        ``_DEPLOYMENT``, ``_LOCAL``.
 
-        :param stack: the name of the deployed stack, whose outputs say the rest; needs cloudformation:DescribeStacks
-        :param url: the URL of the submit function
-        :param function: the name or ARN of the submit function, to invoke it instead
-        :param table: the table, for all but `submit`, `get` and `stop`
-        :param deployment: the deployment's name, likewise
-        :param region: the Region; None: the URL's, else the session's
-        :param ready_file: what ``ecs-bridge local --ready-file`` wrote
-        :param session: the AWS identity; None: boto3's default chain
-        :param timeout: seconds that one request to the submit function may take
-        :param retry_timeout: seconds for which a request is repeated that failed for the moment
-        :param poll_interval: seconds between two reads of the feed
-        :raises ConfigError: with all that is wrong
+        :param stack: name of the deployed stack, whose outputs provide the other settings; requires
+            cloudformation:DescribeStacks
+        :param url: URL of the submit function
+        :param function: name or ARN of the submit function, to invoke it instead of calling the URL
+        :param table: name of the table; required except for `submit`, `get` and `stop`
+        :param deployment: name of the deployment; required with `table`
+        :param region: Region of the bridge; defaults to the Region of the URL, then of the session
+        :param ready_file: file that ``ecs-bridge local --ready-file`` wrote
+        :param session: AWS identity; defaults to boto3's default chain
+        :param timeout: timeout of one request to the submit function, in seconds
+        :param retry_timeout: time for retries of transient failures, in seconds
+        :param poll_interval: interval between reads of the feed, in seconds
+        :raises ConfigError: if settings are missing or invalid; the message lists all problems
         """
         self._bridge = Bridge(
             session,
@@ -89,10 +90,10 @@ class Client:
         self._bridge.close()
 
     def submit(self, submission: Submission) -> Answer:
-        """Submit one; submitting it again runs nothing twice.
+        """Submit one submission. Submitting it again does not run it again.
 
-        :raises InvalidSubmissionError: it can never be right; nothing was sent
-        :raises SubmissionRejectedError: the bridge did not accept it
+        :raises InvalidSubmissionError: if the submission is invalid; nothing was sent
+        :raises SubmissionRejectedError: if the bridge rejected the submission
         """
         [answer] = self.submit_many([submission])
         if answer.error:
@@ -100,23 +101,23 @@ class Client:
         return answer
 
     def submit_many(self, submissions: Iterable[Submission]) -> list[Answer]:
-        """Submit any number; each answer, in their order, has the state or the `error` of its own."""
+        """Submit any number of submissions. The answers are in the same order, each with a state or an `error`."""
         return run(self._bridge.submit(submissions))
 
     def get(self, submission_id: str) -> Record | None:
-        """Return what the bridge knows of one; None if it does not know it."""
+        """Return the record of a submission, or None if the submission is unknown."""
         return run(self._bridge.get(submission_id))
 
     def get_many(self, submission_ids: Iterable[str]) -> dict[str, Record]:
-        """Return the records of those that have one, read consistently from the table, a hundred a request."""
+        """Return the records that exist. Reads of the table are consistent, with up to 100 records per request."""
         return run(self._bridge.get_many(submission_ids))
 
     def stop(self, submission_id: str, reason: str) -> Answer:
-        """Ask for a stop; returns before the container has ended.
+        """Request a stop, and return before the container has ended.
 
-        One that is not known yet is never launched.
+        If the ID is unknown, a later submission with this ID is never launched.
 
-        :raises SubmissionRejectedError: the bridge did not accept the stop
+        :raises SubmissionRejectedError: if the bridge rejected the stop
         """
         [answer] = self.stop_many([submission_id], reason)
         if answer.error:
@@ -124,15 +125,17 @@ class Client:
         return answer
 
     def stop_many(self, submission_ids: Iterable[str], reason: str) -> list[Answer]:
-        """Ask for the stop of any number, as `submit_many` submits."""
+        """Request the stop of any number of submissions; see `submit_many` for the answers."""
         return run(self._bridge.stop(submission_ids, reason))
 
     def wait(self, submission_ids: Iterable[str], timeout: float | None = None) -> dict[str, Record]:
-        """Wait until all have ended; return how. One read of the feed each `poll_interval`, however many.
+        """Wait until all submissions have ended, and return their records.
 
-        :param timeout: seconds to wait at most; a request that is under way is waited for
-        :raises WaitTimeoutError: with what has ended by then
-        :raises SubmissionNotFoundError: one of them was never submitted
+        The client reads the feed once per `poll_interval`, for any number of submissions.
+
+        :param timeout: maximum wait in seconds; a request in progress is completed first
+        :raises WaitTimeoutError: if the timeout expires; contains the records of the ended submissions
+        :raises SubmissionNotFoundError: if one of the IDs was never submitted
         """
         left = {check_id(each) for each in submission_ids}
         give_up = None if timeout is None else time.monotonic() + timeout
@@ -150,30 +153,31 @@ class Client:
         return ended
 
     def latest_cursor(self) -> Cursor:
-        """Return the place in the feed after everything that has ended by now."""
+        """Return the position in the feed after all submissions that have ended."""
         return run(self._bridge.latest_cursor())
 
     def stream(self, cursor: Cursor) -> Feed:
-        """Follow the feed from there: an endless iterator over what ends in the deployment, whoever submitted it.
+        """Return an endless iterator over the ended submissions of the deployment, starting at the cursor.
 
-        Each end is handed out once, those before and after a restart too, if the cursor is kept.
+        The iterator includes submissions of other callers. It returns each record once, even across a restart if you
+        save the cursor.
         """
         return Feed(self._bridge.reader(cursor))
 
     def health(self) -> dict[str, Any]:
-        """Return what the bridge says of itself; raise BridgeError if it is not well."""
+        """Return the health response of the bridge; raise BridgeError if the bridge is unhealthy."""
         return run(self._bridge.health())
 
 
 class Feed(Iterator["Record"]):
-    """What ends, as it ends. After an error the next call goes on from the same place."""
+    """An iterator over ended submissions. After an error, the next call continues at the same position."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
 
     @property
     def cursor(self) -> Cursor:
-        """The place after the last record that was handed out; keep it once that is done with."""
+        """The position after the last returned record. Save it after you have processed that record."""
         return self._reader.cursor
 
     def __next__(self) -> Record:

@@ -1,6 +1,6 @@
-"""Where a bridge is: from arguments, the ready file of a local stack, a stack's outputs, or the environment.
+"""Location of a bridge, from arguments, the ready file of a local stack, a stack's outputs, or the environment.
 
-The order is that of the program `ecs-bridge`: arguments, ready file, stack, environment.
+The order is the same as in the program `ecs-bridge`: arguments, ready file, stack, environment.
 """
 
 from __future__ import annotations
@@ -26,43 +26,43 @@ VARIABLES = {
     "table": "ECS_BRIDGE_TABLE",
     "deployment": "ECS_BRIDGE_DEPLOYMENT",
     "stack": "ECS_BRIDGE_STACK",
-    "ready_file": "ECS_BRIDGE_READY_FILE",
+    "ready_file": "ECS_BRIDGE_LOCAL",
 }
-"""The environment variables, those of `ecs-bridge`, by argument."""
+"""The environment variables by argument, the same as for `ecs-bridge`."""
 
 
 @dataclass(frozen=True)
 class Where:
-    """A bridge's addresses; None is not known."""
+    """The addresses of a bridge. None means unknown."""
 
     url: str | None = None
     function: str | None = None
-    """Invoked instead of a call of the URL."""
+    """The function to invoke instead of calling the URL."""
     table: str | None = None
     deployment: str | None = None
     region: str | None = None
     stack: str | None = None
-    """The stack whose outputs are still to be read: see `with_outputs`."""
+    """The stack whose outputs must still be read; see `with_outputs`."""
     endpoints: Mapping[str, str] = field(default_factory=dict)
-    """The URLs of a local stack's services, by boto3's names."""
+    """The URLs of the services of a local stack, by boto3 service name."""
     fallbacks: Mapping[str, str] = field(default_factory=dict)
-    """What holds where the stack has no such output."""
+    """Defaults for outputs that the stack does not have."""
 
     @classmethod
     def find(cls, environment: Mapping[str, str], **arguments: str | None) -> Where:
         """Find a bridge.
 
-        :param environment: the process's
-        :param arguments: `region`, and those of `VARIABLES`
-        :raises ConfigError: with all that is wrong
+        :param environment: environment variables of the process
+        :param arguments: `region`, and the arguments in `VARIABLES`
+        :raises ConfigError: if settings are missing or invalid; the message lists all problems
         """
         set_in = {name: value for name, key in VARIABLES.items() if (value := environment.get(key, "").strip())}
         told = {name: value.strip() for name, value in arguments.items() if value and value.strip()}
         ready, errors = _ready(told.get("ready_file") or set_in.get("ready_file"))
-        # A local stack's function is invoked only where that is asked for.
+        # The function of a local stack is invoked only if the caller names it.
         local = {"url": "submit_url", "table": "table", "deployment": "deployment", "region": "region"}
         told = {name: ready[key] for name, key in local.items() if key in ready} | told
-        # A URL that is passed is called; else a function that is named anywhere is invoked.
+        # A URL argument has priority. Otherwise, a function from an argument or a variable is invoked.
         told.setdefault("function", "" if arguments.get("url") else set_in.get("function", ""))
         stack = told.get("stack") or set_in.get("stack")
         first = told if stack else {**set_in, **{name: value for name, value in told.items() if value}}
@@ -83,19 +83,19 @@ class Where:
         errors += where._wrong()
         if not any((where.url, where.function, where.table, where.stack)) and not errors:
             errors.append(
-                "nothing says where it is: pass stack, or url (or function), table and deployment, or set "
+                "no location given; pass stack, or url (or function), table and deployment, or set "
                 + ", ".join(VARIABLES.values())
             )
         if errors:
-            raise ConfigError("the ECS bridge cannot be found: " + "; ".join(errors))
+            raise ConfigError("cannot find the ECS bridge: " + "; ".join(errors))
         return where
 
     def with_outputs(self, outputs: Mapping[str, str]) -> Where:
-        """Add what the stack's outputs say to what was told otherwise."""
+        """Fill in missing settings from the stack's outputs."""
         if "TableName" not in outputs:
             raise ConfigError(
-                f"the stack {self.stack} has no output TableName: it is not a stack of the bridge, or one of an "
-                "earlier version"
+                f"invalid stack {self.stack!r}: the output TableName is missing; pass the name of a stack of the "
+                "bridge, or upgrade a stack of an earlier version"
             )
 
         def first(told: str | None, output: str, name: str) -> str | None:
@@ -106,42 +106,42 @@ class Where:
             self,
             stack=None,
             url=url,
-            # A stack without function URLs is invoked.
+            # Without a function URL, the function is invoked.
             function=self.function or (None if url else outputs.get("SubmitFunctionName")),
             table=first(self.table, "TableName", "table"),
             deployment=first(self.deployment, "DeploymentName", "deployment"),
         )
 
     def need(self, name: str) -> str:
-        """Return the table's or the deployment's name; raise ConfigError, with how to set it, if it is not known."""
+        """Return the name of the table or the deployment; raise ConfigError if it is missing."""
         value: str | None = getattr(self, name)
         if value is None:
-            raise ConfigError(f"the {name} is not known: pass {name} or stack, or set {VARIABLES[name]}")
+            raise ConfigError(f"cannot find the {name}: pass {name} or stack, or set {VARIABLES[name]}")
         return value
 
     @property
     def is_local(self) -> bool:
-        """Whether it is a local stack, which knows one user."""
+        """True for a local stack, which has one user."""
         urls = [self.url, self.endpoints.get("dynamodb")]
         return any(urlsplit(url).scheme == "http" and urlsplit(url).hostname in _LOOPBACK for url in urls if url)
 
     def _wrong(self) -> list[str]:
         errors = []
         if self.url and not is_url(self.url):
-            errors.append(f"url must be an http or https URL, not {self.url!r}")
+            errors.append(f"invalid url: {self.url!r}; must be an http or https URL")
         if self.deployment and not DEPLOYMENT_NAME.fullmatch(self.deployment):
-            errors.append(f"deployment must be 1 to 32 letters, digits, '_' or '-', not {self.deployment!r}")
+            errors.append(f"invalid deployment: {self.deployment!r}; must be 1 to 32 letters, digits, '_' or '-'")
         return errors
 
 
 def is_url(text: str) -> bool:
-    """Tell whether this can be the URL of a function."""
+    """Return whether a text can be the URL of a function."""
     parts = urlsplit(text)
     return parts.scheme in ("http", "https") and bool(parts.hostname) and not parts.query and not parts.fragment
 
 
 def region_of(url: str | None, function: str | None) -> str | None:
-    """Return the Region that a function's URL or ARN names."""
+    """Return the Region in the URL or ARN of a function."""
     host = _FUNCTION_URL_HOST.fullmatch(urlsplit(url or "").hostname or "")
     if host:
         return host.group(1)
@@ -151,14 +151,14 @@ def region_of(url: str | None, function: str | None) -> str | None:
 
 
 def _ready(path: str | None) -> tuple[dict[str, str], list[str]]:
-    """Read the ready file of a local stack; return what is in it, and what is wrong with it."""
+    """Read the ready file of a local stack, and return its content and any errors."""
     if path is None:
         return {}, []
     try:
         with open(path, encoding="utf-8") as file:
             content = json.load(file)
     except (OSError, ValueError) as error:
-        return {}, [f"the ready file {path} cannot be read: {error}; `ecs-bridge local --ready-file` writes it"]
+        return {}, [f"cannot read the ready file {path!r}: {error}; is `ecs-bridge local --ready-file` running?"]
     if not isinstance(content, dict):
-        return {}, [f"the ready file {path} is not one of `ecs-bridge local`"]
+        return {}, [f"invalid ready file {path!r}: must be a file that `ecs-bridge local` wrote"]
     return {key: value for key, value in content.items() if isinstance(value, str)}, []

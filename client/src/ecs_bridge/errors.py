@@ -1,4 +1,4 @@
-"""Everything that the client raises of its own."""
+"""The exceptions of the client."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ if TYPE_CHECKING:
 
 
 class ErrorKind(enum.Enum):
-    """Why a whole call failed, as far as it matters for what to do next."""
+    """The class of a failed call, which determines the remedy."""
 
     CREDENTIALS = "credentials"
-    """None found, or refused (401, 403): a person must act."""
+    """Credentials are missing or rejected (401, 403). A person must act."""
     CONFIGURATION = "configuration"
-    """Something answered that is not the bridge (404, 405, not JSON), or there is no such table."""
+    """The response is not from the bridge (404, 405, not JSON), or the table does not exist."""
     BAD_REQUEST = "bad_request"
-    """The bridge refused this very request (400, 413, 415, 422): repeating it whole is of no use."""
+    """The bridge rejected this request (400, 413, 415, 422). A retry of the whole request fails again."""
     TRANSIENT = "transient"
-    """It was not reached, was too slow, or asked to wait (429, 5xx): try again."""
+    """The bridge was unreachable, too slow or throttled (429, 5xx). A retry can succeed."""
 
 
 HINTS = {
-    ErrorKind.CREDENTIALS: "check the AWS credentials, and that they allow the call: the stack's output "
-    "ExecutorPolicyArn is a policy that does",
+    ErrorKind.CREDENTIALS: "check the AWS credentials and their permissions; the policy in the stack output "
+    "ExecutorPolicyArn allows the call",
     ErrorKind.CONFIGURATION: "check url, function, table and region",
-    ErrorKind.BAD_REQUEST: "the bridge refuses the request itself",
-    ErrorKind.TRANSIENT: "try again later: the same ids run nothing twice",
+    ErrorKind.BAD_REQUEST: "the bridge rejected the request; correct it before you retry",
+    ErrorKind.TRANSIENT: "retry later with the same IDs; an ID runs only once",
 }
-"""What would be right, by kind."""
+"""Remedies by kind."""
 
 
 class BridgeError(Exception):
-    """A call that failed as a whole; `kind` tells what to do next.
+    """A call that failed as a whole. `kind` indicates the remedy.
 
-    `status` is the HTTP status, and `code` the bridge's own word for it, if there was an answer.
+    `status` is the HTTP status and `code` the error code of the bridge, if a response arrived.
     """
 
     def __init__(self, kind: ErrorKind, message: str, status: int | None = None, code: str | None = None) -> None:
@@ -48,25 +48,25 @@ class BridgeError(Exception):
 
 
 class CredentialsMissing(BridgeError):
-    """No AWS credentials, or no Region, were found; the message says where they were looked for."""
+    """AWS credentials or the Region are missing. The message names the sources."""
 
     def __init__(self, message: str) -> None:
         super().__init__(ErrorKind.CREDENTIALS, message)
 
 
 class ConfigError(ValueError):
-    """The bridge cannot be found by what was given; the message names all that is wrong, and what would be right."""
+    """The location of the bridge is missing or invalid. The message lists all problems and remedies."""
 
 
 class InvalidSubmissionError(ValueError):
-    """A submission that the bridge can never take as it is. Nothing of its call was sent."""
+    """A submission that the bridge can never accept. The call sent nothing."""
 
 
 class SubmissionRejectedError(Exception):
-    """The bridge did not accept one submission, or one stop; the others of its call are not affected.
+    """The bridge rejected one submission or one stop. Other items of the call are not affected.
 
-    `code` is `invalid`, `unknown_profile`, `override_not_allowed`, `conflict` or `unavailable`, the last after the
-    client's retry_timeout: docs/http-api.md.
+    `code` is `invalid`, `unknown_profile`, `override_not_allowed`, `conflict` or `unavailable`. The client retries
+    `unavailable` for `retry_timeout` first. See docs/http-api.md.
     """
 
     def __init__(self, submission_id: str, code: str, message: str) -> None:
@@ -76,18 +76,19 @@ class SubmissionRejectedError(Exception):
 
 
 class SubmissionNotFoundError(LookupError):
-    """The table has no record of these ids, so that nothing will ever end."""
+    """The table has no records of these IDs, so a wait would never end."""
 
     def __init__(self, submission_ids: Sequence[str]) -> None:
         few = ", ".join(submission_ids[:5]) + (", …" if len(submission_ids) > 5 else "")
-        super().__init__(f"no submission has the id {few}: submit before waiting, and check deployment and table")
+        super().__init__(f"cannot find submission {few}: submit before you wait, and check deployment and table")
         self.submission_ids = list(submission_ids)
 
 
 class WaitTimeoutError(TimeoutError):
-    """The time to wait is over. `ended` has what did end, `left` the ids of the others, which go on."""
+    """The wait timed out. `ended` holds the finished records, and `left` the IDs that are still running."""
 
     def __init__(self, ended: Mapping[str, Record], left: Sequence[str], seconds: float) -> None:
-        super().__init__(f"{len(left)} of {len(left) + len(ended)} submissions have not ended after {seconds:g} s")
+        total = len(left) + len(ended)
+        super().__init__(f"wait timed out: {len(left)} of {total} submissions have not ended after {seconds:g} s")
         self.ended = dict(ended)
         self.left = list(left)

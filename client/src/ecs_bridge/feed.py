@@ -1,7 +1,7 @@
-"""The feed of what ended: where a reader is in it, and how it reads on.
+"""The feed of ended submissions, its cursor and its reader.
 
-An entry may be seen late and out of order: an index lags, and the writers' clocks differ. So each read begins a little
-before the newest entry seen, and now and then further back, and what was seen before is dropped.
+Entries can appear late and out of order, because an index lags and the clocks of the writers differ. So each read
+begins shortly before the newest known entry, and sometimes further back. The reader drops known entries.
 """
 
 from __future__ import annotations
@@ -23,53 +23,53 @@ if TYPE_CHECKING:
     from ecs_bridge._sansio import Steps
 
 SHORT_OVERLAP_MS = 3_000
-"""How far back of the newest entry seen a poll reads: an index's usual lag is below a second."""
+"""Overlap of a poll with the newest known entry. The usual lag of an index is below 1 second."""
 
 LONG_OVERLAP_MS = 120_000
-"""How far back the feed is read every `LONG_OVERLAP_EVERY` seconds. To read two minutes of a busy feed in each poll
-would cost ten times as much, in read units and in this process's CPU."""
+"""Overlap of the read that happens every `LONG_OVERLAP_EVERY` seconds. Reading two minutes of a busy feed in each poll
+would cost ten times as many read units and ten times the CPU time."""
 
 LONG_OVERLAP_EVERY = 20.0
 
 LOOKUP_EVERY = 60.0
-"""Seconds after which what is waited for is read by its id, so that nothing depends on the feed alone."""
+"""Interval in seconds between reads of the records by ID, so that a wait never depends on the feed alone."""
 
 _VERSION = 1
 
 
 def now_ms() -> int:
-    """Return this machine's time in epoch milliseconds."""
+    """Return the time of this machine in epoch milliseconds."""
     return int(time.time() * 1000)
 
 
 def advanced(newest: int, entries: Iterable[Record], now: int) -> int:
-    """Return the place in the feed after these entries.
+    """Return the position in the feed after these entries.
 
-    No clock but ours takes it beyond now, or one that is wrong would hide what follows.
+    The position never exceeds the local time. Otherwise, a writer with a wrong clock would hide later entries.
     """
     return max([newest, *(min(entry.changed_at or 0, now) for entry in entries)])
 
 
 @dataclass(frozen=True)
 class Cursor:
-    """A place in the feed. ``str(cursor)`` is a text to keep, from which `parse` makes the same place again.
+    """A position in the feed. Save ``str(cursor)``, and restore it with `parse`.
 
-    It holds the ids that were handed out of the two minutes before: some 60 bytes each.
+    A cursor contains the IDs that were returned in the previous two minutes, about 60 bytes per ID.
     """
 
     newest: int = 0
-    """The time of the newest entry that was handed out, in epoch milliseconds."""
+    """The time of the newest returned entry, in epoch milliseconds."""
     seen: Mapping[str, int] = field(default_factory=dict, repr=False)
-    """What was handed out and may be read again, with the time of its end."""
+    """Returned IDs that a read may return again, with their end times."""
 
     @classmethod
     def beginning(cls) -> Cursor:
-        """Return the place before everything that the table still holds."""
+        """Return the position before the oldest entry of the table."""
         return cls()
 
     @classmethod
     def parse(cls, text: str) -> Cursor:
-        """Read what `str` wrote; raise ValueError if it is something else."""
+        """Parse the output of `str`; raise ValueError for other text."""
         try:
             content = json.loads(text)
             version, newest, seen = content["version"], content["newest"], content["seen"]
@@ -77,7 +77,7 @@ class Cursor:
         except (AttributeError, KeyError, TypeError, ValueError):
             right = False
         if not right:
-            raise ValueError(f"not a cursor of version {_VERSION}: it must be what str(cursor) returned")
+            raise ValueError(f"invalid cursor: must be the text of str(cursor), version {_VERSION}")
         return cls(newest, seen)
 
     def __str__(self) -> str:
@@ -89,9 +89,9 @@ class Cursor:
 
 
 def latest_cursor(table: Callable[[], Table], retry_timeout: float) -> Steps[Cursor]:
-    """Return the place after everything that the feed shows now."""
+    """Return the position after the current end of the feed."""
     now = now_ms()
-    # By the writers' clocks where they wrote something: ours may be ahead. A reader first looks as far back as `since`.
+    # Use the clocks of the writers if they wrote something, because ours may be ahead. A reader starts at `since`.
     newest = now - LONG_OVERLAP_MS
     since = newest - LONG_OVERLAP_MS
     seen: dict[str, int] = {}
@@ -111,7 +111,7 @@ def _page(
 
 
 class Reader:
-    """Reads the feed on from a cursor. `poll` makes the next request when it is time, `take` hands out what is new."""
+    """A reader of the feed. `poll` makes the next request when it is due, and `take` returns the next record."""
 
     def __init__(
         self,
@@ -121,12 +121,12 @@ class Reader:
         retry_timeout: float,
         wanted: Callable[[str], bool] = lambda id: True,
     ) -> None:
-        """Make one.
+        """Create a reader.
 
-        :param table: returns the table's reader, for each request
-        :param poll_interval: seconds between two polls
-        :param retry_timeout: seconds for which a request is repeated that failed
-        :param wanted: tells for an id whether its end is handed out
+        :param table: returns the reader of the table, for each request
+        :param poll_interval: interval between polls, in seconds
+        :param retry_timeout: time for retries of a failed request, in seconds
+        :param wanted: returns whether the reader returns the record of an ID
         """
         self._table = table
         self._poll_interval = poll_interval
@@ -136,33 +136,33 @@ class Reader:
         self._seen = dict(cursor.seen)
         self._found: deque[Record] = deque()
         self._page: tuple[int, dict[str, Any] | None] | None = None
-        """Where the poll that goes on began, and its next page."""
+        """The start of the current poll, and its next page."""
         self._next_poll = 0.0
         self._next_further_back = 0.0
 
     @property
     def cursor(self) -> Cursor:
-        """The place after the last entry that was taken."""
+        """The position after the last returned entry."""
         return Cursor(self._newest, dict(self._seen))
 
     def poll(self) -> Steps[None]:
-        """Make one request of the feed, and read the records of what is new; pause before, if it is not time yet."""
+        """Request the feed once, and read the records of new entries. Pause first if the poll is not due."""
         if self._page is None and (pause := self._next_poll - time.monotonic()) > 0:
             yield pause
         since, after = self._page or (self._begin(), None)
-        # No read begins before this any more.
+        # Later reads never begin before this time.
         self._seen = {id: at for id, at in self._seen.items() if at >= self._newest - LONG_OVERLAP_MS}
         entries, more = yield from retried(partial(_page, self._table, since, after), self._retry_timeout)
         new = {each.submission_id: each for each in entries if each.submission_id not in self._seen}
         wanted = [id for id in new if self._wanted(id)]
-        # The feed has little of each. What has expired in the table meanwhile is told by what the feed has.
+        # The feed has few attributes. If a record has expired in the table, the entry of the feed replaces it.
         full = yield from records(self._table, wanted, self._retry_timeout)
         self._page = (since, more) if more else None
         self._found.extend(replace(full.get(id, new[id]), changed_at=new[id].changed_at) for id in wanted)
         self._newest = advanced(self._newest, (new[id] for id in new.keys() - set(wanted)), now_ms())
 
     def take(self) -> Record | None:
-        """Return the next that ended; None: poll again."""
+        """Return the next record, or None if another poll is necessary."""
         if not self._found:
             return None
         record = self._found.popleft()
@@ -171,7 +171,7 @@ class Reader:
         return record
 
     def _begin(self) -> int:
-        """Begin a poll; return from when on it reads."""
+        """Begin a poll, and return its start time."""
         now = time.monotonic()
         self._next_poll = now + self._poll_interval
         overlap = SHORT_OVERLAP_MS
@@ -184,10 +184,10 @@ class Reader:
 
 
 class Waiting:
-    """Learns how submissions end, however many, by one read of the feed for all of them."""
+    """Waits for any number of submissions with one read of the feed for all of them."""
 
     def __init__(self, table: Callable[[], Table], poll_interval: float, retry_timeout: float) -> None:
-        """Make one; see `Reader`."""
+        """Create a wait; see `Reader`."""
         self._table = table
         self._poll_interval = poll_interval
         self._retry_timeout = retry_timeout
@@ -197,24 +197,24 @@ class Waiting:
         self._next_lookup = 0.0
 
     def add(self, submission_ids: Iterable[str]) -> None:
-        """Wait for these, too."""
+        """Add submissions to the wait."""
         new = set(submission_ids) - self._ids
         if new and not self._ids:
-            # What is waited for now has not ended for the feed before now, whatever was read of it earlier.
+            # The new submissions may have ended earlier, so the feed must be read again from an earlier position.
             self._reader = None
         self._ids |= new
         self._unread |= new
 
     def drop(self, submission_id: str) -> None:
-        """Do not wait for this one any more."""
+        """Remove a submission from the wait."""
         self._ids.discard(submission_id)
         self._unread.discard(submission_id)
 
     def step(self) -> Steps[tuple[list[Record], SubmissionNotFoundError | None]]:
-        """Return what ended, and the error for what there is no record of; pause before, if it is not time yet."""
+        """Return ended records, and an error for IDs without a record. Pause first if the step is not due."""
         reader = self._reader
         if reader is None:
-            # Whatever the writers' clocks say of now.
+            # Start earlier, because the clocks of the writers may be behind.
             begin = Cursor(now_ms() - LONG_OVERLAP_MS)
             reader = self._reader = Reader(
                 self._table, begin, self._poll_interval, self._retry_timeout, lambda id: id in self._ids

@@ -6,7 +6,7 @@ import enum
 
 
 class State(str, enum.Enum):
-    """A submission's state: shared/core/src/state.rs. One that this version does not know is kept, as `UNKNOWN`."""
+    """The state of a submission (shared/core/src/state.rs). States of later versions are kept as `UNKNOWN`."""
 
     QUEUED = "queued"
     LAUNCHING = "launching"
@@ -15,19 +15,19 @@ class State(str, enum.Enum):
     SUCCEEDED = "succeeded"
     """The exit code is 0."""
     FAILED = "failed"
-    """It started, and did not end with 0."""
+    """The command started, and its exit code is not 0."""
     REJECTED = "rejected"
-    """ECS refused it for good; it never started."""
+    """ECS rejected the task permanently, so the command never started."""
     EXPIRED = "expired"
-    """Its `launch_deadline` passed before it was launched."""
+    """The `launch_deadline` passed before the launch."""
     CANCELLED = "cancelled"
-    """A stop was asked for, and the exit code is not 0."""
+    """A stop was requested, and the exit code is not 0."""
     LOST = "lost"
-    """ECS knows no task of it, and no exit code was seen."""
+    """ECS has no task of the submission, and no exit code was received."""
 
     @property
     def ended(self) -> bool:
-        """Whether it is a terminal state, which never changes again."""
+        """True for a terminal state, which never changes again."""
         return self in TERMINAL
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""What is submitted, checked as far as it can be without the deployment's profiles."""
+"""Submissions, with the checks that need no profile of the deployment."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ SUBMISSION_ID = re.compile(r"[A-Za-z0-9_-]{1,60}")
 PROFILE_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 OVERRIDES_LIMIT = 64 * 1024
-"""Bytes of JSON that the command and the overrides may have together. That is a pool's limit, the larger one: without a
-pool RunTask takes 8,192 characters, and only the bridge knows what a profile has."""
+"""Maximum size of the command and the overrides together, in bytes of JSON. This is the limit of a pool. Without a
+pool, RunTask accepts 8,192 characters, and only the bridge can check this limit, because it knows the profile."""
 
 LABELS_LIMIT = 200
-"""Bytes that the keys and values of a submission's labels may have together."""
+"""Maximum size of all label keys and values of a submission, in bytes."""
 
 DEFAULT_PRIORITY, LAST_PRIORITY = 500, 999
-"""Of the priorities, which begin with 0 and of which the smaller is served first."""
+"""The default and the lowest urgency. Priorities start at 0, and smaller values run first."""
 
-# RunTask's parameters, as botocore's model of ECS names them, but for those that are the bridge's own.
+# The parameters of RunTask in botocore's model of ECS, without the parameters that the bridge sets.
 _RUN_TASK = frozenset(
     {
         "capacityProviderStrategy",
@@ -47,7 +47,7 @@ _RUN_TASK = frozenset(
     }
 )
 _OURS = frozenset({"count", "startedBy", "clientToken"})
-# TaskOverride, likewise.
+# The parameters of TaskOverride in the same model.
 _TASK = frozenset(
     {
         "containerOverrides",
@@ -63,39 +63,39 @@ _TASK = frozenset(
 
 @dataclass(frozen=True)
 class Submission:
-    """One command to run once; its id is the key of idempotency."""
+    """One command that runs once. Its ID is the idempotency key."""
 
     submission_id: str
-    """1 to 60 of ``A-Za-z0-9_-``. Derive it from what asks for the command, so that asking again runs nothing twice."""
-    # Not in the repr: commands and environments may hold secrets.
+    """1 to 60 of ``A-Za-z0-9_-``. Derive it from the caller's own key, so that a second request runs nothing twice."""
+    # Not in the repr, because commands and environments may contain secrets.
     command: Sequence[str] = field(repr=False)
     profile: str | None = None
-    """The deployment's profile; None: ``default``."""
+    """The profile of the deployment; defaults to ``default``."""
     overrides: Mapping[str, Any] | None = field(default=None, repr=False)
-    """Parameters of RunTask that the profile allows: ``{"overrides": {"cpu": "1024"}, "tags": [...]}``."""
+    """RunTask parameters that the profile allows, for example ``{"overrides": {"cpu": "1024"}, "tags": [...]}``."""
     environment: Mapping[str, str] | None = field(default=None, repr=False)
-    """Variables of the container named by `container`, added to those in `overrides`."""
+    """Environment variables of the container named by `container`, in addition to those in `overrides`."""
     container: str | None = None
     """The name of the profile's container."""
     labels: Mapping[str, str] = field(default_factory=dict)
-    """The caller's own data, kept in the record; at most `LABELS_LIMIT` bytes, see `shortened`."""
+    """The caller's own data, which the record keeps. Up to `LABELS_LIMIT` bytes; see `shortened`."""
     priority: int | None = None
-    """0 to 999, the smaller first; None: 500."""
+    """0 to 999, smaller values first; defaults to 500."""
     launch_deadline: datetime | int | None = None
-    """When a launch is of no use any more: an aware datetime, or epoch milliseconds."""
+    """The latest time of the launch, as a datetime with a time zone or in epoch milliseconds."""
     event_bus: str | None = None
-    """An event bus, by name or ARN, that gets an event ``Submission State Change``: one of the deployment's."""
+    """Name or ARN of an event bus that receives an event ``Submission State Change``. The deployment must allow it."""
     task_token: str | None = field(default=None, repr=False)
-    """A token of Step Functions, which is sent the end; the deployment's ``TaskTokens`` must be true."""
+    """A Step Functions task token that receives the result. The deployment's ``TaskTokens`` must be true."""
 
     def item(self) -> dict[str, Any]:
-        """Return the item for ``POST /v1/submissions``; raise InvalidSubmissionError if the bridge cannot take it."""
+        """Return the item for ``POST /v1/submissions``; raise InvalidSubmissionError if the submission is invalid."""
         check_id(self.submission_id)
         command = self.command
         if not isinstance(command, list | tuple) or not command or not all(isinstance(word, str) for word in command):
             raise InvalidSubmissionError(
-                f"command must be a list of strings, not {type(command).__name__}{_shown(command)}; "
-                "for a shell's line: ['sh', '-c', LINE]"
+                f"invalid command: got {type(command).__name__}{_shown(command)}; must be a non-empty list of strings; "
+                "for a shell line, use ['sh', '-c', LINE]"
             )
         check_unicode(command, "command")
         item: dict[str, Any] = {"submission_id": self.submission_id, "command": list(command)}
@@ -110,7 +110,7 @@ class Submission:
         if priority is not None:
             if isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= LAST_PRIORITY:
                 raise InvalidSubmissionError(
-                    f"priority must be a whole number from 0 to {LAST_PRIORITY}, not {priority!r}"
+                    f"invalid priority: {priority!r}; must be an integer from 0 to {LAST_PRIORITY}"
                 )
             item["priority"] = priority
         if self.launch_deadline is not None:
@@ -125,11 +125,13 @@ class Submission:
         if not self.environment:
             return overrides
         if not self.container:
-            raise InvalidSubmissionError("environment needs the name of the profile's container: set container")
+            raise InvalidSubmissionError(
+                "missing container: environment requires it; set container to the name of the profile's container"
+            )
         if not isinstance(self.environment, Mapping):
-            raise InvalidSubmissionError("environment must be a dict of strings")
+            raise InvalidSubmissionError("invalid environment: must be a dict of strings")
         if not isinstance(self.container, str) or not all(isinstance(name, str) and name for name in self.environment):
-            raise InvalidSubmissionError("container, and the names of environment, must be texts")
+            raise InvalidSubmissionError("invalid container or environment: names must be non-empty strings")
         known = overrides.get("overrides", {}).get("containerOverrides", [])
         own: dict[str, Any] = next((each for each in known if each["name"] == self.container), {})
         variables = {each["name"]: each for each in own.get("environment", [])}
@@ -140,64 +142,70 @@ class Submission:
 
 
 def check_id(submission_id: object) -> str:
-    """Return an id, or raise InvalidSubmissionError if it is none."""
+    """Return the ID; raise InvalidSubmissionError if it is invalid."""
     if not isinstance(submission_id, str) or not SUBMISSION_ID.fullmatch(submission_id):
         raise InvalidSubmissionError(
-            f"submission_id must be 1 to 60 letters, digits, '_' or '-', not {submission_id!r:.100}"
+            f"invalid submission_id: {submission_id!r:.100}; must be 1 to 60 letters, digits, '_' or '-'"
         )
     return submission_id
 
 
 def check_text(value: object, name: str) -> str:
-    """Return a text that is not empty, or raise InvalidSubmissionError if it is none."""
+    """Return the value; raise InvalidSubmissionError unless it is a non-empty string."""
     if not isinstance(value, str) or not value:
-        raise InvalidSubmissionError(f"{name} must be a text that is not empty, not {type(value).__name__}")
+        raise InvalidSubmissionError(f"invalid {name}: got {type(value).__name__}; must be a non-empty string")
     return value
 
 
 def check_profile(profile: object, name: str) -> str:
-    """Return a profile's name, or raise InvalidSubmissionError if it is none."""
+    """Return the name of a profile; raise InvalidSubmissionError if it is invalid."""
     if not isinstance(profile, str) or not PROFILE_NAME.fullmatch(profile):
         raise InvalidSubmissionError(
-            f"{name} is not a profile's name: 1 to 64 letters, digits, '_' or '-', not {profile!r:.100}"
+            f"invalid {name}: {profile!r:.100}; must be a profile name of 1 to 64 letters, digits, '_' or '-'"
         )
     return profile
 
 
-def check_overrides(overrides: Any, name: str, others: str = "not") -> dict[str, Any]:
-    """Return a copy of RunTask parameters that can be sent; raise InvalidSubmissionError if the bridge sets them.
+def check_overrides(overrides: Any, name: str, others: str = "") -> dict[str, Any]:
+    """Return a copy of RunTask parameters; raise InvalidSubmissionError for parameters that callers must not set.
 
-    :param others: what the message calls a parameter that is not RunTask's
+    :param others: the other parameters that `name` allows, for the message
     """
     if not isinstance(overrides, Mapping):
-        raise InvalidSubmissionError(f"{name} must be a dict of parameters of RunTask, not {type(overrides).__name__}")
+        given = type(overrides).__name__
+        raise InvalidSubmissionError(f"invalid {name}: got {given}; must be a dict of RunTask parameters")
     if reserved := sorted(_OURS & overrides.keys()):
-        raise InvalidSubmissionError(f"{name} may not set {', '.join(reserved)}: the bridge does")
+        raise InvalidSubmissionError(f"invalid {name}: the bridge sets {', '.join(reserved)}; remove it")
     if unknown := sorted(str(key) for key in overrides if key not in _RUN_TASK):
         meant = _meant(unknown, name)
-        raise InvalidSubmissionError(f"{name} has what is {others} a parameter of RunTask: {', '.join(unknown)}{meant}")
+        raise InvalidSubmissionError(
+            f"unknown parameters in {name}: {', '.join(unknown)}; allowed are RunTask parameters{others}{meant}"
+        )
     for container in _containers(overrides, name):
         if "command" in container:
-            raise InvalidSubmissionError(f"{name} may not set a container's command: the submission's is the one")
+            raise InvalidSubmissionError(
+                f"invalid {name}: must not set the command of a container; set the command of the submission"
+            )
     try:
         copy: dict[str, Any] = json.loads(json.dumps(dict(overrides), allow_nan=False))
     except (TypeError, ValueError) as error:
-        raise InvalidSubmissionError(f"{name} is not JSON: {error}") from None
+        raise InvalidSubmissionError(f"invalid {name}: not JSON serializable: {error}") from None
     check_unicode(copy, name)
     return copy
 
 
 def check_unicode(value: Any, name: str) -> None:
-    """Raise InvalidSubmissionError if a text in a value cannot be encoded: it has a lone surrogate."""
+    """Raise InvalidSubmissionError if a string in a value contains a lone surrogate, which cannot be encoded."""
     try:
         json_bytes(value)
     except UnicodeEncodeError as error:
         half = f"U+{ord(error.object[error.start]):04X}"
-        raise InvalidSubmissionError(f"{name} has a text that is not Unicode: {half} is half of a character") from None
+        words = f"contains the lone surrogate {half}; must be valid Unicode"
+        raise InvalidSubmissionError(f"invalid {name}: {words}") from None
 
 
 def _meant(unknown: list[str], name: str) -> str:
-    """Return what the first of some unknown keys may have been meant for."""
+    """Return a suggestion for the first unknown key."""
     place, known = f"{name}['overrides']", [*_RUN_TASK, *_TASK]
     found = next(iter(get_close_matches(unknown[0].lower(), [each.lower() for each in known], 1, 0.8)), None)
     key = next((each for each in known if each.lower() == found), None)
@@ -211,21 +219,21 @@ def _containers(overrides: Mapping[str, Any], name: str) -> list[dict[str, Any]]
     if task is None:
         return []
     if not isinstance(task, dict):
-        raise InvalidSubmissionError(f"{name}['overrides'] must be a dict")
+        raise InvalidSubmissionError(f"invalid {name}['overrides']: must be a dict")
     if unknown := sorted(str(key) for key in task if key not in _TASK):
         raise InvalidSubmissionError(
-            f"{name}['overrides'] has what is not a parameter of a task's overrides: {', '.join(unknown)}"
+            f"unknown parameters in {name}['overrides']: {', '.join(unknown)}; allowed are TaskOverride parameters"
             f"{_meant(unknown, name)}"
         )
     containers: list[dict[str, Any]] = task.get("containerOverrides", [])
     if not _are_named(containers):
         raise InvalidSubmissionError(
-            f"{name}'s containerOverrides must be a list of dicts, each with a text as its name"
+            f"invalid containerOverrides in {name}: must be a list of dicts, each with a string as name"
         )
     for container in containers:
         if not _are_named(container.get("environment", [])):
             raise InvalidSubmissionError(
-                f"the environment of a container in {name} must be a list of dicts, each with a text as its name"
+                f"invalid container environment in {name}: must be a list of dicts, each with a string as name"
             )
     return containers
 
@@ -237,30 +245,30 @@ def _are_named(values: Any) -> bool:
 
 
 def check_size(command: list[str], overrides: Mapping[str, Any]) -> None:
-    """Raise InvalidSubmissionError if not even a pool takes it; what the profile adds is only known to the bridge."""
+    """Raise InvalidSubmissionError above the limit of a pool. Only the bridge knows what the profile adds."""
     size = json_bytes({**overrides.get("overrides", {}), "command": command})
     if size > OVERRIDES_LIMIT:
         raise InvalidSubmissionError(
-            f"the command and the overrides have {size} bytes of JSON, and the bridge takes {OVERRIDES_LIMIT} at most; "
-            "hand large data over by a file or an object of S3"
+            f"command and overrides are too large: {size} bytes of JSON; up to {OVERRIDES_LIMIT} are allowed; "
+            "pass large data through a file or an S3 object"
         )
 
 
 def check_labels(labels: Any) -> dict[str, str]:
-    """Return labels that the bridge takes, or raise InvalidSubmissionError."""
+    """Return the labels; raise InvalidSubmissionError if they are invalid."""
     texts = isinstance(labels, Mapping) and all(isinstance(each, str) for pair in labels.items() for each in pair)
     if not texts or not all(labels):
-        raise InvalidSubmissionError("labels must be a dict of strings, whose keys are not empty")
+        raise InvalidSubmissionError("invalid labels: must be a dict of strings with non-empty keys")
     check_unicode(dict(labels), "labels")
     if (size := sum(len(key.encode()) + len(value.encode()) for key, value in labels.items())) > LABELS_LIMIT:
         raise InvalidSubmissionError(
-            f"labels have {size} bytes, and the bridge takes {LABELS_LIMIT} at most: cut them, or use shortened(labels)"
+            f"labels are too large: {size} bytes; up to {LABELS_LIMIT} are allowed; use shortened(labels)"
         )
     return dict(labels)
 
 
 def shortened(labels: Mapping[str, str]) -> dict[str, str]:
-    """Return labels cut to `LABELS_LIMIT` bytes: long values give way to short ones, evenly."""
+    """Return labels truncated to `LABELS_LIMIT` bytes. Long values are truncated first."""
     room = LABELS_LIMIT - sum(len(key.encode()) for key in labels)
     result: dict[str, str] = {}
     shortest_first = sorted(labels, key=lambda key: len(labels[key].encode()))
@@ -271,7 +279,7 @@ def shortened(labels: Mapping[str, str]) -> dict[str, str]:
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    """Return RunTask parameters with others over them, as the bridge merges: dicts by key, containers by name."""
+    """Merge RunTask parameters in the same way as the bridge, dicts by key and containers by name."""
     result = dict(base)
     for key, value in over.items():
         known, place = result.get(key), f"{path}.{key}"
@@ -288,7 +296,7 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any], path: str = "") -> 
 
 
 def json_bytes(value: Any) -> int:
-    """Return the bytes that a value takes in a call of the bridge."""
+    """Return the size of a value as JSON in a call of the bridge, in bytes."""
     return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
 
 
@@ -302,13 +310,17 @@ def _cut(text: str, most: int) -> str:
 def _milliseconds(deadline: Any) -> int:
     if isinstance(deadline, datetime):
         if deadline.tzinfo is None:
-            raise InvalidSubmissionError("launch_deadline must have a time zone: datetime.now(timezone.utc) has one")
+            raise InvalidSubmissionError(
+                "invalid launch_deadline: the time zone is missing; use datetime.now(timezone.utc)"
+            )
         return round(deadline.timestamp() * 1000)
     if isinstance(deadline, bool) or not isinstance(deadline, int) or not 10**12 <= deadline < 10**14:
-        raise InvalidSubmissionError(f"launch_deadline must be a datetime or epoch milliseconds, not {deadline!r:.100}")
+        raise InvalidSubmissionError(
+            f"invalid launch_deadline: {deadline!r:.100}; must be a datetime or epoch milliseconds"
+        )
     return deadline
 
 
 def _shown(command: Any) -> str:
-    # A list may hold secrets in its words; a text in place of a list is the mistake that most make.
+    # A list may contain secrets. A string instead of a list is the most common mistake.
     return f" {command!r:.60}" if isinstance(command, str) else ""

@@ -1,7 +1,7 @@
-"""The bridge's table, read only: the feed of what ended, and records by id.
+"""Read access to the bridge's table, through the feed of ended submissions and by ID.
 
-Deliberately not here: any write. A reader needs ``dynamodb:Query`` on the index and ``dynamodb:BatchGetItem`` on the
-table, nothing more.
+This module deliberately contains no writes. A reader needs only ``dynamodb:Query`` on the index and
+``dynamodb:BatchGetItem`` on the table.
 """
 
 from __future__ import annotations
@@ -23,74 +23,77 @@ if TYPE_CHECKING:
     from ecs_bridge._sansio import Steps
 
 BATCH_SIZE = 100
-"""Keys that one BatchGetItem takes at most."""
+"""Maximum number of keys of one BatchGetItem."""
 
 END_OF_TIME = 2**53
-"""Later than any time that a record has, in epoch milliseconds."""
+"""A time later than any time in a record, in epoch milliseconds."""
 
 
 ATTEMPTS_KEPT = 10
-"""Texts of earlier attempts that a record keeps at most."""
+"""Maximum number of earlier attempts that a record keeps."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """What the bridge knows of a submission; times are epoch milliseconds, and None is not known, or not yet."""
+    """The record of a submission. Times are epoch milliseconds. None means unknown or not yet known."""
 
     submission_id: str
     state: State
     exit_code: int | None = None
-    """The named container's, as ECS sent it. None is not 0."""
+    """The exit code of the profile's container, as ECS sent it. None is not 0."""
     stop_code: str | None = None
-    """ECS's ``stopCode``."""
+    """The ``stopCode`` of ECS."""
     stopped_reason: str | None = None
-    """ECS's ``stoppedReason``."""
+    """The ``stoppedReason`` of ECS."""
     reason: str | None = None
-    """Why it is in this state, for people."""
+    """The reason for the state, as text."""
     task_arn: str | None = None
     container_name: str | None = None
     created_at: int | None = None
     changed_at: int | None = None
-    """When it ended; only the feed has it."""
+    """The time of the end. Only the feed has this attribute."""
     hint: str | None = None
-    """What the end of the container suggests: ``out_of_memory``."""
+    """The likely cause of the end of the container: ``out_of_memory``."""
     memory: int | None = None
-    """The task's memory in MiB."""
+    """The memory of the task, in MiB."""
     attempts: tuple[str, ...] = ()
-    """How the attempts before the last one ended, the newest `ATTEMPTS_KEPT` of them."""
+    """The results of up to `ATTEMPTS_KEPT` attempts before the last one."""
     profile: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     runs_on: str | None = None
-    """The task's capacity provider, or else its launch type."""
+    """The capacity provider of the task, or its launch type."""
     runner_id: str | None = None
-    """The runner of a pool that took it."""
+    """The pool runner that claimed the submission."""
     launched_at: int | None = None
     started_at: int | None = None
     container_exited_at: int | None = None
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Record:
-        """Read a row of the table, or a record of the API; what is not known here is left out."""
+        """Read a row of the table, or a record of the API; attributes that a `Record` has no field for are left out."""
         known = {name: value for name, value in row.items() if name in _FIELDS}
         known["state"] = State(row.get("state", ""))
         if "attempts" in known:
             known["attempts"] = tuple(known["attempts"])
+        # The API has `runner_id`; the row of the table has it in `pooled`.
+        if taken := row.get("pooled", {}).get("taken"):
+            known["runner_id"] = taken["runner_id"]
         return cls(**known)
 
     @property
     def ended(self) -> bool:
-        """Whether the state is a terminal one, which never changes again."""
+        """True if the state is terminal, which never changes again."""
         return State(self.state).ended
 
     @property
     def succeeded(self) -> bool:
-        """Whether it ended with exit code 0."""
+        """True if the exit code is 0."""
         return self.state == State.SUCCEEDED
 
     def told(self) -> str:
-        """Return all this in a line for people: how it ended or what it waits for, and what to do about it."""
+        """Return the state, the exit code, the reasons and the remedy in one line of text."""
         facts = [
-            f"the ECS bridge says {self.state}",
+            f"ECS bridge state {self.state}",
             None if self.exit_code is None else f"exit code {self.exit_code}",
             *self.earlier,
             *self.causes,
@@ -101,36 +104,36 @@ class Record:
 
     @property
     def earlier(self) -> list[str]:
-        """Return how the attempts before the last one ended, for people."""
+        """Return the results of the attempts before the last one, as text."""
         if len(self.attempts) < ATTEMPTS_KEPT:
             return [f"attempt {number} ended with {end}" for number, end in enumerate(self.attempts, 1)]
-        # There may have been more, so that their numbers are not known, and most are alike.
+        # More attempts may have existed, so their numbers are unknown, and most results are the same.
         return [f"earlier attempts ended with {end}" for end in dict.fromkeys(self.attempts)]
 
     @property
     def causes(self) -> list[str]:
-        """Return the reasons that are known, without ECS's where the bridge's repeats it."""
+        """Return the known reasons. The reason of ECS is omitted if the reason of the bridge contains it."""
         reason, stopped_reason = self.reason or "", self.stopped_reason or ""
         return [text for text in (reason, "" if stopped_reason in reason else stopped_reason) if text]
 
     @property
     def advice(self) -> str | None:
-        """What to do about it, for people; None where all is well. See docs/troubleshooting.md."""
+        """The remedy as text, or None if nothing is wrong. See docs/troubleshooting.md."""
         reasons = (self.reason, self.stopped_reason)
         return advice(self.state, reasons=reasons, hint=self.hint, exit_code=self.exit_code, stop_code=self.stop_code)
 
 
 _FIELDS = dict.fromkeys(each.name for each in fields(Record))
 
-WHOLE = tuple(name for name in _FIELDS if name != "changed_at")
-"""All that is read of a row by its id; only an index has `changed_at`. The policy of callers names these attributes."""
+WHOLE = tuple("pooled" if name == "runner_id" else name for name in _FIELDS if name != "changed_at")
+"""The attributes read by ID. Only an index has `changed_at`. The policy of callers names these attributes."""
 
 BRIEF = WHOLE[: WHOLE.index("profile")]
-"""What tells how a submission ended. The executor reads no more: the policy of an earlier stack allows no more."""
+"""The attributes of a result. The executor reads only these, because the policy of an earlier stack allows no more."""
 
 
 class Table:
-    """Reads through a DynamoDB client; every call is one request, and raises BridgeError."""
+    """A reader on a DynamoDB client. Every call makes one request and raises BridgeError on failure."""
 
     def __init__(
         self,
@@ -140,10 +143,10 @@ class Table:
         attributes: Sequence[str] = BRIEF,
         refused: Callable[[], None] = lambda: None,
     ) -> None:
-        """Make one.
+        """Create a reader.
 
-        :param attributes: what is read of a row by its id: `BRIEF` or `WHOLE`
-        :param refused: called where the credentials were
+        :param attributes: attributes to read by ID, `BRIEF` or `WHOLE`
+        :param refused: callback for rejected credentials
         """
         self._attributes = attributes
         self._refused = refused
@@ -154,9 +157,9 @@ class Table:
     def changes(
         self, since: int, after: dict[str, Any] | None = None, until: int = END_OF_TIME
     ) -> tuple[list[Record], dict[str, Any] | None]:
-        """Return what ended from `since` to `until` (epoch ms), oldest first, and where the next page begins.
+        """Return entries from `since` to `until` (epoch ms), oldest first, and the start of the next page.
 
-        Of each only what the index holds: id, state, exit code, reason, and when it ended.
+        Each entry has the attributes of the index, which are ID, state, exit code, reason and end time.
         """
         page = {} if after is None else {"ExclusiveStartKey": after}
         answer = self._ask(
@@ -174,20 +177,20 @@ class Table:
         return [_record(item) for item in answer["Items"]], answer.get("LastEvaluatedKey")
 
     def records(self, submission_ids: Sequence[str]) -> tuple[dict[str, Record], list[str]]:
-        """Read 1 to `BATCH_SIZE` records consistently: those that exist, and the ids that were not read this time."""
+        """Read 1 to `BATCH_SIZE` records consistently. Return the existing records and the IDs that were not read."""
         answer = self._ask(
             self._client.batch_get_item,
             RequestItems={
                 self._name: {
                     "Keys": [{"submission_id": {"S": id}} for id in dict.fromkeys(submission_ids)],
                     "ConsistentRead": True,
-                    # "state" is a reserved word, so all go by placeholders.
+                    # "state" is a reserved word, so all names use placeholders.
                     "ProjectionExpression": ", ".join(f"#{i}" for i in range(len(self._attributes))),
                     "ExpressionAttributeNames": {f"#{i}": name for i, name in enumerate(self._attributes)},
                 }
             },
         )
-        # By the one table that was asked for: where that was named by its ARN, the answer may have its name.
+        # The response contains one table. If the request used the ARN, the response may use the name.
         found = (_record(item) for items in answer["Responses"].values() for item in items)
         unread = [key for table in answer.get("UnprocessedKeys", {}).values() for key in table["Keys"]]
         return {record.submission_id: record for record in found}, [key["submission_id"]["S"] for key in unread]
@@ -196,7 +199,7 @@ class Table:
         try:
             return operation(**arguments)
         except (BotoCoreError, ClientError) as error:
-            told = failure(error, f"the table {self._name}")
+            told = failure(error, f"cannot read the table {self._name!r}")
             if told.kind is ErrorKind.CREDENTIALS:
                 self._refused()
             raise told from error
@@ -205,10 +208,10 @@ class Table:
 def records(
     table: Callable[[], Table], submission_ids: Sequence[str], retry_timeout: float = 0
 ) -> Steps[dict[str, Record]]:
-    """Read records consistently, however many: those that exist.
+    """Read any number of records consistently, and return the existing ones.
 
-    :param table: returns the reader, for each request
-    :param retry_timeout: seconds for which a request is repeated that failed
+    :param table: returns the reader of the table, for each request
+    :param retry_timeout: time for retries of a failed request, in seconds
     """
     found: dict[str, Record] = {}
     left = list(dict.fromkeys(submission_ids))
@@ -225,12 +228,12 @@ def records(
 
 
 def _record(item: dict[str, Any]) -> Record:
-    # Texts first: a busy feed has thousands of entries.
+    # Strings first, because a busy feed has thousands of entries.
     return Record.of({name: value["S"] if "S" in value else _plain(value) for name, value in item.items()})
 
 
 def _plain(value: dict[str, Any]) -> Any:
-    """Return what an attribute holds; all numbers of a record are whole."""
+    """Return the value of an attribute. All numbers of a record are integers."""
     [(kind, inner)] = value.items()
     if kind == "N":
         return int(inner)

@@ -1,10 +1,10 @@
-"""Airflow on the ECS bridge: ``[core] executor = airflow_ecs_bridge.EcsBridgeExecutor``."""
+"""Run Airflow tasks on the ECS bridge, with ``[core] executor = airflow_ecs_bridge.EcsBridgeExecutor``."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["EcsBridgeExecutor", "__version__"]
 
 if TYPE_CHECKING:
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> object:
-    # Lazy: Airflow imports this package for its provider info in every command, long before an executor is wanted.
+    # Lazy, because every Airflow command imports this package for its provider info, usually without an executor.
     if name == "EcsBridgeExecutor":
         from airflow_ecs_bridge.executor import EcsBridgeExecutor
 

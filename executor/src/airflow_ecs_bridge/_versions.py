@@ -1,4 +1,4 @@
-"""The version of Airflow, and a name for each difference between versions that this package handles."""
+"""The version of Airflow, and one flag for each difference between versions."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from airflow import __version__ as TEXT
 
 
 def parsed(text: str) -> tuple[int, int, int]:
-    """Return major, minor and patch of a version; a beta counts as the version that it leads to."""
+    """Return major, minor and patch of a version. A beta counts as its final version."""
     found = re.match(r"(\d+)\.(\d+)\.(\d+)", text)
     if found is None:
-        raise ValueError(f"not a version of Airflow: {text!r}")
+        raise ValueError(f"invalid Airflow version: {text!r}; must begin with MAJOR.MINOR.PATCH")
     major, minor, patch = found.groups()
     return int(major), int(minor), int(patch)
 
@@ -19,27 +19,27 @@ def parsed(text: str) -> tuple[int, int, int]:
 VERSION = parsed(TEXT)
 
 AIRFLOW_3 = VERSION >= (3, 0, 0)
-"""Workers and triggers reach Airflow through its API, not its database."""
+"""Workers and triggers use Airflow's API instead of its database."""
 
 TRIGGERS_RUN_WHOLE_TASKS = VERSION >= (3, 3, 1)
-"""The scheduler defers a task with ``start_from_trigger`` itself (3.0 to 3.2 have that switched off), the triggerer
-renders its fields (3.3), and a failure that a trigger reports uses the task's retries (3.3.1)."""
+"""The scheduler itself defers a task with ``start_from_trigger``, which 3.0 to 3.2 disable. The triggerer renders its
+fields (3.3), and a failure that a trigger reports uses the task's retries (3.3.1)."""
 
 TRIGGERS_HAVE_ON_KILL = VERSION >= (3, 3, 0)
-"""Airflow calls a trigger's ``on_kill`` when its task is cleared or marked."""
+"""Airflow calls ``on_kill`` of a trigger when its task is cleared or marked."""
 
 EXTERNAL_VIEWS = VERSION >= (3, 1, 0)
-"""The UI shows views of plugins."""
+"""The UI supports views of plugins."""
 
 PROCESSES_WORKLOADS = VERSION >= (3, 1, 0)
-"""BaseExecutor queues workloads itself, and hands them to ``_process_workloads``; a team's executor has a ``conf``."""
+"""BaseExecutor queues workloads and passes them to ``_process_workloads``. The executor of a team has a ``conf``."""
 
 ASSIGNS_IDS = VERSION >= (3, 2, 2)
 """The scheduler commits an ``external_executor_id`` together with the state QUEUED."""
 
 CALLBACK_WORKLOADS = VERSION >= (3, 3, 0)
-"""Callbacks are workloads, and their ends are told by their keys."""
+"""Callbacks are workloads, and their results are reported by key."""
 
 UUID_KEYS = VERSION >= (3, 4, 0)
-"""Executors know a try by its UUID, all workloads wait in ``executor_queues`` by their type, connection tests too,
-and earlier tries are rows of ``task_instance``."""
+"""Executors identify a try by its UUID. All workloads, including connection tests, wait in ``executor_queues`` by type.
+Earlier tries are rows of ``task_instance``."""

@@ -1,4 +1,4 @@
-"""What to do with the task instances of a scheduler that died. Pure: no I/O, no clock."""
+"""Decisions about the task instances of a dead scheduler, without I/O and without a clock."""
 
 from __future__ import annotations
 
@@ -13,60 +13,60 @@ if TYPE_CHECKING:
     from airflow_ecs_bridge.job import Job
 
 REVOKED = "revoked by Airflow, stuck in queued"
-"""The reason of a stop that Airflow follows by queuing the task instance again."""
+"""The reason of a stop after which Airflow queues the task instance again."""
 
 SUBMISSION_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-"""Ids that Airflow assigns, or the executor makes, are UUIDs."""
+"""IDs from Airflow or from the executor are UUIDs."""
 
 STALE_MS = 10_000
-"""A record this much older than its task instance's queuing is of an earlier run. Above what clocks differ, and below
-what lies between two queuings of one key: a container's launch and end, a trigger's work, and the scheduler's."""
+"""The age above which a record belongs to an earlier run of its task instance. It exceeds clock differences. It is
+shorter than the time between two queuings of one key, which includes a container, a trigger and the scheduler."""
 
 
 class Plan(enum.Enum):
-    """What becomes of an orphaned task instance."""
+    """The action for an orphaned task instance."""
 
     WATCH = enum.auto()
-    """It is with the bridge: wait for its end."""
+    """The bridge has the submission, so wait for its result."""
     REPORT = enum.auto()
-    """It ended while nobody looked."""
+    """The submission ended without a scheduler, so report its result."""
     SUBMIT = enum.auto()
-    """It never reached the bridge: submit it now, under the id it has. Neither a try nor a deferral's state is lost."""
+    """It never reached the bridge, so submit it under its existing ID. Neither a try nor a deferral is lost."""
     SUBMIT_ANEW = enum.auto()
-    """It never reached the bridge, and has no id, or one of an earlier run: submit it under a new one."""
+    """It never reached the bridge, and its ID is missing or belongs to an earlier run. Submit it under a new ID."""
     LEAVE = enum.auto()
-    """It never started and never will: Airflow's handling of tasks stuck in queued takes it up, at no try's cost."""
+    """It never started and never will. Airflow handles it as a task stuck in queued, which costs no try."""
     REFUSE = enum.auto()
-    """We know nothing of it, and it may run elsewhere: Airflow resets it."""
+    """It is unknown and may run elsewhere, so Airflow resets it."""
 
 
 @dataclass
 class Orphan:
-    """A task instance as its row in Airflow's database has it."""
+    """A task instance from Airflow's database."""
 
     key: Any
     submission_id: str | None
     queued: bool
-    """Its state is QUEUED; else it is RUNNING or RESTARTING."""
+    """True if the state is QUEUED, and false for RUNNING and RESTARTING."""
     foreign: bool = False
-    """It has an id that is none of ours: another executor launched it, before the executor was changed."""
+    """True if its ID belongs to another executor, which launched it before the executor was changed."""
     queued_ms: int | None = None
-    """When it was queued, in epoch milliseconds; asked for only where the id may be stale."""
+    """The time of queuing in epoch milliseconds, which is set only if the ID may be stale."""
     instance: tuple[Any, ...] | None = None
-    """What all its tries have in common."""
+    """The key that all its tries share."""
     job: Job | None = None
-    """How to submit it, if it is queued; made in advance, since its record is read in the background."""
+    """The job of a queued task instance. It is created in advance, because the record is read in the background."""
 
 
 def submission_id_of(external_executor_id: str | None) -> str | None:
-    """Return the id if it can be one of ours; another executor's (an ARN, a pod's name) cannot."""
+    """Return the ID if it can be a submission ID. IDs of other executors, such as ARNs and pod names, cannot."""
     if external_executor_id and SUBMISSION_ID.fullmatch(external_executor_id):
         return external_executor_id
     return None
 
 
 def judge(orphan: Orphan, record: Record | None) -> Plan:
-    """Decide by the record of the orphan's submission, read consistently; None: there is none."""
+    """Return the action for an orphan. `record` is the consistently read record of its submission, or None."""
     if record is None:
         if not orphan.queued or orphan.foreign:
             return Plan.REFUSE

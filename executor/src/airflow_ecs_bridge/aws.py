@@ -1,9 +1,9 @@
-"""The AWS identity of the executor: from an Airflow connection, or from boto3's own chain.
+"""The AWS identity of the executor, from an Airflow connection or from boto3's own chain.
 
-What the connection says of clients (``verify``, ``config_kwargs``, endpoints) comes before what boto3 finds.
+Client settings of the connection (``verify``, ``config_kwargs``, endpoints) override the settings of boto3.
 
-Everything here may do network I/O (STS, the metadata service, a secrets backend), so it is called from the
-executor's own threads only.
+Every function here may do network I/O (STS, the metadata service, a secrets backend), so only the executor's own
+threads call it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class Aws(aws.Aws):
-    """One AWS identity, shared by the executor's threads; the connection too is read anew after `forget`."""
+    """Thread-safe cached AWS credentials. `forget` also reloads the Airflow connection."""
 
     region_setting = "[ecs_bridge_executor] region_name"
 
@@ -36,7 +36,7 @@ class Aws(aws.Aws):
 
     @property
     def looked_in(self) -> str:  # type: ignore[override]
-        """Where credentials were looked for, for people."""
+        """The sources of credentials, for messages."""
         return f"connection {self._conn_id!r}, then boto3's chain" if self._hook else "boto3's chain"
 
     def _connect(self) -> boto3.Session:
@@ -45,10 +45,10 @@ class Aws(aws.Aws):
             try:
                 from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
             except ImportError:
-                log.info("the Amazon provider is not installed: aws_conn_id is not used, boto3 finds credentials")
+                log.info("Amazon provider not installed; ignoring aws_conn_id and using boto3's credential chain")
             else:
                 hook = AwsBaseHook(aws_conn_id=self._conn_id, region_name=self._region)
-                # This reads the connection, once for the session and its refreshes.
+                # This reads the connection once, for the session and its refreshes.
                 session = comms.call(lambda: hook.get_session(region_name=self._region))
                 self._hook = hook
                 return session

@@ -1,4 +1,4 @@
-"""The executor's threads and clients, wired together."""
+"""The threads and clients of the executor."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 WAITS_AFTER = 120.0
-"""Seconds that Airflow has a task as queued before its event log says for what it waits: most containers start in less,
-and an entry is a row of Airflow's database."""
+"""Seconds in the state queued before the event log shows why a task is waiting. Most containers start earlier, and an
+entry is a row of Airflow's database."""
 
 
 class Unhealthy(Exception):
-    """The bridge cannot work; the message says what is wrong and where."""
+    """The bridge is unhealthy. The message names the failed check and the remedy."""
 
 
 class Bridge:
-    """Everything of a started executor that is not Airflow's. Making one does no I/O and starts nothing."""
+    """The parts of a started executor that do not depend on Airflow. The constructor does no I/O."""
 
     def __init__(self, settings: Settings, report: Callable[[Outcome], None], team_name: str | None = None) -> None:
         self._settings = settings
@@ -72,23 +72,23 @@ class Bridge:
         ]
 
     def start(self) -> None:
-        """Begin the threads."""
+        """Start the threads."""
         for service in self._services:
             service.start()
 
     def stop(self) -> None:
-        """Tell the threads to end; they are daemons, so nobody waits for them."""
+        """Stop the threads without waiting for them, because they are daemons."""
         for service in self._services:
             service.stop()
 
     def beat(self) -> None:
-        """Note a heartbeat of the scheduler, and start what died."""
+        """Record a heartbeat of the scheduler, and restart dead threads."""
         for service in self._services:
             service.revive()
         self.watcher.beat()
 
     def figures(self) -> dict[str, float]:
-        """Return the state of the executor's side in numbers; from any thread."""
+        """Return the metrics of the executor, from any thread."""
         return {
             **self.submitter.figures(),
             **self.watcher.figures(),
@@ -97,19 +97,19 @@ class Bridge:
         }
 
     def dump(self) -> str:
-        """Return the figures, and the threads, as text."""
+        """Return the metrics and the dead threads as text."""
         figures = ", ".join(f"{name} {value:g}" for name, value in self.figures().items())
         down = [service.name for service in self._services if service.is_down]
         return f"{figures}; threads down: {', '.join(down) or 'none'}"
 
     def check_health(self) -> None:
-        """Ask bridge and table whether they can work; raise Unhealthy if not, after `startup_timeout` at the latest."""
+        """Check the bridge and the table; raise Unhealthy if a check fails, or after `startup_timeout` seconds."""
         settings = self._settings
         try:
             bounded(self._ask, settings.startup_timeout, "ecs-bridge-health")
         except TimeoutError as error:
             raise Unhealthy(
-                f"the ECS bridge {settings.bridge} is not healthy: {error} (check submit_url and the way to it)"
+                f"the ECS bridge {settings.bridge} is unhealthy: {error} (check submit_url and the network path to it)"
             ) from None
         log.info("The ECS bridge is healthy")
 
@@ -117,46 +117,48 @@ class Bridge:
         try:
             health = self._client.health()
         except BridgeError as error:
-            unanswered = "see the submit function's log" if error.status else "check submit_url and the way to it"
+            unanswered = (
+                "see the submit function's log" if error.status else "check submit_url and the network path to it"
+            )
             hint = {
-                ErrorKind.CREDENTIALS: "check the credentials of aws_conn_id, and that they may "
+                ErrorKind.CREDENTIALS: "check the credentials of aws_conn_id; they need "
                 "lambda:InvokeFunctionUrl and lambda:InvokeFunction on the submit function",
                 ErrorKind.CONFIGURATION: "check submit_url",
             }.get(error.kind, unanswered)
-            raise Unhealthy(f"the ECS bridge is not healthy: {error} ({hint})") from error
+            raise Unhealthy(f"the ECS bridge is unhealthy: {error} ({hint})") from error
         settings = self._settings
         self._compare(health)
         try:
             table = self._table()
-            # What the watcher does later: a Query on the index, a BatchGetItem on the table.
+            # The same requests as the watcher, a Query on the index and a BatchGetItem on the table.
             table.changes(END_OF_TIME)
             table.records(["health-check"])
         except Exception as error:
             raise Unhealthy(
-                f"the ECS bridge's table {settings.table!r} cannot be read: {error} (check table and region_name, and "
-                "that the credentials may dynamodb:Query its index feed and dynamodb:BatchGetItem)"
+                f"cannot read the ECS bridge's table {settings.table!r}: {error} (check table and region_name; the "
+                "credentials need dynamodb:Query on its index feed and dynamodb:BatchGetItem on the table)"
             ) from error
 
     def _compare(self, health: dict[str, Any]) -> None:
-        """Raise Unhealthy if the options name another deployment or table; log what the bridge warns of."""
+        """Raise Unhealthy if the options name another deployment or table. Log the warnings of the bridge."""
         settings = self._settings
         table = settings.table.rpartition("/")[2]  # of an ARN
         for option, ours in (("deployment", settings.deployment), ("table", table)):
             theirs = health.get(option)
-            # A function of an older version does not say.
+            # Functions of older versions do not return it.
             if theirs is not None and theirs != ours:
                 raise Unhealthy(
-                    f"[ecs_bridge_executor] {option} is {ours!r}, but the {option} of the ECS bridge "
+                    f"wrong [ecs_bridge_executor] {option}: {ours!r}; the {option} of the ECS bridge "
                     f"{settings.bridge} is {theirs!r}"
                 )
         for warning in health.get("warnings") or []:
-            log.warning("The ECS bridge warns: %s", warning)
+            log.warning("ECS bridge warning: %s", warning)
         for profile, policy in (health.get("profiles") or {}).items():
             if policy.get("relaunch_on") and not policy.get("by_try"):
                 log.warning(
-                    "Profile %s of the ECS bridge has relaunch_on, which does not work for Airflow's workers: an "
-                    "interrupted one reports its task and exits with 0, and the second container of a try is refused. "
-                    "Use the tasks' retries instead",
+                    "Profile %s of the ECS bridge sets relaunch_on, which does not work for Airflow workers. An "
+                    "interrupted worker reports its task and exits with 0, and Airflow rejects a second container of a "
+                    "try. Use task retries instead",
                     profile,
                 )
 
@@ -168,7 +170,7 @@ class Bridge:
 
 
 class LogView:
-    """What the log view shows of running tasks; one for each executor, so that its session and connections are kept."""
+    """The log view of running tasks. Each executor has one, so that it keeps its session and connections."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -176,9 +178,9 @@ class LogView:
         self._client = BridgeClient(settings.submit_url, self._aws, tasklog.TIMEOUT, settings.submit_function)
 
     def tail(self, external_executor_id: str | None) -> tuple[list[str], list[str]]:
-        """Return what the bridge knows of a task, and the last lines of its container.
+        """Return lines about a task, and the last lines of its container.
 
-        Never raises, and takes seconds at most: instead of what is not known there is the reason.
+        It never raises and takes up to a few seconds. If a part is unavailable, the lines contain the reason.
         """
         lines, record = self._describe(external_executor_id)
         if record is None:
@@ -192,7 +194,7 @@ class LogView:
         return lines, output
 
     def stream(self, external_executor_id: str | None) -> tuple[list[str], Iterator[str]]:
-        """Return what the bridge knows of a task, and all lines of its container, which are read as they are wanted."""
+        """Return lines about a task, and an iterator that reads all lines of its container on demand."""
         lines, record = self._describe(external_executor_id)
 
         def output() -> Iterator[str]:
@@ -206,19 +208,19 @@ class LogView:
         return lines, output()
 
     def _describe(self, external_executor_id: str | None) -> tuple[list[str], dict[str, Any] | None]:
-        """Return what the bridge knows, and the record of a task that may have written something."""
+        """Return lines about a task, and its record if its container may have written output."""
         submission_id = submission_id_of(external_executor_id)
         if submission_id is None:
             return [], None
         try:
             record = bounded(lambda: self._client.show(submission_id), tasklog.TIMEOUT, "ecs-bridge-log")
         except Exception as error:
-            return [f"ECS bridge: submission {submission_id} could not be looked up: {error}"], None
+            return [f"ECS bridge: cannot read submission {submission_id}: {error}"], None
         has_started = record.get("state") not in tasklog.WAITS_FOR
         return tasklog.describe(record, self._settings), record if has_started else None
 
 
 def _unread(error: Exception) -> str:
     if isinstance(error, ClientError) and error.response["Error"]["Code"] == "ResourceNotFoundException":
-        return "The container has written nothing yet"  # its stream begins with the first line
-    return f"The container's output could not be read: {error} (check awslogs_group, awslogs_region, logs:GetLogEvents)"
+        return "The container has not written any output yet"  # its stream begins with the first line
+    return f"Cannot read the container's output: {error} (check awslogs_group, awslogs_region, logs:GetLogEvents)"

@@ -1,4 +1,4 @@
-"""Where a container's output is, and its last lines: in CloudWatch Logs, or in a local stack's folder."""
+"""Read the output of containers from CloudWatch Logs or from the folder of a local stack."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from airflow_ecs_bridge.config import Settings
 
 MOST = 10_000
-"""GetLogEvents' limit of a call."""
+"""Maximum number of events per GetLogEvents call."""
 
 MOST_PAGES = 10
-"""Calls for the whole output of one container."""
+"""Maximum number of calls for the whole output of one container."""
 
 
 def stream(record: dict[str, Any], settings: Settings) -> tuple[str, str] | None:
-    """Return log group and stream of a record's container, if the options tell: ``prefix/container/task id``.
+    """Return the log group and the stream (``prefix/container/task id``) of a container, if the options set them.
 
     https://docs.aws.amazon.com/AmazonECS/latest/developerguide/using_awslogs.html
     """
@@ -30,7 +30,7 @@ def stream(record: dict[str, Any], settings: Settings) -> tuple[str, str] | None
 
 
 def local_file(record: dict[str, Any], settings: Settings) -> Path | None:
-    """Return the file with a container's output, on a local stack: ``task id-container.log``."""
+    """Return the file with the output of a container on a local stack (``task id-container.log``)."""
     task_arn, container = record.get("task_arn"), record.get("container_name")
     if not (task_arn and container and settings.local_log_dir):
         return None
@@ -38,10 +38,10 @@ def local_file(record: dict[str, Any], settings: Settings) -> Path | None:
 
 
 def tail(aws: Aws, settings: Settings, record: dict[str, Any], lines: int) -> list[str]:
-    """Read the last lines, in one call; none where the options do not tell where they are.
+    """Read the last lines in one call. Return no lines if the options do not set the location.
 
-    Needs ``logs:GetLogEvents``. Of a runner's container those are read that were written while it ran the command: by
-    the bridge's clock, which took note of the begin before the command wrote, and of the end after.
+    This needs ``logs:GetLogEvents``. For a runner's container, it returns only lines from the time of the command. The
+    bridge records the start before the command writes, and the end after it.
     """
     if lines < 1:
         return []
@@ -58,7 +58,7 @@ def tail(aws: Aws, settings: Settings, record: dict[str, Any], lines: int) -> li
 
 
 def whole(aws: Aws, settings: Settings, record: dict[str, Any]) -> Iterator[str]:
-    """Yield all lines from the first one on, a page of GetLogEvents at a time and `MOST_PAGES` of them at most."""
+    """Yield all lines from the first one, in up to `MOST_PAGES` pages of GetLogEvents."""
     if (file := local_file(record, settings)) is not None:
         yield from _tail_of_file(file, MOST)
         return
@@ -74,18 +74,18 @@ def whole(aws: Aws, settings: Settings, record: dict[str, Any]) -> Iterator[str]
         )
         for event in answer["events"]:
             yield event["message"].rstrip("\n")
-        # The last page has the token by which it was asked for.
+        # The last page returns the token of its request.
         if answer["nextForwardToken"] == token or not answer["events"]:
             return
         token = answer["nextForwardToken"]
-    yield f"... the output goes on: {place[0]} {place[1]}"
+    yield f"... output truncated; see the log group {place[0]}, stream {place[1]}"
 
 
 def _span(record: dict[str, Any]) -> dict[str, int] | None:
-    """Return the part of its stream that a command wrote, for GetLogEvents; None if it is not known."""
+    """Return the time range of a command in its stream, for GetLogEvents. Return None if it is unknown."""
     if not record.get("runner_id"):
         return {}
-    # No more than that: the runner's next command may write a millisecond later.
+    # The exact range, because the runner's next command may write a millisecond later.
     if not isinstance(began := record.get("started_at"), int):
         return None
     span = {"startTime": began}

@@ -1,4 +1,4 @@
-"""Commands that triggers, or a worker, run through the bridge: one reader of the feed a process, however many wait."""
+"""Commands of triggers and workers. Each process has one reader of the feed for all waiting commands."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 WAITS_AFTER = 20.0
-"""Seconds after which a task's log says for what its command waits."""
+"""Seconds after which the task log shows why its command is waiting."""
 
 LOOKS_BACK = 3
-"""Reads of the record of a command that did not succeed."""
+"""Maximum number of reads of the record of a command that did not succeed."""
 
 KEYS = ("dag_id", "run_id", "task_id", "map_index", "try_number")
 
 
 def submission_id(ti: Any) -> str:
-    """Return the id of a try of a task instance: always the same, so that who submits it again runs nothing twice.
+    """Return the ID of a try of a task instance. It is stable, so a second submission does not run the command again.
 
-    Airflow 3's UUID of the try is part of it, so that two Airflows with the same Dags do not share ids.
+    The ID includes Airflow 3's UUID of the try, so two Airflow installations with the same Dags do not share IDs.
     """
     parts = [str(getattr(ti, key, "")) for key in KEYS]
     parts.append(str(getattr(ti, "id", None) or ""))
@@ -57,7 +57,7 @@ def submission_id(ti: Any) -> str:
 
 
 def subject(ti: Any) -> dict[str, str]:
-    """Return what the labels of a task instance's submission say."""
+    """Return the labels of the submission of a task instance."""
     return {key: str(getattr(ti, key)) for key in KEYS if key != "map_index" or getattr(ti, key, -1) != -1}
 
 
@@ -72,7 +72,7 @@ def item(
     priority: int | None = None,
     about: dict[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Return the item for ``POST /v1/submissions``; raise InvalidSubmissionError if the bridge cannot take it."""
+    """Return the item for ``POST /v1/submissions``; raise InvalidSubmissionError if the submission is invalid."""
     chosen, parameters = read_executor_config({**(overrides or {}), **({"profile": profile} if profile else {})})
     return Submission(
         id,
@@ -88,7 +88,7 @@ def item(
 
 @dataclass(frozen=True)
 class _Waiter:
-    """Who waits for an end: a future of a loop, and the context in which it writes its log."""
+    """A waiting caller, with a future of its event loop and the context of its log."""
 
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Outcome]
@@ -97,25 +97,25 @@ class _Waiter:
 
 
 class End:
-    """How a command ended."""
+    """The result of a command."""
 
     def __init__(self, outcome: Outcome, record: dict[str, Any] | None, lines: list[str]) -> None:
         self.succeeded = outcome.verdict is Verdict.SUCCEEDED
-        self.info = outcome.info or "the ECS bridge says succeeded"
+        self.info = outcome.info or "ECS bridge state succeeded"
         self.record = record or {}
         self.lines = lines
-        """The last lines of its container, where they can be read."""
+        """The last lines of its container, if they can be read."""
 
     @property
     def exit_code(self) -> int | None:
-        """The container's exit code, as far as it is known of what did not succeed."""
+        """The exit code of a container that did not succeed, if it is known."""
         code = self.record.get("exit_code")
         return code if isinstance(code, int) else None
 
     def text(self) -> str:
-        """Return what happened, for people."""
+        """Return the result as text."""
         written = "\n".join(f"    {line}" for line in self.lines)
-        return f"{self.info}\nThe container's last lines:\n{written}" if written else self.info
+        return f"{self.info}\nLast lines of the container:\n{written}" if written else self.info
 
 
 class Commands:
@@ -147,13 +147,13 @@ class Commands:
             service.start()
 
     def _start(self, service: Service) -> None:
-        """Start a thread that is needed only now, and keep it alive from now on."""
+        """Start a thread on demand, and keep it alive afterwards."""
         self._services.append(service)
         service.start()
 
     @classmethod
     def of_this_process(cls) -> Commands:
-        """Return those of this process, made at the first use; raise ConfigError if the options cannot be used."""
+        """Return the instance of this process, created at the first use; raise ConfigError for invalid options."""
         with cls._lock:
             if cls._here is None:
                 from airflow.configuration import conf
@@ -162,7 +162,7 @@ class Commands:
             return cls._here
 
     def emit_metrics(self) -> None:
-        """Emit the figures of this process, which is a triggerer, from now on; apart from a scheduler's."""
+        """Start to emit the metrics of this triggerer, under names other than those of a scheduler."""
         with self._lock:
             if self._metrics is None:
                 self._metrics = Metrics(self._figures, None, "ecs_bridge.triggerer")
@@ -177,15 +177,15 @@ class Commands:
         }
 
     def revive(self) -> None:
-        """Start what died."""
+        """Restart dead threads."""
         for service in self._services:
             service.revive()
 
     async def run(self, body: dict[str, Any], lines: int, say: Callable[[str], None] = lambda text: None) -> End:
-        """Submit a command and wait for its end; submitting it again waits for the same end.
+        """Submit a command and wait for its result. A second submission waits for the same result.
 
-        :param lines: the number of lines of its container to read where it did not succeed
-        :param say: told for what it waits, in the caller's context and loop
+        :param lines: number of container lines to read if the command does not succeed
+        :param say: receives wait reasons, in the caller's context and loop
         """
         outcome = await self._wait(body, say)
         record, written = None, []
@@ -217,26 +217,26 @@ class Commands:
                     self._waits.forget(id)
 
     def stop(self, submission_id: str, reason: str) -> None:
-        """Stop a command; returns at once, and is repeated until the bridge has accepted it."""
+        """Stop a command without waiting. The stop is retried until the bridge accepts it."""
         self._submitter.revoke(submission_id)
         self._stopper.stop(submission_id, reason)
 
     def last_lines(self, record: dict[str, Any], lines: int) -> list[str]:
-        """Read the last lines of a record's container, as far as its log group is known; never raises."""
+        """Read the last lines of a record's container if the log group is known. It never raises."""
         try:
             return tail(self.aws, self.settings, record, lines)
         except Exception as error:
-            log.info("the container's output could not be read: %s", error)
+            log.info("could not read the container's output: %s", error)
             return []
 
     def follow(
         self, submission_id: str, interval: float, write: Callable[[str], None], warn: Callable[[str], None]
     ) -> Follower:
-        """Show the output of a command's container as it is written; see `Live.follow`."""
+        """Show the output of a command's container while it runs; see `Live.follow`."""
         return self._live.follow(submission_id, interval, write, warn)
 
     async def last_line(self, submission_id: str) -> str | None:
-        """Return the last line of a command's output, once all has arrived; raise NoResult if it cannot be read."""
+        """Return the last line of a command's complete output; raise NoResult if it cannot be read."""
 
         def read(record: dict[str, Any]) -> list[str]:
             try:
@@ -245,7 +245,7 @@ class Commands:
                 if isinstance(error, ClientError) and error.response["Error"]["Code"] == "ResourceNotFoundException":
                     return []  # the stream begins with the first line
                 raise xcom.NoResult(
-                    f"the last line of its output could not be read: {error} (check awslogs_group, awslogs_region and "
+                    f"cannot read the last line of its output: {error} (check awslogs_group, awslogs_region and "
                     "logs:GetLogEvents)"
                 ) from error
 
@@ -260,7 +260,7 @@ class Commands:
         return await asyncio.to_thread(read)
 
     def _show_patiently(self, submission_id: str) -> dict[str, Any]:
-        """Read a record; raise NoResult if there is none, or if that fails again and again."""
+        """Read a record; raise NoResult if it does not exist, or after repeated failures."""
         tries = 0
         while True:
             try:
@@ -268,11 +268,11 @@ class Commands:
             except BridgeError as error:
                 tries += 1
                 if error.status == 404 or tries == LOOKS_BACK:
-                    raise xcom.NoResult(f"its record could not be read: {error}") from error
+                    raise xcom.NoResult(f"cannot read its record: {error}") from error
             time.sleep(backoff(tries))
 
     def link(self, submission_id: str, record: dict[str, Any]) -> str | None:
-        """Return a link to the log stream of a submission's container, if the options tell where it is."""
+        """Return a link to the log stream of a submission's container, if the options set the log group."""
         if not (self.settings.awslogs_group and self.settings.awslogs_stream_prefix):
             return None
         try:
@@ -282,12 +282,12 @@ class Commands:
         return cloudwatch_link(record.get("task_arn"), record.get("container_name"), self.settings)
 
     def stop_now(self, submission_id: str, reason: str) -> None:
-        """Stop a command and wait for the bridge's answer, in a process that ends."""
+        """Stop a command and wait for the bridge's response, in a process that is about to exit."""
         self._submitter.revoke(submission_id)
         self._client.stop([submission_id], reason)
 
     def health(self) -> dict[str, Any]:
-        """Return what the bridge says of itself; raise BridgeError if it cannot work."""
+        """Return the health response of the bridge; raise BridgeError if the bridge is unhealthy."""
         return self._client.health()
 
     def show(self, submission_id: str) -> dict[str, Any]:
@@ -306,7 +306,7 @@ class Commands:
         return self._submitter.holds(submission_id)
 
     def _report(self, outcome: Outcome) -> None:
-        """Hand an end to who waits for it; from a thread."""
+        """Deliver a result to its waiting callers, from a thread."""
 
         def tell(waiter: _Waiter) -> None:
             if not waiter.future.done():
@@ -315,7 +315,7 @@ class Commands:
         self._call(outcome.submission_id, tell)
 
     def _say(self, submission_id: str, text: str) -> None:
-        """Tell who waits for what; from a thread."""
+        """Deliver a wait reason to the waiting callers, from a thread."""
         self._call(submission_id, lambda waiter: waiter.say(text))
 
     def _call(self, submission_id: str, tell: Callable[[_Waiter], None]) -> None:

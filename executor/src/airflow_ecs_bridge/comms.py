@@ -1,7 +1,7 @@
-"""What is asked of Airflow itself: by a triggerer's channel to its supervisor (Airflow 3), or in its database (2).
+"""Requests to Airflow, through a triggerer's channel to its supervisor (Airflow 3) or its database (Airflow 2).
 
-Airflow's functions for tasks write to one channel. In 3.0 and 3.1 a call from a thread of ours mixes its answer up with
-the triggerer's own, which ends the triggerer ("Response read out of order"). So threads call through the loop of the
+Airflow's task functions write to one channel. In 3.0 and 3.1, a call from another thread receives a response of the
+triggerer, which ends the triggerer ("Response read out of order"). So threads call through the event loop of the
 triggers, as triggers do.
 """
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LONGEST = 60.0
-"""Seconds for which a thread waits for an answer of Airflow's."""
+"""Seconds that a thread waits for a response of Airflow."""
 
 _loop: asyncio.AbstractEventLoop | None = None
 
 
 def use_loop_of_triggers() -> None:
-    """Let threads call Airflow through the running loop, which is that of a triggerer's triggers."""
+    """Make threads call Airflow through the running loop, which runs the triggers of a triggerer."""
     global _loop
     if AIRFLOW_3:
         _loop = asyncio.get_running_loop()
 
 
 def call(function: Callable[[], T]) -> T:
-    """Call what may ask Airflow, from a thread of ours."""
+    """Call a function that may call Airflow, from a thread of the executor."""
     loop = _loop
     if loop is None or loop.is_closed():
         return function()
@@ -42,12 +42,12 @@ def call(function: Callable[[], T]) -> T:
 async def _in_thread_of_airflow(function: Callable[[], T]) -> T:
     from asgiref.sync import sync_to_async
 
-    # A cancelled sync_to_async loses the message by which Airflow knows that it has to call on_kill.
+    # A cancelled sync_to_async loses the message that makes Airflow call on_kill.
     return await asyncio.shield(asyncio.ensure_future(sync_to_async(function)()))
 
 
 async def waits_still(ti: Any, submission_id: str) -> bool:
-    """Whether Airflow's task instance is deferred still, for this submission; raise if Airflow does not answer."""
+    """Return whether the task instance is still deferred for this submission; raise if Airflow does not respond."""
     if not AIRFLOW_3:
         return await asyncio.to_thread(_waits_still_in_database, ti)
     from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
@@ -59,7 +59,7 @@ async def waits_still(ti: Any, submission_id: str) -> bool:
 
     name = ti.task_id if ti.map_index < 0 else f"{ti.task_id}_{ti.map_index}"
     state = (await _in_thread_of_airflow(ask)).get(ti.run_id, {}).get(name)
-    # Cleared, it may be deferred again already: with another submission.
+    # After a clear, the task may already be deferred again with another submission.
     return str(state) == "deferred" and await submission_of(ti) in (None, submission_id)
 
 
@@ -74,7 +74,7 @@ def _waits_still_in_database(ti: Any) -> bool:
 
 
 async def submission_of(ti: Any) -> str | None:
-    """Return the submission that a trigger of the task instance noted last (Airflow 3)."""
+    """Return the submission that a trigger of the task instance recorded last (Airflow 3)."""
     from airflow.sdk.bases.xcom import BaseXCom
 
     found = await _in_thread_of_airflow(lambda: BaseXCom.get_one(key=SUBMISSION, **_key(ti)))
@@ -82,14 +82,14 @@ async def submission_of(ti: Any) -> str | None:
 
 
 async def note_submission(ti: Any, submission_id: str) -> None:
-    """Note the submission for which a task instance waits, so that its next try can stop it (Airflow 3)."""
+    """Record the submission that a task instance waits for, so that its next try can stop it (Airflow 3)."""
     from airflow.sdk.bases.xcom import BaseXCom
 
     await _in_thread_of_airflow(lambda: BaseXCom.set(SUBMISSION, submission_id, **_key(ti)))
 
 
 async def forget_return_value(ti: Any) -> None:
-    """Delete an earlier try's return value, as the start of a worker does (Airflow 3)."""
+    """Delete the return value of an earlier try, in the same way as a starting worker (Airflow 3)."""
     from airflow.sdk.bases.xcom import BaseXCom
 
     await _in_thread_of_airflow(lambda: BaseXCom.delete("return_value", **_key(ti)))

@@ -1,4 +1,4 @@
-"""The section ``[ecs_bridge_executor]``, read once and whole: every error in it is told at the same time."""
+"""The section ``[ecs_bridge_executor]``. It is parsed once, and all errors are reported together."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ _FALSE = {"false", "f", "0", "no", "off"}
 
 
 class ConfigError(ValueError):
-    """Options that cannot be used; the message names each of them."""
+    """Invalid options. The message lists all of them."""
 
 
 class AirflowConf(Protocol):
-    """What is used of Airflow's ``conf`` and of the team-aware ``BaseExecutor.conf``, which has no ``getfloat``."""
+    """The part of Airflow's ``conf`` that the team-aware ``BaseExecutor.conf`` also has, without ``getfloat``."""
 
     def get(self, section: str, key: str, **kwargs: Any) -> str | None:
-        """Return the option's text."""
+        """Return the text of an option."""
 
 
 @dataclass(frozen=True)
 class QueueProfiles:
-    """Which profile a queue picks; see the option ``queue_profiles``."""
+    """The mapping of queues to profiles; see the option ``queue_profiles``."""
 
     mode: str
     mapping: dict[str, str]
 
     @classmethod
     def parse(cls, text: str) -> QueueProfiles:
-        """Read the option's text."""
+        """Parse the text of the option."""
         text = text.strip()
         if text in ("match", "strict", "ignore"):
             return cls(text, {})
@@ -53,7 +53,7 @@ class QueueProfiles:
         return cls("map", mapping)
 
     def profile(self, queue: str | None) -> str | None:
-        """Return the profile to ask for, or None for the bridge's default."""
+        """Return the profile of a queue, or None for the bridge's default."""
         if not queue or self.mode == "ignore":
             return None
         if self.mode == "map":
@@ -65,11 +65,11 @@ class QueueProfiles:
 
 @dataclass(frozen=True)
 class Settings:
-    """The options, parsed. Times are seconds."""
+    """The parsed options. Times are in seconds."""
 
     submit_url: str | None
     submit_function: str | None
-    """Invoked instead of a call of the URL."""
+    """The function to invoke instead of calling the URL."""
     table: str
     deployment: str
     aws_conn_id: str | None
@@ -77,7 +77,7 @@ class Settings:
     check_health_on_startup: bool
     queue_profiles: QueueProfiles
     allowed_profiles: frozenset[str] | None
-    """None: all."""
+    """None allows all profiles."""
     poll_interval: float
     full_scan_interval: float
     reconcile_interval: float
@@ -90,11 +90,11 @@ class Settings:
     awslogs_region: str | None
     failure_log_lines: int
     local_log_dir: str | None
-    """The folder of ``ecs-bridge local --log-dir``, instead of a log group."""
+    """The folder of ``ecs-bridge local --log-dir``, which replaces a log group."""
 
     @classmethod
     def from_conf(cls, conf: AirflowConf) -> Settings:
-        """Read all options; raise ConfigError with all that is wrong with them."""
+        """Parse all options; raise ConfigError with all errors."""
         reader = _Reader(conf)
         settings = cls(
             submit_url=reader.url("submit_url"),
@@ -120,61 +120,61 @@ class Settings:
             local_log_dir=reader.text("local_log_dir"),
         )
         if not settings.submit_url and not settings.submit_function:
-            reader.errors.insert(0, "submit_url is not set, and neither is submit_function")
+            reader.errors.insert(0, "submit_url or submit_function must be set")
         if reader.errors:
-            raise ConfigError(f"[{SECTION}] cannot be used: " + "; ".join(reader.errors))
+            raise ConfigError(f"invalid options in [{SECTION}]: " + "; ".join(reader.errors))
         return settings
 
     @property
     def url_region(self) -> str | None:
-        """The Region that the function's URL or ARN names."""
+        """The Region in the URL or ARN of the function."""
         return region_of(self.submit_url, self.submit_function)
 
     @property
     def knows_output(self) -> bool:
-        """Whether the options tell where the containers' output is."""
+        """True if the options set the location of the containers' output."""
         return bool(self.local_log_dir or (self.awslogs_group and self.awslogs_stream_prefix))
 
     @property
     def bridge(self) -> str:
-        """Where the bridge is, for people."""
+        """The location of the bridge, for messages."""
         return self.submit_function or self.submit_url or ""
 
 
 class _Reader:
-    """Reads options one by one and keeps what was wrong; each method returns a harmless value after an error."""
+    """A parser that collects errors. After an error, each method returns a harmless value."""
 
     def __init__(self, conf: AirflowConf) -> None:
         self.conf = conf
         self.errors: list[str] = []
 
     def text(self, option: str) -> str | None:
-        # The fallback matters where the package is on the path without being installed: no entry point, no defaults.
+        # The fallback is needed if the package is on the path but not installed, because it then has no entry point.
         value = self.conf.get(SECTION, option, fallback=OPTIONS[option]["default"])
         return str(value).strip() or None if value is not None else None
 
     def required(self, option: str) -> str:
         value = self.text(option)
         if value is None:
-            self.errors.append(f"{option} is not set")
+            self.errors.append(f"{option} must be set")
         return value or ""
 
     def name(self, option: str) -> str:
         value = self.required(option)
         if value and not DEPLOYMENT_NAME.fullmatch(value):
-            self.errors.append(f"{option} must be 1 to 32 letters, digits, '_' or '-', not {value!r}")
+            self.errors.append(f"{option} is {value!r}, but must be 1 to 32 letters, digits, '_' or '-'")
         return value
 
     def url(self, option: str) -> str | None:
         value = (self.text(option) or "").rstrip("/") or None
         if value and not is_url(value):
-            self.errors.append(f"{option} must be an http or https URL, not {value!r}")
+            self.errors.append(f"{option} is {value!r}, but must be an http or https URL")
         return value
 
     def boolean(self, option: str) -> bool:
         value = (self.text(option) or "").lower()
         if value not in _TRUE | _FALSE:
-            self.errors.append(f"{option} must be True or False, not {value!r}")
+            self.errors.append(f"{option} is {value!r}, but must be True or False")
         return value in _TRUE
 
     def seconds(self, option: str, least: float = 0) -> float:
@@ -184,14 +184,14 @@ class _Reader:
         except ValueError:
             number = math.nan
         if not (math.isfinite(number) and number >= least):
-            self.errors.append(f"{option} must be a number of seconds, at least {least:g}, not {value!r}")
+            self.errors.append(f"{option} is {value!r}, but must be a number of seconds, at least {least:g}")
             return least
         return number
 
     def count(self, option: str, most: int) -> int:
         value = self.text(option)
         if value is None or not value.isascii() or not value.isdecimal() or int(value) > most:
-            self.errors.append(f"{option} must be a whole number from 0 to {most}, not {value!r}")
+            self.errors.append(f"{option} is {value!r}, but must be an integer from 0 to {most}")
             return 0
         return int(value)
 
@@ -201,7 +201,7 @@ class _Reader:
             return None
         names = frozenset(name.strip() for name in value.split(","))
         if wrong := sorted(name for name in names if not PROFILE_NAME.fullmatch(name)):
-            self.errors.append(f"{option} has what is no profile's name: {', '.join(map(repr, wrong))}")
+            self.errors.append(f"{option} contains invalid profile names: {', '.join(map(repr, wrong))}")
         return names
 
     def queue_profiles(self, option: str) -> QueueProfiles:

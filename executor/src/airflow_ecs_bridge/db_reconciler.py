@@ -1,8 +1,8 @@
-"""Compares what the executor holds with Airflow's database, in a thread of its own.
+"""Reconciliation of the executor's tasks with Airflow's database, in a separate thread.
 
-Airflow tells an executor nothing about a run that is cleared, marked or deleted while its tasks are queued. Now and
-then the scheduler's thread hands over what it holds; one query, whose cost does not depend on that, returns what is
-queued or running for Airflow.
+Airflow does not notify an executor when a run is cleared, marked or deleted while its tasks are queued. At each
+interval, the scheduler's thread passes its tasks to this thread. One query then returns all tasks that are queued or
+running in Airflow, at a cost that does not depend on the number of tasks of the executor.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STATEMENT_TIMEOUT_MS = 10_000
-"""How long PostgreSQL may take for the query."""
+"""Timeout of the query on PostgreSQL."""
 
 
 @dataclass(frozen=True)
 class Living:
-    """What Airflow's database has as queued or running."""
+    """Tasks that are queued or running in Airflow's database."""
 
     ids: set[str] = field(default_factory=set)
     """The ``external_executor_id`` of each."""
@@ -44,26 +44,26 @@ class Living:
 
 @dataclass(frozen=True)
 class Held:
-    """What the executor holds."""
+    """Tasks of the executor."""
 
     tracked: dict[str, Any]
-    """Submission ids, each with the key of its task instance or callback."""
+    """Submission IDs, each with the key of its task instance or callback."""
     waiting: dict[Any, Any]
-    """The workloads that wait for a slot, by their keys."""
+    """Workloads that wait for a slot, by key."""
 
 
 @dataclass(frozen=True)
 class Dead:
-    """What the executor holds, and Airflow has given up."""
+    """Tasks of the executor that Airflow has abandoned."""
 
     tracked: list[str]
-    """Submission ids."""
+    """Submission IDs."""
     waiting: list[tuple[Any, Any]]
-    """Keys and their workloads."""
+    """Keys with their workloads."""
 
 
 def living() -> Living:
-    """Ask Airflow's database."""
+    """Query Airflow's database."""
     from airflow.models.taskinstance import TaskInstance as TI
     from airflow.utils.session import create_session
     from airflow.utils.state import TaskInstanceState
@@ -81,7 +81,7 @@ def living() -> Living:
 
 
 class DbReconciler:
-    """The scheduler's thread calls `due`, `compare` and `dead`; the query runs in the reconciler's own thread."""
+    """The scheduler's thread calls `due`, `compare` and `dead`. The query runs in the reconciler's own thread."""
 
     def __init__(
         self,
@@ -90,12 +90,12 @@ class DbReconciler:
         failed_calls: Tally,
         waiting: Callable[[set[str]], None] = lambda ids: None,
     ) -> None:
-        """Make one.
+        """Create a reconciler.
 
-        :param interval: seconds between two comparisons
+        :param interval: interval between reconciliations, in seconds
         :param ask: queries Airflow's database
         :param failed_calls: counts errors
-        :param waiting: takes the submissions of the executor that Airflow has as queued, at each comparison
+        :param waiting: receives the executor's submissions that are queued in Airflow, at each reconciliation
         """
         self._interval = interval
         self._ask = ask
@@ -104,36 +104,36 @@ class DbReconciler:
         self._next = time.monotonic() + interval
         self._questions: queue.SimpleQueue[Held] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[Dead] = queue.SimpleQueue()
-        # Of the thread alone: what the last comparison missed.
+        # Only this thread uses it. The submissions that the last query did not return.
         self._missed: set[str] = set()
         self.service = Service("ecs-bridge-db-reconciler", self.step)
 
     def due(self) -> bool:
-        """Tell whether it is time to compare."""
+        """Return whether the next reconciliation is due."""
         return time.monotonic() >= self._next and self._questions.empty()
 
     def compare(self, held: Held) -> None:
-        """Compare this with the database; returns at once."""
+        """Request a reconciliation without waiting for it."""
         self._next = time.monotonic() + self._interval
         self._questions.put(held)
 
     def dead(self) -> list[Dead]:
-        """Return what was found since the last call."""
+        """Return the abandoned tasks since the last call."""
         return drain(self._answers, 100, 0)
 
     def step(self) -> None:
-        """Answer one question, or wait a moment for one."""
+        """Run one requested reconciliation, or wait up to one second for a request."""
         for held in drain(self._questions, 1, 1.0):
             try:
                 now = self._ask()
             except Exception as error:
                 self._failed_calls.add()
-                log.warning("could not compare with Airflow's database, will try again: %s", type(error).__name__)
+                log.warning("reconciliation with Airflow's database failed; will retry: %s", type(error).__name__)
                 continue
             self._waiting(now.queued & held.tracked.keys())
             missing = {id for id, key in held.tracked.items() if is_of_task(key) and id not in now.ids}
-            # Twice, because a worker reports its task's end some time before its container exits, and an id that is
-            # written ahead is committed after the executor holds it.
+            # A task must be missing twice. A worker reports its task's result some time before its container exits, and
+            # Airflow commits an ID that is written ahead after the executor has the task.
             tracked = list(missing & self._missed)
             self._missed = missing
             waiting = [each for each in held.waiting.items() if each[0] not in now.keys]

@@ -1,18 +1,19 @@
-"""The executor: all that runs in the scheduler's thread, which does no network I/O.
+"""The executor, which runs in the scheduler's thread and does no network I/O.
 
-A heartbeat puts new work into the submitter's queue and takes results from another; it costs what changed since the
-last one, whatever is in flight. The threads touch nothing of BaseExecutor, and nothing they meet is raised here.
+A heartbeat puts new jobs into the submitter's queue and reads results from another queue. Its cost depends on the
+changes since the last heartbeat, and not on the number of tasks in flight. The threads do not access BaseExecutor, and
+their errors are not raised here.
 
-Submission ids. Airflow commits a fresh ``external_executor_id`` together with the state QUEUED (3.2.2 and later, where
-every configured executor wants that); the bridge's submission gets the same id, so after a crash the task instance
-itself says what to ask for. Elsewhere the executor writes ahead: it makes the id, gives it to Airflow as a RUNNING
-event, which is how executors set that column, and hands the job over at the next heartbeat, when it is committed.
+Submission IDs. In Airflow 3.2.2 and later, Airflow commits a new ``external_executor_id`` together with the state
+QUEUED, if every configured executor supports it. The submission has the same ID, so after a crash the task instance
+contains the ID. In other versions, the executor writes ahead. It creates the ID and sends it to Airflow as a RUNNING
+event, which sets that column. It submits the job at the next heartbeat, after the commit.
 
-One TaskInstanceKey has several submissions one after the other: a deferred task that resumes is queued again with the
-same try number. So `_current` says which one counts, and the end of any other is dropped.
+One TaskInstanceKey can have several sequential submissions, because a deferred task that resumes is queued again with
+the same try number. So `_current` contains the valid submission, and results of the others are ignored.
 
-Airflow does not tell an executor that it has given up a try: its run was cleared, marked or deleted. `_newest` and the
-database reconciler notice it; such a try is stopped, and its slot is free.
+Airflow does not notify an executor when it abandons a try after its run was cleared, marked or deleted. `_newest`
+and the database reconciler detect this. The executor then stops the try and frees its slot.
 """
 
 from __future__ import annotations
@@ -58,22 +59,22 @@ if UUID_KEYS:
 log = logging.getLogger(__name__)
 
 HEARTBEAT_LOST = "failed by Airflow, its heartbeat was missing"
-CONNECTION_TEST_LATE = "given up by Airflow, its connection test took too long"
+CONNECTION_TEST_LATE = "abandoned by Airflow, its connection test took too long"
 SUPERSEDED = "superseded, Airflow has queued its task instance again"
-GIVEN_UP = "given up by Airflow, its task instance was cleared, marked or deleted"
+GIVEN_UP = "abandoned by Airflow, its task instance was cleared, marked or deleted"
 
 LEAST_LAUNCH_TIME = 120.0
-"""Seconds to launch a task, below which the executor warns at its start."""
+"""Minimum launch time in seconds. The executor warns at start if less time is available."""
 
 _LOOKUP_AGAIN = 2.0
-"""Seconds after which the records of adopted task instances are read again if that failed."""
+"""Delay in seconds before a failed read of adopted records is retried."""
 
 _LOOKUP_SIZE = 1000
-"""Records that are read at a time, so that the feed does not wait for all of them."""
+"""Maximum number of records per read, so that a read does not delay the feed."""
 
 
 class EcsBridgeExecutor(BaseExecutor):
-    """Runs every task instance as a container on Amazon ECS, through the ECS bridge."""
+    """An executor that runs every task instance as a container on Amazon ECS, through the ECS bridge."""
 
     supports_multi_team = True
     if UUID_KEYS:
@@ -87,21 +88,21 @@ class EcsBridgeExecutor(BaseExecutor):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if not PROCESSES_WORKLOADS:  # there are no teams, and no conf of theirs
+        if not PROCESSES_WORKLOADS:  # these versions have no teams
             self.conf = global_conf  # type: ignore[assignment]
-        # Nothing begins here: every command and the API server make instances that are never started.
+        # The constructor starts nothing, because commands and the API server create instances without starting them.
         self._bridge: Bridge | None = None
         self._ids_are_assigned = False
         self._current: dict[Key, str] = {}
         self._keys: dict[str, Key] = {}
         self._instances: dict[Key, tuple[Any, ...]] = {}
-        """The task instance of each key that is held, see `keys.instance_of`."""
+        """The task instance of each tracked key; see `keys.instance_of`."""
         self._newest: dict[tuple[Any, ...], Key] = {}
-        """The key of the last try of each task instance that is held; by what all its tries have in common."""
+        """The key of the last try of each tracked task instance, by the key that all its tries share."""
         self._results: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
         self._unsaved_events: list[Any] = []
         self._weights: dict[Key, int] = {}
-        # Jobs whose id is written ahead: in this heartbeat, and in the one before.
+        # Jobs whose ID is written ahead, in this heartbeat and in the previous one.
         self._announced: list[Job] = []
         self._committed: list[Job] = []
         # Adopted task instances whose records are not read yet.
@@ -111,17 +112,17 @@ class EcsBridgeExecutor(BaseExecutor):
 
     @cached_property
     def settings(self) -> Settings:
-        """The options, read at the first use."""
+        """The options, parsed at the first use."""
         return Settings.from_conf(self.conf)
 
     @cached_property
     def _log_view(self) -> LogView:
         return LogView(self.settings)
 
-    # Life
+    # Lifecycle
 
     def start(self) -> None:
-        """Check the options and the bridge's health, and begin the threads; raise if the bridge cannot work."""
+        """Check the options and the health of the bridge, and start the threads; raise if the bridge is unhealthy."""
         bridge = Bridge(self.settings, self._results.put, getattr(self, "team_name", None))
         if self.settings.check_health_on_startup:
             bridge.check_health()
@@ -129,16 +130,17 @@ class EcsBridgeExecutor(BaseExecutor):
         self._ids_are_assigned = self._airflow_assigns_ids()
         bridge.start()
         self._bridge = bridge
-        log.info("Running tasks on the ECS bridge %s", self.settings.bridge)
+        log.info("Started executor on the ECS bridge %s", self.settings.bridge)
 
     def _check_times(self) -> None:
-        """Warn if Airflow takes tasks for stuck before a launch has a chance."""
+        """Warn if Airflow considers tasks stuck before a launch is likely to succeed."""
         queued = global_conf.getfloat("scheduler", "task_queued_timeout")
         left = queued - self.settings.worker_start_margin
         if left < LEAST_LAUNCH_TIME:
             log.warning(
                 "[scheduler] task_queued_timeout is %g s and [ecs_bridge_executor] worker_start_margin %g s: "
-                "%g s are left to launch a task, which is less than %g s. A shortage of capacity makes Airflow fail it after %g s",
+                "only %g s remain to launch a task, which is less than %g s. If capacity is unavailable, Airflow fails "
+                "the task after %g s. Increase task_queued_timeout",
                 queued,
                 self.settings.worker_start_margin,
                 max(left, 0),
@@ -147,22 +149,22 @@ class EcsBridgeExecutor(BaseExecutor):
             )
 
     def end(self) -> None:
-        """Wait, `shutdown_timeout` seconds at most, until what was handed over is with the bridge. Containers go on."""
+        """Wait up to `shutdown_timeout` seconds for submissions to reach the bridge. Containers keep running."""
         bridge, self._bridge = self._bridge, None
         if bridge is None:
             return
         if left := bridge.submitter.flush(self.settings.shutdown_timeout):
-            log.warning("%d submissions did not reach the ECS bridge; the next scheduler adopts them", left)
+            log.warning("%d submissions did not reach the ECS bridge; the next scheduler will adopt them", left)
         bridge.stop()
 
     def terminate(self) -> None:
-        """Stop at once. Containers go on: the next scheduler adopts them."""
+        """Stop immediately. Containers keep running, and the next scheduler adopts them."""
         bridge, self._bridge = self._bridge, None
         if bridge is not None:
             bridge.stop()
 
     def sync(self) -> None:
-        """Pass on what was written ahead, and take the results; called at every heartbeat."""
+        """Submit jobs that were written ahead, and process results. Airflow calls it at every heartbeat."""
         if self._bridge is None:
             return
         try:
@@ -179,24 +181,24 @@ class EcsBridgeExecutor(BaseExecutor):
         except queue.Empty:
             pass
         except Exception:
-            # An exception out of a heartbeat ends the scheduler.
-            log.exception("The ECS bridge's executor failed in a heartbeat")
+            # An exception in a heartbeat would end the scheduler.
+            log.exception("heartbeat of the ECS bridge executor failed")
 
     def debug_dump(self) -> None:
-        """Log what the executor holds; the scheduler calls it on SIGUSR2."""
+        """Log the state of the executor. The scheduler calls it on SIGUSR2."""
         super().debug_dump()
         try:
             if self._bridge is not None:
                 log.info("ECS bridge: %s", self._bridge.dump())
                 log.info(
-                    "ECS bridge: %d adopted task instances are not looked up yet, %d results are not reported yet",
+                    "ECS bridge: %d adopted task instances without a record yet, %d results not reported yet",
                     len(self._orphans),
                     self._results.qsize(),
                 )
                 lines = (f"{id} {key}" for id, key in self._keys.copy().items())
                 log.info("ECS bridge: submissions (%d)\n\t%s", len(self._keys), "\n\t".join(lines))
         except Exception:
-            log.exception("The executor's state could not be logged")
+            log.exception("could not log the state of the executor")
 
     # New work
 
@@ -210,30 +212,30 @@ class EcsBridgeExecutor(BaseExecutor):
             if hasattr(workload, "ti"):
                 self._supersede(key_of(workload.ti), instance_of(workload.ti))
         except Exception:
-            log.exception("An earlier try could not be stopped")
+            log.exception("could not stop an earlier try")
 
     def _process_workloads(self, workload_items: Sequence[Any]) -> None:
-        """Take workloads out of Airflow's queues and hand them on (Airflow 3)."""
+        """Remove workloads from Airflow's queues, and submit them (Airflow 3)."""
         ready = []
         for workload in workload_items:
             try:
                 ready += self._jobs(workload)
             except Exception:
-                # Airflow's own handling of tasks stuck in queued takes it up again.
-                log.exception("A workload could not be taken")
+                # Airflow handles it later as a task stuck in queued.
+                log.exception("could not process a workload")
         self._hand_over(ready)
 
     def _jobs(self, workload: Any) -> list[Job]:
-        """Take a workload; return its job, but where its id has to be committed first."""
+        """Process a workload, and return its job unless its ID must be committed first."""
         if hasattr(workload, "callback"):
             key, id = workload.key, str(workload.callback.id)
             waiting = self.executor_queues[WorkloadType.EXECUTE_CALLBACK] if UUID_KEYS else self.queued_callbacks
             waiting.pop(key, None)
-            # A callback is queued once, and its id is its own for life: there is nothing to write ahead.
+            # A callback is queued once and never changes its ID, so nothing must be written ahead.
             self._track(key, id, None)
             return [Job(id, {"callback_id": id}, workload=workload, announce=True)]
         if hasattr(workload, "connection_test_id"):
-            # Likewise; its worker reports the result itself.
+            # The same as for a callback. Its worker reports the result itself.
             key, id = workload.key, str(workload.connection_test_id)
             self.executor_queues[WorkloadType.TEST_CONNECTION].pop(key, None)
             self._track(key, id, None)
@@ -258,18 +260,18 @@ class EcsBridgeExecutor(BaseExecutor):
 
     @property
     def _waiting_tasks(self) -> dict[Key, Any]:
-        """The task instances that wait for a slot, by their keys."""
+        """The task instances that wait for a slot, by key."""
         return self.executor_queues[WorkloadType.EXECUTE_TASK] if UUID_KEYS else self.queued_tasks
 
     def _process_tasks(self, task_tuples: list[Any]) -> None:
-        """Remember the weights, which `execute_async` is not told, and hand the commands on (Airflow 2)."""
+        """Store the weights, which `execute_async` does not receive, and submit the commands (Airflow 2)."""
         self._weights = {key: self.queued_tasks[key][1] for key, *_ in task_tuples}
         super()._process_tasks(task_tuples)  # type: ignore[misc]
 
     def execute_async(
         self, key: TaskInstanceKey, command: list[str], queue: str | None = None, executor_config: Any = None
     ) -> None:
-        """Take a command (Airflow 2)."""
+        """Process a command (Airflow 2)."""
         job = Job(
             str(uuid.uuid4()),
             _subject(key),
@@ -282,7 +284,7 @@ class EcsBridgeExecutor(BaseExecutor):
         self._announce(key, job, instance_of(key))
 
     def _announce(self, key: Key, job: Job, instance: tuple[Any, ...] | None) -> None:
-        """Write the id ahead: Airflow commits it with this heartbeat's events, and the job goes out at the next one."""
+        """Write the ID ahead. Airflow commits it with this heartbeat's events, and the next one submits the job."""
         self._track(key, job.submission_id, instance)
         self.running_state(key, job.submission_id)
         self._announced.append(job)
@@ -290,19 +292,19 @@ class EcsBridgeExecutor(BaseExecutor):
     def _hand_over(self, jobs: list[Job]) -> None:
         if not jobs or self._bridge is None:
             return
-        # What was revoked since it was announced is not current any more.
+        # Jobs that were revoked after the announcement are no longer current.
         jobs = [job for job in jobs if job.submission_id in self._keys]
         self._bridge.watcher.watch([job.submission_id for job in jobs])
         for job in jobs:
             self._bridge.submitter.put(job)
 
     def _track(self, key: Key, submission_id: str, instance: tuple[Any, ...] | None) -> None:
-        """Note what a key stands for; `instance` is the task instance, None for a callback."""
+        """Track the submission of a key. `instance` is the task instance, or None for a callback."""
         if instance is not None:
             self._supersede(key, instance)
         earlier = self._current.get(key)
         if earlier not in (None, submission_id):
-            # A deferred task's earlier run, say, whose worker may not have exited yet.
+            # For example, the earlier run of a deferred task, whose worker may not have exited yet.
             self._keys.pop(earlier, None)
             self._abandon(earlier, SUPERSEDED)
         self._current[key] = submission_id
@@ -310,7 +312,7 @@ class EcsBridgeExecutor(BaseExecutor):
         self.running.add(key)
 
     def _supersede(self, key: Key, instance: tuple[Any, ...]) -> None:
-        """Give up the earlier try of a task instance that is queued again."""
+        """Abandon the earlier try of a task instance that is queued again."""
         earlier = self._newest.get(instance)
         self._newest[instance] = key
         self._instances[key] = instance
@@ -319,13 +321,13 @@ class EcsBridgeExecutor(BaseExecutor):
             self._release(earlier, SUPERSEDED)
 
     def _bury_the_dead(self) -> None:
-        """Give up what Airflow's database no longer has as queued or running."""
+        """Abandon tasks that are no longer queued or running in Airflow's database."""
         if self._bridge is None or self.job_id is None:
             return
         reconciler = self._bridge.db_reconciler
         for dead in reconciler.dead():
             for submission_id in dead.tracked:
-                # The same key may wait for a slot: a deferred task that resumes. That one lives.
+                # A deferred task that resumes may wait for a slot under the same key. It stays active.
                 if (key := self._keys.get(submission_id)) is not None:
                     self._release(key, GIVEN_UP)
             for key, workload in dead.waiting:
@@ -336,7 +338,7 @@ class EcsBridgeExecutor(BaseExecutor):
             reconciler.compare(Held(self._keys.copy(), self._waiting_tasks.copy()))
 
     def _release(self, key: Key, reason: str) -> None:
-        """Stop and forget a try that Airflow has given up; its slot is free."""
+        """Stop and forget a try that Airflow has abandoned, and free its slot."""
         self.running.discard(key)
         if submission_id := self._untrack(key):
             log.info("Stopping submission %s of %s: %s", submission_id, key, reason)
@@ -350,24 +352,24 @@ class EcsBridgeExecutor(BaseExecutor):
         self._bridge.stopper.abandon(submission_id, reason)
 
     def _airflow_assigns_ids(self) -> bool:
-        """Tell whether the id of every workload is fresh and committed.
+        """Return whether the ID of every workload is new and committed.
 
-        With several executors that do not all ask for it, Airflow (3.3.2) leaves an earlier run's id in place for
-        some ways of naming an executor; ``dag.test`` (without a job) assigns none at all.
+        If not all configured executors request IDs, Airflow (3.3.2) keeps an earlier run's ID for some ways of naming
+        an executor. ``dag.test`` (without a job) assigns no ID.
         """
         if not ASSIGNS_IDS or self.job_id is None:
             return False
         classes = [ExecutorLoader.import_executor_cls(name)[0] for name in ExecutorLoader.get_executor_names()]
         return all(each.pre_assigns_external_executor_id for each in classes)
 
-    # The end of work
+    # Results
 
     def _ended(self, result: Outcome) -> None:
         key = self._keys.get(result.submission_id)
         if key is None or self._current.get(key) != result.submission_id:
             return
         if result.submission_id in self._orphans:
-            return  # its record is being looked up, and judged when it is read
+            return  # its record is being read and decides the result
         if result.verdict is Verdict.ACCEPTED:
             self.running_state(key)
             return
@@ -376,8 +378,8 @@ class EcsBridgeExecutor(BaseExecutor):
             return
         self._untrack(key)
         if key in self._waiting_tasks:
-            # A deferred task's earlier run, and it is queued again: no event, or Airflow fails the one that waits.
-            # Its slot is free all the same, and may be the one that is waited for.
+            # The earlier run of a deferred task that is queued again. An event would make Airflow fail the queued task.
+            # The slot is freed, because the queued task may wait for it.
             self.running.discard(key)
         elif result.verdict is Verdict.SUCCEEDED:
             if result.info:
@@ -385,28 +387,28 @@ class EcsBridgeExecutor(BaseExecutor):
                 self._log_event("ecs_bridge.interrupted", key, result.info)
             self.success(key)
         elif result.verdict is Verdict.FAILED or not is_of_task(key):
-            # A callback that was not launched is a failure too: Airflow queues none a second time.
+            # A callback that was not launched is also a failure, because Airflow does not queue it again.
             log.warning("%s failed: %s", key, result.info)
             self._log_event("ecs_bridge.failed", key, result.info)
             self.fail(key, result.info)
         else:
-            log.warning("%s does not run, and is left to Airflow: %s", key, result.info)
+            log.warning("%s was not launched; Airflow will reschedule or fail it: %s", key, result.info)
             self._log_event("ecs_bridge.not_launched", key, result.info)
             self.running.discard(key)
 
     def _log_event(self, event: str, key: Key, text: str | None) -> None:
-        """Write into the event log; whatever goes wrong with that, the end itself is still reported."""
+        """Write into the event log. A failure does not affect the report of the result."""
         try:
             self.log_task_event(event=event, extra=text or "", ti_key=key)
         except Exception:
-            log.exception("The event log of %s could not be written", key)
+            log.exception("could not write the event log of %s", key)
 
     def log_task_event(self, *, event: str, extra: str, ti_key: Key) -> None:
         """Write into a task instance's event log.
 
-        The scheduler saves these with ``bulk_save_objects(log_records.popleft() for ...)``, and SQLAlchemy refers to
-        an object only weakly while it sorts: rows that nobody else holds are saved empty, which fails (seen in
-        Airflow 3.3.2). So they are held here until they are saved.
+        The scheduler saves these with ``bulk_save_objects(log_records.popleft() for ...)``. SQLAlchemy has only weak
+        references to the objects while it sorts. Rows without another reference are saved empty, which fails (seen in
+        Airflow 3.3.2). So this class keeps references until the rows are saved.
         """
         before = len(self._task_event_logs)
         super().log_task_event(event=event, extra=extra, ti_key=ti_key)
@@ -421,7 +423,7 @@ class EcsBridgeExecutor(BaseExecutor):
         return submission_id
 
     def _forget_try(self, key: Key) -> None:
-        """Drop the memory of a try that is held no longer."""
+        """Remove the state of a try that is no longer tracked."""
         if key in self._current or key in self._waiting_tasks:
             return
         instance = self._instances.pop(key, None)
@@ -429,9 +431,9 @@ class EcsBridgeExecutor(BaseExecutor):
             del self._newest[instance]
 
     def change_state(self, key: Key, state: Any, info: Any = None, remove_running: bool = True) -> None:
-        """Change the state of a task. The scheduler itself calls it with FAILED when a heartbeat is missing."""
+        """Change the state of a task. The scheduler also calls it with FAILED when a heartbeat is missing."""
         if state == TaskInstanceState.FAILED:
-            # Our own failures are untracked by now, so this stops only what somebody else fails.
+            # The executor's own failures are no longer tracked, so this stops only tasks that Airflow itself fails.
             self._stop(key, HEARTBEAT_LOST)
         super().change_state(key, state, info, remove_running)
 
@@ -443,7 +445,7 @@ class EcsBridgeExecutor(BaseExecutor):
             self.running.discard(key)
             self._stop(key, adoption.REVOKED, adoption.submission_id_of(ti.external_executor_id))
         except Exception:
-            log.exception("A task instance could not be revoked")
+            log.exception("could not revoke a task instance")
 
     def fail_connection_test(self, key: Key) -> None:
         """Stop a connection test that has taken too long (Airflow 3.4)."""
@@ -463,15 +465,16 @@ class EcsBridgeExecutor(BaseExecutor):
             return
         self._bridge.submitter.revoke(submission_id)
         self._bridge.watcher.forget(submission_id)
-        # Also if it was never sent: the bridge then refuses to launch what may still be on its way.
+        # Also if it was never sent, because the bridge then rejects a submission that arrives later.
         self._bridge.stopper.stop(submission_id, reason)
 
     # Adoption
 
     def try_adopt_task_instances(self, tis: Sequence[TaskInstance]) -> Sequence[TaskInstance]:
-        """Take over the task instances of a scheduler that died; return those that Airflow must reset.
+        """Adopt the task instances of a dead scheduler, and return those that Airflow must reset.
 
-        Whatever has an id is adopted at once. Its record is read in the background, and judged at a later heartbeat.
+        Task instances with an ID are adopted immediately. Their records are read in the background, and a later
+        heartbeat decides about them.
         """
         if self._bridge is None or not tis:
             return tis
@@ -483,7 +486,7 @@ class EcsBridgeExecutor(BaseExecutor):
     def _orphan(self, ti: TaskInstance) -> Orphan:
         queued = ti.state == TaskInstanceState.QUEUED
         queued_ms = None
-        if queued and ti.queued_dttm and not self._ids_are_assigned:  # so the id may be an earlier run's
+        if queued and ti.queued_dttm and not self._ids_are_assigned:  # so the ID may belong to an earlier run
             queued_ms = int(ti.queued_dttm.timestamp() * 1000)
         submission_id = adoption.submission_id_of(ti.external_executor_id)
         return Orphan(
@@ -505,17 +508,17 @@ class EcsBridgeExecutor(BaseExecutor):
             if orphan.submission_id is None:
                 return self._carry_out(adoption.judge(orphan, None), orphan, None)
             if self._bridge is not None:
-                # From before the read: an end is either in what is read or in the feed after it.
+                # Watch before the read, so that the result is either in the read or in the feed after it.
                 self._bridge.watcher.watch([orphan.submission_id])
             self._track(orphan.key, orphan.submission_id, orphan.instance)
             self._orphans[orphan.submission_id] = orphan
             return True
         except Exception:
-            log.exception("Task instance %s could not be adopted", getattr(ti, "key", ti))
+            log.exception("could not adopt task instance %s", getattr(ti, "key", ti))
             return False
 
     def _carry_out(self, plan: Plan, orphan: Orphan, record: Record | None) -> bool:
-        """Do as planned; False if the task instance is not ours to keep."""
+        """Execute a plan, and return False if Airflow must reset the task instance."""
         if plan is Plan.SUBMIT and orphan.job:
             self._track(orphan.key, orphan.job.submission_id, orphan.instance)
             self._hand_over([orphan.job])
@@ -535,7 +538,7 @@ class EcsBridgeExecutor(BaseExecutor):
         return True
 
     def _settle_orphans(self) -> None:
-        """Read the records of adopted task instances, and go on with those that were read."""
+        """Read the records of adopted task instances, and process the ones that were read."""
         if self._orphan_lookup is None:
             if time.monotonic() >= self._next_orphan_lookup and self._bridge:
                 ids = list(itertools.islice(self._orphans, _LOOKUP_SIZE))
@@ -547,7 +550,7 @@ class EcsBridgeExecutor(BaseExecutor):
         self._orphan_lookup = None
         if (error := answer.exception()) is not None:
             self._next_orphan_lookup = time.monotonic() + _LOOKUP_AGAIN
-            log.warning("%d adopted task instances could not be looked up, will try again: %s", len(ids), error)
+            log.warning("could not read the records of %d adopted task instances; will retry: %s", len(ids), error)
             return
         records = answer.result()
         for submission_id in ids:
@@ -556,12 +559,12 @@ class EcsBridgeExecutor(BaseExecutor):
                 continue  # revoked, or superseded
             record = records.get(submission_id)
             if not self._carry_out(adoption.judge(orphan, record), orphan, record):
-                # Airflow has it running, and the bridge does not know it: its missing heartbeat will tell.
+                # It is running in Airflow and unknown to the bridge. Airflow will detect its missing heartbeat.
                 self._untrack(orphan.key)
                 self.running.discard(orphan.key)
 
     def _rebuild(self, ti: TaskInstance, submission_id: str) -> Job:
-        """Make the job of a task instance as the scheduler would."""
+        """Create the job of a task instance in the same way as the scheduler."""
         job = Job(
             submission_id,
             _subject(ti),
@@ -582,9 +585,9 @@ class EcsBridgeExecutor(BaseExecutor):
     # The log view
 
     def get_task_log(self, ti: TaskInstance, try_number: int) -> tuple[list[str], list[str]]:
-        """Say what the bridge knows of a running task, with the last lines of its container.
+        """Return the state of a running task in the bridge, and the last lines of its container.
 
-        Called in the API server, on an instance never started.
+        The API server calls it, on an instance that is never started.
         """
         try:
             lines, output = self._log_view.tail(ti.external_executor_id)
@@ -593,7 +596,7 @@ class EcsBridgeExecutor(BaseExecutor):
         return lines, ["\n".join(output)] if output and not _has_log_file(ti, try_number) else []
 
     def get_streaming_task_log(self, ti: TaskInstance, try_number: int) -> tuple[list[str], list[Iterator[str]]]:
-        """Say the same with all lines of the container, a page at a time (Airflow 3.4)."""
+        """Return the same with all lines of the container, page by page (Airflow 3.4)."""
         try:
             lines, output = self._log_view.stream(ti.external_executor_id)
         except ConfigError as error:
@@ -602,7 +605,7 @@ class EcsBridgeExecutor(BaseExecutor):
 
 
 def _has_log_file(ti: TaskInstance, try_number: int) -> bool:
-    """Whether this API server finds a task's log on a disk that it shares with the worker: it shows that anyway."""
+    """Return whether the task log is on a disk that this API server shares with the worker, and shows anyway."""
     try:
         from airflow.utils.log.log_reader import TaskLogReader
 
@@ -610,13 +613,13 @@ def _has_log_file(ti: TaskInstance, try_number: int) -> bool:
         log_file = Path(handler.local_base, handler._render_filename(ti, try_number))
         return any(log_file.parent.glob(f"{log_file.name}*"))
     except Exception:
-        # Without Airflow's own handler, better a line twice than none.
-        log.debug("whether a task's log is on a shared disk is not known", exc_info=True)
+        # Without Airflow's own handler, a duplicate line is better than a missing line.
+        log.debug("could not check for a task log on a shared disk", exc_info=True)
         return False
 
 
 def _subject(ti: Any) -> dict[str, str]:
-    """Return what a submission's labels say of a task instance or its key."""
+    """Return the labels of a submission for a task instance or its key."""
     subject = {
         "dag_id": ti.dag_id,
         "task_id": ti.task_id,

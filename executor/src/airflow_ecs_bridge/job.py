@@ -1,7 +1,7 @@
-"""From an Airflow workload to a submission of the bridge.
+"""Conversion of an Airflow workload into a submission of the bridge.
 
-Building one costs a JSON dump and some checks, so it is done in the submitter's threads; the scheduler's thread only
-makes the `Job`.
+A conversion costs a JSON dump and some checks, so the submitter's threads do it. The scheduler's thread only creates
+the `Job`.
 """
 
 from __future__ import annotations
@@ -33,57 +33,57 @@ _SIZES = frozenset({"by_try", "by_try_condition"})
 
 @dataclass(frozen=True)
 class Sizes:
-    """RunTask patches for the first, the second, … try; the last is for all further ones."""
+    """RunTask patches for the first try, the second try, and so on. The last patch also applies to all later tries."""
 
     patches: list[dict[str, Any]]
     by_try_condition: str | None = None
-    """The hint with which a try must have ended for the next patch to apply; None: any end."""
+    """The hint of a try that selects the next patch. None means any result."""
 
 
 @dataclass
 class Job:
-    """One submission to make. `subject` is what the labels name: dag_id, task_id and so on."""
+    """One pending submission. `subject` contains the labels, such as dag_id and task_id."""
 
     submission_id: str
     subject: dict[str, str]
     queue: str | None = None
-    # Not in the repr: commands hold tokens, and executor_config may hold anything.
+    # Not in the repr, because commands contain tokens and executor_config may contain secrets.
     executor_config: Any = field(default=None, repr=False)
     workload: Any = field(default=None, repr=False)
-    """Airflow 3: the workload, whose JSON is the command's argument."""
+    """The workload of Airflow 3, whose JSON is the argument of the command."""
     command: list[str] | None = field(default=None, repr=False)
-    """Airflow 2: the command itself."""
+    """The command of Airflow 2."""
     lifetime: float = 0.0
-    """Airflow 2: seconds after `queued_at` until Airflow takes the task for stuck. Airflow 3's token says it itself."""
+    """In Airflow 2, seconds after `queued_at` until the task counts as stuck. Airflow 3's token contains the expiry."""
     queued_at: float = field(default_factory=time.time)
     weight: int = 1
     """Airflow's priority_weight."""
     announce: bool = False
-    """Report that the bridge has accepted it."""
+    """Whether to report that the bridge has accepted it."""
     failures: int = 0
-    """Calls and answers in a row that asked to try again."""
+    """Number of consecutive retryable failures."""
     body: dict[str, Any] | None = field(default=None, repr=False)
-    """The submission, once built; a repeat must be the same to the letter."""
+    """The submission after it is built. A retry must be identical."""
     size: int = 0
-    """Bytes of the submission's JSON, once built."""
+    """Size of the submission's JSON in bytes, after it is built."""
     guessed_profile: str | None = None
-    """The profile, where only the queue's name speaks for it."""
+    """The profile, if only the name of the queue selects it."""
 
     def launch_deadline(self, margin: float) -> int | None:
-        """Return the epoch milliseconds after which a launch is of no use: the worker's token would be refused."""
+        """Return the latest launch time in epoch milliseconds. Airflow rejects the worker's token after it."""
         if self.workload is None:
             return int((self.queued_at + self.lifetime - margin) * 1000)
         expiry = token_expiry(self.workload.token)
         return None if expiry is None else int((expiry - margin) * 1000)
 
     def sizes(self) -> Sizes | None:
-        """Return what executor_config says of the sizes of its tries."""
+        """Return the sizes by try from executor_config."""
         return read_sizes(self.executor_config)
 
     def build(self, profile: str | None, margin: float, patches: int = 0) -> dict[str, Any]:
         """Return the item for ``POST /v1/submissions``.
 
-        :param patches: how many of ``by_try`` are left behind
+        :param patches: number of ``by_try`` patches of earlier tries
         """
         chosen, overrides = read_executor_config(self.executor_config)
         if sizes := self.sizes():
@@ -115,16 +115,16 @@ class Job:
 
 
 def priority(weight: int) -> int:
-    """Return the bridge's priority for Airflow's priority_weight, of which the higher goes first.
+    """Return the bridge's priority for Airflow's priority_weight. A higher weight runs first.
 
-    Airflow's default, 1, is the bridge's default; a unit of weight is a step, from -498 to 501. What lies beyond is
-    served like the nearest of these.
+    Airflow's default weight 1 is the bridge's default priority. Each unit of weight is one step, from -498 to 501.
+    Weights outside this range are limited to it.
     """
     return min(max(DEFAULT_PRIORITY + 1 - weight, 0), LAST_PRIORITY)
 
 
 def token_expiry(token: str) -> float | None:
-    """Return the epoch seconds at which a workload's JWT expires, unverified; None if it does not say."""
+    """Return the expiry of a workload's JWT in epoch seconds, unverified, or None if the token has no expiry."""
     try:
         claims = token.split(".")[1]
         expiry = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))["exp"]
@@ -134,34 +134,36 @@ def token_expiry(token: str) -> float | None:
 
 
 def read_executor_config(config: Any) -> tuple[str | None, dict[str, Any]]:
-    """Return the profile and the RunTask parameters that a task's ``executor_config`` asks for; never changes it.
+    """Return the profile and the RunTask parameters in a task's ``executor_config``, without changing it.
 
-    Beside ``profile`` and what `read_sizes` reads it holds RunTask's own parameters, as AwsEcsExecutor takes them:
+    In addition to ``profile`` and the keys of `read_sizes`, it contains RunTask parameters as in AwsEcsExecutor:
     ``{"profile": "large", "overrides": {"containerOverrides": [{"name": "airflow", "environment": [..]}]}}``.
     """
     if not config:
         return None, {}
     if not isinstance(config, dict):
-        raise InvalidSubmissionError(f"executor_config must be a dict, not {type(config).__name__}")
+        raise InvalidSubmissionError(f"invalid executor_config: got {type(config).__name__}; must be a dict")
     overrides = {key: value for key, value in config.items() if key != "profile" and key not in _SIZES}
     profile = config.get("profile")
     if profile is not None:
         check_profile(profile, "executor_config['profile']")
-    return profile, check_overrides(overrides, "executor_config", "neither profile, by_try or by_try_condition nor")
+    return profile, check_overrides(overrides, "executor_config", ", profile, by_try and by_try_condition")
 
 
 def read_sizes(config: Any) -> Sizes | None:
-    """Return the sizes by try of a task's ``executor_config``; None if it has none.
+    """Return the sizes by try in a task's ``executor_config``, or None if it has none.
 
-    ``{"by_try": [{}, {"overrides": {"memory": "8192"}}], "by_try_condition": "out_of_memory"}``: RunTask patches, each
-    merged over the other parameters.
+    An example is ``{"by_try": [{}, {"overrides": {"memory": "8192"}}], "by_try_condition": "out_of_memory"}``. Each
+    RunTask patch is merged over the other parameters.
     """
     if not isinstance(config, dict) or not _SIZES & config.keys():
         return None
     patches, by_try_condition = config.get("by_try"), config.get("by_try_condition")
     if not isinstance(patches, list) or not patches or not all(isinstance(patch, dict) for patch in patches):
-        raise InvalidSubmissionError("executor_config['by_try'] must be a list of dicts, one for each try")
+        raise InvalidSubmissionError("invalid executor_config['by_try']: must be a list of dicts, one for each try")
     if by_try_condition not in (None, OUT_OF_MEMORY):
-        raise InvalidSubmissionError(f"executor_config['by_try_condition'] must be {OUT_OF_MEMORY!r}, or left out")
+        raise InvalidSubmissionError(
+            f"invalid executor_config['by_try_condition']: must be {OUT_OF_MEMORY!r} or omitted"
+        )
     checked = [check_overrides(patch, f"executor_config['by_try'][{place}]") for place, patch in enumerate(patches)]
     return Sizes(checked, by_try_condition)

@@ -1,4 +1,4 @@
-"""How an executor names a try of a task instance: by dag, run, task and numbers, or from Airflow 3.4 on by its UUID."""
+"""Executor keys of a try of a task instance, which are UUIDs from Airflow 3.4 on."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ else:
 
 
 def key_of(ti: Any) -> Any:
-    """Return the key of a task instance's try, of a workload or a row of Airflow's database."""
+    """Return the key of a try, from a workload or a row of Airflow's database."""
     return TaskInstanceUuid(ti.id) if UUID_KEYS else ti.key
 
 
 def instance_of(ti: Any) -> tuple[Any, ...]:
-    """Return what all tries of a task instance have in common."""
+    """Return the key that all tries of a task instance share."""
     return tuple(ti.key.primary)
 
 
 def is_of_task(key: Any) -> bool:
-    """Tell whether a key is a task instance's, and not a callback's."""
+    """Return whether a key belongs to a task instance and not to a callback."""
     return isinstance(key, OF_TASKS)

@@ -1,4 +1,4 @@
-"""The XComs of operator and trigger, apart from the return value."""
+"""The XComs of operator and trigger, except for the return value."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ LOG_LINK = "ecs_bridge_log"
 """The XCom with the link to the container's log stream."""
 
 SUBMISSION = "ecs_bridge_submission"
-"""The XCom with the id of the submission for which a task instance waits."""
+"""The XCom with the ID of the submission that a task instance waits for."""

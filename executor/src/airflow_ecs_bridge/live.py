@@ -1,12 +1,12 @@
-"""Shows the output of containers in their tasks' logs while they run: one reader per log group, however many tasks.
+"""Live output of containers in task logs, with one reader per log group for any number of tasks.
 
-A round of a reader is one FilterLogEvents call for up to a hundred streams, or for all streams by their common prefix
-where that is cheaper. CloudWatch Logs allows 5 FilterLogEvents calls per second for each account and Region, a quota
-that cannot be raised (https://repost.aws/knowledge-center/cloudwatch-logs-throttling), so all readers of a Region share
-one `Pace`. Lines become visible after they were written, so a round starts before the end of the last one, and each
-task keeps the ids of the events that it has shown.
+A round of a reader is one FilterLogEvents call for up to 100 streams, or for all streams with a common prefix if that
+is cheaper. CloudWatch Logs allows 5 FilterLogEvents calls per second for each account and Region. This quota cannot be
+raised (https://repost.aws/knowledge-center/cloudwatch-logs-throttling), so all readers of a Region share one `Pace`.
+Lines become visible with a delay, so a round starts before the end of the last one. Each task keeps the IDs of the
+events that it has shown.
 
-Nothing here fails or blocks a task: a reader that cannot read says so once in each task's log.
+This module never fails or blocks a task. A reader that cannot read logs the reason once in each task log.
 """
 
 from __future__ import annotations
@@ -43,82 +43,80 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CALLS_PER_SECOND = 3.0
-"""FilterLogEvents calls of this process in a Region, of the 5 per second that the account has."""
+"""FilterLogEvents calls per second of this process in a Region. The account allows 5."""
 
 SLOWEST = 10.0
-"""Seconds between two calls, at most, while CloudWatch Logs throttles them."""
+"""Maximum interval between calls while CloudWatch Logs throttles them, in seconds."""
 
 NAMES = 100
-"""Streams that one FilterLogEvents call takes at most:
+"""Maximum number of streams per FilterLogEvents call:
 https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_FilterLogEvents.html"""
 
 MOST_PAGES = 5
-"""Pages of a call in a round, each of up to 10,000 events or 1 MB. The next round continues from there."""
+"""Maximum pages of a call in a round, each with up to 10,000 events or 1 MB. The next round continues there."""
 
 MOST_EMPTY_PAGES = 50
-"""The same while they are empty, as of a search through many streams without new lines."""
+"""The same for empty pages, which a search through many streams without new lines returns."""
 
 SHORT_OVERLAP_MS = 8_000
-"""How far a round starts before the last one. The awslogs driver sends what it has every 5 seconds
+"""Overlap of a round with the last one. The awslogs driver flushes every 5 seconds
 (``awslogs-force-flush-interval-seconds``): https://docs.docker.com/engine/logging/drivers/awslogs/"""
 
 LONG_OVERLAP_MS = 60_000
-"""The same for one round in `LONG_EVERY`, for lines that are later than usual."""
+"""The same for one round in `LONG_EVERY`, for lines that are unusually late."""
 
 LONG_EVERY = 30.0
 
 PREFIX_AGAIN = 60.0
-"""Seconds after which a reader that found other streams' lines too many tries the common prefix again."""
+"""Seconds until a reader that found too many lines of other streams tries the common prefix again."""
 
 SETTLE = 3.0
-"""Seconds after the end of a command until its output is taken for complete, if a read then finds no more lines."""
+"""Seconds after the end of a command until its output counts as complete, if a read then returns no more lines."""
 
 LAST = 10.0
-"""Seconds that the end of a task waits for its last lines at most."""
+"""Maximum wait for the last lines at the end of a task, in seconds."""
 
 HANGS = LAST + SETTLE
-"""Seconds after which the end of a task does not even wait for its reader to give up."""
+"""Seconds after which the end of a task no longer waits for its reader."""
 
 SPARED = 10.0
-"""Seconds that are left of a task's time, however many lines are missing: it has succeeded in time."""
+"""Minimum rest of a task's timeout, in seconds. The wait for lines ends before it, because the task has succeeded."""
 
 LOOKS_BACK_MS = 60_000
-"""How far before its own start a trigger shows lines: where it takes over, an earlier one has shown the rest."""
+"""Time before its own start from which a trigger shows lines. An earlier trigger has shown the older lines."""
 
 SKEW_MS = 5_000
-"""How much earlier than its launch by the bridge's clock a container may write by its own."""
+"""Tolerance for a container clock that is behind the bridge's clock, in lines before the launch."""
 
 FIRST_LOOK, LAST_LOOK = 1.0, 10.0
-"""Seconds between two checks whether a command has started: they become longer with its age."""
+"""Intervals between checks for the start of a command, in seconds. They grow with its age."""
 
 TOGETHER = 0.1
-"""Seconds that a look waits for others: up to a hundred records are one request."""
+"""Seconds that a check waits for other checks, because one request reads up to 100 records."""
 
 LOOK_AGAIN = 60.0
-"""Seconds between two checks whether a command that runs was launched again, in another container."""
+"""Interval between checks for a relaunch of a running command in another container, in seconds."""
 
 REMEMBERED = 200_000
-"""Ids of shown events that a reader remembers for all of its tasks, about 150 bytes each."""
+"""Maximum number of IDs of shown events that a reader keeps for all its tasks, about 150 bytes each."""
 
 UNWRITTEN = 20_000
-"""Lines that wait for their tasks' logs, at most; a reader pauses until they are written."""
+"""Maximum number of lines that wait for task logs. A reader pauses until they are written."""
 
 AT_ONCE = 100
-"""Lines that one task writes before the triggerer's other triggers have their turn."""
+"""Number of lines that one task writes before the other triggers of the triggerer continue."""
 
 ENOUGH = 3
-"""Failures in a row after which no task waits for its last lines: without credentials, say, there are none to come."""
+"""Number of consecutive failures, for example without credentials, after which no task waits for its last lines."""
 
 DENIED_AGAIN, MISSING_AGAIN = 300.0, 30.0
-"""Seconds until a reader that was denied, or whose log group does not exist, tries again."""
+"""Seconds until a reader retries after a denied call or a missing log group."""
 
 _ASLEEP_AT_MOST = 30.0
 _IDLE = 60.0
 _LOOKUP_TIMEOUT = 30.0
 
-NOT_CONFIGURED = (
-    "the container's output is not shown here: set awslogs_group and awslogs_stream_prefix of [ecs_bridge_executor]"
-)
+NOT_CONFIGURED = "container output not shown: set awslogs_group and awslogs_stream_prefix in [ecs_bridge_executor]"
 
 _THROTTLED = frozenset({"ThrottlingException", "TooManyRequestsException", "LimitExceededException"})
 _DENIED = frozenset({"AccessDeniedException", "AccessDenied", "UnauthorizedOperation"})
@@ -126,7 +124,7 @@ _DENIED = frozenset({"AccessDeniedException", "AccessDenied", "UnauthorizedOpera
 
 @dataclass(frozen=True)
 class Event:
-    """A line of a stream; `at` in epoch milliseconds."""
+    """A line of a stream. `at` is in epoch milliseconds."""
 
     id: str
     at: int
@@ -134,7 +132,7 @@ class Event:
 
 
 class _Lines:
-    """Lines on their way from a reader's thread into a task's log, in order, without blocking the task's loop."""
+    """Lines from a reader's thread to a task log, in order and without blocking the loop of the task."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
         self._write = write
@@ -148,7 +146,7 @@ class _Lines:
         return len(self._lines)
 
     def put(self, lines: list[str]) -> None:
-        """Add lines; from any thread."""
+        """Add lines, from any thread."""
         with self._lock:
             if self._is_closed:
                 return
@@ -159,7 +157,7 @@ class _Lines:
         try:
             self._loop.call_soon_threadsafe(self._some, context=self._context)
         except RuntimeError:
-            # The loop is closed, so the task's log is too.
+            # The loop is closed, so the task log is closed too.
             with self._lock:
                 self._is_closed = True
                 self._lines.clear()
@@ -175,13 +173,13 @@ class _Lines:
         self._loop.call_soon(self._some, context=self._context)
 
     def flush(self) -> None:
-        """Write all that is left; in the loop's thread."""
+        """Write all remaining lines, in the loop's thread."""
         while self._lines:
             self._write(self._lines.popleft())
 
 
 class Follower:
-    """A task whose container's output is shown. A trigger makes one in its event loop, and ends or closes it."""
+    """A task with live container output. A trigger creates it in its event loop, and finishes or closes it."""
 
     def __init__(
         self,
@@ -200,11 +198,11 @@ class Follower:
         self._loop = asyncio.get_running_loop()
         self.began = live.monotonic()
         self.since_ms = live.now_ms() - LOOKS_BACK_MS
-        # Of the thread that looks at records.
+        # Used only by the thread that reads records.
         self.look_at = self.began + FIRST_LOOK
         self.place: tuple[Any, ...] | None = None
         self.source: Source | None = None
-        # Of the reader's thread, once it has a source.
+        # Used only by the reader's thread, after the source is set.
         self.stream = ""
         self.is_pooled = False
         self.begin_ms = 0
@@ -214,26 +212,26 @@ class Follower:
         self.seen: dict[str, int] = {}
         self.floor = 0
         self.held: list[tuple[int, str]] = []
-        """Lines that are not passed on yet, and their times."""
+        """Lines that are not written yet, with their times."""
         self.took = 0
         self.offset = 0
-        # The last read: since when, and until when at the latest.
+        # The last read, with its start time and its latest end time.
         self.settles_at: float | None = None
         self.gives_up_at = math.inf
         self.is_closed = False
         self._warned: str | None = None
 
     async def finish(self, seconds_left: float | None = None) -> None:
-        """Wait, `LAST` seconds at most, until the last lines of a command that has ended are written.
+        """Wait up to `LAST` seconds until the last lines of an ended command are written.
 
-        :param seconds_left: until Airflow takes the trigger for too late
+        :param seconds_left: seconds until Airflow's timeout of the trigger
         """
         self._live.end(self)
         longest = HANGS
         if seconds_left is not None:
             longest = min(longest, max(seconds_left - SPARED, 0.0))
         try:
-            # The reader ends it itself; this bounds a reader that hangs in a call.
+            # The reader ends it itself. This timeout is for a reader that hangs in a call.
             await asyncio.wait_for(self._complete.wait(), longest)
         except asyncio.TimeoutError:  # before 3.11 not the same as TimeoutError
             pass
@@ -243,84 +241,84 @@ class Follower:
         self.lines.flush()
 
     def close(self) -> None:
-        """Read no more for this task."""
+        """Stop reading for this task."""
         self._live.forget(self)
 
     def warn(self, reason: str) -> None:
-        """Say in the task's log why it has no output there, once; from any thread."""
+        """Log in the task log why its output is missing, once per reason and from any thread."""
         if self._warned != reason:
             self._warned = reason
             self._warnings.put([reason])
 
     def done(self) -> None:
-        """All lines are there, or no more are waited for; from any thread."""
+        """End the wait for lines, from any thread."""
         try:
             self._loop.call_soon_threadsafe(self._complete.set)
         except RuntimeError:
             log.debug("the loop that waited for the output of %s is closed", self.submission_id)
 
     def start_ms(self, overlap: int) -> int:
-        """Return where the next read of its stream starts."""
+        """Return the start of the next read of its stream."""
         if self.read_to is None:
             return self.begin_ms
         return max(self.begin_ms, self.read_to if self.is_behind else self.read_to - overlap)
 
     @property
     def is_ending(self) -> bool:
-        """Whether its command has ended."""
+        """True if its command has ended."""
         return self.gives_up_at < math.inf
 
     def take(self, event: Event) -> None:
-        """Keep a line, if it is new."""
+        """Store a line if it is new."""
         if event.at >= max(self.begin_ms, self.floor) and event.id not in self.seen:
             self.seen[event.id] = event.at
             self.took += 1
             self.held.append((event.at, f"[{_time(event.at)}] {event.message.rstrip()}"))
 
     def pass_on(self) -> None:
-        """Hand the lines that were kept to the task's log, without those of a runner's next command."""
+        """Write the stored lines to the task log, without the lines of a runner's next command."""
         held, self.held, until = self.held, [], self.until_ms
         self.lines.put([text for at, text in held if until is None or at <= until])
 
     def has_read(self, until_ms: int, most: int, is_behind: bool) -> None:
-        """Note how far its stream is read, and forget what no later read can find again.
+        """Record the read position of its stream, and forget IDs that no later read can return.
 
-        :param is_behind: there is more that can be read already
+        :param is_behind: whether more lines are already available
         """
         self.read_to, self.is_behind = until_ms, is_behind
         self.floor = max(self.floor, until_ms - LONG_OVERLAP_MS)
         if len(self.seen) > most:
-            # Rather lose a late line than remember without bound: nothing before these is shown any more.
+            # Losing a late line is better than unbounded memory. Earlier lines are no longer shown.
             self.floor = max(self.floor, sorted(self.seen.values())[-most])
         self.seen = {id: at for id, at in self.seen.items() if at >= self.floor}
 
 
 class Source(ABC):
-    """A place that streams are read from, in its own thread."""
+    """A reader of streams with its own thread."""
 
     def __init__(self, service: str) -> None:
         self._followers = _Followers()
         self.service = Service(service, lambda: self._followers.wait_for(self.step))
 
     def add(self, follower: Follower) -> None:
-        """Read for a task."""
+        """Start reading for a task."""
         self._followers.add(follower)
 
     def remove(self, follower: Follower) -> None:
-        """Read for it no more."""
+        """Stop reading for a task."""
         self._followers.remove(follower)
 
     def wake(self) -> None:
-        """Check the tasks again: one has ended."""
+        """Check the tasks again, because one has ended."""
         self._followers.wakes.set()
 
     @abstractmethod
     def step(self) -> float:
-        """Make one call at most; return the seconds until the next step."""
+        """Make up to one call, and return the seconds until the next step."""
 
 
 class Pace:
-    """When the next call may be made: readers take turns, and throttling slows all of them down."""
+    """The rate limit of calls. Readers take turns, and throttling slows all of them down."""
 
     def __init__(self, per_second: float) -> None:
         self._least = self._pause = 1 / per_second
@@ -328,26 +326,26 @@ class Pace:
         self._lock = threading.Lock()
 
     def reserve(self, now: float) -> float:
-        """Return when the caller may make one call. In the order of the callers, so that none waits for ever."""
+        """Return the time at which the caller may make one call. Callers are served in order, so none starves."""
         with self._lock:
             at = max(now, self._next)
             self._next = at + self._pause
             return at
 
     def slow_down(self, now: float) -> None:
-        """Make fewer calls: one was throttled."""
+        """Slow down after a throttled call."""
         with self._lock:
             self._pause = min(self._pause * 2, SLOWEST)
             self._next = max(self._next, now + self._pause)
 
     def speed_up(self) -> None:
-        """Make more calls again, slowly: one was answered."""
+        """Speed up gradually after a successful call."""
         with self._lock:
             self._pause = max(self._pause * 0.9, self._least)
 
 
 class _Followers:
-    """The tasks of a reader; other threads add and remove them."""
+    """The tasks of a reader. Other threads add and remove them."""
 
     def __init__(self) -> None:
         self._all: dict[Follower, None] = {}
@@ -369,9 +367,9 @@ class _Followers:
             return list(self._all)
 
     def wait_for(self, step: Callable[[], float]) -> None:
-        """Make a step when the last one said, or when there is news."""
+        """Run a step when it is due or after a change."""
         self.wakes.wait(self._pause)
-        # Before the step, so that what comes during it is seen by the next.
+        # Before the step, so that the next step handles changes during this one.
         self.wakes.clear()
         self._pause = step()
 
@@ -382,10 +380,10 @@ class _Request:
 
     streams: dict[str, list[Follower]]
     prefix: str | None
-    """None: by the streams' names."""
+    """The prefix of stream names. None selects streams by name."""
     start_ms: int
     took: dict[Follower, int] = field(default_factory=dict)
-    """How many lines each task had before."""
+    """The number of earlier lines of each task."""
     began: float = 0.0
     began_ms: int = 0
     token: str | None = None
@@ -410,7 +408,7 @@ class _Request:
 
 
 class LogGroup(Source):
-    """The reader of a log group of CloudWatch Logs."""
+    """The reader of a log group in CloudWatch Logs."""
 
     def __init__(
         self,
@@ -421,11 +419,11 @@ class LogGroup(Source):
         monotonic: Callable[[], float] = time.monotonic,
         now_ms: Callable[[], int] = lambda: int(time.time() * 1000),
     ) -> None:
-        """Make one.
+        """Create a reader.
 
-        :param connect: makes the client of CloudWatch Logs; called again after an error
-        :param pace: of the Region
-        :param lookup: reads records: a line of a runner's container is a command's own only while that still runs
+        :param connect: creates the client of CloudWatch Logs; called again after an error
+        :param pace: rate limit of the Region
+        :param lookup: reads records; a line of a runner belongs to a command only while the command runs
         """
         super().__init__("ecs-bridge-live-group")
         self._name = name
@@ -442,28 +440,28 @@ class LogGroup(Source):
         self._not_before = 0.0
         self._failures = 0
         self._reason: str | None = None
-        """Why nothing can be read."""
+        """The reason why nothing can be read."""
         self._trouble: str | None = None
-        """What has failed again and again."""
+        """The reason of repeated failures."""
         self._exist: set[str] = set()
         self._doubted = NAMES
-        """How many streams that may not exist are asked for at once: one that does not fails the whole call."""
+        """Maximum number of possibly missing streams per call. One missing stream fails the whole call."""
         self._asleep: dict[str, tuple[float, float]] = {}
-        """Streams that do not exist yet: until when they are left out, and for how long."""
+        """Streams that do not exist yet, with the end and the length of their pause."""
         self._loud: set[str] = set()
-        """Streams that kept others of their call waiting: each has a call of its own."""
+        """Streams that delayed others of their call. Each has its own call."""
         self._prefix_cost = 1.0
         self._prefix_again = math.inf
 
     def step(self) -> float:
-        """Make one call at most; return the seconds until the next step."""
+        """Make up to one call, and return the seconds until the next step."""
         now = self._monotonic()
         followers = self._followers.all()
         self._give_up(followers, now)
         if not followers:
             self._round.clear()
             return _IDLE
-        # Whatever a call waits for, no task waits for it longer than it may.
+        # A slow call must not delay a task longer than allowed.
         longest = min((each.gives_up_at for each in followers if each.gives_up_at > now), default=math.inf) - now
         return min(self._read(followers, now), longest)
 
@@ -498,10 +496,10 @@ class LogGroup(Source):
                 each.done()
 
     def _due(self, followers: list[Follower]) -> float:
-        """Return when the next round is due: by the shortest interval, or because an ended task waits for it."""
+        """Return the time of the next round, from the shortest interval or for an ended task."""
         regular = self._began + min(each.interval for each in followers)
         ending = [each.settles_at for each in followers if each.settles_at is not None]
-        # Not again for one whose read has just begun.
+        # Not again for a task whose read has just begun.
         return min([regular, *(max(at, self._began + SETTLE / 3) for at in ending)])
 
     def _plan(self, followers: list[Follower], now: float) -> list[_Request]:
@@ -525,7 +523,7 @@ class LogGroup(Source):
         if now >= self._prefix_again:
             self._prefix_cost, self._prefix_again = 1.0, math.inf
         if len(batches) > self._prefix_cost:
-            # By the prefix of their names no stream is missed, whether it exists or not.
+            # A prefix covers all streams, even if some do not exist.
             prefix = os.path.commonprefix(list(streams))  # noqa: RUF071
             return [self._request(streams, prefix, overlap)]
         return [self._request({name: streams[name] for name in batch}, None, overlap) for batch in batches]
@@ -566,10 +564,10 @@ class LogGroup(Source):
                 self._asleep.pop(name, None)
             self._doubted = min(self._doubted * 2, NAMES)
         request.token = answer.get("nextToken")
-        # An answer may be empty, and have a token for the next part of what is searched.
+        # A response may be empty and still contain a token for the next part of the search.
         goes_on = request.pages < (MOST_PAGES if request.newest_ms > request.start_ms else MOST_EMPTY_PAGES)
         if request.token and goes_on:
-            # Behind the round's other calls, so that a busy stream keeps none of them waiting.
+            # After the other calls of the round, so that a busy stream does not delay them.
             self._round.append(request)
             return
         self._is_read(request, now)
@@ -585,13 +583,13 @@ class LogGroup(Source):
                 self._loud.add(most)
         most_ids = max(REMEMBERED // max(len(self._followers.all()), 1), 100)
         for each in request.followers:
-            # Events come in the order of their times, so all before the newest are read.
+            # Events are sorted by time, so all events before the newest are read.
             read_to = request.began_ms if is_whole else max(request.newest_ms, request.start_ms)
             each.has_read(read_to, most_ids, is_behind=not is_whole)
             if not is_whole or each.settles_at is None or request.began < each.settles_at:
                 continue
             if each.took > request.took.get(each, 0) and now < each.gives_up_at:
-                each.settles_at = now + SETTLE / 3  # there may be more
+                each.settles_at = now + SETTLE / 3  # more lines may follow
             elif not each.held:
                 each.done()
 
@@ -602,11 +600,13 @@ class LogGroup(Source):
             self._pace.slow_down(now)
             self._round.appendleft(request)
         elif code in _DENIED:
-            self._off(f"it may not read the log group {self._name}: allow logs:FilterLogEvents on it", DENIED_AGAIN)
+            self._off(f"access to the log group {self._name} denied; allow logs:FilterLogEvents on it", DENIED_AGAIN)
         elif code == "ResourceNotFoundException" and request.prefix is None and "log group" not in words:
             self._missing(request, now)
         elif code == "ResourceNotFoundException":
-            self._off(f"the log group {self._name} does not exist (check awslogs_region)", MISSING_AGAIN)
+            self._off(
+                f"the log group {self._name} does not exist; check awslogs_group and awslogs_region", MISSING_AGAIN
+            )
         elif code == "InvalidParameterException" and request.token is None and request.prefix is not None:
             self._prefix_cost, self._prefix_again = math.inf, math.inf
         else:
@@ -615,12 +615,12 @@ class LogGroup(Source):
             self._round.clear()
             self._not_before = now + backoff(self._failures)
             if self._failures == ENOUGH:
-                self._trouble = f"the container's output could not be read, and is tried again: {error}"
+                self._trouble = f"could not read the container output; will retry: {error}"
             level = logging.WARNING if self._failures == 1 else logging.DEBUG
-            log.log(level, "reading the log group %s failed and will be repeated: %s", self._name, error)
+            log.log(level, "read of the log group %s failed; will retry: %s", self._name, error)
 
     def _missing(self, request: _Request, now: float) -> None:
-        """Narrow down which of the streams does not exist yet: its container has written nothing."""
+        """Find the stream that does not exist yet, because its container has not written anything."""
         self._exist -= request.streams.keys()
         if len(request.streams) > 1:
             self._doubted = max(min(self._doubted, len(request.streams)) // 2, 1)
@@ -633,24 +633,24 @@ class LogGroup(Source):
             pause = min(self._asleep.get(name, (0.0, 1.0))[1] * 2, _ASLEEP_AT_MOST)
             self._asleep[name] = (now + pause, pause)
             for each in followers:
-                # There is nothing to wait for, unless the stream is about to come.
+                # The task does not wait, unless the stream may appear soon.
                 if each.settles_at is not None and now >= each.settles_at:
                     each.done()
 
     def _off(self, reason: str, seconds: float) -> None:
         if self._reason is None:
-            log.warning("containers' output is not shown in tasks' logs: %s", reason)
-        self._reason = f"the container's output is not shown here: {reason}"
-        self._client = None  # other credentials may be there by then
+            log.warning("container output not shown in task logs: %s", reason)
+        self._reason = f"container output not shown: {reason}"
+        self._client = None  # the credentials may change until then
         self._round.clear()
         self._not_before = self._monotonic() + seconds
         self._give_up(self._followers.all(), self._monotonic())
 
     def _confirm(self, followers: list[Follower]) -> None:
-        """Pass on what commands on runners wrote.
+        """Write the lines of commands on runners.
 
-        The runner's next command writes into the same stream, but it is taken only after this one's end is recorded.
-        So a line that was read before a record that still runs is this command's; else its record tells the end.
+        The runner's next command writes into the same stream, but it starts only after this one's result is recorded.
+        So a line that was read while the record is running belongs to this command. Otherwise, the record has the end.
         """
         doubtful = [each for each in followers if each.held and each.settles_at is None]
         ended = [each for each in followers if each.held and each.settles_at is not None]
@@ -658,12 +658,12 @@ class LogGroup(Source):
             try:
                 records = self._lookup([each.submission_id for each in doubtful]).result(_LOOKUP_TIMEOUT)
             except Exception as error:
-                # Whoever reads the table for results says so too, and louder.
-                log.debug("whether %d commands still run could not be read: %s", len(doubtful), error)
+                # The watcher logs the same failure at a higher level.
+                log.debug("could not read whether %d commands are still running: %s", len(doubtful), error)
                 records = {}
             for each in doubtful:
                 record = records.get(each.submission_id)
-                # What has ended waits for the trigger to say so: its record has the end of its time.
+                # An ended command waits for its trigger, because its record contains its end time.
                 if record is not None and not record.ended:
                     each.pass_on()
         for each in ended:
@@ -671,19 +671,19 @@ class LogGroup(Source):
 
 
 class Files(Source):
-    """The reader of a local stack's folder, which has a file per container."""
+    """The reader of a local stack's folder, with one file per container."""
 
     def __init__(self) -> None:
         super().__init__("ecs-bridge-live-files")
         self._read: dict[str, int] = {}
 
     def add(self, follower: Follower) -> None:
-        """Read for a task; of a runner's container, from where the command before it was read to."""
+        """Start reading for a task. For a runner's container, start after the lines of the previous command."""
         follower.offset = self._read.get(follower.stream, 0) if follower.is_pooled else 0
         super().add(follower)
 
     def step(self) -> float:
-        """Read all files once; return the seconds until the next step."""
+        """Read all files once, and return the seconds until the next step."""
         followers = self._followers.all()
         if not followers:
             return _IDLE
@@ -698,7 +698,7 @@ class Files(Source):
 
 
 def _lines_after(path: str, offset: int, with_last: bool) -> tuple[list[str], int]:
-    """Return whole lines of a file from a place on, and the place after them."""
+    """Return complete lines of a file from a position, and the position after them."""
     try:
         with open(path, "rb") as file:
             file.seek(offset)
@@ -711,7 +711,7 @@ def _lines_after(path: str, offset: int, with_last: bool) -> tuple[list[str], in
 
 
 class Live:
-    """Finds where the output of each task is, and gives it to the reader of that place."""
+    """A dispatcher that finds the output of each task and assigns the task to a reader."""
 
     def __init__(
         self,
@@ -722,10 +722,10 @@ class Live:
         monotonic: Callable[[], float] = time.monotonic,
         now_ms: Callable[[], int] = lambda: int(time.time() * 1000),
     ) -> None:
-        """Make one; it starts a thread with the first task.
+        """Create a dispatcher. The first task starts a thread.
 
-        :param lookup: reads records by their ids
-        :param start: starts a thread, and keeps it alive
+        :param lookup: reads records by ID
+        :param start: starts a thread and keeps it alive
         """
         self._aws = aws
         self._settings = settings
@@ -744,11 +744,11 @@ class Live:
     def follow(
         self, submission_id: str, interval: float, write: Callable[[str], None], warn: Callable[[str], None]
     ) -> Follower:
-        """Show the output of a submission from now on; in the event loop of its task.
+        """Start to show the output of a submission, in the event loop of its task.
 
-        :param interval: seconds between two reads
-        :param write: takes a line, in the loop and the context of the caller
-        :param warn: takes why there are none
+        :param interval: interval between reads, in seconds
+        :param write: receives a line, in the loop and the context of the caller
+        :param warn: receives the reason of missing output
         """
         follower = Follower(self, submission_id, interval, write, warn)
         with self._lock:
@@ -760,14 +760,14 @@ class Live:
         return follower
 
     def end(self, follower: Follower) -> None:
-        """Read the last lines of a task whose command has ended."""
+        """Read the last lines of a task with an ended command."""
         now = self.monotonic()
         follower.gives_up_at = now + LAST
         follower.look_at = -math.inf
         self._wakes.set()
 
     def forget(self, follower: Follower) -> None:
-        """Read no more for a task."""
+        """Stop reading for a task."""
         follower.is_closed = True
         with self._lock:
             self._followers.pop(follower, None)
@@ -777,12 +777,12 @@ class Live:
     def _step(self) -> None:
         if self._wakes.wait(self._pause):
             time.sleep(TOGETHER)
-        # Before the step, so that what comes during it is seen by the next.
+        # Before the step, so that the next step handles changes during this one.
         self._wakes.clear()
         self._pause = self.step()
 
     def step(self) -> float:
-        """Look at the records that are due; return the seconds until the next step."""
+        """Read the records that are due, and return the seconds until the next step."""
         now = self.monotonic()
         with self._lock:
             due = [each for each in self._followers if each.look_at <= now]
@@ -793,13 +793,13 @@ class Live:
         return max(min(times, default=now + _IDLE) - self.monotonic(), TOGETHER)
 
     def _look(self, due: list[Follower], now: float) -> None:
-        # A command that ends from here on is looked at again: what is read now may be from before its end.
+        # A command that ends from now on is checked again, because this read may be from before its end.
         ending = {each for each in due if each.is_ending}
         try:
             records = self._lookup([each.submission_id for each in due]).result(_LOOKUP_TIMEOUT)
         except Exception as error:
-            # Whoever reads the table for results says so too, and louder.
-            log.debug("where the output of %d tasks is could not be read: %s", len(due), error)
+            # The watcher logs the same failure at a higher level.
+            log.debug("could not find the output of %d tasks: %s", len(due), error)
             for each in due:
                 each.look_at = now + FIRST_LOOK
                 if each.gives_up_at <= now:
@@ -819,7 +819,7 @@ class Live:
 
     def _end(self, follower: Follower, record: Record | None, now: float) -> None:
         if follower.source is None:
-            follower.done()  # it has had no container
+            follower.done()  # it never had a container
             return
         if record is not None and follower.is_pooled and record.container_exited_at is not None:
             follower.until_ms = record.container_exited_at
@@ -827,7 +827,7 @@ class Live:
         follower.source.wake()
 
     def _place(self, follower: Follower, record: Record) -> None:
-        """Give a task to the reader of its container's stream, and to another one if it was launched again."""
+        """Assign a task to the reader of its stream, and to another reader after a relaunch."""
         found = {"task_arn": record.task_arn, "container_name": record.container_name}
         where: str | Path | None
         if folder := self._settings.local_log_dir:
@@ -856,7 +856,7 @@ class Live:
         source = self._source(key)
         follower.source = source
         source.add(follower)
-        if follower.is_closed:  # meanwhile, in its own thread
+        if follower.is_closed:  # it was closed in the meantime, in its own thread
             source.remove(follower)
 
     def _source(self, key: tuple[Any, ...]) -> Source:
@@ -878,6 +878,6 @@ class Live:
 
 
 def _time(milliseconds: int) -> str:
-    """Return the time of a line as EcsRunTaskOperator writes it."""
+    """Return the time of a line in the format of EcsRunTaskOperator."""
     at = datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
     return f"{at:%Y-%m-%d %H:%M:%S},{milliseconds % 1000:03}"

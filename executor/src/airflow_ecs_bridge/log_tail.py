@@ -1,4 +1,4 @@
-"""Adds the last lines of the container to what is told of a failure, from a thread of its own."""
+"""Add the last lines of the container to the report of a failure, in a separate thread."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 AT_ONCE = 20
-"""How many failures may wait for their lines. When more fail at the same time, they are told without."""
+"""Maximum number of failures that wait for their lines. Further failures are reported without lines."""
 
 LONGEST = 1_500
-"""Characters of lines that the event log gets at most, the last ones."""
+"""Maximum number of characters of lines in the event log. The last ones are kept."""
 
 
 class LogTail:
-    """Takes what became of submissions, and passes it on."""
+    """A filter of outcomes that adds log lines to failures."""
 
     def __init__(
         self,
@@ -36,10 +36,10 @@ class LogTail:
         show: Callable[[str], dict[str, Any]],
         report: Callable[[Outcome], None],
     ) -> None:
-        """Make one.
+        """Create a filter.
 
-        :param show: reads a whole record by the API: it tells when a runner's container ran the command
-        :param report: takes what became of a submission
+        :param show: reads a whole record through the API, including the times of a command on a runner
+        :param report: receives the outcome of a submission
         """
         self._aws = aws
         self._settings = settings
@@ -50,7 +50,7 @@ class LogTail:
         self.service = Service("ecs-bridge-lines", self.step)
 
     def report(self, outcome: Outcome) -> None:
-        """Pass it on; with its lines, a moment later, if it failed and they can be read."""
+        """Forward an outcome. A failure with readable output is forwarded later, with its lines."""
         wanted = self._lines and outcome.has_output
         if wanted and self._waiting.qsize() < AT_ONCE and not self.service.is_down:
             self._waiting.put(outcome)
@@ -58,7 +58,7 @@ class LogTail:
             self._report(outcome)
 
     def step(self) -> None:
-        """Take one, or wait a moment for it."""
+        """Forward one outcome, or wait up to one second for it."""
         for outcome in drain(self._waiting, 1, 1.0):
             self._report(self._with_lines(outcome))
 
@@ -66,7 +66,7 @@ class LogTail:
         try:
             lines = tail(self._aws, self._settings, self._show(outcome.submission_id), self._lines)
         except Exception as error:
-            log.info("the last lines of submission %s could not be read: %s", outcome.submission_id, error)
+            log.info("could not read the last lines of submission %s: %s", outcome.submission_id, error)
             return outcome
         text = "\n".join(lines)[-LONGEST:]
-        return replace(outcome, info=f"{outcome.info}, the container's last lines:\n{text}") if text else outcome
+        return replace(outcome, info=f"{outcome.info}, last lines of the container:\n{text}") if text else outcome

@@ -1,4 +1,4 @@
-"""The metrics of an executor, and of a triggerer, through Airflow's Stats; from a thread: each is a network packet."""
+"""Metrics of an executor and of a triggerer. A thread sends them through Airflow's Stats, one network packet each."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 INTERVAL = 10.0
-"""Seconds between two emissions."""
+"""Interval between emissions, in seconds."""
 
-# The module or object that the executor's base class uses: others are not configured in every version of Airflow.
+# The module or object of the executor's base class, because others are not configured in every version of Airflow.
 STATS = getattr(base_executor, "stats", None) or base_executor.Stats  # type: ignore[attr-defined]
 
 GAUGES = {
-    "pending": "submissions that the bridge has not answered for",
-    "retrying": "those of them whose last call failed",
-    "oldest_pending": "seconds since the oldest of them was queued",
-    "in_flight": "submissions whose end is awaited",
+    "pending": "submissions that the bridge has not accepted yet",
+    "retrying": "pending submissions whose last call failed",
+    "oldest_pending": "seconds since the oldest pending submission was queued",
+    "in_flight": "accepted or pending submissions that have not ended",
     "feed_lag": "seconds since the feed was last read, while something is in flight",
-    "threads_down": "threads that have died and are not started again yet",
+    "threads_down": "threads that have died and are not restarted yet",
 }
-COUNTERS = {"failed_calls": "calls to the bridge, to its table, or to Airflow's database that failed"}
+COUNTERS = {"failed_calls": "failed calls to the bridge, to its table, or to Airflow's database"}
 
 
 def adoption(team_name: str | None) -> AbstractContextManager[Any]:
-    """Time an adoption, as Airflow's own executors do (``ecs_executor.adopt_task_instances.duration``)."""
+    """Measure the duration of an adoption, as Airflow does (``ecs_executor.adopt_task_instances.duration``)."""
     return STATS.timer("ecs_bridge.adopt_task_instances.duration", tags=_tags(team_name))
 
 
@@ -40,12 +40,12 @@ def _tags(team_name: str | None) -> dict[str, str] | None:
 
 
 class Metrics:
-    """Emits figures as ``<prefix>.<name>``: gauges as they are, counters as what was added."""
+    """An emitter of metrics named ``<prefix>.<name>``. It emits counters as increments."""
 
     def __init__(
         self, figures: Callable[[], dict[str, float]], team_name: str | None, prefix: str = "ecs_bridge"
     ) -> None:
-        """Make one; `figures` returns a value for each of `GAUGES` and `COUNTERS`, from any thread."""
+        """Create an emitter. `figures` returns a value for each of `GAUGES` and `COUNTERS`, from any thread."""
         self._figures = figures
         self._prefix = prefix
         self._tags = _tags(team_name)
@@ -54,14 +54,14 @@ class Metrics:
         self.service = Service("ecs-bridge-metrics", self.step)
 
     def step(self) -> None:
-        """Wait a moment, and emit when it is time."""
+        """Wait up to one second, and emit if an emission is due."""
         time.sleep(min(max(self._next - time.monotonic(), 0.0), 1.0))
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + INTERVAL
             self.emit()
 
     def emit(self) -> None:
-        """Emit every figure."""
+        """Emit all metrics."""
         figures = self._figures()
         for name in GAUGES:
             STATS.gauge(f"{self._prefix}.{name}", figures[name], tags=self._tags)

@@ -1,4 +1,4 @@
-"""Runs any command of any profile of the bridge, without Airflow in its image, and without a worker where it can."""
+"""An operator that runs any command through the bridge. The image needs no Airflow, and most tasks need no worker."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import StartTriggerArgs
 
-# A Dag processor imports this for each Dag: nothing of boto3, nor of the executor.
+# A Dag processor imports this module for each Dag, so it must not import boto3 or the executor.
 from airflow_ecs_bridge import starts
 from airflow_ecs_bridge._versions import AIRFLOW_3
 from airflow_ecs_bridge.links import LOG_LINK
@@ -34,18 +34,22 @@ TEMPLATED = ("command", "profile", "overrides", "environment", "xcom_s3_uri")
 
 
 class _StartFromTrigger:
-    """``start_from_trigger``: decided when Airflow asks, because Dag, callbacks and downstream tasks come after init.
+    """``start_from_trigger``, computed at access time, because Dag, callbacks and downstream tasks are set after init.
 
-    A class has False: ``expand`` reads it there, and a mapped task starts in a worker.
+    The value of the class is False. ``expand`` reads it there, and a mapped task starts in a worker.
     """
 
     def __get__(self, operator: EcsBridgeOperator | None, owner: Any = None) -> bool:
-        if operator is None or "_start_from_trigger" not in operator.__dict__:  # Airflow asks in its own constructor
+        if (
+            operator is None or "_start_from_trigger" not in operator.__dict__
+        ):  # Airflow reads it in its own constructor
             return False
         wish = operator.__dict__["_start_from_trigger"]
         reason = operator.why_worker()
         if wish and reason:
-            raise ValueError(f"task {operator.task_id}: start_from_trigger=True is not possible, because {reason}")
+            raise ValueError(
+                f"invalid start_from_trigger in task {operator.task_id}: True is not possible, because {reason}"
+            )
         return reason is None
 
     def __set__(self, operator: EcsBridgeOperator, wish: bool | None) -> None:
@@ -66,23 +70,23 @@ class _StartTriggerArgs:
         )
 
     def __set__(self, operator: EcsBridgeOperator, value: Any) -> None:
-        raise AttributeError("start_trigger_args follows from the other arguments")
+        raise AttributeError("start_trigger_args is read-only; the other arguments determine it")
 
 
 class ContainerLogLink(BaseOperatorLink):
-    """Links to the container's log stream, where the options tell its group."""
+    """A link to the log stream of the container, if the options set its log group."""
 
     name = "Container log"
 
     @property
     def xcom_key(self) -> str:
-        """Return the XCom that holds the link."""
+        """Return the key of the XCom that contains the link."""
         return LOG_LINK
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
-        """Return the link; empty if there is none."""
+        """Return the link, or an empty string."""
         if AIRFLOW_3:
-            # Asked in a worker alone, when its task has ended; the UI reads the XCom that holds the answer.
+            # Only a worker calls it, after its task has ended. The UI reads the XCom with the result.
             return str(getattr(operator, "log_link", ""))
         from airflow.models.xcom import XCom
 
@@ -90,34 +94,35 @@ class ContainerLogLink(BaseOperatorLink):
 
 
 class EcsBridgeOperator(BaseOperator):
-    """Runs a command through the ECS bridge.
+    """An operator that runs a command through the ECS bridge.
 
-    The triggerer waits for the command. Where the result is the same as a worker's, the task starts and ends in the
-    triggerer too, and needs no worker; else a worker starts it, for a moment, and docs/operator.md says why. The
-    submission's id follows from the try of the task instance, so that nothing runs twice, whatever dies.
+    The triggerer waits for the command. If the result is the same as in a worker, the task also starts and ends in the
+    triggerer, without a worker. Otherwise, a worker starts the task and defers it (see docs/operator.md). The
+    submission ID is derived from the try of the task instance, so a command never runs twice after a failure.
 
-    The options of the section ``[ecs_bridge_executor]`` say where the bridge is; the executor may be any.
+    Configure the bridge in the section ``[ecs_bridge_executor]``. The operator works with any executor.
 
-    :param command: the command, a list of strings. (templated)
-    :param profile: the bridge's profile; ``default`` if not set. (templated)
-    :param overrides: RunTask parameters over the profile's, as ``executor_config`` has them, as far as the profile
-        allows: ``{"overrides": {"memory": "8192"}}``. (templated)
-    :param environment: environment variables of the profile's container, over its own; needs `container`. (templated)
-    :param container: the name of the profile's container.
-    :param priority: how early it is served, 0 to 999, smaller first; 500 if not set.
-    :param log_lines: how many of the container's last lines a failure shows, where `awslogs_group` and
-        `awslogs_stream_prefix` are set and ``logs:GetLogEvents`` is allowed.
-    :param xcom_last_line: push the last line of the output as the task's return value; needs the same.
-    :param xcom_s3_uri: an object, ``s3://BUCKET/KEY``, that the command writes: its JSON, of at most 256 KiB, becomes
-        the return value. The triggerer needs ``s3:GetObject`` on it. (templated)
-    :param awslogs_fetch_interval: how often new lines of the container's output are read and written to the task's
-        log, a second at least; None: they are not. Needs `awslogs_group` and `awslogs_stream_prefix`, and
-        ``logs:FilterLogEvents``. All tasks of a triggerer share one reader.
-    :param skip_on_exit_code: an exit code, or several, with which the task is skipped instead of failed.
+    :param command: command, as a list of strings. (templated)
+    :param profile: profile of the bridge; defaults to ``default``. (templated)
+    :param overrides: RunTask parameters that override the profile, as in ``executor_config``, for example
+        ``{"overrides": {"memory": "8192"}}``. The profile must allow them. (templated)
+    :param environment: environment variables of the profile's container, which override its own. Requires `container`.
+        (templated)
+    :param container: name of the profile's container.
+    :param priority: priority from 0 to 999, smaller values first; defaults to 500.
+    :param log_lines: number of container lines that a failure shows. Requires `awslogs_group`,
+        `awslogs_stream_prefix` and ``logs:GetLogEvents``.
+    :param xcom_last_line: push the last line of the output as the return value. Has the same requirements.
+    :param xcom_s3_uri: object ``s3://BUCKET/KEY`` that the command writes. Its JSON, up to 256 KiB, becomes the return
+        value. The triggerer needs ``s3:GetObject`` on it. (templated)
+    :param awslogs_fetch_interval: interval at which new container output is written to the task log, at least 1
+        second. None disables it. Requires `awslogs_group`, `awslogs_stream_prefix` and ``logs:FilterLogEvents``. All
+        tasks of a triggerer share one reader.
+    :param skip_on_exit_code: exit code or codes with which the task is skipped instead of failed.
     :param stop_on_kill: stop the command when the task is cleared or marked (Airflow 3.3), or its worker is killed.
-    :param deferrable: wait in the triggerer; else in a worker.
-    :param start_from_trigger: start in the triggerer: None where the result is the same as a worker's, False never;
-        with True a task that cannot is an error of its Dag, which names the reason.
+    :param deferrable: wait in the triggerer instead of a worker.
+    :param start_from_trigger: start in the triggerer. None starts there if the result is the same as in a worker, and
+        False never does. With True, a task that cannot start there is a Dag error that names the reason.
     """
 
     template_fields: Sequence[str] = TEMPLATED
@@ -155,33 +160,37 @@ class EcsBridgeOperator(BaseOperator):
         self.priority = priority
         self.log_lines = log_lines
         if xcom_last_line and xcom_s3_uri:
-            raise ValueError("a task has one return value: set xcom_last_line or xcom_s3_uri, not both")
+            raise ValueError(
+                "xcom_last_line and xcom_s3_uri are both set; set only one, because a task has one return value"
+            )
         self.xcom_last_line = xcom_last_line
         self.xcom_s3_uri = xcom_s3_uri
         if awslogs_fetch_interval is not None and (
             not isinstance(awslogs_fetch_interval, timedelta) or awslogs_fetch_interval < LEAST_FETCH_INTERVAL
         ):
             raise ValueError(
-                "awslogs_fetch_interval must be a timedelta of a second at least, or None for no live output, not "
-                f"{awslogs_fetch_interval!r}"
+                f"invalid awslogs_fetch_interval: {awslogs_fetch_interval!r}; must be a timedelta of at least 1 second "
+                "or None (no live output)"
             )
         self.awslogs_fetch_interval = awslogs_fetch_interval
         self.skip_on_exit_code = skip_on_exit_code
         self.stop_on_kill = stop_on_kill
         self.deferrable = deferrable
-        # Airflow asks for it once all of the constructors have run; an error is one of the Dag.
+        # Airflow reads it after all constructors have run, so an error becomes a Dag error.
         self.start_from_trigger = start_from_trigger  # type: ignore[assignment]
 
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:
-        """Begin a mapped task, as Airflow's own; it starts in a worker."""
+        """Create a mapped task, which starts in a worker."""
         if kwargs.get("start_from_trigger"):
-            raise ValueError("start_from_trigger=True is not possible with expand: a mapped task starts in a worker")
+            raise ValueError(
+                "invalid start_from_trigger: True is not possible with expand, because a mapped task starts in a worker"
+            )
         kwargs.pop("start_from_trigger", None)
         return super().partial(**kwargs)
 
     def why_worker(self) -> str | None:
-        """Return why the task starts in a worker; None if it starts in the triggerer."""
+        """Return why the task starts in a worker, or None if it starts in the triggerer."""
         if not self.deferrable:
             return "deferrable is False"
         if self.__dict__.get("_start_from_trigger") is False:
@@ -201,11 +210,11 @@ class EcsBridgeOperator(BaseOperator):
     def _given(self) -> dict[str, Any]:
         """Return the templated fields."""
         given = {name: getattr(self, name) for name in TEMPLATED}
-        # Who wants no XCom reads nothing.
+        # Without XComs, nothing is read.
         return given if self.do_xcom_push else {**given, "xcom_s3_uri": None}
 
     def execute(self, context: Any) -> Any:
-        """Defer to the triggerer, or wait here."""
+        """Defer to the triggerer, or wait in this worker."""
         from airflow_ecs_bridge import commands
         from airflow_ecs_bridge.triggers import EcsBridgeTrigger
 
@@ -215,12 +224,12 @@ class EcsBridgeOperator(BaseOperator):
             **self._constant(),
             submission_id=commands.submission_id(ti),
             about=commands.subject(ti),
-            # While this worker waits itself, it ends its task too.
+            # A worker that waits itself also ends its task.
             ends_task=self.deferrable and starts.why_ends_in_worker(self) is None,
         )
         self._submission_id = trigger.submission_id
         reason = "it is mapped" if getattr(ti, "map_index", -1) >= 0 else self.why_worker()
-        self.log.info("The task starts in a worker, because %s", reason or "it was started without a scheduler")
+        self.log.info("Task starts in a worker, because %s", reason or "it was started without a scheduler")
         if self.deferrable:
             self.defer(trigger=trigger, method_name="execute_complete", timeout=self.execution_timeout)
 
@@ -230,7 +239,7 @@ class EcsBridgeOperator(BaseOperator):
         return self.execute_complete(context, asyncio.run(end()).payload)
 
     def execute_complete(self, context: Any, event: dict[str, Any] | None = None) -> Any:
-        """Return what the command ended with; fail, or skip, if it did not succeed."""
+        """Return the result of the command; fail or skip the task if the command did not succeed."""
         event = event or {}
         xcoms = dict(event.get("xcoms") or {})
         if link := xcoms.pop(LOG_LINK, None):
@@ -240,7 +249,7 @@ class EcsBridgeOperator(BaseOperator):
         if event.get("skipped"):
             raise AirflowSkipException(event["text"])
         if not event.get("succeeded"):
-            raise AirflowException(event.get("text") or "the trigger told nothing")
+            raise AirflowException(event.get("text") or "the trigger returned no result")
         self.log.info("%s", event.get("text"))
         return xcoms.get("return_value")
 

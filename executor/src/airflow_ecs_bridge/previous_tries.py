@@ -1,4 +1,4 @@
-"""The earlier tries of a task instance, and whether they ran out of memory."""
+"""Earlier tries of a task instance, and their out-of-memory results."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from airflow_ecs_bridge.job import Job
 
 END_IS_NEAR = 60.0
-"""Seconds after it was queued for which a try waits for the record of the one before: Airflow's worker reports the end
-of its task before its container exits."""
+"""Seconds after queuing that a try waits for the record of the previous try. Airflow's worker reports the result of its
+task before its container exits."""
 
 LOOKUP_TIMEOUT = 30.0
-"""Seconds that the records may take to be read."""
+"""Timeout for reading the records, in seconds."""
 
 
 class NotYet(Exception):
-    """The try before has not ended for the bridge; ask again soon."""
+    """The previous try has not ended in the bridge. Retry soon."""
 
 
 def tries_table() -> tuple[Any, Any]:
-    """Return the model of Airflow's that has the earlier tries of task instances, and its map index."""
+    """Return Airflow's model of earlier tries, and its map index."""
     if UUID_KEYS:
         from airflow.models.task_coordinates import public_map_index_expression
         from airflow.models.taskinstance import TaskInstance
@@ -41,7 +41,7 @@ def tries_table() -> tuple[Any, Any]:
 
 
 def earlier_ids(subject: dict[str, str]) -> list[str]:
-    """Ask Airflow's database for the submissions of the earlier tries of a task instance."""
+    """Query Airflow's database for the submissions of the earlier tries of a task instance."""
     from airflow.utils.session import create_session
     from sqlalchemy import select
 
@@ -53,32 +53,32 @@ def earlier_ids(subject: dict[str, str]) -> list[str]:
         map_index == int(subject.get("map_index", -1)),
         table.try_number < int(subject["try_number"]),
     )
-    query = query.execution_options(include_all_attempts=True)  # from 3.4 on; else it means nothing
+    query = query.execution_options(include_all_attempts=True)  # earlier versions than 3.4 ignore it
     with create_session() as session:
         ids = session.scalars(query.order_by(table.try_number)).all()
     return [id for id in map(submission_id_of, ids) if id]
 
 
 class PreviousTries:
-    """Answers in the submitter's threads: one query of Airflow's database, one read of the bridge's table."""
+    """Lookups in the submitter's threads, with one query of Airflow's database and one read of the bridge's table."""
 
     def __init__(
         self,
         lookup: Callable[[list[str]], Future[dict[str, Record]]],
         ask: Callable[[dict[str, str]], list[str]] = earlier_ids,
     ) -> None:
-        """Make one.
+        """Create a lookup.
 
-        :param lookup: reads records by id; those that the bridge does not have any more are left out
+        :param lookup: reads records by ID, without expired ones
         :param ask: queries Airflow's database
         """
         self._lookup = lookup
         self._ask = ask
 
     def patches(self, job: Job) -> int:
-        """Return how many patches of ``by_try`` a job has left behind.
+        """Return the number of ``by_try`` patches that earlier tries of a job have used.
 
-        :raises NotYet: while the end of the try before is not known
+        :raises NotYet: while the result of the previous try is unknown
         """
         sizes = job.sizes()
         earlier = int(job.subject.get("try_number", 1)) - 1

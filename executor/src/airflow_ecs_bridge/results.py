@@ -1,4 +1,4 @@
-"""What the end of a submission means for its task instance."""
+"""Conversion of the result of a submission into the result of its task instance."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ if TYPE_CHECKING:
 
 
 class Verdict(enum.Enum):
-    """What the executor tells Airflow."""
+    """The report of the executor to Airflow."""
 
     ACCEPTED = enum.auto()
-    """The bridge has it; reported where the job asks for it."""
+    """The bridge has accepted it. This is reported if the job requests it."""
     WAITING = enum.auto()
-    """It has not started for a while; `info` says for what it waits."""
+    """It has not started for some time. `info` contains the wait reason."""
     SUCCEEDED = enum.auto()
     FAILED = enum.auto()
     RELEASED = enum.auto()
-    """Nothing: it never started and never will. Airflow's own handling of tasks stuck in queued takes it up again
-    without costing a try, where a failure would."""
+    """No report, because it never started and never will. Airflow handles it as a task stuck in queued. Unlike a
+    failure, this costs no try."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one submission, on its way from a background thread to the scheduler's."""
+    """The outcome of one submission, passed from a background thread to the scheduler's thread."""
 
     submission_id: str
     verdict: Verdict
     info: str | None = None
     has_output: bool = False
-    """Whether it failed and had a container, which may have written why."""
+    """Whether it failed and had a container, whose output may contain the reason."""
 
 
 def outcome(record: Record, settings: Settings) -> Outcome:
-    """Judge a record in a terminal state."""
+    """Return the outcome of a record in a terminal state."""
     if record.state == "succeeded":
-        # Airflow 3's worker reports its task's state when it is interrupted, and exits with 0: only this says why.
+        # An interrupted Airflow 3 worker reports its task's state and exits with 0. Only the record has the reason.
         eventful = record.reason or record.attempts or record.stop_code not in (None, "EssentialContainerExited")
         return Outcome(record.submission_id, Verdict.SUCCEEDED, explain(record, settings) if eventful else None)
     if record.state == "expired":
@@ -55,8 +55,8 @@ def outcome(record: Record, settings: Settings) -> Outcome:
 
 
 def explain(record: Record, settings: Settings) -> str:
-    """Put into one line for people how a submission ended, and where to look further."""
-    facts = [f"the ECS bridge says {record.state}"]
+    """Return the result of a submission, its advice and its links in one line of text."""
+    facts = [f"ECS bridge state {record.state}"]
     if record.exit_code is not None:
         facts.append(f"exit code {record.exit_code}{_meaning(record.exit_code)}")
     if record.stop_code:
@@ -76,18 +76,18 @@ def _advice(record: Record) -> str | None:
     if record.hint == OUT_OF_MEMORY:
         had = f" of {record.memory} MiB" if record.memory else ""
         return (
-            f"it may have run out of memory{had}: give it more by executor_config={{'overrides': {{'memory': ...}}}}, "
-            "or to the next try by 'by_try' with 'by_try_condition': 'out_of_memory'"
+            f"the container may have run out of memory{had}; set executor_config={{'overrides': {{'memory': ...}}}}, "
+            "or raise it for the next try with 'by_try' and 'by_try_condition': 'out_of_memory'"
         )
     reasons = (record.reason, record.stopped_reason)
     return advice(record.state, reasons=reasons, exit_code=record.exit_code, stop_code=record.stop_code)
 
 
 def _meaning(exit_code: int) -> str:
-    # A shell's convention, which container runtimes follow: 128 + the signal's number.
+    # Container runtimes follow the shell convention of 128 + signal number.
     if exit_code == 1 and AIRFLOW_3:
         return (
-            " (of Airflow's worker, not of the task: it could not reach the API server, was refused because its token "
-            "had expired or its try was no longer the current one, or could not import; its log tells)"
+            " (of Airflow's worker, not of the task: it could not reach the API server, Airflow rejected its expired "
+            "token or its outdated try, or an import failed; see its log)"
         )
-    return {137: " (killed, often for want of memory)", 143: " (terminated)"}.get(exit_code, "")
+    return {137: " (SIGKILL, often out of memory)", 143: " (SIGTERM)"}.get(exit_code, "")

@@ -1,6 +1,6 @@
-"""Decides whether a task can start, and end, in the triggerer with the same result as in a worker.
+"""Checks whether a task can start and end in the triggerer with the same result as in a worker.
 
-A task that starts in the triggerer skips all that a worker does around ``execute``. So each function here returns the
+A task that starts in the triggerer skips all steps of a worker around ``execute``. So each function here returns the
 first reason against it, or None. The reasons complete the sentence "it starts in a worker, because ...".
 """
 
@@ -26,7 +26,7 @@ HOOKS = ("_pre_execute_hook", "_post_execute_hook")
 LIMITS = ("max_active_tis_per_dag", "max_active_tis_per_dagrun")
 
 OVERRIDABLE = frozenset({"__init__", "partial"})
-"""Methods that a subclass may have and still start in the triggerer: they run where the Dag is parsed."""
+"""Methods that a subclass may override and still start in the triggerer, because they run when the Dag is parsed."""
 
 SAME = frozenset(
     {
@@ -46,11 +46,12 @@ SAME = frozenset(
         "dict",
     }
 )
-"""Names of templates that render to the same text in a worker and, again and again, in any triggerer.
+"""Template names that always render to the same text, in a worker and in any triggerer.
 
-Not among them: what asks Airflow's supervisor (``ti.xcom_pull``, ``prev_start_date_success``; in 3.3.2 the answer never
-comes), what depends on the process (``conf``, ``var``, ``conn``: secrets backends may differ), and what changes with
-time (``macros.uuid``, ``macros.datetime.now``): another triggerer would submit another command under the same id.
+Three kinds of names are excluded. Names that query Airflow's supervisor (``ti.xcom_pull``, ``prev_start_date_success``)
+receive no response in 3.3.2. Names that depend on the process (``conf``, ``var``, ``conn``) may have different secrets
+backends. Names that change with time (``macros.uuid``, ``macros.datetime.now``) would make another triggerer submit a
+different command under the same ID.
 """
 
 _TASK_INSTANCE = frozenset({"dag_id", "task_id", "run_id", "map_index", "try_number"})
@@ -62,10 +63,10 @@ SAME_ATTRIBUTES = {
     "dag_run": frozenset({"dag_id", "run_id", "conf"}),
     "macros": frozenset({"ds_add", "ds_format", "timedelta"}),
 }
-"""The attributes of other names of which the same is true."""
+"""Attributes of other names that also render to the same text."""
 
 CHANGING = frozenset({"now", "utcnow", "today", "diff_for_humans", "random"})
-"""Attributes and filters whose value is another at each call."""
+"""Attributes and filters whose value changes with each call."""
 
 
 def why_starts_in_worker(operator: EcsBridgeOperator, values: dict[str, Any]) -> str | None:
@@ -74,7 +75,7 @@ def why_starts_in_worker(operator: EcsBridgeOperator, values: dict[str, Any]) ->
     :param values: the templated fields
     """
     if not _versions.TRIGGERS_RUN_WHOLE_TASKS:
-        return f"Airflow {_versions.TEXT} starts tasks in workers only: a trigger can run a whole task from 3.3.1 on"
+        return f"Airflow {_versions.TEXT} starts tasks only in workers; from 3.3.1 on, a trigger can run a whole task"
     if operator.get_closest_mapped_task_group() is not None:
         return "it is in a mapped task group"
     if reason := why_ends_in_worker(operator):
@@ -85,9 +86,9 @@ def why_starts_in_worker(operator: EcsBridgeOperator, values: dict[str, Any]) ->
 def why_ends_in_worker(operator: EcsBridgeOperator) -> str | None:
     """Return why a task must end in a worker."""
     if not _versions.TRIGGERS_RUN_WHOLE_TASKS:
-        return f"Airflow {_versions.TEXT} ends tasks in workers only: a trigger can end one from 3.3.1 on"
+        return f"Airflow {_versions.TEXT} ends tasks only in workers; from 3.3.1 on, a trigger can end a task"
     if operator.outlets:
-        return "it has outlets: only a worker creates asset events"
+        return "it has outlets, and only a worker creates asset events"
     for name in CALLBACKS:
         if getattr(operator, f"{name}_callback", None):
             return f"it has {name}_callback, which only a worker calls"
@@ -107,7 +108,7 @@ def why_ends_in_worker(operator: EcsBridgeOperator) -> str | None:
 
 
 def _override(operator: EcsBridgeOperator) -> str | None:
-    """Return a method of Airflow's or ours that the task has replaced."""
+    """Return a method of Airflow or of the operator that the task overrides."""
     from airflow_ecs_bridge.operators import EcsBridgeOperator
 
     theirs = type(operator).__mro__[: type(operator).__mro__.index(EcsBridgeOperator)]
@@ -134,7 +135,7 @@ def _why_return_value(operator: EcsBridgeOperator) -> str | None:
     if getattr(operator, "multiple_outputs", False):
         return "it has multiple_outputs, which only a worker pushes"
     if operator.get_dag() is not None and any(True for _ in operator.iter_mapped_dependants()):
-        return "a task is mapped over its return value, whose length only a worker tells"
+        return "a task is mapped over its return value, whose length only a worker reports"
     return None
 
 
@@ -149,11 +150,11 @@ def _why_values(operator: EcsBridgeOperator, values: dict[str, Any]) -> str | No
             if isinstance(part, str) and _is_template(part):
                 templates = True
                 if name := _why_template(part):
-                    return f"{field} has a template with {name}, which renders in a worker only"
+                    return f"{field} has a template with {name}, which renders only in a worker"
             elif part is _OTHER_KEY:
-                return f"{field} has a key that is no plain text"
+                return f"{field} has a key that is not plain text"
             elif not isinstance(part, str | int | float | None):
-                return f"{field} has a value of type {type(part).__name__}, which is no JSON"
+                return f"{field} has a value of type {type(part).__name__}, which is not JSON"
     dag = operator.get_dag()
     if templates and dag is not None:
         native = getattr(operator, "render_template_as_native_obj", None)
@@ -161,7 +162,7 @@ def _why_values(operator: EcsBridgeOperator, values: dict[str, Any]) -> str | No
             return "it renders templates as native objects"
         for setting in ("user_defined_macros", "user_defined_filters", "jinja_environment_kwargs"):
             if getattr(dag, setting, None):
-                return f"its Dag has {setting}, which a triggerer does not know"
+                return f"its Dag has {setting}, which a triggerer does not have"
     return None
 
 
@@ -169,7 +170,7 @@ _OTHER_KEY = object()
 
 
 def _parts(value: Any) -> Iterator[Any]:
-    """Yield all that a value holds, and what is neither a dict nor a list itself."""
+    """Yield all values in nested dicts and lists."""
     match value:
         case dict():
             for key, each in value.items():
@@ -188,7 +189,7 @@ def _is_template(text: str) -> bool:
 
 
 def _why_template(text: str) -> str | None:
-    """Return what of a template may render otherwise in a triggerer."""
+    """Return the part of a template that may render differently in a triggerer."""
     import jinja2
     from jinja2 import nodes
 
@@ -231,18 +232,18 @@ def _attribute(node: jinja2.nodes.Node) -> str:
 def _why_limits(operator: EcsBridgeOperator) -> str | None:
     for name in LIMITS:
         if getattr(operator, name, None) is not None:
-            return f"it has {name}, which holds for tasks that start in a worker only"
+            return f"it has {name}, which applies only to tasks that start in a worker"
     if operator.pool != "default_pool":
-        return f"its pool is {operator.pool!r}, and pools hold for tasks that start in a worker only"
+        return f"its pool is {operator.pool!r}, and pools apply only to tasks that start in a worker"
     dag = operator.get_dag()
     if dag is not None and dag.max_active_tasks != conf.getint("core", "max_active_tasks_per_dag"):
-        return "its Dag has max_active_tasks, which holds for tasks that start in a worker only"
+        return "its Dag has max_active_tasks, which applies only to tasks that start in a worker"
     return None
 
 
 def _why_params(operator: EcsBridgeOperator) -> str | None:
-    """Return why params stand against it: an invalid value, which fails a worker's task, would end the triggerer."""
+    """Return why params require a worker. An invalid value fails a task in a worker, but would end the triggerer."""
     dag = operator.get_dag()
     if operator.params.keys() - (dag.params.keys() if dag is not None else set()):
-        return "it has params of its own, which only a worker validates"
+        return "it has its own params, which only a worker validates"
     return None

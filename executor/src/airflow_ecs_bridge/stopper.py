@@ -1,7 +1,7 @@
-"""Asks the bridge to stop submissions, from a thread of its own.
+"""Request stops from the bridge, in a separate thread.
 
-A submission that is `stop`ped is stopped at once. One that is `abandon`ed is not wanted either, but if its container
-runs, its worker may have reported the task's end and be uploading the log: it gets `GRACE` seconds to exit by itself.
+`stop` stops a submission immediately. `abandon` first waits up to `GRACE` seconds if the container is running. Its
+worker may have reported the result of the task and may still be uploading the log.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 GIVE_UP_AFTER = 900.0
-"""Seconds. A container whose run is no longer wanted also learns it from Airflow, by its heartbeat."""
+"""Seconds. The worker also detects through its own heartbeat that the task instance is no longer active."""
 
 
 GRACE = 60.0
@@ -40,35 +40,35 @@ _LOOKUP_TIMEOUT = 30.0
 class _Abandoned:
     reason: str
     until: float
-    """When its grace ends."""
+    """The end of the grace period."""
     runs: bool = False
-    """Its record says so."""
+    """Whether its record shows that the container is running."""
 
 
 class Stopper:
-    """The scheduler's thread calls `stop` and `abandon`; a stop is repeated until the bridge has accepted it."""
+    """The scheduler's thread calls `stop` and `abandon`. A stop is retried until the bridge accepts it."""
 
     def __init__(self, client: BridgeClient, lookup: Callable[[Iterable[str]], Future[dict[str, Record]]]) -> None:
-        """Make one; `lookup` reads records by their ids."""
+        """Create a stopper. `lookup` reads records by ID."""
         self._client = client
         self._lookup = lookup
         self._wishes: queue.SimpleQueue[tuple[str, str, bool]] = queue.SimpleQueue()
-        # Of the thread alone: the reason of each stop not yet accepted, and when to give it up.
+        # Only this thread uses it. The reason and the deadline of each stop that is not accepted yet.
         self._open: dict[str, tuple[str, float]] = {}
         self._abandoned: dict[str, _Abandoned] = {}
         self._failures = 0
         self.service = Service("ecs-bridge-stop", self.step)
 
     def stop(self, submission_id: str, reason: str) -> None:
-        """Stop a submission; returns at once."""
+        """Stop a submission without waiting."""
         self._wishes.put((submission_id, reason, True))
 
     def abandon(self, submission_id: str, reason: str) -> None:
-        """Stop a submission whose container, if it runs, may be about to exit; returns at once."""
+        """Stop a submission whose container may be about to exit, without waiting."""
         self._wishes.put((submission_id, reason, False))
 
     def step(self) -> None:
-        """Send the stops that are wanted, or wait a moment for one."""
+        """Send the requested stops, or wait for a request."""
         wait = backoff(self._failures) if self._failures else 1.0
         for submission_id, reason, at_once in drain(self._wishes, BATCH_SIZE, wait):
             if at_once:
@@ -87,7 +87,7 @@ class Stopper:
         self._open[submission_id] = (reason, time.monotonic() + GIVE_UP_AFTER)
 
     def _judge(self) -> None:
-        """Look up the abandoned: at once, and again when their grace ends."""
+        """Read the records of abandoned submissions immediately, and again at the end of the grace period."""
         now = time.monotonic()
         due = [id for id, each in self._abandoned.items() if not each.runs or each.until <= now][:BATCH_SIZE]
         if not due:
@@ -96,7 +96,7 @@ class Stopper:
             records = self._lookup(due).result(_LOOKUP_TIMEOUT)
         except Exception as error:
             self._failures += 1
-            log.warning("%d abandoned submissions could not be looked up, will try again: %s", len(due), error)
+            log.warning("could not read %d abandoned submissions; will retry: %s", len(due), error)
             return
         self._failures = 0
         for submission_id in due:
@@ -106,7 +106,7 @@ class Stopper:
             elif record is not None and record.state == "running" and each.until > now:
                 each.runs = True
             else:
-                # Also if there is no record: the bridge then refuses to launch what may still be on its way.
+                # Also without a record, because the bridge then rejects a submission that arrives later.
                 self._want(submission_id, each.reason)
 
     def _send(self, batch: list[str], reason: str) -> None:
@@ -114,7 +114,7 @@ class Stopper:
             answers = self._client.stop(batch, reason)
         except BridgeError as error:
             self._failures += 1
-            log.warning("%d stops will be repeated: %s", len(batch), error)
+            log.warning("%d stops failed; will retry: %s", len(batch), error)
             return
         refused = 0
         for submission_id, answer in zip(batch, answers, strict=True):
@@ -123,11 +123,13 @@ class Stopper:
                 continue
             del self._open[submission_id]
             if answer.error_code:
-                log.warning("stop of submission %s: %s: %s", submission_id, answer.error_code, answer.error_message)
+                log.warning(
+                    "stop of submission %s rejected: %s: %s", submission_id, answer.error_code, answer.error_message
+                )
         self._failures = self._failures + 1 if refused else 0
 
     def _give_up(self) -> None:
         now = time.monotonic()
         for submission_id in [id for id, (_, until) in self._open.items() if until < now]:
             del self._open[submission_id]
-            log.error("submission %s could not be stopped; it ends by itself", submission_id)
+            log.error("could not stop submission %s; it will run to completion", submission_id)

@@ -1,9 +1,8 @@
-"""Hands jobs to the bridge, from threads of its own.
+"""Submit jobs to the bridge, in separate threads.
 
-What is there goes out at once, up to a hundred and 4 MiB a call; while a call is under way the next batch gathers by
-itself.
-A job is sent again, always with the same id and the same content, until the bridge has answered for it or its launch
-deadline has passed. Since the bridge knows an id it has seen, a repeat never runs anything twice.
+A call contains up to 100 jobs and 4 MiB, and it is sent immediately. The next batch collects during the call. A job is
+retried with the same ID and the same content until the bridge responds or the launch deadline passes. The bridge
+remembers IDs, so a retry never runs a command twice.
 """
 
 from __future__ import annotations
@@ -42,13 +41,13 @@ _FORGET_GUESS_AFTER = 600.0
 _HINTS = {
     ErrorKind.CREDENTIALS: "check the connection, lambda:InvokeFunctionUrl and lambda:InvokeFunction",
     ErrorKind.CONFIGURATION: "check [ecs_bridge_executor] submit_url",
-    ErrorKind.BAD_REQUEST: "the bridge refuses the request itself",
-    ErrorKind.TRANSIENT: "the bridge was not reached, or asks to wait",
+    ErrorKind.BAD_REQUEST: "the bridge rejected the request",
+    ErrorKind.TRANSIENT: "the bridge is unreachable or throttled",
 }
 
 
 class Submitter:
-    """The scheduler's thread calls `put`, `revoke` and `flush`; everything else happens in the threads."""
+    """The scheduler's thread calls `put`, `revoke` and `flush`. All other work happens in the submitter's threads."""
 
     def __init__(
         self,
@@ -58,39 +57,39 @@ class Submitter:
         settle: Callable[[str], None],
         patches: Callable[[Job], int] = lambda job: 0,
     ) -> None:
-        """Make one.
+        """Create a submitter.
 
-        :param patches: returns how many patches of a job's ``by_try`` are left behind; may raise to be asked again
-        :param report: takes what can never be submitted, and what was accepted where its job asks for that
-        :param settle: takes an id whose record must be read: it ended already, or it is not known if it exists
+        :param patches: returns the number of used ``by_try`` patches of a job; it may raise to be called again
+        :param report: receives jobs that can never be submitted, and accepted jobs that request a report
+        :param settle: receives IDs whose records must be read, because they have ended or may not exist
         """
         self._client = client
         self._settings = settings
         self._report = report
         self._settle = settle
         self._patches = patches
-        # Jobs from `put` until they are answered for. Each change is a single dict operation.
+        # Jobs from `put` until a response. Each change is a single dict operation.
         self._pending: dict[str, Job] = {}
         self._new: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self._retries: list[tuple[float, int, Job]] = []
         self._order = itertools.count()
-        self._lock = threading.Lock()  # of the retries; never taken by the scheduler's thread
+        self._lock = threading.Lock()  # of the retries; the scheduler's thread never acquires it
         self._not_profiles: dict[str, float] = {}
         self.services = [Service(f"ecs-bridge-submit-{n}", self.step) for n in range(THREADS)]
 
     # The scheduler's thread
 
     def put(self, job: Job) -> None:
-        """Take a job; returns at once."""
+        """Queue a job without waiting."""
         self._pending[job.submission_id] = job
         self._new.put(job)
 
     def revoke(self, submission_id: str) -> None:
-        """Do not send this one (again)."""
+        """Remove a job, so that it is not sent (again)."""
         self._pending.pop(submission_id, None)
 
     def flush(self, timeout: float) -> int:
-        """Wait until all that was put is answered for; return how many are not."""
+        """Wait until all jobs have a response, and return the number of remaining jobs."""
         give_up = time.monotonic() + timeout
         while self._pending and time.monotonic() < give_up:
             time.sleep(0.02)
@@ -99,7 +98,7 @@ class Submitter:
     # Any thread
 
     def figures(self) -> dict[str, float]:
-        """Return how much is pending, and for how long."""
+        """Return the number and the age of pending jobs."""
         jobs = list(self._pending.copy().values())
         oldest = min((job.queued_at for job in jobs), default=None)
         return {
@@ -109,20 +108,20 @@ class Submitter:
         }
 
     def holds(self, submission_id: str) -> bool:
-        """Tell whether the bridge has not answered for this one yet."""
+        """Return whether a job has no response yet."""
         return submission_id in self._pending
 
     # The submitter's threads
 
     def step(self) -> None:
-        """Send one batch, or wait a moment for one."""
+        """Send one batch, or wait for one."""
         batch = self._take()
         if batch:
             unanswered = {job.submission_id: job for job in batch}
             try:
                 self._send(batch, unanswered)
             finally:
-                # Whatever went wrong, in our own code too: what is not answered for is sent again.
+                # After any error, jobs without a response are sent again.
                 for job in unanswered.values():
                     self._again(job)
 
@@ -155,10 +154,10 @@ class Submitter:
             except NotYet:
                 continue
             except Exception:
-                log.exception("submission %s cannot be made now, trying again", job.submission_id)
+                log.exception("could not submit %s; will retry", job.submission_id)
                 continue
             if body.get("launch_deadline", float("inf")) <= time.time() * 1000:
-                # A call that timed out may have been accepted all the same: only the table knows.
+                # The bridge may have accepted a call that timed out, and only the table shows it.
                 self._done(job, unanswered)
                 self._settle(job.submission_id)
                 continue
@@ -173,11 +172,11 @@ class Submitter:
         except InvalidSubmissionError:
             raise
         except Exception as error:
-            # What fails here fails each time: it asks nobody. The message may quote what is secret.
+            # This failure is permanent, because it involves no I/O. The message may quote secrets.
             where = "".join(traceback.format_tb(error.__traceback__))
-            log.error("submission %s cannot be made: %s\n%s", job.submission_id, type(error).__name__, where)
+            log.error("could not build submission %s: %s\n%s", job.submission_id, type(error).__name__, where)
             raise InvalidSubmissionError(
-                f"its executor_config cannot be used ({type(error).__name__}; the scheduler's log has more)"
+                f"invalid executor_config: {type(error).__name__}; see the scheduler log"
             ) from None
 
     def _call(self, jobs: list[Job], unanswered: dict[str, Job]) -> None:
@@ -186,13 +185,13 @@ class Submitter:
         except BridgeError as error:
             if error.kind is not ErrorKind.BAD_REQUEST:
                 log.warning(
-                    "%d submissions to the ECS bridge will be repeated: %s (%s)",
+                    "%d submissions to the ECS bridge failed; will retry: %s (%s)",
                     len(jobs),
                     error,
                     _HINTS[error.kind],
                 )
             elif len(jobs) > 1:
-                # Too large, or spoilt by one: halving finds the one, and lets the others through.
+                # The batch is too large or contains an invalid job. Halving isolates that job and sends the others.
                 half = len(jobs) // 2
                 self._call(jobs[:half], unanswered)
                 self._call(jobs[half:], unanswered)
@@ -205,7 +204,7 @@ class Submitter:
     def _answered(self, job: Job, answer: Answer, unanswered: dict[str, Job]) -> None:
         code = answer.error_code
         if code == "unknown_profile" and job.guessed_profile and self._settings.queue_profiles.mode == "match":
-            # The queue is no profile's name after all; nothing was recorded for the id. Built anew without it.
+            # The queue is not a profile, and the bridge recorded nothing. The job is built again without it.
             self._not_profiles[job.guessed_profile] = time.monotonic() + _FORGET_GUESS_AFTER
             job.body = None
             self._new.put(job)
@@ -213,14 +212,14 @@ class Submitter:
         elif code in ("invalid", "unknown_profile", "override_not_allowed"):
             self._refuse(job, f"{code}: {answer.error_message}", unanswered)
         elif code is None or code == "conflict":
-            # A conflict is this very run, submitted before with another token: watched like any other.
+            # A conflict is the same run, submitted earlier with another token. It is watched as usual.
             self._done(job, unanswered)
             if job.announce:
                 self._report(Outcome(job.submission_id, Verdict.ACCEPTED))
             if answer.state in TERMINAL:
                 self._settle(job.submission_id)
         elif code != "unavailable":
-            log.warning("submission %s: the ECS bridge says %s, trying again", job.submission_id, code)
+            log.warning("submission %s: the ECS bridge returned %s; retrying", job.submission_id, code)
 
     def _refuse(self, job: Job, reason: str, unanswered: dict[str, Job]) -> None:
         self._done(job, unanswered)
@@ -233,7 +232,9 @@ class Submitter:
     def _check_profile(self, body: dict[str, Any]) -> None:
         allowed, profile = self._settings.allowed_profiles, body.get("profile", DEFAULT_PROFILE)
         if allowed is not None and profile not in allowed:
-            raise InvalidSubmissionError(f"profile {profile} is not in [ecs_bridge_executor] allowed_profiles")
+            raise InvalidSubmissionError(
+                f"profile {profile!r} is not allowed; add it to [ecs_bridge_executor] allowed_profiles"
+            )
 
     def _profile(self, job: Job) -> str | None:
         profile = self._settings.queue_profiles.profile(job.queue)

@@ -1,4 +1,4 @@
-"""What people see of a task of the bridge: its state, for what it waits, its ECS task, and a link to its log stream."""
+"""Log lines about a task of the bridge, with its state, wait reason, ECS task and log stream."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ if TYPE_CHECKING:
     from airflow_ecs_bridge.config import Settings
 
 TIMEOUT = 4.0
-"""Seconds that the log view may wait for the bridge."""
+"""Timeout of the log view for the bridge, in seconds."""
 
 LINES = 1_000
-"""Lines of the container that the log view shows before Airflow 3.4, the last ones."""
+"""Number of last container lines that the log view shows before Airflow 3.4."""
 
 WAITS_FOR = {
-    "queued": "its turn at the launch rate, or a runner of its pool",
-    "launching": "ECS's answer to RunTask",
-    "launched": "its container to start: ECS has the task, and may still place it or pull the image",
+    "queued": "the launch rate, or a runner of its pool",
+    "launching": "the ECS response to RunTask",
+    "launched": "its container to start (ECS may still place the task or pull the image)",
 }
-"""For what a submission waits in each state before it runs, where its record gives no reason."""
+"""Wait reasons by state before the container runs, for records without a reason."""
 
 
 def wait_reason(record: Record) -> str | None:
-    """Return for what a submission waits, since when, and what to do; None if it does not wait."""
+    """Return the wait reason of a submission with start time and advice, or None if it is not waiting."""
     if record.state not in WAITS_FOR:
         return None
     since = "" if record.created_at is None else f" since {_time(record.created_at)}"
-    text = f"submission {record.submission_id} waits{since}, now {record.state}: "
-    text += record.reason or WAITS_FOR[record.state]
+    text = f"submission {record.submission_id} has been waiting{since}, state {record.state}: "
+    text += record.reason or f"waiting for {WAITS_FOR[record.state]}"
     if record.reason and (help := advice(record.state, reasons=(record.reason,))):
         text += f", what to do: {help}"
     return f"{text}, ecs-bridge show {record.submission_id}"
 
 
 def describe(record: dict[str, Any], settings: Settings) -> list[str]:
-    """Return lines for people about a record of the bridge."""
+    """Return log lines about a record of the bridge."""
     id, state = record.get("submission_id"), record.get("state")
     status = f"ECS bridge: submission {id} is {state}"
     began = {"launched": "launched_at", "running": "started_at"}.get(str(state), "created_at")
@@ -52,13 +52,13 @@ def describe(record: dict[str, Any], settings: Settings) -> list[str]:
         status += f" on {record['runs_on']}"
     lines = [status]
     if state in WAITS_FOR and not record.get("reason"):
-        lines.append(f"WaitReasons for: {WAITS_FOR[state]}")
-    for name, member in (("Why", "reason"), ("What to do", "advice"), ("ECS task", "task_arn")):
+        lines.append(f"Waiting for: {WAITS_FOR[state]}")
+    for name, member in (("Reason", "reason"), ("Advice", "advice"), ("ECS task", "task_arn")):
         if record.get(member):
             lines.append(f"{name}: {record[member]}")
     if link := cloudwatch_link(record.get("task_arn"), record.get("container_name"), settings):
         lines.append(f"CloudWatch: {link}")
-    lines.append(f"More: ecs-bridge show {id}")
+    lines.append(f"Details: ecs-bridge show {id}")
     return lines
 
 
@@ -67,7 +67,7 @@ def _time(milliseconds: int) -> str:
 
 
 def cloudwatch_link(task_arn: str | None, container: str | None, settings: Settings) -> str | None:
-    """Return a link to the log stream of a task, if the options tell where it is."""
+    """Return a link to the log stream of a task, if the options set its log group."""
     place = stream({"task_arn": task_arn, "container_name": container}, settings)
     if place is None or task_arn is None:
         return None
@@ -76,7 +76,7 @@ def cloudwatch_link(task_arn: str | None, container: str | None, settings: Setti
 
 
 def _console_link(region: str, group: str, stream: str) -> str:
-    # The console wants names percent-encoded twice, with "$" for the second "%".
+    # The console requires names that are percent-encoded twice, with "$" for the second "%".
     def twice(text: str) -> str:
         return quote(quote(text, safe=""), safe="").replace("%", "$")
 

@@ -1,7 +1,7 @@
-"""Daemon threads that do not die unnoticed.
+"""Daemon threads that are restarted after they die.
 
-Daemons rather than a ThreadPoolExecutor: the interpreter joins a pool's threads at exit, so one that hangs in a
-request would keep a stopped scheduler alive.
+They are daemons instead of a ThreadPoolExecutor, because the interpreter joins the threads of a pool at exit. A thread
+that hangs in a request would then keep a stopped scheduler alive.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 def drain(source: queue.SimpleQueue[T], most: int, wait: float) -> list[T]:
-    """Return what is in the queue, up to `most`; wait so many seconds for the first."""
+    """Return up to `most` items of the queue. Wait up to `wait` seconds for the first."""
     items: list[T] = []
     try:
         items.append(source.get(timeout=wait) if wait > 0 else source.get_nowait())
@@ -36,7 +36,7 @@ def drain(source: queue.SimpleQueue[T], most: int, wait: float) -> list[T]:
 
 
 def bounded(function: Callable[[], T], seconds: float, name: str) -> T:
-    """Call a function in a daemon thread of its own and wait so long for it; raise TimeoutError if it takes longer."""
+    """Call a function in a separate daemon thread; raise TimeoutError if it takes longer than `seconds`."""
     answer: Future[T] = Future()
 
     def call() -> None:
@@ -49,14 +49,14 @@ def bounded(function: Callable[[], T], seconds: float, name: str) -> T:
     try:
         return answer.result(seconds)
     except FutureTimeoutError:  # before 3.11 not the same as TimeoutError
-        raise TimeoutError(f"no answer within {seconds:g} s") from None
+        raise TimeoutError(f"no response within {seconds:g} s") from None
 
 
 class Service:
-    """Repeats `step` in a daemon thread of its own until it is stopped.
+    """A daemon thread that repeats `step` until it is stopped.
 
-    An exception of a step is logged and waited out. Whatever ends the thread all the same (a SystemExit out of a
-    library, say) is seen by the next `revive`.
+    An exception of a step is logged, and the next step is delayed. If the thread ends for another reason, such as a
+    SystemExit of a library, the next `revive` restarts it.
     """
 
     def __init__(self, name: str, step: Callable[[], None]) -> None:
@@ -66,24 +66,24 @@ class Service:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Ask the thread to end after its current step; does not wait."""
+        """Stop the thread after its current step, without waiting."""
         self._stop.set()
 
     @property
     def is_down(self) -> bool:
-        """Whether the thread has died."""
+        """True if the thread has died."""
         return self._thread is not None and not self._thread.is_alive() and not self._stop.is_set()
 
     def revive(self) -> bool:
-        """Start the thread again if it died; True if it had."""
+        """Restart the thread if it died, and return whether it had died."""
         if not self.is_down:
             return False
-        log.error("thread %s died and is started again", self.name)
+        log.error("thread %s died; restarting it", self.name)
         self.start()
         return True
 
@@ -95,8 +95,8 @@ class Service:
                 failures = 0
             except Exception:
                 failures += 1
-                log.exception("error in thread %s", self.name)
+                log.exception("step of thread %s failed", self.name)
                 self._stop.wait(backoff(failures))
             except BaseException:
-                log.critical("thread %s ends", self.name, exc_info=True)
+                log.critical("thread %s ended", self.name, exc_info=True)
                 return

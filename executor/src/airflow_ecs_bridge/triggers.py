@@ -1,4 +1,4 @@
-"""What waits in the triggerer for a command's end."""
+"""The trigger that waits for the result of a command."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from airflow_ecs_bridge.links import LOG_LINK
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-TIMED_OUT = "its execution_timeout has passed"
+TIMED_OUT = "its execution_timeout has expired"
 
 SUPERSEDED = "its task has a new try in Airflow"
 
 ASKS = 3
-"""Questions to Airflow before it is taken for silent, and nothing is stopped."""
+"""Maximum number of requests to Airflow. Without a response, nothing is stopped."""
 
 ASK_AGAIN = 2.0
-"""Seconds between two of them."""
+"""Interval between requests, in seconds."""
 
 _ASKING: set[asyncio.Task[None]] = set()
-"""Questions that are not answered yet: a loop holds its tasks only weakly."""
+"""Pending requests. They are stored here because a loop has only weak references to its tasks."""
 
 
 class EcsBridgeTrigger(BaseTrigger):
-    """Submits a command, waits for its end, and tells it; or ends the task itself, so that no worker is needed.
+    """A trigger that submits a command and waits for its result. It can end the task itself, without a worker.
 
-    A triggerer that takes over submits again under the same id, which runs nothing twice. All triggers of a triggerer
-    share one reader of the feed: a query a second, however many wait.
+    Another triggerer submits the command again under the same ID, which does not run it again. All triggers of a
+    triggerer share one reader of the feed, with one query per second for any number of triggers.
 
-    :param awslogs_fetch_interval: seconds between two reads of the container's output; None: it is not shown
-    :param submission_id: the id; None derives it from the task instance (see `commands.submission_id`)
-    :param ends_task: end the task; else fire an event for the operator's ``execute_complete``
+    :param awslogs_fetch_interval: interval between reads of the container output, in seconds; None disables it
+    :param submission_id: submission ID; defaults to an ID derived from the task instance (`commands.submission_id`)
+    :param ends_task: end the task instead of firing an event for the operator's ``execute_complete``
 
-    The others are those of `EcsBridgeOperator`.
+    The other parameters are the same as in `EcsBridgeOperator`.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class EcsBridgeTrigger(BaseTrigger):
         ends_task: bool = False,
     ) -> None:
         super().__init__()
-        # As the operator's templated fields are called: the triggerer renders them.
+        # The same names as the operator's templated fields, because the triggerer renders them.
         self.command = command
         self.profile = profile
         self.overrides = overrides
@@ -83,7 +83,7 @@ class EcsBridgeTrigger(BaseTrigger):
         self._has_ended = False
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return what another triggerer needs to go on."""
+        """Return the state that another triggerer needs to continue."""
         names = ("command", "profile", "overrides", "environment", "container", "priority", "log_lines")
         names += ("xcom_last_line", "xcom_s3_uri", "skip_on_exit_code", "stop_on_kill")
         names += ("awslogs_fetch_interval", "submission_id", "about", "ends_task")
@@ -92,12 +92,12 @@ class EcsBridgeTrigger(BaseTrigger):
     def _id(self) -> str:
         if self.submission_id is None:
             if self.task_instance is None:
-                raise RuntimeError("a trigger without a task instance needs a submission_id")
+                raise RuntimeError("missing submission_id: a trigger without a task instance requires it")
             self.submission_id = commands.submission_id(self.task_instance)
         return self.submission_id
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait for the end."""
+        """Wait for the result."""
         if self._is_in_triggerer:
             comms.use_loop_of_triggers()
         try:
@@ -107,11 +107,11 @@ class EcsBridgeTrigger(BaseTrigger):
         except (ConfigError, InvalidSubmissionError) as error:
             yield self._event("failed", str(error))
             return
-        if self._is_in_triggerer:  # a worker that waits itself is gone before anyone looks
+        if self._is_in_triggerer:  # a worker that waits itself exits too early for metrics
             here.emit_metrics()
             await self._follow_earlier_tries(here)
         whole = self._is_in_triggerer and not self._was_deferred
-        started = " The task starts in the triggerer, without a worker." if whole else ""
+        started = " Task starts in the triggerer, without a worker." if whole else ""
         self.log.info("submission %s: ecs-bridge show %s.%s", self._id(), self._id(), started)
         output = self._follow(here)
         try:
@@ -122,7 +122,7 @@ class EcsBridgeTrigger(BaseTrigger):
         except asyncio.TimeoutError:  # before 3.11 not the same as TimeoutError
             self._has_ended = True
             here.stop(self._id(), TIMED_OUT)
-            yield self._event("failed", f"{TIMED_OUT}, and the command is stopped: ecs-bridge show {self._id()}")
+            yield self._event("failed", f"{TIMED_OUT}, and the command was stopped: ecs-bridge show {self._id()}")
             return
         finally:
             if output is not None:
@@ -137,17 +137,17 @@ class EcsBridgeTrigger(BaseTrigger):
         try:
             value = await self._value(here)
         except xcom.NoResult as error:
-            yield self._event("failed", f"the command succeeded, but has no return value: {error}", xcoms)
+            yield self._event("failed", f"the command succeeded, but its return value is missing: {error}", xcoms)
             return
         if value is not None:
             xcoms["return_value"] = value
         yield self._event("success", end.text(), xcoms)
 
     def _body(self, here: commands.Commands) -> dict[str, Any]:
-        """Return the submission; raise InvalidSubmissionError if it, or what is to become of its output, cannot be."""
+        """Return the submission; raise InvalidSubmissionError if its fields or its XCom settings are invalid."""
         if self.xcom_last_line and not here.settings.knows_output:
             raise InvalidSubmissionError(
-                "xcom_last_line needs the options awslogs_group and awslogs_stream_prefix of [ecs_bridge_executor]"
+                "xcom_last_line requires awslogs_group and awslogs_stream_prefix; set them in [ecs_bridge_executor]"
             )
         if self.xcom_s3_uri:
             try:
@@ -166,19 +166,19 @@ class EcsBridgeTrigger(BaseTrigger):
         )
 
     def _follow(self, here: commands.Commands) -> live.Follower | None:
-        """Show the container's output in the task's log from now on, where the options tell where it is."""
+        """Start to show the container output in the task log, if the options set its location."""
         if self.awslogs_fetch_interval is None:
             return None
         if not here.settings.knows_output:
             self.log.info(live.NOT_CONFIGURED)
             return None
-        # Without "%", which may be in the output.
+        # With "%s", because the output may contain "%".
         write = functools.partial(self.log.info, "%s")
         return here.follow(self._id(), self.awslogs_fetch_interval, write, functools.partial(self.log.warning, "%s"))
 
     def _seconds_left(self) -> float | None:
-        """Return the seconds until Airflow takes the trigger for too late; None if it never does."""
-        # Airflow 3's triggerer sets the first before it runs a trigger, Airflow 2's the task instance with the second.
+        """Return the seconds until Airflow's timeout of the trigger, or None without a timeout."""
+        # Airflow 3's triggerer sets `timeout_after` before it runs a trigger. Airflow 2 sets `trigger_timeout`.
         until: datetime | None = getattr(self, "timeout_after", None)
         until = until or getattr(self.task_instance, "trigger_timeout", None)
         if until is None:
@@ -199,7 +199,7 @@ class EcsBridgeTrigger(BaseTrigger):
             return TriggerEvent({**told, "xcoms": xcoms or {}})
         from airflow.triggers.base import TaskFailedEvent, TaskSkippedEvent, TaskSuccessEvent
 
-        # The triggerer's log is the task's own.
+        # The log of the trigger is the task log.
         if state == "failed":
             self.log.error("%s", text)
             return TaskFailedEvent(xcoms=xcoms or None)
@@ -209,19 +209,19 @@ class EcsBridgeTrigger(BaseTrigger):
     async def on_kill(self) -> None:
         """Stop the command if the task was cleared or marked.
 
-        Airflow calls it from 3.3 on: for such a task, and for each that this triggerer has lost to another.
+        Airflow 3.3 and later call it for such a task, and for each task that moved to another triggerer.
         """
         await self._stop_if_given_up()
 
     async def cleanup(self) -> None:
-        """Do the same before Airflow 3.3, which tells a trigger in no other way. It also ends with the triggerer."""
+        """Do the same before Airflow 3.3, which has no other notification. It also runs when the triggerer stops."""
         if not TRIGGERS_HAVE_ON_KILL:
             await self._stop_if_given_up()
 
     async def _stop_if_given_up(self) -> None:
         if self._has_ended or not self.stop_on_kill or self.task_instance is None:
             return
-        # Airflow (3.3.2) cancels a trigger again at each loop, a second later, while this waits for an answer.
+        # Airflow (3.3.2) cancels a trigger again once per second while this waits for a response.
         asks = asyncio.create_task(self._ask_and_stop(self.task_instance))
         _ASKING.add(asks)
         asks.add_done_callback(_ASKING.discard)
@@ -237,20 +237,20 @@ class EcsBridgeTrigger(BaseTrigger):
                 asks += 1
                 if asks == ASKS:
                     self.log.warning(
-                        "submission %s: Airflow does not tell why its trigger ends, and nothing is stopped: %s",
+                        "submission %s: cannot determine why the trigger was cancelled; leaving it running: %s",
                         self._id(),
                         error,
                     )
                     return
             await asyncio.sleep(ASK_AGAIN)
         if waits:
-            self.log.info("submission %s: its task is still deferred, and another triggerer waits for it", self._id())
+            self.log.info("submission %s: task is still deferred; another triggerer waits for it", self._id())
             return
         here = await asyncio.to_thread(commands.Commands.of_this_process)
         here.stop(self._id(), "its task was cleared or marked in Airflow")
 
     async def _follow_earlier_tries(self, here: commands.Commands) -> None:
-        """Stop the command of the try before: if no triggerer ran when that was cleared, nothing else does."""
+        """Stop the command of the previous try. This is needed if no triggerer was running when the try was cleared."""
         ti = self.task_instance
         if not AIRFLOW_3 or ti is None:
             return
@@ -265,14 +265,14 @@ class EcsBridgeTrigger(BaseTrigger):
                     await comms.forget_return_value(ti)
             await comms.note_submission(ti, self._id())
         except Exception as error:
-            self.log.warning("an earlier try's command could not be looked for: %s", error)
+            self.log.warning("could not check for the command of an earlier try: %s", error)
 
     @property
     def _is_in_triggerer(self) -> bool:
-        """Whether a triggerer runs this, rather than a worker that waits itself, or ``dag.test()``."""
+        """True in a triggerer, and false in a waiting worker and in ``dag.test()``."""
         return self.trigger_id is not None
 
     @property
     def _was_deferred(self) -> bool:
-        """Whether a worker started the task, and told the trigger about it."""
+        """True if a worker started the task and created the trigger."""
         return self.about is not None

@@ -1,4 +1,4 @@
-"""Tells for what submissions wait, and since when, from a thread of its own."""
+"""Report why submissions are waiting, in a separate thread."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 EVERY = 30.0
-"""Seconds between two looks at a submission that waits."""
+"""Interval between checks of a waiting submission, in seconds."""
 
 AT_ONCE = 100
-"""Submissions of a look, which is one request."""
+"""Maximum number of submissions per check, which is one request."""
 
 _PAUSE = 1.0
 _LOOKUP_TIMEOUT = 30.0
 
 
 class WaitReasons:
-    """Looks at what has not started: a request a second at most, and none for what has."""
+    """Checks of submissions that have not started, with up to one request per second."""
 
     def __init__(
         self,
@@ -38,41 +38,41 @@ class WaitReasons:
         tell: Callable[[str, str], None],
         after: float,
     ) -> None:
-        """Make one.
+        """Create the checks.
 
-        :param lookup: reads records by their ids
-        :param tell: takes an id and for what it waits; once, until that changes
-        :param after: seconds after which a submission is looked at first
+        :param lookup: reads records by ID
+        :param tell: receives an ID and its wait reason, once per change
+        :param after: initial delay in seconds
         """
         self._lookup = lookup
         self._tell = tell
         self._after = after
         self._lock = threading.Lock()
-        # When each is looked at next; never again once it has started.
+        # The time of the next check of each submission, which is infinite after its start.
         self._due: dict[str, float] = {}
         self._told: dict[str, str] = {}
         self.service = Service("ecs-bridge-waits", self.step)
 
     def add(self, submission_id: str) -> None:
-        """Look at this one, until it is forgotten; from any thread."""
+        """Track a submission until it is forgotten, from any thread."""
         with self._lock:
             self._due.setdefault(submission_id, time.monotonic() + self._after)
 
     def forget(self, submission_id: str) -> None:
-        """Do not look at this one any more."""
+        """Stop tracking a submission."""
         with self._lock:
             self._due.pop(submission_id, None)
             self._told.pop(submission_id, None)
 
     def keep(self, submission_ids: set[str]) -> None:
-        """Look at these, and forget all others."""
+        """Track these submissions, and forget all others."""
         for id in set(self._due) - submission_ids:
             self.forget(id)
         for id in submission_ids:
             self.add(id)
 
     def step(self) -> None:
-        """Look at what is due."""
+        """Run the checks that are due."""
         time.sleep(_PAUSE)
         now = time.monotonic()
         with self._lock:
@@ -82,20 +82,20 @@ class WaitReasons:
         try:
             records = self._lookup(ids).result(_LOOKUP_TIMEOUT)
         except Exception as error:
-            # Whoever reads the table for results says so too, and louder.
-            log.debug("what %d submissions wait for could not be read: %s", len(ids), error)
+            # The watcher logs the same failure at a higher level.
+            log.debug("could not read why %d submissions are waiting: %s", len(ids), error)
             records = {}
         for id in ids:
             if text := self._news(id, records.get(id), now):
                 self._tell(id, text)
 
     def _news(self, id: str, record: Record | None, now: float) -> str | None:
-        """Return what to tell of one, and note when to look at it again."""
+        """Return a new wait reason, and schedule the next check."""
         text = wait_reason(record) if record else None
         with self._lock:
             if id not in self._due:
                 return None
-            # It is not known yet, waits, or has started.
+            # The submission is unknown, waiting or started.
             self._due[id] = math.inf if record and text is None else now + EVERY
             if text is None or self._told.get(id) == text:
                 return None

@@ -1,10 +1,10 @@
-"""Learns what ended: one thread that owns the set of what is in flight and the place in the feed.
+"""Detection of ended submissions, in one thread that owns the set of submissions in flight and the feed position.
 
-A poll is one Query of the feed, from a little before the newest entry seen, since an index lags and the writers' clocks
-differ. What is not in flight is dropped, so an entry read twice is harmless. Between two polls there is time for what
-no heartbeat waits for, a request at a time: records that somebody asked for, the feed further back, and everything in
-flight by its id, a hundred a request, once in `full_scan_interval`, so that nothing depends on the feed alone. With
-nothing in flight nothing is read.
+A poll is one Query of the feed. It begins shortly before the newest known entry, because an index lags and the clocks
+of the writers differ. Entries that are not in flight are ignored, so reading an entry twice is harmless. Between two
+polls, the thread makes other requests, one at a time. It reads requested records, and the feed further back. Once per
+`full_scan_interval`, it reads all submissions in flight by ID, up to 100 per request, so that no result depends on the
+feed alone. Without submissions in flight, it reads nothing.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LEAD = 0.15
-"""Seconds by which a poll should be over before the scheduler's next heartbeat, which is when results are taken."""
+"""Seconds before the scheduler's next heartbeat at which a poll should end. The heartbeat processes the results."""
 
 _IDLE_WAIT = 1.0
 
 
 @dataclass
 class Lookup:
-    """A question for records, asked by a thread that waits (a while) for the answer."""
+    """A request for records, from a thread that waits for the response."""
 
     submission_ids: list[str]
     future: Future[dict[str, Record]] = field(default_factory=Future)
@@ -66,7 +66,7 @@ class _Settle:
 
 @dataclass(frozen=True)
 class _Range:
-    """A part of the feed that is left to read, in epoch milliseconds, and its next page."""
+    """An unread part of the feed in epoch milliseconds, and its next page."""
 
     since: int
     until: int
@@ -74,7 +74,7 @@ class _Range:
 
 
 class Watcher:
-    """Other threads call `watch`, `forget`, `settle`, `lookup` and `beat`; the rest happens in its own thread."""
+    """Other threads call `watch`, `forget`, `settle`, `lookup` and `beat`. All other work happens in its own thread."""
 
     def __init__(
         self,
@@ -85,12 +85,12 @@ class Watcher:
         is_pending: Callable[[str], bool],
         failed_calls: Tally,
     ) -> None:
-        """Make one.
+        """Create a watcher.
 
-        :param connect: makes the table's reader; called again after an error
-        :param disconnect: called after an error, lest `connect` takes the same credentials again
-        :param report: takes how a submission ended
-        :param is_pending: tells whether a submission may not have reached the bridge yet
+        :param connect: creates the reader of the table; called again after an error
+        :param disconnect: called after an error, so that `connect` reloads the credentials
+        :param report: receives the outcome of a submission
+        :param is_pending: returns whether a submission may not have reached the bridge yet
         :param failed_calls: counts errors
         """
         self._connect = connect
@@ -98,7 +98,7 @@ class Watcher:
         self._settings = settings
         self._report = report
         self._wishes: queue.SimpleQueue[_Watch | _Forget | _Settle | Lookup] = queue.SimpleQueue()
-        # All from here on is of the thread alone, but `_rhythm`, which other threads only replace.
+        # Only the watcher's thread uses the following attributes, except for `_rhythm`, which other threads replace.
         self._rhythm = Rhythm()
         self._is_pending = is_pending
         self._failed_calls = failed_calls
@@ -108,7 +108,7 @@ class Watcher:
         self._in_flight: dict[str, None] = {}
         self._unsettled: dict[str, None] = {}
         self._newest_ms = 0
-        self._page: tuple[int, dict[str, Any]] | None = None  # where a poll that goes on began, and goes on
+        self._page: tuple[int, dict[str, Any]] | None = None  # start and next page of the current poll
         self._next_poll = 0.0
         self._durations: deque[float] = deque([0.0, 0.0], maxlen=5)  # of the last polls
         self._read_at = 0.0
@@ -129,15 +129,15 @@ class Watcher:
     # Other threads
 
     def watch(self, submission_ids: Iterable[str]) -> None:
-        """Report the end of these."""
+        """Report the outcomes of these submissions."""
         self._wishes.put(_Watch(list(submission_ids)))
 
     def forget(self, submission_id: str) -> None:
-        """Do not report this one."""
+        """Stop watching a submission."""
         self._wishes.put(_Forget(submission_id))
 
     def settle(self, submission_id: str) -> None:
-        """Read the record of this one soon: report its end, go on watching it, or release it if there is none."""
+        """Read the record of a submission soon. Report its outcome, keep watching it, or release it."""
         self._wishes.put(_Settle(submission_id))
 
     def lookup(self, submission_ids: Iterable[str]) -> Future[dict[str, Record]]:
@@ -147,11 +147,11 @@ class Watcher:
         return question.future
 
     def beat(self) -> None:
-        """Note a heartbeat of the scheduler."""
+        """Record a heartbeat of the scheduler."""
         self._rhythm = self._rhythm.beat(time.monotonic())
 
     def figures(self) -> dict[str, float]:
-        """Return how much is in flight, and how old what is known of it is."""
+        """Return the number of submissions in flight, and the age of the last read."""
         in_flight = len(self._in_flight)
         lag = time.monotonic() - self._read_at if in_flight else 0.0
         return {"in_flight": in_flight, "feed_lag": max(lag, 0.0)}
@@ -159,7 +159,7 @@ class Watcher:
     # The watcher's thread
 
     def step(self) -> None:
-        """Take what was asked for, poll when it is time, and use the time between."""
+        """Process requests, poll when a poll is due, and use the time between polls."""
         self._untaken.extend(drain(self._wishes, 1000, self._wait(time.monotonic())))
         while self._untaken:
             self._take(self._untaken.popleft())
@@ -197,7 +197,7 @@ class Watcher:
                 self._lookups.append(wish)
 
     def _resume(self) -> None:
-        """Begin to read: nothing that is waited for ended before now, whatever the writers' clocks say of now."""
+        """Start reading. Watched submissions end after now, even if the clocks of the writers are behind."""
         now = self._read_at = time.monotonic()
         self._newest_ms = now_ms() - LONG_OVERLAP_MS
         self._page = self._further_back = None
@@ -212,7 +212,7 @@ class Watcher:
         try:
             question.future.set_result(run(records(self._reader, question.submission_ids)))
         except BaseException as error:
-            # Even if this ends the thread: somebody waits for the answer.
+            # Even if this error ends the thread, because a caller waits for the response.
             self._hang_up()
             question.future.set_exception(error)
             if not isinstance(error, Exception):
@@ -229,7 +229,7 @@ class Watcher:
             self._page = None
             self._hang_up()
             self._next_poll = time.monotonic() + backoff(self._poll_failures)
-            log.warning("reading the ECS bridge's table failed and will be repeated: %s", error)
+            log.warning("read of the ECS bridge's table failed; will retry: %s", error)
             return
         self._poll_failures = 0
         self._polled_last = True
@@ -239,10 +239,10 @@ class Watcher:
         self._next_poll = 0.0 if self._page else self._rhythm.next_poll(began, self._may_take(), interval)
 
     def _may_take(self) -> float:
-        """Return the seconds that the next poll may take.
+        """Return the expected duration of the next poll in seconds.
 
-        Half more than the last ones, but for one that was slow alone: a poll that is over only after its heartbeat
-        delays its results until the next.
+        It is 1.5 times the duration of the last polls, without a single slow one. A poll that ends after its heartbeat
+        delays its results until the next heartbeat.
         """
         return 1.5 * sorted(self._durations)[-2]
 
@@ -256,7 +256,7 @@ class Watcher:
     # Between the polls
 
     def _spare(self, now: float) -> Callable[[], None] | None:
-        """Return what there is to read, if there is time for it: always for one request, else as a poll takes."""
+        """Return the next read between polls, if time is available. One read is always allowed after a poll."""
         fits = self._polled_last or self._next_poll - now > self._may_take()
         if self._page or now < self._next_spare or not fits:
             return None
@@ -269,9 +269,9 @@ class Watcher:
         return None
 
     def _next_work(self, now: float) -> float:
-        """Return when there may be something to read between two polls."""
+        """Return the time of the next possible read between polls."""
         times = [self._next_further_back, self._next_batch if self._sweep else self._next_sweep]
-        # What is due already, and does not fit, waits for the poll.
+        # A read that is due but does not fit waits for the poll.
         return max(min((each for each in times if each > now), default=self._next_poll), self._next_spare)
 
     def _use_time_between(self, read: Callable[[], None]) -> None:
@@ -283,7 +283,7 @@ class Watcher:
             self._spare_failures += 1
             self._hang_up()
             self._next_spare = time.monotonic() + backoff(self._spare_failures)
-            log.warning("reading the ECS bridge's table failed and will be repeated: %s", error)
+            log.warning("read of the ECS bridge's table failed; will retry: %s", error)
 
     def _read_further_back(self) -> None:
         here = self._further_back
@@ -296,12 +296,12 @@ class Watcher:
         self._ended([entry for entry in entries if entry.submission_id in self._in_flight])
 
     def _read_sweep(self) -> None:
-        """Look up the next hundred of everything in flight, evenly over `full_scan_interval`."""
+        """Read the next 100 submissions in flight, spread evenly over `full_scan_interval`."""
         now = time.monotonic()
         if not self._sweep:
             self._sweep = list(self._in_flight)
             self._sweep_pause = self._settings.full_scan_interval / math.ceil(len(self._sweep) / BATCH_SIZE)
-            # After the last batch of this one, however long it takes.
+            # After the last batch of this sweep.
             self._next_sweep = now + self._settings.full_scan_interval
             self._next_batch = now
         batch = [id for id in self._sweep[:BATCH_SIZE] if id in self._in_flight]
@@ -312,16 +312,18 @@ class Watcher:
             self._sweep += unread
             self._ended([record for record in found.values() if record.ended])
         del self._sweep[:BATCH_SIZE]
-        # The rest in the time that is left of the interval.
+        # The other batches are spread over the rest of the interval.
         self._next_batch += self._sweep_pause
 
     def _look_for_missing(self, ids: set[str]) -> None:
-        """Release what has no record in two sweeps: it was deleted, or the table was replaced."""
+        """Release submissions without a record in two sweeps, because they were deleted or the table was replaced."""
         ids = {id for id in ids if not self._is_pending(id)}
         gone = ids & self._missing
         self._missing |= ids - gone
         for submission_id in gone:
-            self._tell(Outcome(submission_id, Verdict.RELEASED, "its record is no longer in the ECS bridge's table"))
+            self._tell(
+                Outcome(submission_id, Verdict.RELEASED, "its record no longer exists in the ECS bridge's table")
+            )
 
     def _read_unsettled(self) -> None:
         batch = list(self._unsettled)[:BATCH_SIZE]
@@ -330,12 +332,12 @@ class Watcher:
         for submission_id in set(batch) - set(unread):
             self._unsettled.pop(submission_id, None)
             if submission_id not in found:
-                self._tell(Outcome(submission_id, Verdict.RELEASED, "the ECS bridge never got it"))
+                self._tell(Outcome(submission_id, Verdict.RELEASED, "the ECS bridge never received it"))
 
     # What is known
 
     def _ended(self, ended: list[Record]) -> None:
-        # The feed has little. Read the record of a failure, and of a success that has a reason: an interruption.
+        # The feed has few attributes. Read the record of a failure, and of a success with a reason (an interruption).
         short = [r.submission_id for r in ended if (r.state != "succeeded" or r.reason) and r.changed_at]
         full: dict[str, Record] = {}
         for place in range(0, len(short), BATCH_SIZE):
@@ -347,7 +349,7 @@ class Watcher:
         try:
             return self._reader().records(submission_ids)[0]
         except Exception as error:
-            log.warning("why %d submissions failed could not be read: %s", len(submission_ids), error)
+            log.warning("could not read why %d submissions failed: %s", len(submission_ids), error)
             return {}
 
     def _tell(self, result: Outcome) -> None:
@@ -373,27 +375,27 @@ class Watcher:
 
 @dataclass(frozen=True)
 class Rhythm:
-    """The scheduler's heartbeats, as far as they are regular."""
+    """The rhythm of the scheduler's heartbeats."""
 
     last: float | None = None
     gaps: tuple[float, ...] = ()
-    """Seconds between the last heartbeats, the newest at the end."""
+    """Seconds between the last heartbeats, newest last."""
 
     @property
     def period(self) -> float | None:
-        """What to expect of the next gap; one that was late changes nothing."""
+        """The expected gap. A single late heartbeat does not change it."""
         return statistics.median_low(self.gaps) if self.gaps else None
 
     def beat(self, now: float) -> Rhythm:
-        """Note a heartbeat."""
+        """Record a heartbeat."""
         return Rhythm(now, () if self.last is None else (*self.gaps[-2:], now - self.last))
 
     def next_poll(self, began: float, took: float, interval: float) -> float:
-        """Return when to poll after a poll that began then and took so long, as the next may.
+        """Return the time of the next poll, from the start of the last poll and the expected duration.
 
-        About an interval later, so that it ends just before a heartbeat, which reports what it read: results wait for
-        moments and not for half a second on average. A busy scheduler beats far more often than the interval, or
-        irregularly: then it is the interval itself.
+        The next poll is about one interval later and ends just before a heartbeat, which reports its results. So
+        results do not wait half a second on average. If heartbeats are irregular or much more frequent than the
+        interval, the next poll is exactly one interval later.
         """
         due = began + interval
         period = self.period

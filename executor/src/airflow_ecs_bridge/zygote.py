@@ -1,22 +1,21 @@
-"""A process that has imported what Airflow's workloads need, and forks for each of them: ``python -m
+"""A process that preloads the imports of Airflow's workloads and forks for each workload: ``python -m
 airflow_ecs_bridge.zygote``.
 
-Started by ``ecs-bridge-runner --zygote``, which hands it a Unix socket as stdin. Each message is a line of JSON, or
-``go``:
+``ecs-bridge-runner --zygote`` starts it, with a Unix socket as stdin. Each message is a line of JSON, or ``go``:
 
-    zygote   {"zygote": {"version": 1, "prefix": ["python", "-m", …]}}   what the commands that it runs begin with
-    zygote   {"ready": {}}                                               everything is imported
-    runner   {"command": […], "environment": [{"name", "value"}, …]}     fork for this
-    zygote   {"declined": {"reason": "…"}}                               the runner has to start it itself; or
+    zygote   {"zygote": {"version": 1, "prefix": ["python", "-m", …]}}   prefix of the commands that it can run
+    zygote   {"ready": {}}                                               all imports are done
+    runner   {"command": […], "environment": [{"name", "value"}, …]}     fork for this command
+    zygote   {"declined": {"reason": "…"}}                               the runner must start it itself; or
     process  {"forked": {"pid": 7}}                                      the command's process waits
-    runner   go                                                          and starts the command
+    runner   go                                                          the process starts the command
 
-The process that waits ends where the socket closes instead. It is orphaned from its first moment, so its exit status
-goes to the runner, which adopts orphans, and not to the zygote; should the zygote die, neither notices.
+If the socket closes, the waiting process exits. It is an orphan from the start, so the runner adopts it and receives
+its exit status. The death of the zygote does not affect either of them.
 
-A command runs as in an interpreter of its own. What could make a difference is declined: variables that are read by
-imports, and files or threads that an import left behind. Two things do differ: the seed of `hash()` is the zygote's,
-and so is the command line that `ps` shows until Airflow sets another.
+A command runs as in its own interpreter. The zygote declines commands that would behave differently, because of
+variables that imports read, or of files and threads that an import left open. Two differences remain. The seed of
+`hash()` and the command line in `ps` are those of the zygote, the latter until Airflow sets another.
 """
 
 from __future__ import annotations
@@ -39,8 +38,8 @@ VERSION = 1
 MODULE = "airflow.sdk.execution_time.execute_workload"
 PREFIX = ["python", "-m", MODULE]
 
-# What a workload imports until its DAG's first instruction, found by `-X importtime`, and what almost every DAG
-# imports; not MODULE, which is to become `__main__`. An Airflow that lacks one does not need it.
+# The imports of a workload before the first instruction of its Dag (from `-X importtime`), and imports of almost every
+# Dag. MODULE is excluded, because it becomes `__main__`. A module that an Airflow version does not have is not needed.
 PRELOADED = (
     "airflow.executors.workloads",
     "airflow.executors.base_executor",
@@ -57,15 +56,15 @@ PRELOADED = (
     "setproctitle",
 )
 
-# Read when the interpreter starts or by imports; `PATH` chooses the interpreter.
+# Variables that the interpreter reads at start or that imports read. `PATH` selects the interpreter.
 FROZEN = ("AIRFLOW", "HOME", "LANG", "LC_", "LD_", "OTEL_", "PATH", "PYTHON", "TZ", "_AIRFLOW")
 
 
 class Channel:
-    """The socket to the runner, and what a process that is forked from this one may find open."""
+    """The socket to the runner, and the files that a forked process may inherit."""
 
     def __init__(self) -> None:
-        # Before the first import: whatever is open now, a process of its own would inherit too.
+        # Before the first import. A separate process would also inherit the files that are open now.
         self._files = {file for file in open_files() if file != "0"}
         self._socket = socket.socket(fileno=os.dup(0))
         self._reader = self._socket.makefile("rb")
@@ -78,16 +77,16 @@ class Channel:
         self._socket.sendall(json.dumps({kind: fields}).encode() + b"\n")
 
     def receive(self) -> bytes:
-        """Return the next line; it is empty once the runner has gone."""
+        """Return the next line, which is empty after the runner has exited."""
         return self._reader.readline()
 
     def close(self) -> None:
-        """Close this process's end."""
+        """Close the socket in this process."""
         self._reader.close()
         self._socket.close()
 
     def leftovers(self) -> str | None:
-        """Say what an import has left behind that no other process may share."""
+        """Return a description of files or threads that an import left open."""
         if files := sorted(open_files() - self._files):
             return f"an import left files open: {', '.join(files)}"
         if (threads := len(os.listdir("/proc/self/task"))) > 1:
@@ -97,12 +96,12 @@ class Channel:
 
 def open_files() -> set[str]:
     """Return the numbers of the open file descriptors."""
-    # The listing's own is among them, and closed by the time of the second look.
+    # The listing contains its own descriptor, which is closed at the time of the check.
     return {file for file in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{file}")}
 
 
 def serve(channel: Channel) -> dict[str, Any] | None:
-    """Fork for every request. Return the request in the command's process, and None once the runner has gone."""
+    """Fork for every request. Return the request in the command's process, and None after the runner has exited."""
     while line := channel.receive():
         request = json.loads(line)
         request["environment"] = {item["name"]: item["value"] for item in request["environment"]}
@@ -119,7 +118,7 @@ def serve(channel: Channel) -> dict[str, Any] | None:
 
 
 def difference(environment: Mapping[str, str]) -> str | None:
-    """Say which variable has been read already, with another value than the command is to see."""
+    """Return a description of a variable that imports have already read with another value."""
     for name, value in environment.items():
         if name.startswith(FROZEN) and os.environ.get(name) != value:
             return f"its environment sets {name}"
@@ -127,10 +126,10 @@ def difference(environment: Mapping[str, str]) -> str | None:
 
 
 def fork(channel: Channel) -> bool:
-    """Return True in the command's process, once it is to start; and then False in this one."""
+    """Return True in the command's process when it must start, and then False in this process."""
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-    # The command's process holds the writing end until it has read from the channel; this one reads there only then.
+    # The command's process keeps the writing end open until it has read from the channel. This process waits for it.
     reading, writing = os.pipe()
     between = -1
     try:
@@ -151,7 +150,7 @@ def fork(channel: Channel) -> bool:
 
 
 def orphan() -> None:
-    """Go on in a child of this process, and end this one, so that the child belongs to the runner."""
+    """Continue in a child process and exit this one, so that the runner adopts the child."""
     try:
         child = os.fork()
     except OSError as error:
@@ -161,7 +160,7 @@ def orphan() -> None:
 
 
 def wait_for_go(channel: Channel) -> None:
-    """Return if the command is to start, and end this process if not."""
+    """Return when the command must start. Otherwise, exit this process."""
     try:
         os.setpgid(0, 0)
         channel.send("forked", pid=os.getpid())
@@ -169,27 +168,27 @@ def wait_for_go(channel: Channel) -> None:
             channel.close()
             return
     except OSError:
-        # The runner has gone.
+        # The runner has exited.
         pass
     os._exit(0)
 
 
 def become(request: dict[str, Any]) -> None:
-    """Make this process what the interpreter would be that runs the command."""
+    """Set up this process as a fresh interpreter for the command."""
     os.environ.update(request["environment"])
     sys.argv = ["-m", *request["command"][len(PREFIX) :]]
     sys.orig_argv = request["command"]
-    # Python's own generator is seeded anew by every fork; NumPy's is not.
+    # Every fork reseeds Python's own generator, but not NumPy's.
     if numpy := sys.modules.get("numpy"):
         numpy.random.seed()
 
 
 def main() -> bool:
-    """Serve the runner. Return True in a process that is to run its command."""
+    """Serve the runner. Return True in a process that must run its command."""
     channel = Channel()
     interpreter = shutil.which(PREFIX[0])
     if interpreter is None or os.path.abspath(interpreter) != os.path.abspath(sys.executable):
-        sys.exit(f"zygote: the commands' {PREFIX[0]} is {interpreter}, and not {sys.executable}")
+        sys.exit(f"zygote: wrong interpreter: {PREFIX[0]} on the PATH is {interpreter}; must be {sys.executable}")
     channel.send("zygote", version=VERSION, prefix=PREFIX)
     for module in PRELOADED:
         try:
@@ -197,7 +196,7 @@ def main() -> bool:
         except ModuleNotFoundError as error:
             if not f"{module}.".startswith(f"{error.name}."):
                 raise
-    # What is here stays; so no collection in a command's process has to touch, and thereby to copy, its pages.
+    # Objects from here are permanent. So a collection in a command's process does not copy their pages.
     gc.collect()
     gc.freeze()
     channel.send("ready")
@@ -207,6 +206,6 @@ def main() -> bool:
     return request is not None
 
 
-# At the top, so that an end, an exception or an exit is the interpreter's own business.
+# At the top level, so that the interpreter handles an exception or an exit.
 if __name__ == "__main__" and main():
     runpy.run_module(MODULE, run_name="__main__", alter_sys=True)

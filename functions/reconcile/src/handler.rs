@@ -1,7 +1,7 @@
-//! One run: three loops side by side, until nothing is due or the time is up.
+//! One reconcile run: three concurrent loops, until nothing is due or the time has elapsed.
 //!
-//! [`launches`](crate::launches) does what needs a launch token, [`timers`](crate::timers) everything else, so that no
-//! stop and no check waits behind a launch. [`pools`](crate::pools) creates the runners that are missing.
+//! [`launches`](crate::launches) handles the records that need a launch token. [`timers`](crate::timers) handles all
+//! other records, so no stop and no check waits behind a launch. [`pools`](crate::pools) creates missing runners.
 
 use std::{
     collections::BTreeSet,
@@ -27,48 +27,48 @@ use crate::{
     timers,
 };
 
-/// How long a run goes on finding work, if no other begins: the schedule starts one every minute.
+/// The maximum duration of a run if no other run begins. The schedule starts one run per minute.
 const RUN: Duration = Duration::from_secs(75);
 
-/// How long a run promises to look for work, again and again while it has any.
+/// The period for which a run promises to check for new work. The run renews the promise while it has work.
 const PROMISE: Duration = Duration::from_secs(4);
 
-/// What is left for the last calls before Lambda ends the process.
+/// The time reserved for the last calls before Lambda ends the process.
 const MARGIN: Duration = Duration::from_secs(20);
 
-/// What a run did; also its answer.
+/// The counts of one run. They are also the function's response.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// Records that were due, claimed by this run.
+    /// Due records that this run claimed.
     pub claimed: usize,
     /// RunTask calls.
     pub launches: usize,
-    /// Tasks that DescribeTasks was asked for.
+    /// Tasks that DescribeTasks described.
     pub described: usize,
-    /// Lookups of unanswered launches.
+    /// Lookups of RunTask calls without a response.
     pub looked_up: usize,
     /// StopTask calls.
     pub stops: usize,
-    /// Ends that were to be notified.
+    /// Terminal submissions with notifications to deliver.
     pub notified: usize,
-    /// Submissions that ended, or went on, by what this run learnt and no event had notified.
+    /// Submissions that ended or continued because of facts that this run found and that no event had reported.
     pub repaired: usize,
-    /// Timers that were served more than five minutes late. What waits for a launch token is not counted.
+    /// Timers that were served more than five minutes late, excluding records that wait for a launch token.
     pub overdue: usize,
-    /// Records that could not be worked on now; they stay due.
+    /// Records that failed in this run. They stay due.
     pub errors: usize,
     /// Runners that were created for pools.
     pub created: usize,
-    /// Runners that were closed, as there were more than needed.
+    /// Surplus idle runners that were closed.
     pub closed: usize,
-    /// Whether something that is due was left for the next run.
+    /// `true` if this run left due records to the next run.
     pub unfinished: bool,
 }
 
 /// The function's state between runs.
 #[derive(Debug)]
 pub struct Reconcile {
-    /// Table, ECS and rules.
+    /// The table, ECS and decision rules.
     pub bridge: Bridge,
     /// The pools of the deployment's profiles.
     pub pools: Pools,
@@ -77,13 +77,13 @@ pub struct Reconcile {
 }
 
 impl Reconcile {
-    /// Works on what is due until nothing is, or `deadline` is near. Where another function has `woken` it, the indexes may
-    /// not show yet what for.
+    /// Processes due records until none is left or `deadline` is near. If another function has `woken` this run, the
+    /// indexes may not show the new work yet.
     ///
     /// # Errors
-    /// If the index cannot be read at all. What was claimed until then is due again when its lease is over.
+    /// If the index cannot be read. Records claimed until then are due again when their lease expires.
     pub async fn run(&self, deadline: SystemTime, woken: bool) -> Result<Report, TableError> {
-        // A deadline before the start is none at all: `cargo lambda watch` sends a moment in 1970.
+        // A deadline in the past is ignored because `cargo lambda watch` sends a time in 1970.
         let left = deadline.duration_since(SystemTime::now()).map_or(RUN, |left| left.saturating_sub(MARGIN));
         let until = Instant::now() + left.min(RUN);
         let looks_for = if woken { WOKEN_LOOKS } else { Duration::ZERO };
@@ -116,7 +116,7 @@ impl Reconcile {
         let (table, at) = (&self.bridge.table, now());
         let first = table.due(QUEUE, at, 1, Page::default()).await?.records.pop();
         let mut depth = if first.is_some() { table.count_due(QUEUE, at).await? } else { 0 };
-        // Its place in the queue has a head start.
+        // Runners have a head start in the queue's order.
         let first: Vec<_> = first.into_iter().map(|first| first.submission_id).collect();
         let age = table.get_all(&first).await?.pop().map_or(Duration::ZERO, |first| at.since(first.created_at));
         let capacity = table.capacity(at);
@@ -133,27 +133,27 @@ impl Reconcile {
     }
 }
 
-/// What both loops of a run share.
+/// State that the loops of a run share.
 #[derive(Debug)]
 pub struct Run<'a> {
-    /// Table, ECS and rules.
+    /// The table, ECS and decision rules.
     pub bridge: &'a Bridge,
     /// The pools of the deployment's profiles.
     pub pools: &'a Pools,
     /// Announces submissions to idle runners.
     pub doorbells: &'a Doorbells,
-    /// Whether another function left something to do just now.
+    /// `true` if another function has just queued work.
     pub woken: bool,
-    /// Runners that were created, and are to be launched: the index does not show them yet.
+    /// Created runners to launch. The index does not show them yet.
     pub created: Mutex<Vec<SubmissionId>>,
-    /// The pool keys of submissions whose timer this run has served.
+    /// The pool keys of submissions whose timers this run has served.
     waiting: Mutex<WaitingKeys>,
-    /// When no more work is begun.
+    /// The time after which no more work is started.
     pub until: Instant,
-    /// Its number, and until when it has promised to look for work.
+    /// The run's number and the end of its promise to check for work.
     begun: Mutex<Begun>,
     at_rest: [AtomicBool; 3],
-    /// Ends every sleep.
+    /// Wakes every sleeping loop.
     over: Notify,
 }
 
@@ -161,24 +161,24 @@ pub struct Run<'a> {
 #[derive(Debug, Default)]
 struct WaitingKeys {
     known: BTreeSet<(ProfileName, PoolKey)>,
-    /// Those that the pools' loop has not taken yet.
+    /// The keys that the pools loop has not taken yet.
     new: Vec<(ProfileName, PoolKey)>,
 }
 
-/// Which of the loops it is.
+/// One of the three loops of a run.
 #[derive(Clone, Copy, Debug)]
 pub enum Loop {
-    /// What needs a launch token.
+    /// The loop for records that need a launch token.
     Launches,
-    /// Everything else that is due.
+    /// The loop for all other due records.
     Timers,
-    /// What waits for runners.
+    /// The loop for submissions that wait for runners.
     Pools,
 }
 
 impl Run<'_> {
-    /// Sets whether this loop has anything to do soon, and answers whether the run is over: it is once none has, as each
-    /// may make work for the others.
+    /// Records if this loop expects work soon, and returns `true` if the run has ended. The run ends when no loop
+    /// expects work, because each loop can create work for the others.
     pub fn is_over(&self, which: Loop, at_rest: bool) -> bool {
         let [launches, timers, pools] = &self.at_rest;
         let own = match which {
@@ -194,7 +194,7 @@ impl Run<'_> {
         is_over
     }
 
-    /// Whether no loop had anything to do soon when it last looked, and nobody relies on another look.
+    /// Returns `true` if no loop found upcoming work at its last check and no other process relies on another check.
     fn are_at_rest(&self) -> bool {
         self.has_nothing_to_do() && now() >= self.begun().looks_until
     }
@@ -207,11 +207,11 @@ impl Run<'_> {
         *self.begun.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Prolongs the promise to look for work while there is any, until the run is over or a later one has begun. Where
-    /// DynamoDB fails, nothing is promised, and the run goes on.
+    /// Renews the promise to check for work while there is any, until the run ends or a later run begins. If DynamoDB
+    /// fails, the promise lapses and the run continues.
     async fn keep_promise(&self) {
-        // A run that was woken has promised already, and does so again before anyone doubts it. One that the schedule began
-        // ends at once where it has little to do.
+        // A woken run has already made a promise, and renews it before it can expire. A scheduled run can end at once
+        // if it has little to do.
         let mut wait = if self.woken { PROMISE / 20 } else { PROMISE / 2 };
         while !self.sleep(wait).await && !self.is_late() {
             wait = PROMISE / 4;
@@ -223,14 +223,14 @@ impl Run<'_> {
             let prolonged = Begun { looks_until, ..begun };
             match self.bridge.table.go_on_looking(prolonged).await {
                 Ok(true) => *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = prolonged,
-                // Loops find that out by themselves.
+                // The loops detect the later run themselves.
                 Ok(false) => self.over.notify_waiters(),
-                Err(error) => tracing::warn!(%error, "the promise to look for work was not prolonged"),
+                Err(error) => tracing::warn!(%error, "failed to renew the promise to check for work"),
             }
         }
     }
 
-    /// Has the pools' loop check the keys of these records that wait for a runner, once a run.
+    /// Queues the pool keys of these waiting records for the pools loop, once per run.
     pub fn check_waiting(&self, records: &[Record]) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         for record in records.iter().filter(|record| record.state == State::Queued) {
@@ -243,34 +243,34 @@ impl Run<'_> {
         }
     }
 
-    /// The keys to check that nobody has taken yet.
+    /// Takes the queued keys that no one has taken yet.
     pub fn take_waiting(&self) -> Vec<(ProfileName, PoolKey)> {
         std::mem::take(&mut self.waiting.lock().unwrap_or_else(PoisonError::into_inner).new)
     }
 
-    /// Whether there are any.
+    /// Returns `true` if keys are queued.
     pub fn has_waiting(&self) -> bool {
         !self.waiting.lock().unwrap_or_else(PoisonError::into_inner).new.is_empty()
     }
 
-    /// A runner was created, and is to be launched.
+    /// Adds a created runner to those to launch.
     pub fn created(&self, id: SubmissionId) {
         self.created.lock().unwrap_or_else(PoisonError::into_inner).push(id);
         self.begin_again();
     }
 
-    /// Wakes all loops: one has work for another.
+    /// Wakes all loops because one loop has work for another.
     fn begin_again(&self) {
         self.at_rest.iter().for_each(|at_rest| at_rest.store(false, Ordering::Relaxed));
         self.over.notify_waiters();
     }
 
-    /// Whether nothing more is to be begun: there is no time left, or a later run does it.
+    /// Returns `true` if no more work may start because the time has elapsed or a later run has begun.
     pub fn is_late(&self) -> bool {
         Instant::now() >= self.until || !self.bridge.table.is_last_run(&self.begun())
     }
 
-    /// Sleeps, but not for longer than the run goes on. Answers whether it is over.
+    /// Sleeps until the time elapses or the run ends. Returns `true` if the run has ended.
     pub async fn sleep(&self, time: Duration) -> bool {
         let time_is_up = tokio::time::sleep_until((Instant::now() + time).min(self.until).into());
         tokio::select! {
@@ -280,7 +280,7 @@ impl Run<'_> {
         self.are_at_rest()
     }
 
-    /// Claims a record and does what is due; a description is left to the caller, who asks for many at once.
+    /// Claims a record and takes the due action. Leaves descriptions to the caller, who batches them.
     pub async fn claim(&self, record: Record, input: &Input) -> Result<Claimed, BridgeError> {
         let before = record.state;
         let Some(settled) = self.bridge.claim(record, input).await? else { return Ok(Claimed::ByAnother) };
@@ -293,26 +293,26 @@ impl Run<'_> {
     }
 }
 
-/// What came of claiming a record.
+/// The outcome of a claim.
 #[derive(Debug)]
 pub enum Claimed {
-    /// Another was quicker, or it was not due after all.
+    /// Another process claimed it first, or it was not due.
     ByAnother,
-    /// Its task is to be described.
+    /// Its task must be described.
     ToDescribe(Box<Record>, String),
-    /// All that was due is done.
+    /// All due actions are done.
     Done {
-        /// Its state before.
+        /// The state before the claim.
         before: State,
-        /// Its state now.
+        /// The state after the actions.
         after: State,
-        /// The first thing that was done.
+        /// The first action taken.
         action: Option<Action>,
     },
 }
 
 impl Report {
-    /// Counts what was claimed, but for descriptions.
+    /// Counts a claim, except for descriptions.
     pub fn done(&mut self, before: State, after: State, action: Option<&Action>) {
         self.claimed += 1;
         match action {
@@ -327,9 +327,9 @@ impl Report {
         }
     }
 
-    /// Counts a record that could not be worked on.
+    /// Counts a failed record.
     pub fn failed(&mut self, error: &BridgeError) {
-        tracing::error!(%error, "a record could not be worked on; it stays due");
+        tracing::error!(%error, "failed to process a record; it stays due");
         self.errors += 1;
     }
 

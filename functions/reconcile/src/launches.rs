@@ -1,6 +1,8 @@
-//! What needs a launch token: the queue, repeats of unanswered launches, and what waits for its profile's capacity.
+//! Records that need a launch token: the queue, repeated launches without a response, and submissions that wait for
+//! capacity.
 //!
-//! One stream from the index to RunTask: as soon as a call is over and a token is there, the next one begins.
+//! One stream leads from the index to RunTask. The next launch begins as soon as a call has returned and a token is
+//! available.
 
 use std::{
     collections::VecDeque,
@@ -27,31 +29,31 @@ use crate::{
     partition::{LOOK_AHEAD, PAGE, Partition},
 };
 
-/// How long RunTask may take for the launch rate to be reached all the same, with the writes before and after it.
+/// The longest duration of a launch, including its writes, at which the launch rate is still reached.
 const LATENCY: Duration = Duration::from_secs(2);
 
-/// How many launches are under way at least, and at most: each takes a connection and some memory.
+/// The minimum and maximum number of concurrent launches. Each uses a connection and some memory.
 const UNDER_WAY: (usize, usize) = (32, 400);
 
-/// How many tokens are waited for: to take each by itself would cost a write for each.
+/// The number of tokens to gather. Taking each token separately would cost one write per token.
 const TOKENS: u32 = 8;
 
 /// The shortest and the longest wait for tokens.
 const GATHER: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 
-/// How long records are read ahead of their launch: what was read long ago has changed since.
+/// The period for which records are read ahead. Records that were read long before their launch have changed since.
 const READ_AHEAD: Duration = Duration::from_millis(500);
 
-/// Of how many of those that wait for capacity one is chosen to find out.
+/// The number of capacity-blocked submissions among which the probe is chosen.
 const PROBES: i32 = 25;
 
-/// The longest wait before the index is read again, while anything is under way or due soon.
+/// The longest wait before the index is read again while launches are in progress or due soon.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Launches what is due, until nothing is, or the time is up.
+/// Launches due records until none is left or the time has elapsed.
 ///
 /// # Errors
-/// If the index cannot be read at all.
+/// If the index cannot be read.
 pub async fn run(run: &Run<'_>) -> Result<Report, TableError> {
     let at_once = under_way(run.bridge.launch_rate);
     let counts = Counts::default();
@@ -73,7 +75,7 @@ pub async fn run(run: &Run<'_>) -> Result<Report, TableError> {
         let mut source = source?;
         match source.next().await {
             Ok(Some(work)) => Some((Ok(work), Some(source))),
-            // A last item: how it ended.
+            // The last item of the stream is the outcome of the source.
             Ok(None) => Some((Err(Ok(source.unfinished)), None)),
             Err(error) => Some((Err(Err(error)), None)),
         }
@@ -85,11 +87,11 @@ pub async fn run(run: &Run<'_>) -> Result<Report, TableError> {
         }
     });
     let mut outcomes = pin!(work.buffer_unordered(at_once));
-    // To its end in any case: what was claimed is finished.
+    // The stream is always drained because claimed records must be finished.
     while let Some(outcome) = outcomes.next().await {
         match outcome {
             Ok(Ok(Claimed::Done { before, after, action })) => report.done(before, after, action.as_ref()),
-            // What is in these partitions has no task to be described.
+            // Records in these partitions have no task to describe.
             Ok(Ok(Claimed::ByAnother | Claimed::ToDescribe(..))) => {}
             Ok(Err(error)) => report.failed(&error),
             Err(Ok(unfinished)) => report.unfinished = unfinished,
@@ -105,16 +107,16 @@ fn under_way(rate: LaunchRate) -> usize {
     ((rate.per_second * LATENCY.as_secs_f64()) as usize).clamp(least, most)
 }
 
-/// The messages between the stream's two ends.
+/// The counters shared by the two ends of the stream.
 #[derive(Debug, Default)]
 struct Counts {
-    /// Launch tokens that were taken and not used.
+    /// Tokens that were taken and not used.
     tokens: AtomicUsize,
-    /// Claims that have begun and not ended.
+    /// Claims in progress.
     under_way: AtomicUsize,
 }
 
-/// A record that is due, as it was read.
+/// A due record as read from the index.
 struct Work {
     record: Record,
     input: Input,
@@ -124,7 +126,7 @@ struct Work {
 impl Work {
     async fn claim(self, run: &Run<'_>, counts: &Counts) -> Result<Claimed, BridgeError> {
         let outcome = run.claim(self.record, &self.input).await;
-        // A record that could not be written to the end may have been launched.
+        // A record whose write failed may have been launched.
         let used = matches!(&outcome, Ok(Claimed::Done { action: Some(Action::RunTask(_)), .. }) | Err(_));
         if self.has_token && !used {
             counts.tokens.fetch_add(1, Ordering::Relaxed);
@@ -134,44 +136,44 @@ impl Work {
     }
 }
 
-/// A partition of what is to be launched.
+/// A partition of records to launch.
 struct Lane {
     partition: Partition,
-    /// What the submissions in it begin with, where they wait for capacity: for any choice from this one on.
+    /// For capacity-blocked submissions, the first capacity option that they can use.
     first: Option<Choice>,
-    /// Whether all that is in it may be launched.
+    /// `true` if every record in it may be launched.
     is_open: bool,
-    /// Whether anything was in it when one was last to find out about capacity.
+    /// `true` if the last probe found a submission in it.
     has_waiting: bool,
 }
 
 impl Lane {
-    /// The submissions that wait for the capacity of a choice, or of one after it.
+    /// Returns the partition of submissions that wait for the capacity of this option or a later one.
     fn waiting(first: Choice) -> Self {
         let partition = Partition::in_order(waiting(&first));
         Self { partition, first: Some(first), is_open: false, has_waiting: true }
     }
 }
 
-/// Where the work comes from.
+/// The source of the stream.
 struct Source<'a> {
     run: &'a Run<'a>,
     counts: &'a Counts,
     at_once: usize,
-    /// In turns: the one read last is the last.
+    /// The partitions in rotation. The one read last is at the back.
     lanes: VecDeque<Lane>,
-    /// Runners, which are launched when no lane has anything.
+    /// The runners, launched when no other partition has records.
     runners: Partition,
-    /// What needs no token after all: it cannot be launched any more.
+    /// Records that need no token because they can no longer be launched.
     free: VecDeque<Work>,
-    /// What needs a token.
+    /// Records that need a token.
     launches: VecDeque<Work>,
-    /// Whether something that is due was left.
+    /// `true` if due records were left.
     unfinished: bool,
 }
 
 impl Source<'_> {
-    /// The next record to be claimed, as soon as it may be; none when the run is over.
+    /// Returns the next record once it may be claimed, or none when the run has ended.
     async fn next(&mut self) -> Result<Option<Work>, TableError> {
         loop {
             let work = match self.free.pop_front() {
@@ -207,7 +209,7 @@ impl Source<'_> {
         }
     }
 
-    /// Reads what may be launched from the first lane that has anything. Answers whether there was.
+    /// Reads launchable records from the first partition that has any. Returns `true` if one did.
     async fn read(&mut self) -> Result<bool, TableError> {
         let bridge = self.run.bridge;
         let per_read = bridge.launch_rate.per_second * READ_AHEAD.as_secs_f64();
@@ -227,7 +229,7 @@ impl Source<'_> {
                 Some(first) => {
                     let is_open = !capacity.is_blocked(first);
                     if is_open != lane.is_open {
-                        // What was read of it before is to be read again.
+                        // The records read earlier must be read again.
                         *lane = Lane { is_open, ..Lane::waiting(first.clone()) };
                     }
                     if let Some((record, choice)) = lane.probe(self.run, &capacity).await? {
@@ -272,12 +274,12 @@ impl Source<'_> {
         match (decision.action, decision.record) {
             (Some(Action::RunTask(_)), _) => self.launches.push_back(Work { record, input, has_token: true }),
             (_, Some(_)) => self.free.push_back(Work { record, input, has_token: false }),
-            // Another has claimed it since the index was read, or it waits for capacity already.
+            // Another process has claimed it since the index was read, or it already waits for capacity.
             (_, None) => {}
         }
     }
 
-    /// When the next submission finds out whether capacity is back, if that is soon.
+    /// Returns the time of the next capacity probe, if it is soon.
     fn next_probe(&self) -> Option<Timestamp> {
         let capacity = self.run.bridge.table.capacity(now());
         let firsts = self.lanes.iter().filter(|lane| lane.has_waiting).filter_map(|lane| lane.first.as_ref());
@@ -285,7 +287,7 @@ impl Source<'_> {
         probes.map(|(_, known)| known.probe_at).min().filter(|probe_at| *probe_at <= now().plus(LOOK_AHEAD))
     }
 
-    /// Waits until something may be due. Answers whether the run is over.
+    /// Waits until a record may be due. Returns `true` if the run has ended.
     async fn rest(&self) -> bool {
         let partitions = self.lanes.iter().map(|lane| &lane.partition).chain([&self.runners]);
         let next_due = partitions.filter_map(|partition| partition.next_due).min().into_iter();
@@ -299,9 +301,9 @@ impl Source<'_> {
 }
 
 impl Lane {
-    /// One of the submissions in it, and the choice by which it is launched to find out whether that has capacity again,
-    /// if it is time for that and no other process does. Of the first ones, that which was refused least often: one that
-    /// keeps being refused for a reason of its own does not keep the others from finding out.
+    /// Returns a submission and the capacity option to probe with it, if a probe is due and no other process makes
+    /// it. Of the first submissions, the one refused least often is chosen. One that keeps being refused for its own
+    /// reason must not block the probe.
     async fn probe(&mut self, run: &Run<'_>, capacity: &Capacities) -> Result<Option<(Record, u8)>, TableError> {
         let (table, at) = (&run.bridge.table, now());
         let Some(first) = &self.first else { return Ok(None) };
@@ -322,7 +324,7 @@ impl Lane {
     }
 }
 
-/// Opens and forgets, after a while, what is known of choices that no submission waits for.
+/// Reopens capacity options that no submission waits for, and removes what the table stores about them after a while.
 async fn forget(run: &Run<'_>, capacity: &Capacities) -> Result<(), TableError> {
     let table = &run.bridge.table;
     for (choice, known) in capacity.iter() {

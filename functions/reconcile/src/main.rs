@@ -1,4 +1,5 @@
-//! The reconcile function: repairs what no event reported, every minute and when another function left something queued.
+//! The reconcile function: repairs records that missed an event, every minute and whenever another function queues
+//! work.
 
 mod handler;
 mod launches;
@@ -17,10 +18,10 @@ use serde::Deserialize;
 
 use crate::handler::Reconcile;
 
-/// The part of an event that matters: a schedule sends what it likes.
+/// The relevant part of an event. The payload of a scheduled event can have any content.
 #[derive(Deserialize)]
 struct Event {
-    /// Whether another function left something to do just now.
+    /// `true` if another function has just queued work.
     #[serde(default)]
     woken: bool,
 }
@@ -37,13 +38,13 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     let clients = Clients::from_environment();
     let doorbells = Doorbells::new(&clients.config, &config.rules.deployment);
     let reconcile = Reconcile { bridge: Bridge::new(&clients, config).delivery(&clients), pools, doorbells };
-    // Its role reads the index, and no record by itself.
+    // The function's role can read the index but no single record outside it.
     warm_up(async { drop(reconcile.bridge.table.due(QUEUE, Timestamp::from_millis(0), 1, Page::default()).await) })
         .await;
     let handler = async |event: LambdaEvent<Event>| {
         let report = reconcile.run(event.context.deadline(), event.payload.woken).await;
         metrics.flush();
-        // Named, as a boxed error would be called by its type in dead letters.
+        // The error type is explicit because a boxed error would show its Rust type in dead-letter messages.
         report.map_err(|error| Diagnostic { error_type: "TableError".to_owned(), error_message: error.to_string() })
     };
     lambda_runtime::run(service_fn(handler)).await

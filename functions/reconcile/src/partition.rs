@@ -9,32 +9,32 @@ use std::{
 use ecs_bridge_aws::{DueRecord, Page, Table, TableError, now, telemetry::OVERDUE};
 use ecs_bridge_core::{SubmissionId, Timestamp};
 
-/// How far ahead a run looks for what will be due: what was refused is launched again within seconds.
+/// The look-ahead of a run. Rejected launches are retried within seconds.
 pub const LOOK_AHEAD: Duration = Duration::from_secs(15);
 
-/// How many rows are read at a time.
+/// The number of rows per read.
 pub const PAGE: usize = 100;
 
-/// A partition of the `due` index, read page after page, and from its beginning again after the last.
+/// A partition of the `due` index. It is read page by page, and from the beginning again after the last page.
 #[derive(Debug)]
 pub struct Partition {
     /// Its name.
     pub name: String,
     page: Page,
     due: VecDeque<SubmissionId>,
-    /// What was read before. The index is eventually consistent, and shows for a while what was claimed since; and a
-    /// row that cannot be read must not be met again and again.
+    /// Rows read earlier. The index is eventually consistent and can still show claimed rows, and an unreadable row
+    /// must not be processed repeatedly.
     read: HashSet<DueRecord>,
     random: RandomState,
     is_ordered: bool,
-    /// When the next row is due, of those read since the beginning.
+    /// The due time of the next row, among those read since the beginning.
     pub next_due: Option<Timestamp>,
-    /// How many rows were read more than five minutes late.
+    /// Rows that were read more than five minutes late.
     pub overdue: usize,
 }
 
 impl Partition {
-    /// The partition of this name.
+    /// Creates a partition with this name.
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -48,15 +48,16 @@ impl Partition {
         }
     }
 
-    /// The partition of this name, whose rows are served in their order: only those that are served together are mixed.
+    /// Creates a partition whose pages are served in index order. Only rows that are served together are shuffled.
     pub fn in_order(name: impl Into<String>) -> Self {
         Self { is_ordered: true, ..Self::new(name) }
     }
 
-    /// Up to `limit` of what is due by now, or of `all`; none at the end, after which it starts at the beginning.
+    /// Returns up to `limit` due records, or any records if `all` is set. Returns none at the end, and then restarts
+    /// at the beginning.
     ///
     /// # Errors
-    /// If DynamoDB does not answer.
+    /// If DynamoDB is unavailable.
     pub async fn next(&mut self, table: &Table, limit: usize, all: bool) -> Result<Vec<SubmissionId>, TableError> {
         while self.due.is_empty() {
             if self.page.is_last() {
@@ -78,17 +79,17 @@ impl Partition {
         Ok(ids)
     }
 
-    /// How many rows were read that are due, and not taken yet.
+    /// Returns the number of due rows that were read and not taken yet.
     pub fn due_len(&self) -> usize {
         self.due.len()
     }
 
-    /// Whether there may be more that is due by now.
+    /// Returns `true` if more rows may be due.
     pub fn has_more(&self) -> bool {
         !self.due.is_empty() || !self.page.is_last()
     }
 
-    /// Puts them into another order than other runs have, so that they seldom want the same.
+    /// Shuffles the rows differently from other runs, so that two runs rarely claim the same row.
     fn mix<T: Hash>(&self, rows: &mut [T]) {
         rows.sort_by_cached_key(|row| self.random.hash_one(row));
     }

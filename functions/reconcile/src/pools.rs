@@ -1,7 +1,8 @@
-//! How many runners each pool has: created where submissions wait, closed where more are idle than needed.
+//! Pool sizing: creates runners where submissions wait and closes surplus idle runners.
 //!
-//! A round reads what waits and every runner that is not over, and claims the pool's row before it creates any, with the ids
-//! that it is about to create. So two rounds never exceed `max`, and what a round that died did not create, the next does.
+//! A round reads the waiting submissions and every runner that has not ended. Before it creates runners, it writes
+//! their ids to the pool's row, on condition that the row is unchanged. So two concurrent rounds never exceed `max`,
+//! and the next round creates the runners that an interrupted round did not.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -23,31 +24,31 @@ use futures_util::{StreamExt, stream};
 
 use crate::handler::{Loop, Report, Run};
 
-/// The wait before pools are sized again, while anything waits.
+/// The wait between rounds while submissions wait.
 const AGAIN: Duration = Duration::from_secs(2);
 
-/// How many rows are written side by side.
+/// The number of rows written concurrently.
 const SIDE_BY_SIDE: usize = 32;
 
-/// How many of those that wait get the reason why they do, each round.
+/// The number of waiting submissions that get a wait reason in each round.
 const HELD: usize = 100;
 
-/// How many submissions are counted that wait under a key without a launch configuration.
+/// The maximum count of submissions that wait under a key without a launch configuration.
 const COUNTED: usize = 1000;
 
-/// Since when a pool must be failing to be counted as such.
+/// The duration of a failure after which a pool counts as failing.
 const FAILING: Duration = Duration::from_secs(600);
 
-/// Why a round failed. The next one does its work.
+/// The cause of a failed round. The next round repeats its work.
 #[derive(Debug, thiserror::Error)]
 enum SizeError {
     #[error(transparent)]
     Table(#[from] TableError),
     #[error(transparent)]
     Bridge(#[from] BridgeError),
-    #[error("no random numbers")]
+    #[error("random number generation failed")]
     Random(#[from] getrandom::Error),
-    #[error("what runners are launched with cannot be read")]
+    #[error("invalid launch configuration of runners")]
     Spec(#[from] io::Error),
 }
 
@@ -55,22 +56,22 @@ enum SizeError {
 #[derive(Debug, Default)]
 pub struct Pools {
     current: BTreeMap<ProfileName, (PoolKey, Spec)>,
-    /// How runners reach the runner API; none if there is no pool.
+    /// The address of the runner API, or none if there is no pool.
     runner_api: Option<RunnerApiAddress>,
-    /// The doorbells that this process has tried to create, and whether it could.
+    /// The doorbells that this process has tried to create, and whether it succeeded.
     doorbells: Mutex<BTreeMap<PoolKey, bool>>,
 }
 
 impl Pools {
-    /// Those of the profiles in the environment. A deployment without profiles there has none: reconcile needs them for
-    /// nothing else.
+    /// Reads the pools of the profiles in the environment. Without profiles there are no pools, because reconcile
+    /// needs profiles for nothing else.
     pub fn read<F: Fn(&str) -> Option<String>>(environment: &mut Environment<F>) -> Self {
         let names = ["ECS_BRIDGE_PROFILES", "ECS_BRIDGE_PROFILES_FILE"];
         if names.iter().all(|name| environment.optional(name).is_none()) {
             return Self::default();
         }
         let clusters = environment.clusters();
-        // Its problems are noted.
+        // The environment keeps the problems for the report.
         let Ok(profiles) = read_profiles(environment, &clusters) else { return Self::default() };
         let current = profiles.iter().filter_map(|(name, profile)| Some((name.clone(), profile.spec()?))).collect();
         let pools = Self { current, runner_api: environment.runner_api(), doorbells: Mutex::default() };
@@ -83,7 +84,7 @@ impl Pools {
     }
 }
 
-/// Sizes the pools, until none lacks runners, or the time is up.
+/// Sizes the pools until no pool needs runners or the time has elapsed.
 pub async fn run(run: &Run<'_>) -> Report {
     let mut report = Report::default();
     let (mut known, mut is_first) = (BTreeSet::new(), true);
@@ -111,7 +112,7 @@ pub async fn run(run: &Run<'_>) -> Report {
             match round.size(is_known, &mut report).await {
                 Ok(round) => totals.add(&round),
                 Err(error) => {
-                    tracing::error!(%profile, %error, "a pool was not sized");
+                    tracing::error!(%profile, %error, "failed to size a pool");
                     report.errors += 1;
                 }
             }
@@ -125,7 +126,7 @@ pub async fn run(run: &Run<'_>) -> Report {
         if (is_first || stuck > 0) && !names.is_empty() {
             telemetry::stuck_in_pools(stuck);
         }
-        // The index may not show yet what this run was woken for.
+        // The index may not show yet the work for which this run was woken.
         let is_at_rest = !run.has_waiting() && (names.is_empty() || !(waits || is_first && run.woken));
         is_first = false;
         if run.is_over(Loop::Pools, is_at_rest) || run.sleep(AGAIN).await {
@@ -135,12 +136,12 @@ pub async fn run(run: &Run<'_>) -> Report {
     report
 }
 
-/// What the rounds of all pools counted.
+/// The totals of the rounds of all pools.
 #[derive(Debug, Default)]
 struct Totals {
     count: Count,
     failing: usize,
-    /// Submissions that nothing serves.
+    /// Submissions that no runner can serve.
     stuck: u32,
     waits: bool,
 }
@@ -157,25 +158,25 @@ impl Totals {
     }
 }
 
-/// One sizing of one pool.
+/// One sizing round of one pool.
 struct Round<'a> {
     run: &'a Run<'a>,
     profile: &'a ProfileName,
-    /// Keys under which submissions wait, by their timers: the pool's row may not know them.
+    /// Keys of waiting submissions whose timers were served. The pool's row may not list them.
     keys: Option<&'a BTreeSet<PoolKey>>,
-    /// Whether it is this run's first.
+    /// `true` in the first round of this run.
     is_first: bool,
     /// The submissions that this run has announced to idle runners.
     announced: &'a Mutex<HashSet<SubmissionId>>,
     now: Timestamp,
 }
 
-/// What is there under one key.
+/// The submissions and runners found under one key.
 #[derive(Default)]
 struct Seen {
     count: Count,
     waiting: Vec<SubmissionId>,
-    /// Runners that serve nothing, those that have done so for longest first.
+    /// Idle runners, longest idle first.
     idle: Vec<Record>,
     symptoms: Symptoms,
 }
@@ -206,7 +207,7 @@ impl Round<'_> {
         }
 
         let (seen, lately) = self.look(&row).await?;
-        // Without a launch configuration there is nothing to size.
+        // Keys without a launch configuration cannot be sized.
         let (mut seen, unserved): (BTreeMap<_, _>, BTreeMap<_, _>) =
             seen.into_iter().partition(|(key, _)| row.specs.contains_key(key));
         let counts: Vec<_> = seen.iter().map(|(key, seen)| (key, seen.count)).collect();
@@ -230,7 +231,7 @@ impl Round<'_> {
         let stuck = row.wait_reasons.iter().filter(|(_, reason)| reason.stuck);
         totals.stuck =
             stuck.filter_map(|(key, _)| seen.get(key).or(unserved.get(key))).map(|it| it.count.waiting).sum();
-        // What closes now is not there for what comes.
+        // Runners that are about to close do not count as available.
         let of_current =
             closing.iter().filter(|runner| runner.runner.as_ref().map(|it| &it.key) == row.current.as_ref());
         row.spare = spare.saturating_sub(u32::try_from(of_current.count()).unwrap_or(u32::MAX));
@@ -243,7 +244,7 @@ impl Round<'_> {
         if row != before {
             row.rev = before.rev + 1;
             if !table.update_pool_row(self.profile, &before, &row).await? {
-                // Another round was quicker, and did this one's work.
+                // Another round was faster and has done the work of this one.
                 return Ok(totals);
             }
         }
@@ -266,9 +267,9 @@ impl Round<'_> {
         Ok(totals)
     }
 
-    /// Creates the doorbells that are missing, and those of which this process does not know whether somebody has
-    /// deleted them. Runners without one ask at intervals, and the next run tries again: where SQS does not answer for
-    /// one, it would not for the others.
+    /// Creates missing doorbells, and recreates those that may have been deleted. Runners without a doorbell poll at
+    /// intervals. The first failure ends the attempt until the next run, because SQS would also be unavailable for
+    /// the others.
     async fn create_doorbells(&self, row: &mut PoolRow) {
         for (key, spec) in &mut row.specs {
             if spec.doorbell.is_some() && self.doorbells().get(key) == Some(&true) {
@@ -279,7 +280,7 @@ impl Round<'_> {
             match created {
                 Ok(url) => spec.doorbell = Some(url),
                 Err(error) => {
-                    // Once a process: in a network without a way to SQS, it stays so.
+                    // Logged once per process because a network without a route to SQS stays that way.
                     if before.is_none() {
                         tracing::warn!(%key, %error, "a pool has no doorbell; its idle runners ask at intervals");
                     }
@@ -293,18 +294,19 @@ impl Round<'_> {
         self.run.pools.doorbells.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Removes the doorbells of pool keys that are not used any more.
+    /// Removes the doorbells of unused pool keys.
     async fn remove_doorbells(&self, doorbells: impl Iterator<Item = (&PoolKey, &str)>) {
         for (key, url) in doorbells {
             self.doorbells().remove(key);
             if let Err(error) = self.run.doorbells.remove(url).await {
-                tracing::warn!(%key, %error, queue = url, "the doorbell of a pool remains, and nothing uses it");
+                tracing::warn!(%key, %error, queue = url, "failed to remove the unused doorbell of a pool");
             }
         }
     }
 
-    /// Announces what waits although runners are idle: a message may have been lost, and what an interruption made wait
-    /// again has had none. Runners that are to close ask sooner, so that others get their place.
+    /// Announces waiting submissions again if runners are idle. A message may have been lost, and a submission that
+    /// waits again after an interruption had none. Closing runners are also notified, so that they poll sooner and
+    /// free their places.
     async fn ring(&self, row: &PoolRow, seen: &BTreeMap<PoolKey, Seen>, closing: &[Record]) {
         for (key, seen) in seen {
             let Some(url) = row.specs.get(key).and_then(|spec| spec.doorbell.as_deref()) else { continue };
@@ -320,7 +322,7 @@ impl Round<'_> {
         }
     }
 
-    /// Notes why submissions wait that nothing is about to serve.
+    /// Records the wait reasons of submissions that no runner will serve.
     fn find_wait_reasons(&self, row: &mut PoolRow, seen: &BTreeMap<PoolKey, Seen>, unserved: &BTreeMap<PoolKey, Seen>) {
         let timers = &self.run.bridge.rules.timers;
         let largest = row.specs.values().map(|spec| row.max(&spec.pool)).max().unwrap_or_default();
@@ -340,7 +342,7 @@ impl Round<'_> {
         row.wait_reasons = reasons;
     }
 
-    /// What waits and what runs under each key, and the runners that were created lately.
+    /// Reads the waiting submissions and the runners of each key, and the recently created runners.
     async fn look(&self, row: &PoolRow) -> Result<(BTreeMap<PoolKey, Seen>, Vec<Record>), SizeError> {
         let bridge = self.run.bridge;
         let (table, timers) = (&bridge.table, &bridge.rules.timers);
@@ -351,11 +353,11 @@ impl Round<'_> {
             let most = row.max(&spec.pool) as usize;
             let seen = by_key.entry(key.clone()).or_default();
             seen.waiting(table.ranked(&key.waiting(), most).await?, self.now, timers);
-            // There are more than `max` where that was lowered.
+            // More than `max` runners can exist after `max` was lowered.
             let runners = table.ranked(&key.runners(), usize::MAX).await?;
             ids.extend(runners.into_iter().map(|runner| runner.submission_id));
         }
-        // Keys without a launch configuration: what waits under them is shown as stuck.
+        // Submissions under keys without a launch configuration are shown as stuck.
         let unserved = row.wait_reasons.keys().chain(row.unreadable.keys()).chain(self.keys.into_iter().flatten());
         for key in unserved.filter(|key| !row.specs.contains_key(key)) {
             let seen = by_key.entry(key.clone()).or_default();
@@ -381,7 +383,7 @@ impl Round<'_> {
                 created_lately.push(record);
             }
         }
-        // What another round is about to create, or died before it did: this one will.
+        // This round creates the runners that another round has announced but not created yet.
         let found: HashSet<_> = created_lately.iter().map(|record| &record.submission_id).collect();
         for batch in &row.batches {
             let missing = batch.ids().iter().filter(|id| !found.contains(id)).count();
@@ -392,9 +394,9 @@ impl Round<'_> {
         Ok((by_key, created_lately))
     }
 
-    /// Creates the runners whose ids are in the row and that are not there yet, and has them launched.
+    /// Creates the runners that are in the row but do not exist yet, and queues their launches.
     async fn create(&self, row: &PoolRow, there: &[Record]) -> Result<usize, SizeError> {
-        // A pause holds back what an earlier round was to create, too.
+        // A pause also holds back runners that an earlier round announced.
         let Some(runner_api) = self.run.pools.runner_api.as_ref().filter(|_| !row.paused) else { return Ok(0) };
         let bridge = self.run.bridge;
         let there: HashSet<_> = there.iter().map(|record| &record.submission_id).collect();
@@ -424,7 +426,7 @@ impl Round<'_> {
         Ok(count)
     }
 
-    /// Closes idle runners. One that was given work in the meantime stays.
+    /// Closes idle runners, except those that received a command in the meantime.
     async fn close(&self, runners: &[Record]) -> Result<usize, SizeError> {
         let mut count = 0;
         for runner in runners {
@@ -434,7 +436,7 @@ impl Round<'_> {
         Ok(count)
     }
 
-    /// Shows in what waits why there is no runner, or that there is nothing more to show.
+    /// Writes the wait reason to the waiting submissions, or clears it.
     async fn hold(
         &self,
         waiting: impl Iterator<Item = &SubmissionId>,
@@ -449,7 +451,8 @@ impl Round<'_> {
     }
 }
 
-/// Which idle runners to close: `excess` at once, and of the others up to `close` that have been idle for `timeout`.
+/// Returns the idle runners to close: `excess` at once, and up to `close` of the others that have been idle for
+/// `timeout`.
 fn to_close(mut idle: Vec<Record>, close: usize, excess: usize, timeout: Duration, now: Timestamp) -> Vec<Record> {
     let since =
         |record: &Record| record.runner.as_ref().and_then(|runner| runner.idle_since).unwrap_or(record.created_at);
@@ -459,14 +462,14 @@ fn to_close(mut idle: Vec<Record>, close: usize, excess: usize, timeout: Duratio
     idle
 }
 
-/// A random number, of which nobody can guess another.
+/// Returns an unpredictable random number.
 fn random() -> Result<u128, getrandom::Error> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes)?;
     Ok(u128::from_be_bytes(bytes))
 }
 
-/// A runner's secret: 256 random bits.
+/// Returns a secret for a runner: 256 random bits.
 fn token() -> Result<String, getrandom::Error> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes)?;

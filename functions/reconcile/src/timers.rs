@@ -1,4 +1,5 @@
-//! What needs no launch token: checks of tasks, stops, timeouts, and lookups of unanswered launches.
+//! Records that need no launch token: checks of tasks, stops, timeouts, and lookups of RunTask calls without a
+//! response.
 
 use std::{
     collections::BTreeMap,
@@ -15,8 +16,8 @@ use crate::{
     partition::{PAGE, Partition},
 };
 
-/// How many times timers are served within the time that a stop may take to be repeated. They gather in between, so
-/// that a DescribeTasks asks for many tasks.
+/// The number of batches per stop-retry interval. Timers are batched so that one DescribeTasks call describes many
+/// tasks.
 const GATHERINGS: u32 = 6;
 
 /// The longest wait before the index is read again.
@@ -25,20 +26,20 @@ const PAUSE: Duration = Duration::from_secs(5);
 /// The wait before the index is read again after something was served.
 const AGAIN: Duration = Duration::from_millis(200);
 
-/// How many records are worked on side by side.
+/// The number of records processed concurrently.
 const SIDE_BY_SIDE: usize = 32;
 
-/// Serves the timers that are due, until none is, or the time is up.
+/// Serves due timers until none is left or the time has elapsed.
 ///
 /// # Errors
-/// If the index cannot be read at all.
+/// If the index cannot be read.
 pub async fn run(run: &Run<'_>) -> Result<Report, TableError> {
     let mut report = Report::default();
     let mut shards: Vec<_> = (0..DUE_SHARDS).map(|shard| Partition::new(shard.to_string())).collect();
     while !run.is_late() {
         let began = Instant::now();
         let mut has_served = false;
-        // Another run has another order, so that the two seldom want the same.
+        // Each run shuffles differently so that two runs rarely claim the same record.
         let random = RandomState::new();
         shards.sort_by_cached_key(|shard| random.hash_one(&shard.name));
         for shard in &mut shards {
@@ -54,7 +55,7 @@ pub async fn run(run: &Run<'_>) -> Result<Report, TableError> {
             continue;
         }
         let next_due = shards.iter().filter_map(|shard| shard.next_due).min();
-        // What was served may be due again soon: that shows only when the index is read once more.
+        // A served record may be due again soon, which only another read of the index shows.
         if run.is_over(Loop::Timers, next_due.is_none() && !has_served) {
             break;
         }
@@ -72,7 +73,7 @@ pub async fn run(run: &Run<'_>) -> Result<Report, TableError> {
     Ok(report)
 }
 
-/// Claims these records, and does what is due.
+/// Claims these records and takes the due actions.
 async fn serve(run: &Run<'_>, ids: &[SubmissionId], report: &mut Report) -> Result<(), TableError> {
     if ids.is_empty() {
         return Ok(());
@@ -100,7 +101,7 @@ async fn serve(run: &Run<'_>, ids: &[SubmissionId], report: &mut Report) -> Resu
     Ok(())
 }
 
-/// Describes the tasks of claimed records in one call, and takes its answer into each.
+/// Describes the tasks of claimed records in one call, and applies the result to each record.
 async fn describe(run: &Run<'_>, cluster: &str, claimed: &[(Box<Record>, String)], report: &mut Report) {
     let tasks: Vec<_> = claimed.iter().map(|(record, task_arn)| (&**record, task_arn.as_str())).collect();
     report.claimed += claimed.len();

@@ -1,18 +1,18 @@
-//! Who asks for work: a task of ECS, by the role session under which its request was signed.
+//! Authentication of the caller: an ECS task, identified by the role session that signed its request.
 
-use ecs_bridge_core::task_id;
+use ecs_bridge_core::{task_id, wildcard::matches};
 
-/// The roles that the tasks of runners have: ARNs, in which `*` stands for any characters.
+/// The task roles of runners, as ARNs in which `*` matches any characters.
 #[derive(Clone, Debug)]
 pub struct Roles(Vec<String>);
 
 impl Roles {
-    /// Of a list that is separated by commas.
+    /// Parses a comma-separated list.
     pub fn new(list: &str) -> Self {
         Self(list.split(',').map(str::trim).filter(|role| !role.is_empty()).map(str::to_owned).collect())
     }
 
-    /// Whether a role of this name, in this account, is among them. The ARN of a session has no path.
+    /// Returns `true` if a role with this name in this account is in the list. The ARN of a session contains no path.
     fn contains(&self, account: &str, name: &str) -> bool {
         self.0.iter().any(|role| {
             let mut parts = role.splitn(6, ':').skip(4);
@@ -23,19 +23,20 @@ impl Roles {
     }
 }
 
-/// How a caller shows that it is a runner.
+/// The proof that a caller is a runner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Caller {
     /// Through the function URL: the ARN of the identity that signed the request, as Lambda passes it on.
     Identity(String),
-    /// By direct invocation, where only the runner's token identifies it.
+    /// By direct invocation, which only the runner's token authenticates.
     Invocation,
 }
 
 impl Caller {
-    /// Why this caller is not the task `task_arn`, if it is not.
+    /// Returns the reason why this caller is not the task `task_arn`, if it is not.
     ///
-    /// ECS assumes a task's role under the task's id as the session name, and only ECS may assume it (its trust).
+    /// ECS assumes a task's role with the task's id as the session name. The role's trust policy must allow only ECS
+    /// to assume it.
     pub fn mismatch(&self, task_arn: &str) -> Option<&'static str> {
         let Self::Identity(user_arn) = self else { return None };
         let Some(session) = Session::parse(user_arn) else { return Some("the caller is not a session of a role") };
@@ -48,7 +49,8 @@ impl Caller {
         }
     }
 
-    /// Whether its role may have work. A task that began before the deployment's roles were narrowed has another.
+    /// Returns `true` if the caller's role may receive commands. A task that started before the deployment's roles
+    /// were restricted can have another role.
     pub fn is_of(&self, roles: &Roles) -> bool {
         let Self::Identity(user_arn) = self else { return true };
         Session::parse(user_arn).is_some_and(|session| roles.contains(session.account, session.role))
@@ -71,19 +73,6 @@ impl<'a> Session<'a> {
     }
 }
 
-/// Whether `text` matches `pattern`, in which `*` stands for any characters, as in IAM.
-fn matches(pattern: &str, text: &str) -> bool {
-    let Some((first, rest)) = pattern.split_once('*') else { return pattern == text };
-    let Some(mut text) = text.strip_prefix(first) else { return false };
-    let mut parts: Vec<_> = rest.split('*').collect();
-    let last = parts.pop().unwrap_or_default();
-    for part in parts {
-        let Some((_, after)) = text.split_once(part) else { return false };
-        text = after;
-    }
-    text.ends_with(last)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_task_is_known_by_account_role_and_session() {
+    fn runner_task_matches_account_role_and_session() {
         for role in ["etl", "batch-", "batch-1"] {
             let arn = format!("arn:aws:sts::123456789012:assumed-role/{role}/0123456789abcdef0123456789abcdef");
             assert_eq!(mismatch(&arn), None, "{arn}");
@@ -106,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_differs_is_refused_with_the_reason() {
+    fn caller_mismatch_is_rejected_with_its_reason() {
         let task = "0123456789abcdef0123456789abcdef";
         for (arn, reason) in [
             (format!("arn:aws:sts::999999999999:assumed-role/etl/{task}"), "another account"),
@@ -117,22 +106,6 @@ mod tests {
             (String::new(), "not a session"),
         ] {
             assert!(mismatch(&arn).is_some_and(|found| found.contains(reason)), "{arn}: {:?}", mismatch(&arn));
-        }
-    }
-
-    #[test]
-    fn a_star_stands_for_any_characters() {
-        for (pattern, text, expected) in [
-            ("*", "", true),
-            ("a*", "abc", true),
-            ("*c", "abc", true),
-            ("a*c", "abc", true),
-            ("a*b*c", "abbc", true),
-            ("a*c", "acb", false),
-            ("ab", "abc", false),
-            ("a*bc*c", "abc", false),
-        ] {
-            assert_eq!(matches(pattern, text), expected, "{pattern} {text}");
         }
     }
 }

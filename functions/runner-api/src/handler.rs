@@ -1,4 +1,4 @@
-//! The request: from the function URL, or by direct invocation.
+//! The request, from the function URL or a direct invocation.
 
 use std::{
     collections::BTreeMap,
@@ -19,26 +19,26 @@ use crate::{
     poll::Ask,
 };
 
-/// The limit on a body, in bytes. What a runner sends is short.
+/// The maximum size of a body, in bytes. Requests of runners are short.
 const BODY_BYTES: usize = 16 * 1024;
 
 /// The state that the function keeps between invocations.
 #[derive(Debug)]
 pub struct App {
-    /// Its table and rules.
+    /// The table and the decision rules.
     pub bridge: Bridge,
-    /// The roles that a runner's task may have.
+    /// The allowed task roles of runners.
     pub roles: Roles,
-    /// Invokes reconcile, which notifies of ends.
+    /// Invokes reconcile, which delivers notifications.
     pub wake: Wake,
-    /// What was taken from each pool and is not written yet, and when that was last written.
+    /// Takes per pool that are not written yet, and the time of the last write.
     pub takes: Mutex<BTreeMap<ProfileName, (Takes, Option<Instant>)>>,
-    /// Whether it answers direct invocations, where the token alone identifies the caller.
+    /// `true` if direct invocations are allowed, which only the runner's token authenticates.
     pub takes_invocations: bool,
 }
 
 impl App {
-    /// Answers one event. An error is an answer too.
+    /// Handles one event. An error also becomes a response.
     pub async fn handle(&self, event: &str, request_id: &str) -> LambdaFunctionUrlResponse {
         self.route(event).await.unwrap_or_else(|refusal| refusal.answer(request_id))
     }
@@ -50,7 +50,7 @@ impl App {
         Ok(json_answer(200, &answer))
     }
 
-    /// Who asks, and the body of the request.
+    /// Returns the caller and the body of the request.
     fn request(&self, event: &str) -> Result<(Caller, Value), Refusal> {
         let not_json = |_| Refusal::new(400, "bad_request", "the body is not JSON in UTF-8");
         let payload: Value = serde_json::from_str(event).map_err(not_json)?;
@@ -75,40 +75,41 @@ impl App {
         Ok((Caller::Identity(user_arn), body))
     }
 
-    /// The answer of a function without a usable table: the runner asks again.
+    /// Returns the response for an unavailable table. The runner retries.
     pub fn unavailable(error: &impl std::fmt::Display) -> Refusal {
-        tracing::error!(%error, "a runner got no answer");
+        tracing::error!(%error, "failed to handle a poll");
         Refusal::unavailable()
     }
 }
 
-/// A refusal of a body that is not a runner's question.
+/// Returns the rejection of an invalid poll request.
 fn malformed(error: &serde_json::Error) -> Refusal {
     let shape = "the body must be an object with runner_id, token and incarnation, and may have stopping (a boolean), rung_for (a string) \
                  and done: {submission_id, exit_code (a whole number)}";
     let error = error.to_string();
-    // These quote what was sent, which may be a token.
+    // These messages quote the input, which may contain a token.
     let quotes = ["invalid type", "invalid value"].iter().any(|start| error.starts_with(start));
     let message = if quotes { shape.to_owned() } else { format!("{shape}: {error}") };
     Refusal::new(422, "unprocessable", message)
 }
 
-/// A refusal of a caller that is not the runner that it claims to be.
+/// Returns the rejection of a caller that is not the runner it claims to be.
 pub fn forbidden(reason: &str) -> Refusal {
     Refusal::new(403, "forbidden", reason)
 }
 
-/// The answer to a runner that is one process too many.
+/// Returns the rejection of a second process of a runner.
 pub fn another_process() -> Refusal {
     Refusal::new(409, "conflict", "another process asked for work as this runner before; this one must end")
 }
 
-/// The answer where nothing waits: a runner with a doorbell asks again when that rings, or after `rest`.
+/// Returns the response when no submission is waiting. A runner with a doorbell polls again when it rings, or after
+/// `rest`.
 pub fn rest(milliseconds: u32, rest: Duration) -> Value {
     json!({"wait_ms": milliseconds, "rest_ms": u64::try_from(rest.as_millis()).unwrap_or(u64::MAX)})
 }
 
-/// The answer that lets a runner ask again.
+/// Returns the response that makes a runner poll again after this time.
 pub fn wait(milliseconds: u32) -> Value {
     json!({"wait_ms": milliseconds})
 }

@@ -1,4 +1,4 @@
-//! The runner API: gives commands to the runners of a pool, and takes their ends.
+//! The runner API: dispatches commands to the runners of a pool and records their exit codes.
 
 mod caller;
 mod handler;

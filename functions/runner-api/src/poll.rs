@@ -1,7 +1,7 @@
-//! One question of a runner: who it is, what it has done, and what it is to do next.
+//! One poll of a runner: authenticate it, record its result, and choose its next command.
 //!
-//! Whatever is handed out was taken before, by the one conditional write on the submission's row. Where that is lost, or
-//! its answer, everything begins again from the runner's row, and no command starts twice.
+//! A command is dispatched only after one conditional write on the submission's row has assigned it to the runner. If
+//! that write or the response is lost, the next poll starts again from the runner's row, and no command starts twice.
 
 use std::{
     sync::PoisonError,
@@ -25,32 +25,34 @@ use crate::{
     handler::{App, another_process, forbidden, rest, wait},
 };
 
-/// How often the runner's row is read again, where a take was lost to another runner or what it serves is over.
+/// The number of times that the runner's row is reread, after another runner took the submission or the served
+/// submission ended.
 const TRIES: usize = 8;
 
-/// How many of those that wait are read from the index. It still shows what was taken lately.
+/// The number of waiting submissions read from the index. The index can still show submissions that were taken
+/// recently.
 const READ: usize = 150;
 
-/// How many of them are read from the table, one after the other, until one still waits.
+/// The number of them that are read from the table, sequentially, until one is still waiting.
 const CANDIDATES: usize = 12;
 
-/// How long takes are counted in this process before they are written.
+/// The time for which takes are counted in memory before they are written.
 const COUNTED: Duration = Duration::from_secs(1);
 
-/// A runner's question.
+/// A poll request from a runner.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ask {
     runner_id: SubmissionId,
     token: String,
     incarnation: Incarnation,
-    /// It must stop, and takes nothing any more.
+    /// `true` if the runner must stop and accepts no more commands.
     #[serde(default)]
     stopping: bool,
     /// A command that has ended.
     #[serde(default)]
     done: Option<Done>,
-    /// The message with which the doorbell rang: a submission's id, or anything else where it is only to ask.
+    /// The doorbell's message: the id of a submission, or any other text that only triggers a poll.
     #[serde(default)]
     rung_for: Option<String>,
 }
@@ -62,25 +64,25 @@ struct Done {
     exit_code: i32,
 }
 
-/// What a runner does next.
+/// The runner's next step.
 enum Next {
-    /// This submission is taken already; the answer was lost.
+    /// This submission is already assigned to the runner. The response was lost.
     Again(Box<Record>),
-    /// It can be taken.
+    /// The runner can take this submission.
     Take(Box<Record>),
-    /// The runner's row has changed: look again.
+    /// The runner's row has changed and must be read again.
     Look,
-    /// There is nothing that it can take now.
+    /// The runner can take no submission now.
     Nothing,
-    /// Nothing waits.
+    /// No submission is waiting.
     Rest,
 }
 
 impl App {
-    /// Answers a runner's question.
+    /// Handles a poll.
     ///
     /// # Errors
-    /// If the caller is not that runner, or one process of it too many; if DynamoDB does not answer.
+    /// If the caller is not this runner, or is a second process of it, or if DynamoDB is unavailable.
     pub async fn ask(&self, ask: &Ask, caller: &Caller) -> Result<Value, Refusal> {
         let unavailable = |error: TableError| Self::unavailable(&error);
         let (id, incarnation) = (&ask.runner_id, &ask.incarnation);
@@ -88,7 +90,7 @@ impl App {
             return Err(self.refuse(id, "there is no such runner with this token"));
         };
         let Some(task_arn) = record.task_arn.clone() else {
-            // Its launch has not been answered yet, or it was given up before it was.
+            // Its RunTask call has no response yet, or its launch was abandoned before the response.
             return Ok(if record.state.is_terminal() { close() } else { wait(runner.interval_ms) });
         };
         if let Some(reason) = caller.mismatch(&task_arn) {
@@ -101,7 +103,7 @@ impl App {
         if !caller.is_of(&self.roles) {
             let reason = "the caller's role is not one of the deployment's task roles";
             let refusal = self.refuse(id, reason);
-            // What it had to report is recorded: the roles were narrowed while its command ran.
+            // Its result is recorded even if the roles were restricted while its command ran.
             return if ask.done.is_some() { Ok(close()) } else { Err(refusal) };
         }
         let contact = Input::Pool(PoolInput::Contact(incarnation.clone()));
@@ -110,7 +112,7 @@ impl App {
         self.next(record, &by, ask.stopping, rung_for).await
     }
 
-    /// The runner's row, if the token is its.
+    /// Returns the runner's row if the token matches.
     async fn authenticate(&self, ask: &Ask, caller: &Caller) -> Result<Option<(Record, Runner)>, Refusal> {
         if *caller == Caller::Identity(String::new()) {
             return Err(self.refuse(&ask.runner_id, "the request was not signed"));
@@ -130,18 +132,18 @@ impl App {
 
     /// Ends a submission with the exit code of its command, if this process has taken it.
     async fn done(&self, by: &Process, done: &Done, stopping: bool) -> Result<(), TableError> {
-        // Removed by its time to live, or never there: nothing to end.
+        // The record has expired or never existed, so there is nothing to end.
         let Some(submission) = self.bridge.table.get(&done.submission_id).await? else { return Ok(()) };
         let input = PoolInput::Done { by: by.clone(), exit_code: done.exit_code, stopping };
         let ended = self.bridge.decide(submission, &Input::Pool(input)).await?.record;
         if ended.state.is_terminal() && ended.pending_notifications.is_some() {
-            // The runner does not wait for those that are notified of the end.
+            // The runner does not wait for the delivery of notifications.
             self.wake.wake(&self.bridge.table).await;
         }
         Ok(())
     }
 
-    /// What a runner does next, by its row as just read or written.
+    /// Returns the runner's next step, based on its row as just read or written.
     async fn next(
         &self,
         mut record: Record,
@@ -182,7 +184,7 @@ impl App {
         Ok(wait(interval))
     }
 
-    /// What there is to do for a runner that may be given work.
+    /// Chooses the next step of a runner that may receive a command.
     async fn choose(
         &self,
         record: &Record,
@@ -195,7 +197,8 @@ impl App {
             let submission = table.get(serves).await?;
             return Ok(match (served(submission.as_ref(), by), submission) {
                 (Served::Ours, Some(submission)) => Next::Again(Box::new(submission)),
-                // What it was about to take, it takes: another runner might wait for nothing.
+                // A take that has begun is completed. Otherwise another runner could wait in vain for this
+                // submission.
                 (Served::Untaken, Some(_)) if self.is_paused(record).await? => Next::Nothing,
                 (Served::Untaken, Some(submission)) => self.unless_expired(submission).await?,
                 (Served::Over(done), _) => {
@@ -218,17 +221,18 @@ impl App {
         if pool.paused {
             return Ok(Next::Nothing);
         }
-        // At random among the first ones, so that runners that ask at once seldom want the same; then the others in order.
+        // The first candidate is random, so that concurrent polls rarely choose the same submission. The others
+        // follow in order.
         let choices = pool.choices(now(), &self.bridge.rules.timers).min(waiting.len());
         if let Some(first) = waiting.get_mut(..choices) {
             fastrand::shuffle(first);
-            // The doorbell rang for no other runner.
+            // No other runner received this doorbell message.
             if let Some(at) = first.iter().position(|row| Some(&row.submission_id) == announced.as_ref()) {
                 first.swap(0, at);
             }
         }
         for candidate in waiting.iter().take(CANDIDATES) {
-            // The index is eventually consistent: it may have been taken, or removed.
+            // The index is eventually consistent: the submission may have been taken or removed.
             let submission = table.get(&candidate.submission_id).await?;
             match (served(submission.as_ref(), by), submission) {
                 (Served::Untaken, Some(submission)) => return self.unless_expired(submission).await,
@@ -238,8 +242,8 @@ impl App {
         Ok(Next::Nothing)
     }
 
-    /// The submission that the doorbell announced, if it waits for such runners. The index may not show it yet: then it is
-    /// added to the rows that wait.
+    /// Returns the announced submission if it is waiting for such a runner. The index may not show it yet, so it is
+    /// added to the waiting rows.
     async fn announced(
         &self,
         id: SubmissionId,
@@ -260,7 +264,8 @@ impl App {
         Ok(Some(id))
     }
 
-    /// A submission to take; one past its deadline ends instead, and no other runner meets it.
+    /// Returns the submission to take. A submission past its deadline expires instead, so that no other runner reads
+    /// it.
     async fn unless_expired(&self, submission: Record) -> Result<Next, TableError> {
         if !submission.is_past_deadline(now()) {
             return Ok(Next::Take(Box::new(submission)));
@@ -269,8 +274,8 @@ impl App {
         Ok(Next::Look)
     }
 
-    /// Takes a submission: first the runner's row says so, then the submission's own, each as it was read. Nothing if
-    /// either has changed since, or it may not be taken.
+    /// Takes a submission: writes first the runner's row, then the submission's row, each on condition that it is
+    /// unchanged. Returns none if either row has changed or the submission may not be taken.
     async fn take(&self, record: &Record, submission: Record, by: &Process) -> Result<Option<Record>, TableError> {
         let serve = PoolInput::Serve(submission.submission_id.clone());
         if self.bridge.attempt(record, &Input::Pool(serve)).await?.is_none() {
@@ -281,20 +286,20 @@ impl App {
         self.bridge.attempt(&submission, &Input::Pool(take)).await
     }
 
-    /// The runner serves this submission no longer.
+    /// Records that the runner no longer serves this submission.
     async fn clear(&self, record: &Record, serves: &SubmissionId, done: bool) -> Result<(), TableError> {
         let input = PoolInput::Served { submission_id: serves.clone(), done };
         self.bridge.attempt(record, &Input::Pool(input)).await.map(drop)
     }
 
-    /// Whether an operator has paused the pool. Asked only where there is something to hand out.
+    /// Returns `true` if an operator has paused the pool. Called only when a submission can be dispatched.
     async fn is_paused(&self, record: &Record) -> Result<bool, TableError> {
         let Some(profile) = &record.profile else { return Ok(false) };
         Ok(self.bridge.table.pool_row(profile).await?.paused)
     }
 
-    /// Counts what was taken, for sizing: at once after a rest, and once a second under load. Where that fails, or this
-    /// process ends, the pool is sized by what waits.
+    /// Counts a take for sizing: at once after a quiet period, and once per second under load. If the write fails or
+    /// this process ends, the pool is sized by its waiting submissions.
     async fn count(&self, taken: &Record, found_idle: bool) {
         let Some(profile) = &taken.profile else { return };
         let counted = {
@@ -309,7 +314,7 @@ impl App {
             std::mem::take(counted)
         };
         if let Err(error) = self.bridge.table.count_taken(profile, counted).await {
-            tracing::warn!(%error, %profile, "submissions that were taken are not counted");
+            tracing::warn!(%error, %profile, "failed to count taken submissions");
         }
     }
 }
@@ -318,7 +323,7 @@ fn close() -> Value {
     json!({"close": true})
 }
 
-/// The command of a submission that was taken.
+/// Returns the command of a taken submission.
 fn run(submission: &Record) -> Result<Value, Refusal> {
     let work = submission.request.as_ref().map(|request| request.work(&submission.container_name));
     match work {
@@ -329,7 +334,7 @@ fn run(submission: &Record) -> Result<Value, Refusal> {
         }})),
         Some(Err(_)) | None => {
             let id = &submission.submission_id;
-            tracing::error!(submission_id = %id, "a submission that was taken has no command that can be read");
+            tracing::error!(submission_id = %id, "failed to read the command of a taken submission");
             Err(Refusal::new(500, "internal", "the command of a submission cannot be read"))
         }
     }

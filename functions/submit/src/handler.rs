@@ -17,36 +17,36 @@ use ecs_bridge_core::{
 
 use crate::submissions::IdleCapacity;
 
-/// The limit on a body, in bytes: four times the size of 100 submissions with the longest overrides that ECS accepts. A call with
-/// longer commands, for a pool, takes fewer submissions.
+/// The maximum size of a body, in bytes: four times the size of 100 submissions with the longest overrides that ECS
+/// accepts. Longer commands, which pools allow, reduce the number of submissions per call.
 pub const BODY_BYTES: usize = 4 * 1024 * 1024;
 
-/// docs/openapi.yaml as JSON, written by `make openapi`.
+/// The JSON form of docs/openapi.yaml, written by `make openapi`.
 const OPENAPI: &str = include_str!("openapi.json");
 
 /// The state that the function keeps between invocations.
 #[derive(Debug)]
 pub struct App {
-    /// Its table, ECS and rules.
+    /// The table, ECS and decision rules.
     pub bridge: Bridge,
     /// The deployment's profiles.
     pub profiles: Profiles,
-    /// The clusters that its roles allow.
+    /// The clusters that the function's role allows.
     pub clusters: Clusters,
-    /// The targets of notifications that its roles allow.
+    /// The notification targets that the function's role allows.
     pub listeners: Listeners,
-    /// Wakes reconcile, which launches what is left queued.
+    /// Wakes reconcile, which launches queued submissions.
     pub wake: Wake,
-    /// How runners reach the runner API.
+    /// The address of the runner API.
     pub runner_api: Option<RunnerApiAddress>,
     /// Announces submissions to idle runners.
     pub doorbells: Doorbells,
-    /// The runners of pools, as far as this process knows.
+    /// The idle capacity of pools, as far as this process knows.
     pub spares: IdleCapacity,
 }
 
 impl App {
-    /// Answers one request before `deadline`. An error is an answer too.
+    /// Handles one request before `deadline`. An error also becomes a response.
     pub async fn handle(
         &self,
         request: LambdaFunctionUrlRequest,
@@ -89,7 +89,7 @@ impl App {
         }
     }
 
-    /// Answers `GET /v1/submissions/{id}`.
+    /// Handles `GET /v1/submissions/{id}`.
     pub async fn show(&self, id: &str) -> Result<LambdaFunctionUrlResponse, Refusal> {
         let id: SubmissionId = id.parse().map_err(|error| Refusal::new(404, "not_found", format!("{error}")))?;
         match self.bridge.table.get(&id).await {
@@ -116,7 +116,7 @@ fn not_found() -> Refusal {
     Refusal::new(404, "not_found", format!("no such path; known: {known}"))
 }
 
-/// The refusal of a body as a whole.
+/// Returns the rejection of a whole body.
 pub fn malformed(error: &BodyError) -> Refusal {
     match error {
         BodyError::NotJson { .. } => Refusal::new(400, "bad_request", error.to_string()),

@@ -1,4 +1,4 @@
-//! `GET /v1/health`: whether the function reaches table and cluster, and whether the profiles fit their task
+//! `GET /v1/health`: checks access to the table and the cluster, and checks the profiles against their task
 //! definitions.
 
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ use crate::handler::App;
 /// The version of the functions.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// One thing that was checked.
+/// The result of one check.
 #[derive(Debug, Serialize)]
 struct Check {
     name: String,
@@ -33,15 +33,15 @@ impl Check {
     }
 }
 
-/// The failed ones of `checks`, in words.
+/// Returns a message for each failed check.
 fn problems(checks: &[Check]) -> Vec<String> {
     checks.iter().filter_map(|check| Some(format!("{}: {}", check.name, check.message.as_deref()?))).collect()
 }
 
 impl App {
-    /// Answers `GET /v1/health`: 503 where table or cluster fails, else 200.
+    /// Handles `GET /v1/health`. The status is 503 if the table or the cluster fails, otherwise 200.
     ///
-    /// A profile that does not fit its task definition is a warning: the submissions of the others work.
+    /// A profile that does not match its task definition is a warning, because submissions with other profiles work.
     pub async fn health(&self, request_id: &str) -> LambdaFunctionUrlResponse {
         let vital = [
             Check::new("table", self.reads_table().await),
@@ -58,7 +58,7 @@ impl App {
         let (failures, warnings) = (problems(&vital), problems(&profiles));
         let (deployment, table) = (&self.bridge.rules.deployment, self.bridge.table.name());
         let checks: Vec<_> = vital.iter().chain(&profiles).collect();
-        // The parts of the profiles that a caller may need: how often, and after what, a command is run again.
+        // Callers may need these parts of the profiles: the number of attempts and the conditions for a retry.
         let policies: BTreeMap<_, _> = self.profiles.iter().map(|(name, profile)| (name, &profile.policy)).collect();
         let pools = self.pools();
         if failures.is_empty() {
@@ -76,7 +76,7 @@ impl App {
         )
     }
 
-    /// The pools, and what their runners must be able to reach.
+    /// Returns the pools and the addresses that their runners must reach.
     fn pools(&self) -> BTreeMap<&ProfileName, Value> {
         let pooled = self.profiles.iter().filter_map(|(name, profile)| Some((name, &profile.pool.as_ref()?.1)));
         let reaches = match &self.runner_api {
@@ -94,7 +94,7 @@ impl App {
     }
 
     async fn reads_table(&self) -> Result<(), String> {
-        // Reading this id affects no submission, even where one has it.
+        // Reading this id affects no submission, even if a submission with it exists.
         let id: SubmissionId = "health".parse().map_err(|error| format!("{error}"))?;
         self.bridge.table.get(&id).await.map(drop).map_err(|error| error.to_string())
     }
@@ -107,7 +107,7 @@ impl App {
         }
     }
 
-    /// Whether the end of the named container is the end of the work, in every task definition of the profile.
+    /// Checks that the exit of the named container ends the task, in every task definition of the profile.
     async fn fits(&self, profile: &Profile) -> Result<(), String> {
         for family in profile.task_definitions() {
             self.fits_in(profile, family).await?;
@@ -121,7 +121,7 @@ impl App {
         let Some(container) = found else {
             return Err(format!("task definition {family} has no container called {name}"));
         };
-        // `essential` is true where it is absent (ContainerDefinition in the ECS API Reference).
+        // `essential` defaults to true (ContainerDefinition in the ECS API Reference).
         if container.essential() == Some(false) {
             return Err(format!("container {name} of {family} is not essential: its task would continue without it"));
         }

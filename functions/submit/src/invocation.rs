@@ -1,4 +1,5 @@
-//! Direct invocations: the bodies of the HTTP API without HTTP, for what can invoke a function and not sign a request.
+//! Direct invocations: the bodies of the HTTP API without HTTP, for callers that can invoke a function but cannot
+//! sign a request.
 
 use std::time::SystemTime;
 
@@ -10,7 +11,7 @@ use serde_json::{Value, json, value::RawValue};
 
 use crate::handler::{App, BODY_BYTES};
 
-/// What a payload asks for, by the members that it has.
+/// The request in a payload, selected by its members.
 #[derive(Deserialize)]
 struct Payload {
     submissions: Option<Value>,
@@ -25,12 +26,12 @@ const FORMS: &str = "a direct invocation is {\"submission_id\", \"command\", …
                      true}";
 
 impl App {
-    /// Answers a direct invocation before `deadline` with the JSON that the HTTP API answers. A single submission is answered
-    /// by itself.
+    /// Handles a direct invocation before `deadline` and returns the JSON of the HTTP API. A single submission
+    /// returns its own result.
     ///
     /// # Errors
-    /// What the HTTP API answers with a status other than 200, and a single submission that was not accepted: the code is the
-    /// error's type.
+    /// If the HTTP API's status is not 200, or a single submission was not accepted. The error's type is the API's
+    /// error code.
     pub async fn invoke(
         &self,
         payload: &RawValue,
@@ -57,14 +58,14 @@ impl App {
     }
 }
 
-/// The body of an answer; the code and message of an error.
+/// Returns the body of a response, or the code and message of an error.
 fn respond(answer: Result<LambdaFunctionUrlResponse, Refusal>, request_id: &str) -> Result<Value, Diagnostic> {
     let answer = answer.unwrap_or_else(|refusal| refusal.answer(request_id));
     let body: Value = serde_json::from_str(answer.body.as_deref().unwrap_or_default()).unwrap_or_default();
     if answer.status_code == 200 { Ok(body) } else { Err(failure(&body)) }
 }
 
-/// The only item of an answer.
+/// Returns the only item of a response.
 fn alone(body: &Value) -> Result<Value, Diagnostic> {
     let mut item = body.pointer("/submissions/0").cloned().unwrap_or_else(|| json!({}));
     if item.get("error").is_some() {

@@ -49,7 +49,7 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     warm_up(async {
         let cluster = app.clusters.default_cluster();
         let (table, ecs) = (app.bridge.table.look_at_launch_tokens(), app.bridge.ecs.is_active(cluster));
-        // Only their connections matter, not their answers.
+        // Only the connections matter, not the responses.
         let _ = tokio::join!(table, ecs);
     })
     .await;
@@ -65,7 +65,7 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     lambda_runtime::run(service_fn(handler)).await
 }
 
-/// An answer, as it is serialised.
+/// A response, ready to serialize.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Answer {
@@ -73,7 +73,7 @@ enum Answer {
     Direct(Value),
 }
 
-/// The request of a function URL; nothing for a direct invocation, which has no `requestContext`.
+/// Parses the request of a function URL. Returns none for a direct invocation, which has no `requestContext`.
 fn url_request(payload: &str) -> Option<LambdaFunctionUrlRequest> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]

@@ -22,7 +22,7 @@ use crate::{
 const SIDE_BY_SIDE: usize = 16;
 
 impl App {
-    /// Answers `POST /v1/stops`.
+    /// Handles `POST /v1/stops`.
     pub async fn stop(&self, body: &[u8]) -> Result<LambdaFunctionUrlResponse, Refusal> {
         let stops = api::stops(body).map_err(|error| malformed(&error))?;
         let answers = stream::iter(stops.submission_ids.into_iter().enumerate())
@@ -37,7 +37,7 @@ impl App {
         Ok(json_answer(200, &json!({"submissions": answers})))
     }
 
-    /// The result for one item, and whether reconcile has notifications to deliver.
+    /// Returns the result for one item, and whether reconcile has notifications to deliver.
     async fn stop_item(&self, index: usize, id: Result<SubmissionId, ItemError>, reason: &str) -> (ItemAnswer, bool) {
         let blank = ItemAnswer { index, submission_id: None, state: None, task_arn: None, error: None };
         let id = match id {
@@ -57,8 +57,8 @@ impl App {
         }
     }
 
-    /// Stops a submission. For an unknown one it creates a cancelled record, so that a submission that the stop overtook
-    /// never launches.
+    /// Stops a submission. For an unknown id it creates a canceled record, so that a submission that arrives after
+    /// its stop never launches.
     async fn stop_one(&self, id: &SubmissionId, reason: &str) -> Result<Record, BridgeError> {
         let record = match self.bridge.table.get(id).await? {
             Some(record) => record,

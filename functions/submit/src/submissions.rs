@@ -30,10 +30,12 @@ use crate::handler::{App, malformed};
 /// The number of submissions handled concurrently.
 const SIDE_BY_SIDE: usize = 32;
 
-/// The number of launch tokens taken at a time. A known submission needs none, and other calls lack what this one holds.
+/// The number of launch tokens taken at a time. Known submissions need none, and tokens held by this call are
+/// unavailable to others.
 const TOKENS: usize = 16;
 
-/// The time that must be left of the invocation to start a submission: enough for its writes and a RunTask that times out.
+/// The invocation time that must remain to start a submission: enough for its writes and a RunTask call that times
+/// out.
 const TO_LAUNCH: Duration = Duration::from_secs(20);
 
 /// The launch tokens of a call, taken as needed.
@@ -44,9 +46,9 @@ struct Tokens<'a> {
 
 struct Held {
     tokens: usize,
-    /// The number of submissions that have not taken one yet.
+    /// The number of submissions that have not taken a token yet.
     to_come: usize,
-    /// Whether the bucket is empty: this call takes no more.
+    /// `true` if the bucket is empty. This call then takes no more tokens.
     is_out: bool,
 }
 
@@ -77,13 +79,13 @@ impl<'a> Tokens<'a> {
     }
 }
 
-/// What a call leaves to reconcile.
+/// Work that a call leaves to reconcile.
 enum Left {
-    /// Nothing.
+    /// No work.
     Nothing,
     /// A launch, or a notification.
     Due,
-    /// A runner, perhaps: the submission waits in the pool of this profile.
+    /// A runner, if needed: the submission waits in the pool of this profile.
     Waiting(ProfileName),
 }
 
@@ -98,12 +100,13 @@ impl Left {
     }
 }
 
-/// The runners that submissions of this process were left to, since a pool was last sized.
+/// The number of submissions of this process that wait for runners, since each pool was last sized.
 #[derive(Debug, Default)]
 pub struct IdleCapacity(Mutex<BTreeMap<ProfileName, (u64, u64)>>);
 
 impl IdleCapacity {
-    /// Whether fewer runners are idle or starting than `left` more submissions of a profile need, by the pool's `row`.
+    /// Returns `true` if `left` more submissions of a profile need more runners than are idle or starting, based on
+    /// the pool's `row`.
     async fn lack(&self, row: &PoolRow, profile: &ProfileName, left: u64) -> bool {
         let mut known = self.0.lock().await;
         let (rev, since) = known.entry(profile.clone()).or_default();
@@ -122,20 +125,20 @@ type PoolRows = BTreeMap<ProfileName, PoolRow>;
 enum Outcome {
     /// Recorded by this call, with the result of its launch.
     New(Record),
-    /// Known before.
+    /// Recorded by an earlier call.
     Known(Record),
 }
 
 impl App {
-    /// Answers `POST /v1/submissions` before `deadline`. Items for which the time is too short are `unavailable`, and not
-    /// recorded.
+    /// Handles `POST /v1/submissions` before `deadline`. Items for which too little time remains are `unavailable`
+    /// and are not recorded.
     pub async fn submit(&self, body: &[u8], deadline: SystemTime) -> Result<LambdaFunctionUrlResponse, Refusal> {
         let items = api::submissions(body, &self.profiles, &self.listeners).map_err(|error| malformed(&error))?;
         let is_launched = |item: &&SubmissionItem| item.submission.as_ref().is_ok_and(|it| it.pool.is_none());
         let wanted = items.iter().filter(is_launched).count();
         let tokens = Tokens::new(&self.bridge, wanted);
         let pools = self.keep_pools(&items).await;
-        // The first item with an id is the submission. The others are answered by its record.
+        // The first item with an id is the submission. The others get the result of its record.
         let mut ids = HashSet::new();
         let (firsts, repeats): (Vec<_>, Vec<_>) =
             items.into_iter().enumerate().partition(|(_, item)| ids.insert(item.submission_id.clone()));
@@ -151,8 +154,8 @@ impl App {
         Ok(json_answer(200, &json!({"submissions": answers})))
     }
 
-    /// The rows of the pools that these items are for, each with what runners of the item's version of the profile are
-    /// launched with. A pool whose row could not be written is left out, and nothing is accepted for it.
+    /// Returns the rows of the pools of these items. Each row holds the launch configuration for the item's version
+    /// of the profile. A pool whose row could not be written is omitted, and nothing is accepted for it.
     async fn keep_pools(&self, items: &[SubmissionItem]) -> PoolRows {
         let mut rows = PoolRows::new();
         let pooled = items.iter().filter_map(|item| item.submission.as_ref().ok()).filter(|it| it.pool.is_some());
@@ -160,20 +163,20 @@ impl App {
             let Some(spec) = self.profiles.get(profile).and_then(Profile::spec) else { continue };
             match self.bridge.table.keep_pool(profile, &spec).await {
                 Ok(mut row) => {
-                    // What was taken since the pool was sized is not spare any more.
+                    // Runners that were taken since the pool was sized are no longer idle.
                     match self.bridge.table.takes(profile).await {
                         Ok(takes) => row.taken = row.taken.max(takes.taken),
-                        Err(error) => tracing::warn!(%error, %profile, "what was taken from a pool is not known"),
+                        Err(error) => tracing::warn!(%error, %profile, "failed to read the takes of a pool"),
                     }
                     rows.insert(profile.clone(), row);
                 }
-                Err(error) => tracing::error!(%error, %profile, "a pool's row could not be read or written"),
+                Err(error) => tracing::error!(%error, %profile, "failed to read or write a pool's row"),
             }
         }
         rows
     }
 
-    /// Announces the submissions that were left to runners to those that are idle.
+    /// Announces the submissions left to runners to idle runners.
     async fn ring(&self, answers: &[(ItemAnswer, Left)], pools: &PoolRows) {
         for (profile, row) in pools {
             let key = self.profiles.get(profile).and_then(|profile| profile.pool.as_ref()).map(|(key, _)| key);
@@ -185,7 +188,7 @@ impl App {
         }
     }
 
-    /// Wakes reconcile if there is something for it to launch.
+    /// Wakes reconcile if it has something to launch.
     async fn wake_for(&self, left: impl Iterator<Item = &Left>, pools: &PoolRows) {
         let mut waiting: BTreeMap<&ProfileName, u64> = BTreeMap::new();
         let mut is_needed = false;
@@ -207,7 +210,7 @@ impl App {
         }
     }
 
-    /// The result for one item, and what this call left of it.
+    /// Returns the result for one item, and the work that this call leaves to reconcile.
     async fn submit_item(
         &self,
         index: usize,
@@ -257,12 +260,12 @@ impl App {
     /// Brings the timer of a resubmitted record forward if needed, adds its notifications, and returns the record.
     ///
     /// # Errors
-    /// If DynamoDB does not record a notification: only the caller has it, and the caller retries.
+    /// If DynamoDB does not record a notification. Only the caller has the notification, so the caller must retry.
     async fn resubmitted(&self, record: Record, notify: Notify) -> Result<Record, BridgeError> {
         let adds_none = notify.is_empty();
         match self.bridge.settle(record.clone(), Input::Resubmitted(notify)).await {
             Err(error) if adds_none => {
-                // The record is due in any case.
+                // The record is due regardless.
                 tracing::warn!(submission_id = %record.submission_id, %error, "failed to bring the timer of a resubmitted record forward");
                 Ok(record)
             }
@@ -275,16 +278,16 @@ impl App {
     /// After a crash the record is due: `queued` at once, `launching` when its claim has expired.
     ///
     /// # Errors
-    /// If DynamoDB does not accept the record, or the result of its launch. The caller retries, and that brings the timer of
-    /// its unanswered launch forward.
+    /// If DynamoDB does not accept the record or the result of its launch. The caller's retry brings the timer of a
+    /// launch without a response forward.
     async fn accept(&self, submission: Submission, tokens: &Tokens<'_>) -> Result<Outcome, BridgeError> {
-        // What a runner takes needs no launch.
+        // A submission for a pool needs no launch.
         let is_pooled = submission.pool.is_some();
         let shape = Shape { profile: submission.profile.clone(), placement: submission.placement.clone() };
         let choices = 0..=submission.policy.fallbacks;
         let is_blocked = || !is_pooled && self.bridge.open_choice(&shape, choices.clone(), 0).is_none();
         let mut has_token = !is_pooled && !is_blocked() && tokens.take().await;
-        // Who takes tokens sees what has no capacity.
+        // A token buys an up-to-date view of the capacity.
         let is_blocked = is_blocked();
         let (at, rules) = (now(), &self.bridge.rules);
         let mut record = Record::queued(submission, at, rules);
@@ -314,18 +317,18 @@ impl App {
     }
 }
 
-/// Whether reconcile has notifications of its end to deliver.
+/// Returns `true` if reconcile has completion notifications to deliver.
 pub fn has_pending_notifications(record: &Record) -> bool {
     record.state.is_terminal() && !record.is_settled()
 }
 
-/// Whether the time left is too short for a launch. A deadline in the past counts as none: that of `cargo lambda watch` is
-/// in 1970.
+/// Returns `true` if the remaining time is too short for a launch. A deadline in the past counts as none because
+/// `cargo lambda watch` sends a time in 1970.
 fn is_short(deadline: SystemTime) -> bool {
     deadline.duration_since(SystemTime::now()).is_ok_and(|left| left < TO_LAUNCH)
 }
 
-/// The error of an item that DynamoDB did not accept.
+/// Returns the error of an item that DynamoDB did not accept.
 pub fn unavailable(submission_id: &SubmissionId, error: &impl Display) -> ItemError {
     tracing::error!(%submission_id, %error, "failed to record an item");
     ItemError::new(ItemCode::Unavailable, "DynamoDB is unavailable; retry this item")

@@ -6,18 +6,18 @@ use ecs_bridge_core::{
     event::{self, Event},
 };
 
-/// Applies an event to the record of its submission. One read; one write if it changes something.
+/// Applies an event to the record of its submission, with one read, and one write if the event changes the record.
 ///
-/// Ignores events of other deployments, and counts unusable ones: a retry would not help.
+/// Ignores events from other deployments and counts invalid events, because a retry would not help.
 ///
 /// # Errors
-/// If DynamoDB is unavailable, or a task that should not be alive was not stopped: Lambda retries, and later sends the event
-/// to the dead-letter queue.
+/// If DynamoDB is unavailable, or an unwanted task was not stopped. Lambda retries, and later sends the event to the
+/// dead-letter queue.
 pub async fn handle(bridge: &Bridge, wake: &Wake, event: &str) -> Result<(), BridgeError> {
     let (submission_id, task) = match event::parse(event, &bridge.rules.deployment) {
         Ok(Event::Ours(submission_id, task)) => (submission_id, task),
         Ok(Event::Foreign) => {
-            tracing::debug!("ignored an event of another deployment");
+            tracing::debug!("ignored event from another deployment");
             return Ok(());
         }
         Err(error) => {
@@ -26,17 +26,17 @@ pub async fn handle(bridge: &Bridge, wake: &Wake, event: &str) -> Result<(), Bri
         }
     };
     let Some(record) = bridge.table.get(&submission_id).await? else {
-        // An event creates no record: the record is written before RunTask is called, so this one has expired.
-        tracing::warn!(%submission_id, task = task.id(), "ignored an event of an unknown submission");
+        // An event never creates a record. The record is written before RunTask is called, so this one has expired.
+        tracing::warn!(%submission_id, task = task.id(), "ignored event of unknown submission");
         return Ok(());
     };
     let record = bridge.settle(record, Input::Seen(*task)).await?;
-    // It served a submission, or was idle and is to be replaced.
+    // The runner served a submission, or was idle and must be replaced.
     let lost_its_runner =
         record.state.is_terminal() && record.runner.as_ref().is_some_and(|it| it.serves.is_some() || !it.closing);
     let is_asked_again = record.asked_again && !record.state.is_terminal();
     if record.state == State::Queued || lost_its_runner || is_asked_again {
-        // The next attempt is to be launched, waits for another runner, or for ECS to be asked once more.
+        // The next attempt must be launched, or waits for another runner or for another ECS lookup.
         wake.wake(&bridge.table).await;
     }
     Ok(())

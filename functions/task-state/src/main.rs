@@ -1,4 +1,4 @@
-//! The task-state function: ECS's Task State Change events, from EventBridge, into the records.
+//! The task-state function: applies the ECS Task State Change events from EventBridge to the records.
 
 mod handler;
 
@@ -27,7 +27,7 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     let handler = async |event: LambdaEvent<Box<RawValue>>| {
         let result = handler::handle(&bridge, &wake, event.payload.get()).await;
         metrics.flush();
-        // Named, as a boxed error would be called by its type in dead letters.
+        // The error type is explicit because a boxed error would show its Rust type in dead-letter messages.
         result.map_err(|error| Diagnostic { error_type: "BridgeError".to_owned(), error_message: error.to_string() })
     };
     lambda_runtime::run(service_fn(handler)).await

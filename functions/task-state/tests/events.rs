@@ -1,5 +1,5 @@
-//! Records, the events that come to them, and what they are then: each life of `tests/fixtures/lives.json` through the
-//! function's own handler, every request to DynamoDB and ECS counted at the wire.
+//! Lifecycle tests: each case of `tests/fixtures/lives.json` runs through the function's own handler. The tests count
+//! every request to DynamoDB and ECS at the wire.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code")]
 
@@ -17,7 +17,7 @@ fn fixtures() -> Value {
     serde_json::from_str(include_str!("../../../tests/fixtures/lives.json")).unwrap()
 }
 
-/// RFC 7396.
+/// Applies an RFC 7396 merge patch.
 fn merge(target: &mut Value, patch: &Value) {
     let Value::Object(patch) = patch else {
         *target = patch.clone();
@@ -40,7 +40,7 @@ fn merged(base: &Value, patch: &Value) -> Value {
     merged
 }
 
-/// The event of one step.
+/// Returns the event of one step.
 fn event(base: &Value, id: &str, step: &Value) -> String {
     let attempt = step["attempt"].as_u64().unwrap_or(1);
     let ours = json!({"detail": {"startedBy": format!("local/{id}/{attempt}")}});
@@ -51,7 +51,7 @@ async fn deployment() -> Deployment {
     Deployment::new(|_, _| Reply::Answer(200, "{}".to_owned())).await
 }
 
-/// Requests since the last call: reads and writes of the table, and tasks that were stopped.
+/// Returns the requests since the last call: table reads, table writes, and stopped tasks.
 fn requests(deployment: &Deployment) -> (u64, u64, Vec<String>) {
     let operations = deployment.table.take();
     let count = |operation| operations.iter().filter(|seen| **seen == operation).count() as u64;
@@ -63,7 +63,7 @@ fn requests(deployment: &Deployment) -> (u64, u64, Vec<String>) {
 }
 
 #[tokio::test]
-async fn every_life_ends_as_it_should_for_one_read_and_at_most_one_write_an_event() {
+async fn lifecycle_event_costs_one_read_and_one_write() {
     let fixtures = fixtures();
     for life in fixtures["lives"].as_array().unwrap() {
         let (id, shows) = (life["id"].as_str().unwrap(), &life["shows"]);
@@ -92,7 +92,7 @@ async fn every_life_ends_as_it_should_for_one_read_and_at_most_one_write_an_even
 }
 
 #[tokio::test]
-async fn what_is_no_event_is_ignored_without_a_request() {
+async fn invalid_event_is_ignored_without_a_request() {
     let deployment = deployment().await;
     for text in ["null", "7", "\"event\"", "[]", "{}", "{\"detail\": null}", "{\"detail\": []}", "not JSON", ""] {
         handler::handle(&deployment.bridge, &nobody(), text).await.unwrap();
@@ -101,7 +101,7 @@ async fn what_is_no_event_is_ignored_without_a_request() {
 }
 
 #[tokio::test]
-async fn an_event_of_an_unknown_submission_creates_no_record() {
+async fn event_of_unknown_submission_creates_no_record() {
     let deployment = deployment().await;
     let text = event(&fixtures()["event"], "never-submitted", &json!({"event": {"detail": {"version": 9}}}));
     handler::handle(&deployment.bridge, &nobody(), &text).await.unwrap();
@@ -109,7 +109,7 @@ async fn an_event_of_an_unknown_submission_creates_no_record() {
 }
 
 #[tokio::test]
-async fn an_event_is_retried_while_dynamodb_is_unavailable() {
+async fn event_is_retried_while_dynamodb_is_unavailable() {
     let deployment = Deployment::with(
         Wire::dynamodb(|_, _| support::error(500, "InternalServerError", "try again")).await,
         Wire::start(|_, _| Reply::Closed).await,
@@ -120,7 +120,7 @@ async fn an_event_is_retried_while_dynamodb_is_unavailable() {
 }
 
 #[tokio::test]
-async fn an_event_whose_row_cannot_be_read_is_retried() {
+async fn event_with_unreadable_row_is_retried() {
     let table = Wire::dynamodb(|_, _| {
         Reply::Answer(200, json!({"Item": {"submission_id": {"S": "a"}, "state": {"S": "resting"}}}).to_string())
     });
@@ -130,14 +130,14 @@ async fn an_event_whose_row_cannot_be_read_is_retried() {
     assert_eq!(error.to_string(), "the row of a is no record of a submission");
 }
 
-/// A live task, at no stated time: the fixture's is older than a record of today.
+/// Returns a live task without times. The fixture's times are older than a record of today.
 fn live_task() -> Value {
     let detail = json!({"lastStatus": "RUNNING", "desiredStatus": "RUNNING", "containers": [], "updatedAt": null});
     json!({"event": {"time": null, "detail": detail}})
 }
 
 #[tokio::test]
-async fn an_event_of_a_task_that_should_not_be_alive_is_retried_until_it_is_stopped() {
+async fn orphan_task_event_is_retried_until_task_stops() {
     let deployment = Deployment::new(|_, _| support::error(400, "ThrottlingException", "Rate exceeded")).await;
     let tombstone =
         Record::tombstone("a".parse().unwrap(), "not needed", ecs_bridge_aws::now(), &deployment.bridge.rules);
@@ -149,7 +149,7 @@ async fn an_event_of_a_task_that_should_not_be_alive_is_retried_until_it_is_stop
 }
 
 #[tokio::test]
-async fn a_task_that_ecs_does_not_know_is_nothing_to_stop() {
+async fn stop_of_unknown_task_succeeds() {
     let unknown = support::error(400, "InvalidParameterException", "The referenced task was not found.");
     let deployment = Deployment::new(move |_, _| unknown.clone()).await;
     let tombstone =
@@ -159,7 +159,7 @@ async fn a_task_that_ecs_does_not_know_is_nothing_to_stop() {
     handler::handle(&deployment.bridge, &nobody(), &event(&fixtures()["event"], "a", &live)).await.unwrap();
 }
 
-/// No reconcile to be woken.
+/// Returns a wake-up that reaches no reconcile function.
 fn nobody() -> Wake {
     Wake::new(&support::clients("http://127.0.0.1:9").config, None)
 }

@@ -1,4 +1,4 @@
-# A cluster, a task definition, and the bridge on them, in the default VPC: to try it, and to copy from.
+# Creates a cluster, a task definition and the bridge in the default VPC. Use it to try the bridge, and copy from it.
 #   terraform init && terraform apply -var code_directory=../../../dist
 
 terraform {
@@ -13,13 +13,13 @@ terraform {
 }
 
 variable "name" {
-  description = "Name of cluster, task definition family and log group"
+  description = "Name of the cluster, the task definition family and the log group"
   type        = string
   default     = "ecs-bridge-example"
 }
 
 variable "image" {
-  description = "Image of the container that commands run in; from a public registry, or give the execution role more"
+  description = "Image of the container that commands run in. It must be in a public registry, or the execution role needs more permissions"
   type        = string
   default     = "public.ecr.aws/amazonlinux/amazonlinux:2023-minimal"
 }
@@ -43,11 +43,11 @@ data "aws_subnets" "default" {
   }
 }
 
-# Tasks reach the internet by addresses of their own, and nothing reaches them.
+# Tasks reach the internet through their own addresses, and no inbound traffic reaches them.
 resource "aws_security_group" "tasks" {
-  #checkov:skip=CKV2_AWS_5:RunTask attaches it to tasks, by the profile below
+  #checkov:skip=CKV2_AWS_5:RunTask attaches it to tasks (see the profile below)
   name        = var.name
-  description = "Tasks of ${var.name}: HTTPS out, nothing in"
+  description = "Tasks of ${var.name}, with outbound HTTPS and no inbound traffic"
   vpc_id      = data.aws_vpc.default.id
 
   egress {
@@ -60,7 +60,7 @@ resource "aws_security_group" "tasks" {
 }
 
 resource "aws_ecs_cluster" "cluster" {
-  #checkov:skip=CKV_AWS_65:Container Insights costs money for each task, and the bridge has metrics of its own
+  #checkov:skip=CKV_AWS_65:Container Insights costs money for each task, and the bridge has its own metrics
   name = var.name
 }
 
@@ -70,14 +70,14 @@ resource "aws_ecs_cluster_capacity_providers" "cluster" {
 }
 
 resource "aws_cloudwatch_log_group" "logs" {
-  #checkov:skip=CKV_AWS_158:An example; encrypted by the key of CloudWatch Logs
-  #checkov:skip=CKV_AWS_338:An example; two weeks of logs are enough to try it
+  #checkov:skip=CKV_AWS_158:An example, which CloudWatch Logs encrypts with its own key
+  #checkov:skip=CKV_AWS_338:An example, for which two weeks of logs are enough
   name              = "/ecs/${var.name}"
   retention_in_days = 14
 }
 
 resource "aws_iam_role" "tasks" {
-  # What ECS itself does to start a task, and what the commands may do: nothing, until you say so.
+  # The permissions that ECS needs to start a task. The commands have no permissions until you add some.
   for_each = toset(["execution", "task"])
 
   name = "${var.name}-${each.key}"
@@ -133,14 +133,14 @@ resource "aws_ecs_task_definition" "jobs" {
   }])
 }
 
-# CloudFormation takes the template from it, and Lambda the zips.
+# CloudFormation reads the template from this bucket, and Lambda reads the zip files.
 resource "aws_s3_bucket" "code" {
-  #checkov:skip=CKV_AWS_18:An example; the files of a release are public
-  #checkov:skip=CKV_AWS_21:Each release has a prefix of its own
-  #checkov:skip=CKV_AWS_144:An example; the files of a release are public
-  #checkov:skip=CKV_AWS_145:An example; encrypted by the key of S3
-  #checkov:skip=CKV2_AWS_61:Terraform deletes what no stack uses
-  #checkov:skip=CKV2_AWS_62:Nobody waits for its files
+  #checkov:skip=CKV_AWS_18:An example, and the files of a release are public
+  #checkov:skip=CKV_AWS_21:Each release has its own prefix
+  #checkov:skip=CKV_AWS_144:An example, and the files of a release are public
+  #checkov:skip=CKV_AWS_145:An example, which S3 encrypts with its own key
+  #checkov:skip=CKV2_AWS_61:Terraform deletes objects that no stack uses
+  #checkov:skip=CKV2_AWS_62:No consumer waits for its files
   bucket_prefix = "${var.name}-"
 }
 
@@ -180,11 +180,11 @@ module "bridge" {
 }
 
 output "submit_url" {
-  description = "Address of the API: ECS_BRIDGE_URL of the CLI"
+  description = "URL of the HTTP API (ECS_BRIDGE_URL of the CLI)"
   value       = module.bridge.submit_url
 }
 
 output "table_name" {
-  description = "The table that the executor reads: ECS_BRIDGE_TABLE of the CLI"
+  description = "Name of the table that the executor reads (ECS_BRIDGE_TABLE of the CLI)"
   value       = module.bridge.table_name
 }

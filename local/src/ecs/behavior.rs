@@ -1,13 +1,13 @@
-//! The unusual behaviours of ECS, each by a name with which a test requests it: in a tag or an environment variable of a
-//! RunTask request, or by a rule.
+//! Unusual ECS behaviors. A test requests one by its name, in a tag or environment variable of a RunTask request, or
+//! by a rule.
 
 use std::str::FromStr;
 
 use thiserror::Error;
 
-/// The tag of a RunTask request that requests shapes.
+/// The tag of a RunTask request that selects shapes.
 pub const SHAPE_TAG: &str = "ecs-bridge-local:shape";
-/// The environment variable of a container override that requests shapes.
+/// The environment variable of a container override that selects shapes.
 pub const SHAPE_VARIABLE: &str = "ECS_BRIDGE_LOCAL_SHAPE";
 
 macro_rules! shapes {
@@ -30,11 +30,11 @@ shapes! {
     CannotPull = "cannot-pull",
     /// The container cannot be created.
     CannotCreate = "cannot-create",
-    /// The task's network or secrets are not available: ResourceInitializationError in the stopped reason alone.
+    /// The task's network or secrets are unavailable: ResourceInitializationError in the stopped reason alone.
     ResourceInit = "resource-init",
     /// The task's network interface is not ready in time: TaskFailedToStart, the cause in the stopped reason alone.
     NetworkTimeout = "network-timeout",
-    /// The image cannot be pulled, and only the stopped reason says so.
+    /// The image cannot be pulled, and only the stopped reason shows it.
     PullInTaskReason = "pull-in-task-reason",
     /// The capacity provider gives up: TaskFailedToStart, RESOURCE:GPU in the stopped reason, no containers.
     CapacityGivenUp = "capacity-given-up",
@@ -48,11 +48,11 @@ shapes! {
     SpotInterruption = "spot-interruption",
     /// The host is lost once it runs: STOPPED, InfrastructureHealth, no exit code.
     InfrastructureHealth = "infrastructure-health",
-    /// The host reports that the task has stopped, by InfrastructureHealth, and it runs on.
+    /// The host reports that the task has stopped, by InfrastructureHealth, but the task keeps running.
     SeemsLost = "seems-lost",
     /// A container that StopTask ends reports exit code 0.
     StopReports0 = "stop-reports-0",
-    /// ECS gives OutOfMemoryError as the reason of the container's end, whatever its exit code is.
+    /// ECS reports OutOfMemoryError as the container's reason, regardless of its exit code.
     OutOfMemory = "out-of-memory",
     /// STOPPED without an exit code, although the command ended.
     NoExitCode = "no-exit-code",
@@ -84,13 +84,13 @@ shapes! {
     MistypedMembers = "mistyped-members",
     /// Events with event_time instead of time.
     EventTime = "event-time",
-    /// Only events of the task's creation and its end.
+    /// Events only for the task's creation and its stop.
     SkipStates = "skip-states",
     /// An executionStoppedAt before startedAt.
     ClockSkew = "clock-skew",
-    /// No events at all.
+    /// No events.
     NoEvents = "no-events",
-    /// The task is MISSING as soon as it has stopped, and its end sends no event.
+    /// The task is MISSING as soon as it has stopped, and its stop sends no event.
     Forgotten = "forgotten",
 }
 
@@ -98,13 +98,13 @@ shapes! {
 #[derive(Clone, Debug, Default)]
 pub struct Shapes(Vec<Shape>);
 
-/// A word that is not a shape.
+/// An unknown shape name.
 #[derive(Debug, Error)]
 #[error("unknown shape {0:?}")]
 pub struct UnknownShape(String);
 
 impl Shapes {
-    /// Whether it includes this shape.
+    /// Returns `true` if it includes this shape.
     #[must_use]
     pub fn has(&self, shape: Shape) -> bool {
         self.0.contains(&shape)
@@ -120,7 +120,7 @@ impl Shapes {
         self.0.extend(&more.0);
     }
 
-    /// A line of help for each shape.
+    /// Returns a line of help for each shape.
     #[must_use]
     pub fn help() -> String {
         Shape::HELP.iter().map(|(name, text)| format!("  {name:<28}{}\n", text.trim())).collect()
@@ -130,7 +130,7 @@ impl Shapes {
 impl FromStr for Shapes {
     type Err = UnknownShape;
 
-    /// Parses words separated by spaces.
+    /// Parses shape names separated by spaces.
     fn from_str(text: &str) -> Result<Self, UnknownShape> {
         let find = |word: &str| {
             let known = Shape::NAMES.iter().find(|(name, _)| *name == word);
@@ -145,14 +145,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shapes_are_words_and_an_unknown_one_is_refused() {
+    fn unknown_shape_is_rejected() {
         let shapes: Shapes = "spot-notice short-arns".parse().unwrap();
         assert!(shapes.has(Shape::SpotNotice) && shapes.has(Shape::ShortArns) && !shapes.has(Shape::Twin));
         assert_eq!("twin nonsense".parse::<Shapes>().unwrap_err().to_string(), "unknown shape \"nonsense\"");
     }
 
     #[test]
-    fn every_shape_is_explained() {
+    fn every_shape_has_help() {
         assert!(Shapes::help().lines().all(|line| line.len() > 40));
     }
 }

@@ -1,4 +1,4 @@
-//! A container: a local process in a group of its own or, to save the fork, a timer that ends as the process would.
+//! A container: a local process in its own process group. To avoid the fork, a timer can simulate a trivial command.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -28,22 +28,23 @@ pub(super) struct Spec {
     /// The time from SIGTERM to SIGKILL.
     pub(super) stop_timeout: Duration,
     pub(super) restart: Option<Restart>,
-    /// The file of its output.
+    /// The file that receives its output.
     pub(super) log: Option<PathBuf>,
-    /// Whether trivial commands are simulated.
+    /// The time scale of simulated trivial commands, if they are simulated.
     pub(super) simulate: Option<Scale>,
-    /// An environment variable of its own, by which processes are found that left its group, as a runner's command does.
+    /// A unique environment variable that identifies processes that left the process group, as the commands of
+    /// runners do.
     pub(super) mark: Option<String>,
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Restart {
     pub(super) ignored: Vec<i32>,
-    /// The time that it must have run to be restarted.
+    /// The minimum runtime before a restart.
     pub(super) after: Duration,
 }
 
-/// What the containers of a task must do. It only rises.
+/// The order to the containers of a task. It only escalates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Stop {
     No,
@@ -74,14 +75,14 @@ impl Running {
         Ok(Self { spec, body: Body::Process(child), started })
     }
 
-    /// Waits for the end, with restarts by its policy, and returns the exit code as ECS reports it. Calls `restarted` at
-    /// every start except the first.
+    /// Waits for the exit, with restarts by its policy, and returns the exit code as ECS reports it. Calls
+    /// `restarted` at every start except the first.
     pub(super) async fn run(mut self, mut stop: watch::Receiver<Stop>, restarted: Arc<dyn Fn() + Send + Sync>) -> i32 {
         loop {
             let code = match &mut self.body {
                 Body::Process(child) => {
                     let code = wait(child, &mut stop, self.spec.stop_timeout).await;
-                    // A container ends with its first process, and so does all that this one started.
+                    // A container ends with its first process, and so do all processes that it started.
                     if let Some(mark) = &self.spec.mark {
                         while process::kill_marked(mark) {
                             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -162,13 +163,13 @@ async fn wait(child: &mut Child, stop: &mut watch::Receiver<Stop>, stop_timeout:
             }
         }
     };
-    // A container ends with its first process, and so does its group. The kernel assigns pids in turn, so that this one
-    // is not reused yet.
+    // A container ends with its first process, and so does its group. The kernel assigns PIDs sequentially, so this
+    // one is not reused yet.
     signal(process::kill_group);
     status.map_or(1, exit_code)
 }
 
-/// Waits for more than `last`; forever if its sender is gone.
+/// Waits for an order above `last`, or forever if the sender no longer exists.
 async fn next_stop(stop: &mut watch::Receiver<Stop>, last: Stop) -> Stop {
     match stop.wait_for(|wanted| *wanted > last).await.map(|wanted| *wanted) {
         Ok(wanted) => wanted,
@@ -184,7 +185,7 @@ async fn simulated(end: Instant, code: i32, stop: &mut watch::Receiver<Stop>) ->
     }
 }
 
-/// The duration and exit code of `true`, `false`, `sh -c 'exit N'` and `sleep S`.
+/// Returns the duration and exit code of `true`, `false`, `sh -c 'exit N'` and `sleep S`.
 fn simulate_command(argv: &[String], scale: Scale) -> Option<(Duration, i32)> {
     let words: Vec<_> = argv.iter().map(String::as_str).collect();
     match words.as_slice() {
@@ -229,7 +230,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_command_ends_with_its_own_code_simulated_or_not() {
+    async fn command_exit_code_is_kept_when_simulated() {
         for simulate in [false, true] {
             assert_eq!(run(spec(&["true"], simulate), Stop::No).await, 0);
             assert_eq!(run(spec(&["sh", "-c", "exit 7"], simulate), Stop::No).await, 7);
@@ -237,7 +238,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_signal_is_128_and_its_number() {
+    async fn signal_exit_code_is_128_plus_number() {
         assert_eq!(run(spec(&["sh", "-c", "kill -9 $$"], false), Stop::No).await, 137);
         for simulate in [false, true] {
             assert_eq!(run(spec(&["sleep", "3600"], simulate), Stop::Terminate).await, 143);
@@ -246,23 +247,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_command_that_ignores_sigterm_is_killed_after_the_stop_timeout() {
+    async fn command_ignoring_sigterm_is_killed_after_timeout() {
         let stubborn = spec(&["sh", "-c", "trap '' TERM; while :; do sleep 3600; done"], false);
         let (wishes, stop) = watch::channel(Stop::No);
         let running = tokio::spawn(Running::start(stubborn).unwrap().run(stop, Arc::new(|| ())));
         wishes.send_replace(Stop::Terminate);
-        // SIGTERM kills it if it arrives before the trap is set.
+        // SIGTERM kills the process if it arrives before the trap is set.
         assert!([137, 143].contains(&running.await.unwrap()));
     }
 
     #[tokio::test]
-    async fn a_command_that_does_not_exist_does_not_start() {
+    async fn missing_command_does_not_start() {
         assert!(Running::start(spec(&["/no/such/program"], false)).is_err());
         assert!(Running::start(spec(&[], false)).is_err());
     }
 
     #[tokio::test]
-    async fn a_restart_policy_restarts_it_until_an_ignored_code() {
+    async fn restart_policy_applies_until_ignored_code() {
         let file = std::env::temp_dir().join(format!("ecs-bridge-restart-{}", std::process::id()));
         let script = format!("echo x >> {0}; test $(wc -l < {0}) -lt 3", file.display());
         let mut spec = spec(&["sh", "-c", &script], false);

@@ -20,16 +20,16 @@ use crate::http::{self, lock};
 pub(super) struct Rule {
     #[serde(default = "run_task")]
     operation: String,
-    /// Only for this submission, where the call has a startedBy.
+    /// Applies only to this submission, if the call has a startedBy.
     #[serde(default)]
     submission_id: Option<String>,
-    /// Only for this task definition, where the call names one.
+    /// Applies only to this task definition, if the call names one.
     #[serde(default)]
     task_definition: Option<String>,
-    /// Only for tasks with this much memory by `overrides.memory`, in MiB.
+    /// Applies only to tasks with this much memory by `overrides.memory`, in MiB.
     #[serde(default)]
     memory: Option<String>,
-    /// For how many calls.
+    /// The number of calls to which it applies.
     #[serde(default = "once")]
     times: u32,
     #[serde(flatten)]
@@ -42,25 +42,25 @@ pub(super) struct Rule {
 pub(super) enum Then {
     /// The task has these shapes.
     Shapes(String),
-    /// The call is refused and has no effect.
+    /// The call fails and has no effect.
     Error { code: String, message: String },
-    /// RunTask answers with this in `failures`.
+    /// RunTask returns this in `failures`.
     Failure(String),
-    /// RunTask answers with this in `failures`, and launches the task all the same.
+    /// RunTask returns this in `failures`, but launches the task.
     LaunchedFailure(String),
-    /// The call takes effect, and is answered like this.
+    /// The call takes effect, and gets this response.
     Answer(Answer),
-    /// Whether RunTask starts another task where its client token has started one.
+    /// `true` if RunTask starts another task for a client token that has started one.
     ForgetToken(bool),
 }
 
-/// How a call that took effect is answered.
+/// The response to a call that took effect.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Answer {
-    /// With a 500.
+    /// A status 500.
     ServerError,
-    /// Not at all: the connection is closed.
+    /// No response: the connection is closed.
     None,
 }
 
@@ -72,7 +72,7 @@ fn once() -> u32 {
     1
 }
 
-/// The first rule that is for this call; one use of it is gone.
+/// Consumes one use of the first rule that matches this call.
 pub(super) fn take_rule(rules: &mut Vec<Rule>, operation: &str, body: &Value) -> Option<Then> {
     let text = |pointer: &str| body.pointer(pointer).and_then(Value::as_str);
     let submission = text("/startedBy").unwrap_or_default().split('/').nth(1);
@@ -174,7 +174,7 @@ async fn add_rule(State(ecs): State<Arc<Ecs>>, Json(rule): Json<Rule>) -> Respon
     http::json(StatusCode::OK, &json!({}))
 }
 
-/// What has no capacity from now on.
+/// The targets that have no capacity from now on.
 #[derive(Deserialize)]
 struct NoCapacity {
     without: Vec<String>,
@@ -204,7 +204,7 @@ async fn recent_events(State(ecs): State<Arc<Ecs>>) -> Response<Body> {
     http::json(StatusCode::OK, &json!({"events": ecs.bus.recent()}))
 }
 
-/// The credentials of a task's role, as ECS's agent gives them to its containers.
+/// Returns the credentials of a task's role, as ECS's agent does for its containers.
 async fn credentials(State(ecs): State<Arc<Ecs>>, Path(task): Path<String>, headers: HeaderMap) -> Response<Body> {
     let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
     match ecs.settings.sessions.credentials(&task, authorization) {

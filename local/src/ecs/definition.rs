@@ -16,17 +16,17 @@ pub struct TaskDefinitions(BTreeMap<String, Arc<TaskDefinition>>);
 /// One revision of a family.
 #[derive(Clone, Debug)]
 pub struct TaskDefinition {
-    /// Its name.
+    /// The name of the family.
     pub family: String,
-    /// Its number, from 1.
+    /// The revision number, from 1.
     pub revision: u32,
     /// Its containers.
     pub containers: Vec<ContainerDefinition>,
-    /// Task size, as text.
+    /// Task CPU, as text.
     pub cpu: Option<String>,
-    /// Task size, as text.
+    /// Task memory, as text.
     pub memory: Option<String>,
-    /// `awsvpc` or another.
+    /// The network mode, such as `awsvpc`.
     pub network_mode: Option<String>,
     /// The role of its tasks.
     pub task_role_arn: Option<String>,
@@ -34,7 +34,7 @@ pub struct TaskDefinition {
     given: Map<String, Value>,
 }
 
-/// A container of a task definition, as far as it matters for a local process.
+/// The parts of a container definition that matter for a local process.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ContainerDefinition {
@@ -43,7 +43,7 @@ pub struct ContainerDefinition {
     /// Its image, which is never pulled.
     #[serde(default)]
     pub image: String,
-    /// Whether the task ends with it.
+    /// `true` if the task ends when this container exits.
     #[serde(default = "essential")]
     pub essential: bool,
     /// The entry point, before the command.
@@ -80,12 +80,12 @@ pub struct Variable {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RestartPolicy {
-    /// Whether it applies.
+    /// `true` if it applies.
     pub enabled: bool,
     /// The exit codes after which it is not restarted.
     #[serde(default)]
     pub ignored_exit_codes: Vec<i32>,
-    /// The seconds that it must have run to be restarted.
+    /// The minimum runtime before a restart, in seconds.
     #[serde(default = "restart_attempt_period")]
     pub restart_attempt_period: u64,
 }
@@ -98,16 +98,16 @@ fn restart_attempt_period() -> u64 {
     60
 }
 
-/// Why task definitions are not valid.
+/// The cause of invalid task definitions.
 #[derive(Debug, Error)]
 pub enum DefinitionError {
-    /// Not an array of requests.
+    /// The text is not an array of requests.
     #[error("task definitions must be a JSON array of RegisterTaskDefinition requests")]
     Json(#[from] serde_json::Error),
-    /// A family without containers.
+    /// The family has no containers.
     #[error("task definition {0} has no containers")]
     NoContainers(String),
-    /// Two containers of the same name.
+    /// Two containers have the same name.
     #[error("task definition {0} has two containers of the same name")]
     SameName(String),
 }
@@ -130,7 +130,8 @@ struct Known {
 }
 
 impl TaskDefinitions {
-    /// The built-in ones and those of a file's text. A family of the file replaces a built-in one of that name.
+    /// Parses the task definitions of a file and adds the built-in ones. A family of the file replaces a built-in one
+    /// with that name.
     ///
     /// # Errors
     /// If the text is not an array of RegisterTaskDefinition requests.
@@ -166,7 +167,7 @@ impl TaskDefinitions {
         Some(gone)
     }
 
-    /// All revisions.
+    /// Returns all revisions.
     pub fn all(&self) -> impl Iterator<Item = &Arc<TaskDefinition>> {
         self.0.iter().filter(|(name, _)| name.contains(':')).map(|(_, definition)| definition)
     }
@@ -196,7 +197,7 @@ impl TaskDefinitions {
         Ok(definition)
     }
 
-    /// The task definition of this family, `family:revision` or ARN.
+    /// Returns the task definition for a family, `family:revision` or ARN.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<&Arc<TaskDefinition>> {
         self.0.get(name.rsplit('/').next().unwrap_or(name))
@@ -204,11 +205,11 @@ impl TaskDefinitions {
 }
 
 impl TaskDefinition {
-    /// The format of DescribeTaskDefinition.
+    /// Formats the definition as in DescribeTaskDefinition.
     #[must_use]
     pub fn describe(&self, arn: &str) -> Value {
         let mut shown = self.given.clone();
-        // Members of the request that the response does not have.
+        // The response does not contain these members of the request.
         shown.remove("tags");
         shown.insert("taskDefinitionArn".into(), arn.into());
         shown.insert("revision".into(), self.revision.into());
@@ -225,7 +226,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_definition_is_found_by_family_revision_and_arn() {
+    fn definition_is_found_by_family_revision_and_arn() {
         let all = TaskDefinitions::parse(None).unwrap();
         for name in ["demo", "demo:1", "arn:aws:ecs:us-east-1:123456789012:task-definition/demo:1"] {
             assert_eq!(all.find(name).unwrap().family, "demo", "{name}");
@@ -234,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn two_containers_of_the_same_name_are_refused() {
+    fn duplicate_container_names_are_rejected() {
         let text = r#"[{"family": "f", "containerDefinitions": [{"name": "a"}, {"name": "a"}]}]"#;
         assert!(matches!(TaskDefinitions::parse(Some(text)), Err(DefinitionError::SameName(_))));
     }

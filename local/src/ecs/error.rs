@@ -12,7 +12,7 @@ pub(super) struct ApiError {
     pub(super) status: StatusCode,
     pub(super) code: String,
     pub(super) message: String,
-    /// Only in a ConflictException.
+    /// Set only in a ConflictException.
     pub(super) resource_ids: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! The life of a task from PROVISIONING to STOPPED: starts, watches and ends its containers, and sends events.
+//! The lifecycle of a task from PROVISIONING to STOPPED: starts, monitors and ends its containers, and sends events.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,7 +34,7 @@ pub(super) async fn live(ecs: Arc<Ecs>, id: String) {
 /// Containers with their exit codes, in the order of the exits.
 type Exits = mpsc::UnboundedReceiver<(usize, i32)>;
 
-/// Takes a task from PROVISIONING to running containers; none if they do not start.
+/// Takes a task from PROVISIONING to running containers. Returns none if they do not start.
 async fn start(
     ecs: &Arc<Ecs>,
     id: &str,
@@ -75,7 +75,7 @@ async fn start(
                 let (ended, stop) = (ended.clone(), stop.subscribe());
                 tokio::spawn(async move {
                     let code = running.run(stop, again).await;
-                    // The task may have ended before its containers, and then nobody receives.
+                    // The task may have ended before its containers. No one receives the exit codes then.
                     let _ = ended.send((at, code));
                 });
             }
@@ -100,7 +100,7 @@ async fn start(
     Some((exits, stop))
 }
 
-/// Waits; false if the task was stopped in the meantime.
+/// Waits. Returns false if the task was stopped in the meantime.
 async fn pause(time: Duration, orders: &mut watch::Receiver<Order>) -> bool {
     tokio::select! {
         biased;
@@ -109,7 +109,7 @@ async fn pause(time: Duration, orders: &mut watch::Receiver<Order>) -> bool {
     }
 }
 
-/// The reasons of the container and of the task for a start that fails by its shape.
+/// Returns the reasons of the container and of the task for a start that fails by its shape.
 fn refusal(shapes: &super::Shapes) -> Option<(Option<&'static str>, &'static str)> {
     let whole = "Task failed to start";
     if shapes.has(Shape::CannotPull) {
@@ -151,7 +151,7 @@ fn count_start(ecs: &Ecs, id: &str, at: usize) {
     }
 }
 
-/// The specification of each container: its definition with the overrides of the request.
+/// Returns the specification of each container: its definition with the overrides of the request.
 fn specs(ecs: &Ecs, task: &Task) -> Vec<Spec> {
     let settings = &ecs.settings;
     let role = task.request.overrides.task_role_arn.as_ref().or(task.definition.task_role_arn.as_ref());
@@ -165,13 +165,14 @@ fn specs(ecs: &Ecs, task: &Task) -> Vec<Spec> {
         environment.push(("ECS_CONTAINER_METADATA_URI_V4".into(), metadata));
         environment.push(("AWS_EXECUTION_ENV".into(), "AWS_ECS_FARGATE".into()));
         if let Some(authorization) = &authorization {
-            // Not the relative form: its address, 169.254.170.2, is not of this machine.
+            // The absolute form is used because the address of the relative form, 169.254.170.2, does not exist on
+            // this machine.
             let url = format!("{}/credentials/{}", ecs.url, task.id);
             environment.push(("AWS_CONTAINER_CREDENTIALS_FULL_URI".into(), url));
             environment.push(("AWS_CONTAINER_AUTHORIZATION_TOKEN".into(), authorization.clone()));
         }
-        // Python's setproctitle, which Airflow's workers call, otherwise writes over the variables in /proc/PID/environ, by
-        // which the processes of a container are found.
+        // This stops Python's setproctitle, which Airflow's workers call, from overwriting the variables in
+        // /proc/PID/environ. The stand-in finds the processes of a container by these variables.
         environment.push(("SPT_NOENV".into(), "1".into()));
         environment.push(("AWS_REGION".into(), settings.place.region.clone()));
         let over = overridden.map(|other| other.environment.as_slice()).unwrap_or_default();
@@ -216,7 +217,7 @@ async fn run(
     };
     let mut left = lock(&ecs.state).tasks.get(id).map_or(0, |task| task.containers.len());
     if shapes.has(Shape::FailedToStartAfterExit) {
-        // Never reported as RUNNING: its sidecars did not start.
+        // The task is never reported as RUNNING because its sidecars did not start.
         ecs.update(id, all_up);
     } else {
         ecs.change(id, |task| {
@@ -285,7 +286,7 @@ async fn next_order(orders: &mut watch::Receiver<Order>, heard: Order) -> Order 
     }
 }
 
-/// Reports a container's exit; true if the others must end too.
+/// Records a container's exit. Returns true if the other containers must also end.
 fn note_exit(ecs: &Arc<Ecs>, id: &str, at: usize, code: i32, left: usize, shapes: &super::Shapes) -> bool {
     let mut ends = false;
     ecs.change(id, |task| {
@@ -295,7 +296,7 @@ fn note_exit(ecs: &Arc<Ecs>, id: &str, at: usize, code: i32, left: usize, shapes
         if !ends {
             return;
         }
-        // On AWS the status of the task in the first event of an exit varies.
+        // On AWS, the task's status in the first event of an exit varies.
         let status = if left == 0 {
             let choices = [Status::Running, Status::Deactivating, Status::Deprovisioning];
             ecs.settings.chance.pick(choices, "status at exit", id)

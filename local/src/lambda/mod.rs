@@ -344,7 +344,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_function_is_found_by_every_form_of_its_name() {
+    fn function_is_found_by_every_name_form() {
         for name in [
             "submit",
             "submit:$LATEST",

@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_receiver_that_is_dropped_loses_no_item() {
+    async fn dropped_receiver_loses_no_item() {
         let queue = Queue::default();
         {
             let mut waiting = Box::pin(queue.pop());

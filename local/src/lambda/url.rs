@@ -1,5 +1,5 @@
 //! A function URL: converts HTTP requests to events in payload format 2.0, and the function's result to a response. That of
-//! submit checks signatures only if it is asked to: every local process may call. That of work does, and passes on who signed.
+//! submit checks signatures only if it is asked to: every local process may call. The one of runner-api does, and passes on who signed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_json_body_is_passed_as_text_and_other_bytes_in_base64() {
+    fn json_body_is_text_and_binary_is_base64() {
         let json =
             event_of(Request::builder().uri("/v1").header("content-type", "application/json; charset=utf-8"), b"{}");
         assert_eq!((&json["body"], &json["isBase64Encoded"]), (&json!("{}"), &json!(false)));
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn values_of_one_name_are_joined_and_cookies_are_separate() {
+    fn repeated_values_are_joined_and_cookies_separate() {
         let request = Request::builder().uri("/a%20b?x=1&y=%2B&x=2").header("X-A", "1").header("x-a", "2");
         let event = event_of(request.header("cookie", "a=1; b=2"), b"");
         assert_eq!(event["headers"], json!({"x-a": "1,2"}));
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_structured_answer_keeps_status_headers_and_cookies() {
+    fn structured_response_keeps_status_headers_and_cookies() {
         let payload = json!({"statusCode": 422, "headers": {"content-type": "text/plain"}, "cookies": ["a=1", "b=2"],
             "body": "aGk=", "isBase64Encoded": true});
         let answer = answer(&payload.to_string().into()).unwrap();
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_answer_is_none() {
+    fn malformed_response_is_none() {
         for payload in [r#"{"statusCode": "x"}"#, r#"{"statusCode": 200, "body": {}}"#, "not json"] {
             assert!(answer(&Bytes::from(payload)).is_none(), "{payload}");
         }

@@ -1,4 +1,4 @@
-//! A runner API that a test scripts, and runners that ask it.
+//! A scripted runner API, and runners that poll it.
 #![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::HashMap;
@@ -10,16 +10,16 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-/// Only a bound: a busy machine may need it.
+/// This is only an upper bound that a busy machine may need.
 const DEADLINE: Duration = Duration::from_secs(240);
 
-/// Whatever is posted to it waits for the test to answer.
+/// Requests wait for the test to respond.
 pub struct Work {
     pub url: String,
     asked: Receiver<Asked>,
 }
 
-/// A request that waits for its answer. Dropping it closes the connection without one.
+/// A request that waits for its response. Dropping it closes the connection without one.
 pub struct Asked {
     stream: TcpStream,
     pub path: String,
@@ -45,7 +45,7 @@ impl Work {
         self.asked.recv_timeout(DEADLINE).expect("the runner asks for something")
     }
 
-    /// Answers the next request with a command, and returns its `done`.
+    /// Responds to the next request with a command, and returns its `done`.
     pub fn run(&self, command: &[&str]) -> Asked {
         self.asked().run("s-1", command);
         self.asked()
@@ -112,7 +112,7 @@ pub struct Runner {
     said: Vec<String>,
 }
 
-/// The program, set up for a runner API. Nothing else of this process's environment is left but PATH.
+/// Returns the program, configured for a runner API. Of this process's environment, it keeps only PATH.
 pub fn program(work: &Work) -> Command {
     let mut program = Command::new(env!("CARGO_BIN_EXE_ecs-bridge-runner"));
     configure(&mut program, work);
@@ -145,7 +145,7 @@ impl Runner {
         Self { process, output, stderr, said: Vec::new() }
     }
 
-    /// Waits until it has said something on stderr.
+    /// Waits until it has printed these words to stderr.
     pub fn until_said(&mut self, words: &str) {
         while !self.said.iter().any(|line| line.contains(words)) {
             match self.stderr.recv_timeout(DEADLINE) {
@@ -155,7 +155,7 @@ impl Runner {
         }
     }
 
-    /// The next line of its stdout.
+    /// Returns the next line of its stdout.
     pub fn line(&mut self) -> String {
         let mut line = String::new();
         self.output.read_line(&mut line).unwrap();
@@ -177,7 +177,7 @@ impl Runner {
         self.ended().code()
     }
 
-    /// All that it said on stderr; it must have ended.
+    /// Returns its whole stderr. It must have ended.
     pub fn said(&self) -> String {
         self.said.join("\n")
     }
@@ -190,7 +190,7 @@ impl Drop for Runner {
     }
 }
 
-/// Waits until it holds.
+/// Waits until the condition holds.
 pub fn until(mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + DEADLINE;
     while !holds() {
@@ -199,7 +199,7 @@ pub fn until(mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// Whether there is such a process, be it a zombie.
+/// Returns `true` if the process exists, even as a zombie.
 pub fn exists(pid: &str) -> bool {
     std::path::Path::new("/proc").join(pid).exists()
 }

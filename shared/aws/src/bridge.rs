@@ -1,4 +1,4 @@
-//! The loop that every function runs: decide, write if unchanged, act, and decide on the outcome.
+//! The loop of every function: decide, write if the record is unchanged, act, and decide on the outcome.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -27,7 +27,7 @@ use crate::{
     telemetry,
 };
 
-/// The clock.
+/// Returns the current time.
 pub fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
@@ -36,42 +36,42 @@ pub fn now() -> Timestamp {
 /// A record after a decision, and the action to take.
 #[derive(Debug)]
 pub struct Settled {
-    /// The record as the table now holds it.
+    /// The record as stored in the table.
     pub record: Record,
-    /// The action to take next; none if the row was removed in the meantime.
+    /// The next action, or none if the row was removed in the meantime.
     pub action: Option<Action>,
 }
 
-/// Why a decision could not be carried out.
+/// The cause of a failed decision.
 #[derive(Debug, thiserror::Error)]
 pub enum BridgeError {
     /// DynamoDB failed. The record is due again at its `check_at`.
     #[error(transparent)]
     Table(#[from] TableError),
-    /// A task is alive that should not be, and no timer repeats the stop.
+    /// An unwanted task is running, and no timer retries its stop.
     #[error("a task that should not be alive was not stopped")]
     NotStopped(#[source] EcsError),
 }
 
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = Result<T, TableError>> + 'a>>;
 
-/// Table, ECS and rules of a deployment.
+/// The table, ECS client and rules of a deployment.
 #[derive(Debug)]
 pub struct Bridge {
-    /// Its table.
+    /// The deployment's table.
     pub table: Table,
-    /// Its ECS.
+    /// The ECS client.
     pub ecs: Ecs,
-    /// The rules of its decisions.
+    /// The rules of decisions.
     pub rules: Rules,
-    /// How fast it may call RunTask.
+    /// The rate limit on RunTask calls.
     pub launch_rate: LaunchRate,
-    /// Delivers notifications; a function without it leaves them to reconcile.
+    /// Delivers notifications. A function without it leaves them to reconcile.
     pub notifier: Option<Notifier>,
 }
 
 impl Bridge {
-    /// The deployment that a function's environment describes.
+    /// Creates the bridge that a function's environment describes.
     pub fn new(clients: &Clients, config: Config) -> Self {
         Self {
             table: Table::new(clients.dynamodb.clone(), config.table),
@@ -82,14 +82,14 @@ impl Bridge {
         }
     }
 
-    /// The same, of a function that delivers notifications.
+    /// Adds the delivery of notifications.
     #[must_use]
     pub fn delivery(self, clients: &Clients) -> Self {
         Self { notifier: Some(Notifier::new(&clients.config)), ..self }
     }
 
-    /// Up to `wanted` launch tokens for submissions just received: what has waited goes first. None where DynamoDB fails,
-    /// as what is not launched stays queued.
+    /// Takes up to `wanted` launch tokens for new submissions. Submissions that already wait go first. Returns none
+    /// if DynamoDB fails, because submissions without a token stay queued.
     pub async fn spare_launch_tokens(&self, wanted: usize) -> usize {
         let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
         if wanted == 0 {
@@ -98,7 +98,7 @@ impl Bridge {
         tokens(self.table.take_spare_launch_tokens(wanted, now(), self.launch_rate).await)
     }
 
-    /// Up to `wanted` launch tokens for the first of `waiting` records that are due; none where DynamoDB fails.
+    /// Takes up to `wanted` launch tokens for the first of `waiting` due records. Returns none if DynamoDB fails.
     pub async fn launch_tokens(&self, wanted: usize, waiting: usize) -> usize {
         let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
         if wanted == 0 {
@@ -107,15 +107,15 @@ impl Bridge {
         tokens(self.table.take_launch_tokens(wanted, waiting, now(), self.launch_rate).await)
     }
 
-    /// By which of `choices` submissions of this shape may be launched, beginning with `current`; none if they wait for
-    /// capacity, as far as this process has seen lately.
+    /// Returns the capacity option of `choices` for launches of this shape, starting with `current`. Returns none if
+    /// they must wait for capacity, as far as this process knows.
     pub fn open_choice(&self, shape: &Shape, choices: RangeInclusive<u8>, current: u8) -> Option<u8> {
         self.table.capacity(now()).open(shape, choices, current)
     }
 
-    /// As [`open_choice`](Self::open_choice), for what is launched just now: if it is time to find out whether an earlier
-    /// choice has capacity again, and no other process does, that one. A runner finds out about every choice, as it waits
-    /// apart from what else would.
+    /// Returns the capacity option for a launch that starts now, as [`open_choice`](Self::open_choice) does. If a
+    /// probe of an earlier option is due and no other process makes it, returns that option. Runners probe every
+    /// option, because a waiting runner does not share a queue with the submissions that would probe.
     pub async fn choose(&self, record: &Record) -> Option<u8> {
         let (shape, choices, at) = (record.shape()?, record.choices(), now());
         let known = self.table.capacity(at);
@@ -127,14 +127,14 @@ impl Bridge {
             match self.table.set_capacity(&choice, Some(seen), Some(probed)).await {
                 Ok(true) => return Some(choice.number),
                 Ok(false) => {}
-                Err(error) => tracing::warn!(%choice, %error, "whether there is capacity again is found out later"),
+                Err(error) => tracing::warn!(%choice, %error, "failed to claim a capacity probe; will retry"),
             }
         }
         open
     }
 
-    /// Takes into account what an answer of RunTask shows of the capacity for a choice. Where DynamoDB fails, the next
-    /// answer shows it again.
+    /// Updates the known capacity of an option from a RunTask response. If DynamoDB fails, the next response repeats
+    /// the update.
     async fn see_capacity(&self, record: &Record, answer: &LaunchAnswer) {
         let Some(shape) = record.shape() else { return };
         let (choice, at) = (shape.choice(record.fallback), now());
@@ -150,44 +150,45 @@ impl Bridge {
         if let Some(next) = next
             && let Err(error) = self.table.set_capacity(&choice, seen, Some(next)).await
         {
-            tracing::warn!(%choice, %error, "the capacity for a choice was not recorded");
+            tracing::warn!(%choice, %error, "failed to record the capacity of an option");
         }
     }
 
-    /// Gives back launch tokens that were not used. Where the table does not take them, they are lost.
+    /// Returns unused launch tokens. They are lost if the write fails.
     pub async fn give_back(&self, tokens: usize) {
         let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
         if tokens > 0
             && let Err(error) = self.table.give_back_launch_tokens(tokens, self.launch_rate).await
         {
-            tracing::warn!(%error, tokens, "launch tokens were not given back");
+            tracing::warn!(%error, tokens, "failed to return launch tokens");
         }
     }
 
-    /// Decides on `input` and writes the result; repeats both on the newer record after a lost race.
+    /// Decides on `input` and writes the result. Repeats both with the newer record after a lost race.
     ///
-    /// The caller takes the action once this has returned. Where this fails, the action is void.
+    /// The caller takes the action after this returns. If this fails, the caller must drop the action.
     ///
     /// # Errors
-    /// Where DynamoDB fails. The write may have happened; the record is due again at its `check_at`.
+    /// If DynamoDB fails. The write may have happened, and the record is due again at its `check_at`.
     pub async fn decide(&self, record: Record, input: &Input) -> Result<Settled, TableError> {
         Ok(self.decide_and_write(record, input).await?.0)
     }
 
-    /// As [`decide`](Self::decide); nothing if that came to no write, as another has claimed the record.
+    /// Decides as [`decide`](Self::decide) does. Returns none if nothing was written, because another process has
+    /// claimed the record.
     ///
     /// # Errors
-    /// As of [`decide`](Self::decide).
+    /// As for [`decide`](Self::decide).
     pub async fn claim(&self, record: Record, input: &Input) -> Result<Option<Settled>, TableError> {
         let (settled, written) = self.decide_and_write(record, input).await?;
         Ok(written.then_some(settled))
     }
 
-    /// As [`decide`](Self::decide), but on this record only: the record as written; nothing if that came to no write, or
-    /// another was quicker.
+    /// Decides on this version of the record only, and returns the written record. Returns none if nothing was
+    /// written or another process wrote first.
     ///
     /// # Errors
-    /// As of [`decide`](Self::decide).
+    /// As for [`decide`](Self::decide).
     pub async fn attempt(&self, record: &Record, input: &Input) -> Result<Option<Record>, TableError> {
         let at = now();
         let decision = decide(record, input, at, &self.rules);
@@ -220,16 +221,16 @@ impl Bridge {
                     return Ok((Settled { record: next, action: decision.action }, true));
                 }
                 Err(Some(current)) => record = *current,
-                // Its time to live removed it in the meantime.
+                // Its time to live expired in the meantime.
                 Err(None) => return Ok((Settled { record, action: None }, false)),
             }
         }
     }
 
-    /// What is seen of a runner's task is first applied to the submission that it serves, so that a process that stops
-    /// between the two writes leaves the runner's row as it was, and the input is news again.
+    /// Applies an observation of a runner's task to the submission that it serves, before the runner's own record. If
+    /// the process stops between the two writes, the runner's row is unchanged and the input still has its effect.
     ///
-    /// Boxed: it decides within a decision, and every other would hold its state too.
+    /// The future is boxed because it contains another decision, whose state every decision would otherwise hold.
     fn notify_served<'a>(&'a self, record: &'a Record, task: &'a Task) -> Boxed<'a, ()> {
         Box::pin(async move {
             let Some(serves) = record.runner.as_ref().and_then(|runner| runner.serves.as_ref()) else { return Ok(()) };
@@ -244,10 +245,11 @@ impl Bridge {
         })
     }
 
-    /// As [`decide`](Self::decide), of a submission whose actions are left to its timer; but if it ends, its notifications are delivered.
+    /// Decides as [`decide`](Self::decide) does, and delivers the notifications of a submission that ends. Other
+    /// actions are left to the record's timer.
     ///
     /// # Errors
-    /// As of [`decide`](Self::decide).
+    /// As for [`decide`](Self::decide).
     pub async fn decide_and_notify(&self, record: Record, input: &Input) -> Result<(), TableError> {
         let (Settled { record, action }, _) = self.decide_and_write(record, input).await?;
         if let Some(Action::Notify(nth)) = action {
@@ -257,30 +259,31 @@ impl Bridge {
         Ok(())
     }
 
-    /// Closes a runner, on condition that it serves this submission. Answers whether it does: its task may be stopped
-    /// then, and hits no other command.
+    /// Closes a runner if it serves this submission. Returns `true` if it does. Its task can then be stopped without
+    /// affecting another command.
     fn close_runner<'a>(&'a self, runner_id: &'a SubmissionId, serves: &'a SubmissionId) -> Boxed<'a, bool> {
         Box::pin(async move {
-            // A row that its time to live has removed serves nothing else.
+            // An expired runner serves no other submission.
             let Some(runner) = self.table.get(runner_id).await? else { return Ok(true) };
             let settled = self.decide(runner, &Input::Pool(PoolInput::Close(Some(serves.clone())))).await?;
             Ok(settled.record.runner.is_some_and(|runner| runner.serves.as_ref() == Some(serves)))
         })
     }
 
-    /// Decides on `input`, acts, decides on the outcome, and so on until no action is left.
+    /// Decides on `input`, acts, decides on the outcome, and repeats until no action is left.
     ///
     /// # Errors
-    /// Where DynamoDB fails, see [`decide`](Self::decide), or ECS does not stop a task that no timer would stop.
+    /// If DynamoDB fails (see [`decide`](Self::decide)), or if ECS does not stop a task for which no timer retries
+    /// the stop.
     pub async fn settle(&self, record: Record, input: Input) -> Result<Record, BridgeError> {
         let settled = self.decide(record, &input).await?;
         self.carry_out(settled).await
     }
 
-    /// Takes the decided action, and those that follow from it.
+    /// Takes the decided action, and the actions that follow from it.
     ///
     /// # Errors
-    /// As [`settle`](Self::settle).
+    /// As for [`settle`](Self::settle).
     pub async fn carry_out(&self, Settled { mut record, action }: Settled) -> Result<Record, BridgeError> {
         let mut actions = VecDeque::from_iter(action);
         while let Some(action) = actions.pop_front() {
@@ -289,7 +292,7 @@ impl Bridge {
                 Ok(inputs) => inputs,
                 Err(error) if only_chance => return Err(BridgeError::NotStopped(error)),
                 Err(error) => {
-                    tracing::warn!(submission_id = %record.submission_id, %error, "a call to ECS failed; it is repeated when due");
+                    tracing::warn!(submission_id = %record.submission_id, %error, "ECS call failed; will retry when due");
                     continue;
                 }
             };
@@ -315,7 +318,7 @@ impl Bridge {
                         Ok(true) => {}
                         Ok(false) => return Ok(Vec::new()),
                         Err(error) => {
-                            tracing::warn!(submission_id = %record.submission_id, %error, "its runner was not closed; it is stopped when due");
+                            tracing::warn!(submission_id = %record.submission_id, %error, "failed to close the runner; will retry the stop when due");
                             return Ok(Vec::new());
                         }
                     }
@@ -357,7 +360,8 @@ impl Bridge {
         }
     }
 
-    /// The token was used before, with other parameters: adopts those tasks if they are this attempt's.
+    /// Handles a client token that was used before with other parameters. Adopts the earlier tasks if they belong to
+    /// this attempt.
     async fn adopt(&self, record: &Record, call: Call, started_by: &StartedBy, task_arns: Vec<String>) -> Vec<Input> {
         match self.ecs.describe(&record.cluster, &task_arns).await {
             Ok(described) => {
@@ -368,15 +372,15 @@ impl Bridge {
                 tracing::error!(submission_id = %record.submission_id, "RunTask conflicts with a task of another caller");
             }
             Err(error) => {
-                tracing::warn!(submission_id = %record.submission_id, %error, "the tasks of a conflict could not be described")
+                tracing::warn!(submission_id = %record.submission_id, %error, "failed to describe the tasks of a conflict")
             }
         }
         vec![Input::Launch(call, LaunchAnswer::Unanswered("ConflictException".to_owned()))]
     }
 
-    /// The tasks of this attempt that ECS has although it refused to launch them: the next request has another client
-    /// token, and would start a second. ListTasks may not show a task yet that was launched just now; and where it fails,
-    /// the request is sent all the same, as no refusal has been shown to launch anything for years.
+    /// Returns the tasks of this attempt that ECS launched despite a failure response. The next request has another
+    /// client token and would start a second task. ListTasks may omit a very recent task. If ListTasks fails, the
+    /// request is still sent, because no such failure has been observed for years.
     async fn find_refused(&self, record: &Record, started_by: &StartedBy) -> Vec<Input> {
         let found = match self.ecs.list(&record.cluster, started_by).await {
             Ok(task_arns) if task_arns.is_empty() => return Vec::new(),
@@ -384,7 +388,7 @@ impl Bridge {
             Err(error) => Err(error),
         };
         found.map(|described| seen(described, started_by)).unwrap_or_else(|error| {
-            tracing::warn!(submission_id = %record.submission_id, %error, "whether a refused request was launched is not known");
+            tracing::warn!(submission_id = %record.submission_id, %error, "failed to check whether a rejected request launched a task");
             Vec::new()
         })
     }
@@ -441,35 +445,36 @@ impl Bridge {
             (Ok(()), AfterStop::Nothing) => Ok(Vec::new()),
             (Err(error), AfterStop::Nothing) => Err(error),
             (Ok(()), AfterStop::Describe) => Ok(self.describe(record, &task_arn).await),
-            // It may have stopped already.
+            // The task may have stopped already.
             (Err(error), AfterStop::Describe) => {
                 tracing::warn!(submission_id = %record.submission_id, %error, "StopTask failed");
                 Ok(self.describe(record, &task_arn).await)
             }
-            // ECS is not expected to find a MISSING task for a stop either; it was asked.
+            // ECS is not expected to find a MISSING task for a stop either. The stop request was sent.
             (_, AfterStop::GiveUp(at)) => Ok(vec![Input::Missing { task_arn, at, stop_sent: true }]),
         }
     }
 }
 
-/// The tokens that were taken; none where DynamoDB failed.
+/// Returns the tokens taken, or none if DynamoDB failed.
 fn tokens(taken: Result<u32, TableError>) -> usize {
     match taken {
         Ok(tokens) => tokens as usize,
         Err(error) => {
-            tracing::warn!(%error, "no launch tokens now; what is to be launched stays queued");
+            tracing::warn!(%error, "failed to take launch tokens; submissions stay queued");
             0
         }
     }
 }
 
-/// The input of a lookup or a description, begun at `at`, that failed.
+/// Returns the input of a failed lookup or description that began at `at`.
 fn lookup_failed(record: &Record, at: Timestamp, reason: impl Display) -> Input {
-    tracing::warn!(submission_id = %record.submission_id, %reason, "a task could not be looked up; will retry at its next check");
+    tracing::warn!(submission_id = %record.submission_id, %reason, "failed to look up a task; will retry at its next check");
     Input::LookupFailed { attempt: record.attempt, at, reason: reason.to_string() }
 }
 
-/// Whether no timer repeats this action: it stops a task that is not, or no longer, its record's own.
+/// Returns `true` if no timer repeats this action, because it stops a task that does not belong to its record, or no
+/// longer does.
 fn is_only_chance(record: &Record, action: &Action) -> bool {
     match action {
         Action::Stop { task_arn, .. } => record.state.is_terminal() || record.task_arn.as_ref() != Some(task_arn),
@@ -477,7 +482,7 @@ fn is_only_chance(record: &Record, action: &Action) -> bool {
     }
 }
 
-/// The input of a description of the record's own task, begun at `at`. ECS leaves `startedBy` out now and then.
+/// Returns the input of a description of the record's own task, begun at `at`. ECS occasionally omits `startedBy`.
 fn described_task(record: &Record, described: Described, at: Timestamp) -> Input {
     match (described, record.taken()) {
         (Described::Task(_, task), Some(taken)) => Input::Pool(PoolInput::RunnerSeen(taken.runner_id.clone(), task)),
@@ -487,7 +492,7 @@ fn described_task(record: &Record, described: Described, at: Timestamp) -> Input
     }
 }
 
-/// The tasks of one attempt among those described.
+/// Returns the described tasks that belong to one attempt.
 fn seen(described: Vec<Described>, started_by: &StartedBy) -> Vec<Input> {
     let ours = described.into_iter().filter_map(|described| match described {
         Described::Task(of, task) if of.as_ref() == Some(started_by) => Some(Input::Seen(*task)),

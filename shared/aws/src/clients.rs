@@ -1,4 +1,4 @@
-//! The SDK's clients, built once, as the functions start.
+//! The SDK clients, built once at function start.
 
 use std::time::Duration;
 
@@ -15,48 +15,48 @@ use aws_smithy_http_client::{
 use aws_smithy_runtime_api::client::http::{HttpConnectorSettings, SharedHttpConnector, http_client_fn};
 use aws_types::service_config::{LoadServiceConfig, ServiceConfigKey};
 
-/// DynamoDB answers in milliseconds; a stale connection must not cost more than this.
+/// DynamoDB responds in milliseconds, and this bounds the cost of a stale connection.
 const TABLE_ATTEMPT: Duration = Duration::from_secs(3);
 
-/// RunTask answers within a few seconds, or not at all.
+/// RunTask responds within a few seconds or not at all.
 const ECS_ATTEMPT: Duration = Duration::from_secs(15);
 
 const CONNECT: Duration = Duration::from_secs(2);
 
-/// How long a connection is kept for another request. Lambda freezes the process between invocations, and a peer may
-/// have closed the connection when it resumes: a RunTask that is sent on it is neither answered nor refused.
+/// The maximum idle time of a reused connection. Lambda freezes the process between invocations, and the peer may
+/// close the connection meanwhile. A RunTask request on such a connection gets neither a result nor an error.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// How long a start may take for connections: Lambda allows 10 s, and an invocation may be waiting.
+/// The maximum duration of connection setup. Lambda limits initialization to 10 s, and an invocation may be waiting.
 const WARM_UP: Duration = Duration::from_secs(1);
 
-/// Lets `calls` open the connections that the first invocation needs, and waits for it.
+/// Runs `calls`, which open the connections for the first invocation, and waits for them.
 ///
-/// While it initialises, Lambda gives a process a whole CPU, and later the fourteenth part of one where it has 128 MB:
-/// reading certificates and shaking hands then takes so much longer. Nothing hangs on it: what fails here, the
-/// invocation meets again, and can report.
+/// Lambda gives a process a full CPU during initialization, and about a fourteenth of one later at 128 MB. Loading
+/// certificates and TLS handshakes take that much longer later. Failures are ignored because the first invocation
+/// meets and reports them.
 pub async fn warm_up(calls: impl Future<Output = ()>) {
     if tokio::time::timeout(WARM_UP, calls).await.is_err() {
-        tracing::debug!("no connections in time");
+        tracing::debug!("connection warm-up timed out");
     }
 }
 
 /// The clients of a function.
 #[derive(Clone, Debug)]
 pub struct Clients {
-    /// What they were built from.
+    /// The configuration from which the clients were built.
     pub config: SdkConfig,
-    /// DynamoDB, with the SDK's retries.
+    /// The DynamoDB client, with the SDK's retries.
     pub dynamodb: aws_sdk_dynamodb::Client,
-    /// ECS, with the SDK's retries; RunTask is called without them.
+    /// The ECS client, with the SDK's retries. RunTask is called without them.
     pub ecs: aws_sdk_ecs::Client,
 }
 
 impl Clients {
-    /// Clients by what Lambda puts into the environment: region and credentials; and `AWS_ENDPOINT_URL_…`.
+    /// Creates clients from Lambda's environment: Region, credentials and `AWS_ENDPOINT_URL_…`.
     ///
-    /// Without the SDK's chain of providers, which would look for files, and link in STS and the metadata of
-    /// instances: a part of what Lambda loads, and of each cold start.
+    /// The SDK's default provider chain is not used. It would search for files and link the STS and instance metadata
+    /// clients, which lengthens each cold start.
     pub fn from_environment() -> Self {
         let retries = RetryConfig::standard().with_max_attempts(4).with_initial_backoff(Duration::from_millis(50));
         let region = variable("AWS_REGION").or_else(|| variable("AWS_DEFAULT_REGION"));
@@ -74,7 +74,7 @@ impl Clients {
         Self::new(&config)
     }
 
-    /// Clients with this configuration, but for their timeouts and the way to HTTP.
+    /// Creates clients with this configuration and the bridge's own timeouts and HTTP client.
     pub fn new(config: &SdkConfig) -> Self {
         let config = config.to_builder().http_client(http_client()).build();
         let within = |attempt| TimeoutConfig::builder().operation_attempt_timeout(attempt).build();
@@ -88,8 +88,8 @@ impl Clients {
     }
 }
 
-/// One connector for all clients, so that the certificates that it trusts are read once. The SDK's own HTTP client reads
-/// them as each service's client is built, and again as that makes its first call.
+/// Returns one connector for all clients, so that the trusted certificates are read once. The SDK's own HTTP client
+/// reads them for each service's client, and again at its first call.
 fn http_client() -> SharedHttpClient {
     let connector = Connector::builder()
         .connector_settings(HttpConnectorSettings::builder().connect_timeout(CONNECT).build())
@@ -105,7 +105,8 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// Settings of one service, such as `AWS_ENDPOINT_URL_DYNAMODB`, before those for all, such as `AWS_ENDPOINT_URL`.
+/// Settings of one service, such as `AWS_ENDPOINT_URL_DYNAMODB`, take precedence over those for all services, such as
+/// `AWS_ENDPOINT_URL`.
 #[derive(Debug)]
 struct ServiceVariables;
 

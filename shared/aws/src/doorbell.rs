@@ -1,6 +1,6 @@
-//! The doorbells of pools: an SQS queue for each pool key, which announces new submissions to idle runners.
+//! The doorbells of pools: one SQS queue per pool key, which announces new submissions to idle runners.
 //!
-//! A message is a hint, and is never deleted: a received one stays invisible for longer than it is kept.
+//! A message is a hint and is never deleted. A received message stays invisible until it expires.
 
 use std::{fmt, time::Duration};
 
@@ -12,23 +12,23 @@ use aws_sdk_sqs::{
 };
 use ecs_bridge_core::{Deployment, pool::PoolKey};
 
-/// The message that announces no submission: the runner that receives it is only to ask for work.
+/// A message without a submission id. The runner that receives it only polls.
 pub const ASK: &str = "-";
 
-/// How long a message is kept, in seconds: SQS's least.
+/// The retention period of a message, in seconds, which is SQS's minimum.
 /// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SetQueueAttributes.html>
 const KEPT: &str = "60";
 
-/// How long a received message is invisible, in seconds: longer than it is kept.
+/// The visibility timeout, in seconds. It exceeds the retention period.
 const INVISIBLE: &str = "90";
 
 /// SQS's limit on the messages of one call.
 const BATCH: usize = 10;
 
-/// How long one call may take. A caller waits for it, and runners ask without it too.
+/// The timeout of a call. A caller waits for it, and runners also poll without doorbells.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Why a doorbell was not created or removed: SQS's error code, or that there was no answer.
+/// The cause of a failed creation or removal: SQS's error code, or a missing response.
 #[derive(Debug, thiserror::Error)]
 #[error("{operation} failed: {code}")]
 pub struct DoorbellError {
@@ -44,15 +44,15 @@ pub struct Doorbells {
 }
 
 impl Doorbells {
-    /// With the configuration of the functions' other clients.
+    /// Creates the doorbells with the configuration of the functions' other clients.
     pub fn new(config: &SdkConfig, deployment: &Deployment) -> Self {
         Self { client: Client::new(config), deployment: deployment.clone() }
     }
 
-    /// Creates the doorbell of a pool key, if it does not exist, and returns its URL.
+    /// Creates the doorbell of a pool key if it does not exist, and returns its URL.
     ///
     /// # Errors
-    /// If SQS refuses, as it does for a minute after a queue of this name was deleted; if it does not answer.
+    /// If SQS is unavailable or rejects the call, as it does for one minute after a queue with this name was deleted.
     pub async fn create(&self, key: &PoolKey) -> Result<String, DoorbellError> {
         let call = self
             .client
@@ -67,25 +67,25 @@ impl Doorbells {
     /// Removes a doorbell.
     ///
     /// # Errors
-    /// If SQS refuses, or does not answer.
+    /// If SQS is unavailable or rejects the call.
     pub async fn remove(&self, url: &str) -> Result<(), DoorbellError> {
         within("DeleteQueue", self.client.delete_queue().queue_url(url).send()).await.map(drop)
     }
 
-    /// Sends messages, which are ids of submissions or [`ASK`]; within a second or not at all.
+    /// Sends messages, which are submission ids or [`ASK`]. Gives up after one second.
     pub async fn ring<M: fmt::Display>(&self, url: &str, messages: &[M]) {
         for batch in messages.chunks(BATCH) {
             let mut call = self.client.send_message_batch().queue_url(url);
             for (nth, message) in batch.iter().enumerate() {
                 let entry =
                     SendMessageBatchRequestEntry::builder().id(nth.to_string()).message_body(message.to_string());
-                // Both members that it must have are set.
+                // Both required members are set.
                 let Ok(entry) = entry.build() else { continue };
                 call = call.entries(entry);
             }
             if let Err(error) = within("SendMessageBatch", call.send()).await {
-                // Idle runners ask by themselves.
-                return tracing::warn!(%error, queue = url, "idle runners could not be notified of submissions");
+                // Idle runners also poll without a message.
+                return tracing::warn!(%error, queue = url, "failed to announce submissions to idle runners");
             }
         }
     }

@@ -1,4 +1,4 @@
-//! ECS: RunTask and what each of its answers proves, DescribeTasks, ListTasks, StopTask.
+//! ECS calls: RunTask and the meaning of its responses, DescribeTasks, ListTasks, StopTask.
 
 use std::{
     error::Error,
@@ -25,12 +25,12 @@ use ecs_bridge_core::{
 };
 use hyper_util::client::legacy;
 
-/// DescribeTasks' limit on the tasks of a call.
+/// The maximum number of tasks in a DescribeTasks call.
 pub const DESCRIBED: usize = 100;
 
 const NO_CLUSTER: &str = "ClusterNotFoundException";
 
-/// Why a call to ECS other than RunTask failed. It is repeated when the record is due again.
+/// The cause of a failed ECS call other than RunTask. The call is repeated when the record is due again.
 #[derive(Debug, thiserror::Error)]
 #[error("{operation}: {reason}")]
 pub struct EcsError {
@@ -44,17 +44,17 @@ impl EcsError {
     }
 }
 
-/// One task of DescribeTasks' answer.
+/// One task of a DescribeTasks response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Described {
-    /// The task, and its `startedBy` if ECS gives one in the bridge's form.
+    /// The task, and its `startedBy` if ECS returns one in the bridge's format.
     Task(Option<StartedBy>, Box<Task>),
-    /// MISSING: ECS has no task of this ARN, or has forgotten it.
+    /// MISSING: ECS has no task with this ARN, or no longer knows it.
     Missing(String),
 }
 
 impl Described {
-    /// The task's id: the last segment of its ARN.
+    /// Returns the task's id, which is the last segment of its ARN.
     pub fn task_id(&self) -> &str {
         match self {
             Self::Task(_, task) => task.id(),
@@ -66,29 +66,29 @@ impl Described {
 /// The outcome of a RunTask call.
 #[derive(Debug)]
 pub enum RunTaskAnswer {
-    /// An answer, or none.
+    /// A response or its absence.
     Answer(LaunchAnswer),
-    /// The client token was used before with other parameters, by these tasks.
+    /// These tasks used the client token before with other parameters.
     Conflict(Vec<String>),
 }
 
-/// ECS in the deployment's region.
+/// ECS in the deployment's Region.
 #[derive(Clone, Debug)]
 pub struct Ecs {
     client: Client,
 }
 
 impl Ecs {
-    /// ECS by this client.
+    /// Creates an ECS client from this SDK client.
     pub const fn new(client: Client) -> Self {
         Self { client }
     }
 
-    /// Calls RunTask once with the record's frozen request of this choice.
+    /// Calls RunTask once with the record's frozen request for this capacity option.
     ///
-    /// The request goes out as the JSON that was frozen, not through the SDK's types: parameters that ECS takes and
-    /// this SDK does not know yet get there, and nothing is built twice. Signing, endpoint and errors are the SDK's.
-    /// Its retries are off: what a refusal proves depends on whether it answers the first call.
+    /// The frozen JSON is sent unchanged rather than through the SDK's types, so parameters that this SDK does not
+    /// know yet are kept. The SDK supplies signing, endpoint and errors. Its retries are off, because the meaning of
+    /// a failure depends on whether it answers the first call.
     pub async fn run_task(&self, record: &Record, choice: u8, started_by: &StartedBy) -> RunTaskAnswer {
         let body = record
             .request
@@ -122,10 +122,10 @@ impl Ecs {
         }
     }
 
-    /// Describes up to [`DESCRIBED`] tasks of a cluster. Where ECS has no such cluster, all of them are missing.
+    /// Describes up to [`DESCRIBED`] tasks of a cluster. If the cluster does not exist, all of them are missing.
     ///
     /// # Errors
-    /// Where ECS refuses or does not answer.
+    /// If ECS is unavailable or rejects the call.
     pub async fn describe(&self, cluster: &str, task_arns: &[String]) -> Result<Vec<Described>, EcsError> {
         let answered = Body::default();
         let request = self.client.describe_tasks().cluster(cluster).set_tasks(Some(task_arns.to_vec())).customize();
@@ -141,9 +141,9 @@ impl Ecs {
         let Some(answer) = answered.response() else { return Ok(Vec::new()) };
         let tasks = answer.tasks().filter_map(|task| match task {
             Ok((started_by, task)) => Some(Described::Task(started_by, Box::new(task))),
-            // Its record is answered as one whose task is left out of the answer.
+            // Its record is handled as if the response did not contain the task.
             Err(error) => {
-                tracing::error!(%error, "ignored a described task");
+                tracing::error!(%error, "ignored invalid task description");
                 None
             }
         });
@@ -151,11 +151,12 @@ impl Ecs {
         Ok(tasks.chain(missing.filter_map(|failure| Some(Described::Missing(failure.arn?)))).collect())
     }
 
-    /// The ARNs of the tasks with this `startedBy`: those that run, else those that have stopped; none where ECS has no
-    /// such cluster. Reads pages until one has a task, as ECS may answer an empty page before the last.
+    /// Returns the ARNs of the tasks with this `startedBy`: the running ones, otherwise the stopped ones. Returns
+    /// none if the cluster does not exist. Reads pages until one has a task, because ECS may return an empty page
+    /// before the last.
     ///
     /// # Errors
-    /// Where ECS refuses or does not answer.
+    /// If ECS is unavailable or rejects the call.
     pub async fn list(&self, cluster: &str, started_by: &StartedBy) -> Result<Vec<String>, EcsError> {
         for status in [DesiredStatus::Running, DesiredStatus::Stopped] {
             let mut pages = self
@@ -178,11 +179,11 @@ impl Ecs {
         Ok(Vec::new())
     }
 
-    /// Asks ECS to stop a task: SIGTERM, and SIGKILL after the container's stop timeout. A task that ECS does not know
-    /// is nothing to stop.
+    /// Stops a task: ECS sends SIGTERM, and SIGKILL after the container's stop timeout. Succeeds if ECS does not know
+    /// the task.
     ///
     /// # Errors
-    /// Where ECS does not answer, or refuses.
+    /// If ECS is unavailable or rejects the call.
     pub async fn stop(&self, cluster: &str, task_arn: &str, reason: &str) -> Result<(), EcsError> {
         let request = self.client.stop_task().cluster(cluster).task(task_arn).reason(cut(reason));
         match request.send().await {
@@ -192,10 +193,10 @@ impl Ecs {
         }
     }
 
-    /// Whether the cluster is there and active.
+    /// Returns `true` if the cluster exists and is active.
     ///
     /// # Errors
-    /// Where ECS does not answer.
+    /// If ECS is unavailable.
     pub async fn is_active(&self, cluster: &str) -> Result<bool, EcsError> {
         let answer = self
             .client
@@ -207,10 +208,10 @@ impl Ecs {
         Ok(answer.clusters().iter().any(|cluster| cluster.status() == Some("ACTIVE")))
     }
 
-    /// The container called `name` of a task definition; nothing where it has none of that name.
+    /// Returns the container called `name` of a task definition, or none if it has no such container.
     ///
     /// # Errors
-    /// Where ECS does not answer, or does not know the task definition.
+    /// If ECS is unavailable or cannot find the task definition.
     pub async fn container_definition(
         &self,
         task_definition: &str,
@@ -223,23 +224,23 @@ impl Ecs {
     }
 }
 
-/// StopTask has no code of its own for a task that ECS never knew, or knows no longer.
+/// StopTask has no specific error code for a task that ECS never knew or no longer knows.
 fn is_unknown_task(error: &impl ProvideErrorMetadata) -> bool {
     let message = error.message().unwrap_or_default();
     error.code() == Some("InvalidParameterException") && message.starts_with("The referenced task was not found")
 }
 
-/// StopTask's reason is at most 255 characters long.
+/// Truncates a reason to StopTask's limit of 255 characters.
 fn cut(reason: &str) -> String {
     reason.chars().take(255).collect()
 }
 
-/// Code and message of an error.
+/// Returns the code and message of an error.
 fn words<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> String {
     words_with(error, str::to_owned)
 }
 
-/// Code and message of an error, the message as `rewrite` gives it.
+/// Returns the code and message of an error, with the message changed by `rewrite`.
 fn words_with<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>, rewrite: impl Fn(&str) -> String) -> String {
     match (error.code(), error.message()) {
         (Some(code), Some(message)) => format!("{code}: {}", rewrite(message)),
@@ -255,14 +256,14 @@ fn words_with<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>, rewrite: impl 
 
 /// The body of a successful response.
 ///
-/// The SDK's types fail a whole response over a single member of an unexpected type: an exit code above 2^31 would hide 99
-/// other tasks. Tasks are parsed from the body instead, as those of events are.
+/// The SDK's types fail a whole response over a single member with an unexpected type. An exit code above 2^31 would
+/// hide 99 other tasks. Tasks are therefore parsed from the body, as those of events are.
 #[derive(Clone, Debug, Default)]
 struct Body(Arc<OnceLock<String>>);
 
 impl Body {
-    /// An interceptor that keeps the body, and makes the SDK return `output` where it cannot parse it: the SDK would
-    /// repeat the call.
+    /// Returns an interceptor that keeps the body. It makes the SDK return `output` if it cannot parse the body,
+    /// because the SDK would otherwise repeat the call.
     fn instead_of(&self, output: fn() -> Output) -> KeepBody {
         KeepBody { body: self.clone(), output }
     }
@@ -295,7 +296,7 @@ impl Intercept for KeepBody {
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         let succeeded = context.response().filter(|response| response.status().is_success());
-        // None where the body was cut short. What is no JSON object stays the SDK's error.
+        // None if the body was truncated. A body that is not a JSON object stays the SDK's error.
         let bytes = succeeded.and_then(|response| response.body().bytes()).map(String::from_utf8_lossy);
         let Some(body) = bytes.filter(|body| Response::parse(body).is_some()) else { return Ok(()) };
         self.body.0.get_or_init(|| body.into_owned());
@@ -306,13 +307,14 @@ impl Intercept for KeepBody {
     }
 }
 
-/// RunTask's HTTP 200, which is an answer only if it holds a task or a failure.
+/// Parses RunTask's HTTP 200 response, which is valid only if it contains a task or a failure.
 fn answer(answered: &Body, body: &str) -> LaunchAnswer {
     let answer = answered.response();
     if let Some((arn, live)) = answer.as_ref().and_then(Response::launched) {
         return LaunchAnswer::Task { arn, live };
     }
-    // None of ECS's reasons here is for good: hosts come, tasks end. The launch deadline ends the wait.
+    // Every ECS failure reason here is retryable because hosts appear and tasks end. The launch deadline ends the
+    // wait.
     match answer.and_then(|answer| answer.failures().next()) {
         Some(failure) => {
             let reason = [failure.reason, failure.detail].into_iter().flatten().collect::<Vec<_>>().join(": ");
@@ -323,7 +325,7 @@ fn answer(answered: &Body, body: &str) -> LaunchAnswer {
     }
 }
 
-/// What an error of RunTask proves.
+/// Classifies an error of RunTask.
 fn refusal(error: &SdkError<RunTaskError>, body: &str) -> RunTaskAnswer {
     let reason = words_with(error, |message| run_task::redact(message, body));
     let answer = match error {
@@ -336,7 +338,8 @@ fn refusal(error: &SdkError<RunTaskError>, body: &str) -> RunTaskAnswer {
             if let RunTaskError::ConflictException(conflict) = context.err() {
                 return RunTaskAnswer::Conflict(conflict.resource_ids().to_vec());
             }
-            // An error without a code is not from ECS but from a proxy, which may have forwarded the call.
+            // An error without a code comes from a proxy rather than from ECS, and the proxy may have forwarded the
+            // call.
             match error.code().filter(|_| !context.raw().status().is_server_error()) {
                 None => LaunchAnswer::Unanswered(reason),
                 Some(code) => match verdict(code, error.message().unwrap_or_default()) {
@@ -346,14 +349,14 @@ fn refusal(error: &SdkError<RunTaskError>, body: &str) -> RunTaskAnswer {
                 },
             }
         }
-        // A timeout, a broken connection, an answer cut short.
+        // A timeout, a broken connection or a truncated response.
         _ => LaunchAnswer::Unanswered(reason),
     };
     RunTaskAnswer::Answer(answer)
 }
 
-/// Whether the connection itself failed: name resolution, TCP, TLS or the connect timeout. The request was then never
-/// sent. hyper reports each of them as a connect error.
+/// Returns `true` if the connection failed in name resolution, TCP, TLS or the connect timeout. The request was never
+/// sent then. hyper reports each of these as a connect error.
 fn never_connected(error: &ConnectorError) -> bool {
     let mut source: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = source {
@@ -372,22 +375,22 @@ enum Verdict {
     ForGood,
 }
 
-/// What a refusal with this code and message proves. The message counts where ECS uses one code for several things; the
-/// texts are those of the ECS API reference and of its guide's chapter on API failure reasons.
+/// Classifies a failure with this code and message. The message matters because ECS uses one code for several causes.
+/// The texts come from the ECS API reference and from the guide's chapter on API failure reasons.
 fn verdict(code: &str, message: &str) -> Verdict {
     use LaunchBlocker::{Access, Capacity, Other};
     let message = message.to_ascii_lowercase();
     let says = |words: &[&str]| words.iter().any(|words| message.contains(words));
     match code {
         "ServerException" => Verdict::Unanswered,
-        // ECS reports the errors of other services, and throttling, under these codes too.
+        // ECS also reports throttling and the errors of other services under these codes.
         "InvalidParameterException" | "ClientException" if let Some(blocker) = wrapped(&message) => {
             Verdict::ForNow(blocker)
         }
         "ClientException" if says(&["taskdefinition", "task definition", "no fargate configuration"]) => {
             Verdict::ForGood
         }
-        // Quotas of tasks in PROVISIONING and of vCPUs: free again as tasks end.
+        // Quotas on tasks in PROVISIONING and on vCPUs become available again as tasks end.
         "ClientException"
             if says(&[
                 "reached the limit",
@@ -402,7 +405,7 @@ fn verdict(code: &str, message: &str) -> Verdict {
             Verdict::ForNow(Capacity)
         }
         "LimitExceededException" => Verdict::ForNow(Capacity),
-        // A role's change takes a while to reach every part of AWS.
+        // A change of a role takes time to reach every part of AWS.
         "AccessDeniedException" => Verdict::ForNow(Access),
         "ClusterNotFoundException"
         | "InvalidParameterException"
@@ -412,13 +415,13 @@ fn verdict(code: &str, message: &str) -> Verdict {
         | "BlockedException"
         | "SerializationException"
         | "ValidationException" => Verdict::ForGood,
-        // ThrottlingException, expired credentials, a ClientException that names nothing known, and codes that are new.
+        // ThrottlingException, expired credentials, a ClientException without a known cause, and new codes.
         _ => Verdict::ForNow(Other),
     }
 }
 
-/// Returns the passing blocker that a lower-case message is about: an error of EC2 or another service that ECS wraps into
-/// its own, such as `… (ErrorCode: RequestLimitExceeded)` or `(Service: Ec2, Status Code: 503, …)`.
+/// Returns the temporary blocker that a lower-case message describes. ECS wraps the errors of EC2 and other services,
+/// as in `… (ErrorCode: RequestLimitExceeded)` or `(Service: Ec2, Status Code: 503, …)`.
 fn wrapped(message: &str) -> Option<LaunchBlocker> {
     const THROTTLING: [&str; 9] = [
         "throttl",
@@ -431,7 +434,8 @@ fn wrapped(message: &str) -> Option<LaunchBlocker> {
         "slowdown",
         "bandwidthlimitexceeded",
     ];
-    // EC2's own quotas of network interfaces, addresses and instances. ECS's come as ClientException.
+    // These are EC2's own quotas on network interfaces, addresses and instances. ECS's quotas come as
+    // ClientException.
     const QUOTAS: [&str; 4] =
         ["interfacelimitexceeded", "addresslimitexceeded", "instancelimitexceeded", "vcpulimitexceeded"];
     const ADDRESSES: [&str; 2] = ["insufficientfreeaddresses", "free addresses"];
@@ -461,8 +465,8 @@ fn wrapped(message: &str) -> Option<LaunchBlocker> {
     ];
     const DENIED: [&str; 4] = ["unauthorizedoperation", "accessdenied", "not authorized to perform", "authfailure"];
     let says = |known: &[&str]| known.iter().any(|known| message.contains(known));
-    // A new role, or a change of one, takes a while to reach every part of AWS. The service-linked role is created by the
-    // first RunTask of an account. "Linked role" is spelt with a hyphen and without.
+    // A new or changed role takes time to reach every part of AWS. An account's first RunTask creates the
+    // service-linked role. "Linked role" is spelled with and without a hyphen.
     let is_role = message.contains("role") && says(&["assume", "linked role", "infrastructure role"]);
     if says(&THROTTLING) {
         Some(LaunchBlocker::Other)
@@ -482,7 +486,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_refusal_has_its_verdict() {
+    fn runtask_errors_are_classified() {
         use LaunchBlocker::{Access, Capacity, Other};
         use Verdict::{ForGood, ForNow, Unanswered};
         for (code, message, expected) in [
@@ -510,7 +514,7 @@ mod tests {
         }
     }
     #[test]
-    fn error_of_another_service_keeps_its_own_meaning() {
+    fn wrapped_service_errors_are_classified() {
         use LaunchBlocker::{Access, Capacity, Other};
         use Verdict::{ForGood, ForNow};
         for (message, expected) in [
@@ -561,7 +565,7 @@ mod tests {
     }
 
     #[test]
-    fn client_exception_is_want_of_capacity_only_if_it_names_one() {
+    fn client_exception_means_capacity_only_if_named() {
         use LaunchBlocker::{Capacity, Other};
         use Verdict::{ForGood, ForNow};
         for (message, expected) in [

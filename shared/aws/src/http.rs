@@ -6,31 +6,31 @@ use http::{HeaderMap, HeaderValue, header};
 use serde::Serialize;
 use serde_json::json;
 
-/// A call that fails as a whole. No text quotes the request.
+/// The failure of a whole call. No message quotes the request.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// The HTTP status.
     pub status: i64,
-    /// The code, for programs.
+    /// The error code, for programs.
     pub code: &'static str,
-    /// What is wrong, and what would be right, for people.
+    /// The error message, for people: the problem and its correction.
     pub message: String,
     /// The method that the path accepts, for 405.
     pub allow: Option<&'static str>,
 }
 
 impl Refusal {
-    /// A refusal with this status.
+    /// Creates a failure with this status.
     pub fn new(status: i64, code: &'static str, message: impl Into<String>) -> Self {
         Self { status, code, message: message.into(), allow: None }
     }
 
-    /// 503: DynamoDB is unavailable.
+    /// Returns a 503 for an unavailable DynamoDB.
     pub fn unavailable() -> Self {
         Self::new(503, "unavailable", "DynamoDB is unavailable; retry the request")
     }
 
-    /// The response.
+    /// Returns the HTTP response.
     pub fn answer(&self, request_id: &str) -> LambdaFunctionUrlResponse {
         let body = json!({"error": {"code": self.code, "message": self.message}, "request_id": request_id});
         let mut answer = json_answer(self.status, &body);
@@ -41,13 +41,13 @@ impl Refusal {
     }
 }
 
-/// A response with a JSON body.
+/// Returns a response with a JSON body.
 pub fn json_answer(status: i64, body: &impl Serialize) -> LambdaFunctionUrlResponse {
-    // The bodies are our own types with strings as keys: serialisation does not fail.
+    // Serialization cannot fail because the bodies are our own types with string keys.
     text_answer(status, serde_json::to_string(body).unwrap_or_default())
 }
 
-/// A response with a body that is JSON already.
+/// Returns a response with a body that is already JSON.
 pub fn text_answer(status: i64, body: String) -> LambdaFunctionUrlResponse {
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -58,7 +58,7 @@ pub fn text_answer(status: i64, body: String) -> LambdaFunctionUrlResponse {
     answer
 }
 
-/// The bytes of a JSON body.
+/// Returns the bytes of a JSON body.
 ///
 /// # Errors
 /// 413 above `limit` bytes, 415 for another content type, 400 for invalid base64.

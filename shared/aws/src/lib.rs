@@ -1,7 +1,7 @@
-//! The bridge's calls to AWS: its table, ECS, and the loop of reading, deciding, writing and acting.
+//! The bridge's AWS calls: the table, ECS, and the loop that reads, decides, writes and acts.
 //!
-//! Concrete SDK clients without a trait in between: tests answer at the wire. Decisions are
-//! [`ecs_bridge_core::decide`]'s alone.
+//! The SDK clients are concrete, without a trait in between, because tests replace AWS at the wire. Only
+//! [`ecs_bridge_core::decide`] makes decisions.
 
 mod bridge;
 mod clients;

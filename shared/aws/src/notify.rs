@@ -1,4 +1,4 @@
-//! Notifications of a submission's end: to Step Functions, and to an event bus.
+//! Completion notifications to Step Functions and to an event bus.
 
 use std::{cell::OnceCell, fmt, pin::Pin, rc::Rc, time::Duration};
 
@@ -11,16 +11,18 @@ use ecs_bridge_core::{
 };
 use serde_json::{Value, json};
 
-/// Both answer in milliseconds. A second notification after a stale connection does no harm.
+/// Both services respond in milliseconds. A duplicate notification after a stale connection is harmless.
 const ATTEMPT: Duration = Duration::from_secs(3);
 
-/// What Step Functions answers for a token that nobody waits with any more: the state has ended, or timed out.
+/// The errors of Step Functions for a token that no state waits for any longer, because the state has ended or timed
+/// out.
 const NOBODY_WAITS: [&str; 3] = ["TaskTimedOut", "TaskDoesNotExist", "InvalidToken"];
 
 type Delivering<'a> = Pin<Box<dyn Future<Output = Delivery> + 'a>>;
 type Deliver = dyn for<'a> Fn(&'a Record, u32) -> Delivering<'a>;
 
-/// Delivers notifications. A closure, so that a function without one does not carry the clients: a tenth of its zip.
+/// Delivers notifications. It is a closure so that functions without notifications do not link the clients, which are
+/// a tenth of the zip.
 pub struct Notifier(Box<Deliver>);
 
 impl fmt::Debug for Notifier {
@@ -35,13 +37,14 @@ struct Clients {
 }
 
 impl Notifier {
-    /// With the configuration of the functions' other clients.
+    /// Creates a notifier with the configuration of the functions' other clients.
     pub fn new(config: &SdkConfig) -> Self {
         let timeouts = TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT).build();
-        // A notification that fails twice is repeated when due; an invocation has 15 s.
+        // A notification that fails twice is retried at its next check, because an invocation has only 15 s.
         let retries = RetryConfig::standard().with_max_attempts(2);
         let config = config.to_builder().timeout_config(timeouts).retry_config(retries).build();
-        // Built for the first notification, which few deployments have: a cold start is the same.
+        // The clients are built at the first notification. Few deployments have notifications, and other cold starts
+        // stay unchanged.
         let clients = OnceCell::new();
         Self(Box::new(move |record, nth| {
             let clients = Rc::clone(clients.get_or_init(|| Rc::new(Clients::new(&config))));
@@ -49,7 +52,7 @@ impl Notifier {
         }))
     }
 
-    /// Delivers what is pending, under the `nth` claim.
+    /// Delivers pending notifications under the `nth` claim.
     pub async fn notify(&self, record: &Record, nth: u32) -> Delivery {
         self.0(record, nth).await
     }
@@ -70,7 +73,7 @@ impl Clients {
         Delivery { nth, task_token: token.is_ok(), event_bus: bus.is_ok(), error: bus.and(token).err() }
     }
 
-    /// Ends the state that waits with this token.
+    /// Completes the state that waits with this token.
     async fn answer(&self, record: &Record, token: Option<&TaskToken>) -> Result<(), String> {
         let Some(token) = token.map(TaskToken::as_str) else { return Ok(()) };
         let shown = content(record).to_string();
@@ -85,7 +88,7 @@ impl Clients {
         };
         match sent {
             Err(code) if NOBODY_WAITS.contains(&code.as_str()) => {
-                tracing::warn!(submission_id = %record.submission_id, code, "no state machine waits for this end");
+                tracing::warn!(submission_id = %record.submission_id, code, "ignored notification; no state machine waits for it");
                 Ok(())
             }
             sent => sent,
@@ -113,7 +116,7 @@ impl Clients {
     }
 }
 
-/// The record as it is shown, without the notification that this is.
+/// Returns the record as the API shows it, without this notification.
 fn content(record: &Record) -> Value {
     let mut shown = record.public();
     if let Some(members) = shown.as_object_mut() {
@@ -122,7 +125,7 @@ fn content(record: &Record) -> Value {
     shown
 }
 
-/// A service's error code, or that there was no answer.
+/// Returns a service's error code, or a message about a missing response.
 fn code_of<E: ProvideErrorMetadata, R>(error: SdkError<E, R>) -> String {
     error.code().unwrap_or("no answer").to_owned()
 }

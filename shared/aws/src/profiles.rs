@@ -1,4 +1,4 @@
-//! Reading the profiles as a function starts.
+//! Reads the profiles at function start.
 
 use std::error::Error;
 
@@ -7,11 +7,11 @@ use ecs_bridge_core::{
     profile::{Clusters, Profiles},
 };
 
-/// Reads the profiles from `ECS_BRIDGE_PROFILES`, or from the file that `ECS_BRIDGE_PROFILES_FILE` names. Every problem is
-/// also noted in `environment`.
+/// Reads the profiles from `ECS_BRIDGE_PROFILES`, or from the file that `ECS_BRIDGE_PROFILES_FILE` names.
+/// `environment` also collects every problem.
 ///
 /// # Errors
-/// If neither or both are set, the file cannot be read, or a profile is not valid.
+/// If neither or both are set, the file cannot be read, or a profile is invalid.
 pub fn read_profiles<F>(
     environment: &mut Environment<F>,
     clusters: &Clusters,

@@ -1,4 +1,4 @@
-//! The table: records by key, and the `due` index. The launch rate's row and pools have modules of their own.
+//! The table: records by key, and the `due` index. The launch rate's row and the pools have separate modules.
 
 mod launches;
 mod pool;
@@ -25,36 +25,36 @@ use launches::LaunchRow;
 
 type Item = HashMap<String, AttributeValue>;
 
-/// DynamoDB's limit on the keys of a BatchGetItem.
+/// DynamoDB's maximum number of keys per BatchGetItem.
 const BATCH: usize = 100;
 
-/// The first wait before keys that DynamoDB left unprocessed are asked for again, doubled each time.
+/// The first wait before unprocessed keys are requested again. It doubles each time.
 const UNPROCESSED: Duration = Duration::from_millis(50);
 
-/// The longest such wait.
+/// The maximum of these waits.
 const UNPROCESSED_MOST: Duration = Duration::from_secs(2);
 
 const KEY: &str = "submission_id";
 
 const NONCE: &str = "nonce";
 
-/// Why a call to the table failed.
+/// The cause of a failed table call.
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
-    /// DynamoDB did not do it. The text is its code and message, never an item.
+    /// DynamoDB failed. The text is its error code and message, never an item.
     #[error("{operation}: {reason}")]
     Call {
-        /// What was called.
+        /// The operation.
         operation: &'static str,
-        /// How it ended.
+        /// The error.
         reason: String,
     },
-    /// A row that this code cannot read.
+    /// The row cannot be parsed as a record.
     #[error("the row of {submission_id} is no record of a submission")]
     Row {
-        /// Its key.
+        /// The row's key.
         submission_id: String,
-        /// What is wrong with it.
+        /// The parse error.
         #[source]
         source: serde_dynamo::Error,
     },
@@ -76,12 +76,12 @@ impl TableError {
     }
 }
 
-/// What became of a new record.
+/// The outcome of creating a record.
 #[derive(Debug)]
 pub enum Created {
-    /// It is there.
+    /// The record was created.
     New,
-    /// Its key was taken, by this record.
+    /// The key already exists, with this record.
     Known(Box<Record>),
 }
 
@@ -90,20 +90,20 @@ pub enum Created {
 pub struct DueRecord {
     /// The record's key.
     pub submission_id: SubmissionId,
-    /// When it is, or was, due.
+    /// The due time.
     pub check_at: Timestamp,
 }
 
-/// Rows of a partition of the `due` index, and where the next ones begin.
+/// A page of a partition of the `due` index, and the start of the next page.
 #[derive(Debug, Default)]
 pub struct Page {
-    /// The rows, the longest due first.
+    /// The rows, earliest due first.
     pub records: Vec<DueRecord>,
     next: Option<Item>,
 }
 
 impl Page {
-    /// Whether there are no more rows after these.
+    /// Returns `true` if this is the last page.
     pub const fn is_last(&self) -> bool {
         self.next.is_none()
     }
@@ -118,20 +118,20 @@ pub struct Table {
 }
 
 impl Table {
-    /// The table called `name`.
+    /// Creates a client of the table called `name`.
     pub fn new(client: Client, name: impl Into<String>) -> Self {
         Self { client, name: name.into(), launches: LaunchRow::default() }
     }
 
-    /// Its name.
+    /// Returns the table's name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The record of a submission, read consistently.
+    /// Reads the record of a submission consistently.
     ///
     /// # Errors
-    /// Where DynamoDB does not answer, or the row cannot be read.
+    /// If DynamoDB is unavailable or the row cannot be parsed.
     pub async fn get(&self, submission_id: &SubmissionId) -> Result<Option<Record>, TableError> {
         let answer = self
             .client
@@ -145,11 +145,11 @@ impl Table {
         answer.item.map(read).transpose()
     }
 
-    /// The records of up to any number of submissions, read consistently, 100 a call; in no order, without those that
-    /// are not there.
+    /// Reads the records of any number of submissions consistently, 100 per call. Returns them in any order, without
+    /// missing ones.
     ///
     /// # Errors
-    /// Where DynamoDB does not answer. A row that cannot be read is left out and logged: it must not hold up the others.
+    /// If DynamoDB is unavailable. An invalid row is skipped and logged because it must not block the others.
     pub async fn get_all(&self, submission_ids: &[SubmissionId]) -> Result<Vec<Record>, TableError> {
         let mut records = Vec::with_capacity(submission_ids.len());
         for ids in submission_ids.chunks(BATCH) {
@@ -162,12 +162,12 @@ impl Table {
                 for item in answer.responses.as_mut().and_then(|tables| tables.remove(&self.name)).unwrap_or_default() {
                     match read(item) {
                         Ok(record) => records.push(record),
-                        Err(error) => tracing::error!(%error, "a row was left out"),
+                        Err(error) => tracing::error!(%error, "skipped unreadable row"),
                     }
                 }
                 wanted = answer.unprocessed_keys.as_mut().and_then(|tables| tables.remove(&self.name));
                 if wanted.is_some() {
-                    // It throttles, and an answer that is not whole is no error that the SDK would wait after.
+                    // DynamoDB is throttling. The SDK does not wait here because a partial response is not an error.
                     tokio::time::sleep(wait).await;
                     wait = UNPROCESSED_MOST.min(wait * 2);
                 }
@@ -176,13 +176,13 @@ impl Table {
         Ok(records)
     }
 
-    /// Writes a new record, unless its key is taken.
+    /// Writes a new record unless its key exists.
     ///
-    /// The row gets a random `nonce`: where the answer of the first PutItem is lost, the SDK's retry finds the row that
-    /// the first one wrote, and it is still [`Created::New`].
+    /// The row gets a random `nonce`. If the response to the first PutItem is lost, the SDK's retry finds the row of
+    /// the first one, and the result is still [`Created::New`].
     ///
     /// # Errors
-    /// Where DynamoDB does not answer: the record may then exist or not. Retrying is safe.
+    /// If DynamoDB is unavailable. The record may exist or not, and a retry is safe.
     pub async fn create(&self, record: &Record) -> Result<Created, TableError> {
         let nonce = nonce();
         let mut row = write(record)?;
@@ -210,15 +210,16 @@ impl Table {
         }
     }
 
-    /// Writes what differs between `before` and `after`, if the row is still at the `rev` of `before`; otherwise
-    /// answers with what the table holds instead, if anything.
+    /// Writes the differences between `before` and `after` if the row is still at the `rev` of `before`. Otherwise
+    /// returns the current record, if any.
     ///
-    /// Attributes that are the same in both are not named, so that those of a newer version of this code survive.
+    /// Unchanged attributes are not named, so attributes from a newer version of this code survive.
     ///
-    /// The row gets a new `nonce`, as in [`create`](Self::create): a write whose answer was lost is no lost race.
+    /// The row gets a new `nonce`, as in [`create`](Self::create), so a write whose response was lost does not count
+    /// as a lost race.
     ///
     /// # Errors
-    /// Where DynamoDB does not answer: it may then be written or not.
+    /// If DynamoDB is unavailable. The write may have happened or not.
     pub async fn update(&self, before: &Record, after: &Record) -> Result<Result<(), Option<Box<Record>>>, TableError> {
         let (old, mut new) = (write(before)?, write(after)?);
         let nonce = nonce();
@@ -240,20 +241,20 @@ impl Table {
                 let Some(item) = found.item().cloned() else { return Ok(Err(None)) };
                 let is_own = item.get(NONCE) == Some(&nonce);
                 let current = read(item)?;
-                // An older version of this code raises `rev` and leaves `nonce`.
+                // An older version of this code increments `rev` and keeps `nonce`.
                 Ok(if is_own && current.rev == after.rev { Ok(()) } else { Err(Some(Box::new(current))) })
             }
             Err(error) => Err(TableError::call("UpdateItem")(error)),
         }
     }
 
-    /// A page of the rows of a partition of the `due` index that are due by `horizon`, the longest due first: up to
-    /// `limit`, from where `page` left off.
+    /// Returns a page of the `due` index: up to `limit` rows of a partition that are due by `horizon`, earliest
+    /// first, starting after `page`.
     ///
-    /// The index is eventually consistent: a row may have been claimed since.
+    /// The index is eventually consistent, so a row may have been claimed since.
     ///
     /// # Errors
-    /// If DynamoDB does not answer.
+    /// If DynamoDB is unavailable.
     pub async fn due(&self, partition: &str, horizon: Timestamp, limit: i32, page: Page) -> Result<Page, TableError> {
         let answer = self
             .due_query(partition, horizon)
@@ -266,11 +267,11 @@ impl Table {
         Ok(Page { records, next: answer.last_evaluated_key })
     }
 
-    /// How many rows of a partition of the `due` index are due by `horizon`, counted up to a megabyte of them: some
-    /// ten thousand.
+    /// Counts the rows of a partition of the `due` index that are due by `horizon`, within the first megabyte (about
+    /// 10,000 rows).
     ///
     /// # Errors
-    /// If DynamoDB does not answer.
+    /// If DynamoDB is unavailable.
     pub async fn count_due(&self, partition: &str, horizon: Timestamp) -> Result<usize, TableError> {
         let query = self.due_query(partition, horizon).select(Select::Count);
         let answer = query.send().await.map_err(TableError::call("Query"))?;
@@ -289,8 +290,8 @@ impl Table {
     }
 }
 
-/// An update that sets and removes what differs between `old` and `new`. Attributes that are the same in both are not
-/// named. At least one must be to be set: `rev` always is.
+/// Returns an update that sets and removes the differences between `old` and `new`. Unchanged attributes are not
+/// named. At least one attribute must change, and `rev` always does.
 fn difference(mut request: UpdateItemFluentBuilder, old: &Item, new: Item) -> UpdateItemFluentBuilder {
     let (mut set, mut remove) = (Vec::new(), Vec::new());
     for name in old.keys().filter(|name| !new.contains_key(*name)) {
@@ -312,7 +313,7 @@ fn difference(mut request: UpdateItemFluentBuilder, old: &Item, new: Item) -> Up
     request.update_expression(expression)
 }
 
-/// Marks a row with the write that it stems from.
+/// Returns a value that identifies the write of a row.
 fn nonce() -> AttributeValue {
     AttributeValue::N(fastrand::u64(..).to_string())
 }

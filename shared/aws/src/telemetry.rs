@@ -1,6 +1,7 @@
-//! What people watch: metrics, as CloudWatch's embedded format on standard output, and the log of transitions.
+//! Metrics, in CloudWatch's embedded format on standard output, and the log of transitions.
 //!
-//! Namespace `EcsBridge`, dimension `Deployment`; what dashboards and alarms rest on is listed in docs/operating.md.
+//! The namespace is `EcsBridge` and the dimension is `Deployment`. docs/operating.md lists the metrics on which
+//! dashboards and alarms depend.
 
 use std::time::Duration;
 
@@ -16,12 +17,12 @@ use tracing_subscriber::fmt::{
     format::{Format, Json, JsonFields},
 };
 
-/// Starts logging to standard output at `AWS_LAMBDA_LOG_LEVEL` (default `INFO`), as text, or as JSON where
-/// `AWS_LAMBDA_LOG_FORMAT` is `JSON`; Lambda sets both.
+/// Starts logging to standard output at `AWS_LAMBDA_LOG_LEVEL` (default `INFO`), as text, or as JSON if
+/// `AWS_LAMBDA_LOG_FORMAT` is `JSON`. Lambda sets both.
 ///
-/// Release builds have no `TRACE`: the SDK would log whole requests, with what is secret in them.
+/// Release builds have no `TRACE`, because the SDK would log whole requests, including secrets.
 ///
-/// Filters by module are not supported: their regular expressions would lengthen each cold start.
+/// Filters by module are not supported, because their regular expressions would lengthen each cold start.
 pub fn log() {
     let variable = |name| std::env::var(name).unwrap_or_default();
     let level = variable("AWS_LAMBDA_LOG_LEVEL").parse().unwrap_or(Level::INFO);
@@ -32,19 +33,20 @@ pub fn log() {
     }
 }
 
-/// An object a line. Lambda reads `level` and an RFC 3339 `timestamp` from it; without a valid timestamp it sets the
-/// level to INFO ("Log-level filtering" in the Lambda Developer Guide). The current span stands there once, as CloudWatch
-/// Logs charges by the byte.
+/// Returns the JSON Lines format. Lambda reads `level` and an RFC 3339 `timestamp` from each line. Without a valid
+/// timestamp it sets the level to INFO ("Log-level filtering" in the Lambda Developer Guide). The current span
+/// appears once per line, because CloudWatch Logs charges by the byte.
 fn json(level: Level) -> SubscriberBuilder<JsonFields, Format<Json>, LevelFilter> {
     tracing_subscriber::fmt().with_max_level(level).with_target(false).json().with_span_list(false)
 }
 
-/// The metrics of a function; those of one invocation are written after it.
+/// The metrics of a function. Those of one invocation are written after it.
 #[derive(Clone, Copy)]
 pub struct Metrics(Option<&'static Collector>);
 
 impl Metrics {
-    /// Begins to collect. Where that is not possible, which is only so a second time, the function goes without.
+    /// Starts to collect metrics. If this fails, which only happens on a second call, the function runs without
+    /// metrics.
     pub fn new(deployment: &Deployment) -> Self {
         let builder =
             Builder::new().cloudwatch_namespace("EcsBridge").with_dimension("Deployment", deployment.to_string());
@@ -58,36 +60,36 @@ impl Metrics {
         Self(collector.ok())
     }
 
-    /// Writes what was counted since the last time.
+    /// Writes the metrics counted since the last flush.
     pub fn flush(self) {
         if let Some(collector) = self.0
             && let Err(error) = collector.flush(std::io::stdout())
         {
-            tracing::error!(%error, "metrics were not written");
+            tracing::error!(%error, "failed to write metrics");
         }
     }
 }
 
-/// A new submission was recorded.
+/// Counts a new submission.
 pub fn accepted(record: &Record) {
     tracing::info!(submission_id = %record.submission_id, to = %record.state, "accepted");
     counter!("Submissions").increment(1);
 }
 
-/// A caller of the runner API is not the runner that it claims to be.
+/// Counts a caller of the runner API that is not the runner it claims to be.
 pub fn refused_runner(submission_id: &SubmissionId, reason: &str) {
     tracing::warn!(%submission_id, reason, "refused a caller of the runner API");
     counter!("RunnersRefused").increment(1);
 }
 
-/// An event was ignored because it cannot be used. Its task's end is found out by the next check.
+/// Counts an event that was ignored because it is invalid. The next check detects the result of its task.
 pub fn unusable_event(error: &EventError) {
-    tracing::error!(%error, "ignored an unusable event");
+    tracing::error!(%error, "ignored invalid event");
     counter!("UnusableEvents").increment(1);
 }
 
-/// The pools together: submissions that wait, runners that start, idle ones, busy ones, and pools whose runners have failed
-/// to start for long.
+/// Reports the totals of all pools: waiting submissions, runners that are starting, idle and busy, and pools whose
+/// runners have failed to start for long.
 pub fn pools(waiting: u32, [starting, idle, busy]: [u32; 3], failing: usize) {
     gauge!("PoolWaiting").set(f64::from(waiting));
     gauge!("RunnersStarting").set(f64::from(starting));
@@ -96,27 +98,27 @@ pub fn pools(waiting: u32, [starting, idle, busy]: [u32; 3], failing: usize) {
     gauge!("PoolsFailing").set(failing as f64);
 }
 
-/// So many submissions wait in pools that nothing serves.
+/// Reports the number of submissions that wait in pools and that no runner can serve.
 pub fn stuck_in_pools(submissions: u32) {
     gauge!("StuckInPools").set(f64::from(submissions));
 }
 
-/// How many submissions wait for a launch, for how long the oldest has been due, and for how many profiles any wait for
-/// capacity.
+/// Reports the number of submissions that wait for a launch, the age of the oldest, and the number of profiles
+/// without capacity.
 pub fn queue(depth: usize, age: Duration, blocked: usize) {
     gauge!("QueueDepth").set(depth as f64);
     gauge!("QueueAge").set(age.as_secs_f64());
     gauge!("ProfilesWithoutCapacity").set(blocked as f64);
 }
 
-/// A run of reconcile found so much out, and met so many records that were due for long.
+/// Counts the repairs and overdue records of one reconcile run.
 pub fn reconciled(repairs: usize, overdue: usize) {
     counter!("ReconciledSubmissions").increment(repairs as u64);
     gauge!("OverdueChecks").set(overdue as f64);
 }
 
-/// A decision is about to be written: with the record at this `rev`, all that [`decide`](ecs_bridge_core::decide) needs
-/// to come to it again. The chaos tests replay it (docs/guarantees.md).
+/// Logs a decision before it is written. With the record at this `rev`, it contains the complete input of
+/// [`decide`](ecs_bridge_core::decide). The chaos tests replay it (docs/guarantees.md).
 pub(crate) fn decided(record: &Record, input: &Input, now: Timestamp) {
     if tracing::enabled!(Level::DEBUG) {
         let masked = match input {
@@ -128,7 +130,7 @@ pub(crate) fn decided(record: &Record, input: &Input, now: Timestamp) {
     }
 }
 
-/// A notification was delivered, or failed.
+/// Logs and counts a delivered or failed notification.
 pub(crate) fn delivered(record: &Record, delivery: &Delivery) {
     let submission_id = &record.submission_id;
     match &delivery.error {
@@ -138,7 +140,7 @@ pub(crate) fn delivered(record: &Record, delivery: &Delivery) {
     }
 }
 
-/// A record was written.
+/// Logs and counts a written record.
 pub(crate) fn written(from: &Record, to: &Record, now: Timestamp) {
     if from.state == to.state {
         return;
@@ -154,7 +156,7 @@ pub(crate) fn written(from: &Record, to: &Record, now: Timestamp) {
         "transition"
     );
     if to.runner.is_some() {
-        // Nobody's submission.
+        // It belongs to no submission.
         return;
     }
     if to.state == State::Running {
@@ -168,33 +170,33 @@ pub(crate) fn written(from: &Record, to: &Record, now: Timestamp) {
     }
 }
 
-/// RunTask was answered, or was not.
+/// Logs and counts a RunTask response or its absence.
 pub(crate) fn answered(record: &Record, answer: &LaunchAnswer) {
     let (submission_id, attempt) = (&record.submission_id, record.attempt.get());
     match answer {
         LaunchAnswer::Task { .. } => {
             counter!("Launches").increment(1);
             if record.fallback > 0 {
-                tracing::info!(%submission_id, attempt, fallback = record.fallback, "launched by a fallback");
+                tracing::info!(%submission_id, attempt, fallback = record.fallback, "launched with a fallback");
                 counter!("FallbackLaunches").increment(1);
             }
         }
         LaunchAnswer::RefusedForNow(blocker, reason) => {
-            tracing::warn!(%submission_id, attempt, ?blocker, reason, "RunTask was refused for now");
+            tracing::warn!(%submission_id, attempt, ?blocker, reason, "RunTask failed; will retry");
             refused(reason);
         }
         LaunchAnswer::RefusedForGood(reason) => {
-            tracing::warn!(%submission_id, attempt, reason, "RunTask was refused for good");
+            tracing::warn!(%submission_id, attempt, reason, "RunTask failed permanently");
             refused(reason);
         }
         LaunchAnswer::Unanswered(reason) => {
-            tracing::warn!(%submission_id, attempt, reason, "RunTask was not answered");
+            tracing::warn!(%submission_id, attempt, reason, "RunTask got no response");
             refused("Unanswered");
         }
     }
 }
 
-/// Counts by the error's code, or the first words of a failure: each value is a metric that costs.
+/// Counts by the error code, or by the first words of a failure, because each value is a metric that costs money.
 fn refused(reason: &str) {
     const LONGEST: usize = 40;
     let code: String = reason.split(": ").next().unwrap_or_default().chars().take(LONGEST).collect();
@@ -228,13 +230,17 @@ pub(crate) fn raised(record: &Record, alarm: Option<Alarm>) {
         }
         Some(Alarm::NotificationsFailed) => {
             tracing::error!(%submission_id, "notification failed for a day; giving up");
-            "notifications-failed"
+            "notifications_failed"
+        }
+        Some(Alarm::IllegalChange(illegal)) => {
+            tracing::error!(%submission_id, from = %illegal.from, to = %illegal.to, "state change refused; nothing was written");
+            "illegal_change"
         }
     };
     counter!("Anomalies", "Kind" => kind).increment(1);
 }
 
-/// How long past its time a record is overdue: reconcile comes every minute.
+/// The delay after which a record is overdue. Reconcile runs every minute.
 pub const OVERDUE: Duration = Duration::from_secs(5 * 60);
 
 #[cfg(test)]
@@ -260,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_in_json_has_the_time_and_level_by_which_lambda_filters() {
+    fn json_log_line_has_timestamp_and_level() {
         let output = Output::default();
         let writer = output.clone();
         let subscriber = json(Level::INFO).with_writer(move || writer.clone()).finish();

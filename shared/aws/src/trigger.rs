@@ -1,7 +1,7 @@
-//! Waking reconcile when a submission was left queued, so that it does not wait for the next minute.
+//! Invokes reconcile when a submission was left queued, so that the submission does not wait for the next minute.
 //!
-//! A run of reconcile promises in the launch rate's row until when it reads the indexes again and again, so that however
-//! many submissions wait, one run serves them, and no second is invoked for what the first is certain to find.
+//! A run of reconcile writes into the launch rate's row until when it rereads the indexes. One run thus serves any
+//! number of waiting submissions, and no second run is invoked for work that the first will find.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use aws_sdk_lambda::{Client, error::ProvideErrorMetadata, primitives::Blob, type
 
 use crate::{now, table::Table};
 
-/// The event of a run that was woken.
+/// The event of a woken run.
 const WOKEN: &str = r#"{"woken": true}"#;
 
-/// How long the call may take. Whoever wakes is waited for, and the schedule comes anyway.
+/// The timeout of the call. The caller waits for it, and the schedule is a fallback.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The reconcile function, if it is to be woken.
+/// The reconcile function, if it can be invoked.
 #[derive(Debug)]
 pub struct Wake {
     client: Client,
@@ -23,26 +23,26 @@ pub struct Wake {
 }
 
 impl Wake {
-    /// The function of this name or ARN; without one, only its schedule runs reconcile.
+    /// Sets the function by name or ARN. Without one, only its schedule runs reconcile.
     pub fn new(config: &aws_config::SdkConfig, function: Option<String>) -> Self {
         Self { client: Client::new(config), function }
     }
 
-    /// Invokes it asynchronously, unless a run looks for work anyway; within a second or not at all.
+    /// Invokes reconcile asynchronously, unless a run is already checking for work. Gives up after one second.
     pub async fn wake(&self, table: &Table) {
         let Some(function) = &self.function else { return };
         match table.claim_wake(now()).await {
             Ok(true) => {}
             Ok(false) => return,
-            // The schedule runs it within a minute.
-            Err(error) => return tracing::warn!(%error, "reconcile was not invoked; it runs by its schedule"),
+            // The schedule runs reconcile within a minute.
+            Err(error) => return tracing::warn!(%error, "failed to invoke reconcile; will run on schedule"),
         }
         let call = self.client.invoke().function_name(function).invocation_type(InvocationType::Event);
         let call = call.payload(Blob::new(WOKEN));
         match tokio::time::timeout(TIMEOUT, call.send()).await {
             Ok(Ok(_)) => {}
-            Ok(Err(error)) => tracing::warn!(code = error.code(), "reconcile was not invoked; it runs by its schedule"),
-            Err(_) => tracing::warn!("reconcile was not invoked within a second; it runs by its schedule"),
+            Ok(Err(error)) => tracing::warn!(code = error.code(), "failed to invoke reconcile; will run on schedule"),
+            Err(_) => tracing::warn!("timed out invoking reconcile; will run on schedule"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! An ECS that cannot be reached, or that refuses every call, for hours of the protocol's time.
+//! Outage tests: ECS is unreachable or rejects every call, for hours of the protocol's time.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code")]
 
@@ -12,10 +12,10 @@ use serde_json::{Value, json};
 use support::{Deployment, Reply, TASK, Wire, clients, error, item, submission_id, task};
 use tokio::net::TcpSocket;
 
-/// By how much the protocol's times are divided: two hours take two seconds.
+/// The divisor of the protocol's times: two hours take two seconds.
 const SCALE: f64 = 3600.0;
 
-/// Lets reconcile's timers expire for as long as `goes_on` with the records.
+/// Expires reconcile's timers for as long as `goes_on` returns true for the records.
 async fn reconcile(bridge: &Bridge, ids: &[&str], goes_on: impl Fn(&[Record]) -> bool) -> Vec<Record> {
     let ids: Vec<_> = ids.iter().map(|id| submission_id(id)).collect();
     loop {
@@ -34,7 +34,8 @@ fn of<'a>(records: &'a [Record], id: &str) -> &'a Record {
     records.iter().find(|record| record.submission_id.as_str() == id).unwrap()
 }
 
-/// A deployment with an ECS at `url`, and with faster timers. A claim is sent however late, as a busy machine is slow.
+/// Returns a deployment with ECS at `url` and faster timers. Claims are sent regardless of their age, because a busy
+/// machine is slow.
 async fn deployment(url: &str) -> Deployment {
     let mut deployment = Deployment::answering(Reply::Never).await;
     deployment.bridge.ecs = Ecs::new(clients(url).ecs);
@@ -48,8 +49,8 @@ fn with_deadline(id: &str, deadline: Timestamp) -> Value {
 }
 
 #[tokio::test]
-async fn what_cannot_connect_to_ecs_for_two_hours_waits_or_expires_and_is_launched_once_it_can() {
-    // Bound but not listening: connections are refused, and nobody else gets the port.
+async fn launches_resume_after_two_hour_ecs_outage() {
+    // The socket is bound but not listening. Connections are refused, and no other process gets the port.
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let url = format!("http://{}", socket.local_addr().unwrap());
@@ -81,14 +82,14 @@ async fn what_cannot_connect_to_ecs_for_two_hours_waits_or_expires_and_is_launch
 }
 
 #[tokio::test]
-async fn a_tls_handshake_that_fails_launches_nothing() {
+async fn tls_handshake_failure_launches_nothing() {
     let ecs = Wire::start(|seen, _| panic!("{} was not expected", seen.operation)).await;
     let deployment = deployment(&ecs.url.replace("http://", "https://")).await;
     let record = deployment.launched(item("a")).await;
     assert_eq!((record.state, record.launch_calls), (State::Queued, 0));
 }
 
-/// One submission whose first RunTask is not answered, and that is looked up with `answers` until it ends.
+/// Returns one submission whose first RunTask gets no response. It is looked up with `answers` until it ends.
 async fn unanswered(
     give_up_after: Duration,
     answers: impl Fn(&str) -> Reply + Send + Sync + 'static,
@@ -107,9 +108,9 @@ async fn unanswered(
 }
 
 #[tokio::test]
-async fn lookups_that_are_refused_end_as_lost_after_a_day() {
+async fn denied_lookups_lose_submission_after_a_day() {
     let denied = || error(400, "AccessDeniedException", "not authorized to perform: ecs:ListTasks");
-    // A day takes a good second.
+    // A day takes slightly more than a second.
     let day = Duration::from_secs(24 * 3600).div_f64(SCALE * 20.0);
     let (record, lasted) = unanswered(day, move |_| denied()).await;
     assert_eq!(record.state, State::Lost);
@@ -118,8 +119,8 @@ async fn lookups_that_are_refused_end_as_lost_after_a_day() {
 }
 
 #[tokio::test]
-async fn a_cluster_that_is_gone_has_no_task() {
-    // However long the lookups take.
+async fn deleted_cluster_has_no_task() {
+    // The duration of the lookups does not matter.
     let never = Duration::from_secs(24 * 3600);
     let (record, _) = unanswered(never, |_| error(400, "ClusterNotFoundException", "Cluster not found.")).await;
     assert_eq!(record.state, State::Lost);
@@ -127,7 +128,7 @@ async fn a_cluster_that_is_gone_has_no_task() {
 }
 
 #[tokio::test]
-async fn a_lookup_reads_every_page() {
+async fn lookup_reads_every_page() {
     let ecs = Wire::start(|seen, _| match seen.operation.as_str() {
         "ListTasks" if seen.body()["desiredStatus"] == "RUNNING" => {
             Reply::Answer(200, json!({"taskArns": []}).to_string())

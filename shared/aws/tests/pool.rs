@@ -1,4 +1,4 @@
-//! Runners and what they serve, at the wire: two rows that no transaction joins.
+//! Runners and the submissions that they serve, tested at the wire: two rows that no transaction joins.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code")]
 
@@ -45,7 +45,7 @@ fn submission(id: &str) -> Submission {
     Submission { pool: Some(key()), ..submission }
 }
 
-/// A runner that asks for work.
+/// Returns a runner that polls.
 async fn runner(deployment: &Deployment) -> Record {
     let bridge = &deployment.bridge;
     let runner = Runner { commands: 9, ..Runner::new(key(), TokenHash::of("secret"), &pool_of()) };
@@ -63,7 +63,7 @@ async fn pool(deployment: &Deployment, record: Record, input: PoolInput) -> Reco
     deployment.bridge.settle(record, Input::Pool(input)).await.unwrap()
 }
 
-/// A submission that waits, and that the runner's row says it serves.
+/// Returns a waiting submission that the runner's row lists as served.
 async fn served(deployment: &Deployment, id: &str) -> Record {
     let record = Record::queued(submission(id), ecs_bridge_aws::now(), &deployment.bridge.rules);
     deployment.bridge.table.create(&record).await.unwrap();
@@ -103,7 +103,7 @@ async fn deployment() -> Deployment {
 }
 
 #[tokio::test]
-async fn the_end_of_a_runners_task_ends_what_it_serves_before_its_own_row() {
+async fn runner_task_stop_ends_served_submission_first() {
     let deployment = deployment().await;
     runner(&deployment).await;
     taken(&deployment, "a").await;
@@ -120,7 +120,7 @@ async fn the_end_of_a_runners_task_ends_what_it_serves_before_its_own_row() {
 }
 
 #[tokio::test]
-async fn a_submission_that_was_not_taken_yet_is_not_failed_but_can_no_longer_be_taken_by_that_reading() {
+async fn untaken_submission_survives_runner_task_stop() {
     let deployment = deployment().await;
     runner(&deployment).await;
     let read = served(&deployment, "a").await;
@@ -133,7 +133,7 @@ async fn a_submission_that_was_not_taken_yet_is_not_failed_but_can_no_longer_be_
 }
 
 #[tokio::test]
-async fn a_stop_closes_the_runner_first_and_then_stops_its_task() {
+async fn stop_closes_runner_before_its_task() {
     let deployment = deployment().await;
     runner(&deployment).await;
     let record = taken(&deployment, "a").await;
@@ -143,16 +143,16 @@ async fn a_stop_closes_the_runner_first_and_then_stops_its_task() {
 }
 
 #[tokio::test]
-async fn a_stop_hits_no_other_command_of_the_runner() {
+async fn stop_affects_no_other_command() {
     let deployment = deployment().await;
     runner(&deployment).await;
     let stale = taken(&deployment, "a").await;
-    // Its command is done, and the runner has taken the next.
+    // Its command is done, and the runner has taken the next one.
     pool(&deployment, stale.clone(), PoolInput::Done { by: process(), exit_code: 0, stopping: false }).await;
     let over = PoolInput::Served { submission_id: submission_id("a"), done: true };
     pool(&deployment, deployment.record(RUNNER).await, over).await;
     taken(&deployment, "b").await;
-    // A process that read the row before decides to stop it.
+    // A process that read the row earlier decides to stop it.
     let settled = ecs_bridge_aws::Settled {
         action: ecs_bridge_core::decide(
             &stale,
@@ -169,7 +169,7 @@ async fn a_stop_hits_no_other_command_of_the_runner() {
 }
 
 #[tokio::test]
-async fn what_waits_is_read_in_the_order_of_its_rank_and_leaves_the_index_once_taken() {
+async fn waiting_submissions_are_ranked_until_taken() {
     let deployment = deployment().await;
     let bridge = &deployment.bridge;
     runner(&deployment).await;
@@ -197,7 +197,7 @@ async fn what_waits_is_read_in_the_order_of_its_rank_and_leaves_the_index_once_t
 }
 
 #[tokio::test]
-async fn pool_row_is_written_by_one_round_and_takes_are_counted_apart_by_all() {
+async fn pool_row_has_one_writer_per_round() {
     let deployment = deployment().await;
     let (table, profile) = (&deployment.bridge.table, ProfileName::default_profile());
     assert_eq!(table.takes(&profile).await.unwrap(), Takes::default());
@@ -214,7 +214,7 @@ async fn pool_row_is_written_by_one_round_and_takes_are_counted_apart_by_all() {
 }
 
 #[tokio::test]
-async fn submit_makes_a_pool_key_durable_once_and_reconcile_finds_it() {
+async fn pool_key_is_stored_once_by_submit() {
     let deployment = deployment().await;
     let (table, profile) = (&deployment.bridge.table, ProfileName::default_profile());
     let of = (key(), spec());
@@ -227,7 +227,7 @@ async fn submit_makes_a_pool_key_durable_once_and_reconcile_finds_it() {
     assert_eq!(deployment.table.take(), ["GetItem"], "it is there");
     table.look_at_launch_tokens().await.unwrap();
     assert_eq!(table.pools(), std::slice::from_ref(&profile));
-    // A reconcile of another version finds it unused; a submit of this one still uses it.
+    // A reconcile of another version considers it unused, but a submit of this version still uses it.
     let before = table.pool_row(&profile).await.unwrap();
     let mut unused = PoolRow { rev: before.rev + 1, ..before.clone() };
     unused.forget_keys(ecs_bridge_aws::now(), |_| false);
@@ -236,7 +236,7 @@ async fn submit_makes_a_pool_key_durable_once_and_reconcile_finds_it() {
 }
 
 #[tokio::test]
-async fn the_profiles_with_pools_are_known_without_their_configuration() {
+async fn pools_are_known_without_profile_configuration() {
     let deployment = deployment().await;
     let (table, profile) = (&deployment.bridge.table, ProfileName::default_profile());
     table.set_pool(&profile, true).await.unwrap();

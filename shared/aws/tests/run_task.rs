@@ -1,4 +1,4 @@
-//! What each answer of RunTask makes of a record, with the real client and ECS at the wire.
+//! The effect of each RunTask response on a record, with the real client and ECS replaced at the wire.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code")]
 
@@ -20,7 +20,7 @@ fn failure(reason: &str) -> Reply {
                                          "reason": reason}]}))
 }
 
-/// The record after one RunTask call that was answered so, which took exactly one request.
+/// Returns the record after one RunTask call with this reply, which took exactly one request.
 async fn after(reply: Reply) -> Record {
     let deployment = Deployment::answering(reply).await;
     let record = deployment.launched(item("a")).await;
@@ -53,7 +53,7 @@ async fn is_unanswered(reply: Reply) {
 }
 
 #[tokio::test]
-async fn a_task_makes_it_launched_with_its_arn() {
+async fn runtask_response_sets_launched_and_arn() {
     let record = after(ok(task(json!({})))).await;
     assert_eq!((record.state, record.task_arn.as_deref()), (State::Launched, Some(TASK)));
     assert_eq!((record.unanswered_since, record.launch_calls), (None, 0));
@@ -61,7 +61,7 @@ async fn a_task_makes_it_launched_with_its_arn() {
 }
 
 #[tokio::test]
-async fn task_with_members_of_other_types_is_launched() {
+async fn task_with_unexpected_types_is_launched() {
     for odd in [
         json!({"version": "x", "createdAt": "yesterday", "cpu": 256}),
         json!({"containers": {"exitCode": 3_221_225_786_u64}, "tags": 7}),
@@ -76,7 +76,7 @@ async fn task_with_members_of_other_types_is_launched() {
 }
 
 #[tokio::test]
-async fn odd_task_hides_no_other_and_costs_no_second_call() {
+async fn malformed_task_hides_no_other_task() {
     let odd = [
         json!({"containers": [{"name": "main", "lastStatus": "STOPPED", "exitCode": 3_221_225_786_u64}]}),
         json!({"containers": [{"name": "main", "lastStatus": "STOPPED", "exitCode": "7"}], "cpu": 256, "version": "5"}),
@@ -128,7 +128,7 @@ async fn odd_task_hides_no_other_and_costs_no_second_call() {
 }
 
 #[tokio::test]
-async fn denied_roles_wait_as_denied_access_does() {
+async fn denied_roles_wait_like_denied_access() {
     for (code, message) in [
         (
             "ClientException",
@@ -144,7 +144,7 @@ async fn denied_roles_wait_as_denied_access_does() {
 }
 
 #[tokio::test]
-async fn every_reason_in_failures_is_a_refusal_for_now() {
+async fn failure_reasons_are_retryable() {
     for reason in [
         "RESOURCE:CPU",
         "RESOURCE:MEMORY",
@@ -159,7 +159,7 @@ async fn every_reason_in_failures_is_a_refusal_for_now() {
 }
 
 #[tokio::test]
-async fn throttling_and_quotas_are_refusals_for_now_under_whichever_name_they_come() {
+async fn throttling_and_quota_errors_are_retryable() {
     for (code, message) in [
         ("ThrottlingException", "Rate exceeded"),
         ("InvalidParameterException", "Rate exceeded"),
@@ -182,7 +182,7 @@ async fn throttling_and_quotas_are_refusals_for_now_under_whichever_name_they_co
 }
 
 #[tokio::test]
-async fn what_ecs_will_never_take_is_rejected_in_its_own_words() {
+async fn permanent_errors_reject_with_the_ecs_message() {
     for (code, message) in [
         ("ClusterNotFoundException", "Cluster not found."),
         ("InvalidParameterException", "No Fargate configuration exists for given values."),
@@ -198,13 +198,13 @@ async fn what_ecs_will_never_take_is_rejected_in_its_own_words() {
 }
 
 #[tokio::test]
-async fn what_may_have_happened_is_no_answer_and_is_sent_once() {
+async fn ambiguous_launch_is_unanswered_and_sent_once() {
     for reply in [
         error(500, "ServerException", "Service Unavailable. Please try again later."),
         error(400, "ServerException", "Service Unavailable. Please try again later."),
         error(503, "ThrottlingException", "Rate exceeded"),
         Reply::Answer(502, "<html><body>Bad Gateway</body></html>".to_owned()),
-        // Not ECS, but something on the way, that may have passed the request on.
+        // This comes from a proxy rather than from ECS, and the proxy may have forwarded the request.
         Reply::Answer(408, "<html><body>Request Timeout</body></html>".to_owned()),
         Reply::Answer(400, String::new()),
         Reply::Answer(200, "{\"tasks\": [{\"taskArn\"".to_owned()),
@@ -219,9 +219,9 @@ async fn what_may_have_happened_is_no_answer_and_is_sent_once() {
 }
 
 #[tokio::test]
-async fn an_answer_that_does_not_come_in_time_is_none() {
+async fn runtask_timeout_is_unanswered() {
     let mut deployment = Deployment::answering(Reply::Never).await;
-    // Enough for a busy machine to send the request.
+    // This is enough for a busy machine to send the request.
     let hasty = deployment.bridge_with_attempts_of(Duration::from_secs(5));
     deployment.bridge = hasty;
     let record = deployment.launched(item("a")).await;
@@ -230,7 +230,7 @@ async fn an_answer_that_does_not_come_in_time_is_none() {
 }
 
 impl Deployment {
-    /// The same with less patience for ECS.
+    /// Returns the same bridge with a shorter timeout for ECS.
     fn bridge_with_attempts_of(&self, patience: Duration) -> Bridge {
         let timeouts = aws_config::timeout::TimeoutConfig::builder().operation_attempt_timeout(patience).build();
         let ecs = clients(&self.ecs.url).ecs.config().to_builder().timeout_config(timeouts).build();
@@ -240,7 +240,7 @@ impl Deployment {
 }
 
 #[tokio::test]
-async fn the_wire_carries_the_frozen_request_and_its_two_derived_names() {
+async fn runtask_sends_frozen_request_and_derived_names() {
     let deployment = Deployment::answering(ok(task(json!({})))).await;
     deployment
         .launched(json!({
@@ -271,7 +271,7 @@ async fn the_wire_carries_the_frozen_request_and_its_two_derived_names() {
 }
 
 #[tokio::test]
-async fn a_repeat_sends_the_same_bytes_and_finds_the_first_ones_task() {
+async fn repeated_runtask_finds_the_first_task() {
     let deployment = Deployment::new(|_, nth| match nth {
         0 => Reply::Closed,
         _ => ok(task(json!({"lastStatus": "RUNNING"}))),
@@ -286,7 +286,7 @@ async fn a_repeat_sends_the_same_bytes_and_finds_the_first_ones_task() {
 }
 
 #[tokio::test]
-async fn a_repeat_that_is_answered_with_little_more_than_a_stopped_arn_is_looked_at_at_once() {
+async fn repeated_runtask_describes_stopped_task_at_once() {
     let brief = json!({"taskArn": TASK, "clusterArn": CLUSTER, "lastStatus": "STOPPED", "desiredStatus": "STOPPED"});
     let stopped = task(json!({"lastStatus": "STOPPED", "desiredStatus": "STOPPED", "version": 7,
                               "stopCode": "EssentialContainerExited",
@@ -306,7 +306,7 @@ async fn a_repeat_that_is_answered_with_little_more_than_a_stopped_arn_is_looked
 }
 
 #[tokio::test]
-async fn a_refused_repeat_says_nothing_about_the_call_before_it() {
+async fn rejected_repeat_leaves_first_call_open() {
     for refusal in [
         error(400, "AccessDeniedException", "not authorized"),
         error(400, "ThrottlingException", "Rate exceeded"),
@@ -338,7 +338,7 @@ async fn after_conflict(described: Reply) -> (Record, Vec<String>) {
 }
 
 #[tokio::test]
-async fn a_conflict_with_our_own_task_adopts_it() {
+async fn conflict_with_own_task_adopts_it() {
     let ours = json!({"startedBy": "local/a/1", "lastStatus": "RUNNING", "version": 4,
                       "containers": [{"name": "main", "lastStatus": "RUNNING"}]});
     let (record, operations) = after_conflict(ok(task(ours))).await;
@@ -348,7 +348,7 @@ async fn a_conflict_with_our_own_task_adopts_it() {
 }
 
 #[tokio::test]
-async fn a_conflict_with_a_task_of_others_is_no_answer() {
+async fn conflict_with_foreign_task_is_unanswered() {
     for started_by in [json!("local/b/1"), json!("local/a/2"), json!("other/a/1"), json!("ecs-svc/1"), json!(null)] {
         let foreign = json!({"startedBy": started_by, "lastStatus": "RUNNING"});
         let (record, _) = after_conflict(ok(task(foreign))).await;
@@ -358,7 +358,7 @@ async fn a_conflict_with_a_task_of_others_is_no_answer() {
 }
 
 #[tokio::test]
-async fn a_conflict_with_a_task_that_ecs_no_longer_describes_is_no_answer() {
+async fn conflict_with_missing_task_is_unanswered() {
     let missing = json!({"tasks": [], "failures": [{"arn": TASK, "reason": "MISSING"}]});
     let (record, _) = after_conflict(ok(missing)).await;
     assert_eq!((record.state, record.launch_calls), (State::Launching, 1));
@@ -367,7 +367,7 @@ async fn a_conflict_with_a_task_that_ecs_no_longer_describes_is_no_answer() {
 }
 
 #[tokio::test]
-async fn ecs_words_that_quote_command_or_environment_are_redacted() {
+async fn ecs_messages_are_redacted() {
     let quoting = "Container.command: ['--password', 'hunter2-hunter2'] and env DB=postgres://u:p@h are not valid";
     for reply in [error(400, "InvalidParameterException", quoting), failure(quoting)] {
         let deployment = Deployment::answering(reply).await;
@@ -385,7 +385,7 @@ async fn ecs_words_that_quote_command_or_environment_are_redacted() {
 }
 
 #[tokio::test]
-async fn a_claim_that_is_too_old_is_not_sent() {
+async fn expired_claim_is_not_sent() {
     let deployment = Deployment::answering(ok(task(json!({})))).await;
     let (record, call) = deployment.claimed(item("a")).await;
     let old = ecs_bridge_core::Call {
@@ -399,7 +399,7 @@ async fn a_claim_that_is_too_old_is_not_sent() {
 }
 
 #[tokio::test]
-async fn the_other_calls_are_repeated_by_the_sdk() {
+async fn sdk_retries_other_calls() {
     let deployment = Deployment::new(|_, nth| match nth {
         0 => error(500, "ServerException", "try again"),
         1 => error(400, "ThrottlingException", "Rate exceeded"),

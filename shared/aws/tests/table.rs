@@ -1,4 +1,4 @@
-//! The table at the wire: lost races, answers that are not whole, rows that cannot be read, launch tokens.
+//! The table at the wire: lost races, partial responses, invalid rows, launch tokens.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code")]
 
@@ -49,16 +49,16 @@ fn seen(version: u64, last_status: &str) -> Input {
 }
 
 #[tokio::test]
-async fn a_record_reads_back_as_it_was_written() {
+async fn record_round_trips_through_the_table() {
     let deployment = deployment().await;
     let (record, _) = deployment.claimed(item("a")).await;
     assert_eq!(deployment.record("a").await, record);
 }
 
 #[tokio::test]
-async fn the_largest_request_that_is_accepted_fits_into_a_row() {
+async fn largest_accepted_request_fits_into_row() {
     let mut random = fastrand::Rng::with_seed(1);
-    // Random letters and digits: the longer text is compressed as little as the shorter one.
+    // Random letters and digits compress equally badly at both lengths.
     let mut large = |characters: usize| {
         let text: String = (0..characters).map(|_| random.alphanumeric()).collect();
         let labels = json!({"l": "v".repeat(199)});
@@ -82,7 +82,7 @@ async fn the_largest_request_that_is_accepted_fits_into_a_row() {
 }
 
 #[tokio::test]
-async fn of_fifty_that_create_a_record_one_does() {
+async fn concurrent_creates_have_one_winner() {
     let deployment = deployment().await;
     let (first, _) = deployment.claimed(item("other")).await;
     let record = Record { submission_id: submission_id("a"), ..first };
@@ -93,7 +93,7 @@ async fn of_fifty_that_create_a_record_one_does() {
 }
 
 #[tokio::test]
-async fn the_row_of_a_put_item_whose_answer_was_lost_is_recognised_as_new() {
+async fn create_with_lost_response_is_new() {
     let table = Wire::dynamodb(|seen, nth| match (seen.operation.as_str(), nth) {
         ("PutItem", 0) => Reply::AnswerLost,
         _ => Reply::PassOn,
@@ -107,7 +107,7 @@ async fn the_row_of_a_put_item_whose_answer_was_lost_is_recognised_as_new() {
     assert!(matches!(created, Created::Known(_)), "another caller's row is not this call's");
 }
 
-/// The answer of the `nth` UpdateItem is lost.
+/// Returns a deployment that loses the response to the `nth` UpdateItem.
 async fn deployment_that_loses(nth: usize) -> Deployment {
     let table = Wire::dynamodb(move |seen, seen_before| match (seen.operation.as_str(), seen_before) {
         ("UpdateItem", before) if before == nth => Reply::AnswerLost,
@@ -118,7 +118,7 @@ async fn deployment_that_loses(nth: usize) -> Deployment {
 }
 
 #[tokio::test]
-async fn an_update_whose_answer_was_lost_is_no_lost_race() {
+async fn update_with_lost_response_wins_its_race() {
     let deployment = deployment_that_loses(0).await;
     let (record, _) = deployment.claimed(item("a")).await;
     let due = record.check_at.unwrap();
@@ -132,7 +132,7 @@ async fn an_update_whose_answer_was_lost_is_no_lost_race() {
 }
 
 #[tokio::test]
-async fn a_claim_whose_answer_was_lost_is_still_carried_out() {
+async fn claim_with_lost_response_is_carried_out() {
     let deployment = deployment_that_loses(0).await;
     let (record, _) = deployment.claimed(item("a")).await;
     let due = Record { check_at: Some(now()), due: Some(REPEAT.to_owned()), ..record };
@@ -141,7 +141,7 @@ async fn a_claim_whose_answer_was_lost_is_still_carried_out() {
 }
 
 #[tokio::test]
-async fn a_lost_race_is_decided_anew_with_what_the_other_left() {
+async fn lost_race_is_decided_on_newer_record() {
     let deployment = deployment().await;
     let stale = deployment.launched(item("a")).await;
     let other = deployment.another_process();
@@ -156,7 +156,7 @@ async fn a_lost_race_is_decided_anew_with_what_the_other_left() {
 }
 
 #[tokio::test]
-async fn a_lost_race_that_leaves_nothing_to_do_writes_nothing() {
+async fn lost_race_without_work_writes_nothing() {
     let deployment = deployment().await;
     let stale = deployment.launched(item("a")).await;
     deployment.bridge.settle(stale.clone(), seen(5, "RUNNING")).await.unwrap();
@@ -166,7 +166,7 @@ async fn a_lost_race_that_leaves_nothing_to_do_writes_nothing() {
 }
 
 #[tokio::test]
-async fn of_many_events_at_once_the_newest_is_kept_and_each_write_counts() {
+async fn concurrent_events_keep_the_newest() {
     let deployment = deployment().await;
     let stale = deployment.launched(item("a")).await;
     let versions = [9, 2, 12, 7, 5, 11, 3, 8, 10, 4, 6];
@@ -181,7 +181,7 @@ async fn of_many_events_at_once_the_newest_is_kept_and_each_write_counts() {
 }
 
 #[tokio::test]
-async fn a_record_that_its_time_to_live_removed_stays_removed() {
+async fn expired_record_stays_removed() {
     let deployment = deployment().await;
     let stale = deployment.launched(item("a")).await;
     let client = clients(&deployment.table.url).dynamodb;
@@ -192,7 +192,7 @@ async fn a_record_that_its_time_to_live_removed_stays_removed() {
 }
 
 #[tokio::test]
-async fn an_attribute_of_a_newer_version_survives_a_write() {
+async fn attribute_of_newer_version_survives_write() {
     let deployment = deployment().await;
     let record = deployment.launched(item("a")).await;
     put(&deployment, &record, json!({"invented": {"S": "tomorrow"}})).await;
@@ -204,7 +204,7 @@ async fn an_attribute_of_a_newer_version_survives_a_write() {
 }
 
 #[tokio::test]
-async fn what_a_batch_leaves_unprocessed_is_asked_for_again() {
+async fn unprocessed_batch_keys_are_retried() {
     let ids: Vec<SubmissionId> = (0..7).map(|n| submission_id(&format!("s{n}"))).collect();
     let unprocessed = |ids: &[SubmissionId]| {
         let keys: Vec<_> = ids.iter().map(|id| json!({"submission_id": {"S": id.as_str()}})).collect();
@@ -223,14 +223,14 @@ async fn what_a_batch_leaves_unprocessed_is_asked_for_again() {
     }
     deployment.table.take();
     let records = deployment.bridge.table.get_all(&ids).await.unwrap();
-    // The second answer said that it had dealt with the first three, and had not found them.
+    // The second response reported the first three as processed and not found.
     let found: BTreeSet<_> = records.into_iter().map(|record| record.submission_id).collect();
     assert_eq!(found, ids[3..].iter().cloned().collect());
     assert_eq!(deployment.table.operations(), ["BatchGetItem"; 3]);
 }
 
 #[tokio::test]
-async fn a_batch_is_cut_into_hundreds() {
+async fn batch_is_split_into_hundreds() {
     let deployment = deployment().await;
     let ids: Vec<SubmissionId> = (0..250).map(|n| submission_id(&format!("s{n}"))).collect();
     let (first, _) = deployment.claimed(item("s0")).await;
@@ -244,7 +244,7 @@ async fn a_batch_is_cut_into_hundreds() {
 }
 
 #[tokio::test]
-async fn a_row_that_cannot_be_read_holds_up_no_other() {
+async fn unreadable_row_blocks_no_other() {
     let deployment = deployment().await;
     let record = deployment.launched(item("good")).await;
     let bad = Record { submission_id: submission_id("bad"), ..record };
@@ -258,7 +258,7 @@ async fn a_row_that_cannot_be_read_holds_up_no_other() {
 }
 
 #[tokio::test]
-async fn the_table_is_asked_again_when_it_throttles_and_the_error_names_no_item() {
+async fn throttled_table_is_retried_without_quoting_items() {
     let table = Wire::dynamodb(|seen, nth| match (seen.operation.as_str(), nth) {
         ("PutItem", _) | ("GetItem", 0..2) => support::error(
             400,
@@ -281,14 +281,15 @@ async fn the_table_is_asked_again_when_it_throttles_and_the_error_names_no_item(
 }
 
 #[tokio::test]
-async fn launch_tokens_shared_by_several_processes_never_exceed_rate_and_burst() {
+async fn launch_tokens_never_exceed_rate_and_burst() {
     const RATE: LaunchRate = LaunchRate { per_second: 20.0, burst: 100 };
     const FROM: u64 = 1_700_000_000_000;
     let deployment = deployment().await;
     let processes: Vec<Bridge> = (0..6).map(|_| deployment.another_process()).collect();
     let mut given = 0;
     for ms in (0..20_000).step_by(400) {
-        // All at once, with clocks that differ by up to 50 ms, each wanting more than its share.
+        // All processes take tokens at once, with clocks that differ by up to 50 ms, and each wants more than its
+        // share.
         let takes = processes.iter().zip(0_u32..).map(|(process, n)| {
             let at = Timestamp::from_millis(FROM + ms + u64::from(n) * 10);
             process.table.take_launch_tokens(1 + n * 7, 0, at, RATE)
@@ -301,7 +302,7 @@ async fn launch_tokens_shared_by_several_processes_never_exceed_rate_and_burst()
 }
 
 #[tokio::test]
-async fn tokens_that_were_not_used_can_be_taken_by_another_process() {
+async fn returned_tokens_are_available_to_others() {
     const RATE: LaunchRate = LaunchRate { per_second: 1.0, burst: 100 };
     let deployment = deployment().await;
     let (one, other) = (deployment.another_process(), deployment.another_process());
@@ -315,7 +316,7 @@ async fn tokens_that_were_not_used_can_be_taken_by_another_process() {
 }
 
 #[tokio::test]
-async fn tokens_given_back_without_an_answer_are_not_given_back_twice() {
+async fn tokens_with_lost_response_are_returned_once() {
     const RATE: LaunchRate = LaunchRate { per_second: 1.0, burst: 100 };
     let deployment = deployment_that_loses(1).await;
     let (one, other) = (deployment.another_process(), deployment.another_process());
@@ -326,7 +327,7 @@ async fn tokens_given_back_without_an_answer_are_not_given_back_twice() {
 }
 
 #[tokio::test]
-async fn a_clock_an_hour_ahead_takes_the_burst_and_does_not_stall_the_others() {
+async fn fast_clock_does_not_stall_other_processes() {
     const RATE: LaunchRate = LaunchRate { per_second: 20.0, burst: 100 };
     let deployment = deployment().await;
     let (ahead, right) = (deployment.another_process(), deployment.another_process());
@@ -345,7 +346,7 @@ fn shape() -> Shape {
 }
 
 #[tokio::test]
-async fn processes_that_take_launch_tokens_in_turns_fail_no_write_while_some_are_left() {
+async fn alternating_token_takes_fail_no_write() {
     const RATE: LaunchRate = LaunchRate { per_second: 20.0, burst: 100 };
     let deployment = deployment().await;
     let processes: Vec<Bridge> = (0..4).map(|_| deployment.another_process()).collect();
@@ -354,7 +355,7 @@ async fn processes_that_take_launch_tokens_in_turns_fail_no_write_while_some_are
             assert_eq!(process.table.take_spare_launch_tokens(1, at(0), RATE).await.unwrap(), 1);
         }
     }
-    // After their first, none has read the row again, and each knows only what its own last write answered.
+    // After its first write, no process has read the row again. Each knows only the response to its own last write.
     assert_eq!(deployment.table.take().len(), 100 + 3, "three did not know that the bucket was there");
     let tables = processes.iter().map(|process| &process.table);
     let takes = join_all(tables.map(|table| table.take_spare_launch_tokens(1, at(0), RATE))).await;
@@ -363,7 +364,7 @@ async fn processes_that_take_launch_tokens_in_turns_fail_no_write_while_some_are
 }
 
 #[tokio::test]
-async fn submissions_just_received_take_no_tokens_from_a_backlog_and_cost_no_write() {
+async fn new_submissions_take_no_tokens_from_backlog() {
     const RATE: LaunchRate = LaunchRate { per_second: 20.0, burst: 100 };
     let deployment = deployment().await;
     let (submit, reconcile) = (deployment.another_process(), deployment.another_process());
@@ -386,7 +387,7 @@ async fn wakes(processes: &[Bridge], now: Timestamp) -> usize {
 }
 
 #[tokio::test]
-async fn one_process_in_a_second_invokes_reconcile_and_none_while_a_run_looks_for_work() {
+async fn reconcile_is_invoked_once_per_second() {
     let deployment = deployment().await;
     let processes: Vec<Bridge> = (0..5).map(|_| deployment.another_process()).collect();
     assert_eq!(wakes(&processes, at(0)).await, 1);
@@ -404,7 +405,7 @@ async fn one_process_in_a_second_invokes_reconcile_and_none_while_a_run_looks_fo
 }
 
 #[tokio::test]
-async fn later_run_supersedes_the_one_before_it() {
+async fn later_run_supersedes_earlier_run() {
     let deployment = deployment().await;
     let (one, other) = (deployment.another_process(), deployment.another_process());
     let first = one.table.begin_run(at(0), Duration::from_secs(6)).await.unwrap();
@@ -420,7 +421,7 @@ async fn later_run_supersedes_the_one_before_it() {
 }
 
 #[tokio::test]
-async fn promises_of_a_clock_that_is_ahead_are_not_relied_on() {
+async fn promises_from_fast_clock_are_ignored() {
     let deployment = deployment().await;
     let processes = [deployment.another_process()];
     processes[0].table.begin_run(at(3_600_000), Duration::from_secs(1)).await.unwrap();
@@ -429,7 +430,7 @@ async fn promises_of_a_clock_that_is_ahead_are_not_relied_on() {
 }
 
 #[tokio::test]
-async fn who_takes_launch_tokens_learns_which_profiles_have_no_capacity() {
+async fn token_writes_return_the_known_capacity() {
     let refused = json!({"tasks": [], "failures": [{"reason": "RESOURCE:GPU"}]});
     let deployment = Deployment::answering(Reply::Answer(200, refused.to_string())).await;
     let shape = shape();
@@ -463,7 +464,7 @@ async fn who_takes_launch_tokens_learns_which_profiles_have_no_capacity() {
 }
 
 #[tokio::test]
-async fn a_fallback_is_taken_while_an_earlier_choice_has_no_capacity_and_one_process_at_a_time_finds_out() {
+async fn fallback_is_used_while_one_process_probes() {
     let deployment = deployment().await;
     let other = deployment.another_process();
     let [first, fallback] = [0, 1].map(|number| shape().choice(number));
@@ -486,7 +487,7 @@ async fn a_fallback_is_taken_while_an_earlier_choice_has_no_capacity_and_one_pro
 }
 
 #[tokio::test]
-async fn without_the_table_there_are_no_tokens() {
+async fn tokens_are_none_without_the_table() {
     let table = Wire::dynamodb(|_, _| support::error(500, "InternalServerError", "")).await;
     let deployment = Deployment::with(table, Wire::start(|_, _| Reply::Closed).await);
     assert_eq!(deployment.bridge.launch_tokens(5, 5).await, 0);
@@ -495,7 +496,7 @@ async fn without_the_table_there_are_no_tokens() {
 }
 
 #[tokio::test]
-async fn due_records_come_from_every_partition_and_launches_apart() {
+async fn due_records_come_from_every_partition() {
     let deployment = deployment().await;
     for n in 0..40 {
         deployment.launched(item(&format!("s{n}"))).await;
@@ -536,7 +537,7 @@ async fn due_records_come_from_every_partition_and_launches_apart() {
 }
 
 #[tokio::test]
-async fn a_captured_event_read_as_ours_ends_its_record() {
+async fn captured_event_ends_its_record() {
     let mut event: Value =
         serde_json::from_str(include_str!("../../../tests/fixtures/events/fargate_exit1.json")).unwrap();
     event["detail"]["startedBy"] = "local/a/1".into();

@@ -1,21 +1,22 @@
-//! What to do about a submission that waits, was refused or failed: one sentence for each thing that ECS, a container or
-//! the bridge may say.
+//! Advice for submissions that wait, were rejected or failed: one text for each known message of ECS, a container or
+//! the bridge.
 //!
-//! The texts that are looked for are those of the ECS Developer Guide (*Amazon ECS stopped tasks error messages*, *Amazon
-//! ECS API failure reasons*), of the errors of RunTask in the ECS API Reference, and of the bridge. They are for people:
-//! nothing is decided by them. `docs/troubleshooting.md` and the Python client's `advice.json` are written from [`ADVICE`].
+//! The messages come from the ECS Developer Guide (*Amazon ECS stopped tasks error messages*, *Amazon ECS API failure
+//! reasons*), the RunTask errors in the ECS API Reference, and the bridge. The advice is for people, and no decision
+//! depends on it. A test generates the tables of `docs/troubleshooting.md` and the Python client's `advice.json` from
+//! [`ADVICE`].
 
 use crate::{
     record::{Hint, Record},
     state::State,
 };
 
-/// What an entry is about.
+/// The condition under which an entry applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Matcher {
-    /// All of these words are in the reasons of the record, in any case.
+    /// The reasons of the record contain all of these texts, in any case.
     Contains(&'static [&'static str]),
-    /// A reason of the record begins with this word, in any case.
+    /// A reason of the record begins with this text, in any case.
     StartsWith(&'static str),
     /// The record has this hint.
     Hint(Hint),
@@ -27,21 +28,21 @@ pub enum Matcher {
     State(State),
 }
 
-/// One thing that may be wrong.
+/// One known problem and its advice.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry {
-    /// When it is.
+    /// The condition under which it applies.
     pub when: Matcher,
-    /// What to do about it.
+    /// The steps to take.
     pub advice: &'static str,
 }
 
-/// A section of the table.
+/// A section of the advice, with a table of its own in the guide.
 #[derive(Clone, Copy, Debug)]
 pub struct Section {
     /// Its heading.
     pub title: &'static str,
-    /// Its entries; the first that fits is the one.
+    /// Its entries, of which the first that applies wins.
     pub entries: &'static [Entry],
 }
 
@@ -65,7 +66,7 @@ const fn ended(state: State, advice: &'static str) -> Entry {
     Entry { when: Matcher::State(state), advice }
 }
 
-/// Everything that has advice, the more specific first.
+/// All advice. Specific entries come before general ones.
 pub const ADVICE: &[Section] = &[
     Section {
         title: "The image cannot be pulled",
@@ -76,19 +77,19 @@ pub const ADVICE: &[Section] = &[
             ),
             says(
                 &["cannotpull", "does not contain descriptor matching platform"],
-                "The image is not built for the task's CPU architecture. Build it for that, or set `runtimePlatform` in the task definition.",
+                "The image is not built for the task's CPU architecture. Build it for that architecture, or set `runtimePlatform` in the task definition.",
             ),
             says(
                 &["cannotpull", "no match for platform"],
-                "The image is not built for the task's CPU architecture. Build it for that, or set `runtimePlatform` in the task definition.",
+                "The image is not built for the task's CPU architecture. Build it for that architecture, or set `runtimePlatform` in the task definition.",
             ),
             says(
                 &["cannotpull", "toomanyrequests"],
-                "The registry limits how often images are pulled. Use an ECR pull-through cache, or give credentials of a Docker Hub account in `repositoryCredentials`.",
+                "The registry limits how often images are pulled. Use an ECR pull-through cache, or set credentials of a Docker Hub account in `repositoryCredentials`.",
             ),
             says(
                 &["cannotpull", "pull rate limit"],
-                "The registry limits how often images are pulled. Use an ECR pull-through cache, or give credentials of a Docker Hub account in `repositoryCredentials`.",
+                "The registry limits how often images are pulled. Use an ECR pull-through cache, or set credentials of a Docker Hub account in `repositoryCredentials`.",
             ),
             says(
                 &["cannotpull", "no space left on device"],
@@ -104,23 +105,23 @@ pub const ADVICE: &[Section] = &[
             ),
             says(
                 &["cannotpull", "no basic auth credentials"],
-                "The registry asks for credentials. Set the execution role for ECR, or `repositoryCredentials` for another registry.",
+                "The registry requires credentials. Set the execution role for ECR, or `repositoryCredentials` for another registry.",
             ),
             says(
                 &["cannotpull", "timeout"],
-                "The registry cannot be reached from the task's subnets. They need a NAT gateway, a public IP address (`assignPublicIp`), or VPC endpoints for ECR (api and dkr) and S3; the security group must let HTTPS out.",
+                "The registry cannot be reached from the task's subnets. They need a NAT gateway, a public IP address (`assignPublicIp`), or VPC endpoints for ECR (api and dkr) and S3. The security group must allow outbound HTTPS.",
             ),
             says(
                 &["cannotpull", "context canceled"],
-                "The pull was cancelled, mostly as the network to the registry was too slow. Check the route to it; a smaller image helps.",
+                "The pull was canceled, usually because the network to the registry was too slow. Check the route to it, or use a smaller image.",
             ),
             says(
                 &["cannotpull", "not found"],
-                "The image does not exist. Check its repository, tag and region in the task definition.",
+                "The image does not exist. Check its repository, tag and Region in the task definition.",
             ),
             says(
                 &["cannotpull"],
-                "ECS cannot pull the image. Check its name, the execution role's permissions, and the way from the task's subnets to the registry.",
+                "ECS cannot pull the image. Check its name, the execution role's permissions, and the route from the task's subnets to the registry.",
             ),
         ],
     },
@@ -133,35 +134,35 @@ pub const ADVICE: &[Section] = &[
             ),
             says(
                 &["unable to pull secrets", "resourcenotfound"],
-                "A secret of the task definition does not exist in this region. Correct its ARN in `secrets`.",
+                "A secret of the task definition does not exist in this Region. Correct its ARN in `secrets`.",
             ),
             says(
                 &["unable to pull secrets"],
-                "ECS cannot read the task's secrets or sign in to the registry. The task's subnets need a way to Secrets Manager, Systems Manager and ECR: a NAT gateway, a public IP address, or VPC endpoints; the execution role needs the permissions.",
+                "ECS cannot read the task's secrets or sign in to the registry. The task's subnets need a route to Secrets Manager, Systems Manager and ECR: a NAT gateway, a public IP address, or VPC endpoints. The execution role needs the permissions.",
             ),
             says(
                 &["failed to validate logger args"],
-                "The log group does not exist, or cannot be reached. Create the `awslogs-group` of the task definition (or set `awslogs-create-group`), allow `logs:CreateLogStream` and `logs:PutLogEvents`, and give the subnets a way to CloudWatch Logs.",
+                "The log group does not exist, or cannot be reached. Create the `awslogs-group` of the task definition (or set `awslogs-create-group`), allow `logs:CreateLogStream` and `logs:PutLogEvents`, and give the subnets a route to CloudWatch Logs.",
             ),
             says(
                 &["failed to initialize logging driver"],
-                "The log driver does not start. Check `logConfiguration` in the task definition: log group, region, and the execution role's permissions on it.",
+                "The log driver does not start. Check `logConfiguration` in the task definition: log group, Region, and the execution role's permissions on it.",
             ),
             says(
                 &["failed to invoke efs utils"],
-                "The EFS file system cannot be mounted. It needs a mount target in the task's subnet, a security group that lets NFS (port 2049) in, and a task role that may mount where IAM authorisation is on.",
+                "The EFS file system cannot be mounted. It needs a mount target in the task's subnet, a security group that allows inbound NFS (port 2049), and, if IAM authorization is on, a task role that may mount it.",
             ),
             says(
                 &["failed to download env files"],
-                "An environment file cannot be read. The execution role needs `s3:GetObject` on it and `s3:GetBucketLocation`; the subnets need a way to S3.",
+                "An environment file cannot be read. The execution role needs `s3:GetObject` on it and `s3:GetBucketLocation`. The subnets need a route to S3.",
             ),
             says(
                 &["free addresses"],
-                "The subnet has no free addresses left. Give the profile larger subnets, or more of them.",
+                "The subnet has no free addresses left. Use larger or additional subnets in the profile.",
             ),
             says(
                 &["insufficientfreeaddresses"],
-                "The subnet has no free addresses left. Give the profile larger subnets, or more of them.",
+                "The subnet has no free addresses left. Use larger or additional subnets in the profile.",
             ),
             says(
                 &["create network interface"],
@@ -169,23 +170,23 @@ pub const ADVICE: &[Section] = &[
             ),
             says(
                 &["timeout waiting for network interface"],
-                "The task's network interface was not ready in time. Mostly this passes; if it stays, check the subnets' free addresses.",
+                "The task's network interface was not ready in time. This is usually transient. If it persists, check the subnets' free addresses.",
             ),
             says(
                 &["preparing network interface"],
-                "EC2 throttled the creation of network interfaces. The bridge starts another attempt; if this stays, lower the stack's `LaunchRate`.",
+                "EC2 throttled the creation of network interfaces. The bridge starts another attempt. If this persists, lower the stack's `LaunchRate`.",
             ),
             says(
                 &["ephemeralstorage"],
-                "The task's ephemeral storage was not ready in time. Usually this passes with the next attempt; if it stays, ask AWS Support.",
+                "The task's ephemeral storage was not ready in time. This is usually transient. If it persists, contact AWS Support.",
             ),
             says(
                 &["fetching secret data"],
-                "ECS cannot read a secret of the task definition. Check its ARN in `secrets`, the execution role's `secretsmanager:GetSecretValue`, `ssm:GetParameters` and `kms:Decrypt`, and the way from the task's subnets to these services.",
+                "ECS cannot read a secret of the task definition. Check its ARN in `secrets`, the execution role's `secretsmanager:GetSecretValue`, `ssm:GetParameters` and `kms:Decrypt`, and the route from the task's subnets to these services.",
             ),
             says(
                 &["resourceinitializationerror"],
-                "ECS cannot set the task up. Its own words say what failed; most often the subnets have no way to the service that is named, or the execution role lacks a permission.",
+                "ECS cannot set up the task. The message names the step that failed. Usually the subnets have no route to the named service, or a permission of the execution role is missing.",
             ),
             says(
                 &["cannotcreatevolumeerror"],
@@ -206,15 +207,15 @@ pub const ADVICE: &[Section] = &[
             ),
             says(
                 &["cannotstartcontainer", "executable file not found"],
-                "The image has no program of this name. Check the command, and `PATH` in the image.",
+                "The image does not contain this program. Check the command, and `PATH` in the image.",
             ),
             says(
                 &["cannotstartcontainer", "no such file or directory"],
-                "The image has no such program, or lacks the interpreter that the program names. Check the command and the image.",
+                "The image does not contain this program, or the interpreter that the program names. Check the command and the image.",
             ),
             says(
                 &["cannotstartcontainer"],
-                "The container runtime does not start the container. Its own words say why; check the command, the image's entry point, and the memory of the container.",
+                "The container runtime could not start the container. See the message for the reason, and check the command, the image's entry point, and the memory of the container.",
             ),
             says(
                 &["cannotcreatecontainer"],
@@ -222,28 +223,28 @@ pub const ADVICE: &[Section] = &[
             ),
             says(
                 &["containerruntimetimeout"],
-                "The container runtime did not answer in time. On EC2 the host may be overloaded; else a retry helps.",
+                "The container runtime did not respond in time. On EC2 the host may be overloaded. Otherwise, retry.",
             ),
             says(
                 &["dockertimeout"],
-                "The container runtime did not answer in time. On EC2 the host may be overloaded; else a retry helps.",
+                "The container runtime did not respond in time. On EC2 the host may be overloaded. Otherwise, retry.",
             ),
             says(
                 &["cannotstopcontainer"],
-                "The container runtime could not stop the container. On EC2 look at the host; on Fargate ECS ends it in time.",
+                "The container runtime could not stop the container. On EC2 check the host. On Fargate ECS stops the container later.",
             ),
             says(
                 &["containerruntimeerror"],
-                "The container runtime could not start the container. Its own words say why; a retry may help.",
+                "The container runtime could not start the container. See the message for the reason, and retry.",
             ),
             says(
                 &["cannotinspectcontainer"],
-                "The container runtime does not know how the container ended. A retry helps; on EC2 look at the host's agent and runtime.",
+                "The container runtime could not report the container's outcome. Retry. On EC2 check the host's agent and runtime.",
             ),
-            begins("internalerror", "ECS had an error of its own. A retry helps; if it stays, ask AWS Support."),
+            begins("internalerror", "ECS had an internal error. Retry. If it persists, contact AWS Support."),
             says(
                 &["taskfailedtostart: internalerror"],
-                "ECS had an error of its own. A retry helps; if it stays, ask AWS Support.",
+                "ECS had an internal error. Retry. If it persists, contact AWS Support.",
             ),
         ],
     },
@@ -252,36 +253,36 @@ pub const ADVICE: &[Section] = &[
         entries: &[
             says(
                 &["capacity is unavailable"],
-                "Fargate has no capacity for this now, which on Spot may last for hours. Give the profile `fallbacks`: on-demand capacity, or subnets in more availability zones.",
+                "Fargate currently has no capacity for this task, which on Spot may last for hours. Set `fallbacks` in the profile: on-demand capacity, or subnets in more Availability Zones.",
             ),
             says(
                 &["resource:memory"],
-                "No container instance has enough memory left. Let the cluster scale, ask for less memory, or give the profile `fallbacks`.",
+                "No container instance has enough memory left. Let the cluster scale, request less memory, or set `fallbacks` in the profile.",
             ),
             says(
                 &["resource:cpu"],
-                "No container instance has enough CPU left. Let the cluster scale, ask for less CPU, or give the profile `fallbacks`.",
+                "No container instance has enough CPU left. Let the cluster scale, request less CPU, or set `fallbacks` in the profile.",
             ),
             says(
                 &["resource:eni"],
-                "No container instance can take another network interface. Use larger instances or turn on `awsvpcTrunking`; on Fargate raise the quota of network interfaces.",
+                "No container instance can attach another network interface. Use larger instances or turn on `awsvpcTrunking`. On Fargate raise the quota of network interfaces.",
             ),
             says(
                 &["resource:gpu"],
-                "No container instance has a free GPU. Let the cluster scale, or give the profile `fallbacks`.",
+                "No container instance has a free GPU. Let the cluster scale, or set `fallbacks` in the profile.",
             ),
             says(
                 &["resource:ports"],
-                "The host port is taken on every container instance. Use `awsvpc` networking, or dynamic host ports.",
+                "The host port is in use on every container instance. Use `awsvpc` networking, or dynamic host ports.",
             ),
-            // Not anywhere in the words: IAM's messages end with "on resource: arn:aws:…".
+            // Match the beginning only, because IAM's messages end with "on resource: arn:aws:…".
             begins(
                 "resource:",
-                "No container instance has what the task asks for. Let the cluster scale, or give the profile `fallbacks`.",
+                "No container instance has the resources that the task requests. Let the cluster scale, or set `fallbacks` in the profile.",
             ),
             says(
                 &["taskfailedtostart: resource:"],
-                "No container instance has what the task asks for. Let the cluster scale, or give the profile `fallbacks`.",
+                "No container instance has the resources that the task requests. Let the cluster scale, or set `fallbacks` in the profile.",
             ),
             begins(
                 "agent",
@@ -297,32 +298,32 @@ pub const ADVICE: &[Section] = &[
             ),
             says(
                 &["limit on the number of tasks"],
-                "The quota of tasks is used up. Raise it in Service Quotas, or run fewer at once.",
+                "The quota of tasks is used up. Raise it in Service Quotas, or run fewer tasks concurrently.",
             ),
             says(
                 &["limit on the number of vcpus"],
-                "The quota of Fargate vCPUs is used up. Raise it in Service Quotas, or run fewer at once.",
+                "The quota of Fargate vCPUs is used up. Raise it in Service Quotas, or run fewer tasks concurrently.",
             ),
             begins(
                 "limitexceeded",
-                "A quota of ECS is used up. Raise it in Service Quotas, or run fewer tasks at once.",
+                "A quota of ECS is used up. Raise it in Service Quotas, or run fewer tasks concurrently.",
             ),
             says(
                 &["ecs has no capacity"],
-                "ECS has refused this profile for want of capacity. It is tried again every few seconds; give it `fallbacks` to go on elsewhere.",
+                "ECS rejected launches of this profile because capacity is unavailable. The bridge retries every few seconds. Set `fallbacks` to use other capacity.",
             ),
         ],
     },
     Section {
-        title: "RunTask is refused",
+        title: "RunTask is rejected",
         entries: &[
             says(
                 &["service linked role"],
-                "The account has no service-linked role for ECS yet. It clears by itself within minutes; else run `aws iam create-service-linked-role --aws-service-name ecs.amazonaws.com`.",
+                "The account has no service-linked role for ECS yet. This usually resolves within minutes. Otherwise, run `aws iam create-service-linked-role --aws-service-name ecs.amazonaws.com`.",
             ),
             says(
                 &["service-linked role"],
-                "The account has no service-linked role for ECS yet. It clears by itself within minutes; else run `aws iam create-service-linked-role --aws-service-name ecs.amazonaws.com`.",
+                "The account has no service-linked role for ECS yet. This usually resolves within minutes. Otherwise, run `aws iam create-service-linked-role --aws-service-name ecs.amazonaws.com`.",
             ),
             says(
                 &["infrastructure role"],
@@ -330,99 +331,99 @@ pub const ADVICE: &[Section] = &[
             ),
             says(
                 &["unable to assume", "role"],
-                "ECS cannot assume the task's role. It must exist, and trust `ecs-tasks.amazonaws.com`. The bridge tries again for an hour, because a new role takes minutes to be known everywhere.",
+                "ECS cannot assume the task's role. It must exist, and trust `ecs-tasks.amazonaws.com`. The bridge retries for an hour, because a new role takes minutes to become effective.",
             ),
             says(
                 &["accessdenied", "iam:passrole"],
-                "The bridge may not pass the task's role to ECS. Name the role in the stack's parameter `PassRoleArns`.",
+                "The bridge may not pass the task's role to ECS. Add the role to the stack's parameter `PassRoleArns`.",
             ),
             says(
                 &["accessdenied", "tagresource"],
-                "The bridge may not tag what it launches on this cluster. Name the cluster in the stack's parameter `MoreClusterArns`.",
+                "The bridge may not tag tasks on this cluster. Add the cluster to the stack's parameter `MoreClusterArns`.",
             ),
             says(
                 &["accessdenied"],
-                "The bridge's role lacks a permission that ECS names. Check the stack's parameters for clusters, task definitions and roles, and service control policies.",
+                "The bridge's role is missing a permission that the message names. Check the stack's parameters for clusters, task definitions and roles, and service control policies.",
             ),
             says(
                 &["unauthorizedoperation"],
-                "The bridge's role or ECS lacks a permission of EC2 that the message names. Check service control policies and the service-linked role of ECS.",
+                "The bridge's role or ECS is missing an EC2 permission that the message names. Check service control policies and the service-linked role of ECS.",
             ),
             says(
                 &["requestlimitexceeded"],
-                "EC2 or another service behind ECS throttled or failed. The bridge tries again; if this stays, lower the stack's `LaunchRate`, and see the AWS Health Dashboard.",
+                "EC2 or another service behind ECS throttled the call or failed. The bridge retries. If this persists, lower the stack's `LaunchRate`, and see the AWS Health Dashboard.",
             ),
             says(
                 &["request limit exceeded"],
-                "EC2 or another service behind ECS throttled or failed. The bridge tries again; if this stays, lower the stack's `LaunchRate`, and see the AWS Health Dashboard.",
+                "EC2 or another service behind ECS throttled the call or failed. The bridge retries. If this persists, lower the stack's `LaunchRate`, and see the AWS Health Dashboard.",
             ),
             says(
                 &["rate exceeded"],
-                "ECS throttles RunTask. It is tried again; if this stays, lower the stack's `LaunchRate`, or ask for a higher rate in Service Quotas.",
+                "ECS throttles RunTask. The bridge retries. If this persists, lower the stack's `LaunchRate`, or request a higher rate in Service Quotas.",
             ),
             says(
                 &["throttl"],
-                "ECS throttles RunTask. It is tried again; if this stays, lower the stack's `LaunchRate`, or ask for a higher rate in Service Quotas.",
+                "ECS throttles RunTask. The bridge retries. If this persists, lower the stack's `LaunchRate`, or request a higher rate in Service Quotas.",
             ),
             says(
                 &["internal error has occurred"],
-                "EC2 or another service behind ECS throttled or failed. The bridge tries again; if this stays, lower the stack's `LaunchRate`, and see the AWS Health Dashboard.",
+                "EC2 or another service behind ECS throttled the call or failed. The bridge retries. If this persists, lower the stack's `LaunchRate`, and see the AWS Health Dashboard.",
             ),
             says(
                 &["errorcode: internal"],
-                "EC2 or another service behind ECS throttled or failed. The bridge tries again; if this stays, lower the stack's `LaunchRate`, and see the AWS Health Dashboard.",
+                "EC2 or another service behind ECS throttled the call or failed. The bridge retries. If this persists, lower the stack's `LaunchRate`, and see the AWS Health Dashboard.",
             ),
             says(
                 &["error code: internal"],
-                "EC2 or another service behind ECS throttled or failed. The bridge tries again; if this stays, lower the stack's `LaunchRate`, and see the AWS Health Dashboard.",
+                "EC2 or another service behind ECS throttled the call or failed. The bridge retries. If this persists, lower the stack's `LaunchRate`, and see the AWS Health Dashboard.",
             ),
             says(
                 &["errorcode: unavailable"],
-                "EC2 or another service behind ECS throttled or failed. The bridge tries again; if this stays, lower the stack's `LaunchRate`, and see the AWS Health Dashboard.",
+                "EC2 or another service behind ECS throttled the call or failed. The bridge retries. If this persists, lower the stack's `LaunchRate`, and see the AWS Health Dashboard.",
             ),
             says(
                 &["error code: unavailable"],
-                "EC2 or another service behind ECS throttled or failed. The bridge tries again; if this stays, lower the stack's `LaunchRate`, and see the AWS Health Dashboard.",
+                "EC2 or another service behind ECS throttled the call or failed. The bridge retries. If this persists, lower the stack's `LaunchRate`, and see the AWS Health Dashboard.",
             ),
             says(
                 &["service is unavailable"],
-                "EC2 or another service behind ECS throttled or failed. The bridge tries again; if this stays, lower the stack's `LaunchRate`, and see the AWS Health Dashboard.",
+                "EC2 or another service behind ECS throttled the call or failed. The bridge retries. If this persists, lower the stack's `LaunchRate`, and see the AWS Health Dashboard.",
             ),
             says(
                 &["serviceunavailable"],
-                "EC2 or another service behind ECS throttled or failed. The bridge tries again; if this stays, lower the stack's `LaunchRate`, and see the AWS Health Dashboard.",
+                "EC2 or another service behind ECS throttled the call or failed. The bridge retries. If this persists, lower the stack's `LaunchRate`, and see the AWS Health Dashboard.",
             ),
             says(
                 &["requesttimeout"],
-                "EC2 or another service behind ECS throttled or failed. The bridge tries again; if this stays, lower the stack's `LaunchRate`, and see the AWS Health Dashboard.",
+                "EC2 or another service behind ECS throttled the call or failed. The bridge retries. If this persists, lower the stack's `LaunchRate`, and see the AWS Health Dashboard.",
             ),
             says(
                 &["status code: 5"],
-                "EC2 or another service behind ECS throttled or failed. The bridge tries again; if this stays, lower the stack's `LaunchRate`, and see the AWS Health Dashboard.",
+                "EC2 or another service behind ECS throttled the call or failed. The bridge retries. If this persists, lower the stack's `LaunchRate`, and see the AWS Health Dashboard.",
             ),
             says(
                 &["signature expired"],
-                "AWS refuses the signature because the clock of the caller is wrong. Set it by NTP.",
+                "AWS rejects the signature because the caller's clock is wrong. Synchronize it with NTP.",
             ),
             says(
                 &["signature not yet current"],
-                "AWS refuses the signature because the clock of the caller is wrong. Set it by NTP.",
+                "AWS rejects the signature because the caller's clock is wrong. Synchronize it with NTP.",
             ),
             says(
                 &["requesttimetooskewed"],
-                "AWS refuses the signature because the clock of the caller is wrong. Set it by NTP.",
+                "AWS rejects the signature because the caller's clock is wrong. Synchronize it with NTP.",
             ),
             says(
                 &["clusternotfound"],
-                "The cluster does not exist in this account and region. Correct `cluster` in the profile, or create it.",
+                "The cluster does not exist in this account and Region. Correct `cluster` in the profile, or create it.",
             ),
             says(
                 &["taskdefinition not found"],
-                "The task definition does not exist in this account and region. Register it, or correct `taskDefinition` in the profile.",
+                "The task definition does not exist in this account and Region. Register it, or correct `taskDefinition` in the profile.",
             ),
             says(
                 &["unable to describe task definition"],
-                "The task definition does not exist in this account and region. Register it, or correct `taskDefinition` in the profile.",
+                "The task definition does not exist in this account and Region. Register it, or correct `taskDefinition` in the profile.",
             ),
             says(
                 &["taskdefinition is inactive"],
@@ -430,11 +431,11 @@ pub const ADVICE: &[Section] = &[
             ),
             says(
                 &["no fargate configuration exists"],
-                "Fargate does not have this combination of CPU and memory. Take one of those that it has, such as 512 CPU units with 1024 to 4096 MiB.",
+                "Fargate does not support this combination of CPU and memory. Use a supported one, such as 512 CPU units with 1024 to 4096 MiB.",
             ),
             says(
                 &["subnet"],
-                "ECS does not accept the subnets. Check that they exist in this region and in one VPC, and correct `networkConfiguration`.",
+                "ECS does not accept the subnets. Check that they exist in this Region and in one VPC, and correct `networkConfiguration`.",
             ),
             says(
                 &["security group"],
@@ -458,30 +459,30 @@ pub const ADVICE: &[Section] = &[
             ),
             says(
                 &["unsupportedfeature"],
-                "ECS does not have this feature in this region or for this launch type. ECS's words name it.",
+                "ECS does not support this feature in this Region or for this launch type. The message names it.",
             ),
-            says(&["blockedexception"], "AWS has blocked the account. Ask AWS Support."),
+            says(&["blockedexception"], "AWS has blocked the account. Contact AWS Support."),
             says(
                 &["no connection to ecs"],
-                "The bridge cannot reach ECS. It tries again; if its functions are in a VPC, they need a NAT gateway or a VPC endpoint for ECS.",
+                "The bridge cannot reach ECS, and retries. If its functions are in a VPC, they need a NAT gateway or a VPC endpoint for ECS.",
             ),
-            says(&["expiredtoken"], "The bridge's own credentials had expired. It tries again with new ones."),
-            says(&["serverexception"], "ECS had an error of its own. The call is repeated."),
+            says(&["expiredtoken"], "The bridge's credentials had expired. It retries with new ones."),
+            says(&["serverexception"], "ECS had an internal error. The bridge repeats the call."),
             says(
                 &["serialization"],
-                "ECS does not understand the request. A parameter has the wrong type: correct the profile or the overrides.",
+                "ECS cannot parse the request because a parameter has the wrong type. Correct the profile or the overrides.",
             ),
             says(
                 &["validationexception"],
-                "ECS refuses a parameter. Its own words say which; correct it in the profile or the overrides.",
+                "ECS rejects a parameter. The message names it. Correct it in the profile or the overrides.",
             ),
             says(
                 &["clientexception"],
-                "ECS refuses the request as it is. Its own words say what to change in the profile or the overrides.",
+                "ECS rejects the request. See the message for the reason, and correct the profile or the overrides.",
             ),
             says(
                 &["invalidparameter"],
-                "ECS refuses a parameter. Its own words say which; correct it in the profile or the overrides.",
+                "ECS rejects a parameter. The message names it. Correct it in the profile or the overrides.",
             ),
         ],
     },
@@ -490,30 +491,30 @@ pub const ADVICE: &[Section] = &[
         entries: &[
             says(
                 &["the runners of its pool fail"],
-                "The pool's containers fail to start, for the reason given. Launch the profile's task definition by hand, and check that its image has `ecs-bridge-runner`.",
+                "The pool's containers fail to start. See the message for the reason. Launch the profile's task definition by hand, and check that its image has `ecs-bridge-runner`.",
             ),
             says(
                 &["its runner reported no exit code"],
-                "The container of the pool ended while it ran the command: it was stopped, lost its host, or ran out of memory. Let the caller retry.",
+                "The pool's container ended while it ran the command. It was stopped, lost its host, or ran out of memory. Let the caller retry.",
             ),
             says(
                 &["launch_timeout"],
-                "The task did not start in time and was stopped. Look at why it stayed in PROVISIONING or PENDING, or raise `launch_timeout`.",
+                "The task did not start in time and was stopped. Check why it stayed in PROVISIONING or PENDING, or raise `launch_timeout`.",
             ),
             says(
                 &["run_timeout"],
-                "The command ran for too long and was stopped. Raise `run_timeout` in the profile, or make it quicker.",
+                "The command ran for too long and was stopped. Raise `run_timeout` in the profile, or make the command faster.",
             ),
         ],
     },
     Section {
-        title: "The container's end",
+        title: "The container failed",
         entries: &[
             Entry {
                 when: Matcher::Hint(Hint::OutOfMemory),
-                advice: "The container may have run out of memory. Give the task more: `overrides.memory` of the submission, or `memory` in the task definition; in Airflow also by try, with `by_try`.",
+                advice: "The container may have run out of memory. Give the task more memory: `overrides.memory` of the submission, or `memory` in the task definition. In Airflow you can also set it per try, with `by_try`.",
             },
-            // Before the exit codes: they explain a container that was killed.
+            // These come before the exit codes, because they explain why a container was killed.
             says(
                 &["maintenance", "infrastructure"],
                 "AWS maintained the host and stopped the task. Let the caller retry.",
@@ -521,7 +522,7 @@ pub const ADVICE: &[Section] = &[
             says(&["taskretirement"], "AWS maintained the host and stopped the task. Let the caller retry."),
             stop_code(
                 "SpotInterruption",
-                "AWS took the Spot capacity back. Let the caller retry, relaunch it on other capacity with `relaunch_on`, or run it on demand.",
+                "AWS reclaimed the Spot capacity. Let the caller retry, relaunch it on other capacity with `relaunch_on`, or run it on demand.",
             ),
             stop_code(
                 "TerminationNotice",
@@ -533,17 +534,20 @@ pub const ADVICE: &[Section] = &[
             ),
             stop_code(
                 "ServiceSchedulerInitiated",
-                "A service's scheduler stopped the task, though no service should own it. Look at who uses the cluster.",
+                "A service's scheduler stopped the task, although no service should own it. Check which services use the cluster.",
             ),
             stop_code(
                 "UserInitiated",
-                "The task was stopped through StopTask, and not through the bridge. CloudTrail shows the caller.",
+                "The task was stopped through StopTask, and not through the bridge. See CloudTrail for the caller.",
             ),
             exited(
                 1,
                 "The command failed. Read its output with `ecs-bridge logs`, or in the log group of the task definition.",
             ),
-            exited(2, "The command was called in a wrong way, or failed. Read its output with `ecs-bridge logs`."),
+            exited(
+                2,
+                "The command was called with wrong arguments, or failed. Read its output with `ecs-bridge logs`.",
+            ),
             exited(125, "The container runtime could not run the command. Check the command and the image."),
             exited(
                 126,
@@ -553,10 +557,10 @@ pub const ADVICE: &[Section] = &[
             exited(134, "The command aborted itself (SIGABRT). Read its output with `ecs-bridge logs`."),
             exited(
                 137,
-                "The container was killed (SIGKILL): by a stop that it did not heed within `stopTimeout`, or for want of memory.",
+                "The container was killed (SIGKILL). It did not respond to a stop within `stopTimeout`, or it ran out of memory.",
             ),
             exited(139, "The command crashed (SIGSEGV). Its output (`ecs-bridge logs`) or a core file shows where."),
-            exited(143, "The container was asked to stop (SIGTERM) and did."),
+            exited(143, "The container was asked to stop (SIGTERM) and stopped."),
             exited(200, "If it is a pool's runner, its configuration is wrong. Its log names the variable."),
             exited(
                 201,
@@ -564,29 +568,29 @@ pub const ADVICE: &[Section] = &[
             ),
             exited(
                 202,
-                "If it is a pool's runner, the function refused it. Attach the stack's `RunnerPolicyArn` to its task role, and let `RunnerRoleArns` name that role. Its log says why.",
+                "If it is a pool's runner, the runner API rejected it. Attach the stack's `RunnerPolicyArn` to its task role, and add that role to `RunnerRoleArns`. Its log contains the reason.",
             ),
             exited(
                 204,
-                "If it is a pool's runner, the function did not answer for an hour. Check the runner's way to it, and the function's log.",
+                "If it is a pool's runner, the runner API did not respond for an hour. Check the runner's route to it, and the function's log.",
             ),
-            stop_code("TaskFailedToStart", "The task could not be started. ECS's own words say why."),
+            stop_code("TaskFailedToStart", "The task could not be started. See the message for the reason."),
         ],
     },
     Section {
-        title: "The submission's end",
+        title: "The submission failed",
         entries: &[
             ended(
                 State::Expired,
-                "It could not be launched before its deadline. Look at what held it up: capacity, the launch rate, or an outage.",
+                "It could not be launched before its deadline. Check the reason for the delay: capacity, the launch rate, or an outage.",
             ),
             ended(
                 State::Lost,
-                "ECS no longer reports its task, which may have run. Check for the task in the cluster, and for its effects, before you run it again.",
+                "The outcome is unknown and the command may have run. Check the cluster for its task, and check the command's side effects, before you run it again.",
             ),
             ended(
                 State::Rejected,
-                "ECS refused it for good. Its own words say why; correct the profile or the overrides, and submit it under another id.",
+                "ECS rejected the launch permanently. See the message for the reason, correct the profile or the overrides, and submit it under another ID.",
             ),
             ended(
                 State::Failed,
@@ -611,13 +615,13 @@ fn first(fits: impl Fn(&Matcher) -> bool) -> Option<&'static str> {
     entries.find(|entry| fits(&entry.when)).map(|entry| entry.advice)
 }
 
-/// What to do about a refusal of RunTask, by its code and message.
+/// Returns the advice for a rejected RunTask call, by its error code and message.
 pub fn of_refusal(reason: &str) -> Option<&'static str> {
     let reasons = [reason.to_ascii_lowercase()];
     first(|when| when.fits_reasons(&reasons))
 }
 
-/// What to do about a submission, as it stands; nothing where all is well.
+/// Returns the advice for a submission in its current state, or nothing if there is no problem.
 pub fn advice(record: &Record) -> Option<&'static str> {
     let reasons = [&record.reason, &record.stopped_reason].into_iter().flatten();
     let reasons: Vec<_> = reasons.map(|reason| reason.to_ascii_lowercase()).collect();

@@ -1,6 +1,6 @@
-//! The bodies of the HTTP API. Unknown members are errors.
+//! Parses and describes the bodies of the HTTP API. Unknown members are errors.
 //!
-//! No error text quotes the request: it may hold a secret.
+//! No error text quotes the request, because it may hold a secret.
 
 use std::collections::BTreeMap;
 
@@ -18,25 +18,25 @@ use crate::{
     time::Timestamp,
 };
 
-/// The limit on items in a call.
+/// The limit on items per call.
 pub const ITEMS: usize = 100;
 
 /// The limit on the reason of a stop, in bytes.
 pub const REASON_BYTES: usize = 256;
 
-/// Why an item was not accepted. The other items are not affected.
+/// The kind of error for which an item was not accepted. The other items are not affected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ItemCode {
-    /// It is malformed or exceeds a limit.
+    /// The item is malformed or exceeds a limit.
     Invalid,
-    /// There is no profile of that name.
+    /// The named profile does not exist.
     UnknownProfile,
     /// The profile does not allow one of the overrides.
     OverrideNotAllowed,
-    /// The id is known with different content.
+    /// The ID exists with different content.
     Conflict,
-    /// Not accepted now; retry.
+    /// The item cannot be accepted now, and the caller must retry.
     Unavailable,
 }
 
@@ -45,12 +45,12 @@ pub enum ItemCode {
 pub struct ItemError {
     /// The kind of error.
     pub code: ItemCode,
-    /// What is wrong, and what would be right.
+    /// The error, and the values that are allowed.
     pub message: String,
 }
 
 impl ItemError {
-    /// An error with this text.
+    /// Returns an error with this text.
     pub fn new(code: ItemCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
     }
@@ -74,23 +74,23 @@ pub struct ItemAnswer {
     /// Its task, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub task_arn: Option<String>,
-    /// Why the item was not accepted.
+    /// The error if the item was not accepted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<ItemError>,
 }
 
-/// Why a body as a whole is refused.
+/// The error for which a body as a whole is rejected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BodyError {
-    /// 400.
+    /// The body is not JSON (status 400).
     #[error("the body is not JSON in UTF-8 (line {line}, column {column})")]
     NotJson {
-        /// Where parsing stopped, from 1.
+        /// The line at which parsing stopped, from 1.
         line: usize,
-        /// Where parsing stopped, from 1.
+        /// The column at which parsing stopped, from 1.
         column: usize,
     },
-    /// 422.
+    /// The body does not have the required members (status 422).
     #[error("{0}")]
     Envelope(String),
 }
@@ -107,6 +107,7 @@ pub struct SubmissionItem {
 /// Parses the body of `POST /v1/submissions`: 1 to [`ITEMS`] items, each valid or with its own error.
 ///
 /// # Errors
+///
 /// If the body as a whole is malformed.
 pub fn submissions(body: &[u8], profiles: &Profiles, listeners: &Listeners) -> Result<Vec<SubmissionItem>, BodyError> {
     let mut envelope = envelope(body, &["submissions"])?;
@@ -117,15 +118,16 @@ pub fn submissions(body: &[u8], profiles: &Profiles, listeners: &Listeners) -> R
 /// The body of `POST /v1/stops`.
 #[derive(Debug)]
 pub struct Stops {
-    /// The ids, each valid or with its own error.
+    /// The IDs, each valid or with its own error.
     pub submission_ids: Vec<Result<SubmissionId, ItemError>>,
-    /// Why the caller stops them.
+    /// The caller's reason for the stop.
     pub reason: String,
 }
 
 /// Parses the body of `POST /v1/stops`.
 ///
 /// # Errors
+///
 /// If the body as a whole is malformed.
 pub fn stops(body: &[u8]) -> Result<Stops, BodyError> {
     let mut envelope = envelope(body, &["submission_ids", "reason"])?;
@@ -276,7 +278,7 @@ fn profile_name(value: Option<Value>) -> Result<ProfileName, ItemError> {
 }
 
 fn launch_deadline(value: Option<Value>) -> Result<Option<Timestamp>, ItemError> {
-    // Milliseconds of the years 2001 to 5138. Seconds, sent by mistake, are below.
+    // This range covers milliseconds of the years 2001 to 5138. Seconds that a caller sends by mistake are below it.
     const MILLISECONDS: std::ops::Range<u64> = 1_000_000_000_000..100_000_000_000_000;
     match value {
         None => Ok(None),

@@ -1,10 +1,11 @@
-//! What has capacity: after a few refusals in a row the next choice of a profile is taken, or its submissions wait, and
-//! one at a time finds out.
+//! Tracks which capacity options are available. After a few rejections in a row, submissions use the next option of
+//! their profile, or wait while one at a time probes for capacity.
 //!
-//! Capacity is known by what was asked for: a [`Shape`] and the number of the choice. A submission that asks for more
-//! memory than any instance has says nothing about the others of its profile.
+//! Capacity is tracked per requested resources: a [`Shape`] and the number of the option. A submission that requests
+//! more memory than any instance has does not affect other submissions of its profile.
 //!
-//! Kept in the launch rate's row, so that every process that takes launch tokens reads it for nothing.
+//! The state is stored in the launch rate's row. Every process that takes launch tokens therefore reads it at no extra
+//! cost.
 
 use std::{collections::BTreeMap, fmt, ops::RangeInclusive, str::FromStr, time::Duration};
 
@@ -19,33 +20,34 @@ use crate::{
     time::Timestamp,
 };
 
-/// After how many refusals for want of capacity in a row a choice is blocked.
+/// The number of rejections in a row, because capacity is unavailable, after which an option is blocked.
 const BLOCKED_AFTER: u32 = 3;
 
-/// How long an entry is kept that nothing has changed: far longer than anyone acts on what they read of it.
+/// The time for which an unchanged entry is kept. It is far longer than any process acts on a reading of it.
 const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How long an entry for overrides is kept that nothing has changed; there may be many.
+/// The time for which an unchanged entry for overrides is kept. It is short because there may be many.
 const OVERRIDES_KEPT: Duration = Duration::from_secs(60 * 60);
 
-/// How long a choice stays blocked with no submission to find out by.
+/// The time for which an option stays blocked if no submission can probe it.
 const BLOCKED_IDLE: Duration = Duration::from_secs(60 * 60);
 
-/// The number of entries for overrides, about 100 bytes each in a row that is written with every launch. Submissions
-/// beyond it retry by themselves, each with its own backoff.
+/// The limit on entries for overrides. Each takes about 100 bytes in a row that every launch writes. Submissions beyond
+/// the limit retry independently, each with its own backoff.
 const OVERRIDES_KNOWN: usize = 32;
 
-/// Parameters of RunTask that no placement depends on.
+/// Parameters of RunTask that do not affect placement.
 const ELSEWHERE: [&str; 5] = ["tags", "enableECSManagedTags", "enableExecuteCommand", "propagateTags", "referenceId"];
 
-/// The same of its `overrides`.
+/// Parameters of `overrides` that do not affect placement.
 const ELSEWHERE_IN_OVERRIDES: [&str; 2] = ["executionRoleArn", "taskRoleArn"];
 
-/// The same of a container's overrides.
+/// Parameters of a container's overrides that do not affect placement.
 const ELSEWHERE_IN_CONTAINER: [&str; 4] = ["name", "command", "environment", "environmentFiles"];
 
 impl PlacementHash {
-    /// Hashes what matters for placement in a submission's overrides, which are RunTask parameters; none if nothing does.
+    /// Hashes the overrides of a submission (RunTask parameters) that affect placement. Returns none if no override
+    /// does.
     pub fn of(overrides: &Value) -> Option<Self> {
         let mut placement = overrides.clone();
         remove(&mut placement, &ELSEWHERE);
@@ -65,7 +67,7 @@ fn remove(value: &mut Value, names: &[&str]) {
     }
 }
 
-/// A value without its empty objects, empty lists and nulls; none if nothing else is in it.
+/// Returns a value without empty objects, empty lists and nulls, or none if it contains nothing else.
 fn without_empty(value: Value) -> Option<Value> {
     match value {
         Value::Object(members) => {
@@ -82,23 +84,23 @@ fn without_empty(value: Value) -> Option<Value> {
     }
 }
 
-/// What submissions have in common that ECS places alike: their profile, and the overrides that matter for it.
+/// The properties that determine placement: the profile, and the overrides that matter for it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Shape {
     /// The profile.
     pub profile: ProfileName,
-    /// The overrides; none for the profile as it is.
+    /// The overrides that matter for placement, or none if the profile is unchanged.
     pub placement: Option<PlacementHash>,
 }
 
 impl Shape {
-    /// One of the requests by which it may be launched.
+    /// Returns one of the capacity options of this shape.
     pub fn choice(&self, number: u8) -> Choice {
         Choice { shape: self.clone(), number }
     }
 }
 
-/// `profile`, or `profile@hash`.
+/// Writes `profile` or `profile@hash`.
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.placement {
@@ -117,16 +119,16 @@ impl FromStr for Shape {
     }
 }
 
-/// One of the requests that a submission may be launched by: 0, the profile's own, or a fallback.
+/// One of a submission's capacity options: 0 for the profile's own request, or the number of a fallback.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Choice {
-    /// What is asked for.
+    /// The requested resources.
     pub shape: Shape,
-    /// 0, or the number of the fallback.
+    /// Zero, or the number of the fallback.
     pub number: u8,
 }
 
-/// The shape, or `shape/number` of a fallback.
+/// Writes the shape, or `shape/number` for a fallback.
 impl fmt::Display for Choice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.number {
@@ -146,7 +148,7 @@ impl FromStr for Choice {
     }
 }
 
-/// What is known of capacity, by choice. Those that never lacked it are not in it.
+/// The known state of capacity, by option. Options that were never unavailable have no entry.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Capacities(BTreeMap<Choice, Capacity>);
 
@@ -157,37 +159,38 @@ impl FromIterator<(Choice, Capacity)> for Capacities {
 }
 
 impl Capacities {
-    /// What is known of one choice.
+    /// Returns the known state of one option.
     pub fn get(&self, choice: &Choice) -> Option<Capacity> {
         self.0.get(choice).copied()
     }
 
-    /// What is known of each choice, by shape and number.
+    /// Returns the known state of each option, by shape and number.
     pub fn iter(&self) -> impl Iterator<Item = (&Choice, Capacity)> {
         self.0.iter().map(|(choice, known)| (choice, *known))
     }
 
-    /// What is known of the choices that a submission may take that begins with `first`.
+    /// Returns the known state of the options that a submission may use if it begins with `first`.
     pub fn from<'a>(&'a self, first: &'a Choice) -> impl Iterator<Item = (&'a Choice, Capacity)> {
         let later = self.0.range(first..).take_while(|(choice, _)| choice.shape == first.shape);
         later.map(|(choice, known)| (choice, *known))
     }
 
-    /// Whether submissions that begin with this choice wait for capacity: it and every later one that is known are
-    /// blocked.
+    /// Returns true if submissions that begin with this option wait for capacity, because this and all later known
+    /// options are blocked.
     pub fn is_blocked(&self, first: &Choice) -> bool {
         let mut from = self.from(first).peekable();
         from.peek().is_some() && from.all(|(_, known)| known.is_blocked())
     }
 
-    /// The first of `choices` that is open, beginning with `current` and going round; none if all are blocked.
+    /// Returns the first available option of `choices`, starting at `current` and wrapping around, or none if all are
+    /// blocked.
     pub fn open(&self, shape: &Shape, choices: RangeInclusive<u8>, current: u8) -> Option<u8> {
         let is_open = |number: &u8| !self.get(&shape.choice(*number)).is_some_and(|known| known.is_blocked());
         let (later, earlier): (Vec<u8>, Vec<u8>) = choices.partition(|number| *number >= current);
         later.into_iter().chain(earlier).find(is_open)
     }
 
-    /// What is known of a choice after a refusal; nothing if that is no news, or there is no room for it.
+    /// Returns the new state of an option after a rejection, or nothing if it does not change or no entry is free.
     pub fn refused(&self, choice: &Choice, now: Timestamp, timers: &Timers) -> Option<Capacity> {
         let seen = self.get(choice);
         let of_overrides = || self.0.keys().filter(|known| known.shape.placement.is_some()).count();
@@ -198,31 +201,31 @@ impl Capacities {
     }
 }
 
-/// What is known of the capacity for a choice.
+/// The known state of one capacity option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Capacity {
-    /// Refusals in a row, probes counted.
+    /// Rejections in a row, probes included.
     pub refusals: u32,
-    /// If it is blocked: when the next submission is launched to find out.
+    /// The time of the next probe, if the option is blocked.
     pub probe_at: Timestamp,
-    /// When this last changed.
+    /// The time of the last change.
     pub changed_at: Timestamp,
 }
 
 impl Capacity {
-    /// After a refusal; nothing if that is no news.
+    /// Returns the state after a rejection, or nothing if it does not change.
     fn refused(seen: Option<Self>, now: Timestamp, timers: &Timers) -> Option<Self> {
         let refusals = seen.map_or(0, |seen| seen.refusals) + 1;
         let probe_at = now.plus(timers.backoff);
         (refusals <= BLOCKED_AFTER).then_some(Self { refusals, probe_at, changed_at: now })
     }
 
-    /// After a launch; nothing if that is no news.
+    /// Returns the state after a launch, or nothing if it does not change.
     pub fn launched(self, now: Timestamp) -> Option<Self> {
         (self.refusals > 0).then_some(Self { refusals: 0, probe_at: now, changed_at: now })
     }
 
-    /// As it is while a submission finds out whether capacity is back; nothing if it is not time for that.
+    /// Returns the state while a submission probes for capacity, or nothing if no probe is due.
     pub fn probed(self, now: Timestamp, timers: &Timers) -> Option<Self> {
         let Timers { backoff, backoff_most, .. } = timers;
         let doublings = self.refusals.saturating_sub(BLOCKED_AFTER).min(16) + 1;
@@ -231,13 +234,13 @@ impl Capacity {
         (self.is_blocked() && now >= self.probe_at).then_some(Self { refusals, probe_at, changed_at: now })
     }
 
-    /// Whether submissions wait for capacity.
+    /// Returns true if submissions wait for capacity.
     pub const fn is_blocked(&self) -> bool {
         self.refusals >= BLOCKED_AFTER
     }
 
-    /// What follows for a choice that no submission waits for: it is opened if it was blocked for long, and forgotten a
-    /// day after, or an hour after where it is one of overrides; nothing follows before.
+    /// Returns the next state of an option for which no submission waits. An option that was blocked for long is
+    /// opened. An entry is removed after a day, or after an hour if it is for overrides. Returns nothing before that.
     pub fn idle(self, choice: &Choice, now: Timestamp) -> Option<Option<Self>> {
         let idle = now.since(self.changed_at);
         if self.is_blocked() {

@@ -1,4 +1,4 @@
-//! The functions' configuration: read from the environment once, at start, with all problems reported together.
+//! Reads the functions' configuration from the environment once, at start. All problems are reported together.
 
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -26,10 +26,11 @@ impl fmt::Display for ConfigError {
 pub struct Config {
     /// `ECS_BRIDGE_TABLE`: the table's name.
     pub table: String,
-    /// `ECS_BRIDGE_DEPLOYMENT`, `ECS_BRIDGE_RETENTION_DAYS` (30), `ECS_BRIDGE_TIMER_SCALE` (1; for tests),
-    /// `ECS_BRIDGE_SEND_WITHIN` (60 s, divided by the scale; for tests, as a scaled minute is short for a busy machine).
+    /// `ECS_BRIDGE_DEPLOYMENT`, `ECS_BRIDGE_RETENTION_DAYS` (30), and two variables for tests: `ECS_BRIDGE_TIMER_SCALE`
+    /// (1), and `ECS_BRIDGE_SEND_WITHIN` (60 s, divided by the scale). The latter exists because a scaled minute is too
+    /// short for a busy machine.
     pub rules: Rules,
-    /// `ECS_BRIDGE_LAUNCH_RATE` (20 a second) and `ECS_BRIDGE_LAUNCH_BURST` (100).
+    /// `ECS_BRIDGE_LAUNCH_RATE` (20 per second) and `ECS_BRIDGE_LAUNCH_BURST` (100).
     pub launch_rate: LaunchRate,
 }
 
@@ -40,17 +41,17 @@ pub struct Environment<F> {
 }
 
 impl<F: Fn(&str) -> Option<String>> Environment<F> {
-    /// An environment whose variables `get` returns.
+    /// Creates an environment from `get`, which returns the value of a variable.
     pub fn new(get: F) -> Self {
         Self { get, problems: Vec::new() }
     }
 
-    /// An optional variable. An empty one counts as absent.
+    /// Returns an optional variable. An empty one counts as absent.
     pub fn optional(&self, name: &str) -> Option<String> {
         (self.get)(name).filter(|value| !value.is_empty())
     }
 
-    /// A required variable. If it is absent, that is noted.
+    /// Returns a required variable, and notes a problem if it is absent.
     pub fn required(&mut self, name: &str) -> String {
         self.optional(name).unwrap_or_else(|| {
             self.note(format!("{name} is not set"));
@@ -58,7 +59,7 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
         })
     }
 
-    /// A variable that is `true` or `false`; the latter if it is absent.
+    /// Returns a variable that is `true` or `false`, or `false` if it is absent.
     pub fn flag(&mut self, name: &str) -> bool {
         match self.optional(name).as_deref() {
             Some("true") => true,
@@ -86,7 +87,7 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
         }
     }
 
-    /// The configuration that all functions share.
+    /// Returns the configuration that all functions share.
     pub fn config(&mut self) -> Config {
         let table = self.required("ECS_BRIDGE_TABLE");
         let deployment = self.required("ECS_BRIDGE_DEPLOYMENT").parse::<Deployment>();
@@ -131,9 +132,9 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
         Config { table, rules: Rules { deployment, retention, timers }, launch_rate }
     }
 
-    /// The deployment's clusters: `ECS_BRIDGE_CLUSTER`, the one of profiles that name none, and any more in
-    /// `ECS_BRIDGE_CLUSTERS`, names or ARNs separated by commas. Those of another Region than `AWS_REGION`, which Lambda
-    /// sets, are noted as problems.
+    /// Returns the deployment's clusters. `ECS_BRIDGE_CLUSTER` is the cluster of profiles that name none.
+    /// `ECS_BRIDGE_CLUSTERS` holds further names or ARNs, separated by commas. Lambda sets `AWS_REGION`, and a cluster
+    /// of another Region is noted as a problem.
     pub fn clusters(&mut self) -> Clusters {
         let default = self.required("ECS_BRIDGE_CLUSTER");
         let region = self.optional("AWS_REGION").or_else(|| self.optional("AWS_DEFAULT_REGION"));
@@ -143,22 +144,24 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
         clusters
     }
 
-    /// The targets of notifications that the deployment's roles allow: `ECS_BRIDGE_TASK_TOKENS`, `true` or `false`, and
-    /// `ECS_BRIDGE_EVENT_BUSES`, names or ARNs separated by commas.
+    /// Returns the notification targets that the deployment's roles allow: `ECS_BRIDGE_TASK_TOKENS`, which is `true` or
+    /// `false`, and `ECS_BRIDGE_EVENT_BUSES`, which holds names or ARNs separated by commas.
     pub fn listeners(&mut self) -> Listeners {
         let task_tokens = self.flag("ECS_BRIDGE_TASK_TOKENS");
         Listeners::new(task_tokens, &self.optional("ECS_BRIDGE_EVENT_BUSES").unwrap_or_default())
     }
 
-    /// How runners reach the runner API: `ECS_BRIDGE_RUNNER_API_URL`, or `ECS_BRIDGE_RUNNER_API_FUNCTION` for direct invocation.
+    /// Returns the address at which runners reach the runner API: `ECS_BRIDGE_RUNNER_API_URL`, or
+    /// `ECS_BRIDGE_RUNNER_API_FUNCTION` for direct invocation.
     pub fn runner_api(&self) -> Option<RunnerApiAddress> {
         let url = self.optional("ECS_BRIDGE_RUNNER_API_URL").map(RunnerApiAddress::Url);
         url.or_else(|| self.optional("ECS_BRIDGE_RUNNER_API_FUNCTION").map(RunnerApiAddress::Function))
     }
 
-    /// `value`, unless a problem was noted.
+    /// Returns `value`, unless a problem was noted.
     ///
     /// # Errors
+    ///
     /// All noted problems.
     pub fn finish<T>(self, value: T) -> Result<T, ConfigError> {
         if self.problems.is_empty() { Ok(value) } else { Err(ConfigError(self.problems)) }

@@ -1,11 +1,11 @@
-//! The one decision of the bridge: given a record and an input, the next record and the next action.
+//! Makes the one decision of the bridge: given a record and an input, the next record and the next action.
 //!
 //! Every handler reads a record, calls [`decide`], writes the result if the record's `rev` is unchanged, and only then
-//! acts. A handler that dies between the write and the act leaves a record that is due again at `check_at`. A handler
-//! that loses the race decides again on the record that won. An input that changes nothing causes no write.
+//! acts. If a handler dies between the write and the action, the record is due again at `check_at`. If a handler loses
+//! the race, it decides again on the newer record. An input that changes nothing causes no write.
 //!
-//! Deliberately absent: a clock, I/O, and any way to change a terminal state, to make up an exit code, or to launch an
-//! attempt again whose container may have started (`relaunch_on` excepted).
+//! The module deliberately has no clock and no I/O. It cannot change a terminal state or invent an exit code. It cannot
+//! relaunch an attempt whose container may have started, unless `relaunch_on` allows it.
 
 mod launch;
 mod notify;
@@ -22,23 +22,23 @@ use crate::{
     notify::{Delivery, Notify},
     record::{self, Call, NEVER, Record},
     rules::{Rules, Timers},
-    state::State,
+    state::{IllegalChange, State},
     task::Task,
     time::Timestamp,
 };
 
 pub use pool::PoolInput;
 
-/// An observation or a request. As JSON it stands in the functions' logs at `DEBUG`, so that decisions can be replayed.
+/// An observation or a request. The functions log it as JSON at `DEBUG`, so that decisions can be replayed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Input {
-    /// `check_at` has passed.
+    /// The time `check_at` has passed.
     Due,
     /// The outcome of a RunTask call.
     Launch(Call, LaunchAnswer),
-    /// ListTasks, begun at this moment, found no task of this attempt.
+    /// ListTasks, which began at this moment, found no task of this attempt.
     NotFound(Attempt, Timestamp),
-    /// ListTasks or DescribeTasks, begun at `at`, failed: ECS refused the call or did not answer it.
+    /// ListTasks or DescribeTasks failed: ECS rejected the call or did not respond.
     LookupFailed {
         /// The attempt that the call was about.
         attempt: Attempt,
@@ -47,63 +47,63 @@ pub enum Input {
         /// ECS's error code and message.
         reason: String,
     },
-    /// A task of this submission, from an event or a description.
+    /// A task of this submission was reported by an event or a description.
     Seen(Task),
-    /// DescribeTasks, begun at `at`, called the task MISSING.
+    /// DescribeTasks reported the task as MISSING.
     Missing {
-        /// The task that was asked for.
+        /// The requested task.
         task_arn: String,
         /// When the call began.
         at: Timestamp,
-        /// Whether StopTask was sent since.
+        /// True if StopTask was sent since then.
         stop_sent: bool,
     },
-    /// The caller asks for a stop, for this reason.
+    /// The caller requests a stop, with this reason.
     Stop(String),
-    /// The caller submitted it again, and names targets of notifications: the process that claimed its launch may have
-    /// died.
+    /// The caller submitted it again, with notification targets. The process that claimed its launch may have died.
     Resubmitted(Notify),
-    /// The outcome of its notifications.
+    /// The outcome of a delivery of its notifications.
     Delivered(Delivery),
-    /// Its profile has no capacity.
+    /// Its profile has no available capacity.
     NoCapacity,
-    /// It is to be launched by this choice: what waits for capacity, before its timer, or what is due and would begin with
-    /// another choice.
+    /// The submission must be launched through this capacity option. It was waiting for capacity and its timer has not
+    /// expired, or it is due and would begin with another option.
     LaunchBy(u8),
-    /// Of a pool: for a pooled submission, or for a runner.
+    /// An input that concerns pools: for a pooled submission, or for a runner.
     Pool(PoolInput),
 }
 
 /// The outcome of a RunTask call.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum LaunchAnswer {
-    /// ECS has a task: this call's, or that of an earlier one with the same token.
+    /// ECS has a task: that of this call, or of an earlier call with the same token.
     Task {
         /// Its ARN.
         arn: String,
-        /// Whether it is to run, as the answer has it.
+        /// True if the task will run, according to the response.
         live: bool,
     },
-    /// ECS certainly launched nothing, and may do so later.
+    /// Retryable: ECS certainly launched nothing, and may do so later.
     RefusedForNow(LaunchBlocker, String),
-    /// ECS certainly launched nothing, and never will.
+    /// Permanent: ECS certainly launched nothing, and never will.
     RefusedForGood(String),
-    /// Unknown: a timeout, a broken connection, a server error.
+    /// The outcome is unknown because of a timeout, a broken connection or a server error.
     Unanswered(String),
 }
 
-/// What kept ECS from launching a task for now.
+/// The reason for a retryable failure of a launch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum LaunchBlocker {
-    /// No capacity for this kind of task: `failures[]`, no container instances, a quota of tasks or vCPUs.
+    /// ECS has no capacity for this kind of task: an entry in `failures[]`, no container instances, or a quota of tasks
+    /// or vCPUs.
     Capacity,
-    /// The bridge's role lacks a permission, or its change has not reached ECS yet.
+    /// The bridge's role lacks a permission, or ECS does not know of a recent change of the role yet.
     Access,
-    /// Anything else that passes: throttling, no connection, an error that is not known.
+    /// Any other transient failure: throttling, no connection, or an unknown error.
     Other,
 }
 
-/// The call to make once the record is written, by the process that wrote it.
+/// The call to make after the record is written, by the process that wrote it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
     /// Call RunTask.
@@ -123,24 +123,24 @@ pub enum Action {
         cluster: String,
         /// The reason to give.
         reason: String,
-        /// The runner whose task it is, where a pooled submission's command runs there: it is first closed, on condition
-        /// that it still serves that submission.
+        /// The runner to close first, if it runs the command of a pooled submission. It is closed only if it still
+        /// serves that submission.
         runner: Option<SubmissionId>,
-        /// What to do after it.
+        /// The step that follows the stop.
         then: AfterStop,
     },
-    /// Deliver its pending notifications, under this claim: the first, second, …
+    /// Deliver its pending notifications under the claim of this number, which starts at 1.
     Notify(u32),
 }
 
-/// What follows a StopTask.
+/// The step that follows a StopTask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AfterStop {
-    /// Nothing: an event reports the end of the task.
+    /// No step follows, because an event reports that the task has stopped.
     Nothing,
-    /// A description, because the timer has expired.
+    /// The task is described, because the timer has expired.
     Describe,
-    /// The submission ends as lost: [`Input::Missing`] with `stop_sent`.
+    /// The submission ends as lost, through [`Input::Missing`] with `stop_sent`.
     GiveUp(Timestamp),
 }
 
@@ -151,20 +151,23 @@ pub enum Alarm {
     OrphanTask,
     /// A second task has the same `startedBy`.
     SecondTask,
-    /// A task is there that ECS refused to launch.
+    /// ECS launched a task although it rejected the call.
     RefusedTask,
     /// ECS denies access to RunTask.
     AccessDenied,
-    /// Lookups of a launch or a task failed for so long that its submission was given up as lost.
+    /// Lookups of a launch or a task failed for so long that its submission ended as lost.
     GivenUp,
-    /// A notification failed for so long that it was given up.
+    /// The delivery of a notification failed for so long that the bridge stopped retrying.
     NotificationsFailed,
+    /// The decision would have changed the state against [`State::successors`]. Nothing is written, and no action
+    /// follows.
+    IllegalChange(IllegalChange),
 }
 
 /// The result of [`decide`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Decision {
-    /// The record to write; none if nothing changed.
+    /// The record to write, or none if nothing changed.
     pub record: Option<Record>,
     /// The action to take after the write.
     pub action: Option<Action>,
@@ -196,9 +199,12 @@ pub fn decide(record: &Record, input: &Input, now: Timestamp, rules: &Rules) -> 
         Input::LaunchBy(choice) => step.turn(*choice),
         Input::Pool(input) => step.pool(input),
     };
+    if let Err(illegal) = record.state.change_to(step.record.state) {
+        return Decision { alarm: Some(Alarm::IllegalChange(illegal)), ..Decision::default() };
+    }
     let ends = step.record.state.is_terminal() && !record.state.is_terminal();
-    // Where its end asks for another action, its notifications are delivered when due; and where a runner waits for the answer, which a slow
-    // listener must not delay.
+    // If the outcome leads to another action, notifications are delivered when due. The same applies if a runner waits
+    // for the response, which a slow target must not delay.
     let is_reported = matches!(input, Input::Pool(PoolInput::Done { .. }));
     let action = if ends && !is_reported { action.or_else(|| step.notify()) } else { action };
     let (alarm, forced) = (step.alarm, step.forced);
@@ -207,7 +213,7 @@ pub fn decide(record: &Record, input: &Input, now: Timestamp, rules: &Rules) -> 
     }
     if !next.state.is_terminal() {
         next.expires_at = NEVER;
-        // A runner may need once more what it has taken.
+        // A runner may request a submission that it has claimed once more.
         let is_over_with = next.taken().is_none() && !next.may_relaunch();
         if matches!(next.state, State::Launched | State::Running) && is_over_with {
             next.request = None;
@@ -225,7 +231,7 @@ struct Step<'a> {
     now: Timestamp,
     rules: &'a Rules,
     alarm: Option<Alarm>,
-    /// The row is written although nothing in it but `rev` changes.
+    /// The row is written even if only `rev` changes.
     forced: bool,
 }
 
@@ -238,13 +244,13 @@ impl Step<'_> {
         self.record.end(state, reason, self.now, self.rules);
     }
 
-    /// Moves the timer; with a stop requested, by at most [`Timers::stop_every`].
+    /// Moves the timer, by up to [`Timers::stop_every`] if a stop is requested.
     fn check_in(&mut self, wait: Duration) {
         let wait = if self.record.stop_requested.is_some() { wait.min(self.timers().stop_every) } else { wait };
         self.record.check_at = Some(self.now.plus(wait));
     }
 
-    /// Brings the timer forward to `at`; an earlier one stays.
+    /// Brings the timer forward to `at`, unless it is earlier already.
     fn check_by(&mut self, at: Timestamp) {
         self.record.check_at = self.record.check_at.map(|check_at| check_at.min(at));
     }
@@ -254,12 +260,12 @@ impl Step<'_> {
         let wait = backoff.saturating_mul(1 << count.saturating_sub(1).min(16)).min(backoff_most);
         let half = wait / 2;
         let jitter = record::jitter(&self.record.submission_id, count) % 1000;
-        // At most 999 of 1000: it fits.
+        // The jitter is up to 999 of 1,000, so the value fits.
         half + half.mul_f64(jitter as f64 / 1000.0)
     }
 
     fn due(&mut self) -> Option<Action> {
-        // Over, or claimed by another process since the index was read.
+        // The record has ended, or another process has claimed it since the index was read.
         if self.record.check_at.is_none_or(|check_at| check_at > self.now) {
             return None;
         }

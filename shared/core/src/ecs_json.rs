@@ -1,8 +1,8 @@
-//! Parses ECS's JSON: tasks in events and in responses of DescribeTasks and RunTask, by the same code.
+//! Parses ECS's JSON: tasks in events and in responses of DescribeTasks and RunTask, with the same code.
 //!
-//! Each member is parsed by itself, and only where it is needed. One of an unexpected type counts as absent, so that a
-//! single odd member hides neither the rest of its task nor the other tasks of a response. `overrides`, which holds the
-//! command and its environment, is never parsed.
+//! Each member is parsed separately, and only if it is needed. A member of an unexpected type counts as absent. A
+//! single malformed member therefore hides neither the rest of its task nor the other tasks of a response. The member
+//! `overrides`, which holds the command and its environment, is never parsed.
 
 use std::{fmt, time::Duration};
 
@@ -24,7 +24,7 @@ use crate::{
 #[error("no usable {0}")]
 pub struct Unusable(pub &'static str);
 
-/// The members of a JSON object, unparsed. Where a name occurs twice, the last one counts, as for most readers.
+/// The members of a JSON object, unparsed. If a name occurs twice, the last one counts, as for most parsers.
 pub(crate) struct Members<'a>(Vec<(&'a str, &'a RawValue)>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
@@ -51,7 +51,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
     }
 }
 
-/// A member's name. One with an escape sequence is none that ECS has, and becomes empty.
+/// A member's name. ECS uses no names with escape sequences, so such a name becomes empty.
 struct Name<'a>(&'a str);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Name<'a> {
@@ -79,12 +79,12 @@ impl<'de: 'a, 'a> Deserialize<'de> for Name<'a> {
 }
 
 impl<'a> Members<'a> {
-    /// Parses an object; none for any other value.
+    /// Parses an object. Returns none for any other value.
     pub(crate) fn parse(json: &'a str) -> Option<Self> {
         serde_json::from_str(json).ok()
     }
 
-    /// Returns a member that is there and not `null`.
+    /// Returns a member that exists and is not `null`.
     pub(crate) fn get(&self, name: &str) -> Option<&'a RawValue> {
         let (_, value) = self.0.iter().rev().find(|(known, _)| *known == name)?;
         (value.get() != "null").then_some(value)
@@ -96,20 +96,20 @@ impl<'a> Members<'a> {
         if !json.starts_with('"') {
             return None;
         }
-        // As bytes, because a text that was cut within a surrogate pair is no valid string.
+        // The text is parsed as bytes, because a text that was cut within a surrogate pair is not a valid string.
         let bytes = serde_json::from_str::<serde_bytes::ByteBuf>(json).ok()?.into_vec();
         let text =
             String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
         (!text.is_empty()).then_some(text)
     }
 
-    /// Returns a whole number, also one written as text or with a fraction of zero.
+    /// Returns an integer, which may be written as text or with a fraction of zero.
     pub(crate) fn integer(&self, name: &str) -> Option<i64> {
         let json = self.get(name)?.get();
         let digits = json.trim_matches('"').trim();
         digits.parse().ok().or_else(|| {
             let number = digits.parse::<f64>().ok()?;
-            // Beyond this, a float does not hold each whole number.
+            // Beyond this limit, a float does not represent each integer exactly.
             (number.fract() == 0.0 && number.abs() < 9e15).then(|| format!("{number:.0}").parse().ok())?
         })
     }
@@ -118,15 +118,16 @@ impl<'a> Members<'a> {
         self.integer(name).and_then(|number| number.try_into().ok())
     }
 
-    /// Returns an exit code. Windows has codes above 2^31: ECS's type holds the same 32 bits as a negative number.
+    /// Returns an exit code. Windows has codes above 2^31, which ECS's type represents as negative numbers.
     fn exit_code(&self) -> Option<i32> {
         let code = self.integer("exitCode")?;
         i32::try_from(code).ok().or_else(|| u32::try_from(code).ok().map(u32::cast_signed))
     }
 
-    /// Returns a time: ISO 8601 in events, seconds since the epoch in responses; milliseconds are accepted too.
+    /// Returns a time. Events use ISO 8601, and responses use seconds since the epoch. Milliseconds are accepted too.
     pub(crate) fn time(&self, name: &str) -> Option<Timestamp> {
-        // Seconds from 2001 to 5138. What is larger is in milliseconds; what is smaller is no time of ECS's.
+        // This range covers seconds of the years 2001 to 5138. Larger numbers are milliseconds, and ECS sends no
+        // smaller ones.
         const SECONDS: std::ops::Range<f64> = 1e9..1e11;
         let json = self.get(name)?.get();
         if let Some(at) = self.text(name).as_deref().and_then(Timestamp::parse_iso) {
@@ -138,7 +139,7 @@ impl<'a> Members<'a> {
         u64::try_from(since.as_millis()).ok().map(Timestamp::from_millis)
     }
 
-    /// Returns the objects of a list, or of none if it is absent. Other values in it count as absent.
+    /// Returns the objects of a list, or no objects if it is absent. Other values in the list count as absent.
     fn objects(&self, name: &'static str) -> Result<Vec<Members<'a>>, Unusable> {
         let Some(list) = self.get(name) else { return Ok(Vec::new()) };
         let list = serde_json::from_str::<Vec<&RawValue>>(list.get()).map_err(|_| Unusable(name))?;
@@ -146,16 +147,17 @@ impl<'a> Members<'a> {
     }
 }
 
-/// Parses a task of this attempt, as it was at this time.
+/// Parses a task of this attempt, as reported at this time.
 ///
 /// # Errors
-/// If it has no ARN or no status, or its containers are no list: no decision can be made without them, and an exit code that
-/// cannot be found is not an absent one.
+///
+/// If the ARN or the status is missing, or `containers` is not a list. No decision is possible without them, and an
+/// exit code that cannot be found must not count as absent.
 pub(crate) fn task(members: &Members<'_>, attempt: Attempt, at: Option<Timestamp>) -> Result<Task, Unusable> {
     let arn = members.text("taskArn").ok_or(Unusable("taskArn"))?;
     Ok(Task {
         attempt,
-        // A negative version is none.
+        // A negative version counts as absent.
         version: members.integer("version").and_then(|version| version.try_into().ok()),
         last_status: members.text("lastStatus").ok_or(Unusable("lastStatus"))?,
         cluster_arn: members.text("clusterArn").unwrap_or_else(|| cluster_of(&arn).to_owned()),
@@ -183,7 +185,7 @@ fn container(members: &Members<'_>) -> Container {
     }
 }
 
-/// The cluster's name in a task's ARN; empty for the old short form, which has none.
+/// Returns the cluster's name in a task's ARN. It is empty for the old short form, which does not contain one.
 fn cluster_of(task_arn: &str) -> &str {
     let mut parts = task_arn.rsplit('/').skip(1);
     match (parts.next(), parts.next()) {
@@ -198,27 +200,27 @@ pub struct Response<'a> {
     failures: Vec<Members<'a>>,
 }
 
-/// An entry of `failures[]`. Members that are missing are absent.
+/// An entry of `failures[]`. Missing members are absent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// The ARN of what it is about.
+    /// The ARN of the affected resource.
     pub arn: Option<String>,
     /// The reason, such as `MISSING` or `RESOURCE:CPU`.
     pub reason: Option<String>,
-    /// More about it.
+    /// Further details.
     pub detail: Option<String>,
 }
 
 impl<'a> Response<'a> {
-    /// Parses a response; none if it is no JSON object, for instance because it was cut short.
+    /// Parses a response. Returns none if it is not a JSON object, for example because it was truncated.
     pub fn parse(body: &'a str) -> Option<Self> {
         let members = Members::parse(body)?;
         let objects = |name| members.objects(name).unwrap_or_default();
         Some(Self { tasks: objects("tasks"), failures: objects("failures") })
     }
 
-    /// Returns the ARN of the task that RunTask launched, and whether it is to run. The response to a repeated client token
-    /// may have little more than these.
+    /// Returns the ARN of the task that RunTask launched, and whether it will run. The response to a repeated client
+    /// token may contain little else.
     pub fn launched(&self) -> Option<(String, bool)> {
         let launched = |task: &Members<'_>| {
             let stopped = |name| task.text(name).as_deref() == Some("STOPPED");
@@ -227,8 +229,8 @@ impl<'a> Response<'a> {
         self.tasks.iter().find_map(launched)
     }
 
-    /// Returns each described task with its `startedBy`, if it has one in the bridge's form; the first attempt is assumed for
-    /// others.
+    /// Returns each described task with its `startedBy`, if that has the bridge's form. Other tasks count as the first
+    /// attempt.
     pub fn tasks(&self) -> impl Iterator<Item = Result<(Option<StartedBy>, Task), Unusable>> {
         self.tasks.iter().map(|members| {
             let started_by = members.text("startedBy").as_deref().and_then(StartedBy::parse);
@@ -287,7 +289,7 @@ mod tests {
             ("-1073741510", Some(-1_073_741_510)),
             ("137.0", Some(137)),
             (r#""137""#, Some(137)),
-            // Never 0 out of what is not 0.
+            // A number that is not 0 never becomes 0.
             ("4294967296", None),
             ("0.5", None),
             ("false", None),

@@ -1,8 +1,8 @@
-//! EventBridge's *ECS Task State Change* events, and which of them belong to the deployment.
+//! Parses EventBridge's *ECS Task State Change* events, and finds those that belong to the deployment.
 //!
-//! Only the members that a decision needs are parsed, each by itself, and only `startedBy`, `taskArn`, `lastStatus` and
-//! `containers` can make an event unusable. `detail.overrides` holds the command and its environment: it is never parsed, so that no log can
-//! hold it.
+//! Only the members that a decision needs are parsed, each separately. Only `startedBy`, `taskArn`, `lastStatus` and
+//! `containers` can make an event unusable. The member `detail.overrides` holds the command and its environment. It is
+//! never parsed, so that no log can contain it.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::{
     time::Timestamp,
 };
 
-/// An event, as far as the deployment is concerned.
+/// An event, as far as it concerns the deployment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A task of one of this deployment's submissions.
@@ -22,18 +22,19 @@ pub enum Event {
     Foreign,
 }
 
-/// An event that cannot be used, although it may belong to this deployment. A retry would fail too.
+/// An unusable event that may belong to this deployment. A retry would fail too.
 #[derive(Debug, thiserror::Error)]
 pub enum EventError {
-    /// Not a JSON object.
+    /// The event is not a JSON object.
     #[error("not an EventBridge event")]
     Envelope,
-    /// A task without a member that every decision needs. The error gives only its name: the text may hold a command.
+    /// A member that every decision needs is missing. The error contains only its name, because the text may hold a
+    /// command.
     #[error("event {id} has a detail with {unusable}")]
     Detail {
-        /// The id of the event, if it is one.
+        /// The ID of the event, if it is valid.
         id: String,
-        /// The member.
+        /// The missing member.
         #[source]
         unusable: Unusable,
     },
@@ -42,7 +43,8 @@ pub enum EventError {
 /// Parses an event for `deployment`.
 ///
 /// # Errors
-/// If the text is not an event, or is one of `deployment` without a member that every decision needs.
+///
+/// If the text is not an event, or belongs to `deployment` and a member that every decision needs is missing.
 pub fn parse(text: &str, deployment: &Deployment) -> Result<Event, EventError> {
     let envelope = Members::parse(text).ok_or(EventError::Envelope)?;
     let Some(detail) = envelope.get("detail") else { return Ok(Event::Foreign) };
@@ -67,12 +69,13 @@ pub fn parse(text: &str, deployment: &Deployment) -> Result<Event, EventError> {
     Ok(Event::Ours(owner.submission_id, Box::new(task)))
 }
 
-/// How long after a change of the task ECS sends its event at most.
+/// The limit on the time from a change of the task until ECS sends its event.
 const SENT_WITHIN: Duration = Duration::from_secs(5 * 60);
 
-/// When the task was so. Some senders of replayed events write `event_time` in place of `time`, or both.
+/// Returns the time of the reported change. Some senders of replayed events write `event_time` instead of `time`, or
+/// both.
 ///
-/// An `updatedAt` long before the event was sent is not the time of this change: it must not make the event one of an
+/// An `updatedAt` long before the event was sent is not the time of this change. It must not make the event one of an
 /// earlier submission.
 fn event_time(envelope: &Members<'_>, detail: &Members<'_>) -> Option<Timestamp> {
     let sent = envelope.time("time").or_else(|| envelope.time("event_time"));
@@ -80,7 +83,7 @@ fn event_time(envelope: &Members<'_>, detail: &Members<'_>) -> Option<Timestamp>
     updated.or(sent)
 }
 
-/// Whether `text` may be quoted: EventBridge's ids are UUIDs, and a replayed event could hold anything.
+/// Returns true if `text` may be quoted. EventBridge's IDs are UUIDs, and a replayed event could contain anything.
 fn is_event_id(text: &str) -> bool {
     text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }

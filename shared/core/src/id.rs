@@ -1,4 +1,5 @@
-//! Names, which are valid by construction, and what derives from them: `startedBy` and the client token.
+//! Defines names, which are valid by construction, and the values that derive from them: `startedBy` and the client
+//! token.
 
 use std::fmt;
 
@@ -28,7 +29,7 @@ macro_rules! name {
         pub struct $name(String);
 
         impl $name {
-            /// The name, as text.
+            /// Returns the name as text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -65,13 +66,14 @@ macro_rules! name {
 }
 
 name!(
-    /// The caller's name for a submission: 1 to 60 characters. The idempotency key and the key of the table.
+    /// The caller's name for a submission: 1 to 60 characters. It is the idempotency key and the key of the table.
     SubmissionId,
     "submission_id",
     60
 );
 name!(
-    /// The name of one installed stack: 1 to 32 characters. It begins `startedBy`, so that stacks can share a cluster.
+    /// The name of one installed stack: 1 to 32 characters. It is the first part of `startedBy`, so that stacks can
+    /// share a cluster.
     Deployment,
     "the deployment's name",
     32
@@ -83,21 +85,21 @@ name!(
     64
 );
 name!(
-    /// The hash of those overrides of a submission that matter for where ECS can place it: 8 hexadecimal digits.
+    /// The hash of the overrides of a submission that affect placement: 8 hexadecimal digits.
     PlacementHash,
     "the hash of overrides",
     8
 );
 
 impl Deployment {
-    /// A placeholder in a configuration that will be refused.
+    /// Returns a placeholder for a configuration that will be rejected.
     pub(crate) fn unnamed() -> Self {
         Self("unnamed".to_owned())
     }
 }
 
 impl ProfileName {
-    /// The profile of a submission that names none.
+    /// Returns the profile of a submission that names none.
     pub fn default_profile() -> Self {
         Self("default".to_owned())
     }
@@ -105,8 +107,8 @@ impl ProfileName {
 
 /// The number of an attempt to start the container of a submission: 1 to 9,999.
 ///
-/// Up to 99 of them may start a container. The others never got capacity: a capacity provider that gives up every few
-/// minutes must not use up a submission within a day.
+/// Up to 99 attempts may start a container. The others never got capacity. The limit is so high because a capacity
+/// provider that gives up every few minutes must not exhaust a submission within a day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u16", into = "u16")]
 pub struct Attempt(u16);
@@ -117,12 +119,12 @@ impl Attempt {
     /// The last one.
     pub const LAST: Self = Self(9_999);
 
-    /// The next one; none after the last.
+    /// Returns the next attempt, or none after the last.
     pub fn next(self) -> Option<Self> {
         (self < Self::LAST).then_some(Self(self.0 + 1))
     }
 
-    /// As a number.
+    /// Returns the number.
     pub const fn get(self) -> u16 {
         self.0
     }
@@ -152,25 +154,25 @@ impl fmt::Display for Attempt {
     }
 }
 
-/// `startedBy` of a task: `<deployment>/<submission_id>/<attempt>`, up to 98 characters; ECS allows 128.
+/// The `startedBy` of a task: `<deployment>/<submission_id>/<attempt>`, up to 98 characters. ECS allows 128.
 ///
-/// Derived and never stored, so that any step can be repeated after a crash.
+/// It is derived and never stored, so that any step can be repeated after a crash.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StartedBy {
     /// The deployment that launched the task.
     pub deployment: Deployment,
-    /// The submission that it runs.
+    /// The submission that the task runs.
     pub submission_id: SubmissionId,
     /// The attempt of the submission.
     pub attempt: Attempt,
 }
 
 impl StartedBy {
-    /// Parses what [`Display`](fmt::Display) writes; none for any other `startedBy`.
+    /// Parses the output of [`Display`](fmt::Display). Returns none for any other `startedBy`.
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('/');
         let (deployment, submission_id, attempt) = (parts.next()?, parts.next()?, parts.next()?);
-        // "01" and "+1" would parse as 1 too, but `Display` does not write them.
+        // The texts "01" and "+1" would parse as 1 too, but `Display` does not write them.
         if parts.next().is_some() || !attempt.starts_with(|first: char| ('1'..='9').contains(&first)) {
             return None;
         }
@@ -181,8 +183,8 @@ impl StartedBy {
         })
     }
 
-    /// RunTask's `clientToken` for the request of this choice: base64url(SHA-256(startedBy)), 43 characters; ECS allows
-    /// 64. A fallback is another request, so it has a token of its own.
+    /// Returns RunTask's `clientToken` for the request of this capacity option: base64url(SHA-256(startedBy)), 43
+    /// characters. ECS allows 64. A fallback is another request, so it has its own token.
     pub fn client_token(&self, choice: u8) -> String {
         let mut digest = Sha256::new_with_prefix(self.to_string());
         if choice > 0 {

@@ -1,43 +1,44 @@
-//! The rate at which the deployment calls RunTask: one token bucket for all of its functions.
+//! Limits the rate at which the deployment calls RunTask, with one token bucket for all functions.
 //!
-//! ECS limits launches per account and region, and throttles the rest. The bucket is one row of the table. A write takes
-//! tokens on condition that the bucket still holds them, whoever else has taken some since it was read, so that any number
-//! of processes stay below the rate together and none has to win a race.
+//! ECS limits launches per account and Region, and throttles the rest. The bucket is one row of the table. A write
+//! takes tokens on condition that the bucket still holds them, even if other processes have taken some since it was
+//! read. Together, any number of processes therefore stay below the rate, and no process has to win a race.
 
 use std::time::Duration;
 
 use crate::time::Timestamp;
 
-/// The key of the bucket's row. No submission can have it: `#` is in no id.
+/// The key of the bucket's row. No submission can have it, because IDs must not contain `#`.
 pub const ROW: &str = "#launch-rate";
 
-/// How far the clocks of two functions may differ. A bucket that is empty for longer than that from now was written by
-/// a clock that is ahead.
+/// The limit on the difference between the clocks of two functions. A bucket that is empty for longer than that from
+/// now was written with a clock that is ahead.
 const CLOCKS_DIFFER: Duration = Duration::from_secs(1);
 
-/// How many launches ECS takes.
+/// The rate of launches that ECS accepts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LaunchRate {
-    /// A second, sustained. ECS's default quota on Fargate is 20.
+    /// The sustained rate per second. ECS's default quota on Fargate is 20.
     pub per_second: f64,
-    /// At once, after a rest. ECS's default is 100.
+    /// The burst after a pause. ECS's default is 100.
     pub burst: u32,
 }
 
 impl LaunchRate {
-    /// How long it takes until the bucket has gained this many tokens; no longer than it takes to fill it.
+    /// Returns the time until the bucket has gained this many tokens, up to the time that it takes to fill.
     pub fn time_for(self, tokens: u32) -> Duration {
         Duration::try_from_secs_f64(f64::from(tokens.min(self.burst)) / self.per_second).unwrap_or(Duration::MAX)
     }
 
-    /// How far this many tokens move the moment at which the bucket is empty, in microseconds.
+    /// Returns by how many microseconds this many tokens move the moment at which the bucket is empty.
     pub fn micros(self, tokens: u32) -> u64 {
-        // Casts of floats saturate; the numbers are far from 2^53.
+        // Float casts saturate, and the numbers are far from 2^53.
         (1e6 / self.per_second * f64::from(tokens)) as u64
     }
 }
 
-/// The bucket's content, as the moment at which it was empty, or would have been: nothing has to tick.
+/// The bucket's content, stored as the moment at which it was empty or would have been. No process has to update it
+/// periodically.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bucket {
     /// Microseconds since the Unix epoch.
@@ -47,48 +48,50 @@ pub struct Bucket {
 /// A write that takes from a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Take {
-    /// How many tokens it takes.
+    /// The number of tokens to take.
     pub tokens: u32,
-    /// The condition: the least and the most microseconds of `empty_at` at which the write is right.
+    /// The condition: the lowest and the highest `empty_at`, in microseconds, at which the write is valid.
     pub between: (u64, u64),
-    /// Whether it is also right where there is no bucket yet, which counts as full.
+    /// True if the write is also valid without a bucket, which counts as full.
     pub creates: bool,
-    /// What it writes.
+    /// The change to write.
     pub change: Change,
 }
 
-/// What a write does to `empty_at`, in microseconds.
+/// The effect of a write on `empty_at`, in microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// It is raised by this much, from wherever it is.
+    /// The value rises by this amount, whatever it is.
     Add(u64),
-    /// It becomes this.
+    /// The value is replaced.
     Set(u64),
 }
 
 impl Bucket {
-    /// A full one.
+    /// A full bucket.
     pub const FULL: Self = Self { empty_at: 0 };
 
-    /// From the row's number.
+    /// Creates a bucket from the row's number.
     pub const fn from_micros(empty_at: u64) -> Self {
         Self { empty_at }
     }
 
-    /// For the row.
+    /// Returns the number for the row.
     pub const fn micros(self) -> u64 {
         self.empty_at
     }
 
-    /// How many tokens it holds at `now`; none while a clock ahead of ours has emptied it into the future.
+    /// Returns the number of tokens at `now`. There are none while a clock that is ahead has emptied the bucket into
+    /// the future.
     pub fn held(self, now: Timestamp, rate: LaunchRate) -> u32 {
         let empty_at = self.empty_at.max(full(now, rate));
         (micros(now).saturating_sub(empty_at) as f64 * rate.per_second / 1e6 + 1e-9) as u32
     }
 
-    /// The write that takes up to `wanted` of its tokens at `now`; none where it holds none.
+    /// Returns the write that takes up to `wanted` tokens at `now`, or none if the bucket is empty.
     ///
-    /// A bucket that a clock ahead of ours has emptied into the future is made empty now. It fills from then on.
+    /// If a clock that is ahead has emptied the bucket into the future, the bucket becomes empty now and fills from
+    /// then on.
     pub fn take(self, wanted: u32, now: Timestamp, rate: LaunchRate) -> Option<Take> {
         let ahead = micros(now.plus(CLOCKS_DIFFER));
         if self.empty_at > ahead {
@@ -111,7 +114,7 @@ impl Bucket {
 }
 
 impl Take {
-    /// The bucket after this write, if the write is right for it; the stand-in for DynamoDB's condition in tests.
+    /// Returns the bucket after this write, if the write is valid for it. It emulates DynamoDB's condition in tests.
     #[cfg(test)]
     fn of(self, bucket: Bucket) -> Option<Bucket> {
         let (least, most) = self.between;
@@ -126,7 +129,7 @@ const fn micros(at: Timestamp) -> u64 {
     at.millis().saturating_mul(1000)
 }
 
-/// When a bucket was empty that is just full at `now`.
+/// Returns the moment at which a bucket was empty that becomes full at `now`.
 fn full(now: Timestamp, rate: LaunchRate) -> u64 {
     micros(now).saturating_sub(rate.micros(rate.burst))
 }
@@ -143,7 +146,7 @@ mod tests {
         Timestamp::from_millis(1_700_000_000_000 + ms)
     }
 
-    /// Takes as a process does that has just read the bucket.
+    /// Takes tokens as a process does that has just read the bucket.
     fn take(bucket: Bucket, wanted: u32, now: Timestamp) -> (u32, Bucket) {
         let Some(take) = bucket.take(wanted, now, RATE) else { return (0, bucket) };
         (take.tokens, take.of(bucket).unwrap())
@@ -169,7 +172,8 @@ mod tests {
 
     #[test]
     fn write_planned_on_an_old_reading_takes_only_tokens_that_are_there() {
-        // Four processes in turns: each plans by what it last saw, and sees the bucket when its write fails or succeeds.
+        // Four processes alternate. Each plans from its last reading, and sees the bucket when its write fails or
+        // succeeds.
         let (mut bucket, mut given) = (Bucket::FULL, 0);
         let mut seen = VecDeque::from([Bucket::FULL; 4]);
         for ms in (0..60_000).step_by(7) {
@@ -200,7 +204,7 @@ mod tests {
         let (tokens, noticed) = take(ahead, 1000, at(0));
         assert_eq!(tokens, 0);
         assert_eq!(take(noticed, 1000, at(1000)).0, 20);
-        // A clock that is hardly ahead is waited for, or each of its turns would add to the rate.
+        // A clock that is barely ahead is waited for. Otherwise each of its turns would add to the rate.
         let (_, hardly_ahead) = take(Bucket::FULL, 1000, at(500));
         assert_eq!(take(hardly_ahead, 1000, at(0)), (0, hardly_ahead));
         assert_eq!(take(hardly_ahead, 1000, at(600)).0, 2);

@@ -1,7 +1,7 @@
-//! The core of the ECS bridge: records, states, events, profiles, the RunTask request, and the decision.
+//! Contains the core of the ECS bridge: records, states, events, profiles, the RunTask request, and the decision.
 //!
-//! Deliberately without a clock, without I/O and without a type of an AWS SDK: time and events are
-//! arguments, so that the same code runs in the functions, in the property tests and in the model checker.
+//! The crate deliberately has no clock, no I/O and no types of an AWS SDK. Time and events are arguments, so that the
+//! same code runs in the functions, the property tests and the model checker.
 
 pub mod advice;
 pub mod api;
@@ -19,9 +19,11 @@ pub mod profile;
 pub mod record;
 pub mod rules;
 pub mod run_task;
+pub mod shown;
 pub mod state;
 pub mod task;
 pub mod time;
+pub mod wildcard;
 
 pub use decide::{Action, Alarm, Decision, Input, LaunchAnswer, LaunchBlocker, decide};
 pub use id::{Attempt, Deployment, ProfileName, StartedBy, SubmissionId};

@@ -1,7 +1,8 @@
-//! Notifications of a submission's end: to a waiting state machine, and to an event bus.
+//! Describes notifications of a submission's outcome, to a waiting state machine and to an event bus.
 //!
-//! The write that ends a submission leaves its targets in the record's `pending_notifications`, and the record stays on the timer
-//! until each has got its notification: at least once, and twice only if a process died or an answer was lost.
+//! The write that ends a submission leaves its targets in the record's `pending_notifications`. The record stays on the
+//! timer until each target is notified. Each gets its notification at least once, and twice only if a process died or a
+//! response was lost.
 
 use std::fmt::{self, Write};
 
@@ -20,19 +21,19 @@ pub const SOURCE: &str = "ecs-bridge";
 /// Their detail type.
 pub const DETAIL_TYPE: &str = "Submission State Change";
 
-/// The token of a state that waits, `$$.Task.Token` in its definition. Whoever holds it, and the permission, can end that
-/// state, so it is in no log and no answer.
+/// The token of a waiting state, `$$.Task.Token` in its definition. Any principal that has it, and the permission, can
+/// end that state, so it appears in no log and no response.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct TaskToken(String);
 
 impl TaskToken {
-    /// As Step Functions issued it.
+    /// Returns the token as Step Functions issued it.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// What it can be recognised by, without being known.
+    /// Returns a digest that identifies the token without revealing it.
     pub fn digest(&self) -> String {
         let digest = Sha256::digest(&self.0);
         digest.iter().take(8).fold(String::new(), |mut text, byte| {
@@ -49,7 +50,7 @@ impl fmt::Debug for TaskToken {
     }
 }
 
-/// Not a task token.
+/// The text is not a task token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("notify.task_token must be a token of Step Functions: 1 to {TASK_TOKEN} characters, such as $$.Task.Token")]
 pub struct InvalidTaskToken;
@@ -67,21 +68,21 @@ impl TryFrom<String> for TaskToken {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Notify {
-    /// A state that waits: it is sent SendTaskSuccess or SendTaskFailure.
+    /// The token of a waiting state, which receives SendTaskSuccess or SendTaskFailure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task_token: Option<TaskToken>,
-    /// An event bus, by name or ARN: it is put an event [`DETAIL_TYPE`].
+    /// An event bus, by name or ARN, which receives an event of type [`DETAIL_TYPE`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event_bus: Option<String>,
 }
 
 impl Notify {
-    /// Whether there are no targets.
+    /// Returns true if there are no targets.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// The same with the digest of its token in place of the token, for logs.
+    /// Replaces the token by its digest, for logs.
     #[must_use]
     pub fn masked(self) -> Self {
         Self { task_token: self.task_token.map(|token| TaskToken(token.digest())), ..self }
@@ -93,13 +94,13 @@ impl Notify {
 pub struct PendingNotifications {
     /// Their targets.
     pub notify: Notify,
-    /// How many times their delivery was claimed.
+    /// The number of times that their delivery was claimed.
     #[serde(default)]
     pub claims: u32,
-    /// When the first of these claims was.
+    /// The time of the first of these claims.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
-    /// Why the last delivery failed.
+    /// The error of the last delivery.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
@@ -113,10 +114,11 @@ impl From<Notify> for PendingNotifications {
 /// The notifications that were delivered.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Notified {
-    /// When the event bus took its event.
+    /// The time at which the event bus accepted its event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event_bus_at: Option<Timestamp>,
-    /// When Step Functions took the end for a token, or answered that nobody waits for it.
+    /// The time at which Step Functions accepted the outcome for a token, or responded that the token is no longer
+    /// valid.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task_token_at: Option<Timestamp>,
     /// The [digest](TaskToken::digest) of that token.
@@ -127,13 +129,13 @@ pub struct Notified {
 /// The outcome of an attempt to deliver notifications.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Delivery {
-    /// The claim that it was for: the first, second, … of the pending notifications.
+    /// The number of the claim for these pending notifications, which starts at 1.
     pub nth: u32,
-    /// Whether the event bus has taken its event.
+    /// True if the event bus has accepted its event.
     pub event_bus: bool,
-    /// Whether Step Functions has taken the end for the token, or answered that nobody waits for it.
+    /// True if Step Functions has accepted the outcome for the token, or responded that the token is no longer valid.
     pub task_token: bool,
-    /// Why something is left to deliver: a service's error code, or that there was no answer.
+    /// The error if a target remains: a service's error code, or that no response arrived.
     pub error: Option<String>,
 }
 
@@ -144,13 +146,13 @@ pub struct Listeners {
     event_buses: Vec<String>,
 }
 
-/// Why the targets of a submission or a profile are refused.
+/// The error for which the targets of a submission or a profile are rejected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotifyError {
-    /// Not an object of the known members.
+    /// The value is not an object with the known members.
     #[error("notify must be an object with task_token or event_bus, strings, or both")]
     Malformed,
-    /// See [`InvalidTaskToken`].
+    /// The task token is invalid, as described at [`InvalidTaskToken`].
     #[error(transparent)]
     TaskToken(#[from] InvalidTaskToken),
     /// The roles do not allow SendTaskSuccess.
@@ -158,7 +160,7 @@ pub enum NotifyError {
         "notify.task_token: the deployment's roles may not call Step Functions; its parameter TaskTokens must be true"
     )]
     NoTaskTokens,
-    /// The roles do not allow PutEvents there.
+    /// The roles do not allow PutEvents on this event bus.
     #[error(
         "notify.event_bus: the deployment's roles may not put events on this bus; known: {}; its parameter EventBusArns lists them",
         if .0.is_empty() { "none".to_owned() } else { .0.join(", ") }
@@ -167,7 +169,8 @@ pub enum NotifyError {
 }
 
 impl Listeners {
-    /// Whether `task_tokens` are taken, and the `event_buses`, names or ARNs separated by commas.
+    /// Creates the allowed targets: `task_tokens` if they are accepted, and `event_buses`, which are names or ARNs
+    /// separated by commas.
     pub fn new(task_tokens: bool, event_buses: &str) -> Self {
         let event_buses = event_buses.split(',').map(str::trim).filter(|bus| !bus.is_empty());
         Self { task_tokens, event_buses: event_buses.map(str::to_owned).collect() }
@@ -176,6 +179,7 @@ impl Listeners {
     /// Parses `notify` of a submission or a profile.
     ///
     /// # Errors
+    ///
     /// If it is malformed, or the deployment's roles do not allow it.
     pub fn parse(&self, value: Value) -> Result<Notify, NotifyError> {
         let Value::Object(mut members) = value else { return Err(NotifyError::Malformed) };
@@ -199,13 +203,14 @@ impl Listeners {
     }
 }
 
-/// Whether both denote one bus. PutEvents takes a name for a bus of its account and region; an ARN ends with the name.
+/// Returns true if both denote the same bus. PutEvents takes a name for a bus of its account and Region, and an ARN
+/// ends with the name.
 fn is_same_bus(one: &str, other: &str) -> bool {
     let name = |bus: &str| bus.split_once(":event-bus/").map(|(_, name)| name.to_owned());
     one == other || name(one).as_deref() == Some(other) || name(other).as_deref() == Some(one)
 }
 
-/// The error name that a failed state gets, for `Retry` and `Catch` of its definition; none for a success.
+/// Returns the error name for `Retry` and `Catch` in the definition of a state machine, or none for a success.
 pub const fn error_name(state: State) -> Option<&'static str> {
     match state {
         State::Failed => Some("EcsBridge.Failed"),
@@ -218,8 +223,8 @@ pub const fn error_name(state: State) -> Option<&'static str> {
 }
 
 impl Record {
-    /// Takes over the targets of a repeated submission, as far as they are others: a state machine that was started again
-    /// waits with another token. Returns whether there is a new target.
+    /// Adds the new targets of a repeated submission, because a restarted state machine waits with another token.
+    /// Returns true if a target is new.
     pub(crate) fn add_listeners(&mut self, wanted: &Notify) -> bool {
         let notified = self.notified.as_deref().cloned().unwrap_or_default();
         let known = self
@@ -245,7 +250,7 @@ impl Record {
         is_news
     }
 
-    /// The same with the digest of the token in its pending notifications in place of the token.
+    /// Replaces the token in its pending notifications by its digest.
     #[must_use]
     pub fn masked(mut self) -> Self {
         if let Some(pending_notifications) = &mut self.pending_notifications {
@@ -254,7 +259,7 @@ impl Record {
         self
     }
 
-    /// Whether nothing is left to be done: it has ended, and no notification is pending.
+    /// Returns true if the record has ended and no notification is pending.
     pub fn is_settled(&self) -> bool {
         self.state.is_terminal() && self.pending_notifications.is_none()
     }

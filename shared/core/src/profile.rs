@@ -657,11 +657,11 @@ impl Reader<'_> {
     fn allow_overrides(&mut self, value: Option<Value>, container_name: &str) -> Vec<String> {
         let allowed = self.texts("allow_overrides", value);
         for entry in &allowed {
-            if entry != "*" && !run_task::is_parameter(entry) {
+            if entry != "*" && !run_task::is_allow_entry(entry) {
                 self.note(
                     "allow_overrides",
                     format_args!(
-                        "{entry:?} is not a parameter of RunTask; a valid entry is, for example, \"overrides.cpu\""
+                        "{entry:?} is not a parameter of RunTask; valid entries are, for example, \"overrides.cpu\" and \"taskDefinition=etl-*\""
                     ),
                 );
             } else if run_task::OURS.contains(&entry.as_str()) {

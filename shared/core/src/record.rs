@@ -3,11 +3,10 @@
 use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    advice::advice,
     capacity::{Choice, Shape},
     id::{Attempt, PlacementHash, ProfileName, StartedBy, SubmissionId},
     notify::{Notified, Notify, PendingNotifications},
@@ -634,7 +633,6 @@ impl Record {
 
     /// Makes it terminal: on the feed, its request forgotten, and off the timer, unless a notification is pending.
     pub(crate) fn end(&mut self, state: State, reason: impl Into<String>, now: Timestamp, rules: &Rules) {
-        debug_assert!(state.is_terminal() && self.state.successors().contains(&state), "{} to {state}", self.state);
         let reason = reason.into();
         self.state = state;
         self.reason = (!reason.is_empty()).then_some(reason);
@@ -773,50 +771,6 @@ impl Record {
                 }
                 Ok(_) | Err(_) => 0,
             }
-    }
-
-    /// The record as the API shows it: without the request and what only the bridge needs, and with [`advice`].
-    pub fn public(&self) -> Value {
-        const PRIVATE: [&str; 18] = [
-            "was_refused",
-            "placement",
-            "pending_notifications",
-            "first_choice",
-            "uncounted",
-            "given_up",
-            "asked_again",
-            "request",
-            "content_hash",
-            "rev",
-            "due",
-            "check_at",
-            "feed",
-            "changed_at",
-            "pooled",
-            "runner",
-            "pool",
-            "rank",
-        ];
-        let bare = Self { request: None, content_hash: None, ..self.clone() };
-        let mut shown = serde_json::to_value(bare).unwrap_or_default();
-        if let Some(members) = shown.as_object_mut() {
-            members.retain(|name, _| !PRIVATE.contains(&name.as_str()));
-            if self.expires_at == NEVER {
-                members.remove("expires_at");
-            }
-            if let Some(advice) = advice(self) {
-                members.insert("advice".to_owned(), advice.into());
-            }
-            if let Some(PendingNotifications { notify, error, .. }) = self.pending_notifications.as_deref() {
-                let pending =
-                    json!({"event_bus": notify.event_bus, "task_token": notify.task_token.is_some(), "error": error});
-                members.insert("pending_notifications".to_owned(), pending);
-            }
-            if let Some(taken) = self.taken() {
-                members.insert("runner_id".to_owned(), taken.runner_id.as_str().into());
-            }
-        }
-        shown
     }
 }
 

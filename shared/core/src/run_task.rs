@@ -14,7 +14,7 @@ use flate2::{Compression, read::DeflateDecoder, write::DeflateEncoder};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json, value::RawValue};
 
-use crate::id::StartedBy;
+use crate::{id::StartedBy, wildcard::matches};
 
 /// ECS's limit on `overrides`, in characters of JSON (`overrides` of RunTask in the ECS API Reference).
 pub const OVERRIDES_CHARACTERS: usize = 8192;
@@ -215,52 +215,70 @@ fn place_of(name: &str, shape: &Shape, path: &str) -> Option<String> {
     }
 }
 
-/// Whether `path` names a parameter of RunTask at any depth. `overrides.containerOverrides[log].cpu` is the `cpu` of
-/// the container `log`.
-pub(crate) fn is_parameter(path: &str) -> bool {
+/// Returns whether an entry of an allow-list, `path` or `path=pattern`, names a parameter; only texts and lists of texts
+/// have patterns.
+pub(crate) fn is_allow_entry(entry: &str) -> bool {
+    let (path, pattern) = path_and_pattern(entry);
+    let is_text = |shape: &Shape| matches!(shape, Text | List(Text));
+    shape_of(path).is_some_and(|shape| pattern.is_none() || is_text(shape))
+}
+
+/// Returns the shape of the parameter `path`, at any depth; none if RunTask has no such parameter.
+/// `overrides.containerOverrides[log].cpu` is the `cpu` of the container `log`.
+fn shape_of(path: &str) -> Option<&'static Shape> {
     let is_container = |rest: &str| rest.split_once(']').is_some_and(|(name, _)| is_container_name(name));
     if path.split_once('[').is_some_and(|(_, rest)| !is_container(rest)) {
-        return false;
+        return None;
     }
     let mut shape = &RUN_TASK;
-    without_container(path).split('.').all(|name| {
+    for name in without_container(path).split('.') {
         while let List(item) = shape {
             shape = item;
         }
-        let Object(members) = shape else { return false };
-        match members.iter().find(|(member, _)| *member == name) {
-            Some((_, inner)) => shape = inner,
-            None => return false,
-        }
-        true
-    })
+        let Object(members) = shape else { return None };
+        shape = members.iter().find_map(|(member, inner)| (*member == name).then_some(inner))?;
+    }
+    Some(shape)
 }
 
 /// The paths that `overrides` sets and `allowed` does not allow. `own` is the profile's container. An override of another
 /// container is allowed only by its name in brackets, and returned as `overrides.containerOverrides[*]`.
 pub fn not_allowed(overrides: &Map<String, Value>, allowed: &[String], own: &str) -> Vec<String> {
-    let mut paths = Vec::new();
-    leaves(&Value::Object(overrides.clone()), "", own, &mut paths);
-    paths.retain(|path| !is_allowed(path, allowed));
-    let mut refused: Vec<_> = paths.iter().map(|path| anonymous(path)).collect();
+    let overrides = Value::Object(overrides.clone());
+    let mut found = Vec::new();
+    leaves(&overrides, "", own, &mut found);
+    found.retain(|(path, value)| !is_allowed(path, value, allowed));
+    let mut refused: Vec<_> = found.iter().map(|(path, _)| anonymous(path)).collect();
     refused.sort();
     refused.dedup();
     refused
 }
 
-fn is_allowed(path: &str, allowed: &[String]) -> bool {
+fn is_allowed(path: &str, value: &Value, allowed: &[String]) -> bool {
     let plain = without_container(path);
     let is_own = plain == path;
     // The name only says which container an override is for.
     is_own && path == "overrides.containerOverrides.name"
         || allowed.iter().any(|entry| {
-            let allows = covers(entry, path);
+            let (entry, pattern) = path_and_pattern(entry);
+            let allows = covers(entry, path) && pattern.is_none_or(|pattern| fits(value, pattern));
             match GUARDED.iter().find(|guarded| covers(guarded, &plain)) {
                 Some(guarded) => covers(guarded, &without_container(entry)) && allows,
                 None if is_own => entry == "*" || allows,
                 None => entry.contains('[') && (allows || is_name_of(path, entry)),
             }
         })
+}
+
+/// Splits an entry of an allow-list, `path` or `path=pattern`.
+fn path_and_pattern(entry: &str) -> (&str, Option<&str>) {
+    entry.split_once('=').map_or((entry, None), |(path, pattern)| (path, Some(pattern)))
+}
+
+/// Returns whether a text, or each text of a list, matches `pattern`.
+fn fits(value: &Value, pattern: &str) -> bool {
+    let is_match = |value: &Value| value.as_str().is_some_and(|text| matches(pattern, text));
+    value.as_array().map_or_else(|| is_match(value), |items| items.iter().all(is_match))
 }
 
 /// Whether `path` is the `name` of a container whose override `entry` allows in part.
@@ -295,23 +313,23 @@ fn covers(entry: &str, path: &str) -> bool {
     path.strip_prefix(entry).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
-fn leaves(value: &Value, path: &str, own: &str, paths: &mut Vec<String>) {
+fn leaves<'a>(value: &'a Value, path: &str, own: &str, found: &mut Vec<(String, &'a Value)>) {
     match value {
         Value::Object(members) if !members.is_empty() => {
-            members.iter().for_each(|(name, value)| leaves(value, &join(path, name), own, paths));
+            members.iter().for_each(|(name, value)| leaves(value, &join(path, name), own, found));
         }
         Value::Array(items) if items.iter().any(Value::is_object) => items.iter().for_each(|item| {
             match item.get("name").and_then(Value::as_str).filter(|_| path == CONTAINER_OVERRIDES) {
-                Some(name) if name == own => leaves(item, path, own, paths),
-                Some(name) if is_container_name(name) => leaves(item, &format!("{path}[{name}]"), own, paths),
+                Some(name) if name == own => leaves(item, path, own, found),
+                Some(name) if is_container_name(name) => leaves(item, &format!("{path}[{name}]"), own, found),
                 // No entry of an allow-list allows this.
-                Some(_) => leaves(item, &format!("{path}[*]"), own, paths),
-                None => leaves(item, path, own, paths),
+                Some(_) => leaves(item, &format!("{path}[*]"), own, found),
+                None => leaves(item, path, own, found),
             }
         }),
         // The root itself is not a parameter.
         Value::Object(_) if path.is_empty() => {}
-        _ => paths.push(path.to_owned()),
+        _ => found.push((path.to_owned(), value)),
     }
 }
 
@@ -403,10 +421,11 @@ fn add_environment(parameters: &mut Map<String, Value>, name: &str, variables: &
 
 /// Whether `overrides` sets nothing but the environment of the container `own`.
 pub(crate) fn is_environment_of(overrides: &Map<String, Value>, own: &str) -> bool {
-    let mut paths = Vec::new();
-    leaves(&Value::Object(overrides.clone()), "", own, &mut paths);
+    let overrides = Value::Object(overrides.clone());
+    let mut found = Vec::new();
+    leaves(&overrides, "", own, &mut found);
     let allowed = [format!("{CONTAINER_OVERRIDES}.name"), format!("{CONTAINER_OVERRIDES}.environment")];
-    paths.iter().all(|path| allowed.iter().any(|allowed| covers(allowed, path)))
+    found.iter().all(|(path, _)| allowed.iter().any(|allowed| covers(allowed, path)))
 }
 
 /// The length of `overrides` in characters of JSON, as ECS counts it.
@@ -714,6 +733,28 @@ mod tests {
     }
 
     #[test]
+    fn entry_with_pattern_allows_only_matching_texts() {
+        let allowed = ["taskDefinition=etl-*", "networkConfiguration.awsvpcConfiguration.subnets=subnet-0*"];
+        for (overrides, expected) in [
+            (json!({"taskDefinition": "etl-load:3"}), ""),
+            (json!({"taskDefinition": "web"}), "taskDefinition"),
+            (json!({"taskDefinition": 7}), "taskDefinition"),
+            (json!({"networkConfiguration": {"awsvpcConfiguration": {"subnets": ["subnet-01", "subnet-02"]}}}), ""),
+            (
+                json!({"networkConfiguration": {"awsvpcConfiguration": {"subnets": ["subnet-01", "subnet-1"]}}}),
+                "networkConfiguration.awsvpcConfiguration.subnets",
+            ),
+            (json!({"cluster": "etl-1"}), "cluster"),
+        ] {
+            assert_eq!(refused(overrides.clone(), &allowed), expected, "{overrides}");
+        }
+        assert!(is_allow_entry("taskDefinition=etl-*") && is_allow_entry("overrides.cpu=256"));
+        for wrong in ["taskDefinitions=etl-*", "networkConfiguration=*", "enableExecuteCommand=true", "*=x"] {
+            assert!(!is_allow_entry(wrong), "{wrong}");
+        }
+    }
+
+    #[test]
     fn another_container_is_allowed_only_by_its_name() {
         let sidecar = json!({"overrides": {"containerOverrides": [{"name": "log", "cpu": 1, "environment": []}]}});
         let all = "overrides.containerOverrides[*].cpu overrides.containerOverrides[*].environment \
@@ -725,15 +766,16 @@ mod tests {
         let cpu = refused(sidecar, &["overrides.containerOverrides[log].cpu"]);
         assert_eq!(cpu, "overrides.containerOverrides[*].environment");
         assert!(
-            is_parameter("overrides.containerOverrides[log].cpu")
-                && !is_parameter("overrides.containerOverrides[log].cpus")
+            is_allow_entry("overrides.containerOverrides[log].cpu")
+                && !is_allow_entry("overrides.containerOverrides[log].cpus")
         );
         for odd in ["log].cpu[x", "*", "", "log]", "log].cpu"] {
             let odd = json!({"overrides": {"containerOverrides": [{"name": odd, "cpu": 1}]}});
             assert_ne!(refused(odd.clone(), &["overrides.containerOverrides[log]"]), "", "{odd}");
         }
         assert!(
-            !is_parameter("overrides.containerOverrides[*].cpu") && !is_parameter("overrides.containerOverrides[log")
+            !is_allow_entry("overrides.containerOverrides[*].cpu")
+                && !is_allow_entry("overrides.containerOverrides[log")
         );
     }
 

@@ -66,6 +66,15 @@ impl State {
         self.successors().is_empty()
     }
 
+    /// Returns `next`, the state after this one; the same state is no change.
+    ///
+    /// # Errors
+    /// If `next` is none of the [successors](Self::successors).
+    pub fn change_to(self, next: Self) -> Result<Self, IllegalChange> {
+        let is_legal = self == next || self.successors().contains(&next);
+        if is_legal { Ok(next) } else { Err(IllegalChange { from: self, to: next }) }
+    }
+
     /// The states that may follow this one; the whole table of changes.
     pub const fn successors(self) -> &'static [Self] {
         use State::*;
@@ -77,6 +86,16 @@ impl State {
             Succeeded | Failed | Rejected | Expired | Cancelled | Lost => &[],
         }
     }
+}
+
+/// A change of state that the table of changes does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[error("a submission cannot change from {from} to {to}")]
+pub struct IllegalChange {
+    /// The state of the record.
+    pub from: State,
+    /// The state that was to follow.
+    pub to: State,
 }
 
 impl fmt::Display for State {
@@ -93,6 +112,14 @@ mod tests {
     fn exactly_the_six_ends_are_terminal() {
         let ends: Vec<_> = State::ALL.into_iter().filter(|state| state.is_terminal()).map(State::as_str).collect();
         assert_eq!(ends, ["succeeded", "failed", "rejected", "expired", "cancelled", "lost"]);
+    }
+
+    #[test]
+    fn change_to_state_outside_table_names_both() {
+        assert_eq!(State::Running.change_to(State::Running), Ok(State::Running));
+        assert_eq!(State::Running.change_to(State::Failed), Ok(State::Failed));
+        let error = State::Succeeded.change_to(State::Queued).unwrap_err();
+        assert_eq!(error.to_string(), "a submission cannot change from succeeded to queued");
     }
 
     #[test]

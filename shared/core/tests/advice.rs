@@ -93,12 +93,12 @@ fn denied_access_has_its_own_advice_in_complete_iam_messages() {
         (
             "ecs:RunTask on resource: arn:aws:ecs:us-east-1:123456789012:task-definition/etl:7 because no identity-based policy \
           allows the ecs:RunTask action",
-            "lacks a permission",
+            "missing a permission",
         ),
         (
             "ecs:RunTask on resource: arn:aws:ecs:us-east-1:123456789012:task-definition/gpu-memory:7 with an explicit deny in a \
           service control policy",
-            "lacks a permission",
+            "missing a permission",
         ),
         (
             "iam:PassRole on resource: arn:aws:iam::123456789012:role/etl because no identity-based policy allows the \
@@ -112,7 +112,7 @@ fn denied_access_has_its_own_advice_in_complete_iam_messages() {
         ),
         (
             "ecs:RunTask on resource: * because no permissions boundary allows the ecs:RunTask action",
-            "lacks a permission",
+            "missing a permission",
         ),
     ] {
         let advice = of_refusal(&format!("{user} {message}")).unwrap();
@@ -129,7 +129,7 @@ fn denied_access_has_its_own_advice_in_complete_iam_messages() {
         (
             "InvalidParameterException: Error retrieving subnet information for [subnet-0aa]: An internal error has occurred \
           (ErrorCode: InternalError)",
-            "tries again",
+            "retries",
         ),
         (
             "TaskFailedToStart: CannotPullImageManifestError: Error response from daemon: toomanyrequests",
@@ -207,7 +207,12 @@ fn guide(before: &str) -> String {
     let (_, tail) = rest.split_once(END).unwrap();
     let mut table = String::new();
     for chapter in ADVICE {
-        write!(table, "\n## {}\n\n| seen | what to do |\n|---|---|\n", chapter.title).unwrap();
+        write!(
+            table,
+            "\n## {}\n\nThe following table lists the remedies.\n\n| Message or Symptom | Remedy |\n|---|---|\n",
+            chapter.title
+        )
+        .unwrap();
         // What is said alike stands together.
         let mut shown = BTreeSet::new();
         for entry in chapter.entries.iter().filter(|entry| shown.insert(entry.advice)) {

@@ -193,7 +193,12 @@ def test_tables_without_rows_say_so(frame, page, url):
     page.route("**/ecs-bridge/api/overview", lambda route: route.fulfill(json=data))
     try:
         page.reload()
-        for text in ("Nothing is in flight.", "Nothing waits.", "No failures.", "Nothing ended"):
+        for text in (
+            "No submissions are in flight.",
+            "No submissions are waiting.",
+            "No failures.",
+            "No submissions ended",
+        ):
             frame.get_by_text(text).first.wait_for()
         assert frame.locator("table").count() == 0
         assert frame.locator("#pools-section").is_hidden()
@@ -204,7 +209,7 @@ def test_tables_without_rows_say_so(frame, page, url):
 
 def test_what_is_refused_or_not_answered_is_told(frame, page):
     answers = [
-        (lambda route: route.abort("connectionrefused"), "Airflow does not answer"),
+        (lambda route: route.abort("connectionrefused"), "Cannot reach Airflow"),
         (lambda route: route.fulfill(status=503, json={"detail": "the table is gone"}), "the table is gone"),
         (lambda route: route.fulfill(status=502, body="<html>a proxy's page</html>"), "status 502"),
     ]

@@ -12,7 +12,7 @@ from local_stack import PROGRAM
 
 ROOT = Path(__file__).parents[3]
 DEMO = ROOT / "executor" / "demo" / "run.py"
-PAGE = ROOT / "docs" / "quickstart.md"
+PAGE = ROOT / "docs" / "tutorial.md"
 
 
 @pytest.mark.parametrize("flags", [[], ["--pool"]], ids=["own containers", "pool"])
@@ -23,7 +23,7 @@ def test_the_example_runs_on_the_demo_s_airflow(tmp_path, flags):
     assert "the run is a success" in result.stdout
     assert "work[4]" in result.stdout
     if not flags:
-        # What docs/quickstart.md shows of it.
+        # What docs/tutorial.md shows of it.
         shown = re.findall(r"```text\n(.*?)```", PAGE.read_text(), re.DOTALL)
         assert stable(result.stdout) in [stable(text) for text in shown]
 

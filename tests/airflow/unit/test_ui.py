@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -336,7 +337,7 @@ def test_stuck_submissions_show_the_reason_of_their_key_alone(dynamodb, overview
     assert {group["detail"] for group in seen["waiting"]} == {
         f"stuck: {stuck['reason']}",
         waits["reason"],
-        "no runner of the pool is free",
+        "no runner of the pool is available",
     }
     (of_pool,) = seen["pools"]
     assert (of_pool["waiting"], of_pool["stuck"], of_pool["stuck_reasons"]) == (3, 1, [stuck["reason"]])
@@ -607,6 +608,28 @@ def test_the_tab_has_each_try_with_what_became_of_its_submissions(client, dynamo
     assert "secret" not in answer.text
 
 
+def test_failed_try_with_succeeded_submission_is_not_shown_as_success(client, dynamodb, as_):
+    ended(dynamodb, IDS[0], "succeeded", exit_code=0)
+    ended(dynamodb, IDS[1], "succeeded", exit_code=0)
+    second, first = client.get(instance_path(), headers=as_("reader of orders")).json()["tries"]
+    assert first["state"] == "failed"
+    assert first["warning"].startswith("Airflow marked this try as failed, although the container")
+    assert [each["overruled"] for each in first["submissions"]] == [True]
+    # The try that runs may still succeed.
+    assert second["warning"] is None
+    assert [each["overruled"] for each in second["submissions"]] == [False]
+
+
+def test_failed_command_explains_a_failed_try(client, dynamodb, as_):
+    subject = {"dag_id": "orders", "run_id": RUN, "task_id": "load", "map_index": -1}
+    command = commands.submission_id(type("TI", (), {**subject, "try_number": 1, "id": UUIDS[0]})())
+    ended(dynamodb, IDS[0], "succeeded", exit_code=0)
+    ended(dynamodb, command, "failed", exit_code=1)
+    first = client.get(instance_path(), headers=as_("reader of orders")).json()["tries"][1]
+    assert first["warning"] is None
+    assert {each["kind"]: each["overruled"] for each in first["submissions"]} == {"worker": True, "command": False}
+
+
 def test_an_unknown_task_instance_is_not_found(client, dynamodb, as_):
     assert client.get(instance_path(map_index="4"), headers=as_("admin")).status_code == 404
 
@@ -643,9 +666,9 @@ class Refusing:
     [
         (Refusing("AccessDeniedException"), "dynamodb:Query on its index due"),
         (Refusing("AccessDeniedException", "batch_get_item"), "dynamodb:BatchGetItem"),
-        (Refusing("ResourceNotFoundException"), "There is no table 'bridge'"),
+        (Refusing("ResourceNotFoundException"), "Cannot find the table 'bridge'"),
         (Refusing("ExpiredTokenException"), "credentials"),
-        (Refusing("InternalServerError"), "tries again"),
+        (Refusing("InternalServerError"), "Retrying"),
     ],
 )
 def test_a_refusal_says_what_is_missing(refusing, words):
@@ -659,7 +682,7 @@ def test_an_unreadable_table_is_told_to_the_browser(client, dynamodb, as_):
     dynamodb.delete_table(TableName=TABLE)
     for path in ("api/overview", instance_path()):
         answer = client.get(path, headers=as_("admin"))
-        assert (answer.status_code, "There is no table" in answer.json()["detail"]) == (503, True)
+        assert (answer.status_code, "Cannot find the table" in answer.json()["detail"]) == (503, True)
 
 
 def test_after_a_refusal_credentials_are_read_anew(dynamodb):
@@ -714,3 +737,9 @@ def test_before_airflow_3_1_there_is_no_page(version: str, has: bool):
     code = f"import airflow; airflow.__version__ = {version!r}; from airflow_ecs_bridge.ui.plugin import plugin; "
     done = subprocess.run([sys.executable, "-c", code + "print(plugin)"], capture_output=True, text=True, check=True)
     assert (done.stdout.splitlines()[-1] != "None") is has
+
+
+def test_attributes_read_are_those_of_the_ui():
+    listed = json.loads((Path(__file__).parents[2] / "fixtures/attributes.json").read_text())
+    read = {name.partition(".")[0] for name in (*queries.ATTRIBUTES, *queries._RUNNER)}
+    assert read == {each["name"] for each in listed if "ui" in each["readers"]}

@@ -59,9 +59,9 @@ def test_the_event_log_of_a_queued_task_says_once_for_what_it_waits(queued: Livi
 @pytest.mark.parametrize(
     ("state", "words"),
     [
-        ("queued", "WaitReasons for: its turn at the launch rate"),
-        ("launching", "WaitReasons for: ECS's answer to RunTask"),
-        ("launched", "WaitReasons for: its container to start"),
+        ("queued", "Waits for: its turn at the launch rate"),
+        ("launching", "Waits for: ECS's answer to RunTask"),
+        ("launched", "Waits for: its container to start"),
         ("running", None),
     ],
 )
@@ -70,6 +70,6 @@ def test_the_log_view_says_for_what_a_task_waits_in_each_state(state: str, words
 
     settings: Any = SimpleNamespace(awslogs_group=None, awslogs_stream_prefix=None)
     lines = describe({"submission_id": "an-id", "state": state, "created_at": 1_800_000_000_000}, settings)
-    found = [line for line in lines if line.startswith("WaitReasons for")]
+    found = [line for line in lines if line.startswith("Waits for")]
     assert len(found) == (words is not None)
     assert not words or found[0].startswith(words)

@@ -1,6 +1,6 @@
-"""Odd and even numbers in parallel containers of different sizes, joined: with no worker, and no Airflow in the image.
+"""Print odd and even numbers in parallel containers of different sizes, without Airflow in the image.
 
-The profile ``default`` must have an image with ``sh``, and allow ``overrides.cpu`` and ``overrides.memory``.
+The profile ``default`` must have an image with ``sh`` and must allow ``overrides.cpu`` and ``overrides.memory``.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The bridge's page in Airflow's UI, from Airflow 3.1 on; `plugin` is all of it that other processes import."""
+"""The Airflow UI plugin of the bridge, for Airflow 3.1 and later. Other processes import only `plugin`."""

@@ -1,6 +1,6 @@
-"""The app that the API server mounts: static files for everybody, data for those who may see it.
+"""The app that the API server mounts, with public static files and protected data.
 
-Airflow does not authenticate the apps of plugins, so every route of data asks for the user itself.
+Airflow does not authenticate the apps of plugins, so every data route checks the user itself.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ if TYPE_CHECKING:
 STATIC = Path(__file__).parent / "static"
 
 KEPT = 5.0
-"""Seconds that a reading is kept for all who ask."""
+"""Lifetime of a cached reading, in seconds."""
 
 HEADERS = {
-    # The page has no code and no style but its own files, and is framed by Airflow alone.
+    # The page uses only its own scripts and styles, and only Airflow frames it.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'",
     "X-Frame-Options": "SAMEORIGIN",
@@ -53,7 +53,7 @@ HEADERS = {
 
 
 class Source:
-    """The table that the options name; made at the first use, and again if the options could not be used."""
+    """The data source of the configured table. It is created at the first use, and again after invalid options."""
 
     def __init__(self) -> None:
         self.settings: Settings | None = None
@@ -63,11 +63,11 @@ class Source:
         self._other_reader: Reader | None = None
 
     async def snapshot(self) -> Snapshot:
-        """Return a reading of the table, a few seconds old at most."""
+        """Return a reading of the table, up to a few seconds old."""
         return await self._overview.get("overview", self._read)
 
     async def records(self, ids: tuple[str, ...]) -> tuple[dict[str, Row], Settings]:
-        """Return submissions by their ids, and the options."""
+        """Return submissions by ID, and the options."""
         return await self._records.get(ids, lambda: self._look_up(ids)), self._configured()
 
     def _read(self) -> Snapshot:
@@ -75,7 +75,7 @@ class Source:
         return self._reader.read()
 
     def _look_up(self, ids: tuple[str, ...]) -> dict[str, Row]:
-        # A reader and a client for each thread.
+        # Each thread has its own reader and client.
         self._other_reader = self._other_reader or self._make()
         return self._other_reader.records(ids)
 
@@ -96,38 +96,38 @@ class Source:
 
 
 def sight_of(user: GetUserDep) -> Sight:
-    """Return what the user of a request may see."""
+    """Return the permissions of the user of a request."""
     manager = get_auth_manager()
     with create_session() as session:
         everything = frozenset(session.scalars(select(DagModel.dag_id)))
     return Sight(
         dag_ids=frozenset(manager.get_authorized_dag_ids(user=user, method="GET")),
         all_dag_ids=everything,
-        # What is nobody's in Airflow is for those who run it: Airflow's roles Op and Admin may read connections.
+        # Operators of Airflow see submissions without a Dag. Airflow's roles Op and Admin may read connections.
         others=manager.is_authorized_connection(method="GET", user=user),
     )
 
 
 def may_see_pools(user: GetUserDep) -> bool:
-    """Tell whether the user may read pools."""
+    """Return whether the user may read pools."""
     return get_auth_manager().is_authorized_pool(method="GET", user=user)
 
 
 def make_app() -> FastAPI:
-    """Make the app."""
+    """Create the app."""
     app = FastAPI(title="ECS bridge", openapi_url=None, docs_url=None, redoc_url=None)
     source = Source()
 
     @app.middleware("http")
     async def guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
         response: Response
-        # No database and no file system takes a NUL, and Airflow's own checks of access ask the database first.
+        # Databases and file systems reject NUL, and Airflow's access checks query the database first.
         if "\0" in request.scope["path"] + unquote_plus(request.url.query):
-            response = JSONResponse({"detail": "There is no such thing: its name has a NUL."}, status_code=404)
+            response = JSONResponse({"detail": "Not found: the name contains a NUL character."}, status_code=404)
         else:
             response = await call_next(request)
         response.headers.update(HEADERS)
-        # Data is nobody's to keep; files are asked for again with their ETag.
+        # Browsers must not store data. They revalidate files with their ETag.
         response.headers["Cache-Control"] = "no-store" if "/api/" in request.url.path else "no-cache"
         return response
 
@@ -144,7 +144,7 @@ def make_app() -> FastAPI:
     async def tab() -> FileResponse:
         return FileResponse(STATIC / "task-instance.html")
 
-    # As Airflow's own lists of task instances: the right to read any, and then only those of Dags that may be read.
+    # The same as for Airflow's lists of task instances, limited to Dags that the user may read.
     @app.get(
         "/api/overview",
         dependencies=[
@@ -159,7 +159,7 @@ def make_app() -> FastAPI:
 
     @app.get("/api/task-instance", dependencies=[Depends(requires_access_dag("GET", DagAccessEntity.TASK_INSTANCE))])
     async def tries(
-        # Airflow reads dag_id from the query too, and takes "~" for no Dag in particular.
+        # Airflow also reads dag_id from the query, and "~" means any Dag.
         dag_id: Annotated[str, Query(min_length=1, pattern="[^~]")],
         run_id: Annotated[str, Query(min_length=1)],
         task_id: Annotated[str, Query(min_length=1)],
@@ -167,7 +167,7 @@ def make_app() -> FastAPI:
     ) -> dict[str, Any]:
         found = await run_in_threadpool(tries_of, dag_id, run_id, task_id, map_index)
         if found is None:
-            raise HTTPException(404, "There is no such task instance.")
+            raise HTTPException(404, "Task instance not found.")
         ids = tuple(id for each in found for id in each["ids"].values())
         records, settings = await source.records(ids)
         return {"tries": instance(found, records, settings)}

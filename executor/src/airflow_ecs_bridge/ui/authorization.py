@@ -1,4 +1,4 @@
-"""Which task instance a submission is of, by its labels, and who may see it."""
+"""The task instance of a submission, by its labels, and the users that may see it."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 CUT = "…"
-"""What labels end with that were cut to the bridge's limit (see `job.labels`)."""
+"""The end of labels that were truncated to the bridge's limit (see `shortened`)."""
 
 
 @dataclass(frozen=True)
 class Sight:
-    """What a user may see."""
+    """The permissions of a user."""
 
     dag_ids: frozenset[str]
     """The Dags that the user may read."""
     all_dag_ids: frozenset[str]
     """The Dags of this Airflow."""
     others: bool
-    """Also what is of no Dag of this Airflow: callbacks, other callers' submissions, Dags that were deleted."""
+    """Whether the user may see submissions without a Dag, such as callbacks and submissions of other callers."""
 
     def of(self, row: dict[str, Any]) -> bool:
-        """Tell whether the user may see a submission."""
+        """Return whether the user may see a submission."""
         named = str((row.get("labels") or {}).get("dag_id") or "")
-        # A name that was cut may be any that begins like it, so all of them must be allowed.
+        # A truncated name matches every Dag with this prefix, so the user must have access to all of them.
         dags = self._beginning(named[: -len(CUT)]) if named.endswith(CUT) else {named} & self.all_dag_ids
         return dags <= self.dag_ids if dags else self.others
 
@@ -36,7 +36,7 @@ class Sight:
 
 
 def described(labels: dict[str, str] | None) -> dict[str, Any]:
-    """Return the name of a submission's task instance, and its address below the base URL; empty if it has none."""
+    """Return the name and the link of a submission's task instance, or an empty dict if it has none."""
     labels = labels or {}
     dag, run, task = (labels.get(key, "") for key in ("dag_id", "run_id", "task_id"))
     if not (dag and task):

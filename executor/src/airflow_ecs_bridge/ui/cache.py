@@ -1,4 +1,4 @@
-"""One reading for all browsers: a value is kept for seconds, and while it is read anew everybody waits for the same."""
+"""A cache that shares one reading between all browsers. Concurrent requests wait for the same reading."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MOST = 256
-"""Values that are kept at once."""
+"""Maximum number of cached values."""
 
 
 class Shared(Generic[T]):
-    """Reads in one thread of its own, so that a slow table takes none of the API server's."""
+    """A cache with its own thread, so that a slow table blocks no thread of the API server."""
 
     def __init__(self, seconds: float) -> None:
-        """Make one; a value, or an error, is kept for so many seconds after it was read."""
+        """Create a cache that keeps a value or an error for `seconds` after the reading."""
         self._seconds = seconds
         self._lock = threading.Lock()
         self._known: dict[Hashable, tuple[Future[T], float]] = {}
@@ -30,8 +30,8 @@ class Shared(Generic[T]):
         self._thread: threading.Thread | None = None
 
     async def get(self, key: Hashable, read: Callable[[], T]) -> T:
-        """Return the value of a key, or raise what reading it raised."""
-        # The shield: a browser that goes away cancels its own wait, and not the others' reading.
+        """Return the value of a key, or raise the error of its reading."""
+        # The shield protects the shared reading from a browser that disconnects.
         return await asyncio.shield(asyncio.wrap_future(self._future(key, read)))
 
     def _future(self, key: Hashable, read: Callable[[], T]) -> Future[T]:
@@ -44,7 +44,7 @@ class Shared(Generic[T]):
                 self._known[key] = (future, float("inf"))
                 self._asked.put((key, future, read))
                 if self._thread is None:
-                    # A daemon: the API server does not wait for it when it ends.
+                    # A daemon, so that the API server can exit without waiting for it.
                     self._thread = threading.Thread(target=self._answer, name="ecs-bridge-page", daemon=True)
                     self._thread.start()
             return self._known[key][0]
@@ -62,7 +62,7 @@ class Shared(Generic[T]):
                 future.set_result(value)
 
     def _expire(self, key: Hashable, future: Future[T]) -> None:
-        """Let it grow old from now on: before anybody has it, so that whoever asks next does not get it for ever."""
+        """Start the TTL now, before the value is returned, so that it always expires."""
         with self._lock:
             if key in self._known and self._known[key][0] is future:
                 self._known[key] = (future, time.monotonic() + self._seconds)

@@ -1,7 +1,7 @@
-"""What the page shows of a reading to one user. Pure: no I/O, no clock.
+"""The data of the ECS bridge view for one user, without I/O and without a clock.
 
-All figures of submissions are of those alone that the user may see. Of pools, runners are counted whatever they run, as
-Airflow's own page of pools counts slots.
+Counts of submissions include only submissions that the user may see. Counts of runners include all runners of a pool,
+as Airflow's list of pools counts all slots.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ IN_FLIGHT = ("queued", "launching", "launched", "running")
 FAILED = frozenset({"failed", "rejected", "expired", "lost"})
 MOST_FAILURES = 50
 MOST_WAITING = 50
-"""Groups of submissions that wait for the same."""
+"""Maximum number of groups of submissions with the same wait reason."""
 
 MOST_POINTS = 72
 WIDTHS_MS = tuple(1_000 * seconds for seconds in (10, 30, 60, 120, 300, 600))
-"""The widths that a point of a plot may stand for."""
+"""The possible widths of a point of a plot."""
 
 NO_PROFILE = "(none)"
 
 
 def overview(seen: Snapshot, sight: Sight, *, with_pools: bool) -> dict[str, Any]:
-    """Return the page's data."""
+    """Return the data of the view."""
     in_flight = [row for row in seen.in_flight if sight.of(row)]
     ended = [row for row in seen.ended if sight.of(row)]
     return {
         "read_at": seen.read_at,
-        # Of all that was read: what ended before is missing, whoever may see it.
+        # From all rows that were read, because earlier ones are missing for every user.
         "since": min((row["changed_at"] for row in seen.ended), default=seen.since)
         if "ended" in seen.cut
         else seen.since,
@@ -71,11 +71,11 @@ def what_to_do(row: Row) -> str | None:
 
 
 def waits_for(row: Row, pools: dict[str, Row]) -> tuple[str, str] | None:
-    """Return the cause for which a submission waits, and the words that tell more; None if it does not wait."""
+    """Return the wait reason of a submission and its details, or None if the submission is not waiting."""
     reason = row.get("reason") or ""
     match row["state"]:
         case "launching":
-            return "RunTask", reason or "ECS has not answered the call of RunTask yet"
+            return "RunTask", reason or "ECS has not responded to the RunTask call yet"
         case "launched":
             status = row.get("last_status")
             return "container start", reason or (f"the ECS task is {status}" if status else "ECS has accepted the task")
@@ -91,19 +91,19 @@ def waits_for(row: Row, pools: dict[str, Row]) -> tuple[str, str] | None:
             if known:
                 return "pool", known["reason"]
             if pool.get("failing_since"):
-                return "pool", f"runners fail to start: {pool.get('failure') or 'they end without asking for work'}"
-            return "pool", "no runner of the pool is free"
+                return "pool", f"runners cannot start: {pool.get('failure') or 'they exit without polling'}"
+            return "pool", "no runner of the pool is available"
         case "queued" if row.get("refusals"):
             return _refusal(reason), reason
         case "queued" if row.get("attempt", 1) > 1:
-            return "next attempt", reason or "the attempt before did not start its container"
+            return "next attempt", reason or "the previous attempt did not start its container"
         case "queued":
-            return "launch rate", reason or "submissions are launched at the deployment's launch rate"
+            return "launch rate", reason or "the deployment's launch rate limits launches"
     return None
 
 
 def _runners_advice(pool: Row) -> str | None:
-    """Return what to do about a pool whose runners fail; their records are gone, and their reason has the exit code."""
+    """Return the advice for a pool with failing runners. The reason contains the exit code of the deleted records."""
     failure = pool.get("failure") or ""
     if not pool.get("failing_since") or not failure:
         return None
@@ -164,7 +164,7 @@ def _capacity(seen: Snapshot) -> list[dict[str, Any]]:
     return [
         {"choice": choice, "refusals": known.get("refusals", 0), "probe_at": known.get("probe_at")}
         for choice, known in sorted(seen.capacity.items())
-        # From three refusals in a row on, the choice is left out until a probe succeeds (shared/core/src/capacity.rs).
+        # After three consecutive refusals, the option is unused until a probe succeeds (shared/core/src/capacity.rs).
         if known.get("refusals", 0) >= 3
     ]
 
@@ -179,7 +179,7 @@ def _pools(seen: Snapshot, in_flight: list[Row]) -> list[dict[str, Any]]:
             **_limits(row),
             **Counter(map(_runner_state, seen.runners[profile])),
             "paused": bool(row.get("paused")),
-            "failure": (row.get("failure") or "they end without asking for work") if row.get("failing_since") else None,
+            "failure": (row.get("failure") or "they exit without polling") if row.get("failing_since") else None,
             "advice": _runners_advice(row),
         }
         for profile, row in sorted(seen.pools.items())
@@ -187,7 +187,7 @@ def _pools(seen: Snapshot, in_flight: list[Row]) -> list[dict[str, Any]]:
 
 
 def _stuck(profile: str, pool: Row, in_flight: list[Row]) -> dict[str, Any]:
-    """Return how many submissions nothing serves, and why."""
+    """Return the number of submissions that no runner serves, and the reasons."""
     reasons = pool.get("wait_reasons") or {}
     stuck = {key: known["reason"] for key, known in reasons.items() if known.get("stuck")}
     count = sum(row.get("pool") in stuck for row in in_flight if row.get("profile") == profile)
@@ -195,7 +195,7 @@ def _stuck(profile: str, pool: Row, in_flight: list[Row]) -> dict[str, Any]:
 
 
 def _limits(pool: Row) -> dict[str, int | None]:
-    """Return the limits that hold: an operator's, else those of the profile."""
+    """Return the effective limits, which an operator or the profile sets."""
     spec = (pool.get("specs") or {}).get(pool.get("current"), {}).get("pool", {})
     return {"max": pool.get("max", spec.get("max")), "min_idle": pool.get("min_idle", spec.get("min_idle", 0))}
 
@@ -224,8 +224,8 @@ def _failure(row: Row) -> dict[str, Any]:
 
 
 def _latency(seen: Snapshot, rows: Iterable[Row], begin: str, end: str, *, by: str) -> dict[str, Any]:
-    """Return percentiles of the time between two moments, by time, and of all; seconds."""
-    # Clocks of AWS differ a little from each other.
+    """Return percentiles of the duration between two times in seconds, as a series and in total."""
+    # The clocks of AWS services differ slightly.
     spans = sorted((row[by], max(row[end] - row[begin], 0) / 1000) for row in rows if begin in row and end in row)
     spans = [span for span in spans if span[0] >= seen.since]
     if not spans:
@@ -255,6 +255,6 @@ def _latency(seen: Snapshot, rows: Iterable[Row], begin: str, end: str, *, by: s
 
 
 def percentile(values: list[float], share: float) -> float:
-    """Return the smallest of the values that this share of them does not exceed."""
+    """Return the smallest value that is at least as large as this share of the values."""
     ordered = sorted(values)
     return ordered[max(-int(-len(ordered) * share // 1) - 1, 0)]

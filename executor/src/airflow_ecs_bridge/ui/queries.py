@@ -1,7 +1,7 @@
-"""Reads what the page shows from the bridge's table: bounded queries on its indexes, and rows by id.
+"""Bounded reads of the bridge's table for the UI, through its indexes and by ID.
 
-A reading takes `SECONDS` at most, and `MOST_ENDED` and `MOST_IN_FLIGHT` rows; `Snapshot.cut` says what was left out.
-What has ended never changes any more, so it is read once. Nothing of the rows' commands and environments is read.
+A reading takes up to `SECONDS`, and up to `MOST_ENDED` and `MOST_IN_FLIGHT` rows. `Snapshot.cut` names incomplete
+parts. Ended submissions never change, so they are read once. Commands and environments are never read.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 SECONDS = 20.0
-"""How long a reading may take before it does without the rest."""
+"""Time limit of a reading. A reading that exceeds it is incomplete."""
 
 WINDOW_MS = 6 * 3600 * 1000
-"""How far back it looks for what has ended."""
+"""Time window of ended submissions."""
 
 MOST_ENDED = 1_000
 MOST_IN_FLIGHT = 4_000
 PARTITION = 1_000
-"""Rows that are read of a partition of an index."""
+"""Maximum number of rows per partition of an index."""
 
 MOST_POOLS = 50
 BATCH = 100
-"""Keys that one BatchGetItem takes at most."""
+"""Maximum number of keys of one BatchGetItem."""
 
 TRIES = 4
-"""Calls for the keys that DynamoDB leaves unprocessed."""
+"""Maximum number of calls for keys that DynamoDB leaves unprocessed."""
 
 LAUNCH_RATE = "#launch-rate"
-"""The key of the row that names the profiles with a pool, and what is known of capacity."""
+"""The key of the row that contains the profiles with a pool and the state of capacity options."""
 
-# The partitions of the index `due`, but for those of profiles without capacity (ARCHITECTURE.md, "The table").
+# The partitions of the index `due`, except for those of profiles without capacity (ARCHITECTURE.md, "The table").
 DUE = ("queued", "repeat", "0", "1", "2", "3")
 RUNNER = "runner-"
-"""What the ids of runners begin with, and no submission's."""
+"""The prefix of runner IDs. No submission ID begins with it."""
 
 ATTRIBUTES = (
     "submission_id",
@@ -91,34 +91,34 @@ _POOL = (
 
 
 class Unreadable(Exception):
-    """The table cannot be read; the message says what was tried, and what is missing."""
+    """The table cannot be read. The message names the operation and the remedy."""
 
 
 @dataclass
 class Snapshot:
-    """What a reading found. Times are epoch milliseconds."""
+    """The result of a reading. Times are epoch milliseconds."""
 
     read_at: int
     since: int
-    """What ended before is not in it."""
+    """The start of the time window of ended submissions."""
     in_flight: list[Row] = field(default_factory=list)
     ended: list[Row] = field(default_factory=list)
-    """The last that ended first."""
+    """Ended submissions, newest first."""
     capacity: dict[str, Row] = field(default_factory=dict)
-    """``profile`` or ``profile/number`` of a fallback, with its refusals in a row and the next attempt."""
+    """Capacity options (``profile`` or ``profile/number`` of a fallback), with consecutive refusals and next probe."""
     pools: dict[str, Row] = field(default_factory=dict)
-    """Each pool's row, by profile."""
+    """The row of each pool, by profile."""
     runners: dict[str, list[Row]] = field(default_factory=dict)
-    """The runners of each pool that are not over."""
+    """The active runners of each pool."""
     cut: set[str] = field(default_factory=set)
-    """What was not read to its end: ``in_flight``, ``ended``, ``pools``."""
+    """The incomplete parts, ``in_flight``, ``ended`` or ``pools``."""
 
 
 class Reader:
-    """Keeps what has ended from one reading to the next; one thread at a time."""
+    """A reader that caches ended submissions between readings. Use it from one thread at a time."""
 
     def __init__(self, connect: Callable[[], Any], table: str, deployment: str) -> None:
-        """Make one; `connect` makes a DynamoDB client."""
+        """Create a reader. `connect` creates a DynamoDB client."""
         self._connect = connect
         self._client: Any = None
         self._table = table
@@ -126,11 +126,11 @@ class Reader:
         self._ended: dict[str, Row] = {}
 
     def read(self) -> Snapshot:
-        """Read everything that the page shows; raise Unreadable if that is not allowed or not possible."""
+        """Read all data of the view; raise Unreadable if the table cannot be read."""
         now = int(time.time() * 1000)
         give_up = time.monotonic() + SECONDS
         seen = Snapshot(now, now - WINDOW_MS)
-        # No projection: the names of its attributes are what is asked for.
+        # No projection, because the names of the attributes are the data.
         rates = plain(self._get([LAUNCH_RATE], None)[0].get(LAUNCH_RATE, {}))
         seen.capacity = _below("capacity/", rates)
         waiting = sorted(f"waiting/{choice}" for choice in seen.capacity)
@@ -140,7 +140,7 @@ class Reader:
         return seen
 
     def records(self, ids: Sequence[str]) -> dict[str, Row]:
-        """Read some submissions by their ids; those that the bridge does not have are left out."""
+        """Read submissions by ID. Unknown IDs are omitted."""
         found, _ = self._get(ids, ATTRIBUTES)
         return {id: plain(item) for id, item in found.items()}
 
@@ -148,15 +148,15 @@ class Reader:
         ids: dict[str, None] = {}
         for partition in partitions:
             keys, has_more = self._query("due", partition)
-            # Something that moves from one partition to another may be seen in both.
+            # A row that moves between partitions may appear in both.
             ids |= dict.fromkeys(id for id in keys if not id.startswith(RUNNER))
             if has_more or len(ids) > MOST_IN_FLIGHT or time.monotonic() > give_up:
                 seen.cut.add("in_flight")
             if len(ids) > MOST_IN_FLIGHT or time.monotonic() > give_up:
                 break
         rows, is_whole = self._rows(list(ids)[:MOST_IN_FLIGHT], ATTRIBUTES, give_up)
-        # The index is eventually consistent: what has just ended may still be in it. So is what has
-        # ended and is still to be told.
+        # The index is eventually consistent, so it may still contain ended submissions. It also contains ended
+        # submissions with pending notifications.
         seen.in_flight = [row for row in rows if "due" in row and "changed_at" not in row]
         if not is_whole:
             seen.cut.add("in_flight")
@@ -190,7 +190,7 @@ class Reader:
     def _query(
         self, index: str, partition: str, since: int | None = None, limit: int | None = None
     ) -> tuple[list[str], bool]:
-        """Return the ids in a partition, and whether there are more; of the feed the last ones, else the first."""
+        """Return the IDs in a partition, and whether it contains more. With `since`, the newest come first."""
         names, values = {"#p": index}, {":p": {"S": partition}}
         condition = "#p = :p"
         if since is not None:
@@ -210,7 +210,7 @@ class Reader:
         return [item["submission_id"]["S"] for item in answer["Items"]], "LastEvaluatedKey" in answer
 
     def _rows(self, ids: Sequence[str], attributes: Sequence[str], give_up: float) -> tuple[list[Row], bool]:
-        """Return the rows in the order of their ids, and whether all were read."""
+        """Return the rows in the order of their IDs, and whether all were read."""
         rows, is_whole = [], True
         for start in range(0, len(ids), BATCH):
             if time.monotonic() > give_up:
@@ -222,7 +222,7 @@ class Reader:
         return rows, is_whole
 
     def _get(self, ids: Iterable[str], attributes: Sequence[str] | None) -> tuple[dict[str, Row], bool]:
-        """Read up to `BATCH` rows, as DynamoDB spells them, and whether all were read."""
+        """Read up to `BATCH` rows in DynamoDB's format, and return whether all were read."""
         keys: Any = [{"submission_id": {"S": id}} for id in dict.fromkeys(ids)]
         found: dict[str, Row] = {}
         for _ in range(TRIES):
@@ -236,7 +236,7 @@ class Reader:
         return found, not keys
 
     def _call(self, what: str, operation: str, **request: Any) -> Row:
-        """Call DynamoDB; `what` names the call for people."""
+        """Call DynamoDB. `what` names the call in error messages."""
         try:
             if self._client is None:
                 self._client = self._connect()
@@ -244,36 +244,36 @@ class Reader:
             answer: Row = getattr(self._client, operation)(**named)
             return answer
         except (BotoCoreError, ClientError, CredentialsMissing) as error:
-            # The next call reads connection and credentials again.
+            # The next call reloads the connection and the credentials.
             self._client = None
             raise Unreadable(explain(error, self._table, what)) from error
 
 
 def explain(error: Exception, table: str, what: str) -> str:
-    """Say for people why a call failed."""
+    """Return the reason and the remedy of a failed call."""
     code = error.response.get("Error", {}).get("Code", "") if isinstance(error, ClientError) else ""
     if code in ("AccessDeniedException", "AccessDenied"):
         return (
-            f"The API server may not read the table {table!r}: its role lacks dynamodb:{what}. "
-            "Attach the stack's AirflowUiPolicyArn to it."
+            f"Cannot read the table {table!r}: the role of the API server needs dynamodb:{what}. "
+            "Attach the policy in the stack output AirflowUiPolicyArn to the role."
         )
     if code == "ResourceNotFoundException":
         return (
-            f"There is no table {table!r} in this account and Region, or it lacks an index. "
+            f"Cannot find the table {table!r} or one of its indexes in this account and Region. "
             "Check table and region_name in [ecs_bridge_executor]."
         )
     if code in ("UnrecognizedClientException", "InvalidSignatureException", "ExpiredTokenException"):
-        return f"AWS does not accept the API server's credentials ({code}). Check the connection aws_conn_id."
+        return f"AWS rejected the credentials of the API server ({code}). Check the connection aws_conn_id."
     if isinstance(error, CredentialsMissing):
-        return f"The API server cannot ask AWS: {error}."
+        return f"The API server cannot call AWS: {error}."
     told = code or type(error).__name__
-    return f"The table {table!r} cannot be read now ({told}). The page tries again."
+    return f"Cannot read the table {table!r} ({told}). Retrying."
 
 
 def projection(attributes: Sequence[str]) -> dict[str, Any]:
-    """Return the parameters that ask for these attributes alone; a dot leads into a map.
+    """Return the parameters of a projection on these attributes. A dot separates the keys of a map.
 
-    All go by placeholders, as some are reserved words.
+    All names use placeholders, because some are reserved words.
     """
     words = {word: f"#{number}" for number, word in enumerate(dict.fromkeys(".".join(attributes).split(".")))}
     paths = (".".join(words[word] for word in attribute.split(".")) for attribute in attributes)
@@ -284,7 +284,7 @@ def projection(attributes: Sequence[str]) -> dict[str, Any]:
 
 
 def plain(item: Row) -> Row:
-    """Return a row with plain values; bytes, of which no page has a use, are left out."""
+    """Return a row with plain values. Bytes are omitted, because the view does not use them."""
     return {name: _plain(value) for name, value in item.items() if "B" not in value}
 
 

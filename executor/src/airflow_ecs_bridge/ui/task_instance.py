@@ -1,4 +1,4 @@
-"""What the tab of a task instance shows: its tries, and what became of each try's submissions."""
+"""Data of the tab of a task instance, which shows its tries and the submissions of each try."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from airflow_ecs_bridge._versions import UUID_KEYS
 from airflow_ecs_bridge.adoption import submission_id_of
 from airflow_ecs_bridge.previous_tries import tries_table
 from airflow_ecs_bridge.tasklog import cloudwatch_link
-from airflow_ecs_bridge.ui.dashboard import waits_for, what_to_do
+from airflow_ecs_bridge.ui.dashboard import FAILED, waits_for, what_to_do
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,13 +18,27 @@ if TYPE_CHECKING:
     from airflow_ecs_bridge.ui.queries import Row
 
 MOST_TRIES = 25
-"""The last tries; each may have two submissions: a worker's, and a command of `EcsBridgeOperator`."""
+"""Maximum number of tries. Each can have two submissions, for its worker and for the command of `EcsBridgeOperator`."""
+
+FAILED_TRIES = frozenset({"failed", "up_for_retry"})
+"""Airflow's states of a try that failed."""
+
+NOT_GREEN = {
+    "worker": (
+        "Airflow marked this try as failed, although the container of its worker exited with 0. The worker exits "
+        "with 0 after it has reported a failed task. See the task log for the error."
+    ),
+    "command": (
+        "Airflow marked this try as failed, although the operator's command succeeded. See the task log for the error."
+    ),
+}
+"""The warning for a failed try without a failed submission, by the kind of the submission that succeeded."""
 
 FACTS = ("profile", "runs_on", "cpu", "memory", "priority", "cluster", "container_name", "task_arn")
 
 
 def tries_of(dag_id: str, run_id: str, task_id: str, map_index: int) -> list[dict[str, Any]] | None:
-    """Ask Airflow's database for the last tries of a task instance, the newest first; None if there is no such one."""
+    """Query Airflow's database for the last tries of a task instance, newest first. Return None for an unknown one."""
     from airflow.models.taskinstance import TaskInstance as TI
     from airflow.utils.session import create_session
     from sqlalchemy import select
@@ -53,7 +67,7 @@ def tries_of(dag_id: str, run_id: str, task_id: str, map_index: int) -> list[dic
 
 
 def _ids(subject: dict[str, Any], number: int, external: str | None, uuid: Any) -> dict[str, str]:
-    """Return what a try's submissions would be called: its worker's, and its operator's command's."""
+    """Return the possible submission IDs of a try, for its worker and for the command of its operator."""
     from airflow_ecs_bridge.commands import submission_id
 
     ids = {"command": submission_id(SimpleNamespace(**subject, try_number=number, id=uuid))}
@@ -63,21 +77,28 @@ def _ids(subject: dict[str, Any], number: int, external: str | None, uuid: Any) 
 
 
 def instance(tries: Iterable[dict[str, Any]], records: dict[str, Row], settings: Settings) -> list[dict[str, Any]]:
-    """Return the tries with what the bridge knows of them."""
-    return [
-        {
-            "try_number": each["try_number"],
-            "state": each["state"],
-            "submissions": [
-                submission(records[id], kind, settings) for kind, id in each["ids"].items() if id in records
-            ],
-        }
-        for each in tries
-    ]
+    """Return the tries with their submissions."""
+    return [_try(each, records, settings) for each in tries]
+
+
+def _try(each: dict[str, Any], records: dict[str, Row], settings: Settings) -> dict[str, Any]:
+    """Return a try. If the try failed in Airflow, a submission that succeeded is marked as overruled."""
+    known = [submission(records[id], kind, settings) for kind, id in each["ids"].items() if id in records]
+    has_failed = each["state"] in FAILED_TRIES
+    for found in known:
+        found["overruled"] = has_failed and found["state"] == "succeeded"
+    succeeded = next((found["kind"] for found in known if found["overruled"]), None)
+    is_explained = any(found["state"] in FAILED for found in known)
+    return {
+        "try_number": each["try_number"],
+        "state": each["state"],
+        "warning": None if succeeded is None or is_explained else NOT_GREEN[succeeded],
+        "submissions": known,
+    }
 
 
 def submission(row: Row, kind: str, settings: Settings) -> dict[str, Any]:
-    """Return a submission for people; times are epoch milliseconds."""
+    """Return a submission for the tab. Times are epoch milliseconds."""
     cause = waits_for(row, {})
     return {
         "submission_id": row["submission_id"],
@@ -99,7 +120,7 @@ def submission(row: Row, kind: str, settings: Settings) -> dict[str, Any]:
 
 
 def timeline(row: Row) -> list[dict[str, Any]]:
-    """Return what a submission went through, in order."""
+    """Return the steps of a submission, in order."""
     steps = (
         ("created_at", "submitted"),
         ("launched_at", "launched" + (f" on {row['runs_on']}" if row.get("runs_on") else "")),
@@ -108,5 +129,5 @@ def timeline(row: Row) -> list[dict[str, Any]]:
         ("changed_at", f"recorded as {row['state']}"),
         ("stopped_at", "ECS task stopped"),
     )
-    # ECS's clock and the bridge's differ a little.
+    # The clocks of ECS and the bridge differ slightly, so the steps are sorted.
     return sorted(({"at": row[name], "what": what} for name, what in steps if name in row), key=lambda step: step["at"])

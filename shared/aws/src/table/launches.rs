@@ -1,5 +1,5 @@
-//! The launch rate's row: the bucket of launch tokens, what has capacity, which profiles have pools, and which run of
-//! reconcile looks for work. Every write answers with the whole row, so that each process sees the rest for nothing.
+//! The launch rate's row: the bucket of launch tokens, the known capacity, the profiles with pools, and the current
+//! run of reconcile. Every write returns the whole row, so each process gets the other parts for free.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -21,35 +21,35 @@ use ecs_bridge_core::{
 
 use super::{Item, KEY, Table, TableError, number};
 
-/// What the attributes begin with that hold the capacity for a choice.
+/// The prefix of attributes that store the capacity of an option.
 const CAPACITY: &str = "capacity/";
 
-/// What the attributes begin with that name the profiles with a pool.
+/// The prefix of attributes that name the profiles with a pool.
 const POOL: &str = "pool/";
 
-/// How long what was seen of capacity may be acted on.
+/// The period for which an observation of capacity is valid.
 const CAPACITY_KNOWN: Duration = Duration::from_secs(60);
 
-/// How often launch tokens are asked for again when others took those that were there.
+/// The number of retries if other processes took the available launch tokens.
 const TRIES: u32 = 3;
 
-/// How long a reading is trusted that showed too few tokens, or a backlog.
+/// The period for which a reading with too few tokens, or with a backlog, is trusted.
 const SCARCE: Duration = Duration::from_millis(250);
 
-/// How long a backlog counts that reconcile has reported: it reports it with every write that takes tokens.
+/// The period for which a reported backlog counts. Reconcile reports it with every write that takes tokens.
 const BACKLOG: Duration = Duration::from_secs(3);
 
-/// How far an index may lag behind the table for a run of reconcile to be relied on.
+/// The assumed maximum lag of an index behind the table, for relying on a run of reconcile.
 const INDEX_LAG: Duration = Duration::from_secs(2);
 
-/// How far apart invocations of reconcile are.
+/// The minimum interval between invocations of reconcile.
 const WAKES_APART: Duration = Duration::from_secs(1);
 
-/// A moment further ahead than this was written by a clock that is ahead.
+/// The limit beyond which a time in the future is attributed to a clock that is ahead.
 const FUTURE: Duration = Duration::from_secs(60);
 
-/// How long a run of reconcile that was woken looks for work: whatever was written while it was being invoked, and the
-/// index shows late, is found.
+/// The period for which a woken reconcile run checks for work. It covers everything that was written during the
+/// invocation and that the index shows late.
 pub const WOKEN_LOOKS: Duration = Duration::from_secs(WAKES_APART.as_secs() + INDEX_LAG.as_secs());
 
 /// The row as this process last saw it.
@@ -58,27 +58,27 @@ pub(super) struct LaunchRow(Mutex<Seen>);
 
 #[derive(Clone, Debug, Default)]
 struct Seen {
-    /// If the row was there.
+    /// The bucket, if the row exists.
     bucket: Option<Bucket>,
     capacity: Capacities,
     pools: Vec<ProfileName>,
-    /// Until when a run of reconcile reads the indexes again and again. It only rises: nobody takes it back.
+    /// The time until which a run of reconcile rereads the indexes. It never decreases.
     looks_until: Option<Timestamp>,
     /// The last run that began.
     run: Option<u64>,
-    /// Until when reconcile has more to launch than launch tokens.
+    /// The time until which reconcile has more to launch than launch tokens.
     backlog_until: Option<Timestamp>,
-    /// Whether tokens were lacking when it was last seen.
+    /// `true` if the last reading showed too few tokens.
     is_scarce: bool,
     seen_at: Timestamp,
 }
 
-/// What came of beginning a run of reconcile.
+/// The result of beginning a run of reconcile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Begun {
-    /// Its number, which is random.
+    /// The run's random number.
     pub run: u64,
-    /// Until when it has promised to look for work.
+    /// The time until which the run has promised to check for work.
     pub looks_until: Timestamp,
 }
 
@@ -111,23 +111,23 @@ impl LaunchRow {
 }
 
 impl Seen {
-    /// Whether reconcile launches what waits, and others leave the tokens to it.
+    /// Returns `true` if reconcile launches the waiting submissions and other functions must leave the tokens to it.
     fn has_backlog(&self, now: Timestamp) -> bool {
         self.backlog_until.is_some_and(|until| now < until && until < now.plus(FUTURE))
     }
 
-    /// Whether a run of reconcile reads the indexes late enough to find what is written `now`.
+    /// Returns `true` if a run of reconcile reads the indexes late enough to find a write made `now`.
     fn is_looked_for(&self, now: Timestamp) -> bool {
         self.looks_until.is_some_and(|until| until >= now.plus(INDEX_LAG) && until < now.plus(FUTURE))
     }
 }
 
 impl Table {
-    /// Takes up to `wanted` launch tokens from the deployment's bucket, for a submission just received. While reconcile
-    /// has more to launch than tokens, it gets none: what has waited goes first.
+    /// Takes up to `wanted` launch tokens from the deployment's bucket for new submissions. Returns none while
+    /// reconcile has more to launch than tokens, because waiting submissions go first.
     ///
     /// # Errors
-    /// If DynamoDB does not answer.
+    /// If DynamoDB is unavailable.
     pub async fn take_spare_launch_tokens(
         &self,
         wanted: u32,
@@ -138,7 +138,7 @@ impl Table {
             let seen = self.launches.lock();
             (seen.is_scarce, seen.seen_at)
         };
-        // A read costs a tenth of a write that fails.
+        // A read costs a tenth of a failed write.
         if is_scarce && crate::now().since(seen_at) >= SCARCE {
             self.look_at_launch_tokens().await?;
         }
@@ -149,11 +149,11 @@ impl Table {
         self.take_tokens(wanted, None, now, rate).await
     }
 
-    /// Takes up to `wanted` launch tokens from the deployment's bucket, for `waiting` that are due. If they are more than
-    /// tokens, the row says so for a while.
+    /// Takes up to `wanted` launch tokens from the deployment's bucket for `waiting` due records. If they exceed the
+    /// tokens, the row shows a backlog for a while.
     ///
     /// # Errors
-    /// If DynamoDB does not answer.
+    /// If DynamoDB is unavailable.
     pub async fn take_launch_tokens(
         &self,
         wanted: u32,
@@ -185,12 +185,12 @@ impl Table {
         Ok(0)
     }
 
-    /// Returns launch tokens that were taken and not used. The bucket never holds more than its burst.
+    /// Returns unused launch tokens. The bucket never exceeds its burst.
     ///
-    /// Without the SDK's retries: after a lost answer, a retry would return the same tokens twice.
+    /// The SDK's retries are off because a retry after a lost response would return the same tokens twice.
     ///
     /// # Errors
-    /// If DynamoDB does not answer: the tokens are then lost, or not.
+    /// If DynamoDB is unavailable. The tokens may be lost.
     pub async fn give_back_launch_tokens(&self, tokens: u32, rate: LaunchRate) -> Result<(), TableError> {
         let written = self
             .row_update()
@@ -206,11 +206,11 @@ impl Table {
         Ok(())
     }
 
-    /// Reads the row: who starts without it would assume a full bucket, and ask for tokens that are not there. Half a
-    /// read unit.
+    /// Reads the row, for half a read unit. A process without it would assume a full bucket and request tokens that
+    /// do not exist.
     ///
     /// # Errors
-    /// If DynamoDB does not answer.
+    /// If DynamoDB is unavailable.
     pub async fn look_at_launch_tokens(&self) -> Result<(), TableError> {
         let request = self.client.get_item().table_name(&self.name);
         let request = request.key(KEY, AttributeValue::S(ROW.to_owned()));
@@ -219,16 +219,16 @@ impl Table {
         Ok(())
     }
 
-    /// What was last seen of capacity; nothing if that was a minute or more before `now`.
+    /// Returns the last observed capacity, or an empty value if it was observed a minute or more before `now`.
     pub fn capacity(&self, now: Timestamp) -> Capacities {
         let seen = self.launches.lock();
         if now.since(seen.seen_at) < CAPACITY_KNOWN { seen.capacity.clone() } else { Capacities::default() }
     }
 
-    /// Writes what is known of the capacity for a choice, if that is still what was seen. Answers whether it was.
+    /// Writes the capacity of an option if the stored value is unchanged. Returns `true` if it was.
     ///
     /// # Errors
-    /// If DynamoDB does not answer.
+    /// If DynamoDB is unavailable.
     pub async fn set_capacity(
         &self,
         choice: &Choice,
@@ -246,16 +246,17 @@ impl Table {
         self.write_row(request).await
     }
 
-    /// Claims an invocation of reconcile for what was written before `now`. Answers whether it is to be invoked: not where
-    /// a run looks for work late enough to find it, or another process has just claimed one.
+    /// Claims an invocation of reconcile for writes before `now`. Returns `true` if the caller must invoke it.
+    /// Returns `false` if a run checks for work late enough to find them, or if another process has just claimed an
+    /// invocation.
     ///
     /// # Errors
-    /// If DynamoDB does not answer.
+    /// If DynamoDB is unavailable.
     pub async fn claim_wake(&self, now: Timestamp) -> Result<bool, TableError> {
         if self.launches.lock().is_looked_for(now) {
             return Ok(false);
         }
-        // A read costs a tenth of a claim that fails.
+        // A read costs a tenth of a failed claim.
         self.look_at_launch_tokens().await?;
         if self.launches.lock().is_looked_for(now) {
             return Ok(false);
@@ -274,11 +275,11 @@ impl Table {
         self.write_row(request).await
     }
 
-    /// Begins a run of reconcile that looks for work for so long at least. A run that began before it begins nothing more,
-    /// so this one keeps what that has promised: others rely on it without reading it again.
+    /// Begins a run of reconcile that checks for work for at least `looks_for`. An earlier run then starts no more
+    /// work. The new run keeps the earlier promise, because others rely on it without reading it again.
     ///
     /// # Errors
-    /// If DynamoDB does not answer.
+    /// If DynamoDB is unavailable.
     pub async fn begin_run(&self, now: Timestamp, looks_for: Duration) -> Result<Begun, TableError> {
         let run = fastrand::u64(..);
         let request = self
@@ -295,10 +296,10 @@ impl Table {
         Ok(begun)
     }
 
-    /// Prolongs the promise of a run. Answers whether it is still the last one that began.
+    /// Extends the promise of a run. Returns `true` if it is still the latest run.
     ///
     /// # Errors
-    /// If DynamoDB does not answer.
+    /// If DynamoDB is unavailable.
     pub async fn go_on_looking(&self, Begun { run, looks_until }: Begun) -> Result<bool, TableError> {
         let request = self
             .row_update()
@@ -310,20 +311,21 @@ impl Table {
         self.write_row(request).await
     }
 
-    /// Whether no later run has begun, as far as this process has seen.
+    /// Returns `true` if no later run has begun, as far as this process has seen.
     pub fn is_last_run(&self, begun: &Begun) -> bool {
         self.launches.lock().run.is_none_or(|run| run == begun.run)
     }
 
-    /// The profiles that have a pool, as last seen.
+    /// Returns the profiles that have a pool, as last seen.
     pub fn pools(&self) -> Vec<ProfileName> {
         self.launches.lock().pools.clone()
     }
 
-    /// Notes that a profile has a pool, so that what waits is served although the profile may be removed; or forgets it.
+    /// Records that a profile has a pool, or removes that record. Waiting submissions are thus served even if the
+    /// profile is removed.
     ///
     /// # Errors
-    /// If DynamoDB does not answer.
+    /// If DynamoDB is unavailable.
     pub async fn set_pool(&self, profile: &ProfileName, is_there: bool) -> Result<(), TableError> {
         let request = self
             .row_update()
@@ -343,7 +345,7 @@ impl Table {
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
     }
 
-    /// Answers whether the row was as the write's condition has it.
+    /// Writes the row. Returns `true` if the write's condition held.
     async fn write_row(&self, request: UpdateItemFluentBuilder) -> Result<bool, TableError> {
         match request.send().await {
             Ok(written) => {

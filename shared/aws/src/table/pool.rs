@@ -1,4 +1,4 @@
-//! Pools: the index of what waits and of runners, and each pool's own row.
+//! Pools: the index of waiting submissions and runners, and each pool's row.
 
 use std::collections::BTreeMap;
 
@@ -17,19 +17,19 @@ use super::{Item, KEY, Page, Table, TableError, difference, number};
 pub struct Ranked {
     /// The record's key.
     pub submission_id: SubmissionId,
-    /// Its place.
+    /// The rank in the queue.
     pub rank: Timestamp,
     /// Its priority.
     pub priority: Priority,
 }
 
 impl Table {
-    /// Up to `limit` rows of a partition of the `pool` index, the first to be served first.
+    /// Returns up to `limit` rows of a partition of the `pool` index, in the order of service.
     ///
-    /// The index is eventually consistent: a row may have been taken since.
+    /// The index is eventually consistent, so a row may have been taken since.
     ///
     /// # Errors
-    /// If DynamoDB does not answer.
+    /// If DynamoDB is unavailable.
     pub async fn ranked(&self, partition: &str, limit: usize) -> Result<Vec<Ranked>, TableError> {
         let mut rows = Vec::new();
         let mut page = Page::default();
@@ -56,10 +56,10 @@ impl Table {
         }
     }
 
-    /// A pool's row, read consistently; as good as empty where there is none.
+    /// Reads a pool's row consistently. Returns an empty row if it does not exist.
     ///
     /// # Errors
-    /// If DynamoDB does not answer, or the row cannot be read.
+    /// If DynamoDB is unavailable or the row cannot be parsed.
     pub async fn pool_row(&self, profile: &ProfileName) -> Result<PoolRow, TableError> {
         let key = row_key(profile);
         let request = self.client.get_item().table_name(&self.name).key(KEY, AttributeValue::S(key.clone()));
@@ -70,7 +70,7 @@ impl Table {
         Ok(PoolRow { unreadable, ..row })
     }
 
-    /// The entries of `specs` that cannot be read, as they are in the table.
+    /// Returns the unreadable entries of `specs` as stored in the table.
     async fn unreadable_specs(&self, profile: &ProfileName, row: &PoolRow) -> Result<Item, TableError> {
         if row.unreadable.is_empty() {
             return Ok(Item::new());
@@ -84,11 +84,11 @@ impl Table {
         Ok(specs)
     }
 
-    /// Writes what differs between `before` and `after`, if the row is still at the `rev` of `before`. Answers whether it
-    /// was.
+    /// Writes the differences between `before` and `after` if the row is still at the `rev` of `before`. Returns
+    /// `true` if it was.
     ///
     /// # Errors
-    /// If DynamoDB does not answer: it may then be written or not.
+    /// If DynamoDB is unavailable. The write may have happened or not.
     pub async fn update_pool_row(
         &self,
         profile: &ProfileName,
@@ -112,7 +112,7 @@ impl Table {
         let old = if before.rev == 0 { Item::new() } else { item(before)? };
         let mut new = item(after)?;
         if old.get(SPECS) != new.get(SPECS) {
-            // This writes all entries. If others have changed one that cannot be read, `rev` shows it.
+            // This writes all entries. If another process has changed an unreadable one, `rev` detects it.
             let unreadable = self.unreadable_specs(profile, after).await?;
             if !unreadable.is_empty()
                 && let AttributeValue::M(specs) =
@@ -132,11 +132,11 @@ impl Table {
         }
     }
 
-    /// Makes sure that the pool's row has what runners of this key are launched with, so that what is accepted under the
-    /// key is served although the profile changes. Returns the row.
+    /// Ensures that the pool's row contains the launch configuration of runners with this key. Submissions accepted
+    /// under the key are thus served even if the profile changes. Returns the row.
     ///
     /// # Errors
-    /// If DynamoDB does not answer, the row cannot be read, or others change it again and again.
+    /// If DynamoDB is unavailable, the row cannot be parsed, or other processes keep changing it.
     pub async fn keep_pool(&self, profile: &ProfileName, (key, spec): &(PoolKey, Spec)) -> Result<PoolRow, TableError> {
         const TRIES: usize = 5;
         for _ in 0..TRIES {
@@ -154,10 +154,10 @@ impl Table {
         Err(TableError::Call { operation: "UpdateItem", reason: "the pool's row kept changing".to_owned() })
     }
 
-    /// What was ever taken from a pool.
+    /// Returns the total takes of a pool.
     ///
     /// # Errors
-    /// If DynamoDB does not answer, or the row cannot be read.
+    /// If DynamoDB is unavailable or the row cannot be parsed.
     pub async fn takes(&self, profile: &ProfileName) -> Result<Takes, TableError> {
         let key = taken_key(profile);
         let request = self.client.get_item().table_name(&self.name).key(KEY, AttributeValue::S(key.clone()));
@@ -166,10 +166,10 @@ impl Table {
         Ok(row.map_err(|source| TableError::Row { submission_id: key, source })?.unwrap_or_default())
     }
 
-    /// Counts submissions that were taken, in a row of their own.
+    /// Counts taken submissions, in a separate row.
     ///
     /// # Errors
-    /// If DynamoDB does not answer. It is a hint for sizing, and need not be repeated.
+    /// If DynamoDB is unavailable. The count is a hint for sizing, so no retry is needed.
     pub async fn count_taken(&self, profile: &ProfileName, takes: Takes) -> Result<(), TableError> {
         let request = self.client.update_item().table_name(&self.name);
         request
@@ -186,7 +186,7 @@ impl Table {
 
 const SPECS: &str = "specs";
 
-/// Takes the entries out of `specs` that cannot be read, so that they make no other unreadable; and why they cannot.
+/// Removes the unreadable entries from `specs`, so that the others can be parsed. Returns their errors.
 fn take_unreadable(item: &mut Item) -> BTreeMap<PoolKey, String> {
     let mut unreadable = BTreeMap::new();
     let Some(AttributeValue::M(specs)) = item.get_mut(SPECS) else { return unreadable };

@@ -1,4 +1,4 @@
-//! A deployment at the wire: the real clients, ECS by a script, DynamoDB by dynoxide, every request seen and counted.
+//! A deployment at the wire: the real clients, a scripted ECS, DynamoDB by dynoxide, and a record of every request.
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 #![expect(clippy::unwrap_used, clippy::panic, reason = "test code")]
@@ -30,12 +30,12 @@ pub struct Deployment {
 }
 
 impl Deployment {
-    /// With an ECS that answers by this script.
+    /// Creates a deployment with an ECS that responds by this script.
     pub async fn new(ecs: impl Fn(&Seen, usize) -> Reply + Send + Sync + 'static) -> Self {
         Self::with(Wire::dynamodb(|_, _| Reply::PassOn).await, Wire::start(ecs).await)
     }
 
-    /// With an ECS whose RunTask answers this, and that knows nothing else.
+    /// Creates a deployment whose ECS supports only RunTask, with this reply.
     pub async fn answering(reply: Reply) -> Self {
         Self::new(move |seen, _| match seen.operation.as_str() {
             "RunTask" => reply.clone(),
@@ -50,7 +50,7 @@ impl Deployment {
         Self { bridge: Bridge::new(&clients, config()), table, ecs }
     }
 
-    /// The same deployment, seen by another process.
+    /// Returns the same deployment as seen by another process.
     pub fn another_process(&self) -> Bridge {
         let mut clients = clients(&self.table.url);
         clients.ecs = self.bridge_ecs_client();
@@ -77,7 +77,7 @@ impl Deployment {
         self.bridge.carry_out(settled).await.unwrap()
     }
 
-    /// What the table holds.
+    /// Returns the stored record.
     pub async fn record(&self, id: &str) -> Record {
         self.bridge.table.get(&submission_id(id)).await.unwrap().unwrap()
     }
@@ -87,7 +87,7 @@ pub fn submission_id(id: &str) -> SubmissionId {
     id.parse().unwrap()
 }
 
-/// A submission of `true`.
+/// Returns a submission of `true`.
 pub fn item(id: &str) -> Value {
     json!({"submission_id": id, "command": ["true"]})
 }
@@ -101,7 +101,7 @@ pub fn profiles() -> Profiles {
     Profiles::parse(&profiles.to_string(), &Clusters::new(CLUSTER, "")).unwrap()
 }
 
-/// The deployment's configuration; what was refused for now or left unanswered is due again at once.
+/// Returns the deployment's configuration. Retryable and unanswered launches are due again at once.
 pub fn config() -> Config {
     let mut environment = Environment::new(|name: &str| match name {
         "ECS_BRIDGE_TABLE" => Some(TABLE.to_owned()),
@@ -113,7 +113,7 @@ pub fn config() -> Config {
     environment.finish(config).unwrap()
 }
 
-/// Clients of one endpoint, with the retries that the functions have.
+/// Returns clients of one endpoint, with the functions' retries.
 pub fn clients(url: &str) -> Clients {
     let retries = aws_config::retry::RetryConfig::standard()
         .with_max_attempts(4)
@@ -140,7 +140,7 @@ impl aws_sdk_dynamodb::config::AsyncSleep for Sleep {
     }
 }
 
-/// RunTask's, or DescribeTasks', answer with one task.
+/// Returns the response of RunTask or DescribeTasks with one task.
 pub fn task(fields: Value) -> Value {
     let mut task = json!({"taskArn": TASK, "clusterArn": CLUSTER, "version": 1, "lastStatus": "PROVISIONING",
                           "desiredStatus": "RUNNING", "containers": [{"name": "main", "lastStatus": "PENDING"}]});
@@ -150,7 +150,7 @@ pub fn task(fields: Value) -> Value {
     json!({"tasks": [task], "failures": []})
 }
 
-/// An error as ECS's protocol writes it.
+/// Returns an error in the format of ECS's protocol.
 pub fn error(status: u16, code: &str, message: &str) -> Reply {
     Reply::Answer(status, json!({"__type": code, "message": message}).to_string())
 }

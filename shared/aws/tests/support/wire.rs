@@ -1,4 +1,4 @@
-//! A server that sees every request, and answers as its script says.
+//! A server that records every request and responds by its script.
 
 use std::{
     collections::HashMap,
@@ -25,7 +25,7 @@ use tokio::{net::TcpListener, task::JoinSet};
 
 use super::TABLE;
 
-/// A request as it came.
+/// A received request.
 #[derive(Clone, Debug)]
 pub struct Seen {
     /// The last part of `x-amz-target`.
@@ -44,26 +44,26 @@ impl Seen {
     }
 }
 
-/// What becomes of a request.
+/// The reply to a request.
 #[derive(Clone, Debug)]
 pub enum Reply {
     /// A status and a body.
     Answer(u16, String),
-    /// An answer whose body breaks off.
+    /// A response with a truncated body.
     CutShort,
-    /// The connection is closed without an answer.
+    /// The connection is closed without a response.
     Closed,
-    /// It is taken, and never answered.
+    /// The request is accepted and never gets a response.
     Never,
-    /// The database answers.
+    /// The database responds.
     PassOn,
-    /// The database takes the request; its answer is lost.
+    /// The database handles the request, and its response is lost.
     AnswerLost,
 }
 
 type Script = dyn Fn(&Seen, usize) -> Reply + Send + Sync;
 
-/// A server; it ends when this is dropped.
+/// A server that stops when this is dropped.
 pub struct Wire {
     pub url: String,
     seen: Arc<Mutex<Vec<Seen>>>,
@@ -71,17 +71,17 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Answers by `script`, which also gets how many requests of this operation came before.
+    /// Starts a server that responds by `script`, which also gets the number of earlier requests of this operation.
     pub async fn start(script: impl Fn(&Seen, usize) -> Reply + Send + Sync + 'static) -> Self {
         Self::start_on(TcpListener::bind("127.0.0.1:0").await.unwrap(), script)
     }
 
-    /// The same, on a socket that listens already.
+    /// Starts the same server on a socket that already listens.
     pub fn start_on(listener: TcpListener, script: impl Fn(&Seen, usize) -> Reply + Send + Sync + 'static) -> Self {
         Self::serve(listener, Arc::new(script), String::new(), JoinSet::new())
     }
 
-    /// In front of a database with the deployment's table.
+    /// Starts a server in front of a database with the deployment's table.
     pub async fn dynamodb(script: impl Fn(&Seen, usize) -> Reply + Send + Sync + 'static) -> Self {
         let database = Database::memory().unwrap();
         let create = json!({
@@ -127,7 +127,7 @@ impl Wire {
                 let context = Arc::clone(&context);
                 connections.spawn(async move {
                     let answer = service_fn(move |request| Arc::clone(&context).answer(request));
-                    // A caller that goes away, or a reply that breaks off, is meant.
+                    // Disconnected callers and truncated replies are intended.
                     let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
                 });
             }
@@ -135,17 +135,17 @@ impl Wire {
         Self { url, seen, _tasks: tasks }
     }
 
-    /// All requests so far.
+    /// Returns all requests so far.
     pub fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
     }
 
-    /// The operations of all requests so far.
+    /// Returns the operations of all requests so far.
     pub fn operations(&self) -> Vec<String> {
         self.seen().into_iter().map(|seen| seen.operation).collect()
     }
 
-    /// The requests since the last call of this.
+    /// Returns the requests since the last call.
     pub fn take(&self) -> Vec<String> {
         std::mem::take(&mut *self.seen.lock().unwrap()).into_iter().map(|seen| seen.operation).collect()
     }
@@ -204,10 +204,10 @@ impl Context {
     }
 }
 
-/// The body of an answer.
+/// The body of a response.
 enum Answer {
     Whole(Full<Bytes>),
-    /// Whether something was sent already.
+    /// `true` if a part was sent already.
     CutShort(bool),
 }
 

@@ -1,4 +1,4 @@
-//! Launching: the outcomes of a claimed RunTask call, and lookups where nothing answered it.
+//! Handles launches: the outcomes of a claimed RunTask call, and lookups if no response arrived.
 
 use std::time::Duration;
 
@@ -23,8 +23,8 @@ impl Step<'_> {
         Some(Action::RunTask(self.record.claim(self.now, self.rules)))
     }
 
-    /// Ends it where its launch deadline has passed, or where it has none and ECS had no capacity for it for so long that
-    /// it may never fit.
+    /// Ends the submission if its launch deadline has passed. A submission without one ends if ECS had no capacity for
+    /// so long that the task may never fit.
     fn has_expired(&mut self) -> bool {
         let Record { launch_deadline, no_capacity_since, .. } = &*self.record;
         let gives_up = no_capacity_since.map(|since| since.plus(self.timers().no_capacity_for));
@@ -40,7 +40,7 @@ impl Step<'_> {
         true
     }
 
-    /// Its profile has no capacity: it waits apart from what can be launched, until its deadline.
+    /// Moves a submission without available capacity to its own partition, where it waits until its deadline.
     pub(super) fn no_capacity(&mut self) {
         let is_waiting = self.record.waits_for_capacity() && self.record.check_at.is_some_and(|at| at > self.now);
         if self.record.state == State::Queued && !is_waiting && !self.has_expired() {
@@ -48,7 +48,8 @@ impl Step<'_> {
         }
     }
 
-    /// It is launched by another choice than it would begin with, or out of those that wait for capacity.
+    /// Launches the submission through another capacity option than its first, or from the partition that waits for
+    /// capacity.
     pub(super) fn turn(&mut self, choice: u8) -> Option<Action> {
         let is_due = self.record.state == State::Queued && self.record.check_at.is_some_and(|at| at <= self.now);
         if !(self.record.waits_for_capacity() || is_due) || !self.record.choices().contains(&choice) {
@@ -62,13 +63,13 @@ impl Step<'_> {
         action
     }
 
-    /// An unanswered RunTask: repeated with the same token while that is safe, then looked up.
+    /// Repeats an unanswered RunTask with the same token while that is safe, and looks the task up afterwards.
     pub(super) fn due_launching(&mut self) -> Option<Action> {
         let timers = self.timers();
         let stopping = self.record.stop_requested.is_some();
         if self.record.may_repeat(self.now, self.rules) {
             if self.record.due.as_deref() != Some(REPEAT) {
-                // Whoever serves this partition has no launch token for it.
+                // A process that serves this partition has no launch token for the submission.
                 self.record.due = Some(REPEAT.to_owned());
                 return None;
             }
@@ -99,7 +100,7 @@ impl Step<'_> {
                 None
             }
             LaunchAnswer::Unanswered(_) => {
-                // Nothing is known, so only the wait for this call ends.
+                // The outcome is unknown, so only the wait for this call ends.
                 if self.awaits(call) {
                     let wait = self.backoff(call.nth);
                     self.check_by(self.now.plus(wait));
@@ -109,13 +110,13 @@ impl Step<'_> {
         }
     }
 
-    /// Whether a refusal of `call` proves that nothing was launched: it is the first call, and no repeat was claimed. A
-    /// refused repeat says nothing about the call before it.
+    /// Returns true if a rejection of `call` proves that nothing was launched: it is the first call, and no repeat was
+    /// claimed. A rejected repeat proves nothing about the call before it.
     fn is_proof(&self, call: Call) -> bool {
         call.nth == 1 && self.awaits(call)
     }
 
-    /// Whether `call` is the last one claimed of a launch that is still unanswered.
+    /// Returns true if `call` is the last claimed call of a launch that is still unanswered.
     pub(super) fn awaits(&self, call: Call) -> bool {
         self.record.state == State::Launching
             && self.record.attempt == call.attempt
@@ -145,14 +146,14 @@ impl Step<'_> {
             self.launched();
         }
         if !live {
-            // It has ended, and the answer does not say how.
+            // The task has stopped, and the response does not contain the outcome.
             self.check_by(self.now);
         }
         self.stop_if_asked(news, arn)
     }
 
-    /// RunTask's own answer is certain: its client token is this attempt's. The recorded task was adopted by its
-    /// `startedBy`, which anyone may set; it is replaced, and stopped.
+    /// Replaces the recorded task and stops it. RunTask's own response is certain, because its client token is that of
+    /// this attempt. The recorded task was adopted by its `startedBy`, which any caller of ECS may set.
     fn replace_task(&mut self, arn: &str) -> Option<Action> {
         let adopted = self.record.task_arn.replace(arn.to_owned())?;
         (self.record.ecs_version, self.record.exit_code) = (None, None);
@@ -160,21 +161,22 @@ impl Step<'_> {
         self.second_task(&adopted, true)
     }
 
-    /// ECS has a task for the current attempt.
+    /// Records that ECS has a task for the current attempt.
     pub(super) fn launched(&mut self) {
         self.record.state = State::Launched;
         self.record.launched_at = Some(self.now);
         self.record.reason = None;
         self.record.forget_refusals();
         self.record.forget_the_launch();
-        // The timer of the creating claim stays: moving it costs two index writes, a sixth of the price of a submission.
+        // The timer of the creating claim stays. Moving it costs two index writes, a sixth of the price of a
+        // submission.
         if self.record.check_at.is_none_or(|check_at| check_at <= self.now.plus(self.timers().lease)) {
             self.check_in(self.timers().first_check);
         }
         self.check_by_timeout();
     }
 
-    /// A refusal that certainly launched nothing: back to `queued`, for the same attempt.
+    /// Returns the submission to `queued` for the same attempt, after a rejection that certainly launched nothing.
     fn refused_for_now(&mut self, blocker: LaunchBlocker, reason: &str) {
         if let Some(stop) = &self.record.stop_requested {
             let reason = stop.reason.clone();
@@ -200,15 +202,15 @@ impl Step<'_> {
             return self.check_in(Duration::ZERO);
         }
         if blocker == LaunchBlocker::Capacity {
-            // No choice has capacity: they are tried again from the first.
+            // No option has capacity, so the next round starts with the first.
             self.record.fallback = *choices.start();
         }
         self.record.refusals += 1;
         self.check_in(self.backoff(self.record.refusals));
     }
 
-    /// Denied access passes where a role was just changed, so it is retried until the launch deadline, or for
-    /// [`Timers::denied_for`](crate::Timers::denied_for) without one.
+    /// Returns true if ECS has denied access for too long. A recently changed role takes a while to take effect, so the
+    /// launch is retried until its deadline, or for [`Timers::denied_for`](crate::Timers::denied_for) without one.
     fn is_denied_for_good(&mut self, blocker: LaunchBlocker) -> bool {
         let Record { denied_since, launch_deadline, .. } = &mut *self.record;
         match blocker {
@@ -251,8 +253,8 @@ impl Step<'_> {
         None
     }
 
-    /// A lookup of this submission's task failed. The submission ends as lost once
-    /// that has lasted for [`Timers::give_up_after`](crate::Timers::give_up_after); its task is stopped, if ECS lets it.
+    /// Handles a failed lookup of this submission's task. After [`Timers::give_up_after`](crate::Timers::give_up_after)
+    /// the submission ends as lost. Its task is stopped if ECS allows it.
     pub(super) fn lookup_failed(&mut self, attempt: Attempt, at: Timestamp, reason: &str) -> Option<Action> {
         if attempt != self.record.attempt {
             return None;
@@ -278,7 +280,7 @@ impl Step<'_> {
     }
 
     /// Brings the timer of an unanswered launch forward to the end of its claim's lease. The claim that created the
-    /// record set it later, and a caller that got no answer cannot know that the claiming process died.
+    /// record set a later time, and a caller without a response cannot know that the claiming process died.
     pub(super) fn resubmitted(&mut self, notify: &Notify) -> Option<Action> {
         if let (State::Launching, Some(claimed_at)) = (self.record.state, self.record.last_call_at) {
             self.check_by(claimed_at.plus(self.timers().lease));
@@ -286,7 +288,8 @@ impl Step<'_> {
         self.listen(notify)
     }
 
-    /// Ends a submission whose current attempt never launched; `failed` if a container of an earlier attempt may have run.
+    /// Ends a submission whose current attempt was never launched. It is `failed` if a container of an earlier attempt
+    /// may have run.
     pub(super) fn end_unlaunched(&mut self, state: State, reason: &str) {
         if self.record.ran_before {
             let before = self.record.attempts.last().cloned().unwrap_or_default();

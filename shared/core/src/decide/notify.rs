@@ -1,4 +1,4 @@
-//! Notifications of the end of a record.
+//! Handles the notifications of a record.
 
 use crate::{
     decide::{Action, Alarm, Step},
@@ -17,7 +17,7 @@ impl Step<'_> {
         Some(Action::Notify(nth))
     }
 
-    /// The claimed notifications may not have been delivered: nothing shows it.
+    /// Claims the delivery again, because nothing shows that the claimed notifications were delivered.
     pub(super) fn due_to_notify(&mut self) -> Option<Action> {
         let since = self.record.pending_notifications.as_ref()?.since;
         if since.is_some_and(|since| self.now >= since.plus(self.timers().give_up_after)) {
@@ -29,7 +29,7 @@ impl Step<'_> {
         self.notify()
     }
 
-    /// Somebody else may be waiting for the end, which may have come already.
+    /// Adds the notification targets of a repeated submission, which may have ended already.
     pub(super) fn listen(&mut self, wanted: &Notify) -> Option<Action> {
         let is_news = self.record.add_listeners(wanted);
         if !is_news || !self.record.state.is_terminal() {
@@ -41,7 +41,7 @@ impl Step<'_> {
 
     /// Removes what was delivered from the pending notifications.
     pub(super) fn delivered(&mut self, delivery: &Delivery) {
-        // After these, it is repeated when its claim has expired.
+        // After this many attempts, the delivery is retried only when its claim has expired.
         const SOON: u32 = 4;
         let (now, backoff) = (self.now, self.backoff(delivery.nth));
         let is_claimed = self.record.state.is_terminal();

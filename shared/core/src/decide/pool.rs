@@ -1,7 +1,8 @@
-//! Pools: taking, reporting and losing a submission, and a runner's own row.
+//! Handles pools: claiming, reporting and losing a submission, and a runner's own row.
 //!
 //! A command starts only after the one write that makes its submission's row `running` and names the runner's process.
-//! The runner's row, the index and every count are hints: late, wrong or lost, they cost time and no promise.
+//! The runner's row, the index and every count are hints. If they are late, wrong or lost, they cost time but break no
+//! promise.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,49 +15,50 @@ use crate::{
     task::Task,
 };
 
-/// An input that only pools have.
+/// An input that concerns only pools.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum PoolInput {
-    // For a submission's row.
-    /// A process of a runner takes it: the runner's task, as its row has it, is now this submission's.
+    // These inputs are for a submission's row.
+    /// A process of a runner claims the submission. The runner's task, as recorded in its row, becomes the submission's
+    /// task.
     Take {
-        /// Who takes it.
+        /// The claiming process.
         by: Process,
         /// The runner's task.
         task_arn: String,
         /// The cluster of that task.
         cluster: String,
     },
-    /// The process that took it reports the end of its command.
+    /// The process that claimed the submission reports that its command has ended.
     Done {
-        /// Who reports.
+        /// The reporting process.
         by: Process,
-        /// The command's exit code; 128 and the signal's number where a signal ended it.
+        /// The command's exit code, or 128 plus the signal's number if a signal ended it.
         exit_code: i32,
-        /// The runner was stopped: the exit code may be due to that.
+        /// True if the runner was being stopped, which may explain the exit code.
         stopping: bool,
     },
-    /// The task of this runner was seen.
+    /// The task of this runner was reported.
     RunnerSeen(SubmissionId, Box<Task>),
-    /// Nothing serves it, for this reason; or for none any more.
+    /// No runner can serve the submission, for this reason. Without a reason, one can again.
     Held(Option<String>),
-    /// The task of a runner ended that was about to take it: a take that is still under way must fail.
+    /// The task of a runner that was about to claim it has ended. A claim in progress must fail.
     RunnerGone,
 
-    // For a runner's row.
-    /// A process asks for work.
+    // These inputs are for a runner's row.
+    /// A process polls for work.
     Contact(Incarnation),
-    /// It is about to take this submission. Written again where it says so already, so that whatever read the row before
-    /// fails.
+    /// The runner is about to claim this submission. The row is written even if it names the submission already, so
+    /// that concurrent readers of the row fail.
     Serve(SubmissionId),
-    /// The submission that it serves is over, or another's.
+    /// The submission that the runner serves has ended, or belongs to another runner.
     Served {
         /// The submission.
         submission_id: SubmissionId,
-        /// It was this runner's, so that one of its commands is done.
+        /// True if this runner served it, so that one of its commands counts as done.
         done: bool,
     },
-    /// It gets no more work, on condition that it serves just this submission, or none.
+    /// The runner gets no more work, on condition that it serves exactly this submission, or none.
     Close(Option<SubmissionId>),
 }
 
@@ -76,13 +78,13 @@ impl Step<'_> {
         None
     }
 
-    // A submission's row.
+    // The following functions are for a submission's row.
 
     pub(super) fn is_waiting(&self) -> bool {
         self.record.state == State::Queued && self.record.pooled.is_some()
     }
 
-    /// The one commit point. Nothing where it may not be taken; then the row is not written.
+    /// Records the claim, which is the only commit point. The row is not written if the submission cannot be claimed.
     fn take(&mut self, by: &Process, task_arn: &str, cluster: &str) {
         if !self.is_waiting() || self.record.stop_requested.is_some() || self.record.is_past_deadline(self.now) {
             return;
@@ -101,7 +103,7 @@ impl Step<'_> {
         self.check_by_timeout();
     }
 
-    /// What waits for a runner shows why there is none.
+    /// Records why no runner is available for a waiting submission.
     fn held(&mut self, reason: Option<&str>) {
         if self.is_waiting() && self.record.reason.as_deref() != reason {
             self.record.reason = reason.map(str::to_owned);
@@ -121,7 +123,7 @@ impl Step<'_> {
         if !stopping {
             self.note_a_hint(false, Some(exit_code));
         }
-        // Where the runner was being stopped, the task's stop code decides whether this is run again.
+        // If the runner was being stopped, the task's stop code decides whether the command is relaunched.
         let waits = stopping
             && exit_code != 0
             && self.record.stop_requested.is_none()
@@ -133,7 +135,8 @@ impl Step<'_> {
         }
     }
 
-    /// The runner's container exits with a code of its own, which is never the command's.
+    /// Applies the runner's task to its submission. The exit code of the runner's container is never that of the
+    /// command.
     fn runner_seen(&mut self, runner_id: &SubmissionId, task: &Task) {
         let is_its_runner = self.record.taken().is_some_and(|taken| taken.runner_id == *runner_id);
         if self.record.state.is_terminal() || !is_its_runner || self.is_another(&task.arn) {
@@ -144,7 +147,7 @@ impl Step<'_> {
         }
         self.heard();
         let ended = task.is_stopped();
-        // Statuses go along with a fact, and cost no write of their own.
+        // Statuses are recorded along with another fact, and cause no write by themselves.
         if ended || task.stop_code.is_some() && self.record.stop_code != task.stop_code {
             self.take_over(task);
         }
@@ -172,9 +175,9 @@ impl Step<'_> {
         }
     }
 
-    // A runner's row.
+    // The following functions are for a runner's row.
 
-    /// The runner of a row that may still get work.
+    /// Returns the runner of a row that may still get work.
     fn serving(&mut self) -> Option<&mut Runner> {
         let is_running = self.record.state == State::Running && self.record.stop_requested.is_none();
         self.record.runner.as_deref_mut().filter(|runner| is_running && !runner.closing)
@@ -239,19 +242,19 @@ impl Step<'_> {
         }
     }
 
-    /// Whether a runner is idle: it runs, has nothing to do, and its task needs no description while it asks for work.
+    /// Returns true if a runner is idle: it runs, serves nothing, and needs no description while it polls.
     pub(super) fn is_idle_runner(&self) -> bool {
         self.record.state == State::Running && self.record.runner.as_ref().is_some_and(|runner| runner.serves.is_none())
     }
 
-    /// Closes an idle runner that no longer asks for work, or that should have ended and did not. Whoever gives it work in
-    /// the meantime makes this write fail.
+    /// Closes an idle runner that no longer polls, or that should have ended and did not. This write fails if another
+    /// process assigns work to the runner in the meantime.
     pub(super) fn due_idle(&mut self, task_arn: &str) -> Option<Action> {
         let (now, silent_after) = (self.now, self.timers().silent_after);
         let since = self.record.started_at.or(self.record.launched_at);
         let runner = self.record.runner.as_mut()?;
         let asked_at = runner.polled_at.or(since).unwrap_or(now);
-        // `polled_at` is noted every third of that time.
+        // The time `polled_at` is updated every third of that time.
         if !runner.closing && now.since(asked_at) < silent_after + silent_after / 3 {
             self.check_in(silent_after);
             return None;
@@ -267,20 +270,20 @@ impl Step<'_> {
     }
 }
 
-/// Whether a runner may be given work, by its row.
+/// The availability of a runner for work, according to its row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RunnerStatus {
     /// The runner gets no more work.
     Close,
-    /// Its row does not know its task yet: it asks again.
+    /// Its row does not name its task yet, and the runner polls again.
     TooEarly,
     /// Another process of the runner has the work.
     Taken,
-    /// It may be given work.
+    /// The runner may get work.
     Open,
 }
 
-/// Where a runner's row stands for a process that asks.
+/// Returns the availability of a runner for a process that polls.
 pub fn runner_status(record: &Record, runner: &Runner, incarnation: &Incarnation) -> RunnerStatus {
     let to_stop = record.desired_status.as_deref() == Some("STOPPED") || record.stop_requested.is_some();
     if runner.incarnation.as_ref().is_some_and(|known| known != incarnation) {
@@ -294,18 +297,18 @@ pub fn runner_status(record: &Record, runner: &Runner, incarnation: &Incarnation
     }
 }
 
-/// Where the submission stands that a runner's row says it serves.
+/// The status of the submission that a runner's row names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Served {
-    /// Taken by this process, and not over: its command is to run, or runs.
+    /// This process has claimed it and it has not ended, so its command must run or is running.
     Ours,
-    /// Nobody has taken it.
+    /// No process has claimed it.
     Untaken,
-    /// Over; `true` where it was this runner's.
+    /// It has ended. The value is `true` if this runner served it.
     Over(bool),
 }
 
-/// Where `submission`, read after the runner's row, stands for `by`.
+/// Returns the status of `submission` for `by`. The submission must be read after the runner's row.
 pub fn served(submission: Option<&Record>, by: &Process) -> Served {
     let Some(submission) = submission else { return Served::Over(false) };
     let is_ours = submission.taken() == Some(by);

@@ -1,4 +1,4 @@
-//! Stopping: on request, after a timeout, and of tasks that should not be alive.
+//! Stops tasks: on request, after a timeout, and if they should not be alive.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ impl Step<'_> {
         Some(self.stop_task(task_arn, reason.to_owned(), AfterStop::Nothing))
     }
 
-    /// A stop that was requested before the task was known.
+    /// Applies a stop that was requested before the task was known.
     pub(super) fn stop_if_asked(&mut self, news: bool, arn: &str) -> Option<Action> {
         let reason = self.record.stop_requested.as_ref().filter(|_| news)?.reason.clone();
         Some(self.stop_task(arn.to_owned(), reason, AfterStop::Nothing))
@@ -42,22 +42,22 @@ impl Step<'_> {
         self.record.task_arn.as_deref().is_some_and(|recorded| task_id(recorded) != task_id(arn))
     }
 
-    /// Stops a task that has the `startedBy` of the recorded one.
+    /// Stops a task with the same `startedBy` as the recorded task.
     pub(super) fn second_task(&mut self, arn: &str, live: bool) -> Option<Action> {
         self.alarm = Some(Alarm::SecondTask);
         let reason = "a second task of the same attempt".to_owned();
         live.then(|| self.stop_task(arn.to_owned(), reason, AfterStop::Nothing))
     }
 
-    /// Stops a live task of a submission that ended without it, or that ended because ECS said that the task was STOPPED,
-    /// which a newer version of it has `refuted`.
+    /// Stops a live task of a submission that ended without it. The same applies if the submission ended because ECS
+    /// reported the task as STOPPED, and a newer version has `refuted` that.
     pub(super) fn orphan(&mut self, arn: &str, refuted: bool) -> Option<Action> {
         let ended_without = match self.record.state {
             State::Lost | State::Cancelled | State::Expired | State::Rejected => true,
             State::Queued | State::Launching | State::Launched | State::Running => false,
             State::Succeeded | State::Failed => false,
         };
-        // Its end was recorded: a description that shows it alive is older.
+        // The outcome is recorded, so a description that shows the task alive is older.
         let seen_to_end = self.record.exit_code.is_some() || self.record.stopped_at.is_some();
         if !refuted && (!ended_without || seen_to_end) {
             return None;
@@ -67,9 +67,9 @@ impl Step<'_> {
         Some(self.stop_task(arn.to_owned(), reason, AfterStop::Nothing))
     }
 
-    /// When the state's timeout expires, and which one it is.
+    /// Returns the time at which the timeout of the state expires, and its cause.
     pub(super) fn timeout(&self) -> Option<(Timestamp, StopCause, u32)> {
-        // The container has exited; only its task is still being torn down.
+        // The container has exited, and only its task is still being torn down.
         if self.record.exit_code.is_some() {
             return None;
         }

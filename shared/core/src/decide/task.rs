@@ -1,4 +1,4 @@
-//! The task: its events and descriptions, its end, and the next attempt.
+//! Handles the task: its events and descriptions, its outcome, and the next attempt.
 
 use std::{cmp::Ordering, time::Duration};
 
@@ -11,7 +11,7 @@ use crate::{
     time::Timestamp,
 };
 
-/// How far ECS's clock may be behind the bridge's.
+/// The limit on how far ECS's clock may be behind that of the bridge.
 const CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
 
 impl Step<'_> {
@@ -46,11 +46,12 @@ impl Step<'_> {
             Ordering::Greater => true,
         };
         if self.record.state.is_terminal() {
-            // The record of a stop that came first knows no cluster, and a task is stopped in its own.
+            // A stop that arrived first created a record without a cluster. A task must be stopped in its own cluster.
             if self.record.cluster.is_empty() {
                 self.record.cluster.clone_from(&task.cluster_arn);
             }
-            // At an equal version too: who saw it first may have died between the write and StopTask.
+            // This includes an equal version, because the process that saw it first may have died between the write and
+            // StopTask.
             let refuted = newer && self.record.last_status.as_deref() == Some("STOPPED");
             let action = live.then(|| self.orphan(&task.arn, refuted)).flatten();
             self.fill_in(task);
@@ -67,25 +68,25 @@ impl Step<'_> {
         let news = self.record.task_arn.is_none();
         self.observe(task);
         if news && self.record.stop_requested.is_some() {
-            // Whoever saw the task may not be the one that may stop it.
+            // The process that saw the task may not have permission to stop it.
             self.check_by(self.now);
         }
         self.conclude(task);
         None
     }
 
-    /// Whether the task, which has ended without an exit code, may be one that ECS refused to launch and did, while a call by
-    /// another choice may still be answered. It proves nothing of the task of that call.
+    /// Returns true if the task, which ended without an exit code, may be one that ECS rejected and still launched. A
+    /// call through another option may still be pending, and this task proves nothing about that call.
     fn may_be_refused(&self, task: &Task) -> bool {
         let ended = task.is_stopped() && task.exit_code(&self.record.container_name).is_none();
         let is_answered = self.record.task_arn.is_some() || !self.record.may_repeat(self.now, self.rules);
         ended && self.record.was_refused && !is_answered
     }
 
-    /// Compares what is seen of the task with what is recorded of it, by its version.
+    /// Compares the reported task with the recorded one, by version.
     ///
-    /// Where either version is unknown, the status decides: it only ever advances, so that what is further on cannot be
-    /// older. The record then has no version until one comes with a status that is no earlier.
+    /// If either version is unknown, the status decides. It only advances, so a later status cannot be older. The
+    /// record then has no version until a report with a version has a status that is no earlier.
     pub(super) fn compare(&self, task: &Task) -> Ordering {
         let by_version = self.record.ecs_version.zip(task.version).map(|(known, seen)| seen.cmp(&known));
         by_version.unwrap_or_else(|| self.compare_status(task))
@@ -94,22 +95,23 @@ impl Step<'_> {
     fn compare_status(&self, task: &Task) -> Ordering {
         let Some(known) = &self.record.last_status else { return Ordering::Greater };
         if *known != task.last_status {
-            // A status that is new to the bridge has no place, and is not taken for progress.
+            // A status that is unknown to the bridge has no place in the order, and does not count as progress.
             return place(&task.last_status).cmp(&place(known)).then(Ordering::Less);
         }
-        // Without a version, an exit is news once: where it ends the attempt, and so is recorded.
+        // Without a version, an exit is recorded once, if it ends the attempt.
         let ends = self.record.policy.complete_on == CompleteOn::ContainerExit && self.record.exit_code.is_none();
         let has_news = task.version.is_some() || ends && task.exit_code(&self.record.container_name).is_some();
         if has_news { Ordering::Greater } else { Ordering::Equal }
     }
 
     pub(super) fn is_our_cluster(&self, task: &Task) -> bool {
-        // An old short task ARN has no cluster in it, if `clusterArn` is missing.
+        // An old short task ARN does not contain the cluster, and `clusterArn` may be missing.
         let is_unknown = self.record.cluster.is_empty() || task.cluster_arn.is_empty();
         is_unknown || cluster_name(&self.record.cluster) == cluster_name(&task.cluster_arn)
     }
 
-    /// Whether the event is older than the record: a replayed dead letter of an earlier submission with the same id.
+    /// Returns true if the event is older than the record. A replayed dead-letter message may belong to an earlier
+    /// submission with the same ID.
     fn is_from_before(&self, task: &Task) -> bool {
         task.at.is_some_and(|at| at.plus(CLOCK_SKEW) < self.record.created_at)
     }
@@ -119,7 +121,7 @@ impl Step<'_> {
         self.record.lookup_failed_since = None;
     }
 
-    /// Records only what was unknown; never an exit code, never a state.
+    /// Fills in only missing attributes, and never an exit code or a state.
     pub(super) fn fill_in(&mut self, task: &Task) {
         let record = &mut *self.record;
         let before = record.clone();
@@ -130,7 +132,7 @@ impl Step<'_> {
         fill(&mut record.started_at, task.started_at.as_ref());
         fill(&mut record.stopped_at, task.stopped_at.as_ref());
         fill(&mut record.container_exited_at, task.execution_stopped_at.as_ref());
-        // The task's status is recorded along with another fact, but does not cause a write by itself.
+        // The task's status is recorded along with another fact, and causes no write by itself.
         if before != *record {
             if task.version.is_some() || record.last_status.as_ref() != Some(&task.last_status) {
                 record.ecs_version = task.version;
@@ -144,7 +146,7 @@ impl Step<'_> {
     pub(super) fn observe(&mut self, task: &Task) {
         self.heard();
         if matches!(self.record.state, State::Queued | State::Launching) {
-            // No call is under way where it is queued: what ECS refused it has launched all the same.
+            // No call is in progress while the submission is queued, so ECS launched a task that it had rejected.
             if self.record.state == State::Queued && self.record.no_capacity_since.is_some() {
                 self.alarm = Some(Alarm::RefusedTask);
             }
@@ -153,7 +155,7 @@ impl Step<'_> {
         self.take_over(task);
         let record = &mut *self.record;
         if record.asked_again && !task.is_stopped() {
-            // It was not over after all.
+            // The task had not ended.
             (record.asked_again, record.exit_code, record.container_exited_at) = (false, None, None);
         }
         take(&mut record.started_at, task.started_at.as_ref());
@@ -166,14 +168,14 @@ impl Step<'_> {
                 record.state = State::Running;
                 self.check_by_timeout();
                 if self.record.runner.is_some() {
-                    // It should ask for work soon.
+                    // The runner should poll soon.
                     self.check_by(self.now.plus(self.timers().silent_after));
                 }
             }
         }
     }
 
-    /// Records the version of a task, its status, and why it stops.
+    /// Records the version of a task, its status, and its stop reasons.
     pub(super) fn take_over(&mut self, task: &Task) {
         let record = &mut *self.record;
         record.task_arn = Some(task.arn.clone());
@@ -189,7 +191,7 @@ impl Step<'_> {
         take(&mut record.memory, task.memory.as_ref());
     }
 
-    /// Ends the attempt, or the submission, if `task` has ended.
+    /// Ends the attempt or the submission if `task` has ended.
     pub(super) fn conclude(&mut self, task: &Task) {
         let exit_code = task.exit_code(&self.record.container_name);
         let over = match self.record.policy.complete_on {
@@ -209,12 +211,12 @@ impl Step<'_> {
         }
     }
 
-    /// Notes what the end suggests: out of memory where ECS says so, or where a container was killed and neither a stop nor
-    /// its capacity explains that.
+    /// Records the likely cause: out of memory if ECS reports it, or if a container was killed and neither a stop nor
+    /// its capacity explains it.
     pub(super) fn note_a_hint(&mut self, says_so: bool, exit_code: Option<i32>) {
         const KILLED: i32 = 137;
         let Record { stop_code, stopped_reason, stop_requested, .. } = &*self.record;
-        // Maintenance of the host stands in the reason alone, now and then.
+        // ECS sometimes reports maintenance of the host only in the reason.
         let by_itself = stop_code.as_deref().is_none_or(|code| code == "EssentialContainerExited")
             && stopped_reason.as_deref().is_none_or(|reason| reason.starts_with("Essential container"));
         if says_so || exit_code == Some(KILLED) && by_itself && stop_requested.is_none() {
@@ -222,14 +224,14 @@ impl Step<'_> {
         }
     }
 
-    /// Whether this is ECS's answer to being asked once more, and not an event that is delivered again.
+    /// Returns true if this responds to the repeated request to ECS, and is not a redelivered event.
     fn answers_again(&self, task: &Task) -> bool {
         self.record.asked_again && task.at.is_none()
     }
 
-    /// Whether ECS is to be asked once more before another attempt of what may have run, if an event reported its end. On EC2
-    /// the agent of a host reports that a task has stopped, and may err: it has reported containers that ran on
-    /// (amazon-ecs-agent, issue 5135).
+    /// Returns true if ECS must be queried again before the next attempt of a command that may have run, because an
+    /// event reported that the task stopped. On EC2 the container agent reports this, and it can be wrong: it has
+    /// reported containers that were still running (amazon-ecs-agent, issue 5135).
     pub(super) fn asks_again(&mut self, task: &Task) -> bool {
         if task.is_on_fargate() || task.at.is_none() {
             return false;
@@ -241,7 +243,7 @@ impl Step<'_> {
 
     pub(super) fn exited(&mut self, task: &Task, code: i32) {
         self.record.exit_code = Some(code);
-        // Spot ends containers with 143 or 137. The next attempt waits until this task is STOPPED.
+        // A Spot interruption ends containers with 143 or 137. The next attempt waits until this task is STOPPED.
         if task.is_stopped() {
             self.stopped_with_code(task, code);
         } else if code == 0 || self.relaunch().is_none() {
@@ -249,7 +251,7 @@ impl Step<'_> {
         }
     }
 
-    /// The task is STOPPED, and the exit code known.
+    /// Handles a STOPPED task with a known exit code.
     pub(super) fn stopped_with_code(&mut self, task: &Task, code: i32) {
         match self.relaunch().filter(|_| code != 0) {
             Some(_) if self.asks_again(task) => {}
@@ -275,7 +277,8 @@ impl Step<'_> {
         self.end(state, reason);
     }
 
-    /// What a caller should know of a success: a worker that handles SIGTERM exits with 0 when it is interrupted.
+    /// Returns a reason for a success after an interruption. A worker that handles SIGTERM exits with 0 if it is
+    /// interrupted.
     fn interruption(&self) -> String {
         match self.record.stop_code.as_deref() {
             _ if self.record.hint.is_some() => "exit code 0, although ECS reports OutOfMemoryError".to_owned(),
@@ -294,7 +297,7 @@ impl Step<'_> {
             return self.end(state, reason);
         }
         let name = &self.record.container_name;
-        // A restarted container's last reason is no evidence about its first start.
+        // The last reason of a restarted container is no evidence about its first start.
         let may_have_run = self.record.seen_running || self.record.policy.complete_on != CompleteOn::ContainerExit;
         let failure = if may_have_run { None } else { task.start_failure(name) };
         let reason = self.end_without_a_code(task);
@@ -312,10 +315,11 @@ impl Step<'_> {
         }
     }
 
-    /// Describes an end without an exit code, with the cause in ECS's words: the named container's reason, or else the task's.
+    /// Describes a result without an exit code. The cause is the reason of the named container or, if missing, of the
+    /// task, as ECS states it.
     fn end_without_a_code(&self, task: &Task) -> String {
         let (name, stop) = (&self.record.container_name, self.stop_words());
-        // This one names no cause.
+        // This reason does not name the cause.
         let of_task = task.stopped_reason.as_deref().filter(|words| !words.starts_with("Essential container"));
         let of_container = task.named(name).find_map(|container| container.reason.as_deref());
         match of_container.or(of_task).map(|words| self.record.redact(words)) {
@@ -327,9 +331,10 @@ impl Step<'_> {
         }
     }
 
-    /// A capacity provider gave up on the task, after 10 to 30 minutes or at once. The next attempt takes the next capacity
-    /// option, or waits as after a refusal because capacity is unavailable. No container was begun, so the attempt does not
-    /// count; but it has a number of its own, because ECS would answer its client token with the stopped task.
+    /// Handles a task whose capacity provider gave up, after 10 to 30 minutes or immediately. The next attempt uses the
+    /// next capacity option, or waits as after a rejection because capacity is unavailable. No container was started,
+    /// so the attempt does not count. It still gets a number of its own, because ECS would return the stopped task for
+    /// the same client token.
     fn capacity_given_up(&mut self, reason: String) {
         let (choices, given_up) = (self.record.choices(), self.record.fallback);
         let since = self.record.no_capacity_since.or(self.record.launched_at);
@@ -349,7 +354,7 @@ impl Step<'_> {
         self.check_in(wait);
     }
 
-    /// The entry of `relaunch_on` for the recorded stop code, if an attempt is left for it.
+    /// Returns the entry of `relaunch_on` for the recorded stop code, if an attempt is left for it.
     pub(super) fn relaunch(&self) -> Option<Relaunch> {
         let Record { stop_code, stop_requested, .. } = &*self.record;
         let mut relaunches = self.record.relaunches().filter(|_| stop_requested.is_none());
@@ -360,7 +365,8 @@ impl Step<'_> {
         self.record.stop_code.as_deref().unwrap_or("the task stopped without a stop code")
     }
 
-    /// Back to `queued` for another attempt, as `relaunch` has it; of this one only the reason is kept.
+    /// Returns the submission to `queued` for another attempt, as `relaunch` specifies. Only the reason of this attempt
+    /// is kept.
     pub(super) fn next_attempt(&mut self, reason: String, may_have_run: bool, relaunch: Option<&Relaunch>) {
         let Some(attempt) = self.record.attempt.next() else {
             return self.end(State::Failed, reason);
@@ -378,7 +384,7 @@ impl Step<'_> {
         (record.runs_on, record.cpu, record.memory) = (None, None, None);
         record.attempt = attempt;
         record.state = State::Queued;
-        // If it waited for capacity, there was some.
+        // The submission may have waited for capacity, which was available then.
         record.due = None;
         record.ran_before |= may_have_run;
         record.seen_running = false;
@@ -440,7 +446,7 @@ fn take<T: Clone>(known: &mut Option<T>, seen: Option<&T>) {
     }
 }
 
-/// The place of a `lastStatus` in a task's life; none for one that is new to the bridge.
+/// Returns the position of a `lastStatus` in a task's lifecycle, or none if it is unknown to the bridge.
 fn place(last_status: &str) -> Option<usize> {
     const LIFE: [&str; 8] =
         ["PROVISIONING", "PENDING", "ACTIVATING", "RUNNING", "DEACTIVATING", "STOPPING", "DEPROVISIONING", "STOPPED"];

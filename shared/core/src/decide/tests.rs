@@ -1,4 +1,4 @@
-//! Each promise of a single decision, as one fact.
+//! Tests each promise of a single decision.
 
 use std::collections::BTreeMap;
 
@@ -55,7 +55,7 @@ pub(crate) fn submission(id: &str) -> Submission {
     }
 }
 
-/// One submission, its clock, and what was last decided.
+/// One submission, its clock, and the last decision.
 struct Life {
     record: Record,
     now: Timestamp,
@@ -69,7 +69,7 @@ impl Life {
         Self::of(Record::queued(submission("a"), now(), &rules()))
     }
 
-    /// With its first call claimed.
+    /// Creates a submission with its first call claimed.
     fn launching() -> (Self, Call) {
         Self::launching_with(Policy::default())
     }
@@ -79,7 +79,7 @@ impl Life {
         (Self::of(record), call.unwrap())
     }
 
-    /// With a task known from RunTask's answer.
+    /// Creates a submission whose task is known from RunTask's response.
     fn launched(policy: Policy) -> Self {
         let (mut life, call) = Self::launching_with(policy);
         life.learn(Input::Launch(call, live_task()));
@@ -111,7 +111,7 @@ impl Life {
         self
     }
 
-    /// Waits until the record is due, and lets the timer strike.
+    /// Waits until the record is due, and applies the timer.
     fn due(&mut self) -> State {
         self.now = self.now.max(self.record.check_at.unwrap());
         self.learn(Input::Due)
@@ -181,7 +181,7 @@ fn policy(relaunch_on: &[&str]) -> Policy {
     Policy { relaunch_on: relaunch_on.iter().map(|code| Relaunch::from(*code)).collect(), ..Policy::default() }
 }
 
-// The launch.
+// The following tests cover launches.
 
 #[test]
 fn a_life_without_faults() {
@@ -293,13 +293,13 @@ fn what_cannot_be_repeated_any_more_is_looked_up_without_a_launch_token() {
         let mut life = Life::of(record);
         life.learn(Input::Launch(call.unwrap(), unanswered()));
         assert_eq!(life.record.due.as_deref(), Some(REPEAT));
-        // Others took the launch tokens for that long.
+        // Other submissions used the launch tokens for that long.
         life.wait(51 * MINUTE).due();
         assert_eq!((life.action.clone(), &life.record.due), (Some(Action::LookUp(Attempt::FIRST)), &shard));
     }
 }
 
-// Capacity.
+// The following tests cover capacity.
 
 #[test]
 fn what_its_profile_has_no_capacity_for_waits_until_its_deadline_and_says_so() {
@@ -311,7 +311,7 @@ fn what_its_profile_has_no_capacity_for_waits_until_its_deadline_and_says_so() {
     assert_eq!(life.record.reason.as_deref(), Some("ECS has no capacity for profile default"));
     life.wait(MINUTE).learn(Input::NoCapacity);
     assert!(!life.wrote, "it waits already");
-    // Its place is that of its priority, and it keeps it until its deadline.
+    // Its position follows from its priority, and it stays there until its deadline.
     life.now = life.record.check_at.unwrap();
     assert_eq!((life.learn(Input::NoCapacity), life.wrote), (State::Queued, true));
     assert_eq!((life.due(), life.action.clone()), (State::Expired, None));
@@ -561,7 +561,7 @@ fn what_is_submitted_again_is_due_when_the_lease_of_its_unanswered_launch_is_ove
     assert!(!life.wrote, "it is answered");
 }
 
-// Delivery the end.
+// The following tests cover notifications.
 
 fn token(text: &str) -> Option<TaskToken> {
     Some(text.to_owned().try_into().unwrap())
@@ -575,7 +575,7 @@ fn all_delivered(nth: u32) -> Input {
     Input::Delivered(Delivery { nth, event_bus: true, task_token: true, error: None })
 }
 
-/// Stopped before its launch, with listeners.
+/// Creates a submission that was stopped before its launch, with notification targets.
 fn ended(notify: Notify) -> Life {
     let mut life = Life::of(Record::queued(Submission { notify, ..submission("a") }, now(), &rules()));
     life.learn(Input::Stop("enough".to_owned()));
@@ -688,7 +688,7 @@ fn submission_created_as_expired_is_due_for_notification() {
     assert_eq!((life.due(), &life.action), (State::Expired, &Some(Action::Notify(1))));
 }
 
-// Events.
+// The following tests cover events.
 
 #[test]
 fn an_older_version_after_a_newer_one_is_let_go_without_a_write() {
@@ -805,7 +805,7 @@ fn capacity_given_up_takes_the_next_option_at_once_and_waits_after_the_last() {
     assert_eq!(life.see(given_up(&life)), State::Queued);
     assert_eq!((life.record.attempt.get(), life.record.fallback, life.record.refusals), (3, 0, 1));
     assert!(life.record.check_at > Some(life.now));
-    // An ordinary failed start still has the one attempt of the policy, which is this.
+    // An ordinary failed start uses up the only attempt of the policy.
     life.wait(MINUTE).due();
     life.learn(Input::Launch(life.call(), live_task()));
     assert_eq!(life.see(Task { attempt: life.record.attempt, ..never_started(3) }), State::Failed);
@@ -816,7 +816,7 @@ fn capacity_given_up_for_a_day_uses_up_no_attempts_and_then_expires() {
     let mut life = Life::launched(Policy { max_attempts: Attempt::FIRST, fallbacks: 2, ..Policy::default() });
     let began = life.now;
     while life.now.since(began) < Duration::from_secs(86_400) - 3 * MINUTE {
-        // Fargate gives up within half a minute, EC2 within 10 to 30.
+        // Fargate gives up within half a minute, and EC2 within 10 to 30.
         life.wait(Duration::from_secs(30));
         assert_eq!(life.see(given_up(&life)), State::Queued);
         life.now = life.now.max(life.record.check_at.unwrap());
@@ -1177,7 +1177,7 @@ fn an_event_of_another_cluster_is_let_go() {
     assert!(!life.wrote);
 }
 
-// What should not be.
+// The following tests cover orphaned and second tasks.
 
 #[test]
 fn a_second_task_of_one_attempt_is_an_alarm_and_is_stopped() {
@@ -1193,7 +1193,7 @@ fn a_live_task_of_what_is_over_without_it_is_stopped() {
     life.learn(Input::Stop("not needed".into()));
     life.see(running(1));
     assert_eq!((life.stops(), life.alarm), (true, Some(Alarm::OrphanTask)));
-    // The same event once more, as whoever saw it first may have died before its StopTask.
+    // The same event arrives again, because the process that saw it first may have died before its StopTask.
     life.see(running(1));
     assert_eq!((life.wrote, life.stops()), (false, true));
     life.see(stopped(2, "UserInitiated", vec![container("STOPPED", Some(143))]));
@@ -1218,7 +1218,7 @@ fn an_old_event_of_a_stopped_task_raises_no_alarm() {
     assert_eq!((life.wrote, life.stops(), life.alarm), (false, false, None));
 }
 
-// Stops and timeouts.
+// The following tests cover stops and timeouts.
 
 #[test]
 fn queued_is_cancelled_at_once() {
@@ -1283,7 +1283,7 @@ fn timeouts_stop_and_then_fail_unless_it_exits_0() {
     assert!(life.record.reason.unwrap().contains("launch_timeout"));
 }
 
-// Repairs.
+// The following tests cover reconciliation.
 
 #[test]
 fn what_nothing_was_heard_of_is_described() {
@@ -1346,7 +1346,7 @@ fn a_task_that_run_task_shows_as_stopped_is_looked_at_at_once() {
 fn only_a_terminal_record_has_a_time_to_live() {
     let mut life = Life::launched(Policy::default());
     assert_eq!(life.record.expires_at, NEVER);
-    // As an earlier version wrote it.
+    // An earlier version wrote the record like this.
     life.record.expires_at = life.now.seconds();
     life.see(running(2));
     assert_eq!(life.record.expires_at, NEVER);
@@ -1370,7 +1370,7 @@ impl Life {
         self.learn(input)
     }
 
-    /// ECS refuses every lookup and description; answers how long it took to end.
+    /// Rejects every lookup and description, and returns the time until the submission ended.
     fn until_given_up(&mut self) -> Duration {
         let begun = self.now;
         while !self.record.state.is_terminal() {
@@ -1500,7 +1500,7 @@ fn the_creating_claim_is_due_while_its_call_can_still_be_repeated_before_the_dea
     assert_eq!(due(Some(MINUTE)), lease);
 }
 
-// Pools.
+// The following tests cover pools.
 
 fn pool() -> Pool {
     serde_json::from_str(r#"{"max": 5}"#).unwrap()
@@ -1546,12 +1546,12 @@ impl Life {
         self.pool(PoolInput::Done { by: process(incarnation), exit_code, stopping })
     }
 
-    /// Its runner's task is seen.
+    /// Applies a report of its runner's task.
     fn runner_seen(&mut self, task: Task) -> State {
         self.pool(PoolInput::RunnerSeen("runner-1".parse().unwrap(), Box::new(task)))
     }
 
-    /// A runner with a task, that has not asked yet.
+    /// Creates a runner with a task that has not polled yet.
     fn runner(commands: u32) -> Self {
         let runner = Runner { commands, ..Runner::new(key(), TokenHash::of("secret"), &pool()) };
         let mut life = Self::of(Record::runner(submission("runner-1"), runner, now(), &rules()));

@@ -1,9 +1,9 @@
-// What both pages share. Texts of other systems become text nodes, never markup.
+// Shared code of both pages. Text from other systems becomes text nodes, never markup.
 
-/** Airflow's base URL: this app is mounted right below it, and this file is in its folder `static`. */
+/** Airflow's base URL. This app is mounted directly below it, and this file is in the folder `static` of the app. */
 export const base = new URL("../..", import.meta.url);
 
-/** An element with attributes, listeners (`onclick`), and children that are elements or texts. */
+/** Creates an element with attributes, listeners (`onclick`) and children, which are elements or strings. */
 export function el(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -14,7 +14,7 @@ export function el(tag, attributes = {}, ...children) {
   return element;
 }
 
-/** Replace what is in an element; the link that has the focus keeps it. */
+/** Replaces the content of an element. A focused link keeps the focus. */
 export function fill(id, ...children) {
   const place = document.getElementById(id);
   const focused = place.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;
@@ -24,7 +24,7 @@ export function fill(id, ...children) {
   if (focused) place.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
 }
 
-/** A table with headings; a column whose heading begins with "#" has numbers. */
+/** Creates a table with headings. A heading that begins with "#" marks a column of numbers. */
 export function table(caption, headings, rows) {
   const isNumber = headings.map((heading) => heading.startsWith("#"));
   const head = headings.map((heading, at) =>
@@ -32,24 +32,24 @@ export function table(caption, headings, rows) {
   const body = rows.map((cells) =>
     el("tr", {}, cells.map((cell, at) =>
       at === 0 ? el("th", { scope: "row" }, cell ?? "–")
-        // On a narrow screen, where each row is a card, its heading stands beside it.
+        // On a narrow screen, each row is a card, and each cell shows its heading.
         : el("td", { class: isNumber[at] ? "number" : null, "data-heading": headings[at].replace("#", "") }, el("div", {}, cell ?? "–")))));
   return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
     el("table", {}, el("caption", { class: "hidden" }, caption),
       el("thead", {}, el("tr", {}, head)), el("tbody", {}, body)));
 }
 
-/** A state as Airflow's badges look; its name says what the colour does. */
-export const badge = (state) => el("span", { class: "badge", "data-state": state }, state);
+/** Creates a badge in the style of Airflow. The text shows the state too, and `look` sets another color. */
+export const badge = (state, look = state) => el("span", { class: "badge", "data-state": look }, state);
 
-/** A link into Airflow's UI. */
+/** Creates a link into Airflow's UI. */
 export function link(path, text, key) {
   if (!path) return el("span", {}, text);
   const href = new URL(path, base).href;
   return el("a", { href, "data-key": key ?? href, onclick: (event) => follow(event, href) }, text);
 }
 
-// Airflow's iframes may neither navigate the page around them nor open windows. Its router follows the history.
+// Airflow's iframes can neither navigate the outer page nor open windows. Airflow's router follows the history.
 function follow(event, href) {
   if (window.parent === window || event.ctrlKey || event.metaKey || event.shiftKey) return;
   event.preventDefault();
@@ -58,7 +58,7 @@ function follow(event, href) {
   window.parent.dispatchEvent(new window.parent.PopStateEvent("popstate", { state: history.state }));
 }
 
-/** A link to another site, in a window of its own. */
+/** Creates a link to another site, which opens in a new window. */
 export const elsewhere = (href, text) =>
   el("a", {
     href, target: "_blank", rel: "noopener noreferrer", onclick: (event) => {
@@ -68,7 +68,7 @@ export const elsewhere = (href, text) =>
     },
   }, text);
 
-/** The zone that Airflow's UI shows times in, else the browser's. */
+/** The time zone of Airflow's UI, or the browser's time zone. */
 export const timeZone = (() => {
   try {
     const zone = JSON.parse(localStorage.getItem("timezone")) ?? undefined;
@@ -79,7 +79,7 @@ export const timeZone = (() => {
   }
 })();
 
-/** A time of day, with the date if it is not today's, and the exact time for those who ask. */
+/** Formats a time, with the date unless it is today. The tooltip shows the exact time. */
 export function time(at) {
   const date = new Date(at);
   const day = (of) => of.toLocaleDateString([], { timeZone });
@@ -90,15 +90,15 @@ export function time(at) {
   return el("time", { datetime: date.toISOString(), title: date.toISOString() }, text);
 }
 
-/** A text whose `words` are code, as the bridge writes its advice. */
+/** Formats text with `code` in backquotes, as in the advice of the bridge. */
 export const prose = (text) =>
   text.split("`").map((part, nth) => (nth % 2 ? el("code", {}, part) : part));
 
-/** Seconds for people. */
+/** Formats seconds as text. */
 export function duration(seconds) {
   if (seconds < 0.9995) return `${Math.round(seconds * 1000)} ms`;
   if (seconds < 9.95) return `${seconds.toFixed(1)} s`;
-  // Rounded first: 119.7 seconds are two minutes, not one minute and 60 seconds.
+  // Round first, so that 119.7 seconds become 2 minutes, not 1 minute and 60 seconds.
   const whole = Math.round(seconds);
   if (whole < 60) return `${whole} s`;
   if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
@@ -108,7 +108,7 @@ export function duration(seconds) {
   return `${Math.floor(hours / 24)} d ${hours % 24} h`;
 }
 
-/** Ask for data again and again while somebody looks; `show` gets it, with the seconds since the last answer. */
+/** Polls for data while the page is visible, and passes the data to `show`. */
 export function poll(path, seconds, show) {
   let timer;
   const status = document.getElementById("status");
@@ -121,13 +121,13 @@ export function poll(path, seconds, show) {
       const answer = await get(path);
       const data = await answer.json().catch(() => ({}));
       if (!answer.ok) throw new Error(refusal(answer.status, data.detail));
-      // First: what is hidden has no width to draw into.
+      // Show the content first, because a hidden element has no width to draw into.
       document.getElementById("content").hidden = false;
       show(data);
       problem.hidden = true;
       status.replaceChildren("Updated ", time(Date.now()));
     } catch (error) {
-      problem.textContent = error instanceof TypeError ? "Airflow does not answer. The page tries again." : error.message;
+      problem.textContent = error instanceof TypeError ? "Cannot reach Airflow. Retrying." : error.message;
       problem.hidden = false;
       status.textContent = "";
     }
@@ -140,18 +140,18 @@ export function poll(path, seconds, show) {
 async function get(path) {
   const ask = (headers) => fetch(path, { credentials: "same-origin", headers: { Accept: "application/json", ...headers } });
   const answer = await ask({});
-  // The UI signs in by a cookie; that of Airflow 3.1.0 and 3.1.1 has moved its token from there.
+  // The UI signs in with a cookie. In Airflow 3.1.0 and 3.1.1, the token is in the local storage instead.
   const token = answer.status === 401 ? localStorage.getItem("token") : null;
   return token ? ask({ Authorization: `Bearer ${token}` }) : answer;
 }
 
 function refusal(status, detail) {
-  if (status === 401) return "You are not signed in to Airflow, or your session has ended. Reload the page.";
-  if (status === 403) return "You may not see this: it needs the permissions to read the cluster activity and task instances.";
-  return typeof detail === "string" ? detail : `Airflow answered with status ${status}.`;
+  if (status === 401) return "You are not signed in to Airflow, or your session has expired. Reload the page.";
+  if (status === 403) return "Access denied. Your Airflow role needs permission to read the cluster activity and task instances.";
+  return typeof detail === "string" ? detail : `Airflow returned status ${status}.`;
 }
 
-/** Follow the theme of Airflow around this page, else the browser's; `changed` is called after each change. */
+/** Follows the theme of Airflow or of the browser, and calls `changed` after each change. */
 export function followTheme(changed = () => {}) {
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const around = window.parent === window ? null : window.parent.document;

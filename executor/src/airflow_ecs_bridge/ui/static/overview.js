@@ -2,18 +2,18 @@ import { badge, duration, el, fill, followTheme, link, poll, prose, table, time,
 
 const STATES = ["queued", "launching", "launched", "running"];
 const MEANING = {
-  queued: "waits to be launched",
-  launching: "RunTask is called",
-  launched: "ECS starts its task",
-  running: "the container runs",
+  queued: "Waiting to be launched",
+  launching: "RunTask was called",
+  launched: "ECS is starting the task",
+  running: "The container is running",
 };
 
 function show(data) {
   const scope = document.getElementById("scope");
   const notes = [];
-  if (!data.sees_all) notes.push("Only submissions of the Dags that you may read are shown and counted.");
-  if (data.cut.includes("in_flight")) notes.push("More is in flight than this page reads: the figures are of a part of it.");
-  if (data.cut.includes("pools")) notes.push("There are more runners than this page reads.");
+  if (!data.sees_all) notes.push("Shows only Dags that you have permission to read.");
+  if (data.cut.includes("in_flight")) notes.push("Too many submissions in flight, so counts are partial.");
+  if (data.cut.includes("pools")) notes.push("Too many runners, so counts of runners are partial.");
   scope.textContent = notes.join(" ");
   scope.hidden = notes.length === 0;
   showInFlight(data.in_flight);
@@ -28,17 +28,17 @@ function show(data) {
 function showInFlight({ total, states, profiles }) {
   const tile = (name, count, meaning) =>
     el("div", { "data-state": name }, el("dt", { title: meaning }, name), el("dd", {}, String(count)));
-  fill("states", tile("total", total, "not ended"), STATES.map((state) => tile(state, states[state], MEANING[state])));
-  if (!profiles.length) return fill("profiles", el("p", { class: "empty" }, "Nothing is in flight."));
+  fill("states", tile("total", total, "Not ended"), STATES.map((state) => tile(state, states[state], MEANING[state])));
+  if (!profiles.length) return fill("profiles", el("p", { class: "empty" }, "No submissions are in flight."));
   fill("profiles", table("Submissions in flight by profile and state",
-    ["Profile", ...STATES.map((state) => `#${state}`), "#total"],
+    ["Profile", ...STATES.map((state) => `#${title(state)}`), "#Total"],
     profiles.map((row) => [row.profile, ...[...STATES, "total"].map((name) => String(row[name] || "–"))])));
 }
 
 function showWaiting(groups, now) {
-  if (!groups.length) return fill("waiting", el("p", { class: "empty" }, "Nothing waits."));
-  fill("waiting", table("What waits, and for what",
-    ["Waits for", "Profile", "#Submissions", "#Longest", "Why", "The first of them"],
+  if (!groups.length) return fill("waiting", el("p", { class: "empty" }, "No submissions are waiting."));
+  fill("waiting", table("Waiting submissions by reason",
+    ["Wait Reason", "Profile", "#Submissions", "#Longest Wait", "Details", "First Task Instance"],
     groups.map((group) => [
       el("strong", {}, group.cause),
       group.profile,
@@ -51,8 +51,8 @@ function showWaiting(groups, now) {
 
 function showCapacity(choices) {
   if (!choices.length) return fill("capacity");
-  fill("capacity", el("h3", {}, "Without capacity"), table("Choices of profiles without capacity",
-    ["Profile", "#Refusals in a row", "Next attempt"],
+  fill("capacity", el("h3", {}, "Without capacity"), table("Capacity options without capacity",
+    ["Profile", "#Consecutive Refusals", "Next Attempt"],
     choices.map((each) => [
       each.choice.replace("/", ", fallback "), String(each.refusals), each.probe_at ? time(each.probe_at) : null])));
 }
@@ -62,7 +62,7 @@ function showPools(pools) {
   if (!pools?.length) return;
   const count = (pool, name) => String(pool[name] || "–");
   fill("pools", table("Pools and their runners",
-    ["Profile", "#waiting", "#stuck", "#busy", "#idle", "#starting", "#closing", "#max", "#min idle", "Notes"],
+    ["Profile", "#Waiting", "#Stuck", "#Busy", "#Idle", "#Starting", "#Closing", "#Max", "#Min Idle", "Notes"],
     pools.map((pool) => [
       pool.profile,
       ...["waiting", "stuck", "busy", "idle", "starting", "closing", "max", "min_idle"].map((name) => count(pool, name)),
@@ -73,18 +73,18 @@ function showPools(pools) {
 function poolNotes({ stuck_reasons: reasons, paused, failure }) {
   const notes = reasons.map((reason) => `stuck: ${reason}`);
   if (paused) notes.push("paused");
-  if (failure && !reasons.length) notes.push(`runners fail to start: ${failure}`);
+  if (failure && !reasons.length) notes.push(`runners cannot start: ${failure}`);
   return notes;
 }
 
 function showFailures({ failures, ended, since, cut }) {
   const total = Object.values(ended).reduce((sum, count) => sum + count, 0);
   const parts = Object.entries(ended).sort().map(([state, count]) => `${count} ${state}`);
-  const from = since ? ["since ", time(since), cut.includes("ended") ? ", no more are read" : ""] : [];
-  fill("ended", total ? `${total} ended (${parts.join(", ")}) ` : "Nothing ended ", ...from, ".");
+  const from = since ? ["since ", time(since), cut.includes("ended") ? ", earlier ones are not shown" : ""] : [];
+  fill("ended", total ? `${total} submissions ended (${parts.join(", ")}) ` : "No submissions ended ", ...from, ".");
   if (!failures.length) return fill("failures", el("p", { class: "empty" }, "No failures."));
   fill("failures", table("The last failures",
-    ["Task instance", "Ended", "State", "Profile", "Why, and what to do"],
+    ["Task Instance", "End Date", "State", "Profile", "Reason and Advice"],
     failures.map((row) => [
       task({ submission_id: row.submission_id, ...row.task }, "failures"),
       time(row.ended_at),
@@ -93,6 +93,8 @@ function showFailures({ failures, ended, since, cut }) {
       words(row.reason, row.advice),
     ])));
 }
+
+const title = (word) => word[0].toUpperCase() + word.slice(1);
 
 const words = (reason, advice) =>
   [reason ? el("p", {}, reason) : null, advice ? el("p", { class: "advice" }, prose(advice)) : null];
@@ -109,15 +111,15 @@ function showPlot(id, latency) {
   const place = document.getElementById(id);
   plots[id]?.chart?.destroy();
   plots[id] = { latency };
-  if (!latency.count) return fill(id, el("p", { class: "empty" }, "Nothing to show yet."));
+  if (!latency.count) return fill(id, el("p", { class: "empty" }, "No data yet."));
   const figures = [["median", latency.median], ["95th percentile", latency.most], ["longest", latency.longest]];
   const rows = latency.at.flatMap((at, nth) => latency.counts[nth]
     ? [[time(at), String(latency.counts[nth]), duration(latency.p50[nth]), duration(latency.p95[nth])]] : []);
   fill(id,
     el("dl", { class: "figures" }, figures.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, duration(value))))),
     el("div", { class: "plot", "aria-hidden": "true" }),
-    el("details", { "data-key": id }, el("summary", { "data-key": `${id}-summary` }, `As a table: ${latency.count} submissions`),
-      table("Latency by time", ["From", "#Submissions", "#Median", "#95th percentile"], rows)));
+    el("details", { "data-key": id }, el("summary", { "data-key": `${id}-summary` }, `Table of ${latency.count} submissions`),
+      table("Latency by time", ["From", "#Submissions", "#Median", "#95th Percentile"], rows)));
   draw(id, place.querySelector(".plot"));
 }
 

@@ -2,15 +2,15 @@ import { badge, duration, el, elsewhere, fill, followTheme, poll, prose, table, 
 
 const KIND = { worker: "Airflow’s worker", command: "The operator’s command" };
 const FACTS = {
-  profile: "Profile", runs_on: "Capacity", cpu: "CPU units", memory: "Memory in MiB", priority: "Priority",
+  profile: "Profile", runs_on: "Capacity", cpu: "CPU units", memory: "Memory (MiB)", priority: "Priority",
   cluster: "Cluster", container_name: "Container", task_arn: "ECS task",
 };
 
-// Airflow 3.1 puts ids into the address as they are, later versions encode them: a plus is never a space.
+// Airflow 3.1 puts IDs into the URL without encoding, and later versions encode them. So a plus is never a space.
 function asked() {
   const parts = new URLSearchParams(location.search.replaceAll("+", "%2B"));
   const index = parts.get("map_index") ?? "";
-  // Of a task instance that is not mapped, the placeholder is left.
+  // For a task instance that is not mapped, the URL contains the placeholder.
   parts.set("map_index", /^-?\d+$/.test(index) ? index : "-1");
   return parts;
 }
@@ -19,13 +19,14 @@ function show({ tries }) {
   const known = tries.filter((each) => each.submissions.length);
   if (!known.length) {
     return fill("content", el("p", { class: "empty" },
-      "The bridge has no submission of this task instance: it was not handed over yet, ran on another executor, or its record has expired."));
+      "The bridge has no submission for this task instance. The executor has not submitted it yet, another executor ran it, or its record has expired."));
   }
   fill("content", tries.map((each) =>
     el("section", { "aria-label": `Try ${each.try_number}` },
-      el("h2", {}, `Try ${each.try_number}`, each.state ? el("span", { class: "small" }, ` ${each.state} in Airflow`) : null),
+      el("h2", {}, `Try ${each.try_number} `, each.state ? [badge(each.state), el("span", { class: "small" }, " in Airflow")] : null),
+      each.warning ? el("p", { class: "problem" }, each.warning) : null,
       each.submissions.length ? each.submissions.map(submission)
-        : el("p", { class: "empty" }, "The bridge has no submission of this try."))));
+        : el("p", { class: "empty" }, "The bridge has no submission for this try."))));
 }
 
 function submission(of) {
@@ -34,8 +35,8 @@ function submission(of) {
   if (of.runner_id) facts.push(["Runner", of.runner_id]);
   if (of.stop_code) facts.push(["ECS stop code", of.stop_code]);
   return el("article", { class: "card" },
-    el("h3", {}, `${KIND[of.kind]} `, badge(of.state), ended),
-    of.waits_for ? el("p", {}, el("strong", {}, `Waits for ${of.waits_for.cause}: `), of.waits_for.detail) : null,
+    el("h3", {}, `${KIND[of.kind]} `, badge(of.state, of.overruled ? "overruled" : of.state), ended),
+    of.waits_for ? el("p", {}, el("strong", {}, `Waiting for ${of.waits_for.cause}: `), of.waits_for.detail) : null,
     [of.waits_for ? null : of.reason, of.stopped_reason].filter(Boolean).map((reason) => el("p", {}, reason)),
     of.advice ? el("p", { class: "advice" }, prose(of.advice)) : null,
     timeline(of.timeline),
@@ -52,12 +53,12 @@ function timeline(steps) {
       nth ? el("span", { class: "small" }, ` +${duration((at - steps[nth - 1].at) / 1000)}`) : null)));
 }
 
-function attempts({ attempt, attempts: before, state }) {
+function attempts({ attempt, attempts: before, state, overruled }) {
   if (!before.length) return null;
-  // The record keeps the last of them.
+  // The record keeps only the last attempts.
   const first = Math.max(attempt - before.length, 1);
-  return table("Attempts", ["Attempt", "How it ended"], [
-    ...before.map((end, nth) => [String(first + nth), end]), [String(attempt), badge(state)]]);
+  return table("Attempts", ["Attempt", "Result"], [
+    ...before.map((end, nth) => [String(first + nth), end]), [String(attempt), badge(state, overruled ? "overruled" : state)]]);
 }
 
 followTheme();

@@ -1,0 +1,96 @@
+//! Ids as people type them: complete, or the beginning of an id that no other submission shares.
+
+use std::collections::HashSet;
+
+use crate::bridge::Bridge;
+use crate::output::text;
+use crate::show::ShowError;
+
+/// The shortest beginning of an id that is looked up.
+const SHORTEST: usize = 4;
+
+/// The API's limit on the length of an id.
+const LONGEST: usize = 60;
+
+/// A complete id.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// The id.
+    pub id: String,
+    /// Whether there is such a submission.
+    pub exists: bool,
+}
+
+/// Completes ids. One that matches no submission is returned as it is.
+pub async fn resolve(bridge: &Bridge, ids: &[String], accept_prefixes: bool) -> Result<Vec<Known>, ShowError> {
+    let mut found = HashSet::new();
+    if bridge.has_table() && ids.len() > 1 {
+        found.extend(bridge.records(ids).await?.iter().map(|record| text(record, "submission_id")));
+    }
+    let mut known = Vec::new();
+    for id in ids {
+        let is_valid = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '_' | '-');
+        if !(1..=LONGEST).contains(&id.len()) || !id.chars().all(is_valid) {
+            return Err(ShowError::InvalidId(id.clone()));
+        }
+        let exists = found.contains(id)
+            || match bridge.record(id).await {
+                Ok(_) => true,
+                Err(error) if error.is_not_found() => false,
+                Err(error) => return Err(error.into()),
+            };
+        if exists || !accept_prefixes || !bridge.has_table() || id.len() < SHORTEST {
+            known.push(Known { id: id.clone(), exists });
+            continue;
+        }
+        let mut matches = bridge.ids_with_prefix(id).await?;
+        known.push(match (matches.pop(), matches.is_empty()) {
+            (None, _) => Known { id: id.clone(), exists: false },
+            (Some(only), true) => Known { id: only, exists: true },
+            (Some(last), false) => {
+                matches.push(last);
+                matches.truncate(5);
+                return Err(ShowError::Ambiguous { given: id.clone(), matches });
+            }
+        });
+    }
+    Ok(known)
+}
+
+/// Completes an id, which must exist.
+pub async fn resolve_one(bridge: &Bridge, id: &str) -> Result<String, ShowError> {
+    let known = resolve(bridge, std::slice::from_ref(&id.to_owned()), true).await?;
+    let known = known.into_iter().find(|known| known.exists);
+    known.map(|known| known.id).ok_or_else(|| ShowError::NotFound(id.to_owned()))
+}
+
+/// The shortest beginnings of at least 8 letters that tell these ids apart; a short id is shown whole.
+pub fn shorten(ids: &[String]) -> Vec<String> {
+    const WHOLE: usize = 14;
+    const LEAST: usize = 8;
+    let mut sorted: Vec<_> = ids.iter().map(|id| id.chars().collect::<Vec<_>>()).collect();
+    sorted.sort();
+    let shared = |a: &[char], b: &[char]| a.iter().zip(b).take_while(|(a, b)| a == b).count();
+    let short = |id: &String| {
+        let letters: Vec<_> = id.chars().collect();
+        if letters.len() <= WHOLE {
+            return id.clone();
+        }
+        let at = sorted.partition_point(|other| *other < letters);
+        let neighbors = [at.checked_sub(1).and_then(|at| sorted.get(at)), sorted.get(at + 1)];
+        let needed = neighbors.into_iter().flatten().map(|other| shared(other, &letters) + 1).max().unwrap_or(0);
+        letters.into_iter().take(needed.max(LEAST)).collect()
+    };
+    ids.iter().map(short).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_ids_are_unambiguous_among_themselves() {
+        let ids = ["nightly-1", "0b6b1f5c-aaaa-0000", "0b6b1f5c-aaab-0000", "ffffffff-0000-0000"].map(str::to_owned);
+        assert_eq!(shorten(&ids), ["nightly-1", "0b6b1f5c-aaaa", "0b6b1f5c-aaab", "ffffffff"]);
+    }
+}
