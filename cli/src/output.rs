@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
+use aws_smithy_types::error::ErrorMetadata;
 use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -21,7 +22,15 @@ pub fn with_causes(error: &dyn Error) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        let text = error.to_string();
+        // The SDK displays what it does not model in the notation of a Rust value.
+        let text = match error.downcast_ref::<ErrorMetadata>() {
+            Some(error) => [error.code(), error.message()].into_iter().flatten().collect::<Vec<_>>().join(": "),
+            None => error.to_string(),
+        };
+        if text.starts_with("unhandled error") && error.source().is_some() {
+            cause = error.source();
+            continue;
+        }
         // Some errors repeat their cause.
         if !line.contains(&text) {
             line.push_str(": ");

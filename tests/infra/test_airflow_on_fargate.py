@@ -120,7 +120,7 @@ def test_every_profile_launches_the_tasks_definition_with_what_the_bridge_may_pa
 
 
 def test_the_role_of_tasks_may_ask_for_work_as_the_bridges_own_policy_says(made: Stack, bridge: Stack) -> None:
-    own = [each for each in inline(made, "TaskRole") if each["Sid"].startswith(("Work", "WaitForDoorbell"))]
+    own = [each for each in inline(made, "TaskRole") if each["Sid"].startswith(("RunnerApi", "WaitForDoorbell"))]
     assert own == managed(bridge.ids["RunnerPolicy"])
 
 

@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn each_bad_item_says_what_would_be_right() {
+    fn invalid_item_error_names_allowed_values() {
         use ItemCode::*;
         for (value, code, text) in [
             (json!(7), Invalid, "must be an object"),

@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_gather_as_fast_as_the_rate_and_no_longer_than_the_bucket_takes_to_fill() {
+    fn token_wait_follows_rate_up_to_fill_time() {
         assert_eq!(RATE.time_for(10), Duration::from_millis(500));
         assert_eq!(RATE.time_for(1000), Duration::from_secs(5));
     }

@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_listener_is_refused_without_quoting_it() {
+    fn invalid_notification_target_is_rejected_without_quote() {
         let malformed = [json!([]), json!("x"), json!({"task_token": 1}), json!({"lambda": "secret"})];
         for value in malformed {
             assert_eq!(parse(value).unwrap_err(), NotifyError::Malformed);

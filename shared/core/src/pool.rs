@@ -1019,7 +1019,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn one_short_command_a_second_keeps_few_runners_idle_that_run_many() {
+    fn short_commands_keep_few_reusable_runners_idle() {
         let timers = Timers::default();
         let reuse = Pool { commands_per_container: 50, min_idle: 0, ..pool() };
         let mut row = row();
@@ -1104,7 +1104,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_was_taken_since_the_last_round_is_not_spare() {
+    fn claims_since_last_round_are_not_spare() {
         let row = PoolRow { spare: 3, taken: 12, counted: 10, ..PoolRow::default() };
         assert_eq!(row.spare_now(), 1);
     }

@@ -884,7 +884,7 @@ mod tests {
     }
 
     #[test]
-    fn a_caller_who_says_what_it_runs_on_gets_no_fallback() {
+    fn capacity_override_disables_fallbacks() {
         let profile =
             falling_back(json!([{"capacityProviderStrategy": null, "launchType": "EC2"}]), json!({})).unwrap();
         let overrides = json!({"capacityProviderStrategy": [{"capacityProvider": "big"}]});
@@ -988,7 +988,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_sets_nothing_but_environment_is_taken_by_a_runner() {
+    fn runner_claims_only_environment_overrides() {
         let profile = pooled(json!({"max": 10}), json!({})).unwrap();
         let pool = |overrides: Value| {
             profile.request(&["true".to_owned()], overrides.as_object().unwrap(), &BTreeMap::new()).unwrap().pool

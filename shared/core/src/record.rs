@@ -858,7 +858,7 @@ mod tests {
     }
 
     #[test]
-    fn a_submission_whose_deadline_has_passed_is_recorded_as_expired_and_claims_no_call() {
+    fn submission_past_deadline_is_created_expired() {
         let late =
             Submission { launch_deadline: Some(Timestamp::from_millis(now().millis() - 1)), ..submission("late") };
         let (record, call) = Record::launching(late, now(), &rules());

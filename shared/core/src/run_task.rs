@@ -795,7 +795,7 @@ mod tests {
     }
 
     #[test]
-    fn the_error_of_a_parameter_at_the_wrong_level_says_where_it_belongs() {
+    fn misplaced_parameter_error_names_its_place() {
         let problems = check(&object(json!({"containerOverrides": [], "subnets": ["secret"], "hunter2": 1})));
         let words: Vec<_> = problems.iter().map(Problem::unquoted).collect();
         assert!(
@@ -840,7 +840,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_within_another_is_redacted_in_whichever_order_they_come() {
+    fn nested_secrets_are_redacted_in_any_order() {
         let command = ["/bin/sh", "-c", "/bin/sh /run.sh --password hunter2hunter2"];
         let message = "invalid: [/bin/sh, -c, /bin/sh /run.sh --password hunter2hunter2]";
         for order in [command, [command[2], command[1], command[0]]] {

@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn exactly_the_six_ends_are_terminal() {
+    fn six_states_are_terminal() {
         let ends: Vec<_> = State::ALL.into_iter().filter(|state| state.is_terminal()).map(State::as_str).collect();
         assert_eq!(ends, ["succeeded", "failed", "rejected", "expired", "cancelled", "lost"]);
     }

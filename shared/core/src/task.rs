@@ -306,7 +306,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn of_two_containers_of_one_name_both_must_have_stopped_and_the_first_other_than_0_wins() {
+    fn same_named_containers_yield_first_nonzero_code() {
         assert_eq!(exit_code("RUNNING", vec![container("STOPPED", Some(3)), container("RUNNING", None)]), None);
         assert_eq!(exit_code("RUNNING", vec![container("STOPPED", Some(0)), container("STOPPED", Some(3))]), Some(3));
         assert_eq!(exit_code("RUNNING", vec![container("STOPPED", Some(4)), container("STOPPED", Some(3))]), Some(4));

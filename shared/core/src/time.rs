@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_time_is_nothing() {
+    fn invalid_time_is_none() {
         for text in ["", "yesterday", "1969-12-31T23:59:59Z", "2020-08-14"] {
             assert_eq!(Timestamp::parse_iso(text), None, "{text}");
         }

@@ -47,7 +47,7 @@ fn no_entry_hides_a_later_one() {
 }
 
 #[test]
-fn words_are_looked_for_in_lower_case_and_each_sentence_ends() {
+fn advice_matches_lower_case_and_ends_with_period() {
     for entry in entries() {
         let words: Vec<&str> = match entry.when {
             Matcher::Contains(words) => words.to_vec(),
@@ -60,7 +60,7 @@ fn words_are_looked_for_in_lower_case_and_each_sentence_ends() {
 }
 
 #[test]
-fn what_goes_well_has_no_advice_and_every_bad_end_has_some() {
+fn advice_exists_exactly_for_failures() {
     for state in State::ALL {
         let record = Record { state, reason: Some("something new".to_owned()), ..parse(&record(Matcher::ExitCode(3))) };
         let is_bad = matches!(state, State::Failed | State::Rejected | State::Expired | State::Lost);
@@ -247,7 +247,7 @@ fn cases() -> String {
 }
 
 #[test]
-fn what_is_written_from_the_table_is_current() {
+fn generated_advice_files_are_current() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let written = fs::read_to_string(root.join(GUIDE)).unwrap();
     for (name, text) in [

@@ -428,7 +428,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_is_learnt_in_whatever_order_every_decision_is_sound(
+    fn decisions_are_sound_for_any_input_order(
         (record, call) in beginning(),
         life in vec((wait(), happens()), 1..40),
     ) {
@@ -446,7 +446,7 @@ proptest! {
     /// From some moment on no event arrives, and ECS answers nothing that helps: reconcile alone ends everything, within
     /// 4 hours where ECS answers at all, within 30 where it denies every call. A notification that fails is given up a day later.
     #[test]
-    fn with_the_timer_alone_everything_comes_to_an_end(
+    fn submissions_end_by_timer_alone(
         (record, call) in beginning(),
         life in vec((wait(), happens()), 0..12),
         outage in select(vec![Outage::Timeouts, Outage::Rejections, Outage::Denials]),
@@ -473,7 +473,7 @@ proptest! {
     }
 
     #[test]
-    fn moments_at_the_end_of_time_overflow_nothing((record, call) in beginning(), what in vec(happens(), 1..10)) {
+    fn timestamps_near_maximum_do_not_overflow((record, call) in beginning(), what in vec(happens(), 1..10)) {
         let mut all = Life { record, now: Timestamp::from_millis(u64::MAX - 1), calls: call.into_iter().collect() };
         for happens in what {
             let input = all.input(happens);

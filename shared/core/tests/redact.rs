@@ -138,7 +138,7 @@ fn stopped(stopped_reason: &str, reason: &str) -> Record {
 }
 
 #[test]
-fn what_ecs_says_of_a_task_is_recorded_without_the_command() {
+fn task_reasons_are_recorded_without_command() {
     let record = stopped(
         "main could not start with hunter2hunter2",
         "CannotStartContainerError: OCI runtime create failed: args [etl --password hunter2hu…",

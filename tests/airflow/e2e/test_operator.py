@@ -57,7 +57,7 @@ def test_each_wait_and_each_end_is_told(airflow, stack):
         deferred = lambda: airflow.task_instances(run).get(("marked", -1), {}).get("state") == "deferred"  # noqa: E731
         airflow.until("its trigger waits", deferred)
         # For which resource, the stand-in for ECS chooses.
-        waits = lambda: "now queued: " in log_of(airflow, "ends", run, "marked")  # noqa: E731
+        waits = lambda: "state queued: " in log_of(airflow, "ends", run, "marked")  # noqa: E731
         airflow.until("its log says for what it waits", waits)
         stack.without()
         marked, cleared = until_it_runs("marked"), until_it_runs("cleared")
@@ -85,7 +85,7 @@ def test_each_wait_and_each_end_is_told(airflow, stack):
     logs = {task: log_of(airflow, "ends", run, task) for task in ("fails", "typo", "unknown")}
     for words in ("exit code 7", "ecs-bridge show op-"):
         assert words in logs["fails"]
-    assert "command must be a list of strings" in logs["typo"]
+    assert "must be a non-empty list of strings" in logs["typo"]
     assert "unknown_profile" in logs["unknown"]
     assert sorted(row["state"] for row in rows("cleared")) == ["cancelled", "succeeded"]
 

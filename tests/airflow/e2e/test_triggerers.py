@@ -11,7 +11,7 @@ from local_stack import LocalStack
 from stacks import scheduler_environment, start_counts
 from test_operator import QUICK, log_of, of_run
 
-LEFT_ALONE = "its task is still deferred, and another triggerer waits for it"
+LEFT_ALONE = "task is still deferred; another triggerer waits for it"
 
 
 def test_a_triggerer_that_loses_its_triggers_ends_no_command(airflow, stack):
@@ -87,7 +87,7 @@ def test_each_kind_of_task_is_as_with_a_worker_s_start(airflow, stack):
     assert states["fails", -1] == ("failed", 2)
     assert seen["kinds_default"][1][1] == ["macro HELLO"]
     logs = {task: log_of(airflow, "kinds_default", runs["kinds_default"], task) for task in ("plain", "outlets")}
-    assert "The task starts in the triggerer, without a worker" in logs["plain"]
+    assert "Task starts in the triggerer, without a worker" in logs["plain"]
     assert "The task starts in a worker, because it has outlets" in logs["outlets"]
 
 

@@ -54,9 +54,9 @@ def test_a_task_that_waits_says_for_what_and_since_when(settings):
     }
     assert describe(record, settings) == [
         "ECS bridge: submission an-id is queued since 2027-01-15T08:00:00Z",
-        "Why: RESOURCE:MEMORY",
-        "What to do: Let the cluster scale.",
-        "More: ecs-bridge show an-id",
+        "Reason: RESOURCE:MEMORY",
+        "Advice: Let the cluster scale.",
+        "Details: ecs-bridge show an-id",
     ]
 
 
@@ -64,5 +64,5 @@ def test_a_task_that_runs_says_where(settings):
     record = {"submission_id": "an-id", "state": "running", "started_at": 1_800_000_000_000, "runs_on": "FARGATE_SPOT"}
     assert describe(record, settings) == [
         "ECS bridge: submission an-id is running since 2027-01-15T08:00:00Z on FARGATE_SPOT",
-        "More: ecs-bridge show an-id",
+        "Details: ecs-bridge show an-id",
     ]

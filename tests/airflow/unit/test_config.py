@@ -139,5 +139,5 @@ def test_a_wrong_name_among_the_allowed_profiles_is_told(configure, options):
     from airflow_ecs_bridge.executor import EcsBridgeExecutor
 
     configure(allowed_profiles="default,, no such name")
-    with pytest.raises(ConfigError, match="allowed_profiles has what is no profile's name: '', 'no such name'"):
+    with pytest.raises(ConfigError, match="allowed_profiles contains invalid profile names: '', 'no such name'"):
         _ = EcsBridgeExecutor().settings

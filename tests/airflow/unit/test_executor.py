@@ -469,7 +469,7 @@ def test_a_thread_that_died_is_started_again(executor, bridge, monkeypatch, capl
     bridge.finish(item.ti.external_executor_id)
     beat_until(executor, lambda: event(executor, item))
     assert deaths
-    assert "thread ecs-bridge-watch died and is started again" in caplog.text
+    assert "thread ecs-bridge-watch died; restarting it" in caplog.text
     assert "out of some library" in caplog.text
 
 

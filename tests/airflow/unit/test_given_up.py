@@ -224,7 +224,7 @@ def test_a_database_that_does_not_answer_stops_nothing(configure, start, bridge,
     executor = start()
     run(executor, item := task(executor))
     launched(bridge, item)
-    beat_until(executor, lambda: "could not compare with Airflow's database" in caplog.text)
+    beat_until(executor, lambda: "reconciliation with Airflow's database failed" in caplog.text)
     bridge.finish(item.ti.external_executor_id)
     beat_until(executor, lambda: event(executor, item))
     assert event(executor, item)[0] == SUCCESS

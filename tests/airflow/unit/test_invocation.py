@@ -107,5 +107,5 @@ def test_one_of_both_must_be_set(configure: Callable[..., None]):
     from airflow.configuration import conf
 
     configure(table="t", deployment="prod")
-    with pytest.raises(ConfigError, match="submit_url is not set, and neither is submit_function"):
+    with pytest.raises(ConfigError, match="submit_url or submit_function must be set"):
         Settings.from_conf(conf)

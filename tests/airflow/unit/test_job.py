@@ -49,20 +49,20 @@ def test_executor_config_is_never_changed():
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        ("large", "must be a dict, not str"),
-        ({"count": 2}, "may not set count"),
-        ({"clientToken": "x", "startedBy": "me"}, "may not set clientToken, startedBy"),
-        ({"pod_override": 1}, "neither profile, by_try or by_try_condition nor a parameter of RunTask: pod_override"),
-        ({"profile": "no such name"}, "not a profile's name"),
-        ({"overrides": {"containerOverrides": [{"cpu": 1}]}}, "a text as its name"),
+        ("large", "got str; must be a dict"),
+        ({"count": 2}, "the bridge sets count"),
+        ({"clientToken": "x", "startedBy": "me"}, "the bridge sets clientToken, startedBy"),
+        ({"pod_override": 1}, "pod_override; allowed are RunTask parameters, profile, by_try and by_try_condition"),
+        ({"profile": "no such name"}, "must be a profile name"),
+        ({"overrides": {"containerOverrides": [{"cpu": 1}]}}, "a string as name"),
         ({"overrides": {"containerOverrides": {}}}, "a list of dicts"),
         (
             {"overrides": {"containerOverrides": [{"name": "main", "command": ["x"]}]}},
-            "may not set a container's command",
+            "must not set the command of a container",
         ),
         ({"overrides": []}, "must be a dict"),
-        ({"tags": [object()]}, "is not JSON"),
-        ({"tags": [float("nan")]}, "is not JSON"),
+        ({"tags": [object()]}, "not JSON serializable"),
+        ({"tags": [float("nan")]}, "not JSON serializable"),
     ],
     ids=str,
 )
@@ -97,16 +97,16 @@ def test_a_patch_is_merged_as_the_bridge_merges():
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        ({"by_try": []}, "by_try'] must be a list of dicts"),
-        ({"by_try": {"overrides": {}}}, "by_try'] must be a list of dicts"),
-        ({"by_try_condition": "out_of_memory"}, "by_try'] must be a list of dicts"),
-        ({"by_try": [{}], "by_try_condition": "failed"}, "by_try_condition'] must be 'out_of_memory'"),
-        ({"by_try": [{}, {"memory": "1"}]}, r"by_try'\]\[1\] has what is not a parameter of RunTask: memory"),
-        ({"by_try": [{"profile": "large"}]}, "has what is not a parameter of RunTask: profile"),
-        ({"by_try": [{"count": 2}]}, "may not set count"),
+        ({"by_try": []}, r"by_try'\]: must be a list of dicts"),
+        ({"by_try": {"overrides": {}}}, r"by_try'\]: must be a list of dicts"),
+        ({"by_try_condition": "out_of_memory"}, r"by_try'\]: must be a list of dicts"),
+        ({"by_try": [{}], "by_try_condition": "failed"}, r"by_try_condition'\]: must be 'out_of_memory'"),
+        ({"by_try": [{}, {"memory": "1"}]}, r"unknown parameters in executor_config\['by_try'\]\[1\]: memory"),
+        ({"by_try": [{"profile": "large"}]}, "unknown parameters in .*: profile"),
+        ({"by_try": [{"count": 2}]}, "the bridge sets count"),
         (
             {"by_try": [{"overrides": {"containerOverrides": [{"name": "main", "command": []}]}}]},
-            "a container's command",
+            "the command of a container",
         ),
     ],
     ids=str,
@@ -125,7 +125,7 @@ def test_no_executor_config_asks_for_nothing(config):
 
 def test_what_the_bridge_would_refuse_for_its_size_fails_with_the_numbers():
     long = Job("an-id", {"dag_id": "orders"}, command=["ü" * 33_000], lifetime=600)
-    with pytest.raises(InvalidSubmissionError, match=r"have 660\d\d bytes of JSON, and the bridge takes 65536 at most"):
+    with pytest.raises(InvalidSubmissionError, match=r"too large: 660\d\d bytes of JSON; up to 65536 are allowed"):
         long.build(None, 60)
 
 

@@ -400,7 +400,7 @@ def test_the_end_of_a_task_does_not_wait_for_what_has_failed_before():
         world.ended("op-1")
         assert await world.finish(follower) <= 1
 
-    assert ["could not be read" in text for text in stepped(test).warned["op-1"]] == [True]
+    assert ["could not read" in text for text in stepped(test).warned["op-1"]] == [True]
 
 
 def test_a_search_with_empty_answers_is_continued():

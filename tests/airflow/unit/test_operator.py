@@ -126,13 +126,13 @@ def test_an_item_has_what_was_asked_for():
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"command": "echo"}, "command must be a list of strings"),
-        ({"command": []}, "command must be a list of strings"),
+        ({"command": "echo"}, "must be a non-empty list of strings"),
+        ({"command": []}, "must be a non-empty list of strings"),
         ({"environment": {"A": "b"}}, "set container"),
-        ({"priority": 1000}, "priority must be a whole number from 0 to 999"),
-        ({"overrides": {"count": 2}}, "may not set count"),
-        ({"overrides": {"memroy": "1"}}, "not a parameter of RunTask|a parameter of RunTask: memroy"),
-        ({"profile": "no such name!"}, "not a profile's name"),
+        ({"priority": 1000}, "invalid priority: 1000; must be an integer from 0 to 999"),
+        ({"overrides": {"count": 2}}, "the bridge sets count"),
+        ({"overrides": {"memroy": "1"}}, "unknown parameters in executor_config: memroy"),
+        ({"profile": "no such name!"}, "must be a profile name"),
     ],
 )
 def test_what_cannot_be_submitted_says_what_would_be_right(given: dict[str, Any], words: str):
@@ -604,7 +604,7 @@ def test_output_is_in_the_task_s_log_while_the_command_runs(
     event = asyncio.run(run())[0]
     assert isinstance(event, TaskSuccessEvent)
     (end,) = (place for place, text in enumerate(told) if text.endswith("] the end"))
-    assert "the ECS bridge says succeeded" in told[end + 1 :]
+    assert "ECS bridge state succeeded" in told[end + 1 :]
 
 
 def test_a_failed_reader_neither_fails_nor_delays_a_task(known: None, bridge: FakeBridge, output: FakeLogs):
@@ -665,7 +665,7 @@ def test_live_output_goes_with_the_trigger_in_seconds():
     assert seconds(awslogs_fetch_interval=timedelta(seconds=30)) == 30.0
     assert seconds(awslogs_fetch_interval=None) is None
     for wrong in (timedelta(0), timedelta(seconds=-1), 30, "30"):
-        with pytest.raises(ValueError, match="awslogs_fetch_interval must be a timedelta"):
+        with pytest.raises(ValueError, match="invalid awslogs_fetch_interval"):
             EcsBridgeOperator(task_id="t", command=["true"], awslogs_fetch_interval=wrong)  # type: ignore[arg-type]
 
 
@@ -712,7 +712,7 @@ def test_the_json_that_a_command_wrote_is_the_return_value(s3: Any, bridge: Fake
     ("body", "words"),
     [
         (None, "NoSuchKey"),
-        (b"three rows", "is not JSON"),
+        (b"three rows", "is not valid JSON"),
         (b"1" * (xcom.MOST_BYTES + 1), "262145 bytes"),
     ],
 )
@@ -724,7 +724,7 @@ def test_an_object_that_cannot_be_a_return_value_fails_the_task_and_says_why(
     event = object_of(bridge)
     assert not event.payload["succeeded"]
     assert words in event.payload["text"]
-    assert "the command succeeded, but has no return value" in event.payload["text"]
+    assert "the command succeeded, but its return value is missing" in event.payload["text"]
 
 
 def test_an_object_of_an_earlier_try_is_not_taken_for_this_one_s(s3: Any, bridge: FakeBridge, here: commands.Commands):
@@ -759,7 +759,7 @@ def test_what_is_no_object_is_refused_before_anything_runs(bridge: FakeBridge, h
 
 
 def test_a_task_has_one_return_value_and_who_wants_none_reads_none():
-    with pytest.raises(ValueError, match="not both"):
+    with pytest.raises(ValueError, match="set only one"):
         EcsBridgeOperator(task_id="t", command=["x"], xcom_last_line=True, xcom_s3_uri=URI)
     for wish in ({"xcom_last_line": True}, {"xcom_s3_uri": URI}):
         operator = EcsBridgeOperator(task_id="t", command=["x"], do_xcom_push=False, **wish)
@@ -814,8 +814,8 @@ def test_options_that_cannot_be_used_fail_the_task_with_what_is_wrong(configure:
     configure(submit_url="", table="")
     monkeypatch.setattr(commands.Commands, "_here", None)
     event = asyncio.run(event_of(trigger(ends_task=False)))
-    assert "submit_url is not set" in event.payload["text"]
-    assert "table is not set" in event.payload["text"]
+    assert "submit_url or submit_function must be set" in event.payload["text"]
+    assert "table must be set" in event.payload["text"]
 
 
 # What waits
@@ -845,9 +845,9 @@ def test_the_log_of_a_command_that_waits_says_for_what_and_since_when(
         await waiting
 
     asyncio.run(run())
-    lines = [text for text in told if " waits since " in text]
+    lines = [text for text in told if " has been waiting since " in text]
     assert len(lines) == 1
-    assert "op-1 waits since 2027-01-15T08:00:00Z, now queued: RESOURCE:MEMORY, what to do: " in lines[0]
+    assert "op-1 has been waiting since 2027-01-15T08:00:00Z, state queued: RESOURCE:MEMORY, what to do: " in lines[0]
 
 
 def test_what_has_started_is_looked_at_once():
@@ -916,7 +916,7 @@ def test_a_failed_container_has_its_last_lines_in_the_event_log(monkeypatch: pyt
     lines.report(Outcome("badly", Verdict.FAILED, "exit code 1", has_output=True))
     assert [outcome.submission_id for outcome in told] == ["well", "never-ran"]
     lines.step()
-    assert told[2].info.startswith("exit code 1, the container's last lines:\n")
+    assert told[2].info.startswith("exit code 1, last lines of the container:\n")
     assert told[2].info.endswith("arn of badly 3")
     assert len(told[2].info) < 1_600
     # What cannot be read keeps nothing back, and a storm of failures is told without.

@@ -139,8 +139,8 @@ WORKER = [
     # Values that do not get to the triggerer as they are.
     ({"command": ("echo",)}, "command has a value of type tuple"),
     ({"command": ["cat", Path("x")]}, "command has a value of type PosixPath"),
-    ({"environment": {1: "x"}}, "environment has a key that is no plain text"),
-    ({"environment": {"{{ ds }}": "x"}}, "environment has a key that is no plain text"),
+    ({"environment": {1: "x"}}, "environment has a key that is not plain text"),
+    ({"environment": {"{{ ds }}": "x"}}, "environment has a key that is not plain text"),
     # What only a worker does.
     ({"outlets": [Asset("x")]}, "it has outlets"),
     *(({f"{name}_callback": nothing}, f"{name}_callback") for name in starts.CALLBACKS),
@@ -153,7 +153,7 @@ WORKER = [
     ({"email": "me@example.com"}, "it has email"),
     ({"dag": {"fail_fast": True}}, "fail_fast"),
     ({"xcom_s3_uri": "s3://b/k", "multiple_outputs": True}, "multiple_outputs"),
-    ({"params": {"n": Param(type="integer")}}, "params of its own"),
+    ({"params": {"n": Param(type="integer")}}, "its own params"),
     # Limits that the scheduler does not apply to what it defers.
     ({"pool": "etl"}, "its pool is 'etl'"),
     ({"max_active_tis_per_dag": 1}, "max_active_tis_per_dag"),
@@ -178,7 +178,7 @@ def test_a_task_that_cannot_starts_in_a_worker_and_says_why(given: dict[str, Any
 
 @pytest.mark.parametrize(("given", "words"), [each for each in WORKER if "start_from_trigger" not in each[0]])
 def test_start_from_trigger_where_it_cannot_be_is_an_error_of_the_dag(given: dict[str, Any], words: str):
-    with pytest.raises(ValueError, match=f"start_from_trigger=True is not possible, because .*{words}"):
+    with pytest.raises(ValueError, match=f"True is not possible, because .*{words}"):
         in_dag(**given, start_from_trigger=True)
 
 
@@ -201,7 +201,7 @@ def test_what_comes_after_the_constructor_counts():
     assert not as_scheduler_has_it(made).start_from_trigger
     forced = in_dag(start_from_trigger=True)
     forced.outlets = [Asset("x")]
-    with pytest.raises(SerializationError, match="start_from_trigger=True is not possible, because it has outlets"):
+    with pytest.raises(SerializationError, match="True is not possible, because it has outlets"):
         DagSerialization.to_dict(forced.dag)
 
 
@@ -247,8 +247,8 @@ def test_an_airflow_that_cannot_starts_all_in_workers(version: str, monkeypatch:
     monkeypatch.setattr(_versions, "TEXT", version)
     monkeypatch.setattr(_versions, "TRIGGERS_RUN_WHOLE_TASKS", _versions.parsed(version) >= (3, 3, 1))
     made = in_dag()
-    assert f"Airflow {version} starts tasks in workers only" in str(made.why_worker())
-    assert f"Airflow {version} ends tasks in workers only" in str(starts.why_ends_in_worker(made))
+    assert f"Airflow {version} starts tasks only in workers" in str(made.why_worker())
+    assert f"Airflow {version} ends tasks only in workers" in str(starts.why_ends_in_worker(made))
     assert not made.start_from_trigger
 
 

@@ -137,7 +137,7 @@ def test_a_task_that_never_reached_the_bridge_in_time_is_left_to_airflow(configu
     run(executor, item := task(executor))
     beat_until(executor, lambda: not executor.running)
     assert event(executor, item) is None
-    assert "never got it" in task_events(executor)[0]
+    assert "never received it" in task_events(executor)[0]
 
 
 def test_a_call_that_timed_out_but_was_accepted_is_found_in_the_table(executor, bridge, monkeypatch):
@@ -297,7 +297,7 @@ def test_an_option_that_names_another_deployment_or_table_stops_the_start(config
     from airflow_ecs_bridge.bridge import Unhealthy
 
     configure(**{option: "another"})
-    with pytest.raises(Unhealthy, match=rf"{option} is 'another', but the {option} of the ECS bridge .* is '"):
+    with pytest.raises(Unhealthy, match=rf"{option}: 'another'; the {option} of the ECS bridge .* is '"):
         start()
 
 
@@ -322,7 +322,7 @@ def test_what_the_bridge_warns_of_is_logged_and_the_scheduler_starts(start, brid
 def test_a_profile_with_relaunch_on_is_a_warning(start, bridge, caplog):
     bridge.health["profiles"]["large"]["relaunch_on"] = ["SpotInterruption"]
     start()
-    assert "Profile large of the ECS bridge has relaunch_on" in caplog.text
+    assert "Profile large of the ECS bridge sets relaunch_on" in caplog.text
     assert "Profile default" not in caplog.text
 
 
@@ -334,7 +334,7 @@ def test_a_queued_timeout_that_leaves_no_time_for_a_launch_is_a_warning_with_num
     configure(worker_start_margin="150")
     start()
     assert "task_queued_timeout is 200 s" in caplog.text
-    assert "50 s are left" in caplog.text
+    assert "only 50 s remain" in caplog.text
     assert "after 800 s" in caplog.text
 
 
@@ -349,7 +349,7 @@ def test_the_health_check_is_bounded(configure, start, bridge):
     configure(startup_timeout="0.3")
     gate = threading.Event()
     bridge.fail("/v1/health", gate=gate)
-    with pytest.raises(Unhealthy, match=r"no answer within 0\.3 s"):
+    with pytest.raises(Unhealthy, match=r"no response within 0\.3 s"):
         start()
     gate.set()
 
@@ -382,7 +382,7 @@ def test_the_log_view_of_a_running_task_says_where_it_runs(options, configure, b
     assert logs == []
     assert lines[0].startswith(f"ECS bridge: submission {id} is launched")
     arn = bridge.records[id]["task_arn"]
-    assert lines[1].startswith("Waits for: its container to start")
+    assert lines[1].startswith("Waiting for: its container to start")
     assert lines[2] == f"ECS task: {arn}"
     assert lines[3].startswith(
         "CloudWatch: https://eu-central-1.console.aws.amazon.com/cloudwatch/home?region=eu-central-1"
@@ -469,13 +469,13 @@ def test_the_log_view_streams_a_bounded_number_of_pages(options, configure, brid
     endless = [(f"{number}", ["more"]) for number in range(100)]
     asked = pages(monkeypatch, *endless)
     _, (stream,) = EcsBridgeExecutor().get_streaming_task_log(started(bridge), 1)
-    assert "the output goes on" in list(stream)[-1]
+    assert "output truncated" in list(stream)[-1]
     assert len(asked) == cloudwatch_logs.MOST_PAGES
 
 
 @pytest.mark.parametrize(
     ("code", "words"),
-    [("AccessDeniedException", "logs:GetLogEvents"), ("ResourceNotFoundException", "has written nothing yet")],
+    [("AccessDeniedException", "logs:GetLogEvents"), ("ResourceNotFoundException", "has not written any output yet")],
 )
 def test_the_log_view_says_why_it_has_no_lines(options, configure, bridge, monkeypatch, code, words):
     from airflow_ecs_bridge.executor import EcsBridgeExecutor
@@ -535,7 +535,9 @@ def test_a_task_of_a_profile_that_is_not_allowed_fails_with_the_reason(configure
     launched(bridge, allowed)
     beat_until(executor, lambda: event(executor, queue) and event(executor, config))
     assert event(executor, queue)[0] == event(executor, config)[0] == FAILED
-    assert "profile large is not in [ecs_bridge_executor] allowed_profiles" in event(executor, config)[1]
+    assert (
+        "profile 'large' is not allowed; add it to [ecs_bridge_executor] allowed_profiles" in event(executor, config)[1]
+    )
     assert set(bridge.records) == {allowed.ti.external_executor_id}
 
 
@@ -545,7 +547,7 @@ def test_the_default_profile_is_allowed_only_by_its_name(configure, start, bridg
     run(executor, plain := task(executor), large := task(executor, "large", queue="large"))
     launched(bridge, large)
     beat_until(executor, lambda: event(executor, plain))
-    assert "profile default is not in" in event(executor, plain)[1]
+    assert "profile 'default' is not allowed" in event(executor, plain)[1]
 
 
 @pytest.mark.parametrize("fault", [{"status": 500}, {"hang_up": True}, {"status": 404}])
@@ -555,14 +557,14 @@ def test_the_log_view_never_raises(options, bridge, fault):
     id = str(uuid.uuid4())
     bridge.fail(f"/v1/submissions/{id}", **fault)
     lines, _ = EcsBridgeExecutor().get_task_log(SimpleNamespace(external_executor_id=id), 1)
-    assert f"{id} could not be looked up" in lines[0]
+    assert f"cannot read submission {id}" in lines[0]
 
 
 def test_the_log_view_of_an_unconfigured_executor_says_so(monkeypatch):
     from airflow_ecs_bridge.executor import EcsBridgeExecutor
 
     lines, _ = EcsBridgeExecutor().get_task_log(SimpleNamespace(external_executor_id="abc"), 1)
-    assert "submit_url is not set" in lines[0]
+    assert "submit_url or submit_function must be set" in lines[0]
 
 
 NO_TEXT = "half\ud800"
@@ -578,27 +580,27 @@ def containers(*containers: Any) -> dict[str, Any]:
     [
         (
             containers({"name": "m", "environment": [{"name": "A", "value": NO_TEXT}]}),
-            r"U\+D800 is half of a character",
+            r"lone surrogate U\+D800",
         ),
-        (containers({"name": NO_TEXT}), r"U\+D800 is half of a character"),
-        ({"tags": [{"key": "a", "value": NO_TEXT}]}, "executor_config has a text that is not Unicode"),
-        (containers({"name": 7}), "each with a text as its name"),
-        (containers({"name": ["m"]}), "each with a text as its name"),
-        (containers({"name": ""}), "each with a text as its name"),
+        (containers({"name": NO_TEXT}), r"lone surrogate U\+D800"),
+        ({"tags": [{"key": "a", "value": NO_TEXT}]}, "invalid executor_config: contains the lone surrogate"),
+        (containers({"name": 7}), "each with a string as name"),
+        (containers({"name": ["m"]}), "each with a string as name"),
+        (containers({"name": ""}), "each with a string as name"),
         ({"overrides": {"containerOverrides": {"name": "m"}}}, "must be a list of dicts"),
         ({"overrides": {"containerOverrides": None}}, "must be a list of dicts"),
-        (containers({"name": "m", "environment": {"A": "1"}}), "environment of a container"),
-        (containers({"name": "m", "environment": [{"name": 1}]}), "environment of a container"),
+        (containers({"name": "m", "environment": {"A": "1"}}), "invalid container environment"),
+        (containers({"name": "m", "environment": [{"name": 1}]}), "invalid container environment"),
         ({"overrides": {"containerOverides": []}}, PLACE),
         ({"overrides": {"container_overrides": []}}, "did you mean .*containerOverrides"),
         ({"containerOverrides": []}, PLACE),
         ({"overides": {}}, r"did you mean executor_config\['overrides'\]"),
         ({"launchtype": "EC2"}, r"did you mean executor_config\['launchType'\]"),
         ({"overrides": {"Memory": "1"}}, r"did you mean executor_config\['overrides'\]\['memory'\]"),
-        ({"pod_override": object()}, "a parameter of RunTask: pod_override"),
+        ({"pod_override": object()}, "unknown parameters in executor_config: pod_override"),
         ({"by_try": [containers({"name": 7})]}, "by_try"),
         ({"by_try": [{"tags": [{"key": NO_TEXT}]}]}, "by_try"),
-        ({"profile": NO_TEXT}, "not a profile's name"),
+        ({"profile": NO_TEXT}, "must be a profile name"),
     ],
 )
 def test_an_executor_config_that_can_never_be_submitted_fails_its_task_alone(executor, bridge, config, words):
@@ -622,5 +624,5 @@ def test_a_submission_that_cannot_be_built_fails_its_task_at_once(executor, brid
     bad = task(executor, "bad", executor_config=config)
     run(executor, bad)
     beat_until(executor, lambda: event(executor, bad))
-    assert "its executor_config cannot be used (KeyError" in event(executor, bad)[1]
+    assert "invalid executor_config: KeyError" in event(executor, bad)[1]
     assert "secret" not in event(executor, bad)[1] + caplog.text

@@ -642,7 +642,7 @@ def test_missing_options_are_named(client, as_, monkeypatch):
         monkeypatch.delenv(f"AIRFLOW__ECS_BRIDGE_EXECUTOR__{name}", raising=False)
     answer = client.get("api/overview", headers=as_("admin"))
     assert answer.status_code == 503
-    assert "[ecs_bridge_executor] cannot be used" in answer.json()["detail"]
+    assert "invalid options in [ecs_bridge_executor]" in answer.json()["detail"]
     assert "table is not set" in answer.json()["detail"]
 
 

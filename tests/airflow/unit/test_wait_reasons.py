@@ -46,7 +46,9 @@ def test_the_event_log_of_a_queued_task_says_once_for_what_it_waits(queued: Livi
     seen = len(bridge.looked_up)
     beat_until(executor, lambda: len(bridge.looked_up) >= seen + 3)
     (text,) = task_events(executor)
-    assert text.startswith(f"submission {id} waits since 2027-01-15T08:00:00Z, now queued: RESOURCE:MEMORY")
+    assert text.startswith(
+        f"submission {id} has been waiting since 2027-01-15T08:00:00Z, state queued: RESOURCE:MEMORY"
+    )
     assert text.endswith(f"ecs-bridge show {id}")
     assert executor._task_event_logs[0].event == "ecs_bridge.waiting"
     assert {each for ids in bridge.looked_up for each in ids} == {"health-check", id}
@@ -59,9 +61,9 @@ def test_the_event_log_of_a_queued_task_says_once_for_what_it_waits(queued: Livi
 @pytest.mark.parametrize(
     ("state", "words"),
     [
-        ("queued", "Waits for: its turn at the launch rate"),
-        ("launching", "Waits for: ECS's answer to RunTask"),
-        ("launched", "Waits for: its container to start"),
+        ("queued", "Waiting for: the launch rate"),
+        ("launching", "Waiting for: the ECS response to RunTask"),
+        ("launched", "Waiting for: its container to start"),
         ("running", None),
     ],
 )
@@ -70,6 +72,6 @@ def test_the_log_view_says_for_what_a_task_waits_in_each_state(state: str, words
 
     settings: Any = SimpleNamespace(awslogs_group=None, awslogs_stream_prefix=None)
     lines = describe({"submission_id": "an-id", "state": state, "created_at": 1_800_000_000_000}, settings)
-    found = [line for line in lines if line.startswith("Waits for")]
+    found = [line for line in lines if line.startswith("Waiting for")]
     assert len(found) == (words is not None)
     assert not words or found[0].startswith(words)

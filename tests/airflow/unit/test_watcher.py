@@ -236,7 +236,7 @@ def test_a_submission_whose_record_is_gone_for_two_sweeps_frees_its_slot(configu
     beat_until(executor, lambda: len(executor.running) == 1)
     assert sum(gone in batch for batch in bridge.looked_up) == 2
     (text,) = [log.extra for log in executor._task_event_logs]
-    assert "no longer in the ECS bridge's table" in text
+    assert "no longer exists in the ECS bridge's table" in text
     assert executor.event_buffer == {}
     bridge.finish(stays)
     beat_until(executor, lambda: not executor.running)

@@ -184,7 +184,7 @@ fn policy(relaunch_on: &[&str]) -> Policy {
 // The following tests cover launches.
 
 #[test]
-fn a_life_without_faults() {
+fn submission_without_faults_succeeds() {
     let (mut life, call) = Life::launching();
     assert_eq!(life.learn(Input::Launch(call, live_task())), State::Launched);
     assert_eq!(life.see(running(3)), State::Running);
@@ -207,7 +207,7 @@ fn an_event_may_come_before_run_tasks_answer() {
 }
 
 #[test]
-fn a_refusal_for_now_goes_back_to_queued_and_uses_no_attempt() {
+fn retryable_failure_requeues_without_using_attempt() {
     let (mut life, call) = Life::launching();
     assert_eq!(life.learn(Input::Launch(call, refused())), State::Queued);
     assert_eq!(
@@ -224,7 +224,7 @@ fn a_refusal_for_now_goes_back_to_queued_and_uses_no_attempt() {
 }
 
 #[test]
-fn what_waits_for_a_launch_waits_apart_from_the_timers() {
+fn queued_submission_waits_apart_from_timers() {
     let mut life = Life::queued();
     assert_eq!(life.record.due.as_deref(), Some("queued"));
     life.due();
@@ -236,7 +236,7 @@ fn what_waits_for_a_launch_waits_apart_from_the_timers() {
 }
 
 #[test]
-fn a_refusal_for_good_rejects_with_its_reason() {
+fn permanent_failure_rejects_with_reason() {
     let (mut life, call) = Life::launching();
     let reason = "access denied: ecs:RunTask".to_owned();
     assert_eq!(life.learn(Input::Launch(call, LaunchAnswer::RefusedForGood(reason.clone()))), State::Rejected);
@@ -244,7 +244,7 @@ fn a_refusal_for_good_rejects_with_its_reason() {
 }
 
 #[test]
-fn an_unanswered_call_changes_no_state_and_is_repeated_with_the_same_attempt() {
+fn unanswered_call_is_repeated_for_same_attempt() {
     let (mut life, call) = Life::launching();
     assert_eq!(life.learn(Input::Launch(call, unanswered())), State::Launching);
     assert_eq!(life.due(), State::Launching);
@@ -285,7 +285,7 @@ fn a_repeat_waits_for_a_launch_token_apart_from_stops_and_checks() {
 }
 
 #[test]
-fn what_cannot_be_repeated_any_more_is_looked_up_without_a_launch_token() {
+fn unrepeatable_launch_is_looked_up_without_token() {
     for launch_deadline in [None, Some(now().plus(MINUTE))] {
         let submission = Submission { launch_deadline, ..submission("a") };
         let (record, call) = Record::launching(submission, now(), &rules());
@@ -302,7 +302,7 @@ fn what_cannot_be_repeated_any_more_is_looked_up_without_a_launch_token() {
 // The following tests cover capacity.
 
 #[test]
-fn what_its_profile_has_no_capacity_for_waits_until_its_deadline_and_says_so() {
+fn submission_without_capacity_waits_until_deadline() {
     let deadline = now().plus(7 * MINUTE);
     let mut life =
         Life::of(Record::queued(Submission { launch_deadline: Some(deadline), ..submission("a") }, now(), &rules()));
@@ -319,7 +319,7 @@ fn what_its_profile_has_no_capacity_for_waits_until_its_deadline_and_says_so() {
 }
 
 #[test]
-fn what_waits_without_a_deadline_is_looked_at_each_hour() {
+fn waiting_submission_without_deadline_is_checked_hourly() {
     let mut life = Life::of(Record::waiting(submission("a"), now(), &rules()));
     for _ in 0..3 {
         let since = life.now;
@@ -425,7 +425,7 @@ fn a_next_attempt_does_not_wait_for_capacity_as_the_one_before_did() {
 }
 
 #[test]
-fn a_turn_launches_what_waits_before_its_timer_and_nothing_else() {
+fn launch_by_option_precedes_timer_of_waiting_submission() {
     let mut life = Life::of(Record::waiting(submission("a"), now(), &rules()));
     assert_eq!(life.wait(MINUTE).learn(Input::LaunchBy(0)), State::Launching);
     let call = life.call();
@@ -439,7 +439,7 @@ fn a_turn_launches_what_waits_before_its_timer_and_nothing_else() {
 }
 
 #[test]
-fn what_waits_for_a_runner_does_not_wait_for_capacity() {
+fn pooled_submission_does_not_wait_for_capacity() {
     let pooled = || Submission { pool: Some(key()), ..submission("a") };
     let queued = Record::queued(pooled(), now(), &rules());
     assert_eq!(Record::waiting(pooled(), now(), &rules()), queued);
@@ -449,7 +449,7 @@ fn what_waits_for_a_runner_does_not_wait_for_capacity() {
 }
 
 #[test]
-fn a_stop_ends_what_waits_for_capacity() {
+fn stop_ends_submission_waiting_for_capacity() {
     let mut life = Life::of(Record::waiting(submission("a"), now(), &rules()));
     assert_eq!(life.learn(Input::Stop("enough".to_owned())), State::Cancelled);
     life.learn(Input::NoCapacity);
@@ -457,7 +457,7 @@ fn a_stop_ends_what_waits_for_capacity() {
 }
 
 #[test]
-fn an_unanswered_launch_is_repeated_for_50_minutes_then_looked_up_twice_then_lost() {
+fn unanswered_launch_is_repeated_looked_up_then_lost() {
     let (mut life, call) = Life::launching();
     let mut last_call = call;
     while let Some(Action::RunTask(call)) = {
@@ -510,7 +510,7 @@ fn an_unanswered_launch_never_expires() {
 }
 
 #[test]
-fn what_waits_past_its_deadline_expires_and_says_what_it_waited_for() {
+fn submission_past_deadline_expires_with_wait_reason() {
     let record = Submission { launch_deadline: Some(now().plus(MINUTE)), ..submission("a") };
     let (record, call) = Record::launching(record, now(), &rules());
     let mut life = Life::of(record);
@@ -549,7 +549,7 @@ fn a_launch_that_reconcile_claimed_is_checked_as_late_as_any() {
 }
 
 #[test]
-fn what_is_submitted_again_is_due_when_the_lease_of_its_unanswered_launch_is_over() {
+fn resubmission_is_due_after_lease_of_unanswered_launch() {
     let (mut life, call) = Life::launching();
     life.wait(MINUTE).learn(Input::Resubmitted(Notify::default()));
     assert_eq!(life.record.check_at, Some(call.claimed_at.plus(3 * MINUTE)));
@@ -940,7 +940,7 @@ fn a_spot_notice_ends_nothing() {
 }
 
 #[test]
-fn a_success_of_an_interrupted_container_says_so() {
+fn success_after_interruption_has_reason() {
     let mut life = Life::launched(Policy::default());
     life.see(Task { stop_code: Some("SpotInterruption".into()), desired_status: "STOPPED".into(), ..running(3) });
     assert_eq!(life.see(exited(4, 0)), State::Succeeded);
@@ -948,7 +948,7 @@ fn a_success_of_an_interrupted_container_says_so() {
 }
 
 #[test]
-fn a_success_of_a_container_that_ended_by_itself_has_no_reason() {
+fn success_without_interruption_has_no_reason() {
     let mut life = Life::launched(Policy::default());
     life.see(running(2));
     let ends = Task { stop_code: Some("EssentialContainerExited".into()), ..exited(3, 0) };
@@ -957,7 +957,7 @@ fn a_success_of_a_container_that_ended_by_itself_has_no_reason() {
 }
 
 #[test]
-fn a_success_of_a_later_attempt_says_so() {
+fn success_of_later_attempt_has_reason() {
     let mut life = Life::launched(policy(&["SpotInterruption"]));
     life.see(running(2));
     life.see(stopped(4, "SpotInterruption", vec![container("STOPPED", Some(143))]));
@@ -969,7 +969,7 @@ fn a_success_of_a_later_attempt_says_so() {
 }
 
 #[test]
-fn a_spot_interruption_is_relaunched_where_asked_and_only_once_its_task_is_stopped() {
+fn spot_interruption_relaunches_after_task_stops() {
     let mut life = Life::launched(policy(&["SpotInterruption"]));
     life.see(running(2));
     assert!(life.record.request.is_some(), "the request is still needed");
@@ -1002,7 +1002,7 @@ fn fallbacks_are_tried_in_order_at_once_and_after_the_last_from_the_first_again(
 }
 
 #[test]
-fn a_fallback_never_follows_a_call_that_was_not_answered_or_was_refused_for_another_reason() {
+fn fallback_follows_only_capacity_rejection() {
     let (mut life, call) = Life::launching_with(with_fallbacks(1));
     life.learn(Input::Launch(call, unanswered()));
     life.due();
@@ -1018,7 +1018,7 @@ fn a_fallback_never_follows_a_call_that_was_not_answered_or_was_refused_for_anot
 }
 
 #[test]
-fn what_is_due_may_be_launched_by_another_choice_of_its_own_and_no_other() {
+fn due_submission_launches_only_by_its_own_options() {
     let record = Record::queued(Submission { policy: with_fallbacks(1), ..submission("a") }, now(), &rules());
     let mut life = Life::of(record);
     life.learn(Input::LaunchBy(2));
@@ -1028,7 +1028,7 @@ fn what_is_due_may_be_launched_by_another_choice_of_its_own_and_no_other() {
 }
 
 #[test]
-fn an_interrupted_task_goes_on_with_the_fallback_that_its_profile_names_and_does_not_return() {
+fn interrupted_task_continues_with_named_fallback() {
     let on_demand = Relaunch { fallback: Some(1), ..Relaunch::from("SpotInterruption") };
     let mut life = Life::launched(Policy { relaunch_on: vec![on_demand], ..with_fallbacks(1) });
     life.see(running(2));
@@ -1141,7 +1141,7 @@ fn without_relaunch_on_an_interruption_is_failed_with_its_code() {
 }
 
 #[test]
-fn what_would_expire_after_it_may_have_run_has_failed() {
+fn submission_that_ran_fails_instead_of_expiring() {
     let mut life = Life::launched(policy(&["InfrastructureHealth"]));
     life.record.launch_deadline = Some(life.now);
     life.see(stopped(3, "InfrastructureHealth", vec![]));
@@ -1188,7 +1188,7 @@ fn a_second_task_of_one_attempt_is_an_alarm_and_is_stopped() {
 }
 
 #[test]
-fn a_live_task_of_what_is_over_without_it_is_stopped() {
+fn live_task_of_ended_submission_is_stopped() {
     let mut life = Life::queued();
     life.learn(Input::Stop("not needed".into()));
     life.see(running(1));
@@ -1201,7 +1201,7 @@ fn a_live_task_of_what_is_over_without_it_is_stopped() {
 }
 
 #[test]
-fn a_task_of_a_submission_that_only_a_stop_is_known_of_is_stopped_in_its_own_cluster() {
+fn task_of_bare_stop_is_stopped_in_own_cluster() {
     let mut life = Life::of(Record::tombstone("a".parse().unwrap(), "not needed", now(), &rules()));
     let task = running(1);
     let own = task.cluster_arn.clone();
@@ -1286,7 +1286,7 @@ fn timeouts_stop_and_then_fail_unless_it_exits_0() {
 // The following tests cover reconciliation.
 
 #[test]
-fn what_nothing_was_heard_of_is_described() {
+fn submission_without_events_is_described() {
     let mut life = Life::launched(Policy::default());
     life.due();
     assert_eq!(life.now, now().plus(12 * MINUTE));
@@ -1318,7 +1318,7 @@ fn missing_twice_five_minutes_apart_is_lost_after_a_stop() {
 }
 
 #[test]
-fn hearing_of_it_between_starts_the_count_anew() {
+fn report_of_task_resets_missing_count() {
     let mut life = Life::launched(Policy::default());
     let arn = life.record.task_arn.clone().unwrap();
     life.wait(10 * MINUTE);
@@ -1614,7 +1614,7 @@ fn one_process_takes_a_submission_and_no_other_can() {
 }
 
 #[test]
-fn what_is_stopped_or_past_its_deadline_is_not_taken() {
+fn stopped_or_expired_submission_is_not_claimed() {
     let mut life = Life::waiting();
     life.learn(Input::Stop("enough".to_owned()));
     assert_eq!((life.take(ONE), life.record.pool.clone()), (State::Cancelled, None));
@@ -1628,7 +1628,7 @@ fn what_is_stopped_or_past_its_deadline_is_not_taken() {
 }
 
 #[test]
-fn only_the_process_that_took_it_reports_its_end_and_once() {
+fn completion_is_reported_once_by_claiming_process() {
     let mut life = Life::taken_with(Policy::default());
     life.done(OTHER, 0, false);
     assert!(!life.wrote && life.record.state == State::Running);
@@ -1739,7 +1739,7 @@ fn the_end_of_another_runner_changes_nothing() {
 }
 
 #[test]
-fn a_code_reported_while_the_runner_is_stopped_waits_for_the_stop_code_where_that_may_relaunch() {
+fn exit_code_of_stopped_runner_awaits_stop_code() {
     let mut life = Life::taken_with(again_after_spot());
     assert_eq!(life.done(ONE, 143, true), State::Running);
     assert_eq!(life.runner_seen(stopped_by("SpotInterruption", Some(0))), State::Queued);
@@ -1759,7 +1759,7 @@ fn a_code_reported_while_the_runner_is_stopped_waits_for_the_stop_code_where_tha
 }
 
 #[test]
-fn a_stop_of_a_taken_submission_names_the_runner_that_is_to_be_closed_first() {
+fn stop_of_claimed_submission_closes_runner_first() {
     let mut life = Life::taken_with(Policy::default());
     life.learn(Input::Stop("enough".to_owned()));
     let Some(Action::Stop { runner, .. }) = &life.action else { panic!("{:?}", life.action) };
@@ -1860,7 +1860,7 @@ fn a_runner_never_stands_in_the_feed_and_is_launched_after_everything_else() {
 }
 
 #[test]
-fn what_a_runner_serves_is_ours_untaken_or_over() {
+fn served_submission_is_ours_unclaimed_or_ended() {
     let by = process(ONE);
     let served = |life: &Life| pool::served(Some(&life.record), &by);
     assert_eq!(served(&Life::waiting()), Served::Untaken);
