@@ -72,7 +72,7 @@ def test_a_release_holds_the_zips_of_every_architecture_that_the_toolchain_has(t
     assert (done.returncode, done.stdout.split()) == (0, ["x86_64", "arm64"]), done.stderr
     for name in ("x86_64", "arm64"):
         zips = sorted((tmp_path / "dist" / name).iterdir())
-        assert [file.name for file in zips] == ["reconcile.zip", "submit.zip", "task-state.zip", "runner-api.zip"]
+        assert [file.name for file in zips] == ["reconcile.zip", "runner-api.zip", "submit.zip", "task-state.zip"]
         assert elf.mismatches(zips, name) == []
 
 

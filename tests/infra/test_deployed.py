@@ -273,7 +273,7 @@ def test_doctor_complains_only_of_the_emulator(bridge: Bridge, operator: dict[st
     address = bridge.emulator.address(bridge.outputs["SubmitUrl"])
     done = bridge.emulator.cli("doctor", "--stack", STACK, "--url", address, "--json", keys=operator)
     findings = [finding for finding in json.loads(done.stdout) if finding["verdict"] != "ok"]
-    assert {(finding["what"], finding["detail"]) for finding in findings} == set(DOCTOR), done.stdout + done.stderr
+    assert {(finding["check"], finding["detail"]) for finding in findings} == set(DOCTOR), done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(("checks", "time_scale"), [(ANSWERED, 1), (UNANSWERED, 1_000)])

@@ -74,7 +74,7 @@ def until_stuck(pools: Pools, profile: str, id: str, reason: str) -> Record:
 
     def is_found() -> bool:
         doctor = run(pools, "doctor", "--json")
-        [finding] = [each for each in json.loads(doctor.stdout) if each["what"] == f"pool of {profile}"]
+        [finding] = [each for each in json.loads(doctor.stdout) if each["check"] == f"pool of {profile}"]
         return doctor.returncode == 1 and finding["verdict"] == "wrong" and reason in finding["detail"]
 
     until("ps shows it", is_shown)
@@ -153,7 +153,7 @@ def test_paused_pool_shows_why_and_is_not_stuck(stuck: Pools) -> None:
     assert (pool["waiting"], pool["stuck"], pool["paused"]) == (1, 0, True)
     [shown] = [row for row in json.loads(run(stuck, "ps", "--json").stdout) if row["submission_id"] == id]
     assert shown["reason"] == "waits for a runner, place 1 of 1; the pool is paused"
-    [finding] = [each for each in json.loads(run(stuck, "doctor", "--json").stdout) if each["what"] == "pool of two"]
+    [finding] = [each for each in json.loads(run(stuck, "doctor", "--json").stdout) if each["check"] == "pool of two"]
     assert (finding["verdict"], finding["detail"]) == ("ok", "paused")
     stuck.set("two", paused=False)
     assert stuck.ended(id)["state"] == "succeeded"

@@ -643,7 +643,7 @@ def test_missing_options_are_named(client, as_, monkeypatch):
     answer = client.get("api/overview", headers=as_("admin"))
     assert answer.status_code == 503
     assert "invalid options in [ecs_bridge_executor]" in answer.json()["detail"]
-    assert "table is not set" in answer.json()["detail"]
+    assert "table must be set" in answer.json()["detail"]
 
 
 class Refusing:
