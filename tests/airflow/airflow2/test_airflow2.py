@@ -78,7 +78,7 @@ def test_airflow_loads_the_executor_by_its_path():
     ("option", "wrong"),
     [
         ({"SUBMIT_URL": "http://127.0.0.1:9"}, "check submit_url"),
-        ({"TABLE": "another"}, "table is 'another', but the table of the ECS bridge"),
+        ({"TABLE": "another"}, r"wrong \[ecs_bridge_executor\] table: 'another'; the table of the ECS bridge"),
     ],
 )
 def test_a_start_says_what_is_wrong_with_the_bridge(option, wrong, tmp_path, monkeypatch):

@@ -701,8 +701,9 @@ def object_of(bridge: FakeBridge, **more: Any) -> TriggerEvent:
 
 
 def test_the_json_that_a_command_wrote_is_the_return_value(s3: Any, bridge: FakeBridge, here: commands.Commands):
+    created_at = now_ms()
     s3.put_object(Bucket="results", Key="day 1/rows.json", Body=b'{"rows": [1, 2], "day": "\xc3\xa4"}')
-    event = object_of(bridge)
+    event = object_of(bridge, created_at=created_at)
     assert event.payload["xcoms"] == {"return_value": {"rows": [1, 2], "day": "ä"}}
     operator = EcsBridgeOperator(task_id="t", command=["x"], xcom_s3_uri=URI)
     assert operator.execute_complete({}, event.payload) == {"rows": [1, 2], "day": "ä"}
@@ -719,9 +720,10 @@ def test_the_json_that_a_command_wrote_is_the_return_value(s3: Any, bridge: Fake
 def test_an_object_that_cannot_be_a_return_value_fails_the_task_and_says_why(
     s3: Any, bridge: FakeBridge, here: commands.Commands, body: bytes | None, words: str
 ):
+    created_at = now_ms()
     if body is not None:
         s3.put_object(Bucket="results", Key="day 1/rows.json", Body=body)
-    event = object_of(bridge)
+    event = object_of(bridge, created_at=created_at)
     assert not event.payload["succeeded"]
     assert words in event.payload["text"]
     assert "the command succeeded, but its return value is missing" in event.payload["text"]
