@@ -241,7 +241,7 @@ mod tests {
         let problems = read(&[("ECS_BRIDGE_POLL_INTERVAL_MS", "soon")]).err().unwrap();
         assert!(!problems.credentials_only);
         let said = problems.messages.join("\n");
-        for word in ["RUNNER_ID", "RUNNER_TOKEN", "POLL_INTERVAL_MS", "WORK_URL", "task role"] {
+        for word in ["RUNNER_ID", "RUNNER_TOKEN", "POLL_INTERVAL_MS", "RUNNER_API_URL", "task role"] {
             assert!(said.contains(word), "{word} is missing in:\n{said}");
         }
     }
