@@ -75,7 +75,7 @@ def until_stuck(pools: Pools, profile: str, id: str, reason: str) -> Record:
     def is_found() -> bool:
         doctor = run(pools, "doctor", "--json")
         [finding] = [each for each in json.loads(doctor.stdout) if each["check"] == f"pool of {profile}"]
-        return doctor.returncode == 1 and finding["verdict"] == "wrong" and reason in finding["detail"]
+        return doctor.returncode == 1 and finding["verdict"] == "fail" and reason in finding["detail"]
 
     until("ps shows it", is_shown)
     until("doctor finds it", is_found)
