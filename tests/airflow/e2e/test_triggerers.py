@@ -88,7 +88,7 @@ def test_each_kind_of_task_is_as_with_a_worker_s_start(airflow, stack):
     assert seen["kinds_default"][1][1] == ["macro HELLO"]
     logs = {task: log_of(airflow, "kinds_default", runs["kinds_default"], task) for task in ("plain", "outlets")}
     assert "Task starts in the triggerer, without a worker" in logs["plain"]
-    assert "The task starts in a worker, because it has outlets" in logs["outlets"]
+    assert "Task starts in a worker, because it has outlets" in logs["outlets"]
 
 
 KINDS = ("kinds_default", "kinds_worker")
