@@ -790,7 +790,7 @@ class Live:
             self._look(due, now)
         with self._lock:
             times = [each.look_at for each in self._followers]
-        return max(min(times, default=now + _IDLE) - self.monotonic(), TOGETHER)
+        return max(min([*times, now + _IDLE]) - self.monotonic(), TOGETHER)
 
     def _look(self, due: list[Follower], now: float) -> None:
         # A command that ends from now on is checked again, because this read may be from before its end.
