@@ -99,7 +99,7 @@ def per_idle_day() -> float:
 
 
 def stack_at_rest(stack: Stack) -> None:
-    """Wait until all tasks are torn down, and what they told has arrived."""
+    """Wait until all tasks are torn down, and their events have arrived."""
     until = time.monotonic() + 60
     while any(row.get("last_status") != "STOPPED" for row in stack.records()):
         if time.monotonic() > until:

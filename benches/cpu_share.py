@@ -13,7 +13,7 @@ from pathlib import Path
 from cost import MB_OF_A_CPU
 
 CGROUPS = Path("/sys/fs/cgroup")
-# Lambda's own, by its cgroup: a share is given anew in each of these microseconds.
+# Lambda's own, by its cgroup: the share is granted again after each of these microseconds.
 PERIOD_US = 20_000
 
 

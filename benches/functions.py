@@ -22,7 +22,7 @@ def rust(name: str) -> list[str]:
 
 
 def environment(aws_url: str, certificates: Path | None = None) -> dict[str, str]:
-    """All that a function is told by its template, and where AWS is."""
+    """The variables that the template sets for a function, and the addresses of AWS."""
     variables = {
         "AWS_REGION": samples.REGION,
         "AWS_DEFAULT_REGION": samples.REGION,

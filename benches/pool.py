@@ -90,7 +90,7 @@ def latency(report: Report, idle: int, start: float) -> None:
         for burst in BURSTS:
             until_idle(stack, idle)
             own = first_instructions(stack, Path(folder) / f"own-{burst}", "default", burst)
-            # What a burst has used up is launched anew: as many as were idle before.
+            # Reconcile replaces the runners that a burst has used: as many as were idle before.
             until_idle(stack, idle)
             samples_ = 10 if burst == 1 else 1
             taken: list[float] = []
@@ -174,8 +174,8 @@ def asks(report: Report) -> None:
     seconds = 2 * CALL_SECONDS + cpu * MB_OF_A_CPU / memory("runner-api")
     question = reads * prices.READ_UNIT + writes * prices.WRITE_UNIT + prices.INVOCATION
     question += memory("runner-api") / 1024 * seconds * prices.GB_SECOND
-    report.add("pool", "read units of a question in vain", reads, "")
-    report.add("pool", "CPU of a question in vain", 1000 * cpu, "ms")
+    report.add("pool", "read units of an empty poll", reads, "")
+    report.add("pool", "CPU of an empty poll", 1000 * cpu, "ms")
     day = DAY / REST * question + DAY / WAIT * prices.SQS_REQUEST
     report.add("pool", "an idle runner, without its container, a month", prices.DAYS_OF_A_MONTH * day, "$", at_most=0.10)
 

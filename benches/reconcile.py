@@ -50,15 +50,15 @@ def run(report: Report, queued: int, timers: int) -> None:
 @contextmanager
 def reconciles(stack: Stack, runs: int, **variables: object) -> Iterator[list[Function]]:
     """Processes of reconcile that work on the table and the ECS of `stack`."""
-    told = environment("") | {
+    env = environment("") | {
         "AWS_ENDPOINT_URL_DYNAMODB": stack.ready["dynamodb_url"],
         "AWS_ENDPOINT_URL_ECS": stack.ready["ecs_url"],
         "ECS_BRIDGE_TABLE": stack.ready["table"],
     }
-    told |= {name: str(value) for name, value in variables.items()}
+    env |= {name: str(value) for name, value in variables.items()}
     with ExitStack() as processes:
         started = [
-            processes.enter_context(Function(rust("reconcile"), told, stack.folder / f"bench-reconcile-{number}.log"))
+            processes.enter_context(Function(rust("reconcile"), env, stack.folder / f"bench-reconcile-{number}.log"))
             for number in range(runs)
         ]
         for process in started:

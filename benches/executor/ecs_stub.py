@@ -67,7 +67,7 @@ def answer(operation: str, request: dict[str, Any]) -> tuple[int, dict[str, Any]
         known = [tasks[arn] for arn in request["tasks"] if arn in tasks]
         missing = [{"arn": arn, "reason": "MISSING"} for arn in request["tasks"] if arn not in tasks]
         return 200, {"tasks": known, "failures": missing}
-    # The peer's health check stops a task that cannot exist, and wants to be told so.
+    # The peer's health check stops a task that cannot exist, and expects an error.
     return 400, {"__type": "InvalidParameterException", "message": "The referenced task was not found."}
 
 

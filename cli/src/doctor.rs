@@ -147,7 +147,7 @@ async fn api(bridge: &Bridge) -> Vec<Finding> {
     let answer = match bridge.health().await {
         Ok(answer) => answer,
         Err(error) => {
-            let (remedy, text) = (mend_of(&error), output::with_causes(&error));
+            let (remedy, text) = (remedy_of(&error), output::with_causes(&error));
             return vec![Finding::fail("URL", text, remedy)];
         }
     };
@@ -185,7 +185,7 @@ async fn api(bridge: &Bridge) -> Vec<Finding> {
     findings
 }
 
-const fn mend_of(error: &BridgeError) -> &'static str {
+const fn remedy_of(error: &BridgeError) -> &'static str {
     match error {
         BridgeError::Refused { status: 403, .. } => ALLOW_URL,
         BridgeError::Refused { status: 404, .. } => "check the URL: it is not that of a submit function",
@@ -226,7 +226,7 @@ async fn table(bridge: &Bridge) -> Vec<Finding> {
                 Some(_) => Finding::fail(what, text, ALLOW_TABLE),
                 None => Finding::fail(what, text, NOT_REACHED),
             },
-            _ => Finding::fail(what, text, mend_of(error)),
+            _ => Finding::fail(what, text, remedy_of(error)),
         }
     };
     vec![

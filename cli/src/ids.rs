@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::bridge::Bridge;
+use crate::bridge::{Bridge, Record};
 use crate::output::text;
 use crate::show::ShowError;
 
@@ -29,39 +29,53 @@ pub async fn resolve(bridge: &Bridge, ids: &[String], accept_prefixes: bool) -> 
     }
     let mut known = Vec::new();
     for id in ids {
-        let is_valid = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '_' | '-');
-        if !(1..=LONGEST).contains(&id.len()) || !id.chars().all(is_valid) {
-            return Err(ShowError::InvalidId(id.clone()));
-        }
-        let exists = found.contains(id)
-            || match bridge.record(id).await {
-                Ok(_) => true,
-                Err(error) if error.is_not_found() => false,
-                Err(error) => return Err(error.into()),
-            };
-        if exists || !accept_prefixes || !bridge.has_table() || id.len() < SHORTEST {
-            known.push(Known { id: id.clone(), exists });
+        if found.contains(id) || record(bridge, id).await?.is_some() {
+            known.push(Known { id: id.clone(), exists: true });
             continue;
         }
-        let mut matches = bridge.ids_with_prefix(id).await?;
-        known.push(match (matches.pop(), matches.is_empty()) {
-            (None, _) => Known { id: id.clone(), exists: false },
-            (Some(only), true) => Known { id: only, exists: true },
-            (Some(last), false) => {
-                matches.push(last);
-                matches.truncate(5);
-                return Err(ShowError::Ambiguous { given: id.clone(), matches });
-            }
+        let completed = if accept_prefixes { complete(bridge, id).await? } else { None };
+        known.push(match completed {
+            Some(id) => Known { id, exists: true },
+            None => Known { id: id.clone(), exists: false },
         });
     }
     Ok(known)
 }
 
-/// Completes an id, which must exist.
-pub async fn resolve_one(bridge: &Bridge, id: &str) -> Result<String, ShowError> {
-    let known = resolve(bridge, std::slice::from_ref(&id.to_owned()), true).await?;
-    let known = known.into_iter().find(|known| known.exists);
-    known.map(|known| known.id).ok_or_else(|| ShowError::NotFound(id.to_owned()))
+/// Returns the id and the record of the submission that `id`, or an unambiguous beginning of its id, names.
+pub async fn find(bridge: &Bridge, id: &str) -> Result<(String, Record), ShowError> {
+    if let Some(found) = record(bridge, id).await? {
+        return Ok((id.to_owned(), found));
+    }
+    let id = complete(bridge, id).await?.ok_or_else(|| ShowError::NotFound(id.to_owned()))?;
+    let found = bridge.record(&id).await?;
+    Ok((id, found))
+}
+
+/// Returns the record of exactly this id, if there is one.
+async fn record(bridge: &Bridge, id: &str) -> Result<Option<Record>, ShowError> {
+    let is_valid = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '_' | '-');
+    if !(1..=LONGEST).contains(&id.len()) || !id.chars().all(is_valid) {
+        return Err(ShowError::InvalidId(id.to_owned()));
+    }
+    match bridge.record(id).await {
+        Ok(record) => Ok(Some(record)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Returns the one id that begins with `start`, if there is one.
+async fn complete(bridge: &Bridge, start: &str) -> Result<Option<String>, ShowError> {
+    if !bridge.has_table() || start.len() < SHORTEST {
+        return Ok(None);
+    }
+    let mut matches = bridge.ids_with_prefix(start).await?;
+    if matches.len() > 1 {
+        matches.truncate(5);
+        return Err(ShowError::Ambiguous { given: start.to_owned(), matches });
+    }
+    Ok(matches.pop())
 }
 
 /// The shortest beginnings of at least 8 letters that tell these ids apart; a short id is shown whole.

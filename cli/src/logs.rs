@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use crate::account::{Account, Function, words};
 use crate::bridge::{Bridge, Record, Where};
-use crate::ids::resolve_one;
+use crate::ids;
 use crate::output::{self, iso, millis, text};
 use crate::show::ShowError;
 use crate::submit::is_terminal;
@@ -101,8 +101,7 @@ impl Logs {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ShowError::from)?;
         runtime.block_on(async {
             let bridge = self.bridge.find().await?;
-            let id = resolve_one(&bridge, &self.id).await?;
-            let mut record = bridge.record(&id).await?;
+            let (id, mut record) = ids::find(&bridge, &self.id).await?;
             while self.follow && !record.contains_key("task_arn") && !is_terminal(&record) {
                 tokio::time::sleep(EVERY).await;
                 record = bridge.record(&id).await?;

@@ -313,7 +313,18 @@ fn wide_row(record: &Record, now: i64) -> [String; 10] {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+
+    #[test]
+    fn attributes_read_are_those_listed_for_the_cli() {
+        let listed: Value = serde_json::from_str(include_str!("../../tests/fixtures/attributes.json")).unwrap();
+        let listed =
+            listed.as_array().unwrap().iter().filter(|it| it["readers"].as_array().unwrap().contains(&json!("cli")));
+        let listed: BTreeSet<_> = listed.map(|it| it["name"].as_str().unwrap()).collect();
+        assert_eq!(BTreeSet::from(ATTRIBUTES), listed);
+    }
 
     #[test]
     fn rows_fit_and_name_the_airflow_task() {

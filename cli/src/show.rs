@@ -4,8 +4,8 @@ use clap::Args;
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::bridge::{Bridge, BridgeError, Record, Where};
-use crate::ids::resolve_one;
+use crate::bridge::{BridgeError, Record, Where};
+use crate::ids;
 use crate::output::{self, duration, iso, millis};
 use crate::pools::waits_for;
 
@@ -50,8 +50,7 @@ impl Show {
     pub fn run(self) -> Result<(), ShowError> {
         tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
             let bridge = self.bridge.find().await?;
-            let id = resolve_one(&bridge, &self.id).await?;
-            let mut record = bridge.record(&id).await?;
+            let (id, mut record) = ids::find(&bridge, &self.id).await?;
             if bridge.has_table()
                 && let Some(row) = bridge.records(std::slice::from_ref(&id)).await?.first()
             {
@@ -66,6 +65,7 @@ impl Show {
                 output::say(Value::Object(record));
             } else {
                 output::say(format!("{}\n{}", describe(&record), timeline(&record)).trim_end());
+                #[cfg(feature = "account")]
                 show_last_lines(&bridge, &record).await;
             }
             Ok(())
@@ -75,7 +75,7 @@ impl Show {
 
 /// Shows the last lines of a failed command, if they can be read.
 #[cfg(feature = "account")]
-async fn show_last_lines(bridge: &Bridge, record: &Record) {
+async fn show_last_lines(bridge: &crate::bridge::Bridge, record: &Record) {
     const LINES: i32 = 10;
     if output::text(record, "state") != "failed" {
         return;
@@ -87,11 +87,6 @@ async fn show_last_lines(bridge: &Bridge, record: &Record) {
         lines.iter().for_each(|line| output::say(format!("  {line}")));
     }
 }
-
-/// Reading lines needs the SDKs of the feature `account`.
-#[cfg(not(feature = "account"))]
-#[allow(clippy::unused_async)]
-async fn show_last_lines(_: &Bridge, _: &Record) {}
 
 fn describe(record: &Record) -> String {
     let width = record.keys().map(String::len).max().unwrap_or_default();

@@ -249,30 +249,32 @@ impl Drop for Files {
 
 /// Replaces the failed start of a function by the cause that the function logged. Names the log only if it is `kept`.
 fn explain(error: LocalError, options: &Options, kept: bool) -> LocalError {
+    // As the functions of the bridge log an environment that they cannot use.
+    const INVALID: &str = "Error: the function's environment is not valid: ";
+    const OF_PROFILES: &str = "profiles: ";
     let (LocalError::Lambda(StartError::Init { function, cause }), Some(folder)) = (&error, &options.log_dir) else {
         return error;
     };
     let logs = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     let mut logs = logs.filter(|path| path.file_name().is_some_and(|it| it.to_string_lossy().starts_with(function)));
-    let causes = logs.find_map(|path| {
+    let problems = logs.find_map(|path| {
         let text = std::fs::read_to_string(path).ok()?;
-        let line = text.lines().rev().find_map(|line| line.strip_prefix("Error: ConfigError("))?;
-        // A list of strings in Rust's notation, which is JSON but for rare escapes.
-        serde_json::from_str::<Vec<String>>(line.strip_suffix(')')?).ok()
+        text.lines().rev().find_map(|line| line.strip_prefix(INVALID)).map(str::to_owned)
     });
     let log = folder.join(format!("{function}-*.log")).display().to_string();
-    let Some(causes) = causes else {
-        let cause = cause.replace(&format!("; see {log}"), "; pass --log-dir DIR to keep its log");
-        let cause = LocalError::Lambda(StartError::Init { function: function.clone(), cause });
-        return if kept { error } else { cause };
-    };
-    let see = if kept { format!("; see {log}") } else { String::new() };
-    match &options.profiles {
-        Some(path) if causes.iter().all(|cause| cause.starts_with("profiles: ")) => LocalError::Profiles {
-            path: path.clone(),
-            cause: causes.iter().map(|cause| cause.trim_start_matches("profiles: ")).collect::<Vec<_>>().join("; "),
-        },
-        _ => LocalError::Lambda(StartError::Init { function: function.clone(), cause: causes.join("; ") + &see }),
+    match (problems, &options.profiles) {
+        (Some(problems), Some(path)) if problems.starts_with(OF_PROFILES) => {
+            LocalError::Profiles { path: path.clone(), cause: problems.replace(OF_PROFILES, "") }
+        }
+        (None, _) if kept => error,
+        (problems, _) => {
+            let cause = match problems {
+                Some(problems) if kept => format!("{problems}; see {log}"),
+                Some(problems) => problems,
+                None => cause.replace(&format!("; see {log}"), "; pass --log-dir DIR to keep its log"),
+            };
+            LocalError::Lambda(StartError::Init { function: function.clone(), cause })
+        }
     }
 }
 

@@ -137,7 +137,7 @@ ROLES = {
 }
 URL = {"lambda:FunctionUrlAuthType": "AWS_IAM"}
 VIA_URL = {"lambda:InvokedViaFunctionUrl": "true"}
-SUBMIT, WORK = (arn("lambda", f"function:data-{name}") for name in ("submit", "runner-api"))
+SUBMIT, RUNNER_API = (arn("lambda", f"function:data-{name}") for name in ("submit", "runner-api"))
 CONNECTION, VARIABLE = (arn("secretsmanager", f"secret:data/{kind}/warehouse-a1b2c3") for kind in ("connections", "variables"))
 IMAGE = arn("ecr", "repository/airflow")
 SECRETS = [fargate.secret(f"{name}Secret") for name in ("Database", "Fernet", "Jwt", "Api", "Admin")]
@@ -169,8 +169,8 @@ def called(made: Stack) -> set[Call]:
         Call("api-server", "logs:GetLogEvents", stream("tasks")),
         Call("api-server", "lambda:InvokeFunctionUrl", SUBMIT, URL),
         Call("api-server", "lambda:InvokeFunction", SUBMIT, VIA_URL),
-        Call("task", "lambda:InvokeFunctionUrl", WORK, URL),
-        Call("task", "lambda:InvokeFunction", WORK, VIA_URL),
+        Call("task", "lambda:InvokeFunctionUrl", RUNNER_API, URL),
+        Call("task", "lambda:InvokeFunction", RUNNER_API, VIA_URL),
         Call("task", "sqs:ReceiveMessage", arn("sqs", "ecs-bridge-pool-0123456789ab-data")),
         Call("task", "elasticfilesystem:ClientMount", files, mounted),
         Call("task", "elasticfilesystem:ClientWrite", files, mounted),
@@ -208,10 +208,10 @@ def foreign(made: Stack) -> list[Call]:
     calls += [Call("scheduler", "logs:GetLogEvents", stream("services")), Call("triggerer", "logs:GetLogEvents", stream("services"))]
     # Straight to the functions, with whatever payload, and without a signature.
     calls += [Call("task", "sqs:ReceiveMessage", arn("sqs", "ecs-bridge-pool-0123456789ab-x-data"))]
-    calls += [Call("task", "lambda:InvokeFunction", WORK), Call("api-server", "lambda:InvokeFunction", SUBMIT)]
-    calls += [Call("task", "lambda:InvokeFunctionUrl", WORK, {"lambda:FunctionUrlAuthType": "NONE"})]
+    calls += [Call("task", "lambda:InvokeFunction", RUNNER_API), Call("api-server", "lambda:InvokeFunction", SUBMIT)]
+    calls += [Call("task", "lambda:InvokeFunctionUrl", RUNNER_API, {"lambda:FunctionUrlAuthType": "NONE"})]
     calls += [Call("api-server", "lambda:InvokeFunctionUrl", SUBMIT, {"lambda:FunctionUrlAuthType": "NONE"})]
-    calls += [Call("task", "lambda:InvokeFunctionUrl", SUBMIT, URL), Call("api-server", "lambda:InvokeFunctionUrl", WORK, URL)]
+    calls += [Call("task", "lambda:InvokeFunctionUrl", SUBMIT, URL), Call("api-server", "lambda:InvokeFunctionUrl", RUNNER_API, URL)]
     calls += [Call("task", "elasticfilesystem:ClientMount", files), Call("task", "elasticfilesystem:ClientRootAccess", files)]
     calls += [Call("start-of-tasks", "logs:PutLogEvents", stream("services"))]
     calls += [Call(role, "ecr:PutImage", IMAGE) for role in ROLES]

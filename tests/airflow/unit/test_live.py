@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -87,7 +88,10 @@ class World:
         """Do what is due now."""
         for part in (self.live, *self.live._sources.values()):
             while self.next.get(part, 0.0) <= self.clock.now or self.woken(part):
-                if (wait := part.step()) > 0:
+                wait = part.step()
+                # `Event.wait`, for which a thread uses it, takes no infinite time.
+                assert wait < math.inf
+                if wait > 0:
                     self.next[part] = self.clock.now + wait
                     break
         for _ in range(5):
