@@ -88,7 +88,7 @@ shapes! {
     SkipStates = "skip-states",
     /// An executionStoppedAt before startedAt.
     ClockSkew = "clock-skew",
-    /// No events.
+    /// The task sends no events.
     NoEvents = "no-events",
     /// The task is MISSING as soon as it has stopped, and its stop sends no event.
     Forgotten = "forgotten",

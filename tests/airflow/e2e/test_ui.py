@@ -122,7 +122,7 @@ def counts_on(frame: FrameLocator) -> dict[tuple[str, str], int]:
     for cells in (row.locator("th, td").all_inner_texts() for row in rows.all()):
         for state, count in zip(headings[1:-1], cells[1:-1], strict=True):
             if count != "–":
-                seen[cells[0], state] = int(count)
+                seen[cells[0], state.lower()] = int(count)
     return seen
 
 
