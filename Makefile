@@ -55,7 +55,7 @@ DEMO_FEATURES = $(if $(wildcard target/debug/deps/libaws_sdk_cloudformation-*.rl
 .PHONY: demo
 demo: ## run a handful of commands through the bridge on this machine, and look on (FLAGS=--no-function-urls: by invocations)
 	$(if $(ECS_BRIDGE_PROGRAM),,cargo build --locked $(PROGRAMS) $(DEMO_FEATURES))
-	$(PYTHON) local/demo.py $(FLAGS)
+	$(PYTHON) examples/demo.py $(FLAGS)
 
 .PHONY: build
 build: ## build all programs for release
@@ -83,12 +83,12 @@ docs: $(VENV)/.done ## serve the documents as a site on 127.0.0.1:8000
 
 .PHONY: record
 record: programs ## record docs/img/demo.svg anew
-	executor/venv.sh 3
+	tools/venv.sh 3
 	$(AIRFLOW)/python docs/site/record.py
 
 .PHONY: screenshots
 screenshots: programs ## take the screenshots of docs/airflow-ui.md anew, in a headless Chromium; minutes
-	executor/venv.sh 3
+	tools/venv.sh 3
 	$(AIRFLOW)/python docs/site/screenshots.py
 
 .PHONY: plots
@@ -101,9 +101,9 @@ plots: $(UV) ## draw the plots of docs/performance.md from its table
 test-rust:
 	$(LINTING) $(NICE) cargo test --locked --workspace --quiet --no-fail-fast
 
-# A folder of tests is a target, which runs it: `make tests/pool`. Those of the local stack each start their own:
-STACKS := $(addprefix tests/,suites local functions e2e pool secrets docs)
-FAULTS := $(addprefix tests/,reconcile crash chaos)
+# A folder of tests is a target, which runs it: `make tests/stack/pool`. Those of the local stack each start their own:
+STACKS := $(addprefix tests/,suites stack/local stack/functions stack/e2e stack/pool stack/secrets docs)
+FAULTS := $(addprefix tests/,stack/reconcile protocol/crash protocol/chaos)
 .PHONY: $(STACKS) $(FAULTS) test-stacks test-faults test-e2e
 $(STACKS) $(FAULTS): replay $(VENV)/.done
 	$(PYTEST) -q $@
@@ -115,39 +115,39 @@ test-e2e: test-stacks test-faults ## the functions on the local stack, also unde
 # $(1): the folder of the programs of an environment, $(2): folders. Runs both checks, whatever the first finds.
 define ruff
 	failed=0; \
-	$(1)/ruff check --config executor/pyproject.toml $(2) || failed=1; \
-	$(1)/ruff format --check --config executor/pyproject.toml $(2) || failed=1; \
+	$(1)/ruff check --config python/airflow_ecs_bridge/pyproject.toml $(2) || failed=1; \
+	$(1)/ruff format --check --config python/airflow_ecs_bridge/pyproject.toml $(2) || failed=1; \
 	exit $$failed
 endef
 
-.PHONY: test-runner test-runner-program lint-runner tests/runner
-test-runner: test-runner-program lint-runner tests/runner ## the runner program, and the zygote with a real Airflow
+.PHONY: test-runner test-runner-program lint-runner tests/python/runner
+test-runner: test-runner-program lint-runner tests/python/runner ## the runner program, and the zygote with a real Airflow
 test-runner-program:
 	cargo test --locked --quiet -p ecs-bridge-runner
 lint-runner:
-	executor/venv.sh 3
-	$(call ruff,$(AIRFLOW),tests/runner)
-tests/runner: programs
-	executor/venv.sh 3
+	tools/venv.sh 3
+	$(call ruff,$(AIRFLOW),tests/python/runner)
+tests/python/runner: programs
+	tools/venv.sh 3
 	$(AIRFLOW)/python -m pytest -q $@
 
 # The tests wait for most of their time, and compilers do not: stages run concurrently, and those that compile give way.
-# Every suite runs to its end; tests/suites/stages.py prints which of them failed.
+# Every suite runs to its end; tools/stages.py prints which of them failed.
 .PHONY: test venvs
 test: ## run all tests; their output is in target/test-logs
 	@$(LINTING) $(MAKE) --no-print-directory --jobs 2 --keep-going replay venvs
 	rm -rf $(TESTED) && mkdir -p $(TESTED) && cp $(BINARIES:%=target/debug/%) target/debug/ecs-bridge-replay $(TESTED)/
-	@ECS_BRIDGE_PROGRAM=$(CURDIR)/$(TESTED)/ecs-bridge QUICK=1 NICE=nice $(PYTHON) tests/suites/stages.py target/test-logs \
+	@ECS_BRIDGE_PROGRAM=$(CURDIR)/$(TESTED)/ecs-bridge QUICK=1 NICE=nice $(PYTHON) tools/stages.py target/test-logs \
 		"$(STAGE_RUST)" "$(STAGE_STACKS)" "$(STAGE_FAULTS)" "$(STAGE_AIRFLOW)" "$(STAGE_SETUPS)" "$(STAGE_INFRA)"
 
 venvs: $(VENV)/.done $(INFRA)/.done .venv-checkov/.done .venv-emulator/.done
-	executor/venv.sh 3 2 callers
+	tools/venv.sh 3 2 callers
 
 STAGE_RUST    := lint-format lint-clippy test-rust test-sam-build
-STAGE_STACKS   = $(filter-out tests/docs tests/secrets,$(STACKS))
-STAGE_FAULTS   = $(FAULTS) lint-client mypy-client tests/client tests/callers lint-runner tests/runner
+STAGE_STACKS   = $(filter-out tests/docs tests/stack/secrets,$(STACKS))
+STAGE_FAULTS   = $(FAULTS) lint-client mypy-client tests/python/client tests/python/callers lint-runner tests/python/runner
 STAGE_AIRFLOW := tests/airflow/e2e
-STAGE_SETUPS  := tests/airflow/setups lint-executor tests/airflow/unit tests/airflow/airflow2 tests/docs tests/secrets
+STAGE_SETUPS  := tests/airflow/setups lint-executor tests/airflow/unit tests/airflow/airflow2 tests/docs tests/stack/secrets
 STAGE_INFRA   := test-infra
 
 # Of the workspace as a whole: subsets of packages compile the SDKs again, with other features.
@@ -159,22 +159,22 @@ UNIT_TESTS_OF_EXECUTOR := advice config history job starts waits
 check: $(VENV)/.done ## what to run while editing: lint, types, unit tests, the model's small worlds, one test on the local stack
 	cargo fmt --all --check
 	cargo build --locked --quiet $(PROGRAMS)
-	executor/venv.sh 3 callers
+	tools/venv.sh 3 callers
 	@$(MAKE) --no-print-directory --jobs 2 --keep-going check-rust check-python
 check-rust:
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cargo test --locked --quiet --workspace --lib --bins $(UNIT_TESTS:%=--test %)
 	cargo test --locked --quiet --workspace --test promises -- small
 check-python:
-	$(call ruff,$(AIRFLOW),$(PYTHON_OF_CALLERS) $(PYTHON_OF_EXECUTOR) tests/runner)
-	$(CALLERS)/mypy --config-file client/pyproject.toml client/src
-	$(CALLERS)/python -m pytest -q tests/client
+	$(call ruff,$(AIRFLOW),$(PYTHON_OF_CALLERS) $(PYTHON_OF_EXECUTOR) tests/python/runner)
+	$(CALLERS)/mypy --config-file python/ecs_bridge/pyproject.toml python/ecs_bridge/src
+	$(CALLERS)/python -m pytest -q tests/python/client
 	$(AIRFLOW)/python -m pytest -q $(UNIT_TESTS_OF_EXECUTOR:%=tests/airflow/unit/test_%.py)
-	$(PYTEST) -q tests/e2e/test_lives.py
+	$(PYTEST) -q tests/stack/e2e/test_lives.py
 
 .PHONY: chaos
 chaos: replay $(VENV)/.done ## a run under faults: SEED=n N=n
-	$(VENV)/bin/python tests/chaos/run.py --seed $(or $(SEED),1) --submissions $(or $(N),300)
+	$(VENV)/bin/python tests/protocol/chaos/run.py --seed $(or $(SEED),1) --submissions $(or $(N),300)
 
 # The last release: its tag, or in a clone without tags the last commit before the changelog told of a change.
 EARLIER ?= $(or $(shell git describe --tags --abbrev=0 --match 'v*' 2>/dev/null),$(shell \
@@ -185,7 +185,7 @@ chaos-versions: replay $(VENV)/.done ## the same with functions of the last rele
 	git archive $(EARLIER) | tar -x -C target/earlier
 	cargo build --locked --manifest-path target/earlier/Cargo.toml --target-dir target/earlier-build \
 		$(foreach name,$(FUNCTIONS),-p $(name))
-	$(VENV)/bin/python tests/chaos/run.py --seed $(or $(SEED),1) --submissions $(or $(N),300) \
+	$(VENV)/bin/python tests/protocol/chaos/run.py --seed $(or $(SEED),1) --submissions $(or $(N),300) \
 		--earlier $(CURDIR)/target/earlier-build/debug
 
 .PHONY: model
@@ -205,9 +205,9 @@ FUZZ_TARGETS := event request profiles
 .PHONY: fuzz
 fuzz: $(TOOLS)/bin/cargo-fuzz ## make up events, requests and profiles: SECONDS=60 for each
 	for target in $(FUZZ_TARGETS); do \
-		mkdir -p fuzz/found/$$target; \
-		PATH=$(CURDIR)/$(TOOLS)/bin:$$PATH cargo fuzz run --sanitizer none $$target fuzz/found/$$target fuzz/corpus/$$target -- \
-			-max_total_time=$(or $(SECONDS),60) -dict=fuzz/json.dict -print_final_stats=1; \
+		mkdir -p tests/fuzz/found/$$target; \
+		PATH=$(CURDIR)/$(TOOLS)/bin:$$PATH cargo fuzz run --fuzz-dir tests/fuzz --sanitizer none $$target tests/fuzz/found/$$target tests/fuzz/corpus/$$target -- \
+			-max_total_time=$(or $(SECONDS),60) -dict=tests/fuzz/json.dict -print_final_stats=1; \
 	done
 
 # The deployment. SAM, checkov and the emulator pin many libraries, so each has its own venv.
@@ -228,7 +228,7 @@ test-infra: programs $(INFRA)/.done .venv-checkov/.done .venv-emulator/.done ## 
 
 .PHONY: sam-build
 sam-build: $(INFRA)/.done ## build the functions for `sam deploy` and check their architecture (ENV=prod: of samconfig.toml; TEMPLATE=file that nests the bridge)
-	PATH=$(CURDIR)/$(INFRA)/bin:$$PATH $(INFRA)/bin/python infra/sam_build.py --config-env $(or $(ENV),default) \
+	PATH=$(CURDIR)/$(INFRA)/bin:$$PATH $(INFRA)/bin/python tools/sam_build.py --config-env $(or $(ENV),default) \
 		--template-file $(or $(TEMPLATE),template.yaml)
 
 .PHONY: test-sam-build
@@ -249,84 +249,84 @@ audit: $(TOOLS)/bin/cargo-deny ## licences, sources, known vulnerabilities; asks
 .PHONY: runner-wheel
 runner-wheel: $(INFRA)/.done ## the runner's wheel, into dist/: TARGET=aarch64-unknown-linux-gnu
 	PATH=$(CURDIR)/$(INFRA)/bin:$$PATH maturin build --release --locked --zig --compatibility manylinux2014 \
-		--manifest-path runner/Cargo.toml --target $(or $(TARGET),$(shell uname -m)-unknown-linux-gnu) --out dist
+		--manifest-path programs/runner/Cargo.toml --target $(or $(TARGET),$(shell uname -m)-unknown-linux-gnu) --out dist
 
 .PHONY: image-wheels
 image-wheels: runner-wheel ## what infra/image/Dockerfile installs: the wheels of runner, client and executor, into dist/
-	$(INFRA)/bin/python -m pip wheel --quiet --no-deps --wheel-dir dist ./client ./executor
+	$(INFRA)/bin/python -m pip wheel --quiet --no-deps --wheel-dir dist ./python/ecs_bridge ./python/airflow_ecs_bridge
 
 .PHONY: release
 release: $(INFRA)/.done $(TOOLS)/bin/cargo-deny $(TOOLS)/bin/cargo-cyclonedx ## fill dist/ with a release
-	PATH=$(CURDIR)/$(INFRA)/bin:$(CURDIR)/$(TOOLS)/bin:$$PATH PYTHON=$(INFRA)/bin/python infra/release.sh
+	PATH=$(CURDIR)/$(INFRA)/bin:$(CURDIR)/$(TOOLS)/bin:$$PATH PYTHON=$(INFRA)/bin/python tools/release.sh
 
 CALLERS := .venv-callers/bin
-PYTHON_OF_CALLERS := client examples tests/client tests/callers
+PYTHON_OF_CALLERS := python/ecs_bridge examples tests/python/client tests/python/callers
 
-.PHONY: test-client lint-client mypy-client tests/client tests/callers
-test-client: lint-client mypy-client tests/client tests/callers ## the Python client, and the worker of Prefect and the run launcher of Dagster that use it
+.PHONY: test-client lint-client mypy-client tests/python/client tests/python/callers
+test-client: lint-client mypy-client tests/python/client tests/python/callers ## the Python client, and the worker of Prefect and the run launcher of Dagster that use it
 lint-client:
-	executor/venv.sh callers
+	tools/venv.sh callers
 	$(call ruff,$(CALLERS),$(PYTHON_OF_CALLERS))
 mypy-client:
-	executor/venv.sh callers
-	$(CALLERS)/mypy --config-file client/pyproject.toml client/src
-tests/client tests/callers: programs
-	executor/venv.sh callers
+	tools/venv.sh callers
+	$(CALLERS)/mypy --config-file python/ecs_bridge/pyproject.toml python/ecs_bridge/src
+tests/python/client tests/python/callers: programs
+	tools/venv.sh callers
 	$(CALLERS)/python -m pytest -q $@
 
-# Airflow has environments of its own, made by executor/venv.sh.
+# Airflow has environments of its own, made by tools/venv.sh.
 AIRFLOW := .venv-airflow/bin
 
 .PHONY: airflow
 airflow: programs ## a real Airflow on the bridge on this machine: open it, press Trigger, look on (POOL=1: with a pool; ONCE=1: runs the DAG and ends)
-	executor/venv.sh 3
-	$(AIRFLOW)/python executor/demo/run.py $(if $(POOL),--pool) $(if $(ONCE),--once)
+	tools/venv.sh 3
+	$(AIRFLOW)/python examples/airflow/run.py $(if $(POOL),--pool) $(if $(ONCE),--once)
 
-PYTHON_OF_EXECUTOR := executor tests/airflow tests/system benches/executor infra/airflow-on-fargate
+PYTHON_OF_EXECUTOR := python/airflow_ecs_bridge examples/airflow tests/airflow benches/executor infra/airflow-on-fargate
 
 .PHONY: test-executor lint-executor tests/airflow/unit tests/airflow/airflow2
 test-executor: lint-executor tests/airflow/unit tests/airflow/airflow2
 lint-executor:
-	executor/venv.sh 3
+	tools/venv.sh 3
 	$(call ruff,$(AIRFLOW),$(PYTHON_OF_EXECUTOR))
 tests/airflow/unit: programs
-	executor/venv.sh 3
+	tools/venv.sh 3
 	$(AIRFLOW)/python -m pytest -q $@
 tests/airflow/airflow2: programs
-	executor/venv.sh 2
+	tools/venv.sh 2
 	.venv-airflow2/bin/python -m pytest -q $@
 
 .PHONY: test-airflow test-airflow-e2e tests/airflow/e2e tests/airflow/setups
 test-airflow: test-executor test-airflow-e2e ## the executor, with a whole Airflow on the local stack, its scheduler killed; minutes
 test-airflow-e2e: tests/airflow/e2e tests/airflow/setups
 tests/airflow/e2e tests/airflow/setups: programs $(INFRA)/.done
-	executor/venv.sh 3
+	tools/venv.sh 3
 	$(AIRFLOW)/python -m pytest -q --durations 12 $@
 
 .PHONY: test-system
 test-system: ## the operator's system test on the bridge that AIRFLOW__ECS_BRIDGE_EXECUTOR__* name, in an account too
-	executor/venv.sh 3
-	$(AIRFLOW)/python -m pytest -q tests/system
+	tools/venv.sh 3
+	$(AIRFLOW)/python -m pytest -q tests/airflow/system
 
 # The last of each minor version that the package allows, and the newest beta.
 AIRFLOWS ?= 2.10.5 2.11.2 3.0.6 3.1.8 3.2.2 3.3.2 3.4.0b2
 .PHONY: test-matrix
 test-matrix: ## executor and operator on every Airflow that they support, with real triggerers from 3.0 on, against a fake bridge: AIRFLOWS="3.0.6 3.1.8"
-	executor/venv.sh 3
+	tools/venv.sh 3
 	$(AIRFLOW)/python tests/airflow/smoke.py $(AIRFLOWS)
 
 .PHONY: bench-executor
 bench-executor:
-	executor/venv.sh 3
+	tools/venv.sh 3
 	$(AIRFLOW)/python benches/executor/bench.py $(ARGS)
 
 .PHONY: bench-operator
 bench-operator: ## the operator's triggerer beside that of EcsRunTaskOperator, 1,000 waiting in each: ARGS=--quick
-	executor/venv.sh bench
+	tools/venv.sh bench
 	.venv-airflow-bench/bin/python benches/executor/operators.py $(ARGS)
 
 .PHONY: bench
 bench: $(VENV)/.done ## all figures of docs/performance.md (JSON=1: an object a line; TASKS=100000: the full scale)
 	@cargo build --locked --release $(PROGRAMS) -p bench-hello -p ecs-bridge-runner
-	@executor/venv.sh 3 bench >&2
+	@tools/venv.sh 3 bench >&2
 	@JSON=$(or $(JSON),0) $(VENV)/bin/python benches/run.py --tasks $(or $(TASKS),5000)

@@ -10,7 +10,7 @@ from pathlib import Path
 from functions import ROOT
 from report import Report
 
-sys.path.insert(0, str(ROOT / "tests" / "runner"))
+sys.path.insert(0, str(ROOT / "tests" / "python" / "runner"))
 
 from execution_api import ExecutionAPI, workload
 from runner_api import MODULE, ZYGOTE, Runner, worker

@@ -17,7 +17,7 @@ WIDTH = 118
 
 def main() -> None:
     """Writes the picture."""
-    done = subprocess.run([sys.executable, ROOT / "local" / "demo.py"], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, ROOT / "examples" / "demo.py"], capture_output=True, text=True, check=True)
     console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True)
     console.print("[bold green]$[/] make demo")
     console.print(Text.from_ansi(done.stdout.rstrip()), highlight=False)

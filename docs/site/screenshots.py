@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / each) for each in ("tests", "tests/airflow", "executor/demo")]
+sys.path[:0] = [str(ROOT / each) for each in ("tests/lib", "tests/airflow", "examples/airflow")]
 
 from browser import chromium, find
 from local_airflow import Airflow

@@ -1,4 +1,4 @@
-# Written by infra/terraform_interface.py from template.yaml.
+# Written by tools/terraform_interface.py from template.yaml.
 
 output "submit_url" {
   description = "URL of the HTTP API"

@@ -1,4 +1,4 @@
-# Written by infra/terraform_interface.py from template.yaml.
+# Written by tools/terraform_interface.py from template.yaml.
 
 variable "deployment" {
   description = "Name of this deployment, unique in the account and Region. It is the prefix of the startedBy of every task and of the function names"

@@ -172,10 +172,15 @@ def smoke_version(version: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         python = Path(folder) / "venv" / "bin" / "python"
         subprocess.run([UV, "venv", "--quiet", "--python", "3.11", python.parents[1]], check=True)
-        packages = [f"apache-airflow=={version}", "apache-airflow-providers-amazon", "--editable", ROOT / "client"]
+        packages = [
+            f"apache-airflow=={version}",
+            "apache-airflow-providers-amazon",
+            "--editable",
+            ROOT / "python/ecs_bridge",
+        ]
         # A beta of Airflow wants betas of its parts.
         beta = ["--prerelease=allow"] if not version.replace(".", "").isdecimal() else []
-        packages += ["--editable", f"{ROOT / 'executor'}"]
+        packages += ["--editable", f"{ROOT / 'python/airflow_ecs_bridge'}"]
         subprocess.run([UV, "pip", "install", "--quiet", *beta, "--python", python, *packages], check=True)
         subprocess.run([python, __file__], check=True)
         if not version.startswith("2."):

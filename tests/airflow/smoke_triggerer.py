@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parents[1] / "executor" / "demo")]
+sys.path[:0] = [str(HERE), str(HERE.parents[1] / "examples" / "airflow")]
 
 DAG = """
 from datetime import timedelta

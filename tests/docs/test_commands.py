@@ -67,7 +67,7 @@ def test_there_are_commands_of_every_kind() -> None:
 
 def test_no_value_of_a_configuration_has_a_comment_behind_it() -> None:
     """Airflow takes it as part of the value (`inline_comment_prefixes` is not set in its parser)."""
-    for page in [*PAGES, ROOT / "executor/README.md"]:
+    for page in [*PAGES, ROOT / "python/airflow_ecs_bridge/README.md"]:
         for block in fenced(page, "(?:ini|cfg)"):
             assert not re.findall(r"^\w+ *=.*\s[#;].*$", block, re.MULTILINE), page
 
@@ -116,7 +116,7 @@ def test_a_block_of_commands_runs(block: Block, stack: LocalStack, tmp_path: Pat
     cargo.parent.mkdir()
     cargo.write_text(
         '#!/bin/sh\nfor word; do case $word in -*|build) ;; *) grep -qrx "name = \\"$word\\"" '
-        f"{ROOT}/*/Cargo.toml {ROOT}/functions/*/Cargo.toml || exit 1;; esac; done\n"
+        f"{ROOT}/programs/*/Cargo.toml {ROOT}/functions/*/Cargo.toml || exit 1;; esac; done\n"
     )
     cargo.chmod(0o755)
     # What a reader has.
@@ -145,14 +145,14 @@ def test_a_block_of_commands_runs(block: Block, stack: LocalStack, tmp_path: Pat
 
 def test_tutorial_shows_the_dag_that_make_airflow_runs() -> None:
     (shown,) = fenced(ROOT / "docs/tutorial.md", "python")
-    example = (ROOT / "executor/demo/dags/example_ecs_bridge.py").read_text()
+    example = (ROOT / "examples/airflow/dags/example_ecs_bridge.py").read_text()
     assert textwrap.indent(shown, "    ") in example
 
 
 def test_readme_dag_compiles_and_its_options_exist() -> None:
     (dag,) = fenced(ROOT / "README.md", "python")
     tree = ast.parse(dag)
-    operator = ast.parse((ROOT / "executor/src/airflow_ecs_bridge/operators.py").read_text())
+    operator = ast.parse((ROOT / "python/airflow_ecs_bridge/src/airflow_ecs_bridge/operators.py").read_text())
     (initializer,) = (
         node
         for found in ast.walk(operator)
@@ -201,7 +201,7 @@ def test_submit_takes_every_profile_of_the_documents(tmp_path: Path) -> None:
 def test_the_examples_of_the_python_client_run(stack: LocalStack, tmp_path: Path) -> None:
     """As one program: a block goes on where the one before ended. A comment after a `print` is what it prints."""
     script = "\n".join(fenced(ROOT / "docs" / "client.md", "python"))
-    environment = os.environ | {"ECS_BRIDGE_LOCAL": str(stack.ready_file), "PYTHONPATH": str(ROOT / "client/src")}
+    environment = os.environ | {"ECS_BRIDGE_LOCAL": str(stack.ready_file), "PYTHONPATH": str(ROOT / "python/ecs_bridge/src")}
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240
     )

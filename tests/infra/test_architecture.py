@@ -40,7 +40,7 @@ def test_any_other_program_is_refused_by_name(tmp_path: Path, other: bytes) -> N
     assert str(tmp_path / "bootstrap") in wrong
 
 
-# What infra/build_functions.sh calls: a cargo that builds for the flag, and a rustc that has the targets of HAS.
+# What tools/build_functions.sh calls: a cargo that builds for the flag, and a rustc that has the targets of HAS.
 FAKE_CARGO = """#!/usr/bin/env python3
 import os, sys, zipfile
 from pathlib import Path
@@ -63,7 +63,7 @@ def build_functions(folder: Path, **variables: str) -> subprocess.CompletedProce
         (folder / name).write_text(text)
         (folder / name).chmod(0o755)
     environment = os.environ | {"PATH": f"{folder}:{os.environ['PATH']}", "CARGO_TARGET_DIR": str(folder / "target")}
-    command = [ROOT / "infra/build_functions.sh", folder / "dist"]
+    command = [ROOT / "tools/build_functions.sh", folder / "dist"]
     return subprocess.run(command, env=environment | variables, capture_output=True, text=True, check=False)
 
 
@@ -99,7 +99,7 @@ def test_the_architecture_is_that_of_the_parameters_file(tmp_path: Path, paramet
 
 
 def test_x86_64_is_named_as_the_target_even_on_another_machine() -> None:
-    config = tomllib.loads((ROOT / "infra/x86_64.toml").read_text())
+    config = tomllib.loads((ROOT / "tools/x86_64.toml").read_text())
     assert config == {"build": {"target": ["x86_64-unknown-linux-gnu"]}}
 
 

@@ -257,7 +257,7 @@ def test_dead_letter_is_redriven(bridge: Bridge, operator: dict[str, str]) -> No
 
     until("the task has stopped, and each of its events is a dead letter", dead)
     assert bridge.record("outage")["state"] == "launched"
-    redrive = [sys.executable, ROOT / "infra/redrive.py", "--stack-name", STACK]
+    redrive = [sys.executable, ROOT / "tools/redrive.py", "--stack-name", STACK]
     environment = bridge.emulator.environment(operator)
     refused = subprocess.run(redrive, env=environment, capture_output=True, text=True, check=False)
     assert refused.returncode == 1, refused.stdout + refused.stderr

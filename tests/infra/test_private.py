@@ -170,7 +170,7 @@ def test_the_nested_stack_gets_parameters_that_it_takes() -> None:
 
 def test_a_release_nests_its_own_template() -> None:
     """release.sh puts the name of the released template in place of this path."""
-    (path,) = re.findall(r"s#TemplateURL: (\S+?)#", (ROOT / "infra/release.sh").read_text())
+    (path,) = re.findall(r"s#TemplateURL: (\S+?)#", (ROOT / "tools/release.sh").read_text())
     assert SOURCE["Resources"]["Bridge"]["Properties"]["TemplateURL"] == path
 
 

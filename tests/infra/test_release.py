@@ -71,7 +71,7 @@ def test_template_without_urls_differs_in_nothing_else() -> None:
 
 
 def test_release_has_every_template_without_urls() -> None:
-    script = (ROOT / "infra/release.sh").read_text()
+    script = (ROOT / "tools/release.sh").read_text()
     written = set(re.findall(r"> \"\$dist/([^\"]*\.yaml)\"", script))
     assert written == {
         "template-$each.yaml",
@@ -94,8 +94,8 @@ def test_a_packaged_release_offers_the_architectures_that_it_holds() -> None:
 
 def test_all_parts_have_one_version_and_the_changelog_knows_it() -> None:
     version = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["package"]["version"]
-    for package in ("client/src/ecs_bridge", "executor/src/airflow_ecs_bridge"):
+    for package in ("python/ecs_bridge/src/ecs_bridge", "python/airflow_ecs_bridge/src/airflow_ecs_bridge"):
         assert f'__version__ = "{version}"' in (ROOT / package / "__init__.py").read_text()
-    needed = tomllib.loads((ROOT / "executor/pyproject.toml").read_text())["project"]["dependencies"]
+    needed = tomllib.loads((ROOT / "python/airflow_ecs_bridge/pyproject.toml").read_text())["project"]["dependencies"]
     assert f"ecs-bridge=={version}" in needed
     assert re.search(rf"^## \[{re.escape(version)}\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)

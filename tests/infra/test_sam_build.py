@@ -40,7 +40,7 @@ esac
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where `sam build` puts the functions. It builds in the workspace's own target folder."""
     tools = Path(sys.executable).parent
-    command = [sys.executable, ROOT / "infra/sam_build.py"]
+    command = [sys.executable, ROOT / "tools/sam_build.py"]
     # cargo-lambda looks for zig beside itself.
     path = f"{tools}:{os.environ['PATH']}"
     if QUICK:

@@ -74,7 +74,7 @@ def stack(given: Values, beside: dict[str, str] = {}) -> Values:
 def test_variables_and_outputs_are_those_of_the_template() -> None:
     files = sources()
     assert {name: files[name] for name in terraform_interface.interface()} == terraform_interface.interface(), (
-        "run infra/terraform_interface.py"
+        "run tools/terraform_interface.py"
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from local_stack import until
 
-SCRIPT = Path(__file__).with_name("stages.py")
+SCRIPT = Path(__file__).resolve().parents[2] / "tools/stages.py"
 # As outside of any make.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("MAKE") and name != "MFLAGS"}
 

@@ -252,7 +252,7 @@ fn generated_advice_files_are_current() {
     let written = fs::read_to_string(root.join(GUIDE)).unwrap();
     for (name, text) in [
         (GUIDE, guide(&written)),
-        ("client/src/ecs_bridge/advice.json", for_the_client()),
+        ("python/ecs_bridge/src/ecs_bridge/advice.json", for_the_client()),
         ("tests/fixtures/advice.json", cases()),
     ] {
         let path = root.join(name);

@@ -7,11 +7,11 @@
 
 use std::{fs, path::Path};
 
-#[path = "../../../fuzz/checks.rs"]
+#[path = "../../../tests/fuzz/checks.rs"]
 mod checks;
 
 fn replay(target: &str, check: fn(&[u8])) {
-    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target);
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fuzz/corpus").join(target);
     let mut replayed = 0;
     for entry in fs::read_dir(corpus).unwrap() {
         check(&fs::read(entry.unwrap().path()).unwrap());

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[2] / "executor" / "demo")]
+sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[2] / "examples" / "airflow")]
 
 import pytest
 from local_airflow import Airflow

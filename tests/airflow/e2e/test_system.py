@@ -8,7 +8,7 @@ from pathlib import Path
 
 from stacks import scheduler_environment
 
-SYSTEM = Path(__file__).parents[2] / "system"
+SYSTEM = Path(__file__).parents[1] / "system"
 
 
 def test_the_system_test_passes_on_the_local_stack(airflow, stack):

@@ -6,4 +6,4 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE.parent), str(HERE.parents[2] / "executor" / "demo")]
+sys.path[:0] = [str(HERE.parent), str(HERE.parents[2] / "examples" / "airflow")]

@@ -11,7 +11,7 @@ import pytest
 from local_stack import PROGRAM
 
 ROOT = Path(__file__).parents[3]
-DEMO = ROOT / "executor" / "demo" / "run.py"
+DEMO = ROOT / "examples" / "airflow" / "run.py"
 PAGE = ROOT / "docs" / "tutorial.md"
 
 

@@ -20,7 +20,10 @@ IMAGE = ROOT / "infra/image"
 @pytest.mark.parametrize("python", ["3.10", "3.12", "3.13"])
 @pytest.mark.parametrize("platform", ["x86_64-manylinux_2_28", "aarch64-manylinux_2_28"])
 def test_everything_resolves_from_wheels_beside_that_airflow(python, platform, tmp_path):
-    projects = [tomllib.loads((ROOT / f"{package}/pyproject.toml").read_text()) for package in ("client", "executor")]
+    projects = [
+        tomllib.loads((ROOT / f"{package}/pyproject.toml").read_text())
+        for package in ("python/ecs_bridge", "python/airflow_ecs_bridge")
+    ]
     dependencies = [each for project in projects for each in project["project"]["dependencies"]]
     # The client is beside the executor in dist/.
     own = [each for each in dependencies if not each.startswith("ecs-bridge==")]

@@ -1,0 +1,340 @@
+//! `ecs-bridge ps`
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use crate::bridge::{Bridge, InFlight, Record, Wanted, Where, now};
+use crate::ids;
+use crate::output::{self, duration, millis, parse_pause, parse_time, text};
+use crate::pools::waits;
+use crate::show::ShowError;
+use crate::submit::label;
+
+/// List the submissions that have not ended, with their wait reasons
+#[derive(Args)]
+#[command(after_help = COST)]
+pub struct Ps {
+    /// List up to N submissions, in the order in which they are due
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    limit: u32,
+    /// Also list the submissions that ended last
+    #[arg(long)]
+    all: bool,
+    /// With --all, list up to N submissions that have ended
+    #[arg(long, value_name = "N", default_value_t = 100, requires = "all")]
+    last: usize,
+    /// Also list the runners of pools
+    #[arg(long)]
+    runners: bool,
+    /// Only submissions in this state; may be repeated
+    #[arg(long, value_name = "STATE", value_parser = STATES, hide_possible_values = false)]
+    state: Vec<String>,
+    /// Only submissions of this profile
+    #[arg(long, value_name = "NAME")]
+    profile: Option<String>,
+    /// Only submissions with this label; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
+    label: Vec<(String, String)>,
+    /// Only submissions that are older than this: a number of seconds, or a number with s, m, h or d
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    older: Option<Duration>,
+    /// Refresh the list at this interval: a number of seconds, or a number with s, m, h or d [default: 2s]
+    #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "2s", conflicts_with = "json",
+          value_parser = parse_pause)]
+    watch: Option<Duration>,
+    /// Show complete ids, and the columns ATTEMPT, ECS STATUS and TASK, in lines of any width
+    #[arg(long)]
+    wide: bool,
+    /// Write the records as a JSON array
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    bridge: Where,
+}
+
+const COST: &str = "\
+The column SUBMISSION shows the beginnings of long ids, which other commands accept if they are unambiguous.
+
+A listing takes about 0.6 read units for each submission that it shows. It reads the keys of the other submissions to count \
+them, which takes 16 read units per 1,000. With --state, --profile, --label or --older it reads up to 10,000 rows. With --watch \
+it does not count, and it reads up to 1,000 rows for each refresh. At an interval of 2 seconds, 200 submissions cost about \
+$0.03 per hour, and 1,000 submissions cost about $0.15 per hour (us-east-1, $0.125 per million read units).";
+
+/// The number of rows that a listing with filters reads at most, and one that is repeated.
+const MOST: usize = 10_000;
+const MOST_WATCHED: usize = 1_000;
+
+/// What is read of a row: everything but the request and what is internal to the bridge.
+const ATTRIBUTES: [&str; 55] = [
+    "submission_id",
+    "profile",
+    "container_name",
+    "cluster",
+    "state",
+    "attempt",
+    "attempts",
+    "fallback",
+    "labels",
+    "priority",
+    "policy",
+    "launch_deadline",
+    "created_at",
+    "updated_at",
+    "launched_at",
+    "started_at",
+    "container_exited_at",
+    "stopped_at",
+    "changed_at",
+    "task_arn",
+    "ecs_version",
+    "last_status",
+    "desired_status",
+    "runs_on",
+    "cpu",
+    "memory",
+    "exit_code",
+    "stop_code",
+    "stopped_reason",
+    "stop_requested",
+    "reason",
+    "hint",
+    "refusals",
+    "launch_calls",
+    "unanswered_since",
+    "denied_since",
+    "no_capacity_since",
+    "due",
+    "pool",
+    "rank",
+    "pooled",
+    "runner",
+    "schema",
+    "first_choice",
+    "given_up",
+    "uncounted",
+    "last_call_at",
+    "lookups",
+    "looked_up_at",
+    "missing_count",
+    "missing_at",
+    "seen_running",
+    "ran_before",
+    "notified",
+    "lookup_failed_since",
+];
+
+/// Attributes that are read and not shown.
+const INTERNAL: [&str; 2] = ["due", "changed_at"];
+
+impl Ps {
+    pub fn run(self) -> Result<(), ShowError> {
+        tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+            let bridge = self.bridge.find().await?;
+            let Some(pause) = self.watch else { return self.list(&bridge, "").await };
+            loop {
+                self.list(&bridge, CLEAR).await?;
+                tokio::time::sleep(pause).await;
+            }
+        })
+    }
+
+    async fn list(&self, bridge: &Bridge, before: &str) -> Result<(), ShowError> {
+        let (now, limit) = (now(), self.limit as usize);
+        let has_filter =
+            !(self.state.is_empty() && self.profile.is_none() && self.label.is_empty() && self.older.is_none());
+        let most = match (has_filter, self.watch) {
+            (true, None) => MOST,
+            (true, Some(_)) => MOST_WATCHED,
+            (false, None) => limit,
+            (false, Some(_)) => limit.min(MOST_WATCHED),
+        };
+        let wanted = Wanted { limit: limit.min(most), most, runners: self.runners, attributes: &ATTRIBUTES };
+        let is_wanted = |record: &Record| self.is_asked_for(record, now);
+        let InFlight { mut records, has_more, read } = bridge.first_in_flight(wanted, is_wanted).await?;
+        records.sort_by_cached_key(|record| millis(record, "created_at"));
+        explain(bridge, &mut records, limit).await?;
+        if self.all {
+            let ended = bridge.ended(self.last).await?;
+            records.extend(ended.into_iter().filter(is_wanted));
+        }
+        let more = match (has_more, has_filter) {
+            (false, _) => None,
+            (true, true) => Some("more submissions may match; raise --limit, or add filters".to_owned()),
+            (true, false) if self.watch.is_some() => Some("more submissions are not listed".to_owned()),
+            (true, false) => {
+                let left = bridge.count_in_flight(self.runners).await?.saturating_sub(read).max(1);
+                Some(format!("{left} more submissions are not listed; raise --limit"))
+            }
+        };
+        if self.json {
+            for record in &mut records {
+                record.retain(|name, _| !INTERNAL.contains(&name.as_str()));
+            }
+            output::say(json!(records));
+            if let Some(more) = more {
+                eprintln!("ecs-bridge: {more}");
+            }
+        } else {
+            let more = more.map(|more| format!("\n{more}")).unwrap_or_default();
+            let colors = output::has_colors();
+            let table = if self.wide {
+                let rows: Vec<_> = records.iter().map(|record| wide_row(record, now)).collect();
+                output::colored_table(WIDE_HEADINGS, &rows, colors)
+            } else {
+                output::colored_table(HEADINGS, &rows(&records, now), colors)
+            };
+            output::say(format!("{before}{}{more}", table.trim_end()));
+        }
+        Ok(())
+    }
+
+    fn is_asked_for(&self, record: &Record, now: i64) -> bool {
+        let has_label = |(key, value): &(String, String)| {
+            record.get("labels").and_then(|labels| labels.get(key)?.as_str()) == Some(value)
+        };
+        let age = millis(record, "created_at").map_or(0, |created| now - created);
+        (self.state.is_empty() || self.state.contains(&text(record, "state")))
+            && self.profile.as_ref().is_none_or(|profile| text(record, "profile") == *profile)
+            && self.label.iter().all(has_label)
+            && self.older.is_none_or(|older| u128::try_from(age).is_ok_and(|age| age > older.as_millis()))
+    }
+}
+
+/// Clears a terminal, and begins at its first line.
+const CLEAR: &str = "\x1b[2J\x1b[H";
+
+/// Adds what it waits for, as its reason, to what waits for a runner. It reads no more than `limit` places of each pool.
+async fn explain(bridge: &Bridge, records: &mut [Record], limit: usize) -> Result<(), ShowError> {
+    let (mut places, mut rows) = (BTreeMap::new(), BTreeMap::new());
+    for record in records.iter_mut().filter(|record| !record.contains_key("runner")) {
+        let Some(key) = record.get("pool").and_then(Value::as_str).map(str::to_owned) else { continue };
+        if !places.contains_key(&key) {
+            places.insert(key.clone(), Places::read(bridge, &key, limit).await?);
+        }
+        let profile = text(record, "profile");
+        if !rows.contains_key(&profile) {
+            rows.insert(profile.clone(), bridge.pool(&profile).await?);
+        }
+        let (Some(row), Some(Places { of, by_id })) = (rows.get(&profile), places.get(&key)) else { continue };
+        let place = by_id.get(&text(record, "submission_id")).copied();
+        record.insert("reason".to_owned(), waits(row, &key, place, of).into());
+    }
+    Ok(())
+}
+
+/// The first places in a pool.
+struct Places {
+    /// How many there are, in words.
+    of: String,
+    by_id: HashMap<String, usize>,
+}
+
+impl Places {
+    async fn read(bridge: &Bridge, key: &str, limit: usize) -> Result<Self, ShowError> {
+        let (ids, has_more) = bridge.first_in_pool(key, limit).await?;
+        let of = if has_more { format!("more than {}", ids.len()) } else { ids.len().to_string() };
+        Ok(Self { of, by_id: ids.into_iter().zip(1..).collect() })
+    }
+}
+
+/// The states of a submission, in the order of its lifecycle.
+const STATES: [&str; 10] =
+    ["queued", "launching", "launched", "running", "succeeded", "failed", "rejected", "expired", "cancelled", "lost"];
+
+const HEADINGS: [&str; 7] = ["SUBMISSION", "PROFILE", "LABELS", "STATE", "EXIT", "AGE", "REASON"];
+
+const WIDE_HEADINGS: [&str; 10] =
+    ["SUBMISSION", "PROFILE", "LABELS", "STATE", "EXIT", "ATTEMPT", "ECS STATUS", "AGE", "TASK", "REASON"];
+
+/// The width of a table without `--wide`.
+const WIDTH: usize = 100;
+
+/// Rows that fit: profile and labels are cut first, and the reason has the rest.
+fn rows(records: &[Record], now: i64) -> Vec<[String; 7]> {
+    const PROFILE: usize = 14;
+    const LABELS: usize = 26;
+    const LEAST_REASON: usize = 12;
+    let ids: Vec<_> = records.iter().map(|record| text(record, "submission_id")).collect();
+    let mut rows: Vec<_> = records
+        .iter()
+        .zip(ids::shorten(&ids))
+        .map(|(record, id)| {
+            let [_, profile, labels, state, exit, _, _, age, _, reason] = wide_row(record, now);
+            [id, output::cut(&profile, PROFILE), output::cut(&labels, LABELS), state, exit, age, reason]
+        })
+        .collect();
+    let mut widths = HEADINGS.map(str::len);
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let [first @ .., _] = widths;
+    let used: usize = first.iter().map(|width| width + 2).sum();
+    for [.., reason] in &mut rows {
+        *reason = output::cut(reason, WIDTH.saturating_sub(used).max(LEAST_REASON));
+    }
+    rows
+}
+
+/// The labels of an Airflow task as `dag.task`, all others as they are.
+fn labels(record: &Record) -> String {
+    let labels = record.get("labels").and_then(Value::as_object);
+    let of = |name: &str| labels.and_then(|labels| labels.get(name)?.as_str());
+    if let (Some(dag), Some(task)) = (of("dag_id"), of("task_id")) {
+        let index = of("map_index").map(|index| format!("[{index}]")).unwrap_or_default();
+        return format!("{dag}.{task}{index}");
+    }
+    let pairs =
+        labels.into_iter().flatten().map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()));
+    let text = pairs.collect::<Vec<_>>().join(",");
+    if text.is_empty() { "-".to_owned() } else { text }
+}
+
+fn wide_row(record: &Record, now: i64) -> [String; 10] {
+    let age = millis(record, "created_at").map_or_else(|| "-".into(), |created| duration(now - created));
+    let reason = ["reason", "stopped_reason"].into_iter().find_map(|name| record.get(name).and_then(Value::as_str));
+    [
+        text(record, "submission_id"),
+        text(record, "profile"),
+        labels(record),
+        text(record, "state"),
+        text(record, "exit_code"),
+        text(record, "attempt"),
+        text(record, "last_status"),
+        age,
+        output::task_id(record),
+        reason.unwrap_or("-").to_owned(),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn attributes_read_are_those_listed_for_the_cli() {
+        let listed: Value = serde_json::from_str(include_str!("../../../tests/fixtures/attributes.json")).unwrap();
+        let listed =
+            listed.as_array().unwrap().iter().filter(|it| it["readers"].as_array().unwrap().contains(&json!("cli")));
+        let listed: BTreeSet<_> = listed.map(|it| it["name"].as_str().unwrap()).collect();
+        assert_eq!(BTreeSet::from(ATTRIBUTES), listed);
+    }
+
+    #[test]
+    fn rows_fit_and_name_the_airflow_task() {
+        let record = json!({"submission_id": "0b6b1f5c-2f5e-4a53-9a3e-5c7d8e9f0a1b", "profile": "a-profile-with-a-long-name",
+            "labels": {"dag_id": "sales", "task_id": "load", "map_index": "3", "run_id": "manual"}, "state": "succeeded",
+            "exit_code": 0, "created_at": 0, "reason": "waits for a runner, place 1,234 of 12,345; the pool is paused"});
+        let records = [record.as_object().unwrap().clone()];
+        let table = output::table(HEADINGS, &rows(&records, 400_000_000));
+        assert!(table.lines().all(|line| line.chars().count() <= WIDTH), "{table}");
+        assert!(table.contains("sales.load[3]") && table.contains("0b6b1f5c  "), "{table}");
+        assert_eq!(labels(json!({"labels": {"a": "b", "c": "d"}}).as_object().unwrap()), "a=b,c=d");
+    }
+}
