@@ -61,8 +61,8 @@ demo: ## run a handful of commands through the bridge on this machine, and look 
 build: ## build all programs for release
 	cargo build --locked --release $(PROGRAMS)
 
-.PHONY: lint lint-format lint-clippy
-lint: lint-format lint-clippy
+.PHONY: lint lint-format lint-clippy lint-python
+lint: lint-format lint-clippy lint-python
 lint-format:
 	$(NICE) cargo fmt --all --check
 # clippy's driver is a compiler that lints on the way, so that tests and lints share one build. Its lints only warn, as
@@ -71,6 +71,10 @@ LINTING := RUSTC_WORKSPACE_WRAPPER=clippy-driver CLIPPY_ARGS=--cap-lints=warn
 lint-clippy:
 	$(LINTING) $(NICE) cargo test --locked --workspace --all-targets --no-run --quiet 2>&1 | tee target/clippy.log
 	! grep -E '^(warning|error)' target/clippy.log
+# Runs both checks, whatever the first finds.
+lint-python:
+	tools/venv.sh 3
+	failed=0; $(AIRFLOW)/ruff check . || failed=1; $(AIRFLOW)/ruff format --check . || failed=1; exit $$failed
 
 .PHONY: openapi
 openapi: $(VENV)/.done ## write docs/openapi.yaml as the JSON that submit serves
@@ -112,21 +116,10 @@ test-stacks: $(STACKS)
 test-faults: $(FAULTS)
 test-e2e: test-stacks test-faults ## the functions on the local stack, also under faults
 
-# $(1): the folder of the programs of an environment, $(2): folders. Runs both checks, whatever the first finds.
-define ruff
-	failed=0; \
-	$(1)/ruff check --config python/airflow_ecs_bridge/pyproject.toml $(2) || failed=1; \
-	$(1)/ruff format --check --config python/airflow_ecs_bridge/pyproject.toml $(2) || failed=1; \
-	exit $$failed
-endef
-
-.PHONY: test-runner test-runner-program lint-runner tests/python/runner
-test-runner: test-runner-program lint-runner tests/python/runner ## the runner program, and the zygote with a real Airflow
+.PHONY: test-runner test-runner-program tests/python/runner
+test-runner: test-runner-program tests/python/runner ## the runner program, and the zygote with a real Airflow
 test-runner-program:
 	cargo test --locked --quiet -p ecs-bridge-runner
-lint-runner:
-	tools/venv.sh 3
-	$(call ruff,$(AIRFLOW),tests/python/runner)
 tests/python/runner: programs
 	tools/venv.sh 3
 	$(AIRFLOW)/python -m pytest -q $@
@@ -145,9 +138,9 @@ venvs: $(VENV)/.done $(INFRA)/.done .venv-checkov/.done .venv-emulator/.done
 
 STAGE_RUST    := lint-format lint-clippy test-rust test-sam-build
 STAGE_STACKS   = $(filter-out tests/docs tests/stack/secrets,$(STACKS))
-STAGE_FAULTS   = $(FAULTS) lint-client mypy-client tests/python/client tests/python/callers lint-runner tests/python/runner
+STAGE_FAULTS   = $(FAULTS) lint-python mypy-client tests/python/client tests/python/callers tests/python/runner
 STAGE_AIRFLOW := tests/airflow/e2e
-STAGE_SETUPS  := tests/airflow/setups lint-executor tests/airflow/unit tests/airflow/airflow2 tests/docs tests/stack/secrets
+STAGE_SETUPS  := tests/airflow/setups tests/airflow/unit tests/airflow/airflow2 tests/docs tests/stack/secrets
 STAGE_INFRA   := test-infra
 
 # Of the workspace as a whole: subsets of packages compile the SDKs again, with other features.
@@ -165,8 +158,7 @@ check-rust:
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cargo test --locked --quiet --workspace --lib --bins $(UNIT_TESTS:%=--test %)
 	cargo test --locked --quiet --workspace --test promises -- small
-check-python:
-	$(call ruff,$(AIRFLOW),$(PYTHON_OF_CALLERS) $(PYTHON_OF_EXECUTOR) tests/python/runner)
+check-python: lint-python
 	$(CALLERS)/mypy --config-file python/ecs_bridge/pyproject.toml python/ecs_bridge/src
 	$(CALLERS)/python -m pytest -q tests/python/client
 	$(AIRFLOW)/python -m pytest -q $(UNIT_TESTS_OF_EXECUTOR:%=tests/airflow/unit/test_%.py)
@@ -260,13 +252,9 @@ release: $(INFRA)/.done $(TOOLS)/bin/cargo-deny $(TOOLS)/bin/cargo-cyclonedx ## 
 	PATH=$(CURDIR)/$(INFRA)/bin:$(CURDIR)/$(TOOLS)/bin:$$PATH PYTHON=$(INFRA)/bin/python tools/release.sh
 
 CALLERS := .venv-callers/bin
-PYTHON_OF_CALLERS := python/ecs_bridge examples tests/python/client tests/python/callers
 
-.PHONY: test-client lint-client mypy-client tests/python/client tests/python/callers
-test-client: lint-client mypy-client tests/python/client tests/python/callers ## the Python client, and the worker of Prefect and the run launcher of Dagster that use it
-lint-client:
-	tools/venv.sh callers
-	$(call ruff,$(CALLERS),$(PYTHON_OF_CALLERS))
+.PHONY: test-client mypy-client tests/python/client tests/python/callers
+test-client: mypy-client tests/python/client tests/python/callers ## the Python client, and the worker of Prefect and the run launcher of Dagster that use it
 mypy-client:
 	tools/venv.sh callers
 	$(CALLERS)/mypy --config-file python/ecs_bridge/pyproject.toml python/ecs_bridge/src
@@ -282,13 +270,8 @@ airflow: programs ## a real Airflow on the bridge on this machine: open it, pres
 	tools/venv.sh 3
 	$(AIRFLOW)/python examples/airflow/run.py $(if $(POOL),--pool) $(if $(ONCE),--once)
 
-PYTHON_OF_EXECUTOR := python/airflow_ecs_bridge examples/airflow tests/airflow benches/executor infra/airflow-on-fargate
-
-.PHONY: test-executor lint-executor tests/airflow/unit tests/airflow/airflow2
-test-executor: lint-executor tests/airflow/unit tests/airflow/airflow2
-lint-executor:
-	tools/venv.sh 3
-	$(call ruff,$(AIRFLOW),$(PYTHON_OF_EXECUTOR))
+.PHONY: test-executor tests/airflow/unit tests/airflow/airflow2
+test-executor: tests/airflow/unit tests/airflow/airflow2
 tests/airflow/unit: programs
 	tools/venv.sh 3
 	$(AIRFLOW)/python -m pytest -q $@

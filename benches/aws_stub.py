@@ -8,6 +8,7 @@ import zlib
 from collections import Counter
 
 import samples
+
 from wire import Answer, Request
 
 JSON = (("content-type", "application/x-amz-json-1.0"),)

@@ -37,4 +37,6 @@ def run(report: Report, submissions: int) -> None:
         report.add("backlog", f"{what}: at once", of_reconcile.get("most_in_flight", float("nan")), "", at_most=2)
         failed = seen.write_units["launch tokens, condition failed"] / submissions
         report.add("backlog", f"{what}: failed token writes per submission", failed, "", at_most=1)
-        report.add("backlog", f"{what}: write units per submission", seen.write_units.total() / submissions, "", at_most=18)
+        report.add(
+            "backlog", f"{what}: write units per submission", seen.write_units.total() / submissions, "", at_most=18
+        )

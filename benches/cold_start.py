@@ -18,10 +18,11 @@ from aws_stub import Aws
 from functions import HELLO, NAMES, PEER, environment, rust
 from report import Report
 from runtime_api import Function
+
 from wire import Server, authority
 
 MIB = 1024 * 1024
-# Megabytes of a function's zip. The client of SQS, which submit and reconcile have for the doorbells of pools, is 0.2 of them.
+# Megabytes of a function's zip. The client of SQS is 0.2 of them: submit and reconcile ring the doorbells of pools.
 ZIP = 2.8
 
 

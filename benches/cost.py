@@ -1,7 +1,7 @@
 """Cost: what a task takes of DynamoDB, Lambda and the logs, counted on the wire, times the prices of prices.py.
 
-What cannot be counted here is assumed, below. benches/measured.json holds the figures that the documentation gives: where
-a run here differs, write them there and run benches/cost_table.py.
+What cannot be counted here is assumed, below. benches/measured.json holds the figures that the documentation gives. If
+a run here differs, write its figures there and run benches/cost_table.py.
 """
 
 from __future__ import annotations
@@ -65,7 +65,9 @@ def each(stack: Stack, tasks: int) -> prices.Task:
     invocations = {name: counts["invocations"] / tasks for name, counts in stack.invocations().items()}
     logs = sum(file.stat().st_size for name in invocations for file in stack.log_dir.glob(f"{name}-*.log")) / tasks
     gb_seconds = sum(
-        memory(name) / 1024 * (count * CALLS_IN_TURN[name] * CALL_SECONDS + used[name] / tasks * MB_OF_A_CPU / memory(name))
+        memory(name)
+        / 1024
+        * (count * CALLS_IN_TURN[name] * CALL_SECONDS + used[name] / tasks * MB_OF_A_CPU / memory(name))
         for name, count in invocations.items()
     )
     writes, reads = seen.write_units.total() / tasks, seen.read_units.total() / tasks

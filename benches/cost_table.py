@@ -1,10 +1,12 @@
-"""Writes the tables of costs into docs/deploying.md and docs/airflow-on-fargate.md, between their markers: the only prices in
-the documentation.
+"""Writes the tables of costs into docs/deploying.md and docs/airflow-on-fargate.md, between their markers.
+
+The documentation has no other prices.
 
     python3 benches/cost_table.py [--check]
 
-It multiplies what the benches `cost` and `pool` counted last (benches/measured.json) by AWS's list prices (benches/prices.py), and
-counts the alarms and metrics of template.yaml and docs/operating.md. With --check it only says whether it is current.
+It multiplies the last counts of the benches `cost` and `pool` (benches/measured.json) by AWS's list prices
+(benches/prices.py), and counts the alarms and metrics of template.yaml and docs/operating.md. With --check it only says
+whether the tables are current.
 """
 
 from __future__ import annotations
@@ -44,7 +46,9 @@ def table() -> str:
     megabytes = re.search(r"^  ReconcileMemory:\n    Type: Number\n    Default: (\d+)", template, re.MULTILINE)
     assert megabytes
     busy = prices.DAYS_OF_A_MONTH * 24 * 60 * 55 * int(megabytes[1]) / 1024 * prices.GB_SECOND
-    metrics = re.findall(r"^\| `\w+` \| (?:count|seconds) \| (`\w+`)?", (ROOT / "docs/operating.md").read_text(), re.MULTILINE)
+    metrics = re.findall(
+        r"^\| `\w+` \| (?:count|seconds) \| (`\w+`)?", (ROOT / "docs/operating.md").read_text(), re.MULTILINE
+    )
     plain = sum(not dimension for dimension in metrics)
     units = {
         "DynamoDB, writes": f"{task.write_units:g} units each, indexes included",
@@ -61,12 +65,14 @@ def table() -> str:
         f"| {money(prices.STORED_GB_MONTH + prices.BACKUP_GB_MONTH)} |",
         f"| a further hour of each | {prices.CHECKS_AN_HOUR} checks | {money(hour * MILLION)} |",
         *(
-            f"| a million commands on a pool, {count} per container, without the containers | {units:g} write units each "
-            f"| {money(pool['dollars_a_million'][count])} |"
+            f"| a million commands on a pool, {count} per container, without the containers "
+            f"| {units:g} write units each | {money(pool['dollars_a_million'][count])} |"
             for count, units in pool["write_units"].items()
         ),
-        f"| instead: `ecs:runTask.sync` of Step Functions | 3 transitions each | {money(prices.run_task_sync() * MILLION)} |",
-        f"| instead: polling by Step Functions, tasks of 5 minutes | a look each 30 s | {money(prices.polled(300) * MILLION)} |",
+        f"| instead: `ecs:runTask.sync` of Step Functions | 3 transitions each "
+        f"| {money(prices.run_task_sync() * MILLION)} |",
+        f"| instead: polling by Step Functions, tasks of 5 minutes | a look each 30 s "
+        f"| {money(prices.polled(300) * MILLION)} |",
         "",
         "| a month without submissions | use | |",
         "|---|---|---|",

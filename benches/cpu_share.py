@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cost import MB_OF_A_CPU
@@ -58,16 +58,14 @@ def make_group(pid: int, share: float) -> Path | None:
 def remove(group: Path) -> None:
     """Its processes go back to the parent first: a group that has any cannot be removed."""
     for pid in (group / "cgroup.procs").read_text().split():
-        try:
+        with suppress(ProcessLookupError):
             (group.parent / "cgroup.procs").write_text(pid)
-        except ProcessLookupError:
-            pass
     group.rmdir()
 
 
 @contextmanager
 def stopped(pid: int, share: float) -> Iterator[None]:
-    """Stop and continue the process in turn. It is coarser than a cgroup, and leaves out that it may use two threads."""
+    """Stop and continue the process in turn. Coarser than a cgroup, it ignores that the process may use two threads."""
     over = threading.Event()
 
     def turn() -> None:

@@ -25,7 +25,9 @@ def money(dollars: float) -> str:
 
 def sizes() -> dict[str, tuple[float, float]]:
     """vCPUs and gigabytes of each task definition, by its family."""
-    found = re.findall(r'Family: !Sub "\$\{Name\}-([a-z-]+)".*?Cpu: "(\d+)"\s+Memory: "(\d+)"', TEMPLATE.read_text(), re.DOTALL)
+    found = re.findall(
+        r'Family: !Sub "\$\{Name\}-([a-z-]+)".*?Cpu: "(\d+)"\s+Memory: "(\d+)"', TEMPLATE.read_text(), re.DOTALL
+    )
     return {family: (int(cpu) / 1024, int(memory) / 1024) for family, cpu, memory in found}
 
 
@@ -37,7 +39,8 @@ def rest() -> dict[str, float]:
     secrets = text.count("Type: AWS::SecretsManager::Secret\n")
     measured = json.loads(MEASURED.read_text())
     return {
-        f"database, {database} with {DATABASE_GB} GB": prices.DATABASE_HOUR[database] * hours + DATABASE_GB * prices.DATABASE_GB_MONTH,
+        f"database, {database} with {DATABASE_GB} GB": prices.DATABASE_HOUR[database] * hours
+        + DATABASE_GB * prices.DATABASE_GB_MONTH,
         "load balancer, with two addresses": (prices.LOAD_BALANCER_HOUR + 2 * prices.PUBLIC_IPV4_HOUR) * hours,
         f"{secrets} secrets, a private DNS zone": secrets * prices.SECRET_MONTH + prices.HOSTED_ZONE_MONTH,
         "the bridge": prices.idle_day(**measured["idle"]) * prices.DAYS_OF_A_MONTH,
@@ -67,7 +70,8 @@ def thousand(seconds: float) -> dict[str, float]:
     hour = prices.container_hour(*sizes()["task"])
     hours = 1000 * seconds / 3600
     return {
-        "own": 1000 * (max(seconds + START_SECONDS, LEAST_SECONDS) / 3600 * hour + prices.Task(**measured["task"]).total()),
+        "own": 1000
+        * (max(seconds + START_SECONDS, LEAST_SECONDS) / 3600 * hour + prices.Task(**measured["task"]).total()),
         "pool": hours * hour + measured["pool"]["dollars_a_million"]["50"] / 1000,
         "Celery": hours / CELERY_SLOTS * prices.container_hour(*CELERY_WORKER) + 1000 * 3 * prices.SQS_REQUEST,
         "MWAA": hours / prices.MWAA_SMALL_WORKER_TASKS * prices.MWAA_SMALL_WORKER_HOUR,
@@ -86,7 +90,8 @@ def table() -> str:
     lines += [
         f"| **in all** | | **{money(month['this'])}** |",
         f"| instead: Celery on Fargate, one worker and SQS | {size(*CELERY_WORKER)} more | {money(month['Celery'])} |",
-        f"| instead: MWAA, mw1.small | one worker of {prices.MWAA_SMALL_WORKER_TASKS} tasks is included | {money(month['MWAA'])} |",
+        f"| instead: MWAA, mw1.small | one worker of {prices.MWAA_SMALL_WORKER_TASKS} tasks is included "
+        f"| {money(month['MWAA'])} |",
         "",
         f"| a thousand tasks, {size(*sizes()['task'])} | of 5 seconds | of a minute | of 10 minutes |",
         "|---|---|---|---|",

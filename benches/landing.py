@@ -21,7 +21,10 @@ TEARDOWN = 25.0
 
 def run(report: Report, together: int) -> None:
     flags = {"simulate": True, "reconcile_every": 20, "no_limit": True}
-    with tempfile.TemporaryDirectory() as folder, Stack(Path(folder), teardown_s=TEARDOWN, proxies=False, **flags) as stack:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Stack(Path(folder), teardown_s=TEARDOWN, proxies=False, **flags) as stack,
+    ):
         at_rest = []
         for index in range(10):
             item = samples.submission(index, ["sleep", "0"])

@@ -35,24 +35,23 @@ def send(stack: Stack, items: list[dict[str, object]]) -> list[dict[str, object]
 def at_once(report: Report, submissions: int) -> None:
     """Without a limit: how long ECS and DynamoDB alone make it take."""
     flags = {"no_limit": True, "simulate": True, "reconcile_every": 0, "pull_s": 60}
-    with tempfile.TemporaryDirectory() as folder:
-        with Stack(Path(folder), latency=LATENCY, **flags) as stack:
-            items = [samples.submission(index, ["sh", "-c", "exit 0"]) for index in range(submissions)]
-            send(stack, items[:BATCH])
-            before, began = stack.cpu()["submit"], time.perf_counter()
-            calls = stack.ecs.seen.calls.total() + stack.dynamodb.seen.calls.total()
-            answers = send(stack, [dict(item, submission_id=f"{item['submission_id']}-b") for item in items])
-            seconds = time.perf_counter() - began
-            launched = sum(answer.get("state") == "launched" for answer in answers)
-            used = stack.cpu()["submit"] - before
-            calls = stack.ecs.seen.calls.total() + stack.dynamodb.seen.calls.total() - calls
-            peer = one_by_one(stack, submissions // 10) * 10
-            name = f"{submissions:,} with {LATENCY * 1000:.0f} ms a call"
-            report.add("submit", name, seconds, "s", peer=peer)
-            report.add("submit", f"{name}, launched at once", launched, "", at_least=submissions)
-            report.add("submit", f"{name}, requests each", calls / submissions, "")
-            report.add("submit", f"{name}, most RunTask calls under way", stack.ecs.seen.most_under_way, "")
-            report.add("submit", f"{name}, CPU each", used / submissions * 1000, "ms")
+    with tempfile.TemporaryDirectory() as folder, Stack(Path(folder), latency=LATENCY, **flags) as stack:
+        items = [samples.submission(index, ["sh", "-c", "exit 0"]) for index in range(submissions)]
+        send(stack, items[:BATCH])
+        before, began = stack.cpu()["submit"], time.perf_counter()
+        calls = stack.ecs.seen.calls.total() + stack.dynamodb.seen.calls.total()
+        answers = send(stack, [dict(item, submission_id=f"{item['submission_id']}-b") for item in items])
+        seconds = time.perf_counter() - began
+        launched = sum(answer.get("state") == "launched" for answer in answers)
+        used = stack.cpu()["submit"] - before
+        calls = stack.ecs.seen.calls.total() + stack.dynamodb.seen.calls.total() - calls
+        peer = one_by_one(stack, submissions // 10) * 10
+        name = f"{submissions:,} with {LATENCY * 1000:.0f} ms a call"
+        report.add("submit", name, seconds, "s", peer=peer)
+        report.add("submit", f"{name}, launched at once", launched, "", at_least=submissions)
+        report.add("submit", f"{name}, requests each", calls / submissions, "")
+        report.add("submit", f"{name}, most RunTask calls under way", stack.ecs.seen.most_under_way, "")
+        report.add("submit", f"{name}, CPU each", used / submissions * 1000, "ms")
 
 
 def one_by_one(stack: Stack, calls: int) -> float:

@@ -1,7 +1,7 @@
 """Pools: from a submission to its command's first instruction, beside the same without a pool; commands a second; cost.
 
-ECS's stand-in takes as long as Fargate to start a container, and the table's indexes lag. Commands have priorities of all
-kinds, as the tasks of a DAG do. Idle runners wait for their doorbell, an SQS queue.
+ECS's stand-in takes as long as Fargate to start a container, and the table's indexes lag. Commands have all kinds of
+priorities, as the tasks of a DAG do. Idle runners wait for their doorbell, an SQS queue.
 """
 
 from __future__ import annotations
@@ -67,8 +67,12 @@ def first_instructions(stack: Stack, folder: Path, profile: str, count: int) -> 
     """Seconds from the call that submits so many commands to the first instruction of each."""
     folder.mkdir()
     items = [
-        {"submission_id": f"{folder.name}-{n}", "profile": profile, "command": ["sh", "-c", f"date +%s.%N > {folder}/{n}"],
-         "priority": n * 7 % 1000}
+        {
+            "submission_id": f"{folder.name}-{n}",
+            "profile": profile,
+            "command": ["sh", "-c", f"date +%s.%N > {folder}/{n}"],
+            "priority": n * 7 % 1000,
+        }
         for n in range(count)
     ]
     began = time.time()
@@ -83,7 +87,14 @@ def first_instructions(stack: Stack, folder: Path, profile: str, count: int) -> 
 
 
 def latency(report: Report, idle: int, start: float) -> None:
-    flags = {"reconcile_every": 5, "pull_s": start, "provision_s": 0, "teardown_s": 1, "no_limit": True, "proxies": False}
+    flags = {
+        "reconcile_every": 5,
+        "pull_s": start,
+        "provision_s": 0,
+        "teardown_s": 1,
+        "no_limit": True,
+        "proxies": False,
+    }
     flags |= {"index_lag_ms": LAG}
     profiles = pooled(max=idle + max(BURSTS), min_idle=idle)
     with tempfile.TemporaryDirectory() as folder, Stack(Path(folder), profiles=profiles, **flags) as stack:
@@ -122,12 +133,25 @@ def throughput(report: Report, commands: int) -> None:
             ])  # fmt: skip
         stack.until_ended(commands, 600)
         seconds = time.perf_counter() - began
-    report.add("pool", f"{commands:,} short commands on {count} runners, index lag {LAG} ms: commands per second", commands / seconds, "", at_least=100)
+    report.add(
+        "pool",
+        f"{commands:,} short commands on {count} runners, index lag {LAG} ms: commands per second",
+        commands / seconds,
+        "",
+        at_least=100,
+    )
 
 
 def costs(report: Report, per_container: int, commands: int, at_most: float) -> None:
     """What a command takes, of a pool that is sized by what arrives: 20 per second, each of a second."""
-    flags = {"reconcile_every": 60, "pull_s": 2, "provision_s": 0, "teardown_s": 1, "no_limit": True, "index_lag_ms": LAG}
+    flags = {
+        "reconcile_every": 60,
+        "pull_s": 2,
+        "provision_s": 0,
+        "teardown_s": 1,
+        "no_limit": True,
+        "index_lag_ms": LAG,
+    }
     profiles = pooled(max=200, commands_per_container=per_container)
     with tempfile.TemporaryDirectory() as folder, Stack(Path(folder), profiles=profiles, **flags) as stack:
         for start in range(0, commands, BATCH):
@@ -157,7 +181,10 @@ def costs(report: Report, per_container: int, commands: int, at_most: float) -> 
 def asks(report: Report) -> None:
     """What an idle runner costs a day without its container: waits for its doorbell, and a question after each few."""
     flags = {"reconcile_every": 0, "pull_s": 0.2, "provision_s": 0, "no_limit": True}
-    with tempfile.TemporaryDirectory() as folder, Stack(Path(folder), profiles=pooled(max=1, min_idle=1), **flags) as stack:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Stack(Path(folder), profiles=pooled(max=1, min_idle=1), **flags) as stack,
+    ):
         # Without a doorbell it asks each second, so that questions can be counted soon.
         denied = {"code": "AccessDenied", "message": "no permission"}
         call(f"{stack.ready['ecs_url']}/_local/rules", {"operation": "CreateQueue", "times": 1_000, "error": denied})
@@ -177,7 +204,9 @@ def asks(report: Report) -> None:
     report.add("pool", "read units of an empty poll", reads, "")
     report.add("pool", "CPU of an empty poll", 1000 * cpu, "ms")
     day = DAY / REST * question + DAY / WAIT * prices.SQS_REQUEST
-    report.add("pool", "an idle runner, without its container, a month", prices.DAYS_OF_A_MONTH * day, "$", at_most=0.10)
+    report.add(
+        "pool", "an idle runner, without its container, a month", prices.DAYS_OF_A_MONTH * day, "$", at_most=0.10
+    )
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ class Task:
 
     @property
     def feed_units(self) -> float:
-        """Reading the feed costs half a unit for each 4 KB, and shows a row once a second as long as it is that far back."""
+        """Reading the feed costs half a unit per 4 KB, and shows a row once a second as long as it is that far back."""
         return FEED_SECONDS * FEED_ROW / 4096 / 2
 
     def dollars(self) -> dict[str, float]:
@@ -60,7 +60,9 @@ def hour(check_write_units: float) -> float:
 def idle_day(queries: int, gb_seconds_a_run: float, log_bytes_a_run: float) -> float:
     """A day without submissions: reconcile every minute, and the executor's Query every second."""
     runs, polls = 24 * 60, 24 * 60 * 60
-    per_run = queries * READ_UNIT / 2 + INVOCATION + gb_seconds_a_run * GB_SECOND + log_bytes_a_run * LOG_BYTE + SCHEDULE
+    per_run = (
+        queries * READ_UNIT / 2 + INVOCATION + gb_seconds_a_run * GB_SECOND + log_bytes_a_run * LOG_BYTE + SCHEDULE
+    )
     return runs * per_run + polls * READ_UNIT / 2
 
 
@@ -71,7 +73,7 @@ def polled(seconds: float) -> float:
 
 
 def run_task_sync() -> float:
-    """A task run by `ecs:runTask.sync` of a standard workflow: start, task, end. It waits for an event, however long."""
+    """A task run by `ecs:runTask.sync` of a standard workflow: start, task, end. It waits for an event."""
     return 3 * TRANSITION
 
 

@@ -81,12 +81,16 @@ def drain(report: Report, queued: int) -> None:
                 waiting.submit(reconcile.invoke, b"{}")
                 time.sleep(5)
                 early, at = stack.calls()["RunTask"], time.perf_counter()
-                while (late := stack.calls()["RunTask"]) < 0.9 * queued and time.perf_counter() - began < RUN_SECONDS - 5:
+                while (
+                    late := stack.calls()["RunTask"]
+                ) < 0.9 * queued and time.perf_counter() - began < RUN_SECONDS - 5:
                     time.sleep(0.1)
                 seconds = time.perf_counter() - at
             used = reconcile.cpu()
         name = f"queue of {queued:,}, RunTask takes {LATENCY} s, one run"
-        report.add("reconcile", f"{name}: share of {RATE} a second", 100 * (late - early) / seconds / RATE, "%", at_least=95)
+        report.add(
+            "reconcile", f"{name}: share of {RATE} a second", 100 * (late - early) / seconds / RATE, "%", at_least=95
+        )
         report.add("reconcile", f"{name}: CPU a launch", 1000 * used / (stack.calls()["RunTask"] - before), "ms")
 
 
@@ -121,7 +125,14 @@ def with_share(report: Report, megabytes: int, queued: int, timers: int) -> None
 
 
 def served(report: Report, name: str, megabytes: int, timers: int) -> None:
-    flags = {"simulate": True, "reconcile_every": 0, "pull_s": 0.1, "provision_s": 0.1, "timer_scale": 30, "no_limit": True}
+    flags = {
+        "simulate": True,
+        "reconcile_every": 0,
+        "pull_s": 0.1,
+        "provision_s": 0.1,
+        "timer_scale": 30,
+        "no_limit": True,
+    }
     with tempfile.TemporaryDirectory() as folder, Stack(Path(folder), proxies=False, **flags) as stack:
         send(stack, [samples.submission(index, ["sleep", "100000"]) for index in range(timers)])
         time.sleep(30)
@@ -141,7 +152,14 @@ def served(report: Report, name: str, megabytes: int, timers: int) -> None:
 def serve(report: Report, timers: int) -> None:
     """Two runs, and as many checks of running tasks as come due within a minute."""
     # The first check is due 24 s after the launch: when the last task has been submitted, the first ones wait.
-    flags = {"simulate": True, "reconcile_every": 0, "pull_s": 0.1, "provision_s": 0.1, "timer_scale": 30, "no_limit": True}
+    flags = {
+        "simulate": True,
+        "reconcile_every": 0,
+        "pull_s": 0.1,
+        "provision_s": 0.1,
+        "timer_scale": 30,
+        "no_limit": True,
+    }
     with tempfile.TemporaryDirectory() as folder, Stack(Path(folder), proxies=False, **flags) as stack:
         send(stack, [samples.submission(index, ["sleep", "100000"]) for index in range(timers)])
         time.sleep(30)
@@ -192,7 +210,7 @@ def due(stack: Stack) -> int:
 
 
 def cost_curve(report: Report, cpu: float) -> None:
-    """What tasks in flight cost an hour: by the CPU of a timer as measured, and the units of its claim (bench `cost`)."""
+    """The hourly cost of tasks in flight, by the measured CPU of a timer and the units of its claim (bench `cost`)."""
     measured = json.loads((ROOT / "benches" / "measured.json").read_text())
     for tasks in IN_FLIGHT:
         timers = tasks * prices.CHECKS_AN_HOUR
@@ -200,7 +218,9 @@ def cost_curve(report: Report, cpu: float) -> None:
         waiting = timers / PAGE * CALLS_OF_A_PAGE * CALL_SECONDS
         gb_seconds = (waiting + timers * cpu * MB_OF_A_CPU / memory("reconcile")) * memory("reconcile") / 1024
         dollars = tasks * prices.hour(measured["check_write_units"]) + gb_seconds * prices.GB_SECOND
-        report.add("reconcile", f"{tasks:,} in flight, simulated: timers a minute", timers / 60, "", at_most=TIMERS_A_MINUTE)
+        report.add(
+            "reconcile", f"{tasks:,} in flight, simulated: timers a minute", timers / 60, "", at_most=TIMERS_A_MINUTE
+        )
         report.add("reconcile", f"{tasks:,} in flight, simulated: an hour", dollars, "$")
 
 

@@ -93,16 +93,18 @@ class Report:
         lines = [head, tuple("---" for _ in head)]
         for row in self.rows:
             verdict = {None: "", True: "yes", False: "NO"}[row.met]
-            lines.append((
-                row.bench,
-                row.metric,
-                f"{figure(row.value)} {row.unit}".strip(),
-                figure(row.spread),
-                figure(row.peer),
-                "" if row.ratio is None else f"{row.ratio:.3g} ×",
-                row.target or "",
-                verdict,
-            ))
+            lines.append(
+                (
+                    row.bench,
+                    row.metric,
+                    f"{figure(row.value)} {row.unit}".strip(),
+                    figure(row.spread),
+                    figure(row.peer),
+                    "" if row.ratio is None else f"{row.ratio:.3g} ×",
+                    row.target or "",
+                    verdict,
+                )
+            )
         widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
         for line in lines:
             print("| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |")

@@ -1,6 +1,6 @@
-"""All benches, side by side in one run: a table, or with JSON=1 one JSON object a line. Ends with 1 if a target is missed.
+"""All benches in one run: a table, or with JSON=1 one JSON object per line. The exit code is 1 if a target is missed.
 
-    .venv/bin/python benches/run.py [--only NAME,NAME] [--quick] [--tasks N]
+.venv/bin/python benches/run.py [--only NAME,NAME] [--quick] [--tasks N]
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="names of benches, between commas")
     parser.add_argument("--quick", action="store_true", help="few samples: to see whether it works")
-    parser.add_argument("--tasks", type=int, default=5_000, help="submissions of the bench scale (100000: a quarter of an hour)")
+    parser.add_argument(
+        "--tasks", type=int, default=5_000, help="submissions of the bench scale (100000: a quarter of an hour)"
+    )
     arguments = parser.parse_args()
     quick = arguments.quick
     benches: dict[str, Callable[[Report], None]] = {
@@ -68,7 +70,7 @@ def main() -> int:
         try:
             benches[name](report)
         # The figures of the other benches are worth having all the same.
-        except Exception:  # noqa: BLE001
+        except Exception:
             traceback.print_exc()
             broken.append(name)
     report.print()

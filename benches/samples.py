@@ -97,11 +97,12 @@ def event(submission_id: str, version: int, last_status: str, exit_code: int | N
     """A Task State Change event as Fargate sends it, of a task with a log router beside the worker."""
     task_id = uuid.uuid5(uuid.NAMESPACE_URL, submission_id).hex
     arn = f"arn:aws:ecs:{REGION}:{ACCOUNT}:task/{CLUSTER_NAME}/{task_id}"
+    containers = f"arn:aws:ecs:{REGION}:{ACCOUNT}:container/{CLUSTER_NAME}/{task_id}"
     stopped = exit_code is not None
 
     def container(name: str) -> dict[str, Any]:
         return {
-            "containerArn": f"arn:aws:ecs:{REGION}:{ACCOUNT}:container/{CLUSTER_NAME}/{task_id}/{uuid.UUID(int=version)}",
+            "containerArn": f"{containers}/{uuid.UUID(int=version)}",
             **({"exitCode": exit_code} if stopped else {}),
             "lastStatus": "STOPPED" if stopped else "RUNNING",
             "name": name,

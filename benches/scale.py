@@ -44,9 +44,13 @@ def run(report: Report, submissions: int) -> None:
         ]
         name = f"{submissions:,}, {IN_FLIGHT:,} in flight"
         report.add("scale", f"{name}, CPU of the functions per task", late_cpu / late * 1000, "ms")
-        report.add("scale", f"{name}, second half by first, CPU per task", halves[1][0] / halves[0][0], "times", at_most=1.2)
+        report.add(
+            "scale", f"{name}, second half by first, CPU per task", halves[1][0] / halves[0][0], "times", at_most=1.2
+        )
         report.add("scale", f"{name}, invocations per task", late_calls / late, "")
-        report.add("scale", f"{name}, second half by first, invocations", halves[1][1] / halves[0][1], "times", at_most=1.1)
+        report.add(
+            "scale", f"{name}, second half by first, invocations", halves[1][1] / halves[0][1], "times", at_most=1.1
+        )
         for function, held in stack.memory().items():
             report.add("scale", f"{name}, peak memory of {function}", held, "MiB", at_most=40)
         report.add("scale", f"{name}, tasks a second on this machine", submissions / seconds, "")

@@ -35,7 +35,7 @@ class Stack:
         profiles: object = None,
         **flags: object,
     ) -> None:
-        """`no_limit` lifts the bridge's own launch rate; `flags` are those of the local stack, `variables` its functions'."""
+        """`no_limit` lifts the bridge's launch rate. `flags` are the local stack's, `variables` its functions'."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         profiles_file = folder / "profiles.json"

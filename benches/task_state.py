@@ -13,11 +13,12 @@ from aws_stub import Aws
 from functions import HELLO, PEER, environment, rust
 from report import Report
 from runtime_api import Function
+
 from wire import Server
 
 # Instructions are counted as the difference of two runs, which leaves the start out.
 FEW, MANY = 20, 120
-# Millions per event, and the share that a compiler or a library may change unnoticed. CPU time differs more between runs.
+# Millions per event, and the share that a compiler or a library may change unnoticed. CPU time varies more.
 INSTRUCTIONS = (1.89, 0.05)
 
 

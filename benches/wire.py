@@ -1,4 +1,4 @@
-"""A small HTTP/1.1 server, plain or over TLS, for the ends of the wire that the benches hold: the Runtime API and AWS."""
+"""A small HTTP/1.1 server, plain or over TLS, for the ends of the wire in the benches: the Runtime API and AWS."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Server:
         self._open.discard(connection)
 
 
-def read(reader) -> Request | None:  # noqa: ANN001
+def read(reader) -> Request | None:
     line = reader.readline()
     if not line:
         return None
@@ -106,7 +106,7 @@ def write(answer: Answer) -> bytes:
 
 
 def authority(folder: Path) -> tuple[ssl.SSLContext, Path]:
-    """A certificate for localhost, and a file of authorities for SSL_CERT_FILE: the system's, and the one that vouches."""
+    """A certificate for localhost, and a file of authorities for SSL_CERT_FILE: the system's, and its issuer."""
     key, certificate, bundle = folder / "ca.key", folder / "ca.pem", folder / "bundle.pem"
     leaf_key, request, leaf = folder / "leaf.key", folder / "leaf.csr", folder / "leaf.pem"
     extensions = folder / "leaf.ext"

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Check the architecture of programs. Lambda accepts any program, and fails every invocation of a wrong one.
 
-    tools/elf.py x86_64 PROGRAM_OR_ZIP...   # exits with 1 and prints a line per wrong program
+tools/elf.py x86_64 PROGRAM_OR_ZIP...   # exits with 1 and prints a line per wrong program
 """
 
 from __future__ import annotations

@@ -136,11 +136,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--stack-name", help="stack whose outputs name the queue and the function")
-    where.add_argument("--queue-url", metavar="URL", help="URL of the queue, for a deployment without a stack; requires --function")
+    where.add_argument(
+        "--queue-url", metavar="URL", help="URL of the queue, for a deployment without a stack; requires --function"
+    )
     parser.add_argument("--function", metavar="NAME", help="name of the function task-state; requires --queue-url")
     parser.add_argument("--list", action="store_true", help="list the messages and keep them")
     parser.add_argument("--max", type=int, metavar="N", help="stop after N messages")
-    parser.add_argument("--region", help="AWS Region; default: AWS_REGION, AWS_DEFAULT_REGION, or the Region of the profile")
+    parser.add_argument(
+        "--region", help="AWS Region; default: AWS_REGION, AWS_DEFAULT_REGION, or the Region of the profile"
+    )
     parser.add_argument("--profile", help="profile of ~/.aws/config")
     arguments = parser.parse_args()
     if (arguments.queue_url is None) != (arguments.function is None):

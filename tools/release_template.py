@@ -37,9 +37,11 @@ def packaged(template: str, architectures: list[str]) -> str:
     text = _with_code(
         template,
         architectures,
-        lambda name: "      CodeUri:\n        Bucket: !Ref CodeBucket\n"
-        # Not !Sub, because the SAM transform does not detect a changed parameter in it.
-        f'        Key: !Join ["", [!Ref CodePrefix, !Ref Architecture, "/{name}.zip"]]\n',
+        lambda name: (
+            "      CodeUri:\n        Bucket: !Ref CodeBucket\n"
+            # Not !Sub, because the SAM transform does not detect a changed parameter in it.
+            f'        Key: !Join ["", [!Ref CodePrefix, !Ref Architecture, "/{name}.zip"]]\n'
+        ),
     )
     return text.replace("\nParameters:\n", "\nParameters:\n" + BUCKET, 1)
 

@@ -13,10 +13,10 @@ import argparse
 import os
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import elf
+import tomllib
 from samtranslator.yaml_helper import yaml_parse
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,14 +34,24 @@ def declared(config_env: str, root: Path = ROOT) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-env", default="default", help="environment of samconfig.toml")
-    parser.add_argument("--template-file", default="template.yaml", help="template of the bridge, or a template that nests it")
+    parser.add_argument(
+        "--template-file", default="template.yaml", help="template of the bridge, or a template that nests it"
+    )
     arguments = parser.parse_args()
     expected = declared(arguments.config_env)
     environment = dict(os.environ)
     # SAM passes --arm64, and cargo-lambda allows no other target with this flag.
     if expected == "x86_64":
         environment["CARGO_LAMBDA_GLOBAL"] = str(ROOT / "tools/x86_64.toml")
-    command = ["sam", "build", "--no-cached", "--config-env", arguments.config_env, "--template-file", arguments.template_file]
+    command = [
+        "sam",
+        "build",
+        "--no-cached",
+        "--config-env",
+        arguments.config_env,
+        "--template-file",
+        arguments.template_file,
+    ]
     overrides = ["--parameter-overrides", f"Architecture={expected}"]
     subprocess.run([*command, *overrides], cwd=ROOT, env=environment, check=True)
     programs = sorted((ROOT / ".aws-sam/build").glob("**/bootstrap"))

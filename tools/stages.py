@@ -3,8 +3,8 @@
     stages.py LOGS SUITES...
 
 Each `SUITES` is a stage: names of suites, which are targets of make. Stages run concurrently, and the suites of a stage
-sequentially. The output of a suite is kept in the folder `LOGS` and printed once the suite has ended. The exit code is 0
-only if every suite ended with 0: a suite that was killed, or never ran, has failed.
+sequentially. The output of a suite is kept in the folder `LOGS` and printed once the suite has ended. The exit code is
+0 only if every suite ended with 0: a suite that was killed, or never ran, has failed.
 """
 
 from __future__ import annotations
@@ -58,7 +58,12 @@ class Suite:
         if self.exit_code is None:
             return f"FAILED  {self.name}: did not end"
         verdict = "passed" if self.passed else "FAILED"
-        parts = [counts(self.output()), f"{self.seconds:.0f} s", f"{self.cpu_seconds:.0f} s of CPU", "" if self.passed else f"exit code {self.exit_code}, {self.log}"]
+        parts = [
+            counts(self.output()),
+            f"{self.seconds:.0f} s",
+            f"{self.cpu_seconds:.0f} s of CPU",
+            "" if self.passed else f"exit code {self.exit_code}, {self.log}",
+        ]
         return f"{verdict}  {self.name}: {', '.join(filter(None, parts))}"
 
     def failures(self) -> list[str]:
@@ -69,7 +74,9 @@ class Suite:
 
 def closing_lines(output: str) -> list[str]:
     """The lines in which pytest and cargo count the tests of a run."""
-    return re.findall(r"^(?:test result: .*|(?:=+ )?\d+ (?:passed|failed|skipped|error).* in [\d.]+s.*)$", output, re.MULTILINE)
+    return re.findall(
+        r"^(?:test result: .*|(?:=+ )?\d+ (?:passed|failed|skipped|error).* in [\d.]+s.*)$", output, re.MULTILINE
+    )
 
 
 def counts(output: str) -> str:

@@ -35,7 +35,11 @@ def type_of(parameter: Parameter) -> str:
         return "list(string)"
     if allowed == ["true", "false"]:
         return "bool"
-    if parameter["Type"] == "Number" or "[0-9]*" in pattern or (allowed and all(str(each).isdigit() for each in allowed)):
+    if (
+        parameter["Type"] == "Number"
+        or "[0-9]*" in pattern
+        or (allowed and all(str(each).isdigit() for each in allowed))
+    ):
         return "number"
     return "string"
 

@@ -15,7 +15,7 @@ while True:
     event = json.loads(answer.read())
     try:
         result, outcome = handle(event), "response"
-    except Exception as error:  # noqa: BLE001: Lambda gets every error
+    except Exception as error:  # Lambda gets every error
         result, outcome = {"errorType": type(error).__name__, "errorMessage": str(error)}, "error"
     api.request("POST", f"{base}/{request_id}/{outcome}", json.dumps(result))
     api.getresponse().read()

@@ -26,16 +26,16 @@ dynamodb = boto3.client("dynamodb")
 
 def handle(event):
     if event.get("source") != "aws.ecs" or event.get("detail-type") != "ECS Task State Change":
-        return None
+        return
     task = event["detail"]
     deployment, submission_id, attempt = task["startedBy"].split("/")
     if deployment != DEPLOYMENT:
-        return None
+        return
     key = {"submission_id": {"S": submission_id}}
     while item := dynamodb.get_item(TableName=TABLE, Key=key, ConsistentRead=True).get("Item"):
         changes, gone = decide(item, task, int(attempt))
         if not changes:
-            return None
+            return
         try:
             write(key, item, changes, gone)
         except ClientError as error:
@@ -45,8 +45,8 @@ def handle(event):
         if "state" in changes:
             states = {"from": item["state"]["S"], "to": changes["state"]["S"]}
             log.info(json.dumps({"message": "transition", "submission_id": submission_id, **states}))
-        return None
-    return None
+        return
+    return
 
 
 def decide(item, task, attempt):

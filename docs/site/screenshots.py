@@ -17,8 +17,9 @@ sys.path[:0] = [str(ROOT / each) for each in ("tests/lib", "tests/airflow", "exa
 
 from browser import chromium, find
 from local_airflow import Airflow
-from local_stack import LocalStack
 from stacks import CREDENTIALS
+
+from local_stack import LocalStack
 
 PAGE = {"width": 1360, "height": 1760}
 TAB = {"width": 1360, "height": 800}

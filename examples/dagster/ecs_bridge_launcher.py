@@ -22,6 +22,7 @@ from dagster import Field, Noneable, Permissive, StringSource
 from dagster._core.launcher.base import CheckRunHealthResult, RunLauncher, WorkerStatus
 from dagster._grpc.types import ExecuteRunArgs, ResumeRunArgs
 from dagster._serdes import ConfigurableClass
+
 from ecs_bridge import Client, State, Submission, shortened
 
 if TYPE_CHECKING:

@@ -13,7 +13,6 @@ import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
-from ecs_bridge import AsyncClient, Submission, SubmissionNotFoundError, SubmissionRejectedError, shortened
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterState,
@@ -26,10 +25,13 @@ from prefect.exceptions import InfrastructureNotFound
 from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
 from pydantic import Field
 
+from ecs_bridge import AsyncClient, Submission, SubmissionNotFoundError, SubmissionRejectedError, shortened
+
 if TYPE_CHECKING:
     import anyio.abc
-    from ecs_bridge import Record
     from prefect.client.schemas.objects import FlowRun
+
+    from ecs_bridge import Record
 
 PATIENCE = 900.0
 """Seconds for which the bridge may be unreachable before a flow run is reported as crashed."""

@@ -140,6 +140,7 @@ async def triggered(bridge: Any) -> Any:
 def page() -> str:
     """Ask the page in the UI for its data, as nobody and as an admin, where this Airflow has such pages."""
     from airflow import __version__
+
     from airflow_ecs_bridge.ui.plugin import plugin
 
     if tuple(map(int, __version__.split(".")[:2])) < (3, 1):
@@ -150,8 +151,9 @@ def page() -> str:
     from airflow.models import import_all_models
     from airflow.models.base import Base
     from airflow.settings import engine
-    from airflow_ecs_bridge.ui.queries import Reader, Snapshot
     from fastapi.testclient import TestClient
+
+    from airflow_ecs_bridge.ui.queries import Reader, Snapshot
 
     import_all_models()
     Base.metadata.create_all(engine)

@@ -1,5 +1,7 @@
-"""The commands of the documents: each runs here or elsewhere in the tests, or says that it needs AWS, and is then one that the
-AWS CLI has."""
+"""The commands of the documents.
+
+Each runs here or elsewhere in the tests, or is marked as needing AWS and is then a command of the AWS CLI.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +20,7 @@ from typing import Any, NamedTuple
 import boto3
 import botocore.session
 import pytest
+
 from local_stack import PROGRAM, ROOT, LocalStack
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -184,7 +187,9 @@ def profiles_of_documents() -> dict[str, dict[str, Any]]:
                 block = json.loads(text)
             except ValueError:
                 continue
-            if isinstance(block, dict) and all(isinstance(each, dict) and "run_task" in each for each in block.values()):
+            if isinstance(block, dict) and all(
+                isinstance(each, dict) and "run_task" in each for each in block.values()
+            ):
                 found |= {f"{page.stem}-{name}": profile for name, profile in block.items()}
     return found
 
@@ -201,7 +206,10 @@ def test_submit_takes_every_profile_of_the_documents(tmp_path: Path) -> None:
 def test_the_examples_of_the_python_client_run(stack: LocalStack, tmp_path: Path) -> None:
     """As one program: a block goes on where the one before ended. A comment after a `print` is what it prints."""
     script = "\n".join(fenced(ROOT / "docs" / "client.md", "python"))
-    environment = os.environ | {"ECS_BRIDGE_LOCAL": str(stack.ready_file), "PYTHONPATH": str(ROOT / "python/ecs_bridge/src")}
+    environment = os.environ | {
+        "ECS_BRIDGE_LOCAL": str(stack.ready_file),
+        "PYTHONPATH": str(ROOT / "python/ecs_bridge/src"),
+    }
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240
     )
@@ -216,7 +224,8 @@ def test_the_examples_of_the_python_client_run(stack: LocalStack, tmp_path: Path
 def test_region_is_exported_for_every_tool(block: Block) -> None:
     """The AWS CLI and the SDK for Rust read AWS_REGION; SAM CLI and boto3 read AWS_DEFAULT_REGION."""
     regions = dict(re.findall(r"\b(AWS_REGION|AWS_DEFAULT_REGION)=(\S+)", block.text))
-    assert len(regions) != 1 and len(set(regions.values())) <= 1
+    assert len(regions) != 1
+    assert len(set(regions.values())) <= 1
 
 
 def test_documents_that_use_sam_export_the_region() -> None:

@@ -17,14 +17,20 @@ from typing import Any, Self
 import boto3
 import cbor2
 from cloudwatch import resolved
-from local_stack import PROGRAM, LocalStack
 from moto.server import ThreadedMotoServer
 from stacks import REGION, template
+
+from local_stack import PROGRAM, LocalStack
 
 DEPLOYMENT = "prod"
 # As the SDKs call the services in the names of their variables.
 SERVICES = ["CLOUDFORMATION", "CLOUDWATCH", "CLOUDWATCH_LOGS", "EC2", "EVENTBRIDGE", "SQS", "STS"]
-FUNCTIONS = {"SubmitFunction": "submit", "TaskStateFunction": "task-state", "ReconcileFunction": "reconcile", "RunnerApiFunction": "runner-api"}
+FUNCTIONS = {
+    "SubmitFunction": "submit",
+    "TaskStateFunction": "task-state",
+    "ReconcileFunction": "reconcile",
+    "RunnerApiFunction": "runner-api",
+}
 FLAGS: dict[str, object] = {
     "require-signature": True,
     "provision-s": 0.05,
@@ -164,7 +170,11 @@ class Account:
         """Names with the deployment's in them, and those of functions in place of their logical ids."""
         match value:
             case str():
-                return self.functions[FUNCTIONS[value]] if value in FUNCTIONS else value.replace("${Deployment}", self.name)
+                return (
+                    self.functions[FUNCTIONS[value]]
+                    if value in FUNCTIONS
+                    else value.replace("${Deployment}", self.name)
+                )
             case dict():
                 return {key: self.filled(item) for key, item in value.items()}
             case list():

@@ -195,7 +195,12 @@ def by_nobody(deployment: str, table: str, cluster: str, task_definition: str, r
         Call("executor", "iam:PassRole", f"arn:aws:iam::{ACCOUNT}:role/etl-task", to_tasks),
         Call("executor", "kms:Decrypt", KEY),
         Call("page", "dynamodb:BatchGetItem", table_arn, everything),
-        Call("page", "dynamodb:BatchGetItem", table_arn, {**everything, "dynamodb:LeadingKeys": ["#launch-rate", "etl-1"]}),
+        Call(
+            "page",
+            "dynamodb:BatchGetItem",
+            table_arn,
+            {**everything, "dynamodb:LeadingKeys": ["#launch-rate", "etl-1"]},
+        ),
         Call(
             "page",
             "dynamodb:BatchGetItem",

@@ -163,4 +163,3 @@ class Deployed:
             )
 
         return re.sub(r"\$\{([\w:.]+)\}", filled, text)
-

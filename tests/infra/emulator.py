@@ -26,11 +26,12 @@ from typing import Any, Self
 import boto3
 from botocore.exceptions import ClientError
 from emulator_gaps import cut
-from local_stack import PATIENCE, PROGRAM, ROOT, until
 from release_template import packaged, without_urls
 from samtranslator.translator.transform import transform
 from samtranslator.yaml_helper import yaml_parse
 from stacks import ACCOUNT, PARAMETERS, REGION
+
+from local_stack import PATIENCE, PROGRAM, ROOT, until
 
 PYTHON = ROOT / ".venv-emulator/bin/python"
 FUNCTIONS = ("submit", "task-state", "reconcile", "runner-api")

@@ -182,7 +182,9 @@ VERIFY = {
         "dead-letters",
         "the role may stop tasks of any cluster, as the condition key ecs:cluster is cut",
     ),
-    "the metrics of prod-profiles-without-capacity": Difference("alarm-metrics", "the embedded metric format of logs is not supported"),
+    "the metrics of prod-profiles-without-capacity": Difference(
+        "alarm-metrics", "the embedded metric format of logs is not supported"
+    ),
     "the metrics of prod-checks-overdue": Difference("alarm-metrics", "as above"),
     "the metrics of prod-queue-age": Difference("alarm-metrics", "as above"),
 }

@@ -13,7 +13,11 @@ from stacks import ACCOUNT, Stack, arn, template
 
 PATH = "infra/airflow-on-fargate/template.yaml"
 PARAMETERS = {"Name": "data", "Repository": "airflow", "ImageTag": "1", "AllowedCidr": "192.0.2.0/24"}
-WITH_CERTIFICATE = PARAMETERS | {"CertificateArn": "asked for", "DomainName": "airflow.example.com", "DagBucket": "dags"}
+WITH_CERTIFICATE = PARAMETERS | {
+    "CertificateArn": "asked for",
+    "DomainName": "airflow.example.com",
+    "DagBucket": "dags",
+}
 
 # What the nested stack puts out.
 BRIDGE = {
@@ -84,7 +88,9 @@ def standing_alone() -> dict[str, Any]:
         del body["Resources"][name]
     for resource in body["Resources"].values():
         depends = resource.get("DependsOn", [])
-        resource["DependsOn"] = [each for each in ([depends] if isinstance(depends, str) else depends) if each not in gone]
+        resource["DependsOn"] = [
+            each for each in ([depends] if isinstance(depends, str) else depends) if each not in gone
+        ]
         if resource["Type"] == "AWS::ECS::Service":
             resource["Properties"].pop("ServiceRegistries", None)
     return body
@@ -112,11 +118,16 @@ def lifted(parameters: dict[str, str]) -> dict[str, Any]:
     task = resources["WorkerTask"]["Properties"]
     return {
         "containers": containers,
-        "bridge": {name.removeprefix("Bridge"): value for name, value in stack.outputs.items() if name.startswith("Bridge")},
+        "bridge": {
+            name.removeprefix("Bridge"): value for name, value in stack.outputs.items() if name.startswith("Bridge")
+        },
         "log_bucket": stack.outputs["LogBucketName"],
         "secrets": {name: rule for name, rule in rules.items() if rule},
         # moto forgets them.
-        "task": {name[0].lower() + name[1:]: task[name] for name in ("NetworkMode", "RequiresCompatibilities", "Cpu", "Memory")},
+        "task": {
+            name[0].lower() + name[1:]: task[name]
+            for name in ("NetworkMode", "RequiresCompatibilities", "Cpu", "Memory")
+        },
     }
 
 

@@ -17,12 +17,20 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from local_stack import PATIENCE
 from policies import Call
 from stacks import arn
 
+from local_stack import PATIENCE
+
 # IAM's names of the services, and what the SDK's variables call them.
-SERVICES = {"dynamodb": "DYNAMODB", "ecs": "ECS", "lambda": "LAMBDA", "states": "SFN", "events": "EVENTBRIDGE", "sqs": "SQS"}
+SERVICES = {
+    "dynamodb": "DYNAMODB",
+    "ecs": "ECS",
+    "lambda": "LAMBDA",
+    "states": "SFN",
+    "events": "EVENTBRIDGE",
+    "sqs": "SQS",
+}
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ def template(name: str = "template.yaml") -> dict[str, Any]:
 
 
 def packaged(text: str | None = None) -> dict[str, Any]:
-    """template.yaml, or another text of it, after what `sam package` and the SAM transform do to it; the caller's own copy."""
+    """template.yaml, or another text of it, after `sam package` and the SAM transform; the caller's own copy."""
     return copy.deepcopy(transformed(text or (ROOT / "template.yaml").read_text()))
 
 
@@ -98,7 +98,9 @@ class Stack:
             variables = body["Resources"][function]["Properties"]["Environment"]["Variables"]
             variables["ECS_BRIDGE_RUNNER_API_URL"] = "https://work.lambda-url.example"
         body["Outputs"].pop("RollbackConfiguration", None)
-        for policy in {"ExecutorPolicy", "AirflowUiPolicy"} & body["Resources"].keys() if not parameters.get("KmsKeyArn") else ():
+        for policy in (
+            {"ExecutorPolicy", "AirflowUiPolicy"} & body["Resources"].keys() if not parameters.get("KmsKeyArn") else ()
+        ):
             # It also leaves AWS::NoValue in a list, where CloudFormation leaves the item out.
             document = body["Resources"][policy]["Properties"]["PolicyDocument"]
             document["Statement"] = [statement for statement in document["Statement"] if "Fn::If" not in statement]

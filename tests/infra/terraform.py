@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import Any
 
-from tfparse import load_from_path
-
 from stacks import REGION, ROOT
+from tfparse import load_from_path
 
 MODULE = ROOT / "infra/terraform"
 Values = dict[str, Any]
@@ -28,8 +29,10 @@ def sources(folder: Path = MODULE) -> dict[str, str]:
     return {path.name: path.read_text() for path in sorted(folder.glob("*.tf"))}
 
 
-def evaluated(files: dict[str, str], variables: Values, beside: dict[str, str] = {}) -> dict[str, list[Values]]:
-    """All blocks of a module under these variables, by type of resource or kind of block; `beside` are files in its folder."""
+def evaluated(
+    files: dict[str, str], variables: Values, beside: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, list[Values]]:
+    """All blocks of a module under these variables, by resource type or block; `beside` are files in its folder."""
     with TemporaryDirectory() as folder:
         for name, text in beside.items():
             Path(folder, name).parent.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,9 @@ from stacks import ACCOUNT, ROOT, Stack, arn, packaged, template
 BODY = template(fargate.PATH)
 RESOURCES = BODY["Resources"]
 SERVICES = ("Scheduler", "ApiServer", "DagProcessor", "Triggerer")
-TASK_DEFINITIONS = {name: each["Properties"] for name, each in RESOURCES.items() if each["Type"] == "AWS::ECS::TaskDefinition"}
+TASK_DEFINITIONS = {
+    name: each["Properties"] for name, each in RESOURCES.items() if each["Type"] == "AWS::ECS::TaskDefinition"
+}
 
 
 def of_type(kind: str) -> dict[str, Any]:
@@ -49,9 +51,11 @@ def test_each_parameter_is_described() -> None:
     table = guide[guide.index("## Deploy it") : guide.index("## Example DAGs")]
     rows = " ".join(line.split("|")[1] for line in table.splitlines() if line.startswith("| `"))
     assert set(re.findall(r"`(\w+)`", rows)) == BODY["Parameters"].keys()
-    assert {name for group in BODY["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"] for name in group["Parameters"]} == (
-        BODY["Parameters"].keys()
-    )
+    assert {
+        name
+        for group in BODY["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
+        for name in group["Parameters"]
+    } == (BODY["Parameters"].keys())
 
 
 def test_a_failed_first_deployment_leaves_nothing_behind() -> None:
@@ -73,7 +77,9 @@ def told(made: Stack) -> dict[str, str]:
 
 def test_the_bridge_takes_the_parameters_that_it_is_given(told: dict[str, str]) -> None:
     bridge = template()
-    assert (ROOT / fargate.PATH).parent.joinpath(RESOURCES["Bridge"]["Properties"]["TemplateURL"]).resolve() == ROOT / "template.yaml"
+    assert (ROOT / fargate.PATH).parent.joinpath(
+        RESOURCES["Bridge"]["Properties"]["TemplateURL"]
+    ).resolve() == ROOT / "template.yaml"
     given = RESOURCES["Bridge"]["Properties"]["Parameters"].keys()
     assert given <= bridge["Parameters"].keys()
     assert {name for name, each in bridge["Parameters"].items() if "Default" not in each} <= given
@@ -95,14 +101,18 @@ def test_the_bridge_puts_out_what_airflow_is_told() -> None:
 
 @pytest.fixture(scope="module")
 def bridge(told: dict[str, str]) -> Stack:
-    return Stack(packaged(), {name: told[name] for name in RESOURCES["Bridge"]["Properties"]["Parameters"]}, name="bridge")
+    return Stack(
+        packaged(), {name: told[name] for name in RESOURCES["Bridge"]["Properties"]["Parameters"]}, name="bridge"
+    )
 
 
 def test_the_bridge_can_be_created_with_them(bridge: Stack) -> None:
     assert bridge.status == "CREATE_COMPLETE"
 
 
-def test_every_profile_launches_the_tasks_definition_with_what_the_bridge_may_pass(made: Stack, told: dict[str, str]) -> None:
+def test_every_profile_launches_the_tasks_definition_with_what_the_bridge_may_pass(
+    made: Stack, told: dict[str, str]
+) -> None:
     profiles = json.loads(told["Profiles"])
     assert profiles.keys() == {"default", "spot", "short"}
     task = TASK_DEFINITIONS["WorkerTask"]
@@ -138,7 +148,9 @@ ROLES = {
 URL = {"lambda:FunctionUrlAuthType": "AWS_IAM"}
 VIA_URL = {"lambda:InvokedViaFunctionUrl": "true"}
 SUBMIT, RUNNER_API = (arn("lambda", f"function:data-{name}") for name in ("submit", "runner-api"))
-CONNECTION, VARIABLE = (arn("secretsmanager", f"secret:data/{kind}/warehouse-a1b2c3") for kind in ("connections", "variables"))
+CONNECTION, VARIABLE = (
+    arn("secretsmanager", f"secret:data/{kind}/warehouse-a1b2c3") for kind in ("connections", "variables")
+)
 IMAGE = arn("ecr", "repository/airflow")
 SECRETS = [fargate.secret(f"{name}Secret") for name in ("Database", "Fernet", "Jwt", "Api", "Admin")]
 
@@ -182,7 +194,9 @@ def called(made: Stack) -> set[Call]:
     calls |= {Call(role, "s3:PutObject", log) for role in ("triggerer", "task")}
     for role, group in (("start-of-services", "services"), ("start-of-tasks", "tasks")):
         pull = ("BatchCheckLayerAvailability", "BatchGetImage", "GetDownloadUrlForLayer")
-        calls |= {Call(role, f"ecr:{action}", IMAGE) for action in pull} | {Call(role, "ecr:GetAuthorizationToken", "*")}
+        calls |= {Call(role, f"ecr:{action}", IMAGE) for action in pull} | {
+            Call(role, "ecr:GetAuthorizationToken", "*")
+        }
         calls |= {Call(role, f"logs:{action}", stream(group)) for action in ("CreateLogStream", "PutLogEvents")}
     return calls | {Call("start-of-services", "secretsmanager:GetSecretValue", secret) for secret in SECRETS}
 
@@ -198,21 +212,43 @@ def foreign(made: Stack) -> list[Call]:
     bucket = f"arn:aws:s3:::{made.ids['LogBucket']}"
     files, _ = file_system(made)
     # Of services, the start of their containers alone reads secrets.
-    calls = [Call(role, "secretsmanager:GetSecretValue", secret) for secret in SECRETS for role in ROLES if role != "start-of-services"]
-    calls += [Call(role, "secretsmanager:GetSecretValue", arn("secretsmanager", "secret:billing-a1b2c3")) for role in ROLES]
+    calls = [
+        Call(role, "secretsmanager:GetSecretValue", secret)
+        for secret in SECRETS
+        for role in ROLES
+        if role != "start-of-services"
+    ]
+    calls += [
+        Call(role, "secretsmanager:GetSecretValue", arn("secretsmanager", "secret:billing-a1b2c3")) for role in ROLES
+    ]
     calls += [Call(role, "s3:GetObject", "arn:aws:s3:::billing/1") for role in ROLES]
     calls += [Call(role, action, "*") for role in ROLES for action in ("ecs:RunTask", "iam:PassRole", "ecs:StopTask")]
     calls += [Call(role, "s3:DeleteObject", f"{bucket}/logs/1") for role in ROLES]
-    calls += [Call("api-server", "s3:PutObject", f"{bucket}/logs/1"), Call("task", "logs:GetLogEvents", stream("services"))]
-    calls += [Call("triggerer", "logs:FilterLogEvents", whole_group("services")), Call("api-server", "logs:GetLogEvents", stream("services"))]
-    calls += [Call("scheduler", "logs:GetLogEvents", stream("services")), Call("triggerer", "logs:GetLogEvents", stream("services"))]
+    calls += [
+        Call("api-server", "s3:PutObject", f"{bucket}/logs/1"),
+        Call("task", "logs:GetLogEvents", stream("services")),
+    ]
+    calls += [
+        Call("triggerer", "logs:FilterLogEvents", whole_group("services")),
+        Call("api-server", "logs:GetLogEvents", stream("services")),
+    ]
+    calls += [
+        Call("scheduler", "logs:GetLogEvents", stream("services")),
+        Call("triggerer", "logs:GetLogEvents", stream("services")),
+    ]
     # Straight to the functions, with whatever payload, and without a signature.
     calls += [Call("task", "sqs:ReceiveMessage", arn("sqs", "ecs-bridge-pool-0123456789ab-x-data"))]
     calls += [Call("task", "lambda:InvokeFunction", RUNNER_API), Call("api-server", "lambda:InvokeFunction", SUBMIT)]
     calls += [Call("task", "lambda:InvokeFunctionUrl", RUNNER_API, {"lambda:FunctionUrlAuthType": "NONE"})]
     calls += [Call("api-server", "lambda:InvokeFunctionUrl", SUBMIT, {"lambda:FunctionUrlAuthType": "NONE"})]
-    calls += [Call("task", "lambda:InvokeFunctionUrl", SUBMIT, URL), Call("api-server", "lambda:InvokeFunctionUrl", RUNNER_API, URL)]
-    calls += [Call("task", "elasticfilesystem:ClientMount", files), Call("task", "elasticfilesystem:ClientRootAccess", files)]
+    calls += [
+        Call("task", "lambda:InvokeFunctionUrl", SUBMIT, URL),
+        Call("api-server", "lambda:InvokeFunctionUrl", RUNNER_API, URL),
+    ]
+    calls += [
+        Call("task", "elasticfilesystem:ClientMount", files),
+        Call("task", "elasticfilesystem:ClientRootAccess", files),
+    ]
     calls += [Call("start-of-tasks", "logs:PutLogEvents", stream("services"))]
     calls += [Call(role, "ecr:PutImage", IMAGE) for role in ROLES]
     return calls
@@ -223,7 +259,9 @@ def test_everything_that_is_called_is_allowed(granted: dict[str, list[Statement]
 
 
 @pytest.mark.parametrize("smaller", [without_statement, without_action])
-def test_nothing_can_be_taken_away(granted: dict[str, list[Statement]], called: set[Call], smaller: Callable[..., Any]) -> None:
+def test_nothing_can_be_taken_away(
+    granted: dict[str, list[Statement]], called: set[Call], smaller: Callable[..., Any]
+) -> None:
     idle = [
         f"{role}: {name}"
         for role, statements in granted.items()
@@ -268,7 +306,12 @@ def test_a_bucket_of_dags_is_read_by_what_loads_dags(made: Stack) -> None:
 
 def test_no_secret_is_in_an_environment() -> None:
     # Their values name where a secret is, or how it is derived from one.
-    harmless = {"AIRFLOW__CORE__FERNET_KEY_CMD", "AIRFLOW__SECRETS__BACKEND", "AIRFLOW__SECRETS__BACKEND_KWARGS", "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"}
+    harmless = {
+        "AIRFLOW__CORE__FERNET_KEY_CMD",
+        "AIRFLOW__SECRETS__BACKEND",
+        "AIRFLOW__SECRETS__BACKEND_KWARGS",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN",
+    }
     suspicious = re.compile("SECRET|PASSWORD|TOKEN|KEY|CONN")
     for name, definition in TASK_DEFINITIONS.items():
         (container,) = definition["ContainerDefinitions"]
@@ -277,7 +320,9 @@ def test_no_secret_is_in_an_environment() -> None:
         text = json.dumps(container["Environment"])
         assert "resolve:" not in text
         assert not re.search(r"://[^/\"]*:[^/\"@]*@", text), f"{name}: a URL has a password"
-        assert not any(f'"Ref": "{secret}"' in text or f"${{{secret}" in text for secret in of_type("AWS::SecretsManager::Secret"))
+        assert not any(
+            f'"Ref": "{secret}"' in text or f"${{{secret}" in text for secret in of_type("AWS::SecretsManager::Secret")
+        )
 
 
 def test_every_container_logs_to_a_group_that_is_kept_for_a_while_and_its_role_may_write_to() -> None:
@@ -329,7 +374,9 @@ def test_what_scales_is_scaled_and_the_template_sets_no_count_that_would_undo_it
 
 
 def test_only_the_load_balancer_is_open_and_only_to_whom_the_parameter_says(made: Stack) -> None:
-    groups = boto3.client("ec2").describe_security_groups(GroupIds=[i for n, i in made.ids.items() if n.endswith("SecurityGroup")])
+    groups = boto3.client("ec2").describe_security_groups(
+        GroupIds=[i for n, i in made.ids.items() if n.endswith("SecurityGroup")]
+    )
     addresses = {
         (group["GroupId"], source["CidrIp"])
         for group in groups["SecurityGroups"]
@@ -348,7 +395,9 @@ def test_without_a_certificate_airflow_is_not_on_the_internet(aws: None) -> None
     stack = fargate.made(fargate.PARAMETERS | {"Name": "inside"})
     (balancer,) = elb.describe_load_balancers(LoadBalancerArns=[stack.ids["LoadBalancer"]])["LoadBalancers"]
     assert balancer["Scheme"] == "internal"
-    assert [each["Protocol"] for each in elb.describe_listeners(LoadBalancerArn=stack.ids["LoadBalancer"])["Listeners"]] == ["HTTP"]
+    assert [
+        each["Protocol"] for each in elb.describe_listeners(LoadBalancerArn=stack.ids["LoadBalancer"])["Listeners"]
+    ] == ["HTTP"]
 
 
 def test_with_a_certificate_http_only_redirects(made: Stack) -> None:
@@ -356,7 +405,10 @@ def test_with_a_certificate_http_only_redirects(made: Stack) -> None:
     (balancer,) = elb.describe_load_balancers(LoadBalancerArns=[made.ids["LoadBalancer"]])["LoadBalancers"]
     assert balancer["Scheme"] == "internet-facing"
     listeners = elb.describe_listeners(LoadBalancerArn=made.ids["LoadBalancer"])["Listeners"]
-    assert {each["Protocol"]: each["DefaultActions"][0]["Type"] for each in listeners} == {"HTTPS": "forward", "HTTP": "redirect"}
+    assert {each["Protocol"]: each["DefaultActions"][0]["Type"] for each in listeners} == {
+        "HTTPS": "forward",
+        "HTTP": "redirect",
+    }
 
 
 def test_the_execution_api_is_not_behind_the_load_balancer(made: Stack) -> None:
@@ -365,7 +417,12 @@ def test_the_execution_api_is_not_behind_the_load_balancer(made: Stack) -> None:
     assert rule["Conditions"][0]["PathPatternConfig"]["Values"] == ["/execution", "/execution/*"]
     assert rule["Actions"][0]["FixedResponseConfig"]["StatusCode"] == "404"
     (task,) = TASK_DEFINITIONS["WorkerTask"]["ContainerDefinitions"]
-    urls = [each["Value"]["Fn::Sub"] for each in task["Environment"] if each["Name"].endswith("EXECUTION_API_SERVER_URL")]
+    urls = [
+        each["Value"]["Fn::Sub"] for each in task["Environment"] if each["Name"].endswith("EXECUTION_API_SERVER_URL")
+    ]
     assert urls == ["http://api-server.${Name}.internal:8080/execution/"]
-    names = of_type("AWS::ServiceDiscovery::Service")["ApiServerName"], of_type("AWS::ServiceDiscovery::PrivateDnsNamespace")["Namespace"]
+    names = (
+        of_type("AWS::ServiceDiscovery::Service")["ApiServerName"],
+        of_type("AWS::ServiceDiscovery::PrivateDnsNamespace")["Namespace"],
+    )
     assert [each["Name"] for each in names] == ["api-server", {"Fn::Sub": "${Name}.internal"}]

@@ -45,7 +45,9 @@ def healthy_day() -> Metrics:
             continue
         ours(metrics, "SubmissionsEnded", minute, *[1] * (tasks - 5), State="succeeded")
         ours(metrics, "SubmissionsEnded", minute, *[1] * 5, State="failed")
-        of_function(metrics, "AsyncEventAge", minute, *[chance.expovariate(1 / 300) for _ in range(20)], function=FUNCTIONS[1])
+        of_function(
+            metrics, "AsyncEventAge", minute, *[chance.expovariate(1 / 300) for _ in range(20)], function=FUNCTIONS[1]
+        )
         for function in ("SubmitFunction", "RunnerApiFunction"):
             of_function(metrics, "Url5xxCount", minute, 0, function=function)
         for function in FUNCTIONS[:3]:
@@ -82,7 +84,9 @@ def own_fault(metric: str, value: float = 5, **dimensions: str) -> Callable[[Met
 
 
 def throttled(metric: str, **index: str) -> Callable[[Metrics], None]:
-    return every_minute(lambda metrics, minute: metrics.put("AWS/DynamoDB", metric, minute, 40, TableName="Table", **index))
+    return every_minute(
+        lambda metrics, minute: metrics.put("AWS/DynamoDB", metric, minute, 40, TableName="Table", **index)
+    )
 
 
 def no_runs(metrics: Metrics) -> None:
@@ -117,7 +121,7 @@ OUTAGES: list[tuple[str, str, Callable[[Metrics], None]]] = [
         "AWS/SQS", "ApproximateNumberOfMessagesVisible", minute, 1, QueueName="EventDeadLetters.QueueName"))),
     ("DeadLettersLostAlarm", "the rule cannot write a letter", every_minute(lambda metrics, minute: metrics.put(
         "AWS/Events", "InvocationsFailedToBeSentToDlq", minute, 1, RuleName="TaskStateFunctionTaskStateChange"))),
-    ("DeadLettersLostAlarm", "Lambda cannot write a letter", lambda_fault("DestinationDeliveryFailures", "TaskStateFunction")),
+    ("DeadLettersLostAlarm", "Lambda cannot write", lambda_fault("DestinationDeliveryFailures", "TaskStateFunction")),
     ("SubmitErrorsAlarm", "submit does not start", lambda_fault("Errors", "SubmitFunction")),
     ("SubmitUrlAlarm", "DynamoDB is unavailable", lambda_fault("Url5xxCount", "SubmitFunction")),
     ("TaskStateErrorsAlarm", "task-state fails", lambda_fault("Errors", "TaskStateFunction")),
@@ -219,16 +223,16 @@ def test_few_repairs_of_many_tasks_do_not_fire() -> None:
 # --- The evaluator itself, by the examples of CloudWatch's documentation -----------------------
 
 THREE = {"EvaluationPeriods": 3, "DatapointsToAlarm": 3, "ComparisonOperator": "GreaterThanThreshold", "Threshold": 0}
-X, O, _ = 1.0, 0.0, None
+X, o, _ = 1.0, 0.0, None
 
 
 @pytest.mark.parametrize(
     ("points", "breaching", "not_breaching"),
     [
-        ([O, _, X, _, X], False, False),
-        ([_, _, _, _, O], False, False),
+        ([o, _, X, _, X], False, False),
+        ([_, _, _, _, o], False, False),
         ([_, _, _, _, _], True, False),
-        ([O, X, X, _, X], True, True),
+        ([o, X, X, _, X], True, True),
         ([_, _, X, _, _], True, False),
     ],
 )
@@ -242,13 +246,13 @@ def test_missing_data_counts_as_the_documentation_shows(
 
 @pytest.mark.parametrize(
     ("points", "kept"),
-    [([O, _, X, _, X], False), ([_, _, _, _, O], False), ([_, _, _, _, _], True), ([_, _, X, _, _], True)],
+    [([o, _, X, _, X], False), ([_, _, _, _, o], False), ([_, _, _, _, _], True), ([_, _, X, _, _], True)],
 )
 def test_ignored_data_keeps_the_state(points: list[float | None], kept: bool) -> None:
     ignoring = THREE | {"TreatMissingData": "ignore"}
     assert breaches(ignoring, points, was=True) is kept
     assert not breaches(ignoring, points, was=False)
-    assert breaches(ignoring, [O, X, X, _, X], was=False)
+    assert breaches(ignoring, [o, X, X, _, X], was=False)
 
 
 def test_metric_math_keeps_missing_points_missing() -> None:

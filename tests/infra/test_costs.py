@@ -53,7 +53,9 @@ def test_the_pool_is_for_short_tasks() -> None:
     assert fargate_costs.thousand(5)["pool"] < fargate_costs.thousand(5)["own"] / 5
 
 
-@pytest.mark.parametrize(("instructions", "met"), [(1.68, True), (1.76, True), (1.84, True), (1.66, False), (1.86, False)])
+@pytest.mark.parametrize(
+    ("instructions", "met"), [(1.68, True), (1.76, True), (1.84, True), (1.66, False), (1.86, False)]
+)
 def test_instructions_may_differ_by_five_per_cent(instructions: float, met: bool) -> None:
     report = Report()
     report.add("task-state", "instructions per event", instructions, "million", within=(1.76, 0.05))

@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 from emulator import BUCKET, FUNCTIONS, Emulator, EventBridge, event_of
 from emulator_gaps import DOCTOR, TIMED, VERIFY
-from local_stack import TERMINAL, until
 from stacks import ROOT, arn, template
+
+from local_stack import TERMINAL, until
 
 DEPLOYMENT = "prod"
 STACK = "bridge"
@@ -105,7 +106,9 @@ class Bridge:
 def people(emulator: Emulator) -> dict[str, list[str]]:
     """The policies of infra/iam-policies.yaml, by output."""
     parameters = {"Deployment": DEPLOYMENT, "StackName": STACK, "CodeBucket": BUCKET}
-    outputs = emulator.deploy("people", emulator.upload("iam-policies.json", template("infra/iam-policies.yaml")), parameters)
+    outputs = emulator.deploy(
+        "people", emulator.upload("iam-policies.json", template("infra/iam-policies.yaml")), parameters
+    )
     return {name: value.split(",") for name, value in outputs.items()}
 
 

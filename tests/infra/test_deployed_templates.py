@@ -18,8 +18,9 @@ from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 from emulator import BUCKET, ROOT_USER, Emulator, EventBridge
 from emulator_gaps import CUTS, OTHER_RESOURCES, UNKNOWN_TYPES, VERIFY, VERSION
-from local_stack import TERMINAL, call, until
 from stacks import ACCOUNT, REGION, arn, template
+
+from local_stack import TERMINAL, call, until
 
 
 def nesting(name: str, bridge: str) -> dict[str, Any]:

@@ -42,14 +42,17 @@ def resolved(node: Any, parameters: dict[str, str] = PARAMETERS) -> Any:
             return node
 
 
-WRITTEN = template()["Resources"]["TaskStateFunction"]["Properties"]["Events"]["TaskStateChange"]["Properties"]["Pattern"]
+WRITTEN = template()["Resources"]["TaskStateFunction"]["Properties"]["Events"]["TaskStateChange"]["Properties"][
+    "Pattern"
+]
 PATTERN = resolved(WRITTEN)
 
 
 def test_pattern_of_as_many_clusters_as_fit_is_taken_by_eventbridge() -> None:
-    """An event pattern has up to 2,048 characters; CloudFormation refuses longer parameters before it makes anything."""
+    """An event pattern has up to 2,048 characters; CloudFormation rejects longer parameters at the start."""
     more = template()["Parameters"]["MoreClusterArns"]
-    assert more["MaxLength"] == 1_400 and "1,400" in more["Description"]
+    assert more["MaxLength"] == 1_400
+    assert "1,400" in more["Description"]
     # The longest partition and name for the first, and as many short ones as there can be: each costs two quotes.
     first = f"arn:aws-us-gov:ecs:us-gov-west-1:123456789012:cluster/{'c' * 255}"
     assert re.fullmatch(template()["Parameters"]["ClusterArn"]["AllowedPattern"], first)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shlex
@@ -29,14 +30,17 @@ GROUPS = {
 }
 # Of CloudFormation's own handlers, what is for properties that template.yaml does not use.
 UNUSED = {
-    "AWS::DynamoDB::Table": "BatchWriteItem DeleteItem GetItem PutItem Query Scan UpdateItem ImportTable DescribeImport "
-    "AssociateTableReplica CreateTableReplica PutResourcePolicy DeleteResourcePolicy UpdateContributorInsights "
-    "DisableKinesisStreamingDestination EnableKinesisStreamingDestination UpdateKinesisStreamingDestination",
+    "AWS::DynamoDB::Table": "BatchWriteItem DeleteItem GetItem PutItem Query Scan UpdateItem ImportTable "
+    "DescribeImport AssociateTableReplica CreateTableReplica PutResourcePolicy DeleteResourcePolicy "
+    "UpdateContributorInsights DisableKinesisStreamingDestination EnableKinesisStreamingDestination "
+    "UpdateKinesisStreamingDestination",
     "AWS::IAM::ManagedPolicy": "AttachGroupPolicy AttachUserPolicy DetachGroupPolicy DetachUserPolicy",
     "AWS::Lambda::Function": "AssociateRuntimeAlias DeleteFunctionCodeSigningConfig GetCodeSigningConfig "
-    "PassCapacityProvider PublishVersion PutFunctionCodeSigningConfig PutFunctionRecursionConfig PutFunctionScalingConfig",
+    "PassCapacityProvider PublishVersion PutFunctionCodeSigningConfig PutFunctionRecursionConfig "
+    "PutFunctionScalingConfig",
     "AWS::Logs::LogGroup": "CreateLogDelivery DeleteDataProtectionPolicy DeleteIndexPolicy DeleteResourcePolicy "
-    "PutBearerTokenAuthentication PutDataProtectionPolicy PutIndexPolicy PutLogGroupDeletionProtection PutResourcePolicy",
+    "PutBearerTokenAuthentication PutDataProtectionPolicy PutIndexPolicy PutLogGroupDeletionProtection "
+    "PutResourcePolicy",
 }
 # Beside the resources: the stack, the code of the functions, the key.
 FURTHER = {"cloudformation", "s3", "kms"}
@@ -73,7 +77,9 @@ def needed() -> set[str]:
     return calls
 
 
-def test_a_deployer_may_do_what_cloudformation_does_in_his_name_and_no_more(granted: dict[str, list[Statement]]) -> None:
+def test_a_deployer_may_do_what_cloudformation_does_in_his_name_and_no_more(
+    granted: dict[str, list[Statement]],
+) -> None:
     own = {action for action in actions(granted["deployer"]) if action.split(":")[0] not in FURTHER}
     assert own == needed()
 
@@ -84,8 +90,18 @@ def test_a_deployer_may_do_what_cloudformation_does_in_his_name_and_no_more(gran
         ("deployer", "lambda:UpdateFunctionCode", arn("lambda", "function:billing"), {}),
         ("deployer", "dynamodb:DeleteTable", arn("dynamodb", "table/billing"), {}),
         ("deployer", "iam:PutRolePolicy", f"arn:aws:iam::{ACCOUNT}:role/admin", {}),
-        ("deployer", "iam:PassRole", f"arn:aws:iam::{ACCOUNT}:role/admin", {"iam:PassedToService": "lambda.amazonaws.com"}),
-        ("deployer", "iam:PassRole", f"arn:aws:iam::{ACCOUNT}:role/bridge-a", {"iam:PassedToService": "ec2.amazonaws.com"}),
+        (
+            "deployer",
+            "iam:PassRole",
+            f"arn:aws:iam::{ACCOUNT}:role/admin",
+            {"iam:PassedToService": "lambda.amazonaws.com"},
+        ),
+        (
+            "deployer",
+            "iam:PassRole",
+            f"arn:aws:iam::{ACCOUNT}:role/bridge-a",
+            {"iam:PassedToService": "ec2.amazonaws.com"},
+        ),
         ("deployer", "dynamodb:GetItem", arn("dynamodb", "table/bridge-Table-1"), {}),
         ("deployer", "ecs:RunTask", arn("ecs", "task-definition/etl:1"), {}),
         ("deployer", "kms:Decrypt", EVERY_OPTION["KmsKeyArn"], {}),
@@ -94,7 +110,12 @@ def test_a_deployer_may_do_what_cloudformation_does_in_his_name_and_no_more(gran
         ("operator", "lambda:InvokeFunctionUrl", arn("lambda", "function:prod-submit"), {}),
         ("operator", "dynamodb:PutItem", arn("dynamodb", "table/prod-restored"), {}),
         ("operator", "dynamodb:UpdateItem", arn("dynamodb", "table/bridge-Table-1"), {}),
-        ("operator", "dynamodb:UpdateItem", arn("dynamodb", "table/bridge-Table-1"), {"dynamodb:LeadingKeys": ["submission"]}),
+        (
+            "operator",
+            "dynamodb:UpdateItem",
+            arn("dynamodb", "table/bridge-Table-1"),
+            {"dynamodb:LeadingKeys": ["submission"]},
+        ),
         ("operator", "dynamodb:Query", arn("dynamodb", "table/billing"), {}),
         ("operator", "dynamodb:Scan", arn("dynamodb", "table/bridge-Table-1"), {}),
         ("operator", "ecs:RunTask", arn("ecs", "task-definition/etl:1"), {}),
@@ -128,7 +149,9 @@ def of(deployment: str, stack: str, **parameters: str) -> dict[str, list[Stateme
     given = PEOPLE | {"Deployment": deployment, "StackName": stack} | parameters
     policies = Deployed(template("infra/iam-policies.yaml"), given).resources
     return {
-        group: [each for policy in named if policy in policies for each in policies[policy]["PolicyDocument"]["Statement"]]
+        group: [
+            each for policy in named if policy in policies for each in policies[policy]["PolicyDocument"]["Statement"]
+        ]
         for group, named in GROUPS.items()
     }
 
@@ -183,17 +206,24 @@ def test_longest_stack_name_is_cut_in_no_name() -> None:
     parameter = template("infra/iam-policies.yaml")["Parameters"]["StackName"]
     longest = max(length for length in range(1, 129) if re.fullmatch(parameter["AllowedPattern"], "s" * length))
     assert list(resources("d" * 32, "s" * longest))
-    assert re.fullmatch(parameter["AllowedPattern"], "ecs-bridge-prod") and "36" in parameter["ConstraintDescription"]
+    assert re.fullmatch(parameter["AllowedPattern"], "ecs-bridge-prod")
+    assert "36" in parameter["ConstraintDescription"]
 
 
-@pytest.mark.parametrize(("deployment", "stack"), [("ecs-bridge", "ecs-bridge"), ("d" * 32, "s" * 36), ("prod", "bridge")])
+@pytest.mark.parametrize(
+    ("deployment", "stack"), [("ecs-bridge", "ecs-bridge"), ("d" * 32, "s" * 36), ("prod", "bridge")]
+)
 def test_deployer_may_make_every_call_on_each_resource_of_the_stack(deployment: str, stack: str) -> None:
     granted = of(deployment, stack)["deployer"]
     refused = []
     for kind, resource in resources(deployment, stack):
         handlers = PROVIDER_SCHEMA_MANAGER.get_resource_schema(REGION, kind).schema["handlers"]
         service = kind.split("::")[1].lower()
-        calls = {call for name in ("create", "read", "update", "delete") for call in handlers.get(name, {}).get("permissions", [])}
+        calls = {
+            call
+            for name in ("create", "read", "update", "delete")
+            for call in handlers.get(name, {}).get("permissions", [])
+        }
         calls -= {f"{service}:{action}" for action in UNUSED.get(kind, "").split()}
         for call in calls:
             if call.split(":")[0] == service and call not in ("lambda:GetLayerVersion", "iam:PassRole"):
@@ -206,7 +236,12 @@ def test_deployer_may_make_every_call_on_each_resource_of_the_stack(deployment: 
 
 @pytest.mark.parametrize(
     ("ours", "theirs"),
-    [("ecs-bridge", "ecs-bridge-prod"), ("ecs-bridge", "ecs-bridge-submit"), ("dev", "dev-2"), ("prod", "prod-task-state")],
+    [
+        ("ecs-bridge", "ecs-bridge-prod"),
+        ("ecs-bridge", "ecs-bridge-submit"),
+        ("dev", "dev-2"),
+        ("prod", "prod-task-state"),
+    ],
 )
 def test_nothing_of_a_deployment_whose_name_begins_alike_is_granted(ours: str, theirs: str) -> None:
     granted = of(ours, ours)
@@ -231,9 +266,13 @@ def test_key_serves_the_log_groups_of_its_deployment_alone() -> None:
     key = Deployed(template("infra/key.yaml"), {"Deployment": "dev"}).resources["Key"]["KeyPolicy"]["Statement"]
     (logs,) = [each for each in key if each["Sid"] == "LogGroups"]
     bridge = Deployed(packaged(), EVERY_OPTION | {"Deployment": "dev"})
-    groups = {each["LogGroupName"] for name, each in bridge.resources.items() if bridge.kind(name) == "AWS::Logs::LogGroup"}
+    groups = {
+        each["LogGroupName"] for name, each in bridge.resources.items() if bridge.kind(name) == "AWS::Logs::LogGroup"
+    }
     (condition,) = logs["Condition"].values()
-    assert set(condition["kms:EncryptionContext:aws:logs:arn"]) == {arn("logs", f"log-group:{group}") for group in groups}
+    assert set(condition["kms:EncryptionContext:aws:logs:arn"]) == {
+        arn("logs", f"log-group:{group}") for group in groups
+    }
 
 
 def test_policies_fit_with_the_longest_names() -> None:
@@ -280,9 +319,13 @@ def test_restorer_may_run_every_command_of_the_guide() -> None:
     for command in re.findall(r"^aws (?:lambda|dynamodb) .*|`(?:aws (?:lambda|dynamodb) [^`]*)", text, re.MULTILINE):
         _, service, name, *rest = shlex.split(command.strip("`"))
         action = {"wait": "DescribeTable"}.get(name, "".join(word.capitalize() for word in name.split("-")))
-        flags = dict(zip(rest, rest[1:], strict=False))
+        flags = dict(itertools.pairwise(rest))
         names = [f"function:{flags['--function-name']}"] if service == "lambda" else []
-        names += [f"table/{flags[flag]}" for flag in ("--table-name", "--source-table-name", "--target-table-name") if flag in flags]
+        names += [
+            f"table/{flags[flag]}"
+            for flag in ("--table-name", "--source-table-name", "--target-table-name")
+            if flag in flags
+        ]
         asked += [Call("restorer", f"{service}:{action}", arn(service, name)) for name in names]
     # DynamoDB copies the items in the caller's name.
     copies = ["BatchWriteItem", "DeleteItem", "GetItem", "PutItem", "Query", "Scan", "UpdateItem"]
@@ -303,14 +346,28 @@ def test_documented_bucket_does_not_clash_with_samconfig(tmp_path: Path) -> None
     (tmp_path / "template.yaml").write_text(released((ROOT / "template.yaml").read_text(), "x86_64"))
     shutil.copy(ROOT / "samconfig.toml", tmp_path)
     (tmp_path / "parameters.yaml").write_text("Deployment: ecs-bridge\n")
-    command = [Path(sys.executable).with_name("sam"), "deploy", "--s3-bucket", "code", "--template-file", "template.yaml"]
+    command = [
+        Path(sys.executable).with_name("sam"),
+        "deploy",
+        "--s3-bucket",
+        "code",
+        "--template-file",
+        "template.yaml",
+    ]
 
     def deploys(*further: str) -> str:
         # Nothing listens there: what matters is how far it gets.
         environment = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1", "AWS_ACCESS_KEY_ID": "x"}
-        environment |= {"AWS_SECRET_ACCESS_KEY": "x", "AWS_DEFAULT_REGION": REGION, "HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
+        environment |= {
+            "AWS_SECRET_ACCESS_KEY": "x",
+            "AWS_DEFAULT_REGION": REGION,
+            "HOME": str(tmp_path),
+            "PATH": "/usr/bin:/bin",
+        }
         environment |= {"SAM_CLI_TELEMETRY": "0"}
-        done = subprocess.run([*command, *further], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [*command, *further], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
         assert done.returncode != 0
         return done.stdout + done.stderr
 

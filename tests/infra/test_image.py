@@ -1,7 +1,7 @@
 """infra/image, as far as it can be shown without Docker: the Dockerfile, and its entry point run by itself.
 
-tests/airflow/setups/test_fargate.py runs Airflow and its tasks through the entry point; tests/airflow/unit/test_image.py
-resolves what the Dockerfile installs.
+tests/airflow/setups/test_fargate.py runs Airflow and its tasks through the entry point.
+tests/airflow/unit/test_image.py resolves what the Dockerfile installs.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from local_stack import PATIENCE
 from stacks import ROOT
+
+from local_stack import PATIENCE
 
 IMAGE = ROOT / "infra/image"
 DOCKERFILE = IMAGE / "Dockerfile"
@@ -43,8 +44,15 @@ def test_hadolint_has_nothing_to_say() -> None:
 
 def test_versions_are_arguments_and_the_base_is_airflows_own() -> None:
     assert of("FROM") == ["apache/airflow:slim-${AIRFLOW_VERSION}-python${PYTHON_VERSION}"]
-    assert [argument.split("=")[0] for argument in of("ARG")] == ["AIRFLOW_VERSION", "PYTHON_VERSION", "AIRFLOW_VERSION", "DAGS"]
-    tested = re.findall(r"^apache-airflow==(.*)$", (ROOT / "tests/airflow/requirements-3.txt").read_text(), re.MULTILINE)
+    assert [argument.split("=")[0] for argument in of("ARG")] == [
+        "AIRFLOW_VERSION",
+        "PYTHON_VERSION",
+        "AIRFLOW_VERSION",
+        "DAGS",
+    ]
+    tested = re.findall(
+        r"^apache-airflow==(.*)$", (ROOT / "tests/airflow/requirements-3.txt").read_text(), re.MULTILINE
+    )
     assert [f"AIRFLOW_VERSION={version}" for version in tested] == of("ARG")[:1]
 
 
@@ -95,7 +103,12 @@ def tree(tmp_path: Path) -> Path:
 def run(tree: Path, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     path = f"{tree}/bin:/usr/bin:/bin"
     return subprocess.run(
-        [ENTRYPOINT, *command], env={"PATH": path} | environment, capture_output=True, text=True, check=False, timeout=PATIENCE
+        [ENTRYPOINT, *command],
+        env={"PATH": path} | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
     )
 
 
@@ -108,7 +121,10 @@ def test_it_becomes_the_command_whatever_that_is(tree: Path) -> None:
     runner.write_text('#!/bin/sh\necho "$$" "$1"\nexit 7\n')
     runner.chmod(0o755)
     process = subprocess.Popen(
-        [ENTRYPOINT, "ecs-bridge-runner", "two words"], env={"PATH": f"{tree}/bin:/usr/bin:/bin"}, stdout=subprocess.PIPE, text=True
+        [ENTRYPOINT, "ecs-bridge-runner", "two words"],
+        env={"PATH": f"{tree}/bin:/usr/bin:/bin"},
+        stdout=subprocess.PIPE,
+        text=True,
     )
     output, _ = process.communicate(timeout=PATIENCE)
     # The same process: signals and the exit code are the command's.
@@ -123,7 +139,9 @@ def test_files_can_be_written_by_the_group_and_pip_is_left_alone(tree: Path) -> 
 
 
 def test_migrate_migrates_makes_the_admin_and_runs_the_command_without_the_password(tree: Path) -> None:
-    done = run(tree, "migrate", "sh", "-c", 'echo "${AIRFLOW_ADMIN_PASSWORD-unset}"', AIRFLOW_ADMIN_PASSWORD="pass word")
+    done = run(
+        tree, "migrate", "sh", "-c", 'echo "${AIRFLOW_ADMIN_PASSWORD-unset}"', AIRFLOW_ADMIN_PASSWORD="pass word"
+    )
     assert done.stdout == "unset\n"
     migrate, create = calls(tree)
     assert migrate == "db migrate"

@@ -49,7 +49,12 @@ def called(stack: Stack, recording: Recording) -> set[Call]:
         attributes = sqs.get_queue_attributes(QueueUrl=stack.ids[logical_id], AttributeNames=["QueueArn"])
         return attributes["Attributes"]["QueueArn"]
 
-    return wire | url | set(of_doorbells(DEPLOYMENT)) | set(by_aws(DEPLOYMENT, queue("EventDeadLetters"), queue("ReconcileDeadLetters")))
+    return (
+        wire
+        | url
+        | set(of_doorbells(DEPLOYMENT))
+        | set(by_aws(DEPLOYMENT, queue("EventDeadLetters"), queue("ReconcileDeadLetters")))
+    )
 
 
 @pytest.fixture(scope="module")

@@ -90,7 +90,9 @@ def test_each_alarm_reaches_the_topic() -> None:
 
 def test_saved_queries_ask_for_fields_that_the_functions_write(recording: Recording) -> None:
     lines = list(recording.log())
-    written = {f"fields.{name}" for line in lines for name in line.get("fields", {})} | {n for line in lines for n in line}
+    written = {f"fields.{name}" for line in lines for name in line.get("fields", {})} | {
+        n for line in lines for n in line
+    }
     queries = [r["Properties"]["QueryString"] for r in RESOURCES.values() if r["Type"] == "AWS::Logs::QueryDefinition"]
     assert queries
     for query in queries:

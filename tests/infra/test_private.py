@@ -8,13 +8,13 @@ import re
 from typing import Any
 
 import pytest
-from airflow_ecs_bridge.provider import get_provider_info
-
 from cloudformation import Deployed
 from policies import Call, Statement, permits
 from recorder import asked
 from stacks import ACCOUNT, REGION, ROOT, Stack, arn, template
 from walk import CLUSTER_ARN, DEPLOYMENT, EXECUTION_ROLE, FUNCTIONS, TASK_ROLE, Recording
+
+from airflow_ecs_bridge.provider import get_provider_info
 
 PARAMETERS = {"Name": DEPLOYMENT, "Repository": "airflow/worker", "ImageTag": "1"}
 PARAMETERS |= {"TaskTokens": "true", "EventBusArns": arn("events", "event-bus/default")}

@@ -12,8 +12,9 @@ from unittest.mock import Mock
 import boto3
 import pytest
 from botocore.exceptions import ClientError
-from local_stack import LocalStack, until
 from redrive import Queue, listed, main, redrive
+
+from local_stack import LocalStack, until
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,11 @@ import json
 import re
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tomllib
 from cfnlint.helpers import REGIONS
 from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
 from release_template import without_urls
@@ -31,7 +31,9 @@ def named(sentence: str) -> set[str]:
     """The Regions that a sentence of the guide names."""
     guide = (ROOT / "docs/deploying.md").read_text()
     (text,) = re.findall(sentence, guide, re.DOTALL)
-    spelt_out = text.replace("`ap-southeast-4` to `-7`", "`ap-southeast-4` `ap-southeast-5` `ap-southeast-6` `ap-southeast-7`")
+    spelt_out = text.replace(
+        "`ap-southeast-4` to `-7`", "`ap-southeast-4` `ap-southeast-5` `ap-southeast-6` `ap-southeast-7`"
+    )
     return set(re.findall(r"`([a-z]+-[a-z-]+-[0-9])`", spelt_out))
 
 
@@ -109,4 +111,8 @@ def test_a_failed_first_deployment_leaves_nothing_that_blocks_the_second(name: s
 def test_sam_deletes_the_stack_of_a_failed_first_deployment() -> None:
     """A stack in ROLLBACK_COMPLETE cannot be updated."""
     config = tomllib.loads((ROOT / "samconfig.toml").read_text())
-    assert all(each["deploy"]["parameters"]["on_failure"] == "DELETE" for each in config.values() if isinstance(each, dict) and "deploy" in each)
+    assert all(
+        each["deploy"]["parameters"]["on_failure"] == "DELETE"
+        for each in config.values()
+        if isinstance(each, dict) and "deploy" in each
+    )

@@ -13,7 +13,12 @@ from samtranslator.translator.transform import transform
 from samtranslator.yaml_helper import yaml_parse
 from stacks import PARAMETERS, ROOT
 
-FUNCTIONS = {"SubmitFunction": "submit", "TaskStateFunction": "task-state", "ReconcileFunction": "reconcile", "RunnerApiFunction": "runner-api"}
+FUNCTIONS = {
+    "SubmitFunction": "submit",
+    "TaskStateFunction": "task-state",
+    "ReconcileFunction": "reconcile",
+    "RunnerApiFunction": "runner-api",
+}
 
 
 def test_the_released_template_takes_the_zips_beside_it() -> None:
@@ -58,16 +63,25 @@ def test_template_without_urls_differs_in_nothing_else() -> None:
     text = (ROOT / "template.yaml").read_text()
     source, variant = yaml_parse(text), yaml_parse(without_urls(text))
     assert variant["Parameters"].keys() == source["Parameters"].keys()
-    assert variant["Parameters"]["FunctionUrl"]["AllowedValues"] == ["false"] == [variant["Parameters"]["FunctionUrl"]["Default"]]
+    assert (
+        variant["Parameters"]["FunctionUrl"]["AllowedValues"]
+        == ["false"]
+        == [variant["Parameters"]["FunctionUrl"]["Default"]]
+    )
     urls = {name for name, each in source["Resources"].items() if each["Type"] == "AWS::Lambda::Url"}
-    assert urls == {"SubmitFunctionUrl", "RunnerApiFunctionUrl"} == source["Resources"].keys() - variant["Resources"].keys()
+    assert (
+        urls
+        == {"SubmitFunctionUrl", "RunnerApiFunctionUrl"}
+        == source["Resources"].keys() - variant["Resources"].keys()
+    )
     assert source["Outputs"].keys() - variant["Outputs"].keys() == {"SubmitUrl", "RunnerApiUrl"}
     for logical_id, resource in variant["Resources"].items():
         if logical_id in ("SubmitFunction", "ReconcileFunction"):
             variables = source["Resources"][logical_id]["Properties"]["Environment"]["Variables"]
             del variables["ECS_BRIDGE_RUNNER_API_URL"]
         assert resource == source["Resources"][logical_id], logical_id
-    assert "Lambda::Url" not in without_urls(packaged(text, ["arm64"])) and "FunctionUrl." not in without_urls(text)
+    assert "Lambda::Url" not in without_urls(packaged(text, ["arm64"]))
+    assert "FunctionUrl." not in without_urls(text)
 
 
 def test_release_has_every_template_without_urls() -> None:
@@ -84,7 +98,8 @@ def test_release_has_every_template_without_urls() -> None:
     assert "TemplateURL: template-$each-no-urls.yaml" in script
     nested = yaml_parse((ROOT / "infra/private.yaml").read_text())
     assert nested["Resources"]["Bridge"]["Properties"]["Parameters"]["FunctionUrl"] == "false"
-    assert "Outputs.SubmitUrl" not in str(nested) and "Outputs.RunnerApiUrl" not in str(nested)
+    assert "Outputs.SubmitUrl" not in str(nested)
+    assert "Outputs.RunnerApiUrl" not in str(nested)
 
 
 def test_a_packaged_release_offers_the_architectures_that_it_holds() -> None:

@@ -14,11 +14,17 @@ import elf
 import pytest
 import sam_build
 from samtranslator.yaml_helper import yaml_parse
-from local_stack import PATIENCE, PROGRAM
 from stacks import ROOT
 
+from local_stack import PATIENCE, PROGRAM
+
 QUICK = bool(os.environ.get("QUICK"))
-FUNCTIONS = {"SubmitFunction": "submit", "TaskStateFunction": "task-state", "ReconcileFunction": "reconcile", "RunnerApiFunction": "runner-api"}
+FUNCTIONS = {
+    "SubmitFunction": "submit",
+    "TaskStateFunction": "task-state",
+    "ReconcileFunction": "reconcile",
+    "RunnerApiFunction": "runner-api",
+}
 # They are 2.2 to 2.5 MB: each more makes a start slower. Compilers differ by a little, a library that slips in by more.
 MOST_BYTES = 3_000_000
 # glibc 2.34, whatever the machine has that builds.

@@ -1,4 +1,4 @@
-"""infra/state-machines.yaml: its definitions, run by moto's interpreter of the Amazon States Language, with the real functions."""
+"""infra/state-machines.yaml: moto's interpreter of the Amazon States Language runs it with the real functions."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from urllib.parse import urlsplit
 import boto3
 import pytest
 from cloudformation import Deployed
-from local_stack import LocalStack, until
 from moto.server import ThreadedMotoServer
 from stacks import ACCOUNT, REGION, template
+
+from local_stack import LocalStack, until
 
 PATH = "infra/state-machines.yaml"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/state-machines"
@@ -57,8 +58,8 @@ class Front(BaseHTTPRequestHandler):
 def definition(which: str, command: list[str]) -> str:
     """A state machine's definition as Step Functions gets it.
 
-    CloudFormation resolves its functions to values, and serializes the definition. Only then are the substitutions made: of
-    raw text, without any escapes.
+    CloudFormation resolves its functions to values, and serializes the definition. Only then are the substitutions
+    made, in raw text, without any escapes.
     """
     parameters = {"Deployment": DEPLOYMENT, "Command": json.dumps(command)}
     properties = Deployed(template(PATH), parameters).resources[which]
@@ -96,7 +97,10 @@ class StateMachines:
 
     def until_running(self, submission_id: str) -> None:
         """Once its execution has submitted it, it is a record."""
-        until(f"{submission_id} is submitted", lambda: any(row["submission_id"] == submission_id for row in self.local.rows()))
+        until(
+            f"{submission_id} is submitted",
+            lambda: any(row["submission_id"] == submission_id for row in self.local.rows()),
+        )
         self.local.until_state(submission_id, "running")
 
     def holder(self, name: str) -> str:
@@ -149,11 +153,26 @@ def test_command_that_is_a_list_of_strings_is_taken(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "python -m etl", "[]", '["a",]', '["a" "b"]', '["a"', "['a']", "[1]", '"a"', '["a"]]', '["\\x"]', '["a\nb"]', '["\\u12"]'],
+    [
+        "",
+        "python -m etl",
+        "[]",
+        '["a",]',
+        '["a" "b"]',
+        '["a"',
+        "['a']",
+        "[1]",
+        '"a"',
+        '["a"]]',
+        '["\\x"]',
+        '["a\nb"]',
+        '["\\u12"]',
+    ],
 )
 def test_command_that_is_no_list_of_strings_is_refused(text: str) -> None:
     parameter = template(PATH)["Parameters"]["Command"]
-    assert not re.fullmatch(parameter["AllowedPattern"], text) and "JSON list" in parameter["ConstraintDescription"]
+    assert not re.fullmatch(parameter["AllowedPattern"], text)
+    assert "JSON list" in parameter["ConstraintDescription"]
 
 
 @pytest.mark.parametrize("which", ["Job", "NeverTwice"])
@@ -182,7 +201,9 @@ def test_a_state_waits_for_the_end_of_its_command_though_every_function_is_kille
     assert [task["start_count"] for task in machines.local.tasks("waits-1-0")] == [1]
 
 
-def test_a_failed_command_is_run_again_as_another_submission_and_then_fails_its_execution(machines: StateMachines) -> None:
+def test_a_failed_command_is_run_again_as_another_submission_and_then_fails_its_execution(
+    machines: StateMachines,
+) -> None:
     machine = machines.create("Job", "fails", ["sh", "-c", "exit 7"])
     ended = machines.ended(machines.start(machine, "fails-1"))
     assert (ended["status"], ended["error"]) == ("FAILED", "EcsBridge.Failed")
@@ -202,11 +223,13 @@ def test_a_run_is_skipped_while_the_command_of_an_earlier_one_runs_even_if_that_
     assert machines.ended(machines.start(machine, "one-2"))["status"] == "SUCCEEDED"
     machines.states.stop_execution(executionArn=first)
     assert machines.ended(machines.start(machine, "one-3"))["status"] == "SUCCEEDED"
-    assert machines.holder("one") == "one-1" and not machines.local.tasks("one-2") + machines.local.tasks("one-3")
+    assert machines.holder("one") == "one-1"
+    assert not machines.local.tasks("one-2") + machines.local.tasks("one-3")
     go_on.touch()
     machines.local.until_ended("one-1")
     assert machines.ended(machines.start(machine, "one-4"))["status"] == "SUCCEEDED"
-    assert machines.local.row("one-4")["exit_code"] == 0 and machines.holder("one") == "one-4"
+    assert machines.local.row("one-4")["exit_code"] == 0
+    assert machines.holder("one") == "one-4"
 
 
 def test_an_execution_that_died_before_it_submitted_holds_nothing_up_and_never_runs(machines: StateMachines) -> None:
@@ -217,4 +240,5 @@ def test_an_execution_that_died_before_it_submitted_holds_nothing_up_and_never_r
     assert machines.local.row("died-2")["state"] == "succeeded"
     # What the dead one would have done.
     late = machines.local.invoke("submit", {"submission_id": "died-1", "command": ["true"]})
-    assert late["state"] == "cancelled" and not machines.local.tasks("died-1")
+    assert late["state"] == "cancelled"
+    assert not machines.local.tasks("died-1")

@@ -204,7 +204,9 @@ def test_the_key_lets_each_service_do_what_its_documentation_asks_for() -> None:
     services = {s["Sid"]: s for s in statements if "Service" in s["Principal"]}
     # https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/encrypt-log-data-kms.html
     logs = services.pop("LogGroups")
-    assert set(logs["Action"]) == {f"kms:{a}" for a in ("Encrypt", "Decrypt", "ReEncrypt*", "GenerateDataKey*", "Describe*")}
+    assert set(logs["Action"]) == {
+        f"kms:{a}" for a in ("Encrypt", "Decrypt", "ReEncrypt*", "GenerateDataKey*", "Describe*")
+    }
     assert logs["Condition"].keys() == {"ArnLike"}
     assert logs["Condition"]["ArnLike"].keys() == {"kms:EncryptionContext:aws:logs:arn"}
     # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-key-management.html
@@ -226,11 +228,16 @@ def test_a_caller_of_another_account_gets_the_policy_of_the_executor_and_no_othe
 
 
 def test_every_environment_of_samconfig_names_its_own_stack_and_parameters() -> None:
-    config = {name: each for name, each in tomllib.loads((ROOT / "samconfig.toml").read_text()).items() if name != "version"}
+    config = {
+        name: each for name, each in tomllib.loads((ROOT / "samconfig.toml").read_text()).items() if name != "version"
+    }
     assert len(config) > 1
     for commands in config.values():
         assert commands.keys() == {"global", "build", "deploy", "validate"}
-        assert commands["build"]["parameters"]["parameter_overrides"] == commands["deploy"]["parameters"]["parameter_overrides"]
+        assert (
+            commands["build"]["parameters"]["parameter_overrides"]
+            == commands["deploy"]["parameters"]["parameter_overrides"]
+        )
     names = [commands["global"]["parameters"]["stack_name"] for commands in config.values()]
     assert len(set(names)) == len(names)
     files = [each["deploy"]["parameters"]["parameter_overrides"].removeprefix("file://") for each in config.values()]
@@ -241,6 +248,7 @@ def test_every_environment_of_samconfig_names_its_own_stack_and_parameters() -> 
 
 def test_a_deployment_can_be_rolled_back_by_the_alarms_of_every_function() -> None:
     text, names = template()["Outputs"]["RollbackConfiguration"]["Value"]["Fn::Sub"]
+
     def value(name: str, with_urls: bool) -> str:
         match names[name]:
             case {"Fn::GetAtt": [resource, _]}:

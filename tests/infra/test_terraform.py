@@ -1,14 +1,14 @@
-"""The Terraform module hands a CloudFormation stack what it is given, and takes the template and the zips of a release."""
+"""The Terraform module passes its input to a CloudFormation stack, and takes the template and the zips of a release."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import pytest
-
 import terraform_interface
 from release_template import packaged, without_urls
 from samtranslator.yaml_helper import yaml_parse
@@ -63,7 +63,7 @@ def variables(parameters: dict[str, str]) -> Values:
     return {snake(name): variable(name, given) for name, given in parameters.items() if given} | CODE
 
 
-def stack(given: Values, beside: dict[str, str] = {}) -> Values:
+def stack(given: Values, beside: Mapping[str, str] = MappingProxyType({})) -> Values:
     (found,) = evaluated(sources(), given, beside)["aws_cloudformation_stack"]
     return plain(found)
 
@@ -96,7 +96,9 @@ def test_each_parameter_is_tried_with_another_value_than_its_default() -> None:
     assert given == PARAMETERS_OF_TEMPLATE.keys()
 
 
-@pytest.mark.parametrize(("function_url", "file"), [(None, "packaged"), (True, "packaged"), (False, "packaged-no-urls")])
+@pytest.mark.parametrize(
+    ("function_url", "file"), [(None, "packaged"), (True, "packaged"), (False, "packaged-no-urls")]
+)
 def test_every_template_that_a_stack_may_get_takes_its_parameters(function_url: bool | None, file: str) -> None:
     chosen = stack(variables(PARAMETERS) | {"function_url": function_url})
     assert chosen["template_url"] == f"https://code.s3.{REGION}.amazonaws.com/ecs-bridge/1/{file}.yaml"
@@ -121,7 +123,13 @@ def test_outputs_are_those_of_the_stack_and_null_where_it_has_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "name"), [({}, "prod"), ({"deployment": "my_jobs"}, "my-jobs"), ({"deployment": None}, "ecs-bridge"), ({"stack_name": "other"}, "other")]
+    ("given", "name"),
+    [
+        ({}, "prod"),
+        ({"deployment": "my_jobs"}, "my-jobs"),
+        ({"deployment": None}, "ecs-bridge"),
+        ({"stack_name": "other"}, "other"),
+    ],
 )
 def test_the_stack_has_a_name_that_cloudformation_takes(given: Values, name: str) -> None:
     assert stack(variables(PARAMETERS) | given)["name"] == name
@@ -131,7 +139,14 @@ def test_the_stack_has_a_name_that_cloudformation_takes(given: Values, name: str
 
 RELEASE = {
     name: f"the {name}"
-    for name in ("packaged.yaml", "packaged-no-urls.yaml", "x86_64/submit.zip", "arm64/submit.zip", "iam-policies.yaml", "SHA256SUMS")
+    for name in (
+        "packaged.yaml",
+        "packaged-no-urls.yaml",
+        "x86_64/submit.zip",
+        "arm64/submit.zip",
+        "iam-policies.yaml",
+        "SHA256SUMS",
+    )
 }
 
 
@@ -160,7 +175,10 @@ def test_a_release_is_uploaded_under_a_prefix_of_its_content() -> None:
     ("given", "message"),
     [
         ({}, None),
-        ({"profiles_layer_arn": EVERY_OPTION["ProfilesLayerArn"]}, "Set exactly one of profiles and profiles_layer_arn."),
+        (
+            {"profiles_layer_arn": EVERY_OPTION["ProfilesLayerArn"]},
+            "Set exactly one of profiles and profiles_layer_arn.",
+        ),
         ({"profiles": None}, "Set exactly one of profiles and profiles_layer_arn."),
         ({"code_directory": "empty"}, "code_directory must contain a release."),
     ],
@@ -234,7 +252,9 @@ def misfits(value: Any, schema: Values, path: str) -> Iterator[str]:
     for each in value if isinstance(value, list) else [value]:
         given = each.keys() - {"count", "for_each", "lifecycle", "depends_on"}
         yield from (f"{path}.{name} is unknown" for name in given - schema.keys())
-        yield from (f"{path}.{name} is missing" for name, kind in schema.items() if kind == "required" and name not in each)
+        yield from (
+            f"{path}.{name} is missing" for name, kind in schema.items() if kind == "required" and name not in each
+        )
         for name in given & schema.keys():
             if isinstance(schema[name], dict):
                 yield from misfits(each[name], schema[name], f"{path}.{name}")
@@ -252,7 +272,9 @@ def test_the_provider_knows_every_argument_and_misses_none(files: dict[str, str]
     ]
     assert resources
     assert not [
-        wrong for kind, each in resources for wrong in misfits(plain(each), PROVIDER[kind]["arguments"], each["__tfmeta"]["path"])
+        wrong
+        for kind, each in resources
+        for wrong in misfits(plain(each), PROVIDER[kind]["arguments"], each["__tfmeta"]["path"])
     ]
 
 
@@ -286,4 +308,7 @@ def test_the_example_gives_every_variable_that_has_no_default_and_no_other_name(
 
 def test_checkov_has_nothing_to_say_but_what_is_justified() -> None:
     checkov = str(ROOT / ".venv-checkov/bin/checkov")
-    run(checkov, *"--framework terraform --skip-download --compact --quiet --directory infra/terraform".split())
+    run(
+        checkov,
+        *["--framework", "terraform", "--skip-download", "--compact", "--quiet", "--directory", "infra/terraform"],
+    )

@@ -1,5 +1,7 @@
-"""`ecs-bridge verify-aws` and `ecs-bridge doctor` against an account on this machine: all is as expected, and each check
-is seen to fail where the account behaves otherwise."""
+"""`ecs-bridge verify-aws` and `ecs-bridge doctor` against an account on this machine.
+
+All is as expected, and each check is seen to fail where the account behaves otherwise.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,9 @@ from typing import Any
 
 import pytest
 from aws import DEPLOYMENT, Account
-from local_stack import PROGRAM, until
 from stacks import template
+
+from local_stack import PROGRAM, until
 
 PREFIX = "ecs-bridge-verify-"
 
@@ -144,7 +147,8 @@ def test_what_cloudwatch_lacks_or_tells_otherwise_differs(account: Account, tmp_
     finally:
         cloudwatch.put_metric_alarm(AlarmName=right["AlarmName"], Dimensions=right["Dimensions"], **misspelt)
     assert found["the metrics of prod-submit-errors"] == "fail"
-    assert found["submit on average and at most"] == "fail" and found["cold starts"] == "fail"
+    assert found["submit on average and at most"] == "fail"
+    assert found["cold starts"] == "fail"
     assert found["the metrics of prod-lost"] == "ok"
 
 
@@ -185,7 +189,7 @@ def elsewhere(account: Account, **urls: str) -> dict[str, str]:
 
 
 def test_deployment_without_a_pool_has_no_difference_in_its_metrics(tmp_path: Path) -> None:
-    """Nothing invokes runner-api there, so Lambda has no metrics of it. On instances ECS answers otherwise than on Fargate."""
+    """Nothing invokes runner-api there, so Lambda has no metrics of it. ECS answers differently on instances."""
     profiles = {"default": {"container_name": "main", "run_task": {"taskDefinition": "demo", "launchType": "EC2"}}}
     with Account(tmp_path / "plain", name="plain", idle=["runner-api"]) as account:
 
@@ -195,19 +199,27 @@ def test_deployment_without_a_pool_has_no_difference_in_its_metrics(tmp_path: Pa
             body["Environment"]["Variables"]["ECS_BRIDGE_PROFILES"] = json.dumps(profiles)
             return 200, json.dumps(body).encode()
 
-        only = [word for check in ("alarm-metrics", "too-much-memory", "wrong-subnet", "session-name") for word in ("--only", check)]
+        only = [
+            word
+            for check in ("alarm-metrics", "too-much-memory", "wrong-subnet", "session-name")
+            for word in ("--only", check)
+        ]
         command = ["verify-aws", "--stack", "plain", "--time-scale", "30", "--report", str(tmp_path), "--json", *only]
         with serving(configuration) as url:
             answer = account.run(*command, env=elsewhere(account, lambda_url=url))
     assert answer.returncode == 0, answer.stdout + answer.stderr
     found = verdicts(json.loads(answer.stdout))
-    assert found["the metrics of plain-runner-api-errors"] == found["the metrics of plain-runner-api-throttles"] == "unknown"
+    assert (
+        found["the metrics of plain-runner-api-errors"]
+        == found["the metrics of plain-runner-api-throttles"]
+        == "unknown"
+    )
     assert found["the metrics of plain-submit-errors"] == "ok"
     assert found["RunTask with too much memory"] == found["RunTask with an unknown subnet"] == "skipped"
 
 
 def test_an_account_without_a_bridge_around_the_functions_differs(tmp_path: Path) -> None:
-    """No signature is needed, the pool's runner API is not there, nobody delivers dead letters, and no schedule runs."""
+    """No signature is needed, the runner API is not there, nobody delivers dead letters, and no schedule runs."""
     flags = {"require-signature": False, "reconcile-every": 0}
     with Account(tmp_path / "bare", name="bare", alarms=False, **flags) as account:
         account.stack.abandoned = lambda: []  # type: ignore[method-assign]
@@ -232,13 +244,15 @@ def test_interrupted_or_killed_it_leaves_nothing_behind(account: Account, tmp_pa
 
     with start() as process:
         process.send_signal(signal.SIGINT)
-        assert process.wait() == 130 and "interrupted" in process.stderr.read()
+        assert process.wait() == 130
+        assert "interrupted" in process.stderr.read()
     until("nothing is left", lambda: not left_over(account))
     with start() as process:
         process.kill()
     assert left_over(account)
     answer = account.run("verify-aws", "--stack", account.name, "--clean")
-    assert (answer.returncode, answer.stderr) == (0, "") and "removed rule" in answer.stdout
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert "removed rule" in answer.stdout
     until("nothing is left", lambda: not left_over(account))
 
 
@@ -254,10 +268,8 @@ def test_doctor_finds_a_healthy_deployment_healthy(account: Account) -> None:
     wrong = {what for what, finding in found.items() if finding["verdict"] != "ok"}
     # moto makes up the ids of its subnets: those of the local profiles are unknown to it.
     assert wrong == {f"subnets of {name}" for name in ("default", "sidecar", "pool")}, found
-    assert (
-        "does not exist" in found["subnets of default"]["detail"]
-        and "correct them" in found["subnets of default"]["remedy"]
-    )
+    assert "does not exist" in found["subnets of default"]["detail"]
+    assert "correct them" in found["subnets of default"]["remedy"]
 
 
 def test_alarms_of_a_deployment_whose_name_begins_alike_are_not_ours(account: Account) -> None:
@@ -276,7 +288,8 @@ def test_alarms_of_a_deployment_whose_name_begins_alike_are_not_ours(account: Ac
         cloudwatch.delete_alarms(AlarmNames=theirs)
     ours = [each for each in template()["Resources"].values() if each["Type"] == "AWS::CloudWatch::Alarm"]
     assert found["detail"] == f"none of {len(ours)} is in the state ALARM"
-    assert len(verified) == len(ours) and "the metrics of prod-runner-api-throttles" in verified
+    assert len(verified) == len(ours)
+    assert "the metrics of prod-runner-api-throttles" in verified
 
 
 def test_dropped_runs_of_reconcile_are_not_wrong(account: Account) -> None:
@@ -286,21 +299,27 @@ def test_dropped_runs_of_reconcile_are_not_wrong(account: Account) -> None:
         found = doctor(account)["dead-letter messages of reconcile"]
     finally:
         sqs.purge_queue(QueueUrl=queue)
-    assert found["verdict"] == "ok" and found["detail"].startswith("1 dropped runs") and "remedy" not in found
+    assert found["verdict"] == "ok"
+    assert found["detail"].startswith("1 dropped runs")
+    assert "remedy" not in found
 
 
 def test_doctor_in_a_private_network_blames_neither_login_nor_role(account: Account) -> None:
     """No endpoint of STS, and an endpoint of DynamoDB whose policy does not allow DescribeTable."""
     refusal = {"__type": "com.amazon.coral.service#AccessDeniedException"}
-    refusal["Message"] = "User: u is not authorized to perform: dynamodb:DescribeTable because no VPC endpoint policy allows it"
+    refusal["Message"] = (
+        "User: u is not authorized to perform: dynamodb:DescribeTable because no VPC endpoint policy allows it"
+    )
 
     with serving(lambda _: (400, json.dumps(refusal).encode())) as url:
         # Nothing listens at STS's address.
         environment = elsewhere(account, dynamodb_url=url) | {"AWS_ENDPOINT_URL_STS": "http://127.0.0.1:9"}
         answer = account.run("doctor", "--stack", account.name, "--json", env=environment)
     found = {finding["check"]: finding for finding in json.loads(answer.stdout)}
-    assert found["identity"]["verdict"] == "skipped" and "STS cannot be reached" in found["identity"]["detail"]
-    assert found["table"]["verdict"] == "skipped" and "VPC endpoint policy" in found["table"]["detail"]
+    assert found["identity"]["verdict"] == "skipped"
+    assert "STS cannot be reached" in found["identity"]["detail"]
+    assert found["table"]["verdict"] == "skipped"
+    assert "VPC endpoint policy" in found["table"]["detail"]
 
 
 def test_doctor_names_what_is_wrong_and_what_mends_it(account: Account) -> None:
@@ -316,7 +335,8 @@ def test_doctor_names_what_is_wrong_and_what_mends_it(account: Account) -> None:
         events.enable_rule(Name="task-state")
         cloudwatch.set_alarm_state(AlarmName=f"{DEPLOYMENT}-lost", StateValue="OK", StateReason="x")
     for what in ("URL", "table", "feed", "rule", "dead-letter messages of events", "alarms"):
-        assert found[what]["verdict"] == "fail" and found[what]["remedy"], found[what]
+        assert found[what]["verdict"] == "fail", found[what]
+        assert found[what]["remedy"], found[what]
     assert found["alarms"]["detail"] == f"{DEPLOYMENT}-lost"
 
 
@@ -324,13 +344,15 @@ def test_a_stack_that_is_not_there_or_not_ours_is_named(account: Account) -> Non
     environment = account.environment()
     del environment["ECS_BRIDGE_LOCAL"]
     unknown = account.run("ps", "--stack", "nobody", env=environment)
-    assert unknown.returncode == 1 and 'cannot read the outputs of the stack "nobody": ValidationError: ' in unknown.stderr
+    assert unknown.returncode == 1
+    assert 'cannot read the outputs of the stack "nobody": ValidationError: ' in unknown.stderr
     assert "Error {" not in unknown.stderr
     resources = {"Queue": {"Type": "AWS::SQS::Queue"}}
     body = json.dumps({"Resources": resources})
     account.client("cloudformation").create_stack(StackName="other", TemplateBody=body)
     other = account.run("ps", "--stack", "other", env=environment)
-    assert other.returncode == 1 and 'the stack "other" has no output TableName' in other.stderr
+    assert other.returncode == 1
+    assert 'the stack "other" has no output TableName' in other.stderr
 
 
 def test_a_stack_says_where_everything_is(account: Account) -> None:

@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-from airflow_ecs_bridge.ui.queries import Reader
 from botocore.config import Config
 from botocore.credentials import Credentials
 from botocore.httpsession import URLLib3Session
+from recorder import Exchange, Recorder
+from stacks import ACCOUNT, ROOT, arn
+
+from airflow_ecs_bridge.ui.queries import Reader
 from ecs_bridge.api import BridgeClient
 from ecs_bridge.table import WHOLE, Table
 from local_stack import PATIENCE, PROGRAM, LocalStack, until
-from recorder import Exchange, Recorder
-from stacks import ACCOUNT, ROOT, arn
 
 DEPLOYMENT, CLUSTER = "prod", "jobs"
 CLUSTER_ARN = arn("ecs", f"cluster/{CLUSTER}")
@@ -204,8 +205,14 @@ def told(local: LocalStack, recorder: Recorder) -> None:
         submit(local, f"told-{command}", command, notify=LISTENERS | {"task_token": f"of-{command}"})
     called("task-state", "SendTaskSuccess", "SendTaskFailure", "PutEvents")
     for command in ("true", "false"):
-        submit(local, f"pooled-{command}", command, profile="pool", notify=LISTENERS | {"task_token": f"of-pooled-{command}"})
-    # A runner does not wait for that: runner-api leaves it to reconcile, which it wakes unless a run looks for work anyway.
+        submit(
+            local,
+            f"pooled-{command}",
+            command,
+            profile="pool",
+            notify=LISTENERS | {"task_token": f"of-pooled-{command}"},
+        )
+    # A runner does not wait for that: runner-api leaves it to reconcile, which it wakes unless a run looks anyway.
     called("reconcile", "SendTaskSuccess", "SendTaskFailure", "PutEvents")
     numbers = itertools.count()
 
@@ -228,7 +235,8 @@ def by_runners(local: LocalStack, recorder: Recorder) -> None:
     """What is called for a command that a runner takes, and for somebody who is no runner."""
     submit(local, "pooled", "true", profile="pool")
     local.until_state("pooled", "succeeded")
-    assert recorder.seen("runner-api", "Query") and recorder.seen("reconcile", "PutItem")
+    assert recorder.seen("runner-api", "Query")
+    assert recorder.seen("reconcile", "PutItem")
     event = {
         "rawPath": "/v1/poll",
         "requestContext": {
@@ -248,7 +256,9 @@ def by_the_page(local: LocalStack, recorder: Recorder) -> None:
     aws = Local(recorder.address("page", "dynamodb", local.ready["dynamodb_url"].removeprefix("http://")))
     reader = Reader(aws.dynamodb, local.ready["table"], DEPLOYMENT)
     seen = reader.read()
-    assert seen.ended and seen.runners.keys() == {"pool"} and not seen.cut
+    assert seen.ended
+    assert seen.runners.keys() == {"pool"}
+    assert not seen.cut
     assert reader.records(["pooled"])["pooled"]["state"] == "succeeded"
 
 
@@ -304,7 +314,10 @@ def record(folder: Path) -> Recording:
             in_time(local, recorder)
             told(local, recorder)
             # A run of reconcile counts at its end what it found out, and ends when nothing more is due soon.
-            until("reconcile has counted repairs", lambda: any("ReconciledSubmissions" in line for line in recording.log()))
+            until(
+                "reconcile has counted repairs",
+                lambda: any("ReconciledSubmissions" in line for line in recording.log()),
+            )
     finally:
         recorder.close()
     return recording

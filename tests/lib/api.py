@@ -13,9 +13,10 @@ from urllib.parse import urlsplit
 
 import yaml
 from jsonschema import Draft202012Validator
-from local_stack import PATIENCE, LocalStack
 from referencing import Registry
 from referencing.jsonschema import DRAFT202012
+
+from local_stack import PATIENCE, LocalStack
 
 DOCUMENT = yaml.safe_load((Path(__file__).resolve().parents[2] / "docs" / "openapi.yaml").read_text())
 ROOT = "urn:openapi"
@@ -45,7 +46,12 @@ class Api:
     url: str
 
     def send(
-        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] = JSON, timeout: float = PATIENCE
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] = JSON,
+        timeout: float = PATIENCE,
     ) -> Answer:
         """One request; an answer that docs/openapi.yaml does not describe fails the test."""
         target = urlsplit(self.url)

@@ -48,7 +48,11 @@ class Fault(Enum):
 # Status, error code and message of the calls that DynamoDB refuses. The SDK retries all but a conflict.
 REFUSALS = {
     Fault.INTERNAL_ERROR: (500, "com.amazonaws.dynamodb.v20120810#InternalServerError", "Internal server error"),
-    Fault.THROTTLED: (400, "com.amazon.coral.availability#ThrottlingException", "Rate of requests exceeds the allowed throughput."),
+    Fault.THROTTLED: (
+        400,
+        "com.amazon.coral.availability#ThrottlingException",
+        "Rate of requests exceeds the allowed throughput.",
+    ),
     Fault.NO_THROUGHPUT: (
         400,
         "com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException",
@@ -77,7 +81,7 @@ class Call:
 
 @dataclass
 class Cut:
-    """The effect of a process, the `nth` from 1, that is to fail. Deaths count all effects, other faults only writes."""
+    """The `nth` effect of a process, from 1, which is to fail. Deaths count all effects, other faults only writes."""
 
     pid: int
     nth: int
@@ -149,7 +153,7 @@ class History:
 
 
 class Wire:
-    """A proxy for each service; a context manager. Its endpoints are known at once, its targets once the stack is up."""
+    """A proxy per service; a context manager. Its endpoints are known at once, its targets once the stack is up."""
 
     def __init__(
         self,

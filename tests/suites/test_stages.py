@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from local_stack import until
 
 SCRIPT = Path(__file__).resolve().parents[2] / "tools/stages.py"
@@ -109,7 +110,8 @@ def test_suites_after_a_failure_run_and_each_failure_is_shown(folder: Path) -> N
     code, summary, before = run(folder, "tests/some fine rust", "quiet")
     assert code == 1
     some = lines_of(summary, "tests/some")
-    assert some[0].startswith("FAILED  tests/some: 1 failed, 1 passed, 1 error") and "logs/tests-some.log" in some[0]
+    assert some[0].startswith("FAILED  tests/some: 1 failed, 1 passed, 1 error")
+    assert "logs/tests-some.log" in some[0]
     assert [line.split(" - ")[0] for line in some[1:]] == [
         "FAILED test_some.py::test_that_fails",
         "ERROR test_some.py::test_with_a_broken_fixture",
@@ -118,10 +120,12 @@ def test_suites_after_a_failure_run_and_each_failure_is_shown(folder: Path) -> N
     assert rust[0].startswith("FAILED  rust: 4 passed, 1 failed")
     assert rust[1:] == ["decide::tests::stop_is_repeated", "`-p ecs-bridge-core --lib`", "`-p submit --test crashes`"]
     assert lines_of(summary, "fine")[0].startswith("passed")
-    assert lines_of(summary, "quiet")[0].startswith("FAILED") and "Error 1" in lines_of(summary, "quiet")[-1]
+    assert lines_of(summary, "quiet")[0].startswith("FAILED")
+    assert "Error 1" in lines_of(summary, "quiet")[-1]
     assert summary[-1] == "4 suites, 3 failed"
     # The closing lines of each runner are there as people know them.
-    assert "1 failed, 1 passed, 1 error in " in before and "test result: ok. 3 passed" in before
+    assert "1 failed, 1 passed, 1 error in " in before
+    assert "test result: ok. 3 passed" in before
     assert "a line of a log is no test" in (folder / "logs" / "tests-some.log").read_text()
 
 

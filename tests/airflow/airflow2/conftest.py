@@ -28,8 +28,9 @@ os.environ.update(
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import pytest
-from local_stack import LocalStack
 from stacks import PROFILES, scheduler_environment
+
+from local_stack import LocalStack
 
 if TYPE_CHECKING:
     from airflow_ecs_bridge.executor import EcsBridgeExecutor

@@ -14,10 +14,11 @@ import pytest
 from airflow.executors.executor_loader import ExecutorLoader
 from airflow.models.taskinstancekey import TaskInstanceKey
 from airflow.utils.state import TaskInstanceState
+from stacks import PROFILES, scheduler_environment
+
 from airflow_ecs_bridge.bridge import Unhealthy
 from airflow_ecs_bridge.executor import EcsBridgeExecutor
 from local_stack import PATIENCE, LocalStack, until
-from stacks import PROFILES, scheduler_environment
 
 QUEUED, RUNNING = TaskInstanceState.QUEUED, TaskInstanceState.RUNNING
 SUCCESS, FAILED = TaskInstanceState.SUCCESS, TaskInstanceState.FAILED
@@ -192,6 +193,7 @@ def test_the_operator_defers_from_a_worker_and_its_trigger_tells_the_end(stack):
     from types import SimpleNamespace
 
     from airflow.exceptions import TaskDeferred
+
     from airflow_ecs_bridge.operators import EcsBridgeOperator
 
     operator = EcsBridgeOperator(task_id="t", command=["sh", "-c", "exit 7"])

@@ -11,9 +11,10 @@ sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[2] / "examples" / 
 
 import pytest
 from local_airflow import Airflow
-from local_stack import LocalStack
 from postgres import Postgres
 from stacks import PROFILES
+
+from local_stack import LocalStack
 
 
 @pytest.fixture(scope="session")

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 
-from local_stack import LocalStack
 from stacks import scheduler_environment
 from test_operator import QUICK, log_of
+
+from local_stack import LocalStack
 
 
 def environment(stack: LocalStack, **more: str) -> dict[str, str]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from local_stack import LocalStack
 from stacks import scheduler_environment, start_counts
+
+from local_stack import LocalStack
 
 # A triggerer that is gone is noticed soon, and one that is only slow is not taken for gone.
 QUICK = {

@@ -9,8 +9,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from local_stack import LocalStack, kill_runner, runner_process
 from stacks import PROFILES, scheduler_environment
+
+from local_stack import LocalStack, kill_runner, runner_process
 
 POOL = {
     "container_name": "main",

@@ -7,9 +7,10 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from local_stack import LocalStack
 from stacks import scheduler_environment, start_counts
 from test_operator import QUICK, log_of, of_run
+
+from local_stack import LocalStack
 
 LEFT_ALONE = "task is still deferred; another triggerer waits for it"
 

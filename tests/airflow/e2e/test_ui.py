@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 
 import pytest
 from browser import chromium, find
-from local_stack import PATIENCE, TERMINAL, LocalStack
 from stacks import scheduler_environment
+
+from local_stack import PATIENCE, TERMINAL, LocalStack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

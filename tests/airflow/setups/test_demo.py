@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from local_stack import PROGRAM
 
 ROOT = Path(__file__).parents[3]

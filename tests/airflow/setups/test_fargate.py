@@ -23,9 +23,10 @@ import boto3
 import pytest
 from cryptography.fernet import Fernet
 from local_airflow import BIN, Airflow, free_port
-from local_stack import PROGRAM, LocalStack
 from moto.server import ThreadedMotoServer
 from postgres import Postgres
+
+from local_stack import PROGRAM, LocalStack
 
 ROOT = Path(__file__).resolve().parents[3]
 IMAGE = ROOT / "infra/image"

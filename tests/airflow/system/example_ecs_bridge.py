@@ -8,6 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from airflow.sdk import DAG, setup, task, teardown
+
 from airflow_ecs_bridge.operators import EcsBridgeOperator
 
 DAG_ID = "example_ecs_bridge"
@@ -21,6 +22,7 @@ def submission(ti, task_id: str) -> str:
     """Return the id of the submission of the first try of a task of this run."""
     from airflow.models import TaskInstance
     from airflow.utils.session import create_session
+
     from airflow_ecs_bridge import commands
 
     with create_session() as session:

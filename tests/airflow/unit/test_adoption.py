@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 from airflow.utils.state import TaskInstanceState
-from airflow_ecs_bridge.adoption import REVOKED, Orphan, Plan, judge, submission_id_of
-from airflow_ecs_bridge.keys import key_of
-from ecs_bridge.table import Record
 from fake_bridge import FakeBridge, now_ms
 from test_executor import event
 from workloads import beat_until, orphan, task
+
+from airflow_ecs_bridge.adoption import REVOKED, Orphan, Plan, judge, submission_id_of
+from airflow_ecs_bridge.keys import key_of
+from ecs_bridge.table import Record
 
 QUEUED, RUNNING = TaskInstanceState.QUEUED, TaskInstanceState.RUNNING
 SUCCESS, FAILED = TaskInstanceState.SUCCESS, TaskInstanceState.FAILED

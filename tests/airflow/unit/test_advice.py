@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from airflow.configuration import conf
+
 from airflow_ecs_bridge.config import Settings
 from airflow_ecs_bridge.results import explain
 from airflow_ecs_bridge.tasklog import describe

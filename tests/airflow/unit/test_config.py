@@ -9,10 +9,11 @@ import airflow
 import jsonschema
 import pytest
 from airflow.configuration import conf
+from workloads import run, task
+
 from airflow_ecs_bridge.config import ConfigError, QueueProfiles, Settings
 from airflow_ecs_bridge.keys import key_of
 from airflow_ecs_bridge.provider import OPTIONS, get_provider_info
-from workloads import run, task
 
 REQUIRED = {"submit_url": "https://abc.lambda-url.eu-central-1.on.aws/", "table": "t", "deployment": "prod"}
 

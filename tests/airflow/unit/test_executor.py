@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 from airflow.utils.state import CallbackState, TaskInstanceState
+from fake_bridge import PATIENCE, FakeBridge, now_ms
+from workloads import beat_until, callback, orphan, run, task
+
 from airflow_ecs_bridge import watcher
 from airflow_ecs_bridge.keys import key_of
 from airflow_ecs_bridge.submitter import THREADS
-from fake_bridge import PATIENCE, FakeBridge, now_ms
-from workloads import beat_until, callback, orphan, run, task
 
 SUCCESS, FAILED, RUNNING, QUEUED = (
     TaskInstanceState.SUCCESS,
@@ -358,6 +359,7 @@ def test_an_id_is_not_trusted_where_airflow_may_have_left_an_old_one(start, brid
 def test_ids_are_written_ahead_beside_an_executor_that_airflow_assigns_none_for(start, bridge, monkeypatch):
     from airflow.executors.executor_loader import ExecutorLoader
     from airflow.executors.local_executor import LocalExecutor
+
     from airflow_ecs_bridge.executor import EcsBridgeExecutor
 
     names = {"ours": (EcsBridgeExecutor, None), "local": (LocalExecutor, None)}

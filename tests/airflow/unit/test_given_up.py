@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 from airflow.utils.state import TaskInstanceState
+from test_executor import event, launched
+from workloads import beat_until, callback, orphan, run, task
+
 from airflow_ecs_bridge._versions import UUID_KEYS
 from airflow_ecs_bridge.db_reconciler import Living, living
 from airflow_ecs_bridge.keys import key_of
 from airflow_ecs_bridge.submitter import THREADS
-from test_executor import event, launched
-from workloads import beat_until, callback, orphan, run, task
 
 QUEUED, RUNNING, SUCCESS = TaskInstanceState.QUEUED, TaskInstanceState.RUNNING, TaskInstanceState.SUCCESS
 

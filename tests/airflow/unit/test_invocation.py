@@ -6,16 +6,17 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from conftest import OPTIONS
+from fake_bridge import FakeBridge
+from test_executor import launched
+from workloads import beat_until, run, task
+
 from airflow_ecs_bridge.aws import Aws
 from airflow_ecs_bridge.bridge import Unhealthy
 from airflow_ecs_bridge.config import ConfigError, Settings
 from airflow_ecs_bridge.keys import key_of
-from conftest import OPTIONS
 from ecs_bridge.api import BridgeClient
 from ecs_bridge.errors import BridgeError, ErrorKind
-from fake_bridge import FakeBridge
-from test_executor import launched
-from workloads import beat_until, run, task
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import copy
 import json
 
 import pytest
+
 from airflow_ecs_bridge.job import (
     InvalidSubmissionError,
     Job,

@@ -14,13 +14,14 @@ from typing import Any
 
 import boto3
 import pytest
-from airflow_ecs_bridge import live
-from airflow_ecs_bridge.live import Follower, Live
 from botocore.exceptions import EndpointConnectionError
-from ecs_bridge.table import Record
 from fake_bridge import PATIENCE
 from fake_logs import Clock, FakeLogs, refusal
 from moto.server import ThreadedMotoServer
+
+from airflow_ecs_bridge import live
+from airflow_ecs_bridge.live import Follower, Live
+from ecs_bridge.table import Record
 
 ARN = "arn:aws:ecs:eu-central-1:1:task/jobs/"
 TICK = 0.1

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow_ecs_bridge import metrics
 from fake_bridge import PATIENCE
 from test_executor import launched
 from workloads import beat_until, orphan, run, task
+
+from airflow_ecs_bridge import metrics
 
 
 @pytest.fixture

@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow_ecs_bridge.bridge import Unhealthy
-from airflow_ecs_bridge.keys import key_of
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from fake_bridge import FakeBridge, Server
 from test_executor import launched
 from workloads import beat_until, run, task
+
+from airflow_ecs_bridge.bridge import Unhealthy
+from airflow_ecs_bridge.keys import key_of
 
 NOWHERE = "http://bridge.invalid"
 
@@ -135,8 +136,9 @@ def test_the_connection_s_timeouts_come_before_ours(connection, options):
 
 
 def test_a_signature_is_made_of_credentials_that_belong_together(start, bridge, monkeypatch):
-    from airflow_ecs_bridge.aws import Aws
     from botocore.credentials import Credentials, ReadOnlyCredentials
+
+    from airflow_ecs_bridge.aws import Aws
 
     class Refreshing(Credentials):
         """Another thread refreshes them between any two reads."""

@@ -19,17 +19,18 @@ from airflow.exceptions import AirflowException, AirflowSkipException
 from airflow.sdk.bases.xcom import BaseXCom
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.triggers.base import TaskFailedEvent, TaskSkippedEvent, TaskSuccessEvent, TriggerEvent
+from asgiref.sync import async_to_sync
+from botocore.exceptions import ClientError, EndpointConnectionError
+from fake_bridge import PATIENCE, FakeBridge, now_ms
+from fake_logs import Clock, FakeLogs
+from moto.server import ThreadedMotoServer
+
 from airflow_ecs_bridge import cloudwatch_logs, commands, comms, live, log_tail, metrics, triggers, wait_reasons, xcom
 from airflow_ecs_bridge.job import InvalidSubmissionError
 from airflow_ecs_bridge.operators import EcsBridgeOperator
 from airflow_ecs_bridge.results import Outcome, Verdict
 from airflow_ecs_bridge.triggers import EcsBridgeTrigger
-from asgiref.sync import async_to_sync
-from botocore.exceptions import ClientError, EndpointConnectionError
 from ecs_bridge.table import Record, Table
-from fake_bridge import PATIENCE, FakeBridge, now_ms
-from fake_logs import Clock, FakeLogs
-from moto.server import ThreadedMotoServer
 
 TI = SimpleNamespace(dag_id="d", run_id="r", task_id="t", map_index=-1, try_number=1, id="uuid")
 

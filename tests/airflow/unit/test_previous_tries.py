@@ -7,6 +7,7 @@ from concurrent.futures import Future
 
 import pytest
 from airflow.configuration import conf
+
 from airflow_ecs_bridge.config import Settings
 from airflow_ecs_bridge.job import Job
 from airflow_ecs_bridge.previous_tries import END_IS_NEAR, NotYet, PreviousTries

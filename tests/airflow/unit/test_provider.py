@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from airflow.providers.amazon.aws.operators.base_aws import AwsBaseOperator
 from airflow.providers.amazon.aws.operators.ecs import EcsRunTaskOperator
+
 from airflow_ecs_bridge import __version__
 from airflow_ecs_bridge.operators import EcsBridgeOperator
 from airflow_ecs_bridge.provider import OPTIONS, SECTION, get_provider_info

@@ -11,6 +11,7 @@ from airflow.exceptions import SerializationError
 from airflow.sdk import DAG, Asset, BaseOperator, TaskGroup, XComArg, task, task_group
 from airflow.sdk.definitions.param import Param
 from airflow.serialization.serialized_objects import DagSerialization
+
 from airflow_ecs_bridge import _versions, starts
 from airflow_ecs_bridge.operators import EcsBridgeOperator
 from airflow_ecs_bridge.triggers import EcsBridgeTrigger

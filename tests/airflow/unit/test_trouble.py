@@ -10,15 +10,16 @@ from typing import Any
 
 import pytest
 from airflow.utils.state import TaskInstanceState
+from botocore.exceptions import ClientError, HTTPClientError
+from fake_bridge import FakeBridge
+from test_executor import event, launched, task_events
+from workloads import beat_until, run, task
+
 from airflow_ecs_bridge import cloudwatch_logs, submitter, tasklog
 from airflow_ecs_bridge.aws import Aws
 from airflow_ecs_bridge.job import Job
 from airflow_ecs_bridge.keys import key_of
-from botocore.exceptions import ClientError, HTTPClientError
 from ecs_bridge.submission import json_bytes
-from fake_bridge import FakeBridge
-from test_executor import event, launched, task_events
-from workloads import beat_until, run, task
 
 SUCCESS, FAILED = TaskInstanceState.SUCCESS, TaskInstanceState.FAILED
 
@@ -433,6 +434,7 @@ def test_the_log_view_of_a_running_task_shows_its_last_lines(options, configure,
 
 def test_a_log_on_a_shared_disk_is_not_shown_twice(options, configure, bridge, monkeypatch, tmp_path):
     from airflow.utils.log.log_reader import TaskLogReader
+
     from airflow_ecs_bridge.executor import EcsBridgeExecutor
 
     configure(awslogs_group="/ecs/airflow", awslogs_stream_prefix="worker")

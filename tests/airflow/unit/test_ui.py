@@ -16,6 +16,12 @@ import boto3
 import pytest
 from airflow.api_fastapi.auth.managers.simple.simple_auth_manager import SimpleAuthManager
 from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
+from botocore.exceptions import ClientError
+from fake_bridge import PATIENCE
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from moto import mock_aws
+
 from airflow_ecs_bridge import commands
 from airflow_ecs_bridge.ui import app as page_app
 from airflow_ecs_bridge.ui import queries
@@ -23,11 +29,6 @@ from airflow_ecs_bridge.ui.authorization import Sight, address, described
 from airflow_ecs_bridge.ui.cache import Shared
 from airflow_ecs_bridge.ui.dashboard import waits_for
 from airflow_ecs_bridge.ui.queries import LAUNCH_RATE, Reader
-from botocore.exceptions import ClientError
-from fake_bridge import PATIENCE
-from fastapi import FastAPI
-from fastapi.testclient import TestClient
-from moto import mock_aws
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

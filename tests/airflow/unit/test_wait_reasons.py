@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from test_executor import event, launched, task_events
+from workloads import beat_until, run, task
+
 from airflow_ecs_bridge import bridge as wiring
 from airflow_ecs_bridge import wait_reasons
 from airflow_ecs_bridge.db_reconciler import Living
 from airflow_ecs_bridge.keys import key_of
 from airflow_ecs_bridge.tasklog import describe
-from test_executor import event, launched, task_events
-from workloads import beat_until, run, task
 
 
 @pytest.fixture

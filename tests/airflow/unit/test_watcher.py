@@ -9,16 +9,17 @@ from typing import Any
 
 import boto3
 import pytest
+from fake_bridge import DEPLOYMENT, PATIENCE, TABLE, now_ms
+from moto.server import ThreadedMotoServer
+from test_executor import event, launched
+from workloads import beat_until, run, task
+
 from airflow_ecs_bridge.keys import key_of
 from airflow_ecs_bridge.threads import drain
 from airflow_ecs_bridge.watcher import LEAD, Lookup, Rhythm, Watcher
 from ecs_bridge.api import Tally
 from ecs_bridge.feed import LONG_OVERLAP_EVERY, LONG_OVERLAP_MS, SHORT_OVERLAP_MS
 from ecs_bridge.table import END_OF_TIME, Record, Table
-from fake_bridge import DEPLOYMENT, PATIENCE, TABLE, now_ms
-from moto.server import ThreadedMotoServer
-from test_executor import event, launched
-from workloads import beat_until, run, task
 
 
 def beats(*times: float) -> Rhythm:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from local_stack import TERMINAL, Record
 from plan import Planned
+
+from local_stack import TERMINAL, Record
 
 Task = Mapping[str, Any]
 NEVER_STARTED = {"rejected", "expired"}
@@ -70,10 +72,14 @@ def of_tasks(planned: Planned, row: Record, tasks: list[Task]) -> Iterator[str]:
     started = [task for task in tasks if task["start_count"]]
     if len(started) > 1 and not planned.relaunches:
         yield f"{len(started)} attempts started"
-    for before, after in zip(tasks, tasks[1:]):
+    for before, after in itertools.pairwise(tasks):
         if after["created_at"] < (before["exited_at"] or before["stopped_at"] or float("inf")):
             yield f"attempt {after['attempt']} was launched before attempt {before['attempt']} had ended"
-    if row["state"] == "lost" and planned.kind != "forgotten" and any(task["attempt"] == row["attempt"] for task in tasks):
+    if (
+        row["state"] == "lost"
+        and planned.kind != "forgotten"
+        and any(task["attempt"] == row["attempt"] for task in tasks)
+    ):
         yield "is lost, and ECS has its task"
     # What ECS refused and launched all the same may have run by the time its first event arrives.
     if row["state"] in NEVER_STARTED and any(not task["refused"] for task in started):

@@ -21,19 +21,21 @@ import urllib.error
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "lib"))
 
-from audit import audit  # noqa: E402
-from local_stack import PROGRAM, LocalStack, Record, until  # noqa: E402
-from plan import PROFILES, Planned, plan  # noqa: E402
-from wire import History, TableFaults, Wire  # noqa: E402
+from audit import audit
+from plan import PROFILES, Planned, plan
 
-# The protocol's minutes become seconds. Divided by 60: a check after 12 s and then every 20 s, a lease of 3 s, unanswered
-# launches repeated for 50 s; a claimed RunTask is sent within 1 s or not at all, so 4 s lie between the last one and a
-# lookup that counts. Large runs keep the machine busy, and get three times as long.
+from local_stack import PROGRAM, LocalStack, Record, until
+from wire import History, TableFaults, Wire
+
+# The protocol's minutes become seconds. Divided by 60, these are a check after 12 s and then every 20 s, a lease of
+# 3 s, and unanswered launches repeated for 50 s. A claimed RunTask is sent within 1 s or not at all, so 4 s lie between
+# the last one and a lookup that counts. Large runs keep the machine busy, and get three times as long.
 TIMER_SCALE = {"few": 60, "many": 20}
 MANY = 1000
 # ECS is faster too, but by a sixth of that: it remembers a stopped task and its client token six times as long. So a
@@ -225,7 +227,7 @@ class Run:
     def send(self, items: list[dict[str, Any]]) -> None:
         """Sends until each item has its state."""
         while items and not self.over.is_set():
-            answers = self.answered(lambda: self.stack.submit(*items))
+            answers = self.answered(partial(self.stack.submit, *items))
             if answers is None:
                 self.count("unanswered submissions sent again", len(items))
                 continue
@@ -263,7 +265,7 @@ class Run:
         while waiting and not self.over.is_set():
             now = time.time()
             due = [id for id, after in waiting.items() if after < 0 or now - self.sent_at.get(id, now) >= after][:50]
-            answers = self.answered(lambda: self.stack.stop(*due)) if due else None
+            answers = self.answered(partial(self.stack.stop, *due)) if due else None
             for answer in answers or []:
                 if "state" in answer:
                     del waiting[answer["submission_id"]]
@@ -289,7 +291,10 @@ class Run:
         while True:
             last = self.over.is_set()
             for record in self.feed(since):
-                id, end = record["submission_id"], {key: record.get(key) for key in ("state", "exit_code", "changed_at")}
+                id, end = (
+                    record["submission_id"],
+                    {key: record.get(key) for key in ("state", "exit_code", "changed_at")},
+                )
                 if self.first_seen.setdefault(id, end) != end:
                     self.problems.append(f"{id} changed after its end: {self.first_seen[id]}, then {end}")
                 since = max(since, int(record["changed_at"]))
@@ -335,7 +340,9 @@ class Run:
                 self.counts[f"{function}: {what}"] = tally[what]
         transitions, alarms = read_logs(stack.logs())
         self.counts |= {f"alarm: {alarm}": number for alarm, number in alarms.items()}
-        self.problems += audit(self.planned, stack.rows(), stack.tasks(), self.first_seen, transitions, alarms, stack.notifications())
+        self.problems += audit(
+            self.planned, stack.rows(), stack.tasks(), self.first_seen, transitions, alarms, stack.notifications()
+        )
 
     def summary(self, seconds: float) -> str:
         states = Counter(end["state"] for end in self.first_seen.values())
@@ -372,7 +379,9 @@ def main() -> int:
     parser.add_argument("--submissions", type=int, default=300)
     parser.add_argument("--rate", type=float, default=40, help="launches a second that the bridge assumes")
     parser.add_argument("--timer-scale", type=float, help="by what the protocol's times are divided")
-    parser.add_argument("--table-error", type=float, default=Faults.table_error, help="share of DynamoDB's calls that fail")
+    parser.add_argument(
+        "--table-error", type=float, default=Faults.table_error, help="share of DynamoDB's calls that fail"
+    )
     parser.add_argument("--earlier", type=Path, help="folder with the functions of an earlier version, which take part")
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="ecs-bridge-chaos-"))

@@ -15,11 +15,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
+
 from local_stack import TERMINAL, FunctionError, LocalStack, Record, until
 from wire import DEATHS, Cut, Fault, Wire
 
@@ -92,7 +94,7 @@ def accepted(answers: list[dict[str, Any]]) -> None:
 
 
 class TooLate(Exception):
-    """The machine was too slow for the flow to begin here: a claimed RunTask was not sent in time, or a lease expired."""
+    """The machine was too slow for the flow to begin here: a claimed RunTask was sent late, or a lease expired."""
 
 
 def nothing(_: Bench, __: str) -> None:
@@ -120,7 +122,9 @@ class Flow:
     told: int = 0
 
 
-def launched(command: list[str] = EXIT_3, status: str = "RUNNING", profile: str = "default") -> Callable[[Bench, str], None]:
+def launched(
+    command: list[str] = EXIT_3, status: str = "RUNNING", profile: str = "default"
+) -> Callable[[Bench, str], None]:
     def before(bench: Bench, id: str) -> None:
         bench.launch(id, command, profile)
         bench.until_task(id, status)
@@ -218,17 +222,67 @@ FLOWS = [
     Flow("reconcile gives up", "reconcile", Bench.reconcile, "lost", None, 4, forgotten, timer_scale=120),
     Flow("reconcile launches", "reconcile", Bench.reconcile, "failed", 3, 4, queued),
     Flow("reconcile repeats", "reconcile", Bench.reconcile, "failed", 3, 3, unanswered()),
-    Flow("reconcile describes", "reconcile", Bench.reconcile, "failed", 3, 2, launched(EXIT_3, "STOPPED"), events=False),
-    Flow("reconcile ends what runs too long", "reconcile", Bench.reconcile, "failed", 143, 2, launched(FOR_EVER, profile="short")),
+    Flow(
+        "reconcile describes", "reconcile", Bench.reconcile, "failed", 3, 2, launched(EXIT_3, "STOPPED"), events=False
+    ),
+    Flow(
+        "reconcile ends what runs too long",
+        "reconcile",
+        Bench.reconcile,
+        "failed",
+        143,
+        2,
+        launched(FOR_EVER, profile="short"),
+    ),
     Flow("reconcile looks up", "reconcile", Bench.reconcile, "cancelled", 143, 3, unanswered_and_stopped),
     Flow("reconcile stops", "reconcile", Bench.reconcile, "cancelled", 143, 2, stop_refused),
     Flow("submit queues", "submit", Bench.submit, "failed", 3, 5, throttled),
     Flow("submit launches", "submit", Bench.submit, "failed", 3, 4),
     Flow("submit has no launch token", "submit", Bench.submit, "failed", 3, 2, no_launch_token),
-    Flow("task-state tries again", "task-state", Bench.task_state, "failed", 3, 1, failed_to_start, attempt=2, events=False),
-    Flow("task-state launches again after Spot", "task-state", Bench.task_state, "failed", None, 1, interrupted, 2, 2, events=False),
-    Flow("task-state stops an orphaned task", "task-state", Bench.task_state, "cancelled", None, 2, orphaned, events=False),
-    Flow("task-state tells", "task-state", Bench.task_state, "failed", 3, 4, launched_with_listeners, events=False, told=2),
+    Flow(
+        "task-state tries again",
+        "task-state",
+        Bench.task_state,
+        "failed",
+        3,
+        1,
+        failed_to_start,
+        attempt=2,
+        events=False,
+    ),
+    Flow(
+        "task-state launches again after Spot",
+        "task-state",
+        Bench.task_state,
+        "failed",
+        None,
+        1,
+        interrupted,
+        2,
+        2,
+        events=False,
+    ),
+    Flow(
+        "task-state stops an orphaned task",
+        "task-state",
+        Bench.task_state,
+        "cancelled",
+        None,
+        2,
+        orphaned,
+        events=False,
+    ),
+    Flow(
+        "task-state tells",
+        "task-state",
+        Bench.task_state,
+        "failed",
+        3,
+        4,
+        launched_with_listeners,
+        events=False,
+        told=2,
+    ),
     Flow("reconcile tells", "reconcile", Bench.reconcile, "cancelled", None, 4, ended_with_listeners, starts=0, told=2),
     Flow("task-state ends", "task-state", Bench.task_state, "failed", 3, 1, launched(EXIT_3, "STOPPED"), events=False),
     Flow("submit stops", "submit", Bench.stop, "cancelled", 143, 2, launched(FOR_EVER)),
@@ -262,7 +316,7 @@ def fail_everywhere(flow: Flow, folder: Path) -> Outcome:
             for nth in itertools.count(1):
                 id = arrange(flow, at, f"{fault.name.lower()}-{nth}")
                 [victim] = (process["pid"] for process in at.stack.processes() if process["function"] == flow.function)
-                wire.cut = cut = Cut(victim, nth, fault, lambda: at.stack.kill(victim))
+                wire.cut = cut = Cut(victim, nth, fault, partial(at.stack.kill, victim))
                 while not survived(flow, at, id):
                     wire.cut = None
                 wire.cut = None
@@ -299,7 +353,8 @@ def survived(flow: Flow, bench: Bench, id: str) -> bool:
     except FunctionError:
         return False
     except urllib.error.HTTPError as error:
-        assert error.code == 502, error
+        if error.code != 502:
+            raise
         return False
     return True
 
@@ -329,7 +384,10 @@ def problems_at_the_end(flow: Flow, bench: Bench, id: str) -> Iterator[str]:
     told = Counter(one["to"] for one in bench.stack.notifications(id))
     if len(told) != flow.told or any(number > 2 for number in told.values()):
         yield f"told {told}"
-    if any(one["end"]["state"] != flow.state or one["end"].get("exit_code") != flow.exit_code for one in bench.stack.notifications(id)):
+    if any(
+        one["end"]["state"] != flow.state or one["end"].get("exit_code") != flow.exit_code
+        for one in bench.stack.notifications(id)
+    ):
         yield f"told another end: {bench.stack.notifications(id)}"
     if left := {"request", "due", "check_at"} & row.keys():
         yield f"still has {left}"

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+
 from local_stack import LocalStack
 
 BIN = Path(sys.executable).parent

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from conftest import BIN, EXAMPLES, kill, process
+
 from ecs_bridge import Client, Submission
 from local_stack import LocalStack, until
 

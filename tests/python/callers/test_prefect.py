@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from conftest import BIN, EXAMPLES, free_port, kill, process
+
 from local_stack import PATIENCE, LocalStack, until
 
 POOL = "bridge"
@@ -133,9 +134,10 @@ def test_a_worker_that_is_killed_leaves_nothing_undone_and_starts_nothing_twice(
 def test_a_flow_run_that_is_cancelled_before_it_runs_has_its_container_stopped(
     environment: dict[str, str], stack: LocalStack
 ) -> None:
-    from ecs_bridge import AsyncClient, Submission
     from ecs_bridge_worker import EcsBridgeJobConfiguration, EcsBridgeWorker
     from prefect.exceptions import InfrastructureNotFound
+
+    from ecs_bridge import AsyncClient, Submission
 
     async def main() -> None:
         worker = EcsBridgeWorker(work_pool_name=POOL)

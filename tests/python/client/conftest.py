@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+
 from ecs_bridge import Client
 from local_stack import PATIENCE, LocalStack
 from wire import Call, Fault, TableFaults, Wire

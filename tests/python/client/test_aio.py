@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from conftest import OPTIONS, Gate, dropped
+
 from ecs_bridge import (
     AsyncClient,
     Client,

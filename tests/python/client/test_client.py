@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 from conftest import OPTIONS, Gate, dropped, status
+
 from ecs_bridge import (
     BridgeError,
     Client,

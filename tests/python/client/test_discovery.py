@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+
 from ecs_bridge import BridgeError, Client, ConfigError, Submission
 from ecs_bridge.discovery import VARIABLES, Where
 

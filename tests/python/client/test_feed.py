@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any, cast
 
 import pytest
+
 from ecs_bridge import Client, Cursor, Record, State, Submission
 from ecs_bridge._sansio import run
 from ecs_bridge.feed import LONG_OVERLAP_MS, Reader

@@ -15,9 +15,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from airflow_ecs_bridge import zygote
 from execution_api import ExecutionAPI, workload
 from runner_api import MODULE, TIMEOUT, Runner
+
+from airflow_ecs_bridge import zygote
 
 INVALID = ("python", "-m", MODULE, "--json-string", "{}")
 

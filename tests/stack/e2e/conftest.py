@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
+
 from api import Stack
 
 # Nothing is waited for that a test does not ask for.

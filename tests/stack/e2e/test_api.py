@@ -7,9 +7,10 @@ import json
 from typing import Any
 
 import pytest
+from openapi_spec_validator import validate as validate_openapi
+
 from api import DOCUMENT, Stack
 from local_stack import until
-from openapi_spec_validator import validate as validate_openapi
 
 MARK = "hunter2-hunter2"
 MIB = 1024 * 1024
@@ -77,7 +78,8 @@ def test_an_envelope_of_another_shape_is_422(stack: Stack, path: str, body: obje
 def test_a_hundred_and_one_items_are_refused_with_the_limit_and_leave_no_record(stack: Stack) -> None:
     answer = stack.api.post("/v1/submissions", {"submissions": [item(f"lot-{n}") for n in range(101)]})
     message = answer.json["error"]["message"]
-    assert "101" in message and "100" in message
+    assert "101" in message
+    assert "100" in message
     assert not [row for row in stack.rows() if row["submission_id"].startswith("lot-")]
 
 
@@ -86,7 +88,9 @@ def test_a_body_above_4_mib_is_413_with_the_numbers(stack: Stack, path: str) -> 
     body = json.dumps({"submissions": [item("big", labels={"x": MARK + "x" * 4 * MIB})]}).encode()
     answer = stack.api.send("POST", path, body)
     assert (answer.status, answer.code) == (413, "too_large")
-    assert str(len(body)) in answer.text and str(4 * MIB) in answer.text and MARK not in answer.text
+    assert str(len(body)) in answer.text
+    assert str(4 * MIB) in answer.text
+    assert MARK not in answer.text
 
 
 def test_another_content_type_is_415(stack: Stack) -> None:
@@ -137,7 +141,8 @@ def function_url_event(body: str) -> dict[str, Any]:
 def test_a_body_that_is_not_valid_base64_is_400(stack: Stack) -> None:
     answer = stack.invoke("submit", function_url_event(f"{MARK}!"))
     assert answer["statusCode"] == 400
-    assert json.loads(answer["body"])["error"]["code"] == "bad_request" and MARK not in answer["body"]
+    assert json.loads(answer["body"])["error"]["code"] == "bad_request"
+    assert MARK not in answer["body"]
     body = json.dumps({"submissions": [item("invoked")]}).encode()
     assert stack.invoke("submit", function_url_event(base64.b64encode(body).decode()))["statusCode"] == 200
 
@@ -154,7 +159,9 @@ def test_a_body_that_is_not_valid_base64_is_400(stack: Stack) -> None:
         ("OPTIONS", "/v1/submissions", "POST"),
     ],
 )
-def test_another_method_is_405_with_the_method_that_is_allowed(stack: Stack, method: str, path: str, allow: str) -> None:
+def test_another_method_is_405_with_the_method_that_is_allowed(
+    stack: Stack, method: str, path: str, allow: str
+) -> None:
     answer = stack.api.send(method, path)
     assert (answer.status, answer.code, answer.headers["allow"]) == (405, "method_not_allowed", allow)
 
@@ -248,11 +255,13 @@ def test_a_bad_item_has_its_own_error_and_affects_no_other(stack: Stack, name: s
     bad, code, text = BAD_ITEMS[name]
     good = "good-" + "".join(letter if letter.isalnum() else "-" for letter in name)
     before, after, error = *stack.submit(item(f"{good}-1"), item(f"{good}-2")), stack.submit(item(good), bad)[1]
-    assert "error" not in before and "error" not in after
+    assert "error" not in before
+    assert "error" not in after
     assert (error["index"], error["error"]["code"]) == (1, code), error
     assert text in error["error"]["message"], error
     assert MARK not in json.dumps(error)
-    assert "state" not in error and ("submission_id" in error) == (bad != MARK and bad.get("submission_id") == "bad")
+    assert "state" not in error
+    assert ("submission_id" in error) == (bad != MARK and bad.get("submission_id") == "bad")
 
 
 def test_bad_items_leave_no_record(stack: Stack) -> None:
@@ -282,9 +291,11 @@ def test_a_hundred_items_are_answered_in_their_order(stack: Stack) -> None:
 def test_the_first_item_with_an_id_is_the_submission(stack: Stack) -> None:
     others = [item("twice") | {"command": ["false"]}] * 10
     first, *conflicts, again = stack.submit(item("twice"), *others, item("twice"))
-    assert {first["submission_id"], again["submission_id"]} == {"twice"} and "error" not in first | again
+    assert {first["submission_id"], again["submission_id"]} == {"twice"}
+    assert "error" not in first | again
     for conflict in conflicts:
-        assert conflict["error"]["code"] == "conflict" and "state" in conflict
+        assert conflict["error"]["code"] == "conflict"
+        assert "state" in conflict
     assert stack.until_ended("twice")["state"] == "succeeded"
     assert len(stack.tasks("twice")) == 1
 
@@ -301,8 +312,10 @@ def test_a_record_has_the_names_of_the_table(stack: Stack) -> None:
     assert (record["state"], record["exit_code"], record["labels"]) == ("failed", 3, {"dag_id": "etl"})
     hidden = {"rev", "feed", "changed_at", "content_hash", "nonce"}
     assert record.pop("advice").startswith("The command did not succeed.")
-    assert set(record) == set(row) - hidden and set(row) - set(record) == hidden
-    assert MARK not in json.dumps(record) and MARK not in str(row)
+    assert set(record) == set(row) - hidden
+    assert set(row) - set(record) == hidden
+    assert MARK not in json.dumps(record)
+    assert MARK not in str(row)
 
 
 def test_stops_answer_each_item_in_order(stack: Stack) -> None:
@@ -310,8 +323,10 @@ def test_stops_answer_each_item_in_order(stack: Stack) -> None:
     stack.until_state("sleeps", "running")
     answers = stack.stop("sleeps", "x" * 61, "unheard-of", reason="cleared")
     assert [answer["index"] for answer in answers] == [0, 1, 2]
-    assert answers[0]["state"] == "running" and "task_arn" in answers[0]
-    assert answers[1]["error"]["code"] == "invalid" and "submission_id" not in answers[1]
+    assert answers[0]["state"] == "running"
+    assert "task_arn" in answers[0]
+    assert answers[1]["error"]["code"] == "invalid"
+    assert "submission_id" not in answers[1]
     assert answers[2]["state"] == "cancelled"
     assert stack.until_ended("sleeps")["state"] == "cancelled"
     assert stack.submit(item("unheard-of"))[0]["state"] == "cancelled"

@@ -1,15 +1,16 @@
-"""What a submission runs on: fallbacks, relaunches on other capacity, tags, and what ECS says about memory and hosts."""
+"""The capacity of a submission: fallbacks, relaunches elsewhere, tags, and ECS's reports on memory and hosts."""
 
 from __future__ import annotations
 
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import boto3
 import pytest
+
 from api import Stack
 from local_stack import PROGRAM, Record, until
 from wire import Wire
@@ -43,7 +44,9 @@ PROFILES = {
     ),
     "hosts": profile(EC2, relaunch_on=["InfrastructureHealth"], max_attempts=2),
     # Its tasks have no events.
-    "silent": profile({**SPOT, "tags": [{"key": "ecs-bridge-local:shape", "value": "no-events"}]}, fallbacks=[TO_ON_DEMAND]),
+    "silent": profile(
+        {**SPOT, "tags": [{"key": "ecs-bridge-local:shape", "value": "no-events"}]}, fallbacks=[TO_ON_DEMAND]
+    ),
     "sized": profile(EC2, allow_overrides=["overrides.memory"]),
     "pool": profile({**SPOT, "taskDefinition": "demo-pool"}, pool={"max": 1, "poll_interval_ms": 100}),
 }
@@ -72,7 +75,7 @@ def stack(shared: Stack, wire: Wire) -> Iterator[Stack]:
     shared.without()
 
 
-def submit(stack: Stack, id: str, profile: str, command: list[str] = ["true"], **more: object) -> None:
+def submit(stack: Stack, id: str, profile: str, command: Sequence[str] = ("true",), **more: object) -> None:
     [answer] = stack.submit({"submission_id": id, "command": command, "profile": profile, **more})
     assert "error" not in answer, answer
 
@@ -84,9 +87,7 @@ def ended(stack: Stack, id: str) -> tuple[str, str, int]:
 
 
 def running(stack: Stack, id: str, attempt: int = 1) -> Record:
-    return until(
-        "it runs", lambda: (row := stack.row(id))["state"] == "running" and row["attempt"] == attempt and row
-    )
+    return until("it runs", lambda: (row := stack.row(id))["state"] == "running" and row["attempt"] == attempt and row)
 
 
 def starts(stack: Stack, id: str) -> list[int]:
@@ -107,7 +108,9 @@ def test_where_the_first_choice_has_no_capacity_the_next_one_is_tried_at_once(st
     most = 4 + (calls[-1].at - calls[0].at) / 0.5
     assert len(on_spot) <= most, "what has no capacity is passed over, but for a probe"
     # A request that got no answer in time is sent again as it was.
-    requests = {(call.body["startedBy"], str(call.body["capacityProviderStrategy"]), call.body["clientToken"]) for call in calls}
+    requests = {
+        (call.body["startedBy"], str(call.body["capacityProviderStrategy"]), call.body["clientToken"]) for call in calls
+    }
     assert len({token for *_, token in requests}) == len(requests), "another request has another client token"
 
 
@@ -121,7 +124,8 @@ def test_without_any_capacity_it_waits_and_begins_again_once_there_is(stack: Sta
     stack.without("FARGATE_SPOT", "FARGATE")
     submit(stack, "waits", "three")
     row = until("it was refused by all", lambda: (row := stack.row("waits")).get("refusals") and row)
-    assert row["state"] in {"queued", "launching"} and row["reason"]
+    assert row["state"] in {"queued", "launching"}
+    assert row["reason"]
     stack.without()
     state, runs_on, fallback = ended(stack, "waits")
     assert (state, runs_on) in {("succeeded", "FARGATE_SPOT"), ("succeeded", "FARGATE")}
@@ -134,7 +138,10 @@ def test_submissions_that_no_instance_can_hold_do_not_keep_the_others_of_their_p
     large = [f"large-{number}" for number in range(5)]
     for id in large:
         submit(stack, id, "sized", overrides={"overrides": {"memory": "120000"}})
-    until("they wait for capacity", lambda: all(str(stack.row(id).get("due", "")).startswith("waiting/sized@") for id in large))
+    until(
+        "they wait for capacity",
+        lambda: all(str(stack.row(id).get("due", "")).startswith("waiting/sized@") for id in large),
+    )
     ids = [f"ordinary-{number}" for number in range(20)]
     for id in ids:
         submit(stack, id, "sized")
@@ -143,7 +150,8 @@ def test_submissions_that_no_instance_can_hold_do_not_keep_the_others_of_their_p
     assert {row["state"] for row in rows} <= {"queued", "launching"}
     for row in rows:
         assert "RESOURCE:MEMORY" in row["reason"] or "with the overrides of this submission" in row["reason"], row
-        assert row["advice"] and row["no_capacity_since"]
+        assert row["advice"]
+        assert row["no_capacity_since"]
     stack.drop_rules()
     assert {ended(stack, id)[0] for id in large} == {"succeeded"}
     assert [starts(stack, id) for id in large + ids] == [[1]] * (len(large) + len(ids))
@@ -242,7 +250,8 @@ def test_usage_is_summed_up_by_label(stack: Stack) -> None:
     assert (usage["submissions"], usage["unknown"]) == (1, 0)
     assert usage["dollars"] == pytest.approx((0.25 * 0.04 + 0.5 * 0.004) / 60 / 2)
     text = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
-    assert "submitted to started" in text and "DAG_ID" in text
+    assert "submitted to started" in text
+    assert "DAG_ID" in text
 
 
 def test_out_of_memory_is_a_hint_whatever_the_exit_code(stack: Stack) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from api import Stack
 from local_stack import PROGRAM
 
@@ -21,7 +22,9 @@ def run(stack: Stack) -> Run:
     environment = os.environ | {"ECS_BRIDGE_LOCAL": str(stack.ready_file)}
 
     def run(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([PROGRAM, *arguments], env=environment, capture_output=True, text=True, timeout=240, **more)
+        return subprocess.run(
+            [PROGRAM, *arguments], env=environment, capture_output=True, text=True, timeout=240, **more
+        )
 
     return run
 
@@ -36,7 +39,8 @@ def test_wait_ends_with_the_last_and_its_exit_code_tells_how(stack: Stack, run: 
     submit(stack, "waited-3", ["sh", "-c", "exit 3"])
     well, badly, unknown = run("wait", "waited-0"), run("wait", "waited-0", "waited-3"), run("wait", "no-such-id")
     assert (well.returncode, badly.returncode, unknown.returncode) == (0, 1, 126)
-    assert "waited-3 failed" in badly.stdout and "exit code 3" in badly.stdout
+    assert "waited-3 failed" in badly.stdout
+    assert "exit code 3" in badly.stdout
     assert 'no such submission: "no-such-id"' in unknown.stderr
     assert json.loads(run("wait", "waited-3", "--json").stdout)["waited-3"]["exit_code"] == 3
 
@@ -51,7 +55,13 @@ def test_show_has_a_timeline_and_what_to_do(stack: Stack, run: Run) -> None:
     submit(stack, "shown-127", ["sh", "-c", "exit 127"])
     stack.until_ended("shown-127")
     shown = run("show", "shown-127").stdout
-    for words in ("submitted", "launched on ", "exited with 127", "recorded as failed", "The image has no such command."):
+    for words in (
+        "submitted",
+        "launched on ",
+        "exited with 127",
+        "recorded as failed",
+        "The image has no such command.",
+    ):
         assert words in shown, shown
 
 
@@ -90,7 +100,8 @@ def test_a_file_is_submitted_once_however_often(stack: Stack, run: Run, tmp_path
     before = len(stack.rows())
     first = run("submit", "--file", str(file), "--label", "from=flag", "--wait")
     assert (first.returncode, first.stderr) == (0, "")
-    assert "131 accepted" in first.stdout and "0 refused" in first.stdout
+    assert "131 accepted" in first.stdout
+    assert "0 refused" in first.stdout
     again = run("submit", "--file", "-", "--label", "from=flag", input=file.read_text())
     assert "131 accepted (131 succeeded), 0 refused" in again.stdout
     assert len(stack.rows()) == before + 131
@@ -111,25 +122,31 @@ def test_lines_that_the_bridge_refuses_are_named(stack: Stack, run: Run, tmp_pat
     file.write_text('{"command": ["true"], "submission_id": "good-line"}\n{"command": ["true"], "profile": "nobody"}\n')
     answer = run("submit", "--file", str(file))
     assert answer.returncode == 1
-    assert "line 2 (" in answer.stdout and "no such profile" in answer.stdout and "1 accepted" in answer.stdout
+    assert "line 2 (" in answer.stdout
+    assert "no such profile" in answer.stdout
+    assert "1 accepted" in answer.stdout
     stack.until_ended("good-line")
 
 
 def test_a_shell_and_man_know_every_command(run: Run, tmp_path: Path) -> None:
     script = run("completions", "bash").stdout
     checked = subprocess.run(["bash", "-n"], input=script, text=True, capture_output=True)
-    assert checked.returncode == 0 and "ecs-bridge" in script and "stats" in script
+    assert checked.returncode == 0
+    assert "ecs-bridge" in script
+    assert "stats" in script
     assert run("man", "--dir", str(tmp_path / "man")).returncode == 0
     pages = {path.name for path in (tmp_path / "man").iterdir()}
     assert {"ecs-bridge.1", "ecs-bridge-submit.1", "ecs-bridge-wait.1", "ecs-bridge-pool-set.1"} <= pages
     page = (tmp_path / "man/ecs-bridge-submit.1").read_text().replace("\\-", "-")
-    assert "[--profile <NAME>] [--id <ID>] [--label <KEY=VALUE>]..." in page and "[-- <COMMAND>...]" in page
+    assert "[--profile <NAME>] [--id <ID>] [--label <KEY=VALUE>]..." in page
+    assert "[-- <COMMAND>...]" in page
 
 
 def test_completions_end_when_the_reader_closes_the_pipe() -> None:
     command = f"{PROGRAM} completions bash | head -1"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
-    assert done.stderr == "" and done.returncode in (0, 141)
+    assert done.stderr == ""
+    assert done.returncode in (0, 141)
 
 
 def test_the_function_is_invoked_where_it_is_named(stack: Stack, run: Run, tmp_path: Path) -> None:
@@ -140,9 +157,13 @@ def test_the_function_is_invoked_where_it_is_named(stack: Stack, run: Run, tmp_p
     assert (answer.returncode, answer.stderr) == (3, "")
     assert json.loads(run("show", "invoked", "--json", *where).stdout)["exit_code"] == 3
     unknown = run("show", "never-heard-of", *where)
-    assert (unknown.returncode, unknown.stderr) == (1, 'ecs-bridge: no such submission: "never-heard-of"; `ecs-bridge ps --all` lists submissions\n')
+    assert (unknown.returncode, unknown.stderr) == (
+        1,
+        'ecs-bridge: no such submission: "never-heard-of"; `ecs-bridge ps --all` lists submissions\n',
+    )
     refused = run("submit", "--id", "refused", "--profile", "nobody", *where, "--", "true")
-    assert refused.returncode == 1 and "no such profile" in refused.stderr
+    assert refused.returncode == 1
+    assert "no such profile" in refused.stderr
     assert run("stop", "invoked", *where).returncode == 0
 
 
@@ -158,7 +179,8 @@ def test_logs_shows_the_last_lines_and_follows(stack: Stack, run: Run) -> None:
 def test_logs_of_what_never_ran_says_so(stack: Stack, run: Run) -> None:
     stack.stop("never-ran")
     answer = run("logs", "never-ran")
-    assert answer.returncode == 1 and '"never-ran" has no container: its state is cancelled' in answer.stderr
+    assert answer.returncode == 1
+    assert '"never-ran" has no container: its state is cancelled' in answer.stderr
 
 
 def test_doctor_looks_at_what_a_local_stack_has(stack: Stack, run: Run) -> None:
@@ -210,7 +232,8 @@ def test_commands_accept_unambiguous_short_ids(stack: Stack, run: Run) -> None:
     assert ids[0] in run("ps", "--wide").stdout
     assert ids[0] in run("show", "5f0e0c5e-1111").stdout
     ambiguous = run("stop", "5f0e0c5e")
-    assert ambiguous.returncode == 1 and all(id in ambiguous.stderr for id in ids)
+    assert ambiguous.returncode == 1
+    assert all(id in ambiguous.stderr for id in ids)
     assert run("stop", "5f0e0c5e-1111", "5f0e0c5e-1112").stdout.startswith(ids[0])
     assert run("wait", "5f0e0c5e-1111").returncode == 1
     assert run("logs", "5f0e0c5e-1111").returncode == 0
@@ -220,8 +243,11 @@ def test_ps_fits_100_columns(stack: Stack, run: Run) -> None:
     submit(stack, "wide-" + "x" * 40, ["sh", "-c", "exit 3"], labels={"label": "y" * 150})
     stack.until_ended("wide-" + "x" * 40)
     table = run("ps", "--all").stdout
-    assert "wide-xxx" in table and "default" in table and "…" in table
-    assert max(map(len, table.splitlines())) <= 100 and "\x1b" not in table
+    assert "wide-xxx" in table
+    assert "default" in table
+    assert "…" in table
+    assert max(map(len, table.splitlines())) <= 100
+    assert "\x1b" not in table
 
 
 def test_states_have_colors_on_a_terminal_only(stack: Stack) -> None:
@@ -230,7 +256,9 @@ def test_states_have_colors_on_a_terminal_only(stack: Stack) -> None:
     environment = os.environ | {"ECS_BRIDGE_LOCAL": str(stack.ready_file), "TERM": "xterm"}
     for more, is_colored in [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)]:
         command = ["script", "-qec", f"{PROGRAM} ps --all", "/dev/null"]
-        shown = subprocess.run(command, env=environment | more, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        shown = subprocess.run(
+            command, env=environment | more, stdin=subprocess.DEVNULL, capture_output=True, text=True
+        )
         assert "colored" in shown.stdout
         assert ("\x1b[32msucceeded" in shown.stdout) == is_colored
 
@@ -243,7 +271,8 @@ def test_show_of_a_failed_command_ends_with_its_last_lines(stack: Stack, run: Ru
 
 def test_pool_list_is_pools(run: Run) -> None:
     listed = run("pool", "list")
-    assert listed.returncode == 0 and listed.stdout == run("pools").stdout
+    assert listed.returncode == 0
+    assert listed.stdout == run("pools").stdout
     assert all(heading in listed.stdout for heading in ("TARGET", "STARTED 15M", "WARM %", "IDLE TIME"))
 
 
@@ -295,4 +324,5 @@ def test_errors_quote_the_value_and_state_what_is_allowed(run: Run) -> None:
 
 def test_file_without_lines_submits_nothing(run: Run) -> None:
     answer = run("submit", "--file", "-", input="\n")
-    assert answer.returncode == 1 and "standard input contains no submissions" in answer.stderr
+    assert answer.returncode == 1
+    assert "standard input contains no submissions" in answer.stderr

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+
 from api import Stack
 from wire import Wire
 
@@ -51,7 +52,8 @@ def test_in_a_batch_it_takes_two_and_launch_tokens_are_taken_sixteen_at_a_time(s
 def test_a_known_one_takes_one_and_gives_its_launch_token_back(stack: Stack, wire: Wire) -> None:
     stack.submit({"submission_id": "known", "command": ["true"]})
     counts = counted(wire, lambda: stack.submit({"submission_id": "known", "command": ["true"]}))
-    assert counts["PutItem"] == 1 and counts["RunTask"] == 0
+    assert counts["PutItem"] == 1
+    assert counts["RunTask"] == 0
     # A launch token is taken, and given back.
     assert sum(counts.values()) <= 3, counts
 
@@ -69,7 +71,8 @@ def test_without_a_launch_token_it_is_queued_by_one_write(stack: Stack, wire: Wi
     stack.submit(*({"submission_id": f"burst-{n}", "command": ["true"]} for n in range(100)))
     items = [{"submission_id": f"waits-{n}", "command": ["true"]} for n in range(50)]
     counts = counted(wire, lambda: stack.submit(*items))
-    assert counts["PutItem"] == 50 and counts["RunTask"] < 50, counts
+    assert counts["PutItem"] == 50, counts
+    assert counts["RunTask"] < 50, counts
     states = Counter(stack.row(f"waits-{n}")["state"] for n in range(50))
     assert states["queued"] == 50 - counts["RunTask"]
     # A launch writes its outcome, and takes its token in one write at most; so does the wake of reconcile.

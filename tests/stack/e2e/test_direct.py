@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+
 from api import Stack
 from local_stack import PROGRAM, ROOT, FunctionError
 
@@ -23,7 +24,8 @@ def failure(stack: Stack, payload: object) -> tuple[str, str]:
 def test_one_submission_is_answered_by_itself_and_runs_once(stack: Stack) -> None:
     payload = {"submission_id": "direct", "command": ["sh", "-c", "exit 3"], "labels": {"from": "a schedule"}}
     first, again = (stack.invoke("submit", payload) for _ in range(2))
-    assert first["submission_id"] == again["submission_id"] == "direct" and "index" not in first
+    assert first["submission_id"] == again["submission_id"] == "direct"
+    assert "index" not in first
     assert stack.until_ended("direct")["exit_code"] == 3
     assert [task["start_count"] for task in stack.tasks("direct")] == [1]
     assert stack.invoke("submit", {"submission_id": "direct"})["labels"] == {"from": "a schedule"}
@@ -32,7 +34,8 @@ def test_one_submission_is_answered_by_itself_and_runs_once(stack: Stack) -> Non
 def test_several_are_answered_each(stack: Stack) -> None:
     answer = stack.invoke("submit", {"submissions": [{"submission_id": "direct-1", "command": ["true"]}, {}]})
     good, bad = answer["submissions"]
-    assert good["submission_id"] == "direct-1" and bad["error"]["code"] == "invalid"
+    assert good["submission_id"] == "direct-1"
+    assert bad["error"]["code"] == "invalid"
     stack.until_ended("direct-1")
 
 

@@ -1,5 +1,7 @@
-"""Answers and events of ECS as they were reported in public, through the whole stack: each of tests/fixtures/inputs, as it is and
-in variants."""
+"""Answers and events of ECS as they were reported in public, through the whole stack.
+
+Each of tests/fixtures/inputs, as it is and in variants.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+
 from api import Stack
 from local_stack import ROOT, until
 

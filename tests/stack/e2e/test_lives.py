@@ -1,5 +1,7 @@
-"""Each life of tests/fixtures/lives.json, a record and its events, through the real task-state function. Its requests to
-DynamoDB and ECS are counted at the wire."""
+"""Each life of tests/fixtures/lives.json, a record and its events, through the real task-state function.
+
+Its requests to DynamoDB and ECS are counted at the wire.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+
 from api import Stack
 from local_stack import ROOT, FunctionError, until
 from wire import Wire

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from api import Stack
 from local_stack import until
 
@@ -33,13 +34,15 @@ def test_both_are_told_once_with_the_record(stack: Stack, command: str, operatio
     id = submit(stack, command, notify=listeners(token), labels={"team": "a"})
     row = stack.until_notified(id)
     by_operation = {one["operation"]: one for one in stack.notifications(id)}
-    assert len(stack.notifications(id)) == 2 and by_operation.keys() == {operation, "PutEvents"}
+    assert len(stack.notifications(id)) == 2
+    assert by_operation.keys() == {operation, "PutEvents"}
     answered = by_operation[operation]
     assert (answered["to"], answered["error"]) == (token, error)
     for one in by_operation.values():
         end = one["end"]
         assert (end["state"], end["exit_code"], end["labels"]) == (row["state"], row["exit_code"], {"team": "a"})
-        assert not end.keys() & {"command", "overrides", "request", "pending_notifications"} and token not in str(end)
+        assert not end.keys() & {"command", "overrides", "request", "pending_notifications"}
+        assert token not in str(end)
     assert stack.show(id)["notified"].keys() == {"event_bus_at", "task_token_at", "task_token"}
     assert token not in str(row) + str(stack.show(id))
     assert all(token not in path.read_text() for path in stack.logs())
@@ -83,16 +86,21 @@ def test_a_refusal_is_repeated_until_it_is_told_and_shows_in_the_record(start: C
     stack = start({"timer-scale": 60})
     stack.rule(operation="PutEvents", times=2, error={"code": "AccessDeniedException", "message": "no"})
     id = submit(stack, notify={"event_bus": "default"})
-    until("the refusal is recorded", lambda: stack.show(id).get("pending_notifications", {}).get("error") == "AccessDeniedException")
+    until(
+        "the refusal is recorded",
+        lambda: stack.show(id).get("pending_notifications", {}).get("error") == "AccessDeniedException",
+    )
     stack.until_notified(id)
-    assert len(stack.notifications(id)) == 1 and "pending_notifications" not in stack.show(id)
+    assert len(stack.notifications(id)) == 1
+    assert "pending_notifications" not in stack.show(id)
 
 
 def test_a_token_that_nobody_waits_with_is_done_with(stack: Stack) -> None:
     stack.rule(operation="SendTaskSuccess", error={"code": "TaskDoesNotExist", "message": "no"})
     id = submit(stack, notify={"task_token": "of-nobody"})
     stack.until_notified(id)
-    assert stack.notifications(id) == [] and stack.calls()["SendTaskSuccess"] >= 1
+    assert stack.notifications(id) == []
+    assert stack.calls()["SendTaskSuccess"] >= 1
 
 
 @pytest.mark.parametrize(
@@ -107,7 +115,8 @@ def test_a_token_that_nobody_waits_with_is_done_with(stack: Stack) -> None:
 )
 def test_who_cannot_be_told_is_refused_at_once(stack: Stack, notify: object, words: str) -> None:
     [answer] = stack.submit({"submission_id": next(ids), "command": ["true"], "notify": notify})
-    assert answer["error"]["code"] == "invalid" and words in answer["error"]["message"]
+    assert answer["error"]["code"] == "invalid"
+    assert words in answer["error"]["message"]
 
 
 def test_a_profile_tells_a_bus_of_all_its_ends(start: Callable[..., Stack]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from api import Stack
 from local_stack import ROOT
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from api import Stack
 from local_stack import until
 
@@ -68,7 +69,8 @@ def test_a_shape_ends_as_it_should(shaped: Stack, shape: str) -> None:
     row = shaped.until_ended(shape)
     assert (row["state"], row.get("exit_code"), row["attempt"]) == (state, exit_code, attempts), row
     tasks = shaped.tasks(shape)
-    assert len(tasks) == attempts and all(task["start_count"] <= 1 for task in tasks)
+    assert len(tasks) == attempts
+    assert all(task["start_count"] <= 1 for task in tasks)
 
 
 def test_events_may_overtake_the_answer_of_run_task(start: Callable[..., Stack]) -> None:
@@ -90,7 +92,8 @@ def reason_while_queued(stack: Stack, submission_id: str) -> str | None:
 def test_a_refusal_for_now_is_no_item_error_and_is_retried(stack: Stack) -> None:
     stack.rule(submission_id="refused-now", failure="RESOURCE:MEMORY", times=1)
     answer = stack.submit(item("refused-now", ["true"]))[0]
-    assert answer["state"] == "queued" and "error" not in answer
+    assert answer["state"] == "queued"
+    assert "error" not in answer
     assert reason_while_queued(stack, "refused-now") in ("RESOURCE:MEMORY", None)
     row = stack.until_ended("refused-now")
     assert (row["state"], row["attempt"]) == ("succeeded", 1)
@@ -100,7 +103,8 @@ def test_a_refusal_for_good_is_no_item_error_and_has_the_message_of_ecs(stack: S
     error = {"code": "InvalidParameterException", "message": "No Fargate configuration exists for given values."}
     stack.rule(submission_id="refused-for-good", error=error, times=5)
     answer = stack.submit(item("refused-for-good", ["true"]))[0]
-    assert answer["state"] == "rejected" and "error" not in answer
+    assert answer["state"] == "rejected"
+    assert "error" not in answer
     assert "No Fargate configuration" in stack.show("refused-for-good")["reason"]
     assert not stack.tasks("refused-for-good")
 
@@ -109,7 +113,8 @@ def test_denied_access_is_retried_as_a_change_of_a_role_takes_a_while(stack: Sta
     error = {"code": "AccessDeniedException", "message": "not authorized to perform: iam:PassRole on resource: x"}
     stack.rule(submission_id="denied", error=error, times=1)
     answer = stack.submit(item("denied", ["true"]))[0]
-    assert answer["state"] == "queued" and "error" not in answer
+    assert answer["state"] == "queued"
+    assert "error" not in answer
     reason = reason_while_queued(stack, "denied")
     assert reason is None or "iam:PassRole" in reason
     assert stack.until_ended("denied")["state"] == "succeeded"
@@ -142,7 +147,8 @@ def test_a_row_that_cannot_be_read_holds_up_no_other(stack: Stack) -> None:
 
 def test_a_deadline_that_has_passed_never_launches(stack: Stack) -> None:
     answer = stack.submit(item("too-late", ["true"], launch_deadline=1_700_000_000_000))[0]
-    assert answer["state"] == "expired" and not stack.tasks("too-late")
+    assert answer["state"] == "expired"
+    assert not stack.tasks("too-late")
 
 
 def test_a_stop_ends_a_running_command_and_is_on_the_feed(stack: Stack) -> None:
@@ -158,5 +164,6 @@ def test_a_stop_ends_a_running_command_and_is_on_the_feed(stack: Stack) -> None:
         return [one for one in items if one["submission_id"] == "stopped"]
 
     (fed,) = until("it is on the feed", on_feed)
-    assert fed["state"] == "cancelled" and fed["exit_code"] == 143
+    assert fed["state"] == "cancelled"
+    assert fed["exit_code"] == 143
     assert set(fed) == {"submission_id", "feed", "changed_at", "state", "exit_code", "reason"}

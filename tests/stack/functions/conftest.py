@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
+
 from api import Api
 from local_stack import PATIENCE, PROGRAM, ROOT, LocalStack, until
 
@@ -87,7 +88,9 @@ class Function:
         file = self.folder / "payload.json"
         file.write_text(json.dumps(payload))
         command = ["cargo", "lambda", "invoke", "-A", "127.0.0.1", "-P", str(self.port), "--data-file", str(file)]
-        done = subprocess.run(command, cwd=ROOT, env=TOOLS, capture_output=True, text=True, timeout=PATIENCE, check=False)
+        done = subprocess.run(
+            command, cwd=ROOT, env=TOOLS, capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
         if done.returncode:
             raise Failed(done.stderr)
         return json.loads(done.stdout)

@@ -14,6 +14,7 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from conftest import Failed, Function
+
 from local_stack import PATIENCE, PROGRAM, LocalStack, until
 
 
@@ -48,14 +49,16 @@ def events_of(aws: LocalStack, submission_id: str) -> list[dict[str, Any]]:
 
 def test_events_carry_a_submission_to_its_end(aws: LocalStack, submit: Function, task_state: Function) -> None:
     answer = submit.api.submit(item("walk", ["sh", "-c", "exit 7"]))[0]
-    assert answer["state"] == "launched" and answer["task_arn"]
+    assert answer["state"] == "launched"
+    assert answer["task_arn"]
     events = events_of(aws, "walk")
     assert submit.api.show("walk")["state"] == "launched", "no event was delivered yet"
     states = []
     for event in events:
         assert task_state.invoke(event) is None
         states.append(submit.api.show("walk")["state"])
-    assert states == sorted(states, key=["launched", "running", "failed"].index) and states[-1] == "failed"
+    assert states == sorted(states, key=["launched", "running", "failed"].index)
+    assert states[-1] == "failed"
     record = submit.api.show("walk")
     assert (record["exit_code"], record["stop_code"]) == (7, "EssentialContainerExited")
 
@@ -121,7 +124,10 @@ def test_health_warns_of_each_profile_that_does_not_fit(run: Callable[..., Funct
 
 @pytest.mark.parametrize(
     ("wrong", "text"),
-    [({"ECS_BRIDGE_CLUSTER": "nowhere"}, "cluster: cluster nowhere does not exist"), ({"ECS_BRIDGE_TABLE": "none"}, "table: ")],
+    [
+        ({"ECS_BRIDGE_CLUSTER": "nowhere"}, "cluster: cluster nowhere does not exist"),
+        ({"ECS_BRIDGE_TABLE": "none"}, "table: "),
+    ],
     ids=["cluster", "table"],
 )
 def test_health_fails_without_its_cluster_or_table(
@@ -203,7 +209,8 @@ def test_run_task_is_signed_over_the_bytes_that_are_sent(run: Callable[..., Func
     run_tasks = [(headers, body) for headers, body in recorder.requests if headers["x-amz-target"].endswith(".RunTask")]
     ((headers, body),) = run_tasks
     sent = json.loads(body)
-    assert sent["startedBy"] == "local/signed/1" and len(sent["clientToken"]) == 43
+    assert sent["startedBy"] == "local/signed/1"
+    assert len(sent["clientToken"]) == 43
     assert sent["overrides"]["containerOverrides"] == [{"name": "main", "command": ["echo", "ä"]}]
 
     # botocore's signature over the same headers is the same.

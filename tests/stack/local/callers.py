@@ -8,8 +8,9 @@ import subprocess
 from typing import Any
 
 import boto3
-from local_stack import PATIENCE, PROGRAM, LocalStack
 from shapes import problems
+
+from local_stack import PATIENCE, PROGRAM, LocalStack
 
 NETWORK = {"awsvpcConfiguration": {"subnets": ["subnet-0123456789abcdef0"]}}
 

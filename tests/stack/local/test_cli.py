@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from callers import run_program
+
 from local_stack import PROGRAM, ROOT, LocalStack, until
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -65,7 +66,8 @@ def test_show_writes_the_record_or_that_there_is_none(cli: Cli) -> None:
     assert "exit_code" in shown.stdout
     assert json.loads(cli("show", "--json", "shown").stdout)["exit_code"] == 3
     answer = cli("show", "nobody")
-    assert answer.returncode == 1 and 'no such submission: "nobody"' in answer.stderr
+    assert answer.returncode == 1
+    assert 'no such submission: "nobody"' in answer.stderr
 
 
 def test_ps_lists_what_is_in_flight_until_stop_ends_it(cli: Cli) -> None:
@@ -92,7 +94,8 @@ def test_ps_lists_what_waits_for_its_launch(start: Callable[..., LocalStack]) ->
 def test_without_a_bridge_the_error_names_the_flags() -> None:
     answer = run_program("show", "x")
     assert answer.returncode == 1
-    assert "--stack" in answer.stderr and "--url" in answer.stderr
+    assert "--stack" in answer.stderr
+    assert "--url" in answer.stderr
     answer = run_program("show", "x", ECS_BRIDGE_LOCAL="/no/such/file")
     assert "/no/such/file" in answer.stderr
 
@@ -117,9 +120,11 @@ def test_local_stack_is_found_at_its_default_path(tmp_path: Path) -> None:
         os.killpg(local.pid, signal.SIGINT)
         output, _ = local.communicate()
     assert local.returncode == 0
-    assert "ecs-bridge submit --wait -- echo hello" in output and f"press Ctrl-C or run `kill {local.pid}`" in output
+    assert "ecs-bridge submit --wait -- echo hello" in output
+    assert f"press Ctrl-C or run `kill {local.pid}`" in output
     assert "rror" not in output
-    assert list(file.parent.iterdir()) == [] and not log_dir.exists()
+    assert list(file.parent.iterdir()) == []
+    assert not log_dir.exists()
     answer = run_program("show", "found", HOME=tmp_path)
     assert (answer.returncode, "start `ecs-bridge local`" in answer.stderr) == (1, True)
 
@@ -133,7 +138,8 @@ def test_malformed_profiles_are_reported_once(tmp_path: Path) -> None:
     ]:
         profiles.write_text(text)
         answer = run_program("local", "--profiles", profiles, HOME=tmp_path)
-        assert answer.returncode == 1 and answer.stdout == ""
+        assert answer.returncode == 1
+        assert answer.stdout == ""
         assert len(answer.stderr.splitlines()) == 1, answer.stderr
         assert answer.stderr.startswith(f'ecs-bridge: profiles file "{profiles}": {words}'), answer.stderr
 

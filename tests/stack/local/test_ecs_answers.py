@@ -14,8 +14,9 @@ import botocore.session
 import pytest
 from botocore.exceptions import ClientError
 from callers import client, has_stopped, run_task
-from local_stack import ROOT, LocalStack, until
 from shapes import problems
+
+from local_stack import ROOT, LocalStack, until
 
 MODEL = botocore.session.get_session().get_service_model("ecs")
 # Errors that any operation may return; models do not list them.

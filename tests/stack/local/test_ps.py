@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from callers import run_program
+
 from local_stack import PROGRAM, LocalStack, until
 from wire import Call, Fault, Wire
 
@@ -127,15 +128,18 @@ def test_ps_reads_eventually_consistent_and_never_the_request(many: LocalStack, 
         if call.operation == "BatchGetItem":
             [batch] = call.body["RequestItems"].values()
             assert not batch.get("ConsistentRead")
-            assert "request" not in batch["ExpressionAttributeNames"].values() and batch["ProjectionExpression"]
+            assert "request" not in batch["ExpressionAttributeNames"].values()
+            assert batch["ProjectionExpression"]
         assert not (call.operation == "Query" and call.body.get("ConsistentRead"))
     assert not any(row.keys() & {"request", "rev", "due", "check_at"} for row in listed)
 
 
 def test_ps_with_a_filter_reads_on_until_it_has_found_enough(many: LocalStack, reads: Reads) -> None:
     listed, more = ps(many, reads, "--limit", "5", "--profile", "rare")
-    assert {row["profile"] for row in listed} == {"rare"} and len(listed) == 5
-    assert reads.keys() <= 600 and more == "ecs-bridge: more submissions may match; raise --limit, or add filters\n"
+    assert {row["profile"] for row in listed} == {"rare"}
+    assert len(listed) == 5
+    assert reads.keys() <= 600
+    assert more == "ecs-bridge: more submissions may match; raise --limit, or add filters\n"
 
 
 def test_ps_with_a_filter_that_nothing_matches_reads_each_row_once(many: LocalStack, reads: Reads) -> None:
@@ -167,7 +171,8 @@ def test_ps_that_is_repeated_counts_nothing(many: LocalStack, reads: Reads) -> N
         output, _ = listing.communicate()
     assert "\nmore submissions are not listed" in output
     queries = [call.body for call, _ in reads.answers if call.operation == "Query"]
-    assert queries and all(query["Limit"] == 50 for query in queries)
+    assert queries
+    assert all(query["Limit"] == 50 for query in queries)
 
 
 def test_ps_lists_runners_only_where_they_are_wanted(many: LocalStack, reads: Reads) -> None:

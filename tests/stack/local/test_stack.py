@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from callers import client, has_stopped, run_program, run_task, task
+
 from local_stack import PROGRAM, ROOT, LocalStack, call, until
 
 ENDINGS = [signal.SIGINT, signal.SIGTERM, signal.SIGKILL]
@@ -76,8 +77,19 @@ print(child.pid, flush=True)
 def test_the_ready_file_has_everything_that_a_caller_needs(start: Callable[..., LocalStack]) -> None:
     ready = start(no_functions=True, deployment="dev", cluster="jobs").ready
     assert set(ready) == {
-        "submit_url", "submit_function", "runner_api_url", "lambda_url", "dynamodb_url", "ecs_url", "table", "cluster", "region", "deployment", "pid", "log_dir"
-    }  # fmt: skip
+        "submit_url",
+        "submit_function",
+        "runner_api_url",
+        "lambda_url",
+        "dynamodb_url",
+        "ecs_url",
+        "table",
+        "cluster",
+        "region",
+        "deployment",
+        "pid",
+        "log_dir",
+    }
     assert ready["deployment"] == "dev"
     assert ready["cluster"] == "arn:aws:ecs:us-east-1:123456789012:cluster/jobs"
 

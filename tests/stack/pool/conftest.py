@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from local_stack import LocalStack, Record, until
 
 RUN_TASK = {
@@ -74,7 +75,10 @@ class Pools:
     def runners(self, profile: str) -> list[Record]:
         """The rows of a profile's runners, the first created first."""
         rows = [row for row in self.stack.rows() if row["submission_id"].startswith("runner-")]
-        return sorted((row for row in rows if row["profile"] == profile), key=lambda row: (row["created_at"], row["submission_id"]))
+        return sorted(
+            (row for row in rows if row["profile"] == profile),
+            key=lambda row: (row["created_at"], row["submission_id"]),
+        )
 
     def alive(self, profile: str) -> list[Record]:
         return [row for row in self.runners(profile) if "check_at" in row]

@@ -7,10 +7,15 @@ from collections.abc import Iterator
 
 import pytest
 from conftest import Pools, profile
+
 from local_stack import LocalStack
 
 # As template.yaml tells the functions under FunctionUrl: false.
-WITHOUT_URLS = {"ECS_BRIDGE_RUNNER_API_URL": "", "ECS_BRIDGE_RUNNER_API_FUNCTION": "runner-api", "ECS_BRIDGE_DIRECT_INVOCATION": "true"}
+WITHOUT_URLS = {
+    "ECS_BRIDGE_RUNNER_API_URL": "",
+    "ECS_BRIDGE_RUNNER_API_FUNCTION": "runner-api",
+    "ECS_BRIDGE_DIRECT_INVOCATION": "true",
+}
 
 
 @pytest.fixture(scope="module")
@@ -46,4 +51,5 @@ def test_only_the_token_of_a_runner_gets_an_answer(private: Pools) -> None:
     asked = {"runner_id": runner["submission_id"], "incarnation": runner["runner"]["incarnation"]}
     assert private.stack.invoke("runner-api", asked | {"token": token})["statusCode"] == 200
     refused = private.stack.invoke("runner-api", asked | {"token": "guessed"})
-    assert refused["statusCode"] == 403 and "no such runner" in refused["body"]
+    assert refused["statusCode"] == 403
+    assert "no such runner" in refused["body"]

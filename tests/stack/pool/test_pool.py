@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from conftest import Pools, profile
+
 from local_stack import PROGRAM, call, kill_runner, runner_process, until
 
 FOR_EVER = "exec sleep 100000"
@@ -26,7 +27,8 @@ def test_a_command_ends_with_its_own_exit_code(pools: Pools, then: str, state: s
     id = pools.submit("five", pools.command(name, then))
     row = pools.ended(id)
     assert (row["state"], row["exit_code"]) == (state, exit_code)
-    assert "request" not in row and pools.starts(name) == 1
+    assert "request" not in row
+    assert pools.starts(name) == 1
     [runner] = [task for task in pools.stack.tasks() if task["task_arn"] == row["task_arn"]]
     assert runner["submission_id"].startswith("runner-")
 
@@ -83,11 +85,14 @@ def test_a_command_whose_runner_dies_fails_with_the_reason_and_is_not_run_again(
     row = pools.ended(id)
     assert (row["state"], row.get("exit_code"), row["attempt"]) == ("failed", None, 1)
     assert "its runner reported no exit code" in row["reason"]
-    assert pools.starts("killed") == 1 and "request" not in row
+    assert pools.starts("killed") == 1
+    assert "request" not in row
 
 
 def test_after_an_interruption_a_command_is_run_again_where_its_profile_says_so(pools: Pools) -> None:
-    id = pools.submit("again", pools.command("again", "[ $(wc -l < " + str(pools.folder / "again") + ") = 2 ] || exec sleep 100000"))
+    id = pools.submit(
+        "again", pools.command("again", "[ $(wc -l < " + str(pools.folder / "again") + ") = 2 ] || exec sleep 100000")
+    )
     pools.until_started("again")
     pools.act(pools.stack.row(id)["pooled"]["taken"]["runner_id"], "spot-interruption")
     row = pools.ended(id)
@@ -137,20 +142,26 @@ def test_a_container_runs_as_many_commands_as_its_profile_says_one_after_the_oth
     ids = [pools.submit("three-each", pools.command("each", "sleep 0.05")) for _ in range(5)]
     tasks = [pools.ended(id)["task_arn"] for id in ids]
     counts = sorted(tasks.count(task) for task in set(tasks))
-    assert counts == [2, 3] and pools.starts("each") == 5
+    assert counts == [2, 3]
+    assert pools.starts("each") == 5
 
 
 def test_there_are_never_more_containers_than_the_maximum(pools: Pools) -> None:
     ids = [pools.submit("two", pools.command("both", "sleep 0.2")) for _ in range(8)]
     for id in ids:
         assert pools.ended(id)["state"] == "succeeded"
-    tasks = [task for task in pools.stack.tasks() if task["submission_id"] in {row["submission_id"] for row in pools.runners("two")}]
+    tasks = [
+        task
+        for task in pools.stack.tasks()
+        if task["submission_id"] in {row["submission_id"] for row in pools.runners("two")}
+    ]
     changes = sorted([(task["created_at"], 1) for task in tasks] + [(task["exited_at"] or 1e15, -1) for task in tasks])
     alive = peak = 0
     for _, change in changes:
         alive += change
         peak = max(peak, alive)
-    assert peak <= 2 and pools.starts("both") == 8
+    assert peak <= 2
+    assert pools.starts("both") == 8
 
 
 def test_what_a_runner_cannot_do_is_launched_in_a_container_of_its_own(pools: Pools) -> None:
@@ -181,7 +192,8 @@ def test_idle_runners_beyond_a_lowered_maximum_end(pools: Pools) -> None:
 def test_what_waits_for_runners_that_fail_says_why(pools: Pools) -> None:
     id = pools.submit("broken", ["true"])
     row = until("it has the reason", lambda: pools.stack.row(id) if "reason" in pools.stack.row(id) else None)
-    assert row["state"] == "queued" and "container main exited with 3" in row["reason"]
+    assert row["state"] == "queued"
+    assert "container main exited with 3" in row["reason"]
     assert "failing_since" in pools.row("broken")
     assert pools.stack.stop(id)[0]["state"] == "cancelled"
 
@@ -197,7 +209,8 @@ def test_what_was_submitted_under_an_earlier_profile_runs_in_its_containers(star
     assert list(row["specs"]) == [key]
     pools.stack.stop(blocker)
     ended = pools.ended(id)
-    assert ended["state"] == "succeeded" and pools.starts("earlier") == 1
+    assert ended["state"] == "succeeded"
+    assert pools.starts("earlier") == 1
 
 
 # The command line.
@@ -216,10 +229,13 @@ def test_pools_are_listed_with_what_they_have_and_want(pools: Pools) -> None:
     pools.until_idle("ready", 2)
     pool = listed(pools, "ready")
     assert (pool["waiting"], pool["busy"], pool["max"], pool["min_idle"]) == (0, 0, 3, 2)
-    assert pool["idle"] >= 2 and pool["target"] >= 2 and not pool["paused"]
+    assert pool["idle"] >= 2
+    assert pool["target"] >= 2
+    assert not pool["paused"]
     answer = run(pools, "pools", "--price", "0.05")
     [line] = [line for line in answer.stdout.splitlines() if line.startswith("ready")]
-    assert "$0.1" in line and answer.returncode == 0
+    assert "$0.1" in line
+    assert answer.returncode == 0
 
 
 def test_an_operators_limits_hold_until_they_are_reset(pools: Pools) -> None:
@@ -228,7 +244,8 @@ def test_an_operators_limits_hold_until_they_are_reset(pools: Pools) -> None:
     assert answer.stdout == "ready: max 2, min_idle 1, paused\n", answer.stderr
     pool = listed(pools, "ready")
     assert (pool["max"], pool["min_idle"], pool["paused"]) == (2, 1, True)
-    assert pool["changed_by"].startswith("alice (") and pool["changed_at"] > 0
+    assert pool["changed_by"].startswith("alice (")
+    assert pool["changed_at"] > 0
     answer = run(pools, "pool", "set", "ready", "--reset", "--resume")
     assert answer.stdout == "ready: max 3, min_idle 2\n", answer.stderr
     pools.until_idle("ready", 2)
@@ -244,7 +261,8 @@ def test_limits_that_cannot_be_are_refused(pools: Pools) -> None:
         (("ready", "--pause", "--resume"), "cannot be used with"),
     ]:
         answer = run(pools, "pool", "set", *arguments)
-        assert answer.returncode != 0 and text in answer.stderr, answer.stderr
+        assert answer.returncode != 0, answer.stdout
+        assert text in answer.stderr
 
 
 def test_ps_and_show_say_what_a_submission_waits_for(pools: Pools) -> None:
@@ -258,7 +276,8 @@ def test_ps_and_show_say_what_a_submission_waits_for(pools: Pools) -> None:
     assert [id for id in run(pools, "ps", "--runners").stdout.split() if id.startswith("runner-")]
     assert "waits for a runner, place 2 of 2" in run(pools, "show", second).stdout
     shown = json.loads(run(pools, "show", "--json", blocker).stdout)
-    assert shown["runner_id"].startswith("runner-") and "waits" not in shown
+    assert shown["runner_id"].startswith("runner-")
+    assert "waits" not in shown
     pools.stack.stop(blocker, first, second)
     pools.ended(blocker)
 
@@ -279,14 +298,23 @@ def test_work_refuses_a_caller_that_did_not_sign(pools: Pools) -> None:
     assert ask(pools.stack.ready["runner_api_url"], body) == (403, {"Message": "Forbidden"})
 
 
-def invoke(pools: Pools, body: Any, iam: dict[str, Any] | None = None, path: str = "/v1/poll", method: str = "POST") -> Any:
+def invoke(
+    pools: Pools, body: Any, iam: dict[str, Any] | None = None, path: str = "/v1/poll", method: str = "POST"
+) -> Any:
     """Invokes runner-api with the event of a function URL."""
     http = {"method": method, "path": path, "protocol": "HTTP/1.1", "sourceIp": "127.0.0.1", "userAgent": "test"}
     context: dict[str, Any] = {"http": http, "timeEpoch": 0}
     if iam is not None:
         context["authorizer"] = {"iam": iam}
     text = body if isinstance(body, str) else json.dumps(body)
-    event = {"version": "2.0", "rawPath": path, "requestContext": context, "headers": {}, "body": text, "isBase64Encoded": False}
+    event = {
+        "version": "2.0",
+        "rawPath": path,
+        "requestContext": context,
+        "headers": {},
+        "body": text,
+        "isBase64Encoded": False,
+    }
     answer = pools.stack.invoke("runner-api", event)
     return answer["statusCode"], json.loads(answer["body"])
 
@@ -318,15 +346,18 @@ def test_only_the_runners_own_task_with_its_token_gets_an_answer(pools: Pools) -
         (body | {"runner_id": pools.submit("five", ["true"])}, own, "no such runner"),
     ]:
         status, answer = invoke(pools, wrong, iam)
-        assert status == 403 and reason in answer["error"]["message"], answer
+        assert status == 403, answer
+        assert reason in answer["error"]["message"]
         assert secret not in json.dumps(answer)
     logs = "".join(path.read_text() for path in pools.stack.log_dir.glob("runner-api-*.log"))
-    assert secret not in logs and "refused a caller" in logs
+    assert secret not in logs
+    assert "refused a caller" in logs
 
 
 def test_direct_invocation_is_refused_unless_it_is_enabled(pools: Pools) -> None:
     answer = pools.stack.invoke("runner-api", {"runner_id": "runner-0", "token": "x", "incarnation": "incarnation-1"})
-    assert answer["statusCode"] == 403 and "RunnerApiDirectInvocation" in answer["body"]
+    assert answer["statusCode"] == 403
+    assert "RunnerApiDirectInvocation" in answer["body"]
 
 
 def test_a_bad_request_says_what_would_be_right(pools: Pools) -> None:
@@ -342,7 +373,8 @@ def test_a_bad_request_says_what_would_be_right(pools: Pools) -> None:
         ("x" * 20_000, 413, "20000"),
     ]:
         seen, answer = invoke(pools, body, {"userArn": "arn:aws:sts::123456789012:assumed-role/demo-pool/x"})
-        assert seen == status and text in answer["error"]["message"], (body, answer)
+        assert seen == status, (body, answer)
+        assert text in answer["error"]["message"], (body, answer)
     assert invoke(pools, good, {}, path="/v1/else")[0] == 404
     assert invoke(pools, good, {}, method="GET")[0] == 405
 
@@ -356,7 +388,6 @@ def test_a_second_process_of_a_runner_is_refused_and_its_task_stopped(pools: Poo
     id = runner["submission_id"]
     body = {"runner_id": id, "token": token(id), "incarnation": "another-process"}
     status, answer = invoke(pools, body, identity(runner["task_arn"]))
-    assert status == 409 and "another process" in answer["error"]["message"]
+    assert status == 409
+    assert "another process" in answer["error"]["message"]
     until("its task is stopped", lambda: pools.task(id)["last_status"] == "STOPPED")
-
-

@@ -1,6 +1,8 @@
-"""Pools under every fault at once: functions and runners killed at random, events dropped, doubled and late, calls to ECS
-and DynamoDB that fail, indexes that lag, lost messages, mixed priorities, and profiles that change in any order. Each command starts once an attempt, and ends with what it returned; every write is a decision that
-keeps its promises.
+"""Pools under every fault at once.
+
+Functions and runners are killed at random. Events are dropped, doubled and late. Calls to ECS and DynamoDB fail.
+Indexes lag and messages are lost. Priorities are mixed, and profiles change in any order. Each command starts once an
+attempt, and ends with what it returned. Every write is a decision that keeps its promises.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import Any
 
 import pytest
 from conftest import Pools, profile
+
 from local_stack import LocalStack, Record, kill_runner, until
 from wire import History, TableFaults, Wire
 
@@ -185,4 +188,5 @@ def test_each_command_starts_once_and_ends_with_what_it_returned(
     problems, chaos = runs[seed].result()
     print(chaos.counts)
     assert not problems, "\n".join(problems)
-    assert chaos.harmed and any(chaos.counts[f"killed {function}"] for function in FUNCTIONS)
+    assert chaos.harmed
+    assert any(chaos.counts[f"killed {function}"] for function in FUNCTIONS)

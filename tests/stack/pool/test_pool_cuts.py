@@ -1,4 +1,6 @@
-"""runner-api and reconcile fail at their first, second, … effect, and are asked again: each command starts once, and ends right.
+"""runner-api and reconcile fail at their first, second, … effect, and are called again.
+
+Each command starts once, and ends right.
 
 The faults are those of tests/protocol/crash: a death before and after the effect, a refused write, a lost answer.
 """
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Pools, profile
+
 from local_stack import LocalStack
 from wire import Cut, Fault, Wire
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 from conftest import PROFILES, Pools, lines, profile, starting
-from local_stack import Record, until
 from test_pool import listed, run
+
+from local_stack import Record, until
 
 # A minute is three seconds.
 QUICK_TIMERS = {"timer-scale": 20}
@@ -64,7 +65,9 @@ def until_stuck(pools: Pools, profile: str, id: str, reason: str) -> Record:
 
     pool = until(f"it is counted as stuck: {reason}", is_stuck)
     assert pool["oldest_seconds"] > 0
-    row = until("it has the reason", lambda: pools.stack.row(id) if reason in pools.stack.row(id).get("reason", "") else None)
+    row = until(
+        "it has the reason", lambda: pools.stack.row(id) if reason in pools.stack.row(id).get("reason", "") else None
+    )
     assert row["state"] == "queued"
 
     # While another runner is tried, a pool whose runners fail is not stuck for a moment.
@@ -116,7 +119,9 @@ def test_submission_of_unknown_pool_is_stuck(stuck: Pools) -> None:
 
 
 @pytest.mark.parametrize("garbage", ["a text", {"pool": {"max": 1}}, "request"])
-def test_submission_with_unreadable_launch_configuration_is_stuck_and_others_are_served(stuck: Pools, garbage: Any) -> None:
+def test_submission_with_unreadable_launch_configuration_is_stuck_and_others_are_served(
+    stuck: Pools, garbage: Any
+) -> None:
     key = "two#111111111111"
     stuck.ended(stuck.submit("two", ["true"]))
     if garbage == "request":
@@ -138,7 +143,9 @@ def test_pool_whose_containers_never_ask_for_work_is_stuck(stuck: Pools) -> None
 
 
 def test_pool_whose_runners_ecs_refuses_is_stuck_with_the_reason(stuck: Pools) -> None:
-    stuck.stack.rule(operation="RunTask", times=1000, error={"code": "AccessDeniedException", "message": "not authorized"})
+    stuck.stack.rule(
+        operation="RunTask", times=1000, error={"code": "AccessDeniedException", "message": "not authorized"}
+    )
     id = stuck.submit("five", ["true"])
     until_stuck(stuck, "five", id, "not authorized")
     stuck.stack.drop_rules()

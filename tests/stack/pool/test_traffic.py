@@ -10,12 +10,15 @@ from collections.abc import Callable
 from typing import Any
 
 from conftest import PROFILES, Pools, profile
+
 from local_stack import until
 
 LAG = {"index-lag-ms": "100..400"}
 
 
-def test_mixed_priorities_on_many_runners_start_each_command_once_while_indexes_lag(start: Callable[..., Pools]) -> None:
+def test_mixed_priorities_on_many_runners_start_each_command_once_while_indexes_lag(
+    start: Callable[..., Pools],
+) -> None:
     many = profile({"max": 12, "min_idle": 12, "commands_per_container": 30})
     pools = start(PROFILES | {"many": many}, LAG)
     pools.until_idle("many", 12)
@@ -52,7 +55,9 @@ def versioned(version: str, **pool: Any) -> dict[str, object]:
     return PROFILES | {"changing": changed | {"run_task": run_task}}
 
 
-def test_submissions_of_an_earlier_version_come_before_idle_runners_of_the_current_one(start: Callable[..., Pools]) -> None:
+def test_submissions_of_an_earlier_version_come_before_idle_runners_of_the_current_one(
+    start: Callable[..., Pools],
+) -> None:
     pools = start(versioned("1"), LAG)
     pools.set("changing", paused=True)
     ids = [pools.submit("changing", pools.command(f"earlier-{number}")) for number in range(3)]

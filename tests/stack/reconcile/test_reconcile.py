@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from local_stack import ROOT, LocalStack, Record, until
 from wire import Call, Wire
 
@@ -139,7 +140,8 @@ def test_launches_what_was_refused_for_now(bench: Bench) -> None:
     assert bench.submit("refused")["state"] == "queued"
     assert outcome(bench.settle("refused")) == ("failed", 3)
     calls = bench.launches("refused")
-    assert len(calls) >= 3 and len({call.body["clientToken"] for call in calls}) == 1
+    assert len(calls) >= 3
+    assert len({call.body["clientToken"] for call in calls}) == 1
     assert bench.starts("refused") == 1
 
 
@@ -202,7 +204,9 @@ def test_backlog_is_served_by_one_run_at_a_time_and_wastes_few_token_writes(tmp_
             assert sum(call.operation == "RunTask" for call in wire.calls) == len(ids)
             # One, and its successor; more only where a busy machine holds one up for longer than it promised to look.
             assert stack.invocations()["reconcile"]["most_in_flight"] <= 5
-            of_row = [call.body for call in wire.calls if call.body.get("Key") == {"submission_id": {"S": "#launch-rate"}}]
+            of_row = [
+                call.body for call in wire.calls if call.body.get("Key") == {"submission_id": {"S": "#launch-rate"}}
+            ]
             takes = [body for body in of_row if "empty_at" in body.get("UpdateExpression", "")]
             assert len(takes) < 2 * len(ids), "less than one write fails for each submission"
             wakes = [call for call in wire.calls if call.operation == "Invoke"]
@@ -237,7 +241,8 @@ def test_smaller_priorities_are_launched_first(tmp_path: Path) -> None:
 
             until("all are launched", lambda: len(launched()) >= len(queued))
             order = [int(id.split("-")[0]) for id in launched()]
-            assert order == sorted(order) and len(order) == len(queued)
+            assert order == sorted(order)
+            assert len(order) == len(queued)
 
 
 def test_what_is_not_launched_by_its_deadline_expires(bench: Bench) -> None:
@@ -247,7 +252,9 @@ def test_what_is_not_launched_by_its_deadline_expires(bench: Bench) -> None:
 
     late = submit_before_a_deadline("late", submit)
     row = bench.settle(late)
-    assert row["state"] == "expired" and "deadline" in row["reason"] and "Rate exceeded" in row["reason"]
+    assert row["state"] == "expired"
+    assert "deadline" in row["reason"]
+    assert "Rate exceeded" in row["reason"]
     assert bench.stack.tasks(late) == []
 
 
@@ -299,7 +306,8 @@ def test_a_launch_whose_outcome_could_not_be_written_is_not_accepted_until_it_is
     unwritten = bench.stack.row("unwritten")
     assert [answer["state"] for answer in bench.stack.submit(item)] == ["launching"]
     due = bench.stack.row("unwritten")["check_at"]
-    assert due <= unwritten["check_at"] and due <= time.time() * 1000 + LEASE_MS
+    assert due <= unwritten["check_at"]
+    assert due <= time.time() * 1000 + LEASE_MS
     assert outcome(bench.settle("unwritten")) == ("failed", 3)
 
 
@@ -373,7 +381,9 @@ def test_a_stop_does_not_wait_behind_repeats_that_have_no_launch_token(tmp_path:
         for start in range(0, len(ids), 100):
             for id in ids[start : start + 100]:
                 stack.rule(submission_id=id, answer="server_error")
-            hundred = [{"submission_id": id, "command": FOR_EVER, "profile": "silent"} for id in ids[start : start + 100]]
+            hundred = [
+                {"submission_id": id, "command": FOR_EVER, "profile": "silent"} for id in ids[start : start + 100]
+            ]
             assert {answer["state"] for answer in stack.submit(*hundred)} == {"launching"}
         stack.rule(operation="StopTask", error=THROTTLED, times=4)
         stack.stop("to-stop")
@@ -390,8 +400,10 @@ def test_an_unanswered_launch_is_repeated_with_the_same_token_and_finds_its_task
     assert bench.submit(id, profile="silent")["state"] == "launching"
     assert outcome(bench.settle(id)) == ("failed", 3)
     calls = bench.launches(id)
-    assert len(calls) >= 3 and all(call.body == calls[0].body for call in calls)
-    assert len(bench.stack.tasks(id)) == 1 and bench.starts(id) == 1
+    assert len(calls) >= 3
+    assert all(call.body == calls[0].body for call in calls)
+    assert len(bench.stack.tasks(id)) == 1
+    assert bench.starts(id) == 1
 
 
 def test_a_launch_that_is_never_answered_is_looked_up_and_lost(tmp_path: Path) -> None:
@@ -400,11 +412,14 @@ def test_a_launch_that_is_never_answered_is_looked_up_and_lost(tmp_path: Path) -
         bench.submit("unanswered")
         row = bench.settle("unanswered")
         calls = bench.launches("unanswered")
-    assert row["state"] == "lost" and "may have run" in row["reason"]
-    assert len(calls) > 1 and all(call.body == calls[0].body for call in calls)
+    assert row["state"] == "lost"
+    assert "may have run" in row["reason"]
+    assert len(calls) > 1
+    assert all(call.body == calls[0].body for call in calls)
     lookups = [call for call in bench.wire.calls if call.operation == "ListTasks"]
     # Two that count, each in both desired statuses; none is followed by a launch.
-    assert len(lookups) >= 4 and lookups[0].at > calls[-1].at
+    assert len(lookups) >= 4
+    assert lookups[0].at > calls[-1].at
 
 
 def test_a_repeat_that_is_refused_proves_nothing(bench: Bench) -> None:
@@ -412,7 +427,8 @@ def test_a_repeat_that_is_refused_proves_nothing(bench: Bench) -> None:
     bench.stack.rule(submission_id="refused-repeat", error={"code": "AccessDeniedException", "message": "no"}, times=2)
     bench.submit("refused-repeat", profile="silent")
     assert outcome(bench.settle("refused-repeat")) == ("failed", 3)
-    assert len(bench.launches("refused-repeat")) >= 4 and bench.starts("refused-repeat") == 1
+    assert len(bench.launches("refused-repeat")) >= 4
+    assert bench.starts("refused-repeat") == 1
 
 
 def test_an_unanswered_launch_past_its_deadline_is_looked_up_not_expired(bench: Bench) -> None:
@@ -454,8 +470,13 @@ def test_a_task_that_ecs_has_forgotten_is_stopped_and_lost(bench: Bench) -> None
     task = bench.until_task("gone", "STOPPED")
     row = bench.settle("gone")
     assert outcome(row) == ("lost", None)
-    asked = [call.operation for call in bench.wire.calls if task["task_arn"] in str(call.body) and "Update" not in call.operation]
-    assert asked.count("DescribeTasks") >= 2 and asked[-1] == "StopTask"
+    asked = [
+        call.operation
+        for call in bench.wire.calls
+        if task["task_arn"] in str(call.body) and "Update" not in call.operation
+    ]
+    assert asked.count("DescribeTasks") >= 2
+    assert asked[-1] == "StopTask"
     assert bench.starts("gone") == 1
 
 
@@ -465,7 +486,8 @@ def test_a_task_that_ecs_has_forgotten_is_stopped_and_lost(bench: Bench) -> None
 def test_a_task_that_is_not_running_in_time_is_stopped_and_fails(never_placed: Bench) -> None:
     never_placed.submit("never", FOR_EVER, "launch-timeout")
     row = never_placed.settle("never")
-    assert outcome(row) == ("failed", None) and "launch_timeout" in row["reason"]
+    assert outcome(row) == ("failed", None)
+    assert "launch_timeout" in row["reason"]
     assert never_placed.starts("never") == 0
     never_placed.until_task("never", "STOPPED")
 
@@ -473,7 +495,8 @@ def test_a_task_that_is_not_running_in_time_is_stopped_and_fails(never_placed: B
 def test_a_task_that_runs_for_too_long_is_stopped_and_fails(bench: Bench) -> None:
     bench.submit("long", FOR_EVER, "run-timeout")
     row = bench.settle("long")
-    assert outcome(row) == ("failed", 143) and "run_timeout" in row["reason"]
+    assert outcome(row) == ("failed", 143)
+    assert "run_timeout" in row["reason"]
 
 
 # Stops.
@@ -482,7 +505,8 @@ def test_a_task_that_runs_for_too_long_is_stopped_and_fails(bench: Bench) -> Non
 def test_a_stop_before_its_submission_cancels_it(bench: Bench) -> None:
     assert [answer["state"] for answer in bench.stack.stop("overtaken")] == ["cancelled"]
     assert bench.submit("overtaken")["state"] == "cancelled"
-    assert bench.stack.tasks("overtaken") == [] and bench.launches("overtaken") == []
+    assert bench.stack.tasks("overtaken") == []
+    assert bench.launches("overtaken") == []
 
 
 def test_a_stop_while_queued_cancels_at_once_and_for_good(bench: Bench) -> None:
@@ -491,9 +515,11 @@ def test_a_stop_while_queued_cancels_at_once_and_for_good(bench: Bench) -> None:
     # submit woke reconcile, which may have been faster than the stop.
     [answer] = bench.stack.stop("queued", reason="cleared")
     row = bench.settle("queued")
-    assert row["state"] == "cancelled" and row["reason"] == "cleared"
+    assert row["state"] == "cancelled"
+    assert row["reason"] == "cleared"
     if answer["state"] == "cancelled":
-        assert len(bench.launches("queued")) == 1 and bench.starts("queued") == 0
+        assert len(bench.launches("queued")) == 1
+        assert bench.starts("queued") == 0
 
 
 def test_a_stop_while_launching_stops_the_task_once_it_is_found(bench: Bench) -> None:
@@ -519,7 +545,8 @@ def test_a_stop_while_running_stops_the_container(bench: Bench) -> None:
     bench.stack.until_state("running", "running")
     bench.stack.stop("running", reason="cleared")
     row = bench.settle("running")
-    assert outcome(row) == ("cancelled", 143) and row["reason"] == "cleared"
+    assert outcome(row) == ("cancelled", 143)
+    assert row["reason"] == "cleared"
 
 
 def test_a_stopped_container_that_exits_with_0_has_succeeded(bench: Bench, tmp_path: Path) -> None:
@@ -544,7 +571,8 @@ def test_a_stop_after_the_end_changes_nothing(bench: Bench) -> None:
     assert [answer["state"] for answer in bench.stack.stop("over")] == ["failed"]
     # The task's end may still add what was unknown.
     after = bench.stack.row("over")
-    assert outcome(after) == outcome(before) and "stop_requested" not in after
+    assert outcome(after) == outcome(before)
+    assert "stop_requested" not in after
 
 
 # Another attempt.
@@ -554,7 +582,8 @@ def test_an_interruption_is_relaunched_where_the_profile_says_so(bench: Bench) -
     bench.stack.rule(submission_id="spot", shapes="spot-interruption")
     bench.submit("spot", ["sleep", "20"], "again")
     row = bench.settle("spot")
-    assert outcome(row) == ("succeeded", 0) and row["attempt"] == 2
+    assert outcome(row) == ("succeeded", 0)
+    assert row["attempt"] == 2
     assert [reason.startswith("SpotInterruption") for reason in row["attempts"]] == [True]
     first, second = bench.stack.tasks("spot")
     assert first["exited_at"] <= first["stopped_at"] <= second["created_at"]
@@ -564,8 +593,10 @@ def test_a_container_that_never_started_is_tried_again_until_no_attempt_is_left(
     bench.stack.rule(submission_id="no-image", shapes="cannot-pull", times=3)
     bench.submit("no-image")
     row = bench.settle("no-image")
-    assert outcome(row) == ("failed", None) and row["attempt"] == 3
-    assert "CannotPullContainerError" in row["reason"] and len(row["attempts"]) == 2
+    assert outcome(row) == ("failed", None)
+    assert row["attempt"] == 3
+    assert "CannotPullContainerError" in row["reason"]
+    assert len(row["attempts"]) == 2
     assert bench.starts("no-image") == 0
 
 
@@ -574,4 +605,5 @@ def test_the_next_attempt_is_launched_without_waiting_for_the_schedule(bench: Be
     bench.submit("woken")
     # Only task-state invokes reconcile.
     row = bench.stack.until_ended("woken")
-    assert outcome(row) == ("failed", 3) and row["attempt"] == 2
+    assert outcome(row) == ("failed", 3)
+    assert row["attempt"] == 2

@@ -6,6 +6,7 @@ Excepted are requests to ECS, and the output of containers.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import time
 import urllib.error
@@ -14,11 +15,11 @@ import uuid
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
 from boto3.dynamodb.types import Binary
+
 from local_stack import PATIENCE, FunctionError, LocalStack, until
 
 RUN_TASK = {
@@ -131,7 +132,9 @@ def live(seen: Seen) -> None:
         stack.rule(submission_id=f"docker-{profile}", shapes="no-events")
         # It lives until that was said of it.
         said = stack.log_dir / f"said-{profile}"
-        seen.submit(f"docker-{profile}", "sh", "-c", f": {TOKEN}; until [ -e {said} ]; do sleep 0.1; done", profile=profile)
+        seen.submit(
+            f"docker-{profile}", "sh", "-c", f": {TOKEN}; until [ -e {said} ]; do sleep 0.1; done", profile=profile
+        )
         docker_says(seen, f"docker-{profile}")
         said.touch()
 
@@ -167,7 +170,9 @@ def live(seen: Seen) -> None:
 def docker_says(seen: Seen, id: str) -> None:
     """ECS reports that the container did not start, in the words of a container runtime, which quote the program."""
     row = until(f"{id} is launched", lambda: {"task_arn"} <= (row := seen.stack.row(id)).keys() and row)
-    words = f'unable to start container process: exec: "/no/such/{TOKEN}": stat /no/such/{TOKEN}: no such file or directory'
+    words = (
+        f'unable to start container process: exec: "/no/such/{TOKEN}": stat /no/such/{TOKEN}: no such file or directory'
+    )
     container = {"name": "main", "lastStatus": "STOPPED", "taskArn": row["task_arn"]}
     container["reason"] = f"CannotStartContainerError: Error response from daemon: {words}: unknown"
     detail = {
@@ -213,10 +218,8 @@ def readings(value: Any) -> Iterator[str]:
         case Binary() | bytes():
             raw = bytes(value)
             yield raw.decode("latin-1")
-            try:
+            with contextlib.suppress(zlib.error, UnicodeDecodeError):
                 yield zlib.decompress(raw, wbits=-15).decode()
-            except (zlib.error, UnicodeDecodeError):
-                pass
         case _:
             yield str(value)
 

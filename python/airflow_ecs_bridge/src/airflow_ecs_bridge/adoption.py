@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ecs_bridge.table import Record
-
     from airflow_ecs_bridge.job import Job
+    from ecs_bridge.table import Record
 
 REVOKED = "revoked by Airflow, stuck in queued"
 """The reason of a stop after which Airflow queues the task instance again."""

@@ -11,9 +11,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from ecs_bridge import aws
-
 from airflow_ecs_bridge import comms
+from ecs_bridge import aws
 
 if TYPE_CHECKING:
     import boto3

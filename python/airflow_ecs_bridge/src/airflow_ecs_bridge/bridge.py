@@ -6,9 +6,6 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
-from ecs_bridge.api import BridgeClient
-from ecs_bridge.errors import BridgeError, ErrorKind
-from ecs_bridge.table import END_OF_TIME, Table
 
 from airflow_ecs_bridge import db_reconciler, tasklog
 from airflow_ecs_bridge.adoption import submission_id_of
@@ -23,6 +20,9 @@ from airflow_ecs_bridge.submitter import Submitter
 from airflow_ecs_bridge.threads import bounded
 from airflow_ecs_bridge.wait_reasons import WaitReasons
 from airflow_ecs_bridge.watcher import Watcher
+from ecs_bridge.api import BridgeClient
+from ecs_bridge.errors import BridgeError, ErrorKind
+from ecs_bridge.table import END_OF_TIME, Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

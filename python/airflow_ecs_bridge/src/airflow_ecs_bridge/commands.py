@@ -12,10 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
-from ecs_bridge.api import BridgeClient
-from ecs_bridge.errors import BridgeError
-from ecs_bridge.submission import Submission, json_bytes, shortened
-from ecs_bridge.table import Table
 
 from airflow_ecs_bridge import xcom
 from airflow_ecs_bridge.aws import Aws
@@ -31,6 +27,10 @@ from airflow_ecs_bridge.tasklog import cloudwatch_link
 from airflow_ecs_bridge.threads import Service, backoff
 from airflow_ecs_bridge.wait_reasons import WaitReasons
 from airflow_ecs_bridge.watcher import Watcher
+from ecs_bridge.api import BridgeClient
+from ecs_bridge.errors import BridgeError
+from ecs_bridge.submission import Submission, json_bytes, shortened
+from ecs_bridge.table import Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable

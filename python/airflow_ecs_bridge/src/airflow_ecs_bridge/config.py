@@ -7,10 +7,9 @@ import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from airflow_ecs_bridge.provider import OPTIONS, SECTION
 from ecs_bridge.discovery import DEPLOYMENT_NAME, is_url, region_of
 from ecs_bridge.submission import PROFILE_NAME
-
-from airflow_ecs_bridge.provider import OPTIONS, SECTION
 
 DEFAULT_PROFILE = "default"
 

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
     from airflow.models.taskinstance import TaskInstance
     from airflow.models.taskinstancekey import TaskInstanceKey
+
     from ecs_bridge.table import Record
 
     Key: TypeAlias = Any  # see keys.py; from 3.3 on also a CallbackKey

@@ -25,20 +25,19 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
-from ecs_bridge._sansio import backoff
 
 from airflow_ecs_bridge.cloudwatch_logs import local_file, stream
 from airflow_ecs_bridge.threads import Service
+from ecs_bridge._sansio import backoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from concurrent.futures import Future
     from pathlib import Path
 
-    from ecs_bridge.table import Record
-
     from airflow_ecs_bridge.aws import Aws
     from airflow_ecs_bridge.config import Settings
+    from ecs_bridge.table import Record
 
 log = logging.getLogger(__name__)
 

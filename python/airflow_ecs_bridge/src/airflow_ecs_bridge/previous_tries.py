@@ -12,9 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
 
-    from ecs_bridge.table import Record
-
     from airflow_ecs_bridge.job import Job
+    from ecs_bridge.table import Record
 
 END_IS_NEAR = 60.0
 """Seconds after queuing that a try waits for the record of the previous try. Airflow's worker reports the result of its

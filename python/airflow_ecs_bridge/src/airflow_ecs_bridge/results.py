@@ -6,16 +6,14 @@ import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ecs_bridge.advice import advice
-
 from airflow_ecs_bridge._versions import AIRFLOW_3
 from airflow_ecs_bridge.job import OUT_OF_MEMORY
 from airflow_ecs_bridge.tasklog import cloudwatch_link
+from ecs_bridge.advice import advice
 
 if TYPE_CHECKING:
-    from ecs_bridge.table import Record
-
     from airflow_ecs_bridge.config import Settings
+    from ecs_bridge.table import Record
 
 
 class Verdict(enum.Enum):

@@ -12,11 +12,10 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from airflow_ecs_bridge.threads import Service, drain
 from ecs_bridge._sansio import backoff
 from ecs_bridge.api import BATCH_SIZE, BridgeClient
 from ecs_bridge.errors import BridgeError
-
-from airflow_ecs_bridge.threads import Service, drain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

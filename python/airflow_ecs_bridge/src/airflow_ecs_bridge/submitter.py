@@ -16,15 +16,14 @@ import time
 import traceback
 from typing import TYPE_CHECKING, Any
 
-from ecs_bridge._sansio import backoff
-from ecs_bridge.api import BATCH_SIZE, Answer, BridgeClient, parts
-from ecs_bridge.errors import BridgeError, ErrorKind, InvalidSubmissionError
-from ecs_bridge.state import TERMINAL
-
 from airflow_ecs_bridge.config import DEFAULT_PROFILE
 from airflow_ecs_bridge.previous_tries import NotYet
 from airflow_ecs_bridge.results import Outcome, Verdict
 from airflow_ecs_bridge.threads import Service, drain
+from ecs_bridge._sansio import backoff
+from ecs_bridge.api import BATCH_SIZE, Answer, BridgeClient, parts
+from ecs_bridge.errors import BridgeError, ErrorKind, InvalidSubmissionError
+from ecs_bridge.state import TERMINAL
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,14 +6,12 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from airflow_ecs_bridge.cloudwatch_logs import stream
 from ecs_bridge.advice import advice
 
-from airflow_ecs_bridge.cloudwatch_logs import stream
-
 if TYPE_CHECKING:
-    from ecs_bridge.table import Record
-
     from airflow_ecs_bridge.config import Settings
+    from ecs_bridge.table import Record
 
 TIMEOUT = 4.0
 """Timeout of the log view for the bridge, in seconds."""

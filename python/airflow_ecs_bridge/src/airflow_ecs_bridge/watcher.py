@@ -19,19 +19,17 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from airflow_ecs_bridge.results import Outcome, Verdict, outcome
+from airflow_ecs_bridge.threads import Service, drain
 from ecs_bridge._sansio import backoff, run
 from ecs_bridge.feed import LONG_OVERLAP_EVERY, LONG_OVERLAP_MS, SHORT_OVERLAP_MS, advanced, now_ms
 from ecs_bridge.table import BATCH_SIZE, Record, Table, records
 
-from airflow_ecs_bridge.results import Outcome, Verdict, outcome
-from airflow_ecs_bridge.threads import Service, drain
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from ecs_bridge.api import Tally
-
     from airflow_ecs_bridge.config import Settings
+    from ecs_bridge.api import Tally
 
 log = logging.getLogger(__name__)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from airflow.sdk import DAG
+
 from airflow_ecs_bridge.operators import EcsBridgeOperator
 
 with DAG("commands", schedule=None):

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import DAG, Asset, task
+
 from airflow_ecs_bridge.operators import EcsBridgeOperator
 
 

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from airflow.sdk import DAG, task
+
 from airflow_ecs_bridge.operators import EcsBridgeOperator
 
 COMMAND = ["sh", "-c", "echo before; while ! test -e $RAN.{{ run_id }}.go; do sleep 0.2; done; echo after"]

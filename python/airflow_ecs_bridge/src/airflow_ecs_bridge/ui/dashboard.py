@@ -11,9 +11,8 @@ from collections import Counter
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from ecs_bridge.advice import advice
-
 from airflow_ecs_bridge.ui.authorization import described
+from ecs_bridge.advice import advice
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

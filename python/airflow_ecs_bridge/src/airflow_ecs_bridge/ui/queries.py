@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
+
 from ecs_bridge.errors import CredentialsMissing
 
 if TYPE_CHECKING:
