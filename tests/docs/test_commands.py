@@ -82,13 +82,6 @@ def test_what_is_run_elsewhere_is_there(block: Block) -> None:
     assert (ROOT / block.run_by).exists() or block.run_by in targets
 
 
-AIRFLOW = """[aws_ecs_executor]
-cluster = jobs
-container_name = main
-task_definition = airflow
-subnets = subnet-1,subnet-2
-security_groups = sg-1
-"""
 PROFILES = {
     name: {
         "run_task": {"taskDefinition": definition, "launchType": "FARGATE"},
@@ -122,8 +115,6 @@ def test_a_block_of_commands_runs(block: Block, stack: LocalStack, tmp_path: Pat
         f"{ROOT}/programs/*/Cargo.toml {ROOT}/functions/*/Cargo.toml || exit 1;; esac; done\n"
     )
     cargo.chmod(0o755)
-    # What a reader has.
-    (tmp_path / "airflow.cfg").write_text(AIRFLOW)
     environment = os.environ | {"ECS_BRIDGE_LOCAL": str(stack.ready_file), "HOME": str(tmp_path)}
     environment["PATH"] = f"{cargo.parent}:{PROGRAM.parent}:{os.environ['PATH']}"
     script = ["set -eE"]

@@ -16,7 +16,6 @@ mod logs;
 mod manual;
 mod output;
 mod pools;
-mod profile;
 mod ps;
 mod show;
 mod stats;
@@ -57,7 +56,6 @@ enum Command {
     VerifyAws(verify::VerifyAws),
     Stop(stop::Stop),
     Wait(wait::Wait),
-    Profile(profile::Profile),
     Pool(pools::PoolCommand),
     /// Same as `ecs-bridge pool list`
     Pools(pools::Pools),
@@ -91,7 +89,6 @@ fn main() -> ExitCode {
         Command::VerifyAws(command) => command.run(),
         Command::Ps(command) => ended(command.run()),
         Command::Stats(command) => ended(command.run()),
-        Command::Profile(command) => ended(command.run()),
         Command::Pools(command) => ended(command.run()),
         Command::Pool(command) => ended(command.run()),
         Command::Completions { shell } => {
