@@ -23,21 +23,31 @@ BINARIES  := $(FUNCTIONS) ecs-bridge ecs-bridge-runner
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 16
 
-# uv installs in a tenth of pip's time.
+# An environment is a group of pyproject.toml in the versions of uv.lock: `make .venv-airflow/.done` makes that of `airflow`.
 UV := .venv-uv/bin/uv
 $(UV):
-	$(PYTHON) -m venv .venv-uv
-	.venv-uv/bin/python -m pip install --quiet --disable-pip-version-check uv
+	@$(PYTHON) -m venv .venv-uv
+	@.venv-uv/bin/python -m pip install --quiet --disable-pip-version-check uv
 
-# A venv of these requirements: its folder is the target's.
-define install
-	$(UV) venv --quiet --clear --python $(PYTHON) $(@D)
-	$(UV) pip install --quiet --python $(@D)/bin/python --requirement $<
-	touch $@
+# The packages' own files name their dependencies and versions.
+LOCKED := pyproject.toml uv.lock $(wildcard python/*/pyproject.toml python/*/src/*/__init__.py)
+# $(1): the group.
+define environment
+	@echo "preparing $(@D)" >&2
+	@UV_PROJECT_ENVIRONMENT=$(@D) $(UV) sync --quiet --locked --only-group $(1)
+	@touch $@
 endef
 
-$(VENV)/.done: tests/requirements.txt | $(UV)
-	$(install)
+$(VENV)/.done: $(LOCKED) | $(UV)
+	$(call environment,tests)
+.venv-%/.done: $(LOCKED) | $(UV)
+	$(call environment,$*)
+# Kept, although only a pattern names them.
+.PRECIOUS: .venv-%/.done
+
+.PHONY: lock
+lock: $(UV) ## write uv.lock anew after a change of dependencies (UPGRADE=package)
+	$(UV) lock $(UPGRADE:%=--upgrade-package %)
 
 # While stages run side by side, one of them compiles, and what the others test must not change: they have copies.
 TESTED := target/tested
@@ -72,9 +82,8 @@ lint-clippy:
 	$(LINTING) $(NICE) cargo test --locked --workspace --all-targets --no-run --quiet 2>&1 | tee target/clippy.log
 	! grep -E '^(warning|error)' target/clippy.log
 # Runs both checks, whatever the first finds.
-lint-python:
-	tools/venv.sh 3
-	failed=0; $(AIRFLOW)/ruff check . || failed=1; $(AIRFLOW)/ruff format --check . || failed=1; exit $$failed
+lint-python: $(VENV)/.done
+	failed=0; $(VENV)/bin/ruff check . || failed=1; $(VENV)/bin/ruff format --check . || failed=1; exit $$failed
 
 .PHONY: openapi
 openapi: $(VENV)/.done ## write docs/openapi.yaml as the JSON that submit serves
@@ -86,19 +95,15 @@ docs: $(VENV)/.done ## serve the documents as a site on 127.0.0.1:8000
 	$(VENV)/bin/python docs/site/build.py --serve
 
 .PHONY: record
-record: programs ## record docs/img/demo.svg anew
-	tools/venv.sh 3
+record: programs .venv-airflow/.done ## record docs/img/demo.svg anew
 	$(AIRFLOW)/python docs/site/record.py
 
 .PHONY: screenshots
-screenshots: programs ## take the screenshots of docs/airflow-ui.md anew, in a headless Chromium; minutes
-	tools/venv.sh 3
+screenshots: programs .venv-airflow/.done ## take the screenshots of docs/airflow-ui.md anew, in a headless Chromium; minutes
 	$(AIRFLOW)/python docs/site/screenshots.py
 
 .PHONY: plots
-plots: $(UV) ## draw the plots of docs/performance.md from its table
-	$(UV) venv --quiet --clear --python $(PYTHON) .venv-plots
-	$(UV) pip install --quiet --python .venv-plots/bin/python --requirement docs/site/requirements.txt
+plots: .venv-plots/.done ## draw the plots of docs/performance.md from its table
 	.venv-plots/bin/python docs/site/plots.py
 
 .PHONY: test-rust
@@ -120,8 +125,7 @@ test-e2e: test-stacks test-faults ## the functions on the local stack, also unde
 test-runner: test-runner-program tests/python/runner ## the runner program, and the zygote with a real Airflow
 test-runner-program:
 	cargo test --locked --quiet -p ecs-bridge-runner
-tests/python/runner: programs
-	tools/venv.sh 3
+tests/python/runner: programs .venv-airflow/.done
 	$(AIRFLOW)/python -m pytest -q $@
 
 # The tests wait for most of their time, and compilers do not: stages run concurrently, and those that compile give way.
@@ -133,8 +137,7 @@ test: ## run all tests; their output is in target/test-logs
 	@ECS_BRIDGE_PROGRAM=$(CURDIR)/$(TESTED)/ecs-bridge QUICK=1 NICE=nice $(PYTHON) tools/stages.py target/test-logs \
 		"$(STAGE_RUST)" "$(STAGE_STACKS)" "$(STAGE_FAULTS)" "$(STAGE_AIRFLOW)" "$(STAGE_SETUPS)" "$(STAGE_INFRA)"
 
-venvs: $(VENV)/.done $(INFRA)/.done .venv-checkov/.done .venv-emulator/.done
-	tools/venv.sh 3 2 callers
+venvs: $(VENV)/.done $(INFRA)/.done .venv-checkov/.done .venv-emulator/.done .venv-airflow/.done .venv-airflow2/.done .venv-callers/.done
 
 STAGE_RUST    := lint-format lint-clippy test-rust test-sam-build
 STAGE_STACKS   = $(filter-out tests/docs tests/stack/secrets,$(STACKS))
@@ -149,10 +152,9 @@ UNIT_TESTS := advice calls commands corpus decide events outage pool redact run_
 UNIT_TESTS_OF_EXECUTOR := advice config history job starts waits
 
 .PHONY: check check-rust check-python
-check: $(VENV)/.done ## what to run while editing: lint, types, unit tests, the model's small worlds, one test on the local stack
+check: $(VENV)/.done .venv-airflow/.done .venv-callers/.done ## what to run while editing: lint, types, unit tests, the model's small worlds, one test on the local stack
 	cargo fmt --all --check
 	cargo build --locked --quiet $(PROGRAMS)
-	tools/venv.sh 3 callers
 	@$(MAKE) --no-print-directory --jobs 2 --keep-going check-rust check-python
 check-rust:
 	cargo clippy --locked --workspace --all-targets -- -D warnings
@@ -202,17 +204,7 @@ fuzz: $(TOOLS)/bin/cargo-fuzz ## make up events, requests and profiles: SECONDS=
 			-max_total_time=$(or $(SECONDS),60) -dict=tests/fuzz/json.dict -print_final_stats=1; \
 	done
 
-# The deployment. SAM, checkov and the emulator pin many libraries, so each has its own venv.
-
-
-$(INFRA)/.done: tests/infra/requirements.txt | $(UV)
-	$(install)
-
-.venv-checkov/.done: tests/infra/requirements-checkov.txt | $(UV)
-	$(install)
-
-.venv-emulator/.done: tests/infra/requirements-emulator.txt | $(UV)
-	$(install)
+# The deployment. SAM, checkov and the emulator pin many libraries, so each has its own environment.
 
 .PHONY: test-infra
 test-infra: programs $(INFRA)/.done .venv-checkov/.done .venv-emulator/.done ## templates, event pattern, roles, dead letters
@@ -255,61 +247,49 @@ CALLERS := .venv-callers/bin
 
 .PHONY: test-client mypy-client tests/python/client tests/python/callers
 test-client: mypy-client tests/python/client tests/python/callers ## the Python client, and the worker of Prefect and the run launcher of Dagster that use it
-mypy-client:
-	tools/venv.sh callers
+mypy-client: .venv-callers/.done
 	$(CALLERS)/mypy --config-file python/ecs_bridge/pyproject.toml python/ecs_bridge/src
-tests/python/client tests/python/callers: programs
-	tools/venv.sh callers
+tests/python/client tests/python/callers: programs .venv-callers/.done
 	$(CALLERS)/python -m pytest -q $@
 
-# Airflow has environments of its own, made by tools/venv.sh.
 AIRFLOW := .venv-airflow/bin
 
 .PHONY: airflow
-airflow: programs ## a real Airflow on the bridge on this machine: open it, press Trigger, look on (POOL=1: with a pool; ONCE=1: runs the DAG and ends)
-	tools/venv.sh 3
+airflow: programs .venv-airflow/.done ## a real Airflow on the bridge on this machine: open it, press Trigger, look on (POOL=1: with a pool; ONCE=1: runs the DAG and ends)
 	$(AIRFLOW)/python examples/airflow/run.py $(if $(POOL),--pool) $(if $(ONCE),--once)
 
 .PHONY: test-executor tests/airflow/unit tests/airflow/airflow2
 test-executor: tests/airflow/unit tests/airflow/airflow2
-tests/airflow/unit: programs
-	tools/venv.sh 3
+tests/airflow/unit: programs .venv-airflow/.done
 	$(AIRFLOW)/python -m pytest -q $@
-tests/airflow/airflow2: programs
-	tools/venv.sh 2
+tests/airflow/airflow2: programs .venv-airflow2/.done
 	.venv-airflow2/bin/python -m pytest -q $@
 
 .PHONY: test-airflow test-airflow-e2e tests/airflow/e2e tests/airflow/setups
 test-airflow: test-executor test-airflow-e2e ## the executor, with a whole Airflow on the local stack, its scheduler killed; minutes
 test-airflow-e2e: tests/airflow/e2e tests/airflow/setups
-tests/airflow/e2e tests/airflow/setups: programs $(INFRA)/.done
-	tools/venv.sh 3
+tests/airflow/e2e tests/airflow/setups: programs $(INFRA)/.done .venv-airflow/.done
 	$(AIRFLOW)/python -m pytest -q --durations 12 $@
 
 .PHONY: test-system
-test-system: ## the operator's system test on the bridge that AIRFLOW__ECS_BRIDGE_EXECUTOR__* name, in an account too
-	tools/venv.sh 3
+test-system: .venv-airflow/.done ## the operator's system test on the bridge that AIRFLOW__ECS_BRIDGE_EXECUTOR__* name, in an account too
 	$(AIRFLOW)/python -m pytest -q tests/airflow/system
 
 # The last of each minor version that the package allows, and the newest beta.
 AIRFLOWS ?= 2.10.5 2.11.2 3.0.6 3.1.8 3.2.2 3.3.2 3.4.0b2
 .PHONY: test-matrix
-test-matrix: ## executor and operator on every Airflow that they support, with real triggerers from 3.0 on, against a fake bridge: AIRFLOWS="3.0.6 3.1.8"
-	tools/venv.sh 3
+test-matrix: .venv-airflow/.done ## executor and operator on every Airflow that they support, with real triggerers from 3.0 on, against a fake bridge: AIRFLOWS="3.0.6 3.1.8"
 	$(AIRFLOW)/python tests/airflow/smoke.py $(AIRFLOWS)
 
 .PHONY: bench-executor
-bench-executor:
-	tools/venv.sh 3
+bench-executor: .venv-airflow/.done
 	$(AIRFLOW)/python benches/executor/bench.py $(ARGS)
 
 .PHONY: bench-operator
-bench-operator: ## the operator's triggerer beside that of EcsRunTaskOperator, 1,000 waiting in each: ARGS=--quick
-	tools/venv.sh bench
+bench-operator: .venv-airflow-bench/.done ## the operator's triggerer beside that of EcsRunTaskOperator, 1,000 waiting in each: ARGS=--quick
 	.venv-airflow-bench/bin/python benches/executor/operators.py $(ARGS)
 
 .PHONY: bench
-bench: $(VENV)/.done ## all figures of docs/performance.md (JSON=1: an object a line; TASKS=100000: the full scale)
+bench: $(VENV)/.done .venv-airflow/.done .venv-airflow-bench/.done ## all figures of docs/performance.md (JSON=1: an object a line; TASKS=100000: the full scale)
 	@cargo build --locked --release $(PROGRAMS) -p bench-hello -p ecs-bridge-runner
-	@tools/venv.sh 3 bench >&2
 	@JSON=$(or $(JSON),0) $(VENV)/bin/python benches/run.py --tasks $(or $(TASKS),5000)

@@ -31,7 +31,7 @@ def in_airflow(report: Report, quick: bool, venv: str, script: str) -> None:
     """A bench of Airflow's side, in an environment of Airflow's."""
     python = ROOT / venv / "bin" / "python"
     if not python.exists():
-        print(f"{script}: left out, as {python} is missing (tools/venv.sh 3 bench makes it)", file=sys.stderr)
+        print(f"{script}: left out, as {python} is missing (`make {venv}/.done` makes it)", file=sys.stderr)
         return
     command = [str(python), f"benches/executor/{script}", *(["--quick"] if quick else [])]
     result = subprocess.run(command, cwd=ROOT, env={**os.environ, "JSON": "1"}, stdout=subprocess.PIPE, text=True)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-# The release in which all of this was seen, as pinned in requirements-emulator.txt.
+# The release in which all of this was seen, as pinned in the group `emulator` of pyproject.toml.
 VERSION = "1.5.33"
 
 Values = dict[str, Any]

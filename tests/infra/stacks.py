@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import tomllib
 from samtranslator.translator.transform import transform
 from samtranslator.yaml_helper import yaml_parse
 
@@ -22,6 +23,13 @@ os.environ.update(
 )
 
 CODE_BUCKET, CODE_KEY = "code", "function.zip"
+
+
+def pinned(group: str, package: str) -> str:
+    """The version of a package in an environment of tests."""
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
+    [version] = [each.removeprefix(f"{package}==") for each in groups[group] if str(each).startswith(f"{package}==")]
+    return version
 
 
 def arn(service: str, resource: str) -> str:

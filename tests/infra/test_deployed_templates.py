@@ -8,7 +8,6 @@ import urllib.request
 import uuid
 import zipfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +17,7 @@ from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 from emulator import BUCKET, ROOT_USER, Emulator, EventBridge
 from emulator_gaps import CUTS, OTHER_RESOURCES, UNKNOWN_TYPES, VERIFY, VERSION
-from stacks import ACCOUNT, REGION, arn, template
+from stacks import ACCOUNT, REGION, arn, pinned, template
 
 from local_stack import TERMINAL, call, until
 
@@ -108,8 +107,7 @@ def test_airflow_is_created_and_removed(emulator: Emulator) -> None:
 
 
 def test_gaps_are_of_the_version_that_is_installed() -> None:
-    requirements = Path(__file__).with_name("requirements-emulator.txt").read_text()
-    assert f"ministack=={VERSION}\n" in requirements
+    assert pinned("emulator", "ministack") == VERSION
     assert {gap.version for gap in [*CUTS, *VERIFY.values()]} == {VERSION}
 
 
