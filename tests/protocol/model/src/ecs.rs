@@ -1,42 +1,43 @@
-//! ECS: the life of a task, and how long ECS remembers it.
+//! ECS: the lifecycle of a task, and how long ECS describes it.
 
 use ecs_bridge_core::{Attempt, Container, Task};
 
 use crate::scenario::{CONTAINER, Scenario};
 
-/// For how many ticks after a task's end ECS describes it, and keeps its token: an hour in production.
-pub(crate) const REMEMBERED: u8 = 5;
+/// The number of ticks after a stop during which ECS describes the task and keeps its client token. In production, both are
+/// an hour.
+pub(crate) const RETENTION_TICKS: u8 = 5;
 
-/// The most ticks that a task stays in one status that it leaves by itself.
-const LINGERS: u8 = 2;
+/// The maximum number of ticks that a task stays in a status that it leaves by itself.
+const MAX_STATUS_TICKS: u8 = 2;
 
-/// For how many ticks after a launch DescribeTasks and ListTasks may not know the task.
-const NEW: u8 = 1;
+/// The number of ticks after a launch during which DescribeTasks and ListTasks may not return the task.
+const VISIBILITY_LAG: u8 = 1;
 
 /// A task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct EcsTask {
-    /// Its place among the tasks of its submission.
+    /// Its index among the tasks of its submission.
     pub(crate) id: u8,
     pub(crate) attempt: Attempt,
-    /// The client token that it was launched with, of those used for its attempt: always the same, without a bug.
+    /// The number of the client token that launched it. Without a bug, an attempt has one token per capacity option.
     pub(crate) token: u32,
     pub(crate) version: u8,
     pub(crate) status: Status,
     /// Its `desiredStatus` is STOPPED.
     pub(crate) to_stop: bool,
     pub(crate) stop_code: Option<StopCode>,
-    /// ECS refused to launch it, and did.
+    /// ECS returned a failure for RunTask, and launched the task all the same.
     pub(crate) refused: bool,
     /// Its container was started.
     pub(crate) ran: bool,
-    /// StopTask was called for it while it lived.
-    pub(crate) stop_asked: bool,
+    /// StopTask was called while its container was live.
+    pub(crate) stop_called: bool,
     pub(crate) launched_at: u8,
     /// The tick of its last change.
     pub(crate) since: u8,
-    /// The newest version of it that a function has seen.
-    pub(crate) heard: u8,
+    /// The newest version that a function has seen.
+    pub(crate) seen_version: u8,
 }
 
 /// The status of a task.
@@ -49,15 +50,15 @@ pub(crate) enum Status {
     Stopped(End),
 }
 
-/// What is known of a container once its task is STOPPED.
+/// The result of a container once its task is STOPPED.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum End {
     Exit(i32),
-    /// It never started, and ECS says so.
+    /// It never started, and ECS reports that.
     NeverStarted,
-    /// It never got capacity, and its capacity provider has given up.
+    /// Its capacity provider gave up waiting for capacity.
     GivenUp,
-    /// Nothing: the host went away, or it was stopped early.
+    /// Unknown, because the host was lost or the task was stopped early.
     Unknown,
 }
 
@@ -81,18 +82,18 @@ impl StopCode {
     }
 }
 
-/// What may happen to a task.
+/// A change of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Change {
     /// Its container starts.
     Starts,
-    /// Its container cannot be started, and ECS says why.
+    /// Its container cannot be started, and ECS reports why.
     FailsToStart,
     /// Its capacity provider gives up waiting for capacity.
     GivesUp,
     /// Its container exits with this code.
     Exits(i32),
-    /// It is STOPPED, and its container was so quick that nothing shows it but exit code 0.
+    /// It is STOPPED. Its container ran so briefly that only exit code 0 shows it.
     StopsWith0,
     /// A container with a restart policy starts once more.
     Restarts,
@@ -100,8 +101,8 @@ pub enum Change {
     Stops,
     /// ECS reclaims its capacity.
     SpotNotice,
-    /// Its host reports that it has stopped, and its container runs on.
-    SeemsToStop,
+    /// Its host reports that it has stopped, but its container keeps running.
+    ReportedStopped,
 }
 
 impl EcsTask {
@@ -116,10 +117,10 @@ impl EcsTask {
             stop_code: None,
             refused: false,
             ran: false,
-            stop_asked: false,
+            stop_called: false,
             launched_at: now,
             since: now,
-            heard: 0,
+            seen_version: 0,
         }
     }
 
@@ -127,32 +128,32 @@ impl EcsTask {
         matches!(self.status, Status::Stopped(_))
     }
 
-    /// Its container runs, or will.
+    /// Returns true if its container runs or will run.
     pub(crate) fn is_live(&self) -> bool {
         matches!(self.status, Status::Provisioning | Status::Running)
     }
 
-    /// It has to change before time passes.
+    /// Returns true if it must change before time passes.
     pub(crate) fn is_overdue(&self, now: u8) -> bool {
-        let lingers = match self.status {
-            Status::Provisioning | Status::Running if !self.to_stop => LINGERS,
+        let limit = match self.status {
+            Status::Provisioning | Status::Running if !self.to_stop => MAX_STATUS_TICKS,
             Status::Provisioning | Status::Running | Status::Exited(_) => 1,
             Status::Stopped(_) => return false,
         };
-        now >= self.since + lingers
+        now >= self.since + limit
     }
 
-    /// ECS still describes it, and returns it for its token.
+    /// Returns true if ECS still describes it, and returns it for its client token.
     pub(crate) fn is_remembered(&self, now: u8) -> bool {
-        !self.is_stopped() || now < self.since + REMEMBERED
+        !self.is_stopped() || now < self.since + RETENTION_TICKS
     }
 
-    /// ECS may not know it yet.
+    /// Returns true if ECS may not return it yet.
     pub(crate) fn is_new(&self, now: u8) -> bool {
-        now < self.launched_at + NEW
+        now < self.launched_at + VISIBILITY_LAG
     }
 
-    /// Clears times on which nothing depends any more.
+    /// Clears times that no later step depends on, so that equal states compare as equal.
     pub(crate) fn age(&mut self, now: u8) {
         if !self.is_new(now) {
             self.launched_at = 0;
@@ -162,13 +163,13 @@ impl EcsTask {
         }
     }
 
-    /// The part of it that an event holds.
+    /// Returns the task with the attributes that an event contains.
     pub(crate) fn reported(self) -> Self {
-        Self { heard: 0, launched_at: 0, stop_asked: false, ..self }
+        Self { seen_version: 0, launched_at: 0, stop_called: false, ..self }
     }
 
-    /// What its host reports of it, before it is known to be wrong.
-    pub(crate) fn seemingly_stopped(self) -> Self {
+    /// Returns the task as its host wrongly reports it.
+    pub(crate) fn reported_stopped(self) -> Self {
         let stop_code = Some(StopCode::SpotInterruption);
         Self {
             version: self.version - 1,
@@ -179,12 +180,12 @@ impl EcsTask {
         }
     }
 
-    /// What still matters of a stopped task whose submission is at a later attempt.
+    /// Returns the attributes that still matter of a stopped task whose submission is at a later attempt.
     pub(crate) fn outlived(self) -> Self {
         Self { version: 0, status: Status::Stopped(End::Unknown), stop_code: None, ..self.reported() }
     }
 
-    /// The exit code of its container.
+    /// Returns the exit code of its container.
     pub(crate) fn exit_code(&self) -> Option<i32> {
         match self.status {
             Status::Exited(code) | Status::Stopped(End::Exit(code)) => Some(code),
@@ -194,21 +195,21 @@ impl EcsTask {
         }
     }
 
-    /// What may happen to it next.
+    /// Returns its possible changes.
     pub(crate) fn changes(&self, scenario: &Scenario) -> Vec<Change> {
         let mut changes = Vec::new();
         match self.status {
             Status::Provisioning if self.to_stop => changes.push(Change::Stops),
             Status::Provisioning => {
                 changes.extend([Change::Starts, Change::FailsToStart]);
-                // As often as there are capacity options, and once more.
+                // Once per capacity option, plus once.
                 let gives_up = u16::from(scenario.policy.fallbacks) + 1;
-                if scenario.odd && self.attempt.get() <= gives_up {
+                if scenario.rare_reports && self.attempt.get() <= gives_up {
                     changes.push(Change::GivesUp);
                 }
             }
             Status::Running => {
-                if scenario.odd {
+                if scenario.rare_reports {
                     changes.push(Change::StopsWith0);
                 }
                 changes.extend([Change::Exits(0), Change::Exits(1), Change::Stops]);
@@ -216,7 +217,7 @@ impl EcsTask {
                     changes.push(Change::SpotNotice);
                 }
                 if scenario.ec2 && self.version < 4 && !self.to_stop {
-                    changes.push(Change::SeemsToStop);
+                    changes.push(Change::ReportedStopped);
                 }
             }
             Status::Exited(_) => {
@@ -230,7 +231,7 @@ impl EcsTask {
         changes
     }
 
-    /// Makes it happen.
+    /// Applies a change.
     pub(crate) fn change(&mut self, change: Change, now: u8) {
         self.version += 1;
         match change {
@@ -239,7 +240,7 @@ impl EcsTask {
                 self.ran = true;
             }
             Change::FailsToStart => {
-                // The versions between have no events.
+                // ECS sends no events for the versions in between.
                 self.version += 3;
                 self.stop_as(StopCode::TaskFailedToStart);
                 self.status = Status::Stopped(End::NeverStarted);
@@ -269,7 +270,7 @@ impl EcsTask {
                 self.stop_as(StopCode::SpotInterruption);
                 return;
             }
-            Change::SeemsToStop => {
+            Change::ReportedStopped => {
                 // The next report is newer.
                 self.version += 1;
                 return;
@@ -278,10 +279,10 @@ impl EcsTask {
         self.since = now;
     }
 
-    /// StopTask.
+    /// Stops the task, as StopTask does.
     pub(crate) fn stop(&mut self) {
-        if self.is_live() && !self.stop_asked {
-            self.stop_asked = true;
+        if self.is_live() && !self.stop_called {
+            self.stop_called = true;
             self.version += 1;
             self.stop_as(StopCode::UserInitiated);
         }
@@ -292,7 +293,7 @@ impl EcsTask {
         self.stop_code.get_or_insert(code);
     }
 
-    /// Whether an event of it matches the EventBridge rule.
+    /// Returns true if the EventBridge rule matches an event of its status.
     pub(crate) fn is_reported(&self) -> bool {
         match self.status {
             Status::Provisioning => false,
@@ -304,7 +305,7 @@ impl EcsTask {
         format!("{}/{}", scenario.task_arns(), self.id)
     }
 
-    /// As ECS describes it.
+    /// Returns the task as DescribeTasks returns it.
     pub(crate) fn describe(&self, scenario: &Scenario) -> Task {
         let (last_status, container) = match self.status {
             Status::Provisioning => ("PROVISIONING", "PENDING"),
@@ -314,9 +315,10 @@ impl EcsTask {
         };
         let never_started = self.status == Status::Stopped(End::NeverStarted);
         let given_up = self.status == Status::Stopped(End::GivenUp);
-        let reason = (never_started && !scenario.odd).then(|| "CannotPullContainerError: no such image".to_owned());
+        let reason =
+            (never_started && !scenario.rare_reports).then(|| "CannotPullContainerError: no such image".to_owned());
         let stopped_reason = match self.status {
-            Status::Stopped(End::NeverStarted) if scenario.odd => {
+            Status::Stopped(End::NeverStarted) if scenario.rare_reports => {
                 Some("Timeout waiting for network interface provisioning to complete.".to_owned())
             }
             Status::Stopped(End::GivenUp) => Some("TaskFailedToStart: RESOURCE:GPU".to_owned()),

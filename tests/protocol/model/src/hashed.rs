@@ -1,4 +1,4 @@
-//! Values that many states share, hashed once.
+//! Values that many states share. Each is hashed once.
 
 use std::{
     fmt,
@@ -11,7 +11,7 @@ use ecs_bridge_core::{Record, State};
 
 use crate::scenario::Scenario;
 
-/// The same for equal values, in every state and every run.
+/// Returns the hash of a value. Equal values have the same hash in every state and every run.
 pub(crate) fn fingerprint<T: Hash>(value: &T) -> u64 {
     let mut hasher = DefaultHasher::new();
     value.hash(&mut hasher);
@@ -29,16 +29,16 @@ impl<T: Hash> Hashed<T> {
 }
 
 impl Hashed<Record> {
-    /// A row of the table. Two rows are equal where no later decision can distinguish them.
+    /// Wraps a row of the table. Two rows are equal if no later decision can distinguish them.
     pub(crate) fn row(record: Record) -> Self {
-        let hash = fingerprint(&behaviour(&record));
+        let hash = fingerprint(&relevant_attributes(&record));
         Self(Arc::new((record, hash)))
     }
 }
 
-/// The attributes on which decisions and promises still depend. Every attribute is named, so that a new one has to be
-/// assigned to one side.
-fn behaviour(record: &Record) -> impl Hash + use<> {
+/// Returns the attributes that later decisions and checks depend on. The pattern names every attribute, so a new attribute
+/// does not compile until it is listed.
+fn relevant_attributes(record: &Record) -> impl Hash + use<> {
     let Record {
         state,
         attempt,
@@ -93,7 +93,7 @@ fn behaviour(record: &Record) -> impl Hash + use<> {
         launch_deadline: _,
         created_at: _,
         feed: _,
-        // Only for people.
+        // Only people read these.
         runs_on: _,
         cpu: _,
         memory: _,
@@ -105,7 +105,7 @@ fn behaviour(record: &Record) -> impl Hash + use<> {
         attempts: _,
         // It changes with `missing_at`.
         missing_count: _,
-        // It only rises; whether it is still what a function read is noted with that function.
+        // It only increases. `Next` notes for each function whether the row has changed since it was read.
         rev: _,
         updated_at: _,
         expires_at: _,
@@ -117,22 +117,22 @@ fn behaviour(record: &Record) -> impl Hash + use<> {
     if matches!(state, State::Succeeded | State::Failed) {
         return (task, None, None, pending);
     }
-    // The status only decides where no version does.
+    // The status decides only if the task has no version.
     let unversioned = last_status.as_ref().filter(|_| ecs_version.is_none());
     let seen = (*ecs_version, unversioned.cloned(), stopped_at.is_some(), *changed_at);
     if state.is_terminal() {
         return (task, Some(seen), None, pending);
     }
-    // A task is not launched again by its choice.
+    // The capacity option of a launched task has no effect on later decisions.
     let fallback = if matches!(state, State::Queued | State::Launching) { *fallback } else { 0 };
     let choice = (fallback, *first_choice, *uncounted, *given_up, *asked_again);
     let launch = (*unanswered_since, *launch_calls, *last_call_at, *refusals, *denied_since, *lookups, *looked_up_at);
-    // How long ECS has had no capacity only matters beyond the horizon; here, only that it has.
+    // The time without capacity has an effect only beyond the horizon. Here, only its presence has one.
     let launch = (launch, no_capacity_since.is_some(), *was_refused);
     let stop = (stop_code.clone(), stop_requested.as_ref().map(|stop| stop.cause as u8));
     let run_since = started_at.filter(|_| policy.run_timeout.is_some());
     let run = (*launched_at, run_since, *seen_running, *ran_before, *missing_at, *lookup_failed_since);
-    // Time passes in whole ticks: the exact moment between two of them does not matter.
+    // Time passes in whole ticks, so the exact time between two ticks has no effect.
     let timer = (check_at.map(Scenario::tick_from), due.clone(), request.is_some());
     (task, Some(seen), Some((choice, launch, stop, run, timer)), pending)
 }

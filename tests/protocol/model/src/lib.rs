@@ -1,19 +1,19 @@
-//! The bridge in a small world, of which a model checker visits every state.
+//! A model of the bridge in small worlds. A model checker visits every state of each world.
 //!
-//! The decisions are the real ones: [`ecs_bridge_core::decide`], on real records. Around them is a model of all that
-//! can go wrong: ECS with its tokens, its forgetfulness and its late answers, EventBridge, the conditional writes of
-//! the table, functions that stop at any point, and a caller that stops what it submitted. [`World`] is a state of it,
-//! [`Step`] is what may happen next, [`Promise`] is what must never be broken, and a [`Mutation`] is a bug that the
-//! model must find. [`replay`] checks the history of a real run by the same promises.
+//! The decisions are the real ones: [`ecs_bridge_core::decide`], on real records. The model around them contains the
+//! faults: lost and late responses of ECS, expired client tokens, lost and repeated events, functions that stop at any
+//! step, and callers that repeat or stop their submissions. [`World`] is a state, [`Step`] is a step to the next state,
+//! [`Promise`] is a guarantee that must hold in every state, and a [`Mutation`] is a seeded bug that the model must find.
+//! [`replay`] checks the history of a real run against the same guarantees.
 //!
-//! Time is counted in ticks. The timers are a few ticks long, in the order in which the real ones stand to each other
-//! and to what ECS keeps; a bound with a minute to spare in production is as tight here as it can be.
+//! Time is counted in ticks. Each timer is a few ticks long. Their order is the order of the real timers, also relative to
+//! the retention of ECS. Margins of minutes in production are as small as possible here.
 //!
-//! [`Pools`] is a world of its own, of submissions that wait for runners, and [`PoolSizing`] another, of how many
-//! runners there are.
+//! [`Pools`] is a separate world of submissions that wait for runners. [`PoolSizing`] is a separate world of the number
+//! of runners.
 //!
-//! Not modelled: the retention of ended records (weeks), and the launch rate (without a launch token a record
-//! stays `queued`, which may happen here at any time).
+//! Not modeled are the retention of ended records (weeks) and the launch rate. Without a launch token, a record stays
+//! `queued`, which can happen here at any time.
 
 mod ecs;
 mod hashed;
@@ -27,7 +27,7 @@ mod world;
 
 pub use mutation::Mutation;
 pub use pools::{PoolBug, PoolPromise, PoolStep, PoolWorld, Pools};
-pub use promise::{NOTIFIED, Promise, SETTLED, end_is_reached};
+pub use promise::Promise;
 pub use scenario::Scenario;
 pub use sizing::{PoolSizing, SizingBug, SizingPromise, SizingStep, SizingWorld};
-pub use world::{Lane, Step, World};
+pub use world::{NOTIFIED, SETTLED, Step, SubmissionState, World, terminal_state_is_reached};

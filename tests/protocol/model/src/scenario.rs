@@ -1,4 +1,4 @@
-//! A scenario: how many submissions, under which policy, with how many faults.
+//! A scenario: the number of submissions, their policy, the number and kinds of faults, and the times in ticks.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -17,45 +17,45 @@ pub(crate) const CONTAINER: &str = "main";
 
 const TICK_MS: u64 = 1000;
 
-/// The time of the first tick, an arbitrary one.
+/// The time of the first tick. It is arbitrary.
 const EPOCH_MS: u64 = 1_800_000_000_000;
 
 /// A world to check.
 #[derive(Clone, Debug)]
 pub struct Scenario {
-    /// How many submissions there are.
+    /// The number of submissions.
     pub submissions: usize,
-    /// How many faults may happen, of any kinds and at any points.
+    /// The number of faults that can happen, of any kind and at any step.
     pub faults: u8,
     /// The policy of their profile.
     pub policy: Policy,
-    /// After this tick they are not launched any more.
+    /// The launch deadline, in ticks.
     pub launch_deadline: Option<u8>,
-    /// ECS may reclaim its capacity.
+    /// ECS can reclaim the capacity of a task.
     pub spot: bool,
-    /// On EC2, where the agent of a host may report that a task has stopped that runs on.
+    /// The tasks run on EC2, where a host can report a stop of a task that keeps running.
     pub ec2: bool,
-    /// ECS reports what is rare: start failures in the stopped reason alone, capacity that is given up, a quick container by
-    /// its exit code alone, and events without a version.
-    pub odd: bool,
-    /// Containers may be started again by a restart policy.
+    /// ECS sends rare reports: start failures only in the stopped reason, capacity providers that give up, brief containers
+    /// only by exit code 0, and events without a version.
+    pub rare_reports: bool,
+    /// ECS can restart a container by its restart policy.
     pub restarts: bool,
-    /// The caller may request a stop.
+    /// The caller can request a stop.
     pub stops: bool,
-    /// From any moment on, ECS may refuse every call and EventBridge lose every event.
+    /// At any step, an outage can begin: ECS refuses every call, and EventBridge can lose every event.
     pub outage: bool,
-    /// An event bus is notified of each end.
+    /// An event bus is notified of each completion.
     pub notify: bool,
-    /// ECS may launch what it refuses.
+    /// ECS can launch a task although it returns a failure.
     pub launched_failures: bool,
     /// The seeded bug.
     pub mutation: Option<Mutation>,
-    /// The last tick, by which every submission must have ended.
+    /// The last tick. Every submission must have ended by then.
     pub horizon: u8,
 }
 
 impl Scenario {
-    /// Two attempts, under the default policy.
+    /// Returns a scenario with two attempts per submission, under the default policy.
     pub fn new(submissions: usize, faults: u8) -> Self {
         Self {
             submissions,
@@ -67,7 +67,7 @@ impl Scenario {
             launch_deadline: None,
             spot: false,
             ec2: false,
-            odd: false,
+            rare_reports: false,
             restarts: false,
             stops: true,
             outage: false,
@@ -78,68 +78,68 @@ impl Scenario {
         }
     }
 
-    /// With a launch deadline at this tick.
+    /// Adds a launch deadline at this tick.
     #[must_use]
     pub fn with_deadline(self, tick: u8) -> Self {
         Self { launch_deadline: Some(tick), ..self }
     }
 
-    /// On Spot, and relaunched after an interruption.
+    /// Runs tasks on Spot, and relaunches them after an interruption.
     #[must_use]
     pub fn on_spot(self) -> Self {
         let relaunch_on = vec![Relaunch::from("SpotInterruption")];
         Self { spot: true, policy: Policy { relaunch_on, ..self.policy }, ..self }
     }
 
-    /// On EC2, where a host may be wrong about the end of a task.
+    /// Runs tasks on EC2, where a host can report a stop that did not happen.
     #[must_use]
     pub fn on_ec2(self) -> Self {
         Self { ec2: true, ..self }
     }
 
-    /// With an ECS that reports what is rare.
+    /// Adds rare reports of ECS.
     #[must_use]
-    pub fn with_oddities(self) -> Self {
-        Self { odd: true, ..self }
+    pub fn with_rare_reports(self) -> Self {
+        Self { rare_reports: true, ..self }
     }
 
-    /// With a fallback.
+    /// Adds a fallback.
     #[must_use]
-    pub fn with_a_fallback(self) -> Self {
+    pub fn with_fallback(self) -> Self {
         Self { policy: Policy { fallbacks: 1, ..self.policy }, ..self }
     }
 
-    /// With an ECS that may launch what it refuses.
+    /// Adds failures of RunTask that launch a task all the same.
     #[must_use]
     pub fn with_launched_failures(self) -> Self {
         Self { launched_failures: true, ..self }
     }
 
-    /// With containers that ECS may restart: only the task's end counts.
+    /// Adds restart policies. Only STOPPED then ends an attempt (`complete_on: task_stopped`).
     #[must_use]
     pub fn with_restarts(self) -> Self {
         Self { restarts: true, policy: Policy { complete_on: CompleteOn::TaskStopped, ..self.policy }, ..self }
     }
 
-    /// With an outage of ECS that may begin at any moment and does not end.
+    /// Adds an outage that can begin at any step and does not end.
     #[must_use]
     pub fn with_outage(self) -> Self {
         Self { outage: true, ..self }
     }
 
-    /// With an event bus that is notified of each end.
+    /// Adds an event bus that is notified of each completion.
     #[must_use]
-    pub fn with_a_listener(self) -> Self {
+    pub fn with_notifications(self) -> Self {
         Self { notify: true, ..self }
     }
 
-    /// With `launch_timeout` and `run_timeout` of a tick.
+    /// Adds a `launch_timeout` and a `run_timeout` of one second, which is one tick.
     #[must_use]
     pub fn with_timeouts(self) -> Self {
         Self { policy: Policy { launch_timeout: Some(1), run_timeout: Some(1), ..self.policy }, ..self }
     }
 
-    /// With a bug.
+    /// Adds a seeded bug.
     #[must_use]
     pub fn with(self, mutation: Mutation) -> Self {
         Self { mutation: Some(mutation), ..self }
@@ -149,7 +149,7 @@ impl Scenario {
         self.mutation == Some(mutation)
     }
 
-    /// The protocol's times, in ticks.
+    /// Returns the times of the protocol, in ticks.
     ///
     /// As in production: a claim outlives its call (`send_within` < `lease`); the last repeat is sent before ECS can have
     /// forgotten the token (`repeat_for` + `send_within` < what ECS remembers); a task is looked up only when ListTasks
@@ -160,7 +160,7 @@ impl Scenario {
     pub(crate) fn rules() -> Rules {
         let ticks = |count: u64| Duration::from_millis(count * TICK_MS);
         Rules {
-            // A name that is valid.
+            // The name is valid.
             deployment: "prod".parse().unwrap_or_else(|_| unreachable!()),
             retention: Duration::from_secs(30 * 86_400),
             timers: Timers {
@@ -196,7 +196,7 @@ impl Scenario {
         Timestamp::from_millis(EPOCH_MS + u64::from(tick) * TICK_MS)
     }
 
-    /// The first tick at which `at` has come.
+    /// Returns the first tick at or after this time.
     pub(crate) fn tick_from(at: Timestamp) -> u64 {
         at.millis().saturating_sub(EPOCH_MS).div_ceil(TICK_MS)
     }
@@ -209,7 +209,7 @@ impl Scenario {
         "arn:aws:ecs:eu-west-1:123456789012:task/nightly"
     }
 
-    /// The submission that the caller sends: the same each time, so that submissions are interchangeable.
+    /// Returns the submission that the caller sends. All submissions are equal, and so interchangeable.
     pub(crate) fn submission(&self) -> Submission {
         let profile = ProfileName::default_profile();
         Submission {

@@ -1,15 +1,15 @@
-//! The real decisions about pools keep every promise in every state that the model can reach, and each seeded bug breaks
-//! the one that it should.
+//! The real decisions about pools keep every guarantee in every state that the model can reach. Each seeded bug breaks its
+//! guarantee.
 
 mod checker;
 
 use checker::{breaks, steps};
 use ecs_bridge_model::{PoolBug, PoolPromise, Pools};
 
-fn holds(what: &str, pools: Pools) {
+fn holds(world: &str, pools: Pools) {
     let Pools { submissions, runners, faults, .. } = pools;
-    let what = format!("pool, {what}: {submissions} submission(s), {runners} runner(s), {faults} fault(s)");
-    checker::holds(&what, pools, steps);
+    let world = format!("pool, {world}: {submissions} submission(s), {runners} runner(s), {faults} fault(s)");
+    checker::holds(&world, pools, steps);
 }
 
 #[test]
@@ -23,38 +23,40 @@ fn small_one_submission_two_runners_and_a_fault() {
 }
 
 #[test]
-fn small_one_runner_with_two_commands_that_may_be_stopped() {
+fn small_one_runner_with_two_commands_and_stops() {
     holds("two commands, stops", Pools { runners: 1, commands: 2, stops: true, ..Pools::new(0) });
 }
 
 #[test]
-fn small_a_deadline() {
+fn small_launch_deadline_with_late_runners() {
     holds("deadline, late runners", Pools { submissions: 1, runners: 1, deadline: Some(2), ..Pools::new(0) });
 }
 
 #[test]
-fn small_spot_with_and_without_another_attempt() {
+fn small_spot_with_and_without_relaunch() {
     let spot = Pools { submissions: 1, runners: 1, spot: true, ..Pools::new(0) };
     holds("spot", spot);
     holds("spot, relaunch_on", Pools { relaunch: true, ..spot });
 }
 
-/// Where a bug shows, and what it breaks.
+/// Returns the world in which a bug has an effect, and the guarantee that it breaks.
 fn consequence(bug: PoolBug) -> (Pools, PoolPromise) {
     let one = Pools { submissions: 1, ..Pools::new(1) };
     let alone = Pools { runners: 1, ..one };
     match bug {
-        PoolBug::TakenUnconditionally => (Pools { faults: 0, ..one }, PoolPromise::OneStart),
+        PoolBug::UnconditionalClaim => (Pools { faults: 0, ..one }, PoolPromise::OneStart),
         PoolBug::IncarnationIgnored => (alone, PoolPromise::OneStart),
-        PoolBug::TakenQueuedAgain => (one, PoolPromise::OneStart),
-        PoolBug::EventToAnother => (one, PoolPromise::NotBeforeItsCommand),
-        PoolBug::ServesAfterTake => (alone, PoolPromise::Settled),
-        PoolBug::ServesForgotten => (Pools { runners: 1, ..Pools::new(1) }, PoolPromise::Started),
-        PoolBug::ContainersCode => (alone, PoolPromise::ExitCode),
+        PoolBug::ClaimedRequeued => (one, PoolPromise::OneStart),
+        PoolBug::EventToOtherRunner => (one, PoolPromise::EndsAfterCommand),
+        PoolBug::ServesAfterClaim => (alone, PoolPromise::Settled),
+        PoolBug::ServesCleared => (Pools { runners: 1, ..Pools::new(1) }, PoolPromise::Started),
+        PoolBug::ContainerExitCode => (alone, PoolPromise::ExitCode),
         PoolBug::StopWithoutClosing => {
-            (Pools { runners: 1, commands: 2, stops: true, ..Pools::new(0) }, PoolPromise::StopHitsItsOwn)
+            (Pools { runners: 1, commands: 2, stops: true, ..Pools::new(0) }, PoolPromise::StopAffectsOnlyTarget)
         }
-        PoolBug::WorkWhileStopping => (Pools { spot: true, faults: 0, ..alone }, PoolPromise::NotWhileStopping),
+        PoolBug::CommandWhileStopping => {
+            (Pools { spot: true, faults: 0, ..alone }, PoolPromise::NoCommandWhileStopping)
+        }
     }
 }
 
@@ -82,7 +84,7 @@ fn two_runners_on_spot() {
 
 #[test]
 #[ignore = "minutes"]
-fn two_runners_that_start_late_before_and_after_a_deadline() {
+fn two_late_runners_with_launch_deadline() {
     holds("deadline, late runners", Pools { deadline: Some(2), ..Pools::new(0) });
 }
 

@@ -1,26 +1,26 @@
-//! The real decisions keep every promise in every state that the model can reach.
+//! The real decisions keep every guarantee in every state that the model can reach.
 
 mod checker;
 
 use std::collections::BTreeSet;
 
 use ecs_bridge_core::State;
-use ecs_bridge_model::{Scenario, Step, World, end_is_reached};
+use ecs_bridge_model::{Scenario, Step, World, terminal_state_is_reached};
 use stateright::{Checker, HasDiscoveries, Model, Path};
 
-fn holds(what: &str, scenario: Scenario) {
+fn holds(name: &str, scenario: Scenario) {
     let (submissions, faults) = (scenario.submissions, scenario.faults);
-    checker::holds(&format!("{what}: {submissions} submission(s), {faults} fault(s)"), scenario, story);
+    checker::holds(&format!("{name}: {submissions} submission(s), {faults} fault(s)"), scenario, path_text);
 }
 
-/// The path to a broken promise.
-fn story(path: Path<World, Step>) -> String {
-    let mut story = String::new();
+/// Returns the states and steps that break a guarantee, one per line.
+fn path_text(path: Path<World, Step>) -> String {
+    let mut text = String::new();
     for (world, step) in path.into_vec() {
-        let lanes: Vec<_> = world.lanes.iter().map(ToString::to_string).collect();
-        story += &format!("tick {:2}: {} => {step:?}\n", world.now, lanes.join(" | "));
+        let submissions: Vec<_> = world.submissions.iter().map(ToString::to_string).collect();
+        text += &format!("tick {:2}: {} => {step:?}\n", world.now, submissions.join(" | "));
     }
-    story
+    text
 }
 
 fn unstopped(scenario: Scenario) -> Scenario {
@@ -28,8 +28,8 @@ fn unstopped(scenario: Scenario) -> Scenario {
 }
 
 #[test]
-fn every_end_is_reached() {
-    let ends: BTreeSet<_> = State::ALL.into_iter().filter_map(end_is_reached).collect();
+fn every_terminal_state_is_reached() {
+    let ends: BTreeSet<_> = State::ALL.into_iter().filter_map(terminal_state_is_reached).collect();
     let scenario = Scenario::new(1, 2).with_deadline(2);
     let checker = scenario.checker().finish_when(HasDiscoveries::AllOf(ends.clone())).threads(2).spawn_bfs().join();
     let reached: BTreeSet<_> = checker.discoveries().into_keys().collect();
@@ -37,7 +37,7 @@ fn every_end_is_reached() {
 }
 
 #[test]
-fn small_one_submission_that_may_be_stopped() {
+fn small_one_submission_with_stops() {
     holds("default policy, stops", Scenario::new(1, 1));
 }
 
@@ -52,65 +52,65 @@ fn one_submission_with_timeouts() {
 }
 
 #[test]
-fn small_one_submission_whose_containers_may_be_restarted() {
+fn small_one_submission_with_container_restarts() {
     holds("task_stopped, stops", Scenario::new(1, 1).with_restarts());
 }
 
 #[test]
-fn small_one_submission_that_is_relaunched_after_spot_interruptions() {
+fn small_one_submission_relaunched_on_spot() {
     holds("relaunch_on", unstopped(Scenario::new(1, 0).on_spot()));
 }
 
 #[test]
-fn small_one_submission_on_a_host_that_may_be_wrong_about_its_end() {
+fn small_one_submission_with_wrong_stop_reports() {
     holds("relaunch_on, EC2", unstopped(Scenario::new(1, 0).on_spot().on_ec2()));
 }
 
 #[test]
-fn small_one_submission_with_oddities() {
-    holds("oddities, stops", Scenario::new(1, 0).with_oddities());
-    holds("oddities, fallback", unstopped(Scenario::new(1, 0).with_oddities().with_a_fallback()));
+fn small_one_submission_with_rare_reports() {
+    holds("rare reports, stops", Scenario::new(1, 0).with_rare_reports());
+    holds("rare reports, fallback", unstopped(Scenario::new(1, 0).with_rare_reports().with_fallback()));
 }
 
 #[test]
-fn small_one_submission_with_oddities_on_a_host_that_may_be_wrong_about_its_end() {
-    holds("oddities, relaunch_on, EC2", unstopped(Scenario::new(1, 0).on_spot().on_ec2().with_oddities()));
-}
-
-#[test]
-#[ignore = "minutes"]
-fn one_submission_with_oddities_and_a_fault() {
-    holds("oddities, fallback", unstopped(Scenario::new(1, 1).with_oddities().with_a_fallback()));
+fn small_one_submission_with_rare_and_wrong_reports() {
+    holds("rare reports, relaunch_on, EC2", unstopped(Scenario::new(1, 0).on_spot().on_ec2().with_rare_reports()));
 }
 
 #[test]
 #[ignore = "minutes"]
-fn one_submission_with_oddities_on_a_host_that_may_be_wrong_about_its_end_and_a_fault() {
-    holds("oddities, relaunch_on, EC2", unstopped(Scenario::new(1, 1).on_spot().on_ec2().with_oddities()));
+fn one_submission_with_rare_reports_and_a_fault() {
+    holds("rare reports, fallback", unstopped(Scenario::new(1, 1).with_rare_reports().with_fallback()));
+}
+
+#[test]
+#[ignore = "minutes"]
+fn one_submission_with_rare_and_wrong_reports_and_a_fault() {
+    holds("rare reports, relaunch_on, EC2", unstopped(Scenario::new(1, 1).on_spot().on_ec2().with_rare_reports()));
 }
 
 #[test]
 fn small_one_submission_with_a_fallback() {
-    holds("fallback", unstopped(Scenario::new(1, 1).with_a_fallback()));
+    holds("fallback", unstopped(Scenario::new(1, 1).with_fallback()));
 }
 
 #[test]
-fn small_one_submission_with_a_fallback_whose_refusals_may_launch() {
-    holds("fallback, launched failures", unstopped(Scenario::new(1, 1).with_a_fallback().with_launched_failures()));
+fn small_one_submission_with_a_fallback_and_launched_failures() {
+    holds("fallback, launched failures", unstopped(Scenario::new(1, 1).with_fallback().with_launched_failures()));
 }
 
 #[test]
 fn small_one_submission_with_notifications() {
-    holds("notify", unstopped(Scenario::new(1, 1).with_a_listener()));
+    holds("notify", unstopped(Scenario::new(1, 1).with_notifications()));
 }
 
 #[test]
-fn one_submission_and_an_outage_of_ecs_that_does_not_end() {
+fn one_submission_with_permanent_outage() {
     holds("outage, stops", Scenario::new(1, 0).with_outage());
 }
 
 #[test]
-fn two_submissions_that_may_be_stopped() {
+fn two_submissions_with_stops() {
     holds("default policy, stops", Scenario::new(2, 0));
 }
 
@@ -118,29 +118,29 @@ fn two_submissions_that_may_be_stopped() {
 
 #[test]
 #[ignore = "minutes"]
-fn at_length_one_submission_and_an_outage_of_ecs_that_does_not_end() {
+fn at_length_one_submission_with_permanent_outage() {
     holds("outage, stops", Scenario::new(1, 1).with_outage());
 }
 
 #[test]
 #[ignore = "minutes"]
 fn at_length_one_submission_with_a_fallback() {
-    holds("fallback, stops", Scenario::new(1, 1).with_a_fallback());
-    holds("fallback", unstopped(Scenario::new(1, 2).with_a_fallback()));
+    holds("fallback, stops", Scenario::new(1, 1).with_fallback());
+    holds("fallback", unstopped(Scenario::new(1, 2).with_fallback()));
 }
 
 #[test]
 #[ignore = "minutes"]
-fn at_length_one_submission_with_a_fallback_whose_refusals_may_launch() {
-    holds("fallback, launched failures, stops", Scenario::new(1, 1).with_a_fallback().with_launched_failures());
-    holds("fallback, launched failures", unstopped(Scenario::new(1, 2).with_a_fallback().with_launched_failures()));
+fn at_length_one_submission_with_a_fallback_and_launched_failures() {
+    holds("fallback, launched failures, stops", Scenario::new(1, 1).with_fallback().with_launched_failures());
+    holds("fallback, launched failures", unstopped(Scenario::new(1, 2).with_fallback().with_launched_failures()));
 }
 
 #[test]
 #[ignore = "minutes"]
 fn at_length_one_submission_with_notifications() {
-    holds("notify, stops", Scenario::new(1, 1).with_a_listener());
-    holds("notify", unstopped(Scenario::new(1, 2).with_a_listener()));
+    holds("notify, stops", Scenario::new(1, 1).with_notifications());
+    holds("notify", unstopped(Scenario::new(1, 2).with_notifications()));
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn at_length_one_submission_with_two_faults() {
 
 #[test]
 #[ignore = "minutes"]
-fn at_length_one_submission_that_may_be_stopped() {
+fn at_length_one_submission_with_stops() {
     holds("default policy, stops", Scenario::new(1, 2));
 }
 
@@ -181,12 +181,12 @@ fn at_length_one_submission_with_timeouts() {
 
 #[test]
 #[ignore = "minutes"]
-fn at_length_one_submission_whose_containers_may_be_restarted() {
+fn at_length_one_submission_with_container_restarts() {
     holds("task_stopped, stops", Scenario::new(1, 2).with_restarts());
 }
 
 #[test]
 #[ignore = "minutes"]
-fn at_length_one_submission_that_is_relaunched_after_spot_interruptions() {
+fn at_length_one_submission_relaunched_on_spot() {
     holds("relaunch_on", unstopped(Scenario::new(1, 1).on_spot()));
 }

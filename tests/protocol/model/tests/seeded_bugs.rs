@@ -1,11 +1,11 @@
-//! Each bug, put in, breaks the promise that it should.
+//! Each seeded bug breaks its guarantee.
 
 mod checker;
 
 use checker::breaks;
 use ecs_bridge_model::{Mutation, NOTIFIED, Promise, SETTLED, Scenario};
 
-/// Where a bug shows, and what it breaks.
+/// Returns the scenario in which a bug has an effect, and the property that it breaks.
 fn consequence(mutation: Mutation) -> (Scenario, &'static str) {
     let calm = Scenario { stops: false, ..Scenario::new(1, 1) };
     let rough = Scenario { faults: 2, ..calm.clone() };
@@ -15,21 +15,23 @@ fn consequence(mutation: Mutation) -> (Scenario, &'static str) {
         Mutation::NewToken => (calm, Promise::OneTask),
         Mutation::RefusedRepeatIsProof => (rough, Promise::NeverStarted),
         Mutation::UnansweredExpires => (calm.with_deadline(1), Promise::NeverStarted),
-        Mutation::VersionKept => (calm, Promise::EndIsHeard),
-        Mutation::StopForgotten => (Scenario::new(1, 0), Promise::StopIsFinal),
-        Mutation::EndChanges => (calm, Promise::Final),
-        Mutation::AbsentIsZero => (calm, Promise::ExitCode),
+        Mutation::VersionNotReset => (calm, Promise::ExitIsRecorded),
+        Mutation::StopOfUnknownIgnored => (Scenario::new(1, 0), Promise::StopIsFinal),
+        Mutation::TerminalStateChanges => (calm, Promise::Final),
+        Mutation::AbsentExitCodeIsZero => (calm, Promise::ExitCode),
         Mutation::SentLate => (rough, Promise::OneTask),
         Mutation::RepeatedForTooLong => (rough, Promise::OneTask),
-        Mutation::NoEvidence => (calm, Promise::NeverAgain),
-        Mutation::NobodyLooks => return (calm, SETTLED),
-        Mutation::OrphanLeft => (calm.with_deadline(1), Promise::NothingLeft),
+        Mutation::RelaunchWithoutEvidence => (calm, Promise::NoSecondStart),
+        Mutation::NeverDescribed => return (calm, SETTLED),
+        Mutation::OrphanTaskKept => (calm.with_deadline(1), Promise::NoOrphanTask),
         Mutation::StopIgnoredByRepeat => (Scenario::new(1, 1), Promise::StopIsFinal),
-        Mutation::FallbackAfterNoAnswer => (calm.with_a_fallback(), Promise::OneTask),
-        Mutation::NotAskedAgain => (calm.on_spot().on_ec2(), Promise::NeverAgain),
-        Mutation::ForgottenAtTheClaim | Mutation::UnansweredIsNotified => return (calm.with_a_listener(), NOTIFIED),
-        Mutation::NotifiedWithoutAClaim => (Scenario { faults: 0, ..calm }.with_a_listener(), Promise::NotifiedOnce),
-        Mutation::RefusedLookupForgotten => return (Scenario::new(1, 0).with_outage(), SETTLED),
+        Mutation::FallbackAfterNoAnswer => (calm.with_fallback(), Promise::OneTask),
+        Mutation::StopNotConfirmed => (calm.on_spot().on_ec2(), Promise::NoSecondStart),
+        Mutation::NotificationsDroppedAtClaim | Mutation::UnansweredCountsAsDelivered => {
+            return (calm.with_notifications(), NOTIFIED);
+        }
+        Mutation::NotifiedWithoutClaim => (Scenario { faults: 0, ..calm }.with_notifications(), Promise::NotifiedOnce),
+        Mutation::FailedLookupIgnored => return (Scenario::new(1, 0).with_outage(), SETTLED),
     };
     (scenario, promise.name())
 }

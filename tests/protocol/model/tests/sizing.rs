@@ -1,13 +1,13 @@
-//! The real sizing of pools keeps its promises in every state that the model can reach, and each seeded bug breaks the one
-//! that it should.
+//! The real sizing of pools keeps every guarantee in every state that the model can reach. Each seeded bug breaks its
+//! guarantee.
 
 mod checker;
 
 use checker::{breaks, steps};
 use ecs_bridge_model::{PoolSizing, SizingBug, SizingPromise};
 
-fn holds(what: &str, sizing: PoolSizing) {
-    checker::holds(&format!("sizing, {what}: {} fault(s)", sizing.faults), sizing, steps);
+fn holds(world: &str, sizing: PoolSizing) {
+    checker::holds(&format!("sizing, {world}: {} fault(s)", sizing.faults), sizing, steps);
 }
 
 #[test]
@@ -17,25 +17,25 @@ fn small_one_runner_at_a_time() {
 }
 
 #[test]
-fn small_profile_that_changes() {
+fn small_changed_profile() {
     holds("a change, one idle", PoolSizing { submissions: 1, min_idle: 1, changes: true, ..PoolSizing::new(0) });
 }
 
 #[test]
-fn small_pool_that_is_paused() {
+fn small_paused_pool() {
     holds("a pause", PoolSizing { submissions: 1, pauses: true, ..PoolSizing::new(0) });
 }
 
-/// Where a bug shows, and what it breaks.
+/// Returns the world in which a bug has an effect, and the guarantee that it breaks.
 fn consequence(bug: SizingBug) -> (PoolSizing, SizingPromise) {
     let one = PoolSizing { submissions: 1, ..PoolSizing::new(0) };
     let changing = PoolSizing { changes: true, ..one };
     match bug {
-        SizingBug::KeyNotKept => (changing, SizingPromise::Served),
-        SizingBug::KeyForgotten => (PoolSizing { pauses: true, ..changing }, SizingPromise::Served),
-        SizingBug::BatchNotWritten | SizingBug::ClaimedUnconditionally => (one, SizingPromise::NotAboveMax),
-        SizingBug::NoRoomMade => (PoolSizing { min_idle: 1, ..changing }, SizingPromise::Served),
-        SizingBug::BatchForgottenEarly => (PoolSizing::new(0), SizingPromise::NotAboveMax),
+        SizingBug::KeyNotRegistered => (changing, SizingPromise::Served),
+        SizingBug::UsedKeyRemoved => (PoolSizing { pauses: true, ..changing }, SizingPromise::Served),
+        SizingBug::BatchNotWritten | SizingBug::UnconditionalClaim => (one, SizingPromise::NotAboveMax),
+        SizingBug::OldVersionKeepsPlaces => (PoolSizing { min_idle: 1, ..changing }, SizingPromise::Served),
+        SizingBug::BatchRemovedEarly => (PoolSizing::new(0), SizingPromise::NotAboveMax),
         SizingBug::PauseIgnored => (PoolSizing { pauses: true, ..one }, SizingPromise::Paused),
     }
 }
@@ -56,7 +56,7 @@ fn two_runners_and_a_fault() {
 
 #[test]
 #[ignore = "minutes"]
-fn profile_that_changes_and_a_fault() {
+fn changed_profile_and_a_fault() {
     holds("a change, one idle", PoolSizing { min_idle: 1, changes: true, ..PoolSizing::new(1) });
 }
 

@@ -1,9 +1,10 @@
 //! Replays the history of a run: `ecs-bridge-replay [--earlier-version] HISTORY LOG...`
 //!
-//! HISTORY holds every version of every record, a JSON object a line, as DynamoDB writes items. The logs are those of
-//! the functions at `DEBUG`, in JSON. The functions' environment is expected in this program's. With
-//! `--earlier-version`, functions of an earlier version took part: they log no decisions, so that their writes are only
-//! checked against the promises. Exits with 1 if anything is wrong.
+//! HISTORY contains every version of every record as JSON Lines, in the item format of DynamoDB. The logs are the JSON logs
+//! of the functions at level `DEBUG`. The program reads the same environment variables as the functions. With
+//! `--earlier-version`, functions of an earlier version took part in the run. They log no decisions, so their writes are
+//! checked only against the guarantees. The exit code is 0 if the run is correct, 1 if a write is wrong, and 2 if an
+//! argument or a file is invalid.
 
 use std::{
     error::Error,
@@ -16,6 +17,7 @@ use ecs_bridge_core::{Record, SubmissionId, Timestamp, config::Environment};
 use ecs_bridge_model::replay::{Decided, History, Report};
 use serde::Deserialize;
 
+/// The maximum number of problems that are printed.
 const SHOWN: usize = 20;
 
 #[derive(Deserialize)]
@@ -68,7 +70,7 @@ fn replay(files: &[String]) -> Result<Report, Box<dyn Error>> {
                 let item: serde_dynamo::Item = serde_json::from_str(&line)?;
                 history.wrote(serde_dynamo::from_item::<_, Record>(item)?);
             } else if line.contains(r#""message":"decided""#)
-                // A killed function leaves its last line cut; it has not made that write.
+                // A killed function can leave its last line incomplete. It has not made that write.
                 && let Ok(Line { fields }) = serde_json::from_str::<Line>(&line)
             {
                 let Fields { submission_id, rev, now, input } = fields;

@@ -1,4 +1,4 @@
-//! What the tests of each world do with stateright.
+//! Runs the model checker stateright for the tests of all worlds.
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
@@ -6,8 +6,8 @@ use std::{collections::BTreeSet, fmt::Debug, hash::Hash, time::Instant};
 
 use stateright::{Checker, Expectation, HasDiscoveries, Model, Path};
 
-/// Visits every state of a world, prints how many there are, and fails with the story of a broken promise.
-pub fn holds<M>(what: &str, model: M, story: fn(Path<M::State, M::Action>) -> String)
+/// Visits every state of a world, prints the number of states, and fails with the steps that break a guarantee.
+pub fn holds<M>(world: &str, model: M, story: fn(Path<M::State, M::Action>) -> String)
 where
     M: Model + Send + Sync + 'static,
     M::State: Clone + Debug + Hash + PartialEq + Send + Sync + 'static,
@@ -16,7 +16,7 @@ where
     let begun = Instant::now();
     let checker = model.checker().threads(2).spawn_bfs().join();
     println!(
-        "{what}: {} states, {} steps, {} deep, in {:.0?}",
+        "{world}: {} states, {} steps, {} deep, in {:.0?}",
         checker.unique_state_count(),
         checker.state_count(),
         checker.max_depth(),
@@ -25,11 +25,11 @@ where
     let promises = checker.model().properties().into_iter().filter(|it| it.expectation == Expectation::Always);
     for promise in promises {
         let broken = checker.discovery(promise.name).map(story);
-        assert_eq!(broken, None, "{what}: broken: {}", promise.name);
+        assert_eq!(broken, None, "{world}: broken: {}", promise.name);
     }
 }
 
-/// Visits a world with a seeded bug until this promise is broken, and fails if it never is.
+/// Visits a world with a seeded bug until this guarantee is broken, and fails if no state breaks it.
 pub fn breaks<M>(bug: &dyn Debug, model: M, promise: &'static str)
 where
     M: Model + Send + Sync + 'static,
@@ -44,7 +44,7 @@ where
     println!("{bug:?}: \"{promise}\" is broken in {steps} steps; found after {states} states");
 }
 
-/// The steps to a broken promise.
+/// Returns the steps that break a guarantee, one per line.
 pub fn steps<S, A: Debug>(path: Path<S, A>) -> String {
     path.into_actions().iter().map(|step| format!("{step:?}\n")).collect()
 }
