@@ -25,7 +25,8 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_environment_is_that_of_the_program() -> None:
-    program = (Path(__file__).parents[3] / "programs/cli/src/bridge.rs").read_text()
+    sources = (Path(__file__).parents[3] / "programs/cli/src").rglob("*.rs")
+    program = "".join(source.read_text() for source in sources)
     for variable in VARIABLES.values():
         assert f"[env: {variable}]" in program
 

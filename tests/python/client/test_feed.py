@@ -131,7 +131,9 @@ def test_a_cursor_holds_two_minutes_however_long_the_feed_is() -> None:
     class Pages:
         """An end a minute, ten a page."""
 
-        def changes(self, since: int, after: dict[str, Any] | None) -> tuple[list[Record], dict[str, Any] | None]:
+        def changes(
+            self, since: int, after: dict[str, Any] | None, until: int
+        ) -> tuple[list[Record], dict[str, Any] | None]:
             first = after["n"] if after else 1
             page = [Record(f"id-{n}", State.SUCCEEDED, changed_at=n * minutes) for n in range(first, first + 10)]
             return page, {"n": first + 10} if first < 91 else None

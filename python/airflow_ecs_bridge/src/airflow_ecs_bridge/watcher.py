@@ -17,12 +17,12 @@ import time
 from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from airflow_ecs_bridge.results import Outcome, Verdict, outcome
 from airflow_ecs_bridge.threads import Service, drain
 from ecs_bridge._sansio import backoff, run
-from ecs_bridge.feed import LONG_OVERLAP_EVERY, LONG_OVERLAP_MS, SHORT_OVERLAP_MS, advanced, now_ms
+from ecs_bridge.feed import LONG_OVERLAP_EVERY, LONG_OVERLAP_MS, SHORT_OVERLAP_MS, Span, advanced, now_ms
 from ecs_bridge.table import BATCH_SIZE, Record, Table, records
 
 if TYPE_CHECKING:
@@ -62,15 +62,6 @@ class _Settle:
     submission_id: str
 
 
-@dataclass(frozen=True)
-class _Range:
-    """An unread part of the feed in epoch milliseconds, and its next page."""
-
-    since: int
-    until: int
-    after: dict[str, Any] | None = None
-
-
 class Watcher:
     """Other threads call `watch`, `forget`, `settle`, `lookup` and `beat`. All other work happens in its own thread."""
 
@@ -106,7 +97,7 @@ class Watcher:
         self._in_flight: dict[str, None] = {}
         self._unsettled: dict[str, None] = {}
         self._newest_ms = 0
-        self._page: tuple[int, dict[str, Any]] | None = None  # start and next page of the current poll
+        self._rest: Span | None = None  # of the current poll
         self._next_poll = 0.0
         self._durations: deque[float] = deque([0.0, 0.0], maxlen=5)  # of the last polls
         self._read_at = 0.0
@@ -115,7 +106,7 @@ class Watcher:
         # Between the polls.
         self._next_spare = 0.0
         self._spare_failures = 0
-        self._further_back: _Range | None = None
+        self._further_back: Span | None = None
         self._next_further_back = 0.0
         self._sweep: list[str] = []
         self._sweep_pause = 0.0
@@ -198,7 +189,7 @@ class Watcher:
         """Start reading. Watched submissions end after now, even if the clocks of the writers are behind."""
         now = self._read_at = time.monotonic()
         self._newest_ms = now_ms() - LONG_OVERLAP_MS
-        self._page = self._further_back = None
+        self._rest = self._further_back = None
         self._next_further_back = now + LONG_OVERLAP_EVERY
         self._sweep = []
         self._next_sweep = now + self._settings.full_scan_interval
@@ -224,7 +215,7 @@ class Watcher:
             self._read_feed()
         except Exception as error:
             self._poll_failures += 1
-            self._page = None
+            self._rest = None
             self._hang_up()
             self._next_poll = time.monotonic() + backoff(self._poll_failures)
             log.warning("read of the ECS bridge's table failed; will retry: %s", error)
@@ -234,7 +225,7 @@ class Watcher:
         self._read_at = time.monotonic()
         self._durations.append(self._read_at - began)
         interval = self._settings.poll_interval
-        self._next_poll = 0.0 if self._page else self._rhythm.next_poll(began, self._may_take(), interval)
+        self._next_poll = 0.0 if self._rest else self._rhythm.next_poll(began, self._may_take(), interval)
 
     def _may_take(self) -> float:
         """Return the expected duration of the next poll in seconds.
@@ -245,9 +236,8 @@ class Watcher:
         return 1.5 * sorted(self._durations)[-2]
 
     def _read_feed(self) -> None:
-        since, after = self._page or (self._newest_ms - SHORT_OVERLAP_MS, None)
-        entries, more = self._reader().changes(since, after)
-        self._page = (since, more) if more else None
+        span = self._rest or Span(self._newest_ms - SHORT_OVERLAP_MS)
+        entries, self._rest = span.read(self._reader())
         self._newest_ms = advanced(self._newest_ms, entries, now_ms())
         self._ended([entry for entry in entries if entry.submission_id in self._in_flight])
 
@@ -256,7 +246,7 @@ class Watcher:
     def _spare(self, now: float) -> Callable[[], None] | None:
         """Return the next read between polls, if time is available. One read is always allowed after a poll."""
         fits = self._polled_last or self._next_poll - now > self._may_take()
-        if self._page or now < self._next_spare or not fits:
+        if self._rest or now < self._next_spare or not fits:
             return None
         if self._unsettled:
             return self._read_unsettled
@@ -284,13 +274,10 @@ class Watcher:
             log.warning("read of the ECS bridge's table failed; will retry: %s", error)
 
     def _read_further_back(self) -> None:
-        here = self._further_back
-        if here is None:
+        if self._further_back is None:
             self._next_further_back = time.monotonic() + LONG_OVERLAP_EVERY
-            here = _Range(self._newest_ms - LONG_OVERLAP_MS, self._newest_ms - SHORT_OVERLAP_MS)
-        self._further_back = here
-        entries, more = self._reader().changes(here.since, here.after, here.until)
-        self._further_back = _Range(here.since, here.until, more) if more else None
+            self._further_back = Span(self._newest_ms - LONG_OVERLAP_MS, self._newest_ms - SHORT_OVERLAP_MS)
+        entries, self._further_back = self._further_back.read(self._reader())
         self._ended([entry for entry in entries if entry.submission_id in self._in_flight])
 
     def _read_sweep(self) -> None:

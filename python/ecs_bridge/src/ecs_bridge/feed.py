@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ecs_bridge._sansio import retried
 from ecs_bridge.errors import SubmissionNotFoundError
-from ecs_bridge.table import Record, Table, records
+from ecs_bridge.table import END_OF_TIME, Record, Table, records
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -88,26 +88,36 @@ class Cursor:
         return {id: at for id, at in self.seen.items() if at >= self.newest - LONG_OVERLAP_MS}
 
 
+@dataclass(frozen=True)
+class Span:
+    """A part of the feed that is not read yet, in epoch milliseconds, and the start of its next page."""
+
+    since: int
+    until: int = END_OF_TIME
+    after: dict[str, Any] | None = None
+
+    def read(self, table: Table) -> tuple[list[Record], Span | None]:
+        """Read the next page with one request, and return its entries and the rest of the part."""
+        entries, after = table.changes(self.since, self.after, self.until)
+        return entries, replace(self, after=after) if after else None
+
+
 def latest_cursor(table: Callable[[], Table], retry_timeout: float) -> Steps[Cursor]:
     """Return the position after the current end of the feed."""
     now = now_ms()
     # Use the clocks of the writers if they wrote something, because ours may be ahead. A reader starts at `since`.
     newest = now - LONG_OVERLAP_MS
-    since = newest - LONG_OVERLAP_MS
+    span: Span | None = Span(newest - LONG_OVERLAP_MS)
     seen: dict[str, int] = {}
-    page: dict[str, Any] | None = None
-    while True:
-        entries, page = yield from retried(partial(_page, table, since, page), retry_timeout)
+    while span:
+        entries, span = yield from retried(partial(_read, table, span), retry_timeout)
         newest = advanced(newest, entries, now)
         seen.update({entry.submission_id: entry.changed_at or 0 for entry in entries})
-        if page is None:
-            return Cursor(newest, seen)
+    return Cursor(newest, seen)
 
 
-def _page(
-    table: Callable[[], Table], since: int, after: dict[str, Any] | None
-) -> tuple[list[Record], dict[str, Any] | None]:
-    return table().changes(since, after)
+def _read(table: Callable[[], Table], span: Span) -> tuple[list[Record], Span | None]:
+    return span.read(table())
 
 
 class Reader:
@@ -135,8 +145,8 @@ class Reader:
         self._newest = cursor.newest
         self._seen = dict(cursor.seen)
         self._found: deque[Record] = deque()
-        self._page: tuple[int, dict[str, Any] | None] | None = None
-        """The start of the current poll, and its next page."""
+        self._span: Span | None = None
+        """The rest of the current poll."""
         self._next_poll = 0.0
         self._next_further_back = 0.0
 
@@ -147,17 +157,17 @@ class Reader:
 
     def poll(self) -> Steps[None]:
         """Request the feed once, and read the records of new entries. Pause first if the poll is not due."""
-        if self._page is None and (pause := self._next_poll - time.monotonic()) > 0:
+        if self._span is None and (pause := self._next_poll - time.monotonic()) > 0:
             yield pause
-        since, after = self._page or (self._begin(), None)
+        span = self._span or self._begin()
         # Later reads never begin before this time.
         self._seen = {id: at for id, at in self._seen.items() if at >= self._newest - LONG_OVERLAP_MS}
-        entries, more = yield from retried(partial(_page, self._table, since, after), self._retry_timeout)
+        entries, rest = yield from retried(partial(_read, self._table, span), self._retry_timeout)
         new = {each.submission_id: each for each in entries if each.submission_id not in self._seen}
         wanted = [id for id in new if self._wanted(id)]
         # The feed has few attributes. If a record has expired in the table, the entry of the feed replaces it.
         full = yield from records(self._table, wanted, self._retry_timeout)
-        self._page = (since, more) if more else None
+        self._span = rest
         self._found.extend(replace(full.get(id, new[id]), changed_at=new[id].changed_at) for id in wanted)
         self._newest = advanced(self._newest, (new[id] for id in new.keys() - set(wanted)), now_ms())
 
@@ -170,17 +180,16 @@ class Reader:
         self._seen[record.submission_id] = record.changed_at or 0
         return record
 
-    def _begin(self) -> int:
-        """Begin a poll, and return its start time."""
+    def _begin(self) -> Span:
+        """Begin a poll, and return the part of the feed that it reads."""
         now = time.monotonic()
         self._next_poll = now + self._poll_interval
         overlap = SHORT_OVERLAP_MS
         if now >= self._next_further_back:
             self._next_further_back = now + LONG_OVERLAP_EVERY
             overlap = LONG_OVERLAP_MS
-        since = max(self._newest - overlap, 0)
-        self._page = (since, None)
-        return since
+        self._span = Span(max(self._newest - overlap, 0))
+        return self._span
 
 
 class Waiting:

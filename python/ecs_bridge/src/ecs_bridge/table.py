@@ -6,8 +6,11 @@ This module deliberately contains no writes. A reader needs only ``dynamodb:Quer
 
 from __future__ import annotations
 
+import math
+import time
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -21,6 +24,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from ecs_bridge._sansio import Steps
+
+T = TypeVar("T")
+
+Row = dict[str, Any]
+"""A row of the table, with plain values."""
 
 BATCH_SIZE = 100
 """Maximum number of keys of one BatchGetItem."""
@@ -162,38 +170,69 @@ class Table:
         Each entry has the attributes of the index, which are ID, state, exit code, reason and end time.
         """
         page = {} if after is None else {"ExclusiveStartKey": after}
-        answer = self._ask(
-            self._client.query,
-            TableName=self._name,
-            IndexName="feed",
-            KeyConditionExpression="feed = :feed AND changed_at BETWEEN :since AND :until",
-            ExpressionAttributeValues={
-                ":feed": {"S": self._deployment},
-                ":since": {"N": str(since)},
-                ":until": {"N": str(until)},
-            },
-            **page,
+        answer = self._query("feed", self._deployment, "changed_at BETWEEN :since AND :until", since, until, **page)
+        return [Record.of(plain(item)) for item in answer["Items"]], answer.get("LastEvaluatedKey")
+
+    def ids(
+        self, index: str, partition: str | None = None, *, since: int | None = None, limit: int
+    ) -> tuple[list[str], bool]:
+        """Return up to `limit` IDs in a partition of an index, and whether it contains more.
+
+        :param partition: defaults to the deployment, which is the partition of the feed
+        :param since: time in epoch milliseconds; if it is set, IDs of earlier changes are omitted, and the newest
+            come first
+        """
+        newest = ("", None) if since is None else ("changed_at >= :since", since)
+        answer = self._query(
+            index,
+            self._deployment if partition is None else partition,
+            *newest,
+            ProjectionExpression="submission_id",
+            ScanIndexForward=since is None,
+            Limit=limit,
         )
-        return [_record(item) for item in answer["Items"]], answer.get("LastEvaluatedKey")
+        return [item["submission_id"]["S"] for item in answer["Items"]], "LastEvaluatedKey" in answer
 
     def records(self, submission_ids: Sequence[str]) -> tuple[dict[str, Record], list[str]]:
         """Read 1 to `BATCH_SIZE` records consistently. Return the existing records and the IDs that were not read."""
-        answer = self._ask(
-            self._client.batch_get_item,
-            RequestItems={
-                self._name: {
-                    "Keys": [{"submission_id": {"S": id}} for id in dict.fromkeys(submission_ids)],
-                    "ConsistentRead": True,
-                    # "state" is a reserved word, so all names use placeholders.
-                    "ProjectionExpression": ", ".join(f"#{i}" for i in range(len(self._attributes))),
-                    "ExpressionAttributeNames": {f"#{i}": name for i, name in enumerate(self._attributes)},
-                }
-            },
-        )
+        found, unread = self.rows(submission_ids, self._attributes, is_consistent=True)
+        return {id: Record.of(row) for id, row in found.items()}, unread
+
+    def rows(
+        self, ids: Sequence[str], attributes: Sequence[str] = (), *, is_consistent: bool = False
+    ) -> tuple[dict[str, Row], list[str]]:
+        """Read 1 to `BATCH_SIZE` rows. Return the existing rows in any order, and the IDs that were not read.
+
+        :param attributes: attributes to read; a dot separates the keys of a map; defaults to all attributes
+        """
+        request: dict[str, Any] = {"Keys": [{"submission_id": {"S": id}} for id in dict.fromkeys(ids)]}
+        if is_consistent:
+            request["ConsistentRead"] = True
+        if attributes:
+            request |= _projection(attributes)
+        answer = self._ask(self._client.batch_get_item, RequestItems={self._name: request})
         # The response contains one table. If the request used the ARN, the response may use the name.
-        found = (_record(item) for items in answer["Responses"].values() for item in items)
+        found = (plain(item) for items in answer["Responses"].values() for item in items)
         unread = [key for table in answer.get("UnprocessedKeys", {}).values() for key in table["Keys"]]
-        return {record.submission_id: record for record in found}, [key["submission_id"]["S"] for key in unread]
+        return {row["submission_id"]: row for row in found}, [key["submission_id"]["S"] for key in unread]
+
+    def _query(
+        self, index: str, partition: str, condition: str, since: int | None, until: int | None = None, **request: Any
+    ) -> dict[str, Any]:
+        times = {":since": since, ":until": until}
+        return self._ask(
+            self._client.query,
+            TableName=self._name,
+            IndexName=index,
+            # The key of an index is named like the index.
+            KeyConditionExpression=f"#{index} = :{index}{' AND ' if condition else ''}{condition}",
+            ExpressionAttributeNames={f"#{index}": index},
+            ExpressionAttributeValues={
+                f":{index}": {"S": partition},
+                **{name: {"N": str(at)} for name, at in times.items() if at is not None},
+            },
+            **request,
+        )
 
     def _ask(self, operation: Callable[..., dict[str, Any]], **arguments: Any) -> dict[str, Any]:
         try:
@@ -213,32 +252,59 @@ def records(
     :param table: returns the reader of the table, for each request
     :param retry_timeout: time for retries of a failed request, in seconds
     """
-    found: dict[str, Record] = {}
-    left = list(dict.fromkeys(submission_ids))
-    tries = 0
-    while left:
-        if tries:
-            yield backoff(tries, first=0.05, most=1.0)
-        batch = left[:BATCH_SIZE]
-        read, unread = yield from retried(lambda batch=batch: table().records(batch), retry_timeout)  # type: ignore[misc]
-        found.update(read)
-        tries = tries + 1 if unread else 0
-        left = left[BATCH_SIZE:] + unread
+    found, _ = yield from batches(lambda ids: table().records(ids), submission_ids, retry_timeout)
     return found
 
 
-def _record(item: dict[str, Any]) -> Record:
+def batches(
+    read: Callable[[list[str]], tuple[dict[str, T], list[str]]],
+    ids: Sequence[str],
+    retry_timeout: float = 0,
+    give_up: float = math.inf,
+) -> Steps[tuple[dict[str, T], list[str]]]:
+    """Read any number of rows, and return the existing ones and the IDs that were not read.
+
+    :param read: reads 1 to `BATCH_SIZE` rows, and returns them and the IDs that were not read
+    :param retry_timeout: time for retries of a failed request, in seconds
+    :param give_up: time of the monotonic clock after which no request is made
+    """
+    found: dict[str, T] = {}
+    left = list(dict.fromkeys(ids))
+    failures = 0
+    while left and time.monotonic() <= give_up:
+        if failures:
+            yield backoff(failures, first=0.05, most=1.0)
+        batch = left[:BATCH_SIZE]
+        rows, unread = yield from retried(partial(read, batch), retry_timeout)
+        found.update(rows)
+        failures = failures + 1 if unread else 0
+        left = left[BATCH_SIZE:] + unread
+    return found, left
+
+
+def _projection(attributes: Sequence[str]) -> dict[str, Any]:
+    # All names use placeholders, because some are reserved words, such as "state".
+    words = {word: f"#{number}" for number, word in enumerate(dict.fromkeys(".".join(attributes).split(".")))}
+    paths = (".".join(words[word] for word in attribute.split(".")) for attribute in attributes)
+    return {
+        "ProjectionExpression": ", ".join(paths),
+        "ExpressionAttributeNames": {placeholder: word for word, placeholder in words.items()},
+    }
+
+
+def plain(item: dict[str, Any]) -> Row:
+    """Return a row with plain values. Bytes are omitted, because they hold requests."""
     # Strings first, because a busy feed has thousands of entries.
-    return Record.of({name: value["S"] if "S" in value else _plain(value) for name, value in item.items()})
+    return {name: value["S"] if "S" in value else _plain(value) for name, value in item.items() if "B" not in value}
 
 
 def _plain(value: dict[str, Any]) -> Any:
-    """Return the value of an attribute. All numbers of a record are integers."""
-    [(kind, inner)] = value.items()
-    if kind == "N":
-        return int(inner)
-    if kind == "L":
-        return [_plain(each) for each in inner]
-    if kind == "M":
-        return {name: _plain(each) for name, each in inner.items()}
-    return inner
+    ((kind, content),) = value.items()
+    match kind:
+        case "N":
+            return int(content) if content.lstrip("-").isdecimal() else float(content)
+        case "L":
+            return [_plain(each) for each in content]
+        case "M":
+            return plain(content)
+    return content

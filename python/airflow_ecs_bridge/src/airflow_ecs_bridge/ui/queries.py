@@ -7,17 +7,18 @@ parts. Ended submissions never change, so they are read once. Commands and envir
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
-from ecs_bridge.errors import CredentialsMissing
+from ecs_bridge._sansio import run
+from ecs_bridge.errors import BridgeError, CredentialsMissing
+from ecs_bridge.table import Row, Table, batches
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-Row = dict[str, Any]
+    from collections.abc import Callable, Iterator, Sequence
 
 SECONDS = 20.0
 """Time limit of a reading. A reading that exceeds it is incomplete."""
@@ -31,11 +32,6 @@ PARTITION = 1_000
 """Maximum number of rows per partition of an index."""
 
 MOST_POOLS = 50
-BATCH = 100
-"""Maximum number of keys of one BatchGetItem."""
-
-TRIES = 4
-"""Maximum number of calls for keys that DynamoDB leaves unprocessed."""
 
 LAUNCH_RATE = "#launch-rate"
 """The key of the row that contains the profiles with a pool and the state of capacity options."""
@@ -121,7 +117,7 @@ class Reader:
     def __init__(self, connect: Callable[[], Any], table: str, deployment: str) -> None:
         """Create a reader. `connect` creates a DynamoDB client."""
         self._connect = connect
-        self._client: Any = None
+        self._reader: Table | None = None
         self._table = table
         self._deployment = deployment
         self._ended: dict[str, Row] = {}
@@ -131,8 +127,8 @@ class Reader:
         now = int(time.time() * 1000)
         give_up = time.monotonic() + SECONDS
         seen = Snapshot(now, now - WINDOW_MS)
-        # No projection, because the names of the attributes are the data.
-        rates = plain(self._get([LAUNCH_RATE], None)[0].get(LAUNCH_RATE, {}))
+        # All attributes, because their names are the data.
+        rates = next(iter(self._rows([LAUNCH_RATE], (), give_up)[0]), {})
         seen.capacity = _below("capacity/", rates)
         waiting = sorted(f"waiting/{choice}" for choice in seen.capacity)
         self._read_in_flight(seen, (*DUE[:2], *waiting, *DUE[2:]), give_up)
@@ -142,8 +138,8 @@ class Reader:
 
     def records(self, ids: Sequence[str]) -> dict[str, Row]:
         """Read submissions by ID. Unknown IDs are omitted."""
-        found, _ = self._get(ids, ATTRIBUTES)
-        return {id: plain(item) for id, item in found.items()}
+        rows, _ = self._rows(ids, ATTRIBUTES, time.monotonic() + SECONDS)
+        return {row["submission_id"]: row for row in rows}
 
     def _read_in_flight(self, seen: Snapshot, partitions: Sequence[str], give_up: float) -> None:
         ids: dict[str, None] = {}
@@ -163,7 +159,7 @@ class Reader:
             seen.cut.add("in_flight")
 
     def _read_ended(self, seen: Snapshot, give_up: float) -> None:
-        keys, has_more = self._query("feed", self._deployment, since=seen.since, limit=MOST_ENDED)
+        keys, has_more = self._query("feed", since=seen.since, limit=MOST_ENDED)
         new = [id for id in keys if id not in self._ended]
         rows, is_whole = self._rows(new, ATTRIBUTES, give_up)
         known = self._ended | {row["submission_id"]: row for row in rows if "changed_at" in row}
@@ -188,71 +184,41 @@ class Reader:
         if not is_whole:
             seen.cut.add("pools")
 
-    def _query(
-        self, index: str, partition: str, since: int | None = None, limit: int | None = None
-    ) -> tuple[list[str], bool]:
-        """Return the IDs in a partition, and whether it contains more. With `since`, the newest come first."""
-        names, values = {"#p": index}, {":p": {"S": partition}}
-        condition = "#p = :p"
-        if since is not None:
-            condition += " AND changed_at >= :since"
-            values[":since"] = {"N": str(since)}
-        answer = self._call(
-            f"Query on its index {index}",
-            "query",
-            IndexName=index,
-            KeyConditionExpression=condition,
-            ExpressionAttributeNames=names,
-            ExpressionAttributeValues=values,
-            ProjectionExpression="submission_id",
-            ScanIndexForward=since is None,
-            Limit=limit or PARTITION,
-        )
-        return [item["submission_id"]["S"] for item in answer["Items"]], "LastEvaluatedKey" in answer
+    def _query(self, index: str, partition: str | None = None, **limits: Any) -> tuple[list[str], bool]:
+        """Return the IDs in a partition, and whether it contains more."""
+        with self._explained(f"Query on its index {index}"):
+            return self._connected().ids(index, partition, **{"limit": PARTITION, **limits})
 
     def _rows(self, ids: Sequence[str], attributes: Sequence[str], give_up: float) -> tuple[list[Row], bool]:
         """Return the rows in the order of their IDs, and whether all were read."""
-        rows, is_whole = [], True
-        for start in range(0, len(ids), BATCH):
-            if time.monotonic() > give_up:
-                return rows, False
-            batch = ids[start : start + BATCH]
-            found, all_read = self._get(batch, attributes)
-            rows += [plain(found[id]) for id in batch if id in found]
-            is_whole = is_whole and all_read
-        return rows, is_whole
 
-    def _get(self, ids: Iterable[str], attributes: Sequence[str] | None) -> tuple[dict[str, Row], bool]:
-        """Read up to `BATCH` rows in DynamoDB's format, and return whether all were read."""
-        keys: Any = [{"submission_id": {"S": id}} for id in dict.fromkeys(ids)]
-        found: dict[str, Row] = {}
-        for _ in range(TRIES):
-            if not keys:
-                break
-            request = {"Keys": keys, **(projection(attributes) if attributes else {})}
-            answer = self._call("BatchGetItem", "batch_get_item", RequestItems={self._table: request})
-            for items in answer["Responses"].values():
-                found |= {item["submission_id"]["S"]: item for item in items}
-            keys = answer.get("UnprocessedKeys", {}).get(self._table, {}).get("Keys")
-        return found, not keys
+        def read(batch: list[str]) -> tuple[dict[str, Row], list[str]]:
+            return self._connected().rows(batch, attributes)
 
-    def _call(self, what: str, operation: str, **request: Any) -> Row:
-        """Call DynamoDB. `what` names the call in error messages."""
+        with self._explained("BatchGetItem"):
+            found, unread = run(batches(read, ids, give_up=give_up))
+        return [found[id] for id in ids if id in found], not unread
+
+    def _connected(self) -> Table:
+        if self._reader is None:
+            self._reader = Table(self._connect(), self._table, self._deployment)
+        return self._reader
+
+    @contextmanager
+    def _explained(self, what: str) -> Iterator[None]:
+        """Raise Unreadable for a failed call. `what` names the call."""
         try:
-            if self._client is None:
-                self._client = self._connect()
-            named = request if operation == "batch_get_item" else {"TableName": self._table, **request}
-            answer: Row = getattr(self._client, operation)(**named)
-            return answer
-        except (BotoCoreError, ClientError, CredentialsMissing) as error:
+            yield
+        except BridgeError as error:
             # The next call reloads the connection and the credentials.
-            self._client = None
+            self._reader = None
             raise Unreadable(explain(error, self._table, what)) from error
 
 
-def explain(error: Exception, table: str, what: str) -> str:
+def explain(error: BridgeError, table: str, what: str) -> str:
     """Return the reason and the remedy of a failed call."""
-    code = error.response.get("Error", {}).get("Code", "") if isinstance(error, ClientError) else ""
+    cause = error.__cause__
+    code = cause.response.get("Error", {}).get("Code", "") if isinstance(cause, ClientError) else ""
     if code in ("AccessDeniedException", "AccessDenied"):
         return (
             f"Cannot read the table {table!r}: the role of the API server needs dynamodb:{what}. "
@@ -267,38 +233,7 @@ def explain(error: Exception, table: str, what: str) -> str:
         return f"AWS rejected the credentials of the API server ({code}). Check the connection aws_conn_id."
     if isinstance(error, CredentialsMissing):
         return f"The API server cannot call AWS: {error}."
-    told = code or type(error).__name__
-    return f"Cannot read the table {table!r} ({told}). Retrying."
-
-
-def projection(attributes: Sequence[str]) -> dict[str, Any]:
-    """Return the parameters of a projection on these attributes. A dot separates the keys of a map.
-
-    All names use placeholders, because some are reserved words.
-    """
-    words = {word: f"#{number}" for number, word in enumerate(dict.fromkeys(".".join(attributes).split(".")))}
-    paths = (".".join(words[word] for word in attribute.split(".")) for attribute in attributes)
-    return {
-        "ProjectionExpression": ", ".join(paths),
-        "ExpressionAttributeNames": {placeholder: word for word, placeholder in words.items()},
-    }
-
-
-def plain(item: Row) -> Row:
-    """Return a row with plain values. Bytes are omitted, because the view does not use them."""
-    return {name: _plain(value) for name, value in item.items() if "B" not in value}
-
-
-def _plain(value: dict[str, Any]) -> Any:
-    ((kind, content),) = value.items()
-    match kind:
-        case "N":
-            return int(content) if content.lstrip("-").isdecimal() else float(content)
-        case "L":
-            return [_plain(each) for each in content]
-        case "M":
-            return plain(content)
-    return content
+    return f"Cannot read the table {table!r} ({code or type(cause or error).__name__}). Retrying."
 
 
 def _below(prefix: str, row: Row) -> Row:

@@ -51,12 +51,14 @@ def tries_of(dag_id: str, run_id: str, task_id: str, map_index: int) -> list[dic
         found = select(*columns).filter_by(**key).where(index == map_index)
         return found.order_by(model.try_number.desc()).limit(MOST_TRIES).execution_options(include_all_attempts=True)
 
+    now: list[Any]
+    before: list[Any]
     with create_session() as session:
         if UUID_KEYS:
-            now, before = session.execute(of(table, table.id, index)).all(), []
+            now, before = list(session.execute(of(table, table.id, index))), []
         else:
-            now = session.execute(of(TI, TI.id, TI.map_index)).all()
-            before = session.execute(of(table, table.task_instance_id, index)).all()
+            now = list(session.execute(of(TI, TI.id, TI.map_index)))
+            before = list(session.execute(of(table, table.task_instance_id, index)))
     if not now:
         return None
     subject = {"dag_id": dag_id, "run_id": run_id, "task_id": task_id, "map_index": map_index}
