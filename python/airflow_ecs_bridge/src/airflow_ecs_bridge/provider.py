@@ -164,8 +164,18 @@ def get_provider_info() -> dict[str, Any]:
         "integrations": [
             {"integration-name": INTEGRATION, "external-doc-url": "https://aws.amazon.com/ecs/", "tags": ["aws"]}
         ],
-        "operators": [{"integration-name": INTEGRATION, "python-modules": ["airflow_ecs_bridge.operators"]}],
-        "triggers": [{"integration-name": INTEGRATION, "python-modules": ["airflow_ecs_bridge.triggers"]}],
+        "operators": [
+            {
+                "integration-name": INTEGRATION,
+                "python-modules": ["airflow_ecs_bridge.operators", "airflow_ecs_bridge.compat"],
+            }
+        ],
+        "triggers": [
+            {
+                "integration-name": INTEGRATION,
+                "python-modules": ["airflow_ecs_bridge.triggers", "airflow_ecs_bridge.compat.trigger"],
+            }
+        ],
         "extra-links": ["airflow_ecs_bridge.operators.ContainerLogLink"],
         # Without this entry, Airflow warns in every command and imports the executor to find its commands.
         "cli": ["airflow_ecs_bridge.provider.get_cli_commands"],
