@@ -21,9 +21,9 @@ import boto3
 import botocore.session
 import pytest
 
+from documents import DOCS, PAGES, fenced
 from local_stack import PROGRAM, ROOT, LocalStack
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 NEEDS_AWS = "# needs AWS"
 # Commands of the AWS CLI that are no operations of a service.
 ITS_OWN = {"deploy", "wait", "tail", "cp", "sync", "export-credentials", "get-login-password"}
@@ -52,12 +52,6 @@ def blocks() -> Iterator[Block]:
             yield Block(page, text[: match.start(3)].count("\n") + 1, body, run_by)
 
 
-def fenced(page: Path, language: str) -> list[str]:
-    """The blocks of code of a page in a language, also those of a list."""
-    found = re.finditer(rf"^( *)```{language}\n(.*?)^\1```$", page.read_text(), re.MULTILINE | re.DOTALL)
-    return [re.sub(f"^{match[1]}", "", match[2], flags=re.MULTILINE) for match in found]
-
-
 BLOCKS = list(blocks())
 ON_AWS = [block for block in BLOCKS if block.text.startswith(NEEDS_AWS)]
 HERE = [block for block in BLOCKS if block not in ON_AWS and block.run_by is None]
@@ -71,7 +65,7 @@ def test_there_are_commands_of_every_kind() -> None:
 def test_no_value_of_a_configuration_has_a_comment_behind_it() -> None:
     """Airflow takes it as part of the value (`inline_comment_prefixes` is not set in its parser)."""
     for page in [*PAGES, ROOT / "python/airflow_ecs_bridge/README.md"]:
-        for block in fenced(page, "(?:ini|cfg)"):
+        for block in fenced(page.read_text(), "(?:ini|cfg)"):
             assert not re.findall(r"^\w+ *=.*\s[#;].*$", block, re.MULTILINE), page
 
 
@@ -138,13 +132,13 @@ def test_a_block_of_commands_runs(block: Block, stack: LocalStack, tmp_path: Pat
 
 
 def test_tutorial_shows_the_dag_that_make_airflow_runs() -> None:
-    (shown,) = fenced(ROOT / "docs/tutorial.md", "python")
+    (shown,) = fenced((DOCS / "tutorial.md").read_text(), "python")
     example = (ROOT / "examples/airflow/dags/example_ecs_bridge.py").read_text()
     assert textwrap.indent(shown, "    ") in example
 
 
 def test_readme_dag_compiles_and_its_options_exist() -> None:
-    (dag,) = fenced(ROOT / "README.md", "python")
+    (dag,) = fenced((ROOT / "README.md").read_text(), "python")
     tree = ast.parse(dag)
     operator = ast.parse((ROOT / "python/airflow_ecs_bridge/src/airflow_ecs_bridge/operators.py").read_text())
     (initializer,) = (
@@ -164,15 +158,15 @@ def test_readme_dag_compiles_and_its_options_exist() -> None:
 
 
 def test_readme_configures_the_executor_as_its_guide_does() -> None:
-    (shown,) = fenced(ROOT / "README.md", "ini")
-    assert shown in fenced(ROOT / "docs/airflow.md", "ini")
+    (shown,) = fenced((ROOT / "README.md").read_text(), "ini")
+    assert shown in fenced((DOCS / "airflow.md").read_text(), "ini")
 
 
 def profiles_of_documents() -> dict[str, dict[str, Any]]:
     """The profiles in blocks of JSON, by page and name."""
     found = {}
     for page in PAGES:
-        for text in fenced(page, "json"):
+        for text in fenced(page.read_text(), "json"):
             # A block of a page may also be a part of a profile, or leave something out.
             try:
                 block = json.loads(text)
@@ -196,7 +190,7 @@ def test_submit_takes_every_profile_of_the_documents(tmp_path: Path) -> None:
 
 def test_the_examples_of_the_python_client_run(stack: LocalStack, tmp_path: Path) -> None:
     """As one program: a block goes on where the one before ended. A comment after a `print` is what it prints."""
-    script = "\n".join(fenced(ROOT / "docs" / "client.md", "python"))
+    script = "\n".join(fenced((DOCS / "client.md").read_text(), "python"))
     environment = os.environ | {
         "ECS_BRIDGE_LOCAL": str(stack.ready_file),
         "PYTHONPATH": str(ROOT / "python/ecs_bridge/src"),

@@ -8,9 +8,10 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from local_stack import PROGRAM, ROOT
+from documents import DOCS, PAGES, fenced, section
+from local_stack import PROGRAM
 
-PAGE = ROOT / "docs" / "quickstart.md"
+PAGE = DOCS / "quickstart.md"
 BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # What the output below a heading has to show: a transcript that was recorded wrongly would still be the same again.
 CLAIMS = {
@@ -58,17 +59,16 @@ def stable(text: str) -> str:
 
 
 def test_transcripts_are_only_where_they_are_run() -> None:
-    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
-    marks = {page: len(re.findall(r"^ *```console$", page.read_text(), re.MULTILINE)) for page in pages}
-    assert {page for page, number in marks.items() if number} == {PAGE}
-    assert marks[PAGE] == len(BLOCK.findall(PAGE.read_text()))
+    blocks = {page: fenced(page.read_text(), "console") for page in PAGES}
+    assert {page for page, found in blocks.items() if found} == {PAGE}
+    assert blocks[PAGE] == BLOCK.findall(PAGE.read_text())
+    assert len(blocks[PAGE]) == PAGE.read_text().count("```console")
 
 
 def test_each_failure_shows_what_its_heading_claims() -> None:
-    sections = dict(re.findall(r"^### (.+)\n((?:(?!^##).*\n)*)", PAGE.read_text(), re.MULTILINE))
-    assert CLAIMS.keys() <= sections.keys()
     for heading, words in CLAIMS.items():
-        output = stable("".join(output for block in BLOCK.findall(sections[heading]) for _, output in commands(block)))
+        blocks = fenced(section(PAGE, f"### {heading}"), "console")
+        output = stable("".join(output for block in blocks for _, output in commands(block)))
         assert all(word in output for word in words), heading
 
 

@@ -10,27 +10,22 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
 
 import boto3
 import cbor2
-from cloudwatch import resolved
 from moto.server import ThreadedMotoServer
-from stacks import REGION, template
+from stacks import PARAMETERS, packaged
 
+from cloudformation import REGION, ResolvedTemplate, rewritten
+from http_server import Request, Response, Server
 from local_stack import PROGRAM, LocalStack
 
 DEPLOYMENT = "prod"
 # As the SDKs call the services in the names of their variables.
 SERVICES = ["CLOUDFORMATION", "CLOUDWATCH", "CLOUDWATCH_LOGS", "EC2", "EVENTBRIDGE", "SQS", "STS"]
-FUNCTIONS = {
-    "SubmitFunction": "submit",
-    "TaskStateFunction": "task-state",
-    "ReconcileFunction": "reconcile",
-    "RunnerApiFunction": "runner-api",
-}
+FUNCTIONS = ("submit", "task-state", "reconcile", "runner-api")
 FLAGS: dict[str, object] = {
     "require-signature": True,
     "provision-s": 0.05,
@@ -56,7 +51,7 @@ class Account:
         """`idle`: functions that nothing invokes, of which Lambda has no metrics."""
         self.name, self.alarms = name, alarms
         # Metrics are all accounts', so those of an idle function need a name that no other has.
-        self.functions = {short: f"{name}-{short}" if short in idle else short for short in FUNCTIONS.values()}
+        self.functions = {short: f"{name}-{short}" if short in idle else short for short in FUNCTIONS}
         self.idle = [self.functions[short] for short in idle]
         self.stack = LocalStack(folder, FLAGS | {"deployment": name} | flags)
 
@@ -66,11 +61,7 @@ class Account:
             server.start()
             parts.callback(server.stop)
             self.url = "http://{}:{}".format(*server.get_host_and_port())
-            cloudwatch = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (CloudWatch,), {"account": self}))
-            serving = threading.Thread(target=cloudwatch.serve_forever)
-            serving.start()
-            parts.callback(lambda: (cloudwatch.shutdown(), serving.join(), cloudwatch.server_close()))
-            self.cloudwatch_url = "http://{}:{}".format(*cloudwatch.server_address)
+            self.cloudwatch_url = parts.enter_context(Server(self.cloudwatch)).url
             parts.enter_context(self.stack)
             self.deploy()
             ended = threading.Event()
@@ -116,9 +107,8 @@ class Account:
         queue_arn = f"arn:aws:sqs:{REGION}:123456789012:events"
         target = {"Id": "task-state", "Arn": self.task_state_arn, "DeadLetterConfig": {"Arn": queue_arn}}
         events.put_targets(Rule="task-state", Targets=[target])
-        for resource in template()["Resources"].values():
-            if self.alarms and resource["Type"] == "AWS::CloudWatch::Alarm":
-                self.put_alarm(self.filled(resolved(resource["Properties"])))
+        for alarm in self.resolved_alarms():
+            self.put_alarm(alarm)
         for function in set(self.functions.values()) - set(self.idle):
             for name, value in (("Duration", 7.0), ("Invocations", 3.0)):
                 self.put_metric("AWS/Lambda", name, value, [{"Name": "FunctionName", "Value": function}])
@@ -130,7 +120,9 @@ class Account:
     def put_alarm(self, alarm: dict[str, Any]) -> None:
         known = ["AlarmName", "Namespace", "MetricName", "Dimensions", "Metrics", "Statistic", "ExtendedStatistic"]
         known += ["Period", "EvaluationPeriods", "Threshold", "ComparisonOperator", "TreatMissingData"]
-        self.client("cloudwatch").put_metric_alarm(**{name: alarm[name] for name in known if name in alarm})
+        given = {name: alarm[name] for name in known if name in alarm}
+        # CloudFormation converts parameters, which are text, to the types of properties.
+        self.client("cloudwatch").put_metric_alarm(**given | {"Threshold": float(alarm["Threshold"])})
         stats = [metric["MetricStat"]["Metric"] for metric in alarm.get("Metrics", []) if "MetricStat" in metric]
         for metric in stats or [alarm]:
             if not any(dimension["Value"] in self.idle for dimension in metric["Dimensions"]):
@@ -166,20 +158,20 @@ class Account:
                 sqs.send_message(QueueUrl=self.outputs["EventDeadLettersUrl"], MessageBody=json.dumps(event))
             dead = len(abandoned)
 
-    def filled(self, value: Any) -> Any:
-        """Names with the deployment's in them, and those of functions in place of their logical ids."""
-        match value:
-            case str():
-                return (
-                    self.functions[FUNCTIONS[value]]
-                    if value in FUNCTIONS
-                    else value.replace("${Deployment}", self.name)
-                )
-            case dict():
-                return {key: self.filled(item) for key, item in value.items()}
-            case list():
-                return [self.filled(item) for item in value]
-        return value
+    def resolved_alarms(self) -> list[dict[str, Any]]:
+        """The alarms of the template, on the functions as they are called here."""
+        names = {f"{self.name}-{short}": here for short, here in self.functions.items()}
+        resolved = ResolvedTemplate(packaged(), PARAMETERS | {"Deployment": self.name})
+        alarms = resolved.of_type("AWS::CloudWatch::Alarm").values() if self.alarms else ()
+        return rewritten(list(alarms), lambda node: names.get(node, node) if isinstance(node, str) else node)
+
+    def cloudwatch(self, request: Request) -> Response:
+        """Translate Smithy's RPC v2 CBOR for moto: `POST /service/NAME/operation/OPERATION`."""
+        operation = request.path.rsplit("/", 1)[1]
+        answer = self.client("cloudwatch")._make_api_call(operation, cbor2.loads(request.body))
+        answer.pop("ResponseMetadata")
+        headers = (("smithy-protocol", "rpc-v2-cbor"), ("content-type", "application/cbor"))
+        return Response(cbor2.dumps(answer, datetime_as_timestamp=True), headers=headers)
 
     def environment(self) -> dict[str, str]:
         """Of a person who is logged in."""
@@ -194,26 +186,3 @@ class Account:
         command = [str(PROGRAM), *arguments]
         options = {"env": self.environment(), "capture_output": True, "text": True, "timeout": 300} | more
         return subprocess.run(command, check=False, **options)
-
-
-class CloudWatch(BaseHTTPRequestHandler):
-    """Smithy's RPC v2 CBOR in front of moto: `POST /service/NAME/operation/OPERATION`."""
-
-    account: Account
-
-    def do_POST(self) -> None:
-        operation = self.path.rsplit("/", 1)[1]
-        request = cbor2.loads(self.rfile.read(int(self.headers["content-length"])))
-        client = self.account.client("cloudwatch")
-        answer = client._make_api_call(operation, request)
-        answer.pop("ResponseMetadata")
-        body = cbor2.dumps(answer, datetime_as_timestamp=True)
-        self.send_response(200)
-        self.send_header("smithy-protocol", "rpc-v2-cbor")
-        self.send_header("content-type", "application/cbor")
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Nothing."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from policies import Call, Context
-from stacks import ACCOUNT, EVERY_OPTION, REGION, arn
+from stacks import EVERY_OPTION
+
+from cloudformation import ACCOUNT, REGION, arn
 
 KEY = EVERY_OPTION["KmsKeyArn"]
 VOLUMES_ROLE = EVERY_OPTION["InfrastructureRoleArns"]

@@ -13,39 +13,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from stacks import PARAMETERS, template
+from stacks import PARAMETERS, packaged
+
+from cloudformation import ResolvedTemplate
 
 Name = tuple[str, str, frozenset[tuple[str, str]]]
 # A point of a series for each period; none where no sample fell into it.
 Series = list[float | None]
-SOURCE = template()
+ALARMS = ResolvedTemplate(packaged(), PARAMETERS).of_type("AWS::CloudWatch::Alarm")
 # Datapoints that are retrieved beyond EvaluationPeriods, where some are missing: the documentation's example has two.
 FURTHER_POINTS = 2
-
-
-def resolved(node: Any) -> Any:
-    """A value of the template: parameters by their defaults, references to resources by logical id."""
-    match node:
-        case {"Ref": name} if name in SOURCE["Parameters"]:
-            return PARAMETERS.get(name, SOURCE["Parameters"][name].get("Default"))
-        case {"Ref": name}:
-            return name
-        case {"Fn::GetAtt": [name, attribute]}:
-            return f"{name}.{attribute}"
-        case {"Fn::GetAtt": name}:
-            return name
-        case {"Fn::FindInMap": [name, first, second]}:
-            return SOURCE["Mappings"][name][resolved(first)][resolved(second)]
-        # Every condition is that an option is given, and here none is.
-        case {"Fn::If": [_, _, otherwise]}:
-            return resolved(otherwise)
-        case {"Fn::Sub": str(text)}:
-            return text
-        case dict():
-            return {key: resolved(value) for key, value in node.items()}
-        case list():
-            return [resolved(value) for value in node]
-    return node
 
 
 @dataclass
@@ -77,7 +54,7 @@ class Metrics:
 
     def alarm(self, logical_id: str, further: int = FURTHER_POINTS) -> list[int]:
         """The minutes at which the alarm enters the state ALARM."""
-        alarm = resolved(SOURCE["Resources"][logical_id]["Properties"])
+        alarm = ALARMS[logical_id]
         if "Metrics" in alarm:
             queries = {each["Id"]: each["MetricStat"] for each in alarm["Metrics"] if "MetricStat" in each}
             (period,) = {query["Period"] for query in queries.values()}

@@ -29,8 +29,9 @@ from emulator_gaps import cut
 from release_template import packaged, without_urls
 from samtranslator.translator.transform import transform
 from samtranslator.yaml_helper import yaml_parse
-from stacks import ACCOUNT, PARAMETERS, REGION
+from stacks import PARAMETERS
 
+from cloudformation import ACCOUNT, REGION
 from local_stack import PATIENCE, PROGRAM, ROOT, until
 
 PYTHON = ROOT / ".venv-emulator/bin/python"

@@ -5,11 +5,17 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import boto3
 from moto import mock_aws
-from stacks import ACCOUNT, Stack, arn, template
+
+# Tests of another environment run this file as a program.
+sys.path.append(str(Path(__file__).parents[1] / "lib"))
+from stacks import Stack, template
+
+from cloudformation import ACCOUNT, arn, rewritten
 
 PATH = "infra/airflow-on-fargate/template.yaml"
 PARAMETERS = {"Name": "data", "Repository": "airflow", "ImageTag": "1", "AllowedCidr": "192.0.2.0/24"}
@@ -74,13 +80,9 @@ def standing_alone() -> dict[str, Any]:
                 text = text.replace("${Database.Endpoint.Address}", "database.example")
                 text = text.replace("${Database.Endpoint.Port}", "5432")
                 return {"Fn::Sub": text.replace("${SharedAccessPoint}", ACCESS_POINT)}
-            case dict():
-                return {key: named(item) for key, item in value.items()}
-            case list():
-                return [named(item) for item in value]
         return value
 
-    body = named(body)
+    body = rewritten(body, named)
     # What the bridge is told, for tests to see.
     for name, value in body["Resources"]["Bridge"]["Properties"]["Parameters"].items():
         body["Outputs"][f"Bridge{name}"] = {"Value": value}

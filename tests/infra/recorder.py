@@ -6,21 +6,19 @@ The functions are started through scripts that put `http://PROXY/FUNCTION/SERVIC
 
 from __future__ import annotations
 
-import http.client
 import json
 import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 from policies import Call
-from stacks import arn
 
-from local_stack import PATIENCE
+from cloudformation import arn
+from http_server import Request, Response, Server, forward
 
 # IAM's names of the services, and what the SDK's variables call them.
 SERVICES = {
@@ -45,32 +43,13 @@ class Exchange:
     answer: dict[str, Any]
 
 
-class Recorder:
-    """The proxy. It serves until it is closed."""
+class Recorder(Server):
+    """The proxy."""
 
     def __init__(self) -> None:
+        super().__init__(self._pass_on)
         self.exchanges: list[Exchange] = []
         self._lock = threading.Lock()
-        recorder = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                recorder._pass_on(self)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever)
-        self._thread.start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
     def seen(self, caller: str, operation: str) -> bool:
         """Whether this caller made such a call."""
@@ -79,7 +58,7 @@ class Recorder:
 
     def address(self, caller: str, service: str, upstream: str) -> str:
         """Where `caller` is to send what it would send to `upstream`."""
-        return f"http://127.0.0.1:{self._server.server_port}/{caller}/{service}/{upstream}"
+        return f"{self.url}/{caller}/{service}/{upstream}"
 
     def wrap(self, binaries: Path, folder: Path, functions: tuple[str, ...]) -> None:
         """Puts scripts into `folder` that start the functions with the proxy between."""
@@ -93,34 +72,19 @@ class Recorder:
             script.write_text("\n".join(lines) + "\n")
             script.chmod(0o755)
 
-    def _pass_on(self, handler: BaseHTTPRequestHandler) -> None:
+    def _pass_on(self, request: Request) -> Response | None:
         # boto3 leaves out the slash after an endpoint with a path.
-        _, caller, service, upstream, path = f"{handler.path}/".split("/", 4)
+        _, caller, service, upstream, path = f"{request.path}/".split("/", 4)
         path = path.removesuffix("/")
-        body = handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
-        headers = {name: value for name, value in handler.headers.items() if name.lower() not in ("host", "connection")}
-        connection = http.client.HTTPConnection(upstream, timeout=PATIENCE)
-        try:
-            connection.request("POST", "/" + path, body, headers)
-            response = connection.getresponse()
-            status, answer = response.status, response.read()
-        except (OSError, http.client.HTTPException):
-            # The stand-in breaks connections off on purpose: so does this one.
-            handler.close_connection = True
-            return
-        finally:
-            connection.close()
-        operation = handler.headers["X-Amz-Target"].split(".")[-1] if service != "lambda" else unquote(path)
-        exchange = Exchange(caller, service, operation, json.loads(body or b"{}"), status, _json(answer))
+        response = forward(request, f"http://{upstream}", path=f"/{path}")
+        if response is None:
+            return None
+        operation = request.headers["X-Amz-Target"].split(".")[-1] if service != "lambda" else unquote(path)
+        asked, answered = json.loads(request.body or b"{}"), _json(response.body)
+        exchange = Exchange(caller, service, operation, asked, response.status, answered)
         with self._lock:
             self.exchanges.append(exchange)
-        handler.send_response(status)
-        for name, value in response.getheaders():
-            if name.lower() not in ("connection", "transfer-encoding", "content-length"):
-                handler.send_header(name, value)
-        handler.send_header("Content-Length", str(len(answer)))
-        handler.end_headers()
-        handler.wfile.write(answer)
+        return response
 
 
 def _json(text: bytes) -> dict[str, Any]:

@@ -14,9 +14,9 @@ import tomllib
 from samtranslator.translator.transform import transform
 from samtranslator.yaml_helper import yaml_parse
 
+from cloudformation import ACCOUNT, REGION, arn
+
 ROOT = Path(__file__).resolve().parents[2]
-ACCOUNT = "123456789012"
-REGION = "us-east-1"
 
 os.environ.update(
     AWS_DEFAULT_REGION=REGION, AWS_ACCESS_KEY_ID="testing", AWS_SECRET_ACCESS_KEY="testing", SAM_CLI_TELEMETRY="0"
@@ -30,10 +30,6 @@ def pinned(group: str, package: str) -> str:
     groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
     [version] = [each.removeprefix(f"{package}==") for each in groups[group] if str(each).startswith(f"{package}==")]
     return version
-
-
-def arn(service: str, resource: str) -> str:
-    return f"arn:aws:{service}:{REGION}:{ACCOUNT}:{resource}"
 
 
 PARAMETERS = {

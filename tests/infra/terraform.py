@@ -10,8 +10,10 @@ from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import Any
 
-from stacks import REGION, ROOT
+from stacks import ROOT
 from tfparse import load_from_path
+
+from cloudformation import REGION
 
 MODULE = ROOT / "infra/terraform"
 Values = dict[str, Any]

@@ -15,7 +15,10 @@ import fargate
 import pytest
 from conftest import account
 from policies import Call, Statement, inline, managed, permits, without_action, without_condition, without_statement
-from stacks import ACCOUNT, ROOT, Stack, arn, packaged, template
+from stacks import ROOT, Stack, packaged, template
+
+from cloudformation import ACCOUNT, arn
+from documents import DOCS, code, section, table_rows
 
 BODY = template(fargate.PATH)
 RESOURCES = BODY["Resources"]
@@ -47,10 +50,8 @@ def test_cloudformation_creates_all_that_moto_knows(aws: None, parameters: dict[
 
 
 def test_each_parameter_is_described() -> None:
-    guide = (ROOT / "docs/airflow-on-fargate.md").read_text()
-    table = guide[guide.index("## Deploy it") : guide.index("## Example DAGs")]
-    rows = " ".join(line.split("|")[1] for line in table.splitlines() if line.startswith("| `"))
-    assert set(re.findall(r"`(\w+)`", rows)) == BODY["Parameters"].keys()
+    rows = table_rows(section(DOCS / "airflow-on-fargate.md", "### Parameters"))
+    assert {name for row in rows for name in code(row[0])} == BODY["Parameters"].keys()
     assert {
         name
         for group in BODY["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]

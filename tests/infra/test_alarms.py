@@ -6,15 +6,14 @@ import random
 from collections.abc import Callable
 
 import pytest
-from cloudwatch import FURTHER_POINTS, Metrics, breaches, calculated
-from stacks import PARAMETERS, template
+from cloudwatch import ALARMS, FURTHER_POINTS, Metrics, breaches, calculated
+from stacks import PARAMETERS
 
 DAY = 24 * 60
 # When the outage begins, and how long it lasts at most until its alarm is expected.
 NOON, AT_MOST = 12 * 60, 60
 DEPLOYMENT = PARAMETERS["Deployment"]
-ALARMS = [name for name, resource in template()["Resources"].items() if resource["Type"] == "AWS::CloudWatch::Alarm"]
-FUNCTIONS = ("SubmitFunction", "TaskStateFunction", "RunnerApiFunction", "ReconcileFunction")
+FUNCTIONS = ("submit", "task-state", "runner-api", "reconcile")
 
 
 def ours(metrics: Metrics, metric: str, minute: int, *values: float, **dimensions: str) -> None:
@@ -22,7 +21,7 @@ def ours(metrics: Metrics, metric: str, minute: int, *values: float, **dimension
 
 
 def of_function(metrics: Metrics, metric: str, minute: int, *values: float, function: str) -> None:
-    metrics.put("AWS/Lambda", metric, minute, *values, FunctionName=function)
+    metrics.put("AWS/Lambda", metric, minute, *values, FunctionName=f"{DEPLOYMENT}-{function}")
 
 
 def healthy_day() -> Metrics:
@@ -38,7 +37,7 @@ def healthy_day() -> Metrics:
         ours(metrics, "ReconciledSubmissions", minute, float(chance.random() < 0.2) if tasks else 0)
         ours(metrics, "PoolsFailing", minute, 0)
         ours(metrics, "StuckInPools", minute, 0)
-        of_function(metrics, "Invocations", minute, *[1] * (1 + tasks // 50), function="ReconcileFunction")
+        of_function(metrics, "Invocations", minute, *[1] * (1 + tasks // 50), function="reconcile")
         for function in FUNCTIONS:
             of_function(metrics, "Errors", minute, 0, function=function)
         if not tasks:
@@ -48,18 +47,18 @@ def healthy_day() -> Metrics:
         of_function(
             metrics, "AsyncEventAge", minute, *[chance.expovariate(1 / 300) for _ in range(20)], function=FUNCTIONS[1]
         )
-        for function in ("SubmitFunction", "RunnerApiFunction"):
+        for function in ("submit", "runner-api"):
             of_function(metrics, "Url5xxCount", minute, 0, function=function)
         for function in FUNCTIONS[:3]:
             of_function(metrics, "Invocations", minute, *[1] * tasks, function=function)
             of_function(metrics, "Throttles", minute, 0, function=function)
     # One answer of 503, one throttled call, one throttled write, at different times.
-    of_function(metrics, "Url5xxCount", 700, 1, function="SubmitFunction")
-    of_function(metrics, "Throttles", 800, 1, function="SubmitFunction")
-    of_function(metrics, "Throttles", 820, 1, function="TaskStateFunction")
+    of_function(metrics, "Url5xxCount", 700, 1, function="submit")
+    of_function(metrics, "Throttles", 800, 1, function="submit")
+    of_function(metrics, "Throttles", 820, 1, function="task-state")
     metrics.put("AWS/DynamoDB", "WriteThrottleEvents", 850, 3, TableName="Table")
     # An event that Lambda had to send three times.
-    of_function(metrics, "AsyncEventAge", 1000, 190_000, function="TaskStateFunction")
+    of_function(metrics, "AsyncEventAge", 1000, 190_000, function="task-state")
     # Six tasks at night, of which reconcile found two out.
     ours(metrics, "SubmissionsEnded", 120, *[1] * 6, State="succeeded")
     ours(metrics, "ReconciledSubmissions", 121, 2)
@@ -92,14 +91,14 @@ def throttled(metric: str, **index: str) -> Callable[[Metrics], None]:
 def no_runs(metrics: Metrics) -> None:
     """The schedule is disabled: nothing runs, so nothing is written."""
     for metric in ("Invocations", "Errors"):
-        metrics.drop("AWS/Lambda", metric, NOON, FunctionName="ReconcileFunction")
+        metrics.drop("AWS/Lambda", metric, NOON, FunctionName=f"{DEPLOYMENT}-reconcile")
 
 
 def only_failures(metrics: Metrics) -> None:
-    metrics.drop("AWS/Lambda", "Invocations", NOON, FunctionName="ReconcileFunction")
+    metrics.drop("AWS/Lambda", "Invocations", NOON, FunctionName=f"{DEPLOYMENT}-reconcile")
     for minute in range(NOON, DAY):
         for metric in ("Invocations", "Errors"):
-            of_function(metrics, metric, minute, 1, function="ReconcileFunction")
+            of_function(metrics, metric, minute, 1, function="reconcile")
 
 
 def no_events(tasks: float) -> Callable[[Metrics], None]:
@@ -118,24 +117,24 @@ def no_events(tasks: float) -> Callable[[Metrics], None]:
 
 OUTAGES: list[tuple[str, str, Callable[[Metrics], None]]] = [
     ("DeadLettersAlarm", "letters wait", every_minute(lambda metrics, minute: metrics.put(
-        "AWS/SQS", "ApproximateNumberOfMessagesVisible", minute, 1, QueueName="EventDeadLetters.QueueName"))),
+        "AWS/SQS", "ApproximateNumberOfMessagesVisible", minute, 1, QueueName="EventDeadLetters"))),
     ("DeadLettersLostAlarm", "the rule cannot write a letter", every_minute(lambda metrics, minute: metrics.put(
-        "AWS/Events", "InvocationsFailedToBeSentToDlq", minute, 1, RuleName="TaskStateFunctionTaskStateChange"))),
-    ("DeadLettersLostAlarm", "Lambda cannot write", lambda_fault("DestinationDeliveryFailures", "TaskStateFunction")),
-    ("SubmitErrorsAlarm", "submit does not start", lambda_fault("Errors", "SubmitFunction")),
-    ("SubmitUrlAlarm", "DynamoDB is unavailable", lambda_fault("Url5xxCount", "SubmitFunction")),
-    ("TaskStateErrorsAlarm", "task-state fails", lambda_fault("Errors", "TaskStateFunction")),
-    ("RunnerApiErrorsAlarm", "runner-api does not start", lambda_fault("Errors", "RunnerApiFunction")),
-    ("RunnerApiUrlAlarm", "DynamoDB is unavailable", lambda_fault("Url5xxCount", "RunnerApiFunction")),
-    ("RunnerApiThrottlesAlarm", "no concurrency for work", lambda_fault("Throttles", "RunnerApiFunction")),
+        "AWS/Events", "InvocationsFailedToBeSentToDlq", minute, 1, RuleName=f"{DEPLOYMENT}-task-state-change"))),
+    ("DeadLettersLostAlarm", "Lambda cannot write", lambda_fault("DestinationDeliveryFailures", "task-state")),
+    ("SubmitErrorsAlarm", "submit does not start", lambda_fault("Errors", "submit")),
+    ("SubmitUrlAlarm", "DynamoDB is unavailable", lambda_fault("Url5xxCount", "submit")),
+    ("TaskStateErrorsAlarm", "task-state fails", lambda_fault("Errors", "task-state")),
+    ("RunnerApiErrorsAlarm", "runner-api does not start", lambda_fault("Errors", "runner-api")),
+    ("RunnerApiUrlAlarm", "DynamoDB is unavailable", lambda_fault("Url5xxCount", "runner-api")),
+    ("RunnerApiThrottlesAlarm", "no concurrency for work", lambda_fault("Throttles", "runner-api")),
     ("PoolsFailingAlarm", "the image lacks the runner", own_fault("PoolsFailing", 1)),
     ("PoolsStuckAlarm", "a pool's row has lost a key", own_fault("StuckInPools", 1)),
     ("RunnersRefusedAlarm", "a task role is not in the list", own_fault("RunnersRefused", 1)),
     ("UnusableEventsAlarm", "events have no status", own_fault("UnusableEvents", 1)),
-    ("ReconcileErrorsAlarm", "reconcile fails now and then", lambda_fault("Errors", "ReconcileFunction", 1)),
-    ("SubmitThrottlesAlarm", "no concurrency for submit", lambda_fault("Throttles", "SubmitFunction")),
-    ("TaskStateThrottlesAlarm", "no concurrency for task-state", lambda_fault("Throttles", "TaskStateFunction")),
-    ("EventAgeAlarm", "events wait for hours", lambda_fault("AsyncEventAge", "TaskStateFunction", 3_600_000)),
+    ("ReconcileErrorsAlarm", "reconcile fails now and then", lambda_fault("Errors", "reconcile", 1)),
+    ("SubmitThrottlesAlarm", "no concurrency for submit", lambda_fault("Throttles", "submit")),
+    ("TaskStateThrottlesAlarm", "no concurrency for task-state", lambda_fault("Throttles", "task-state")),
+    ("EventAgeAlarm", "events wait for hours", lambda_fault("AsyncEventAge", "task-state", 3_600_000)),
     ("ReconcileStalledAlarm", "the schedule is disabled", no_runs),
     ("ReconcileStalledAlarm", "every run fails", only_failures),
     ("TableThrottlesAlarm", "writes to the table", throttled("WriteThrottleEvents")),
@@ -184,9 +183,9 @@ def test_stalled_reconcile_keeps_its_alarm_on(further: int, outage: Callable[[Me
     assert NOON + 5 <= fired <= NOON + 7
     # Runs that succeed again turn it off, for good.
     for minute in range(NOON + 120, DAY):
-        metrics.drop("AWS/Lambda", "Errors", minute, FunctionName="ReconcileFunction")
-        of_function(metrics, "Errors", minute, 0, function="ReconcileFunction")
-        of_function(metrics, "Invocations", minute, 1, function="ReconcileFunction")
+        metrics.drop("AWS/Lambda", "Errors", minute, FunctionName=f"{DEPLOYMENT}-reconcile")
+        of_function(metrics, "Errors", minute, 0, function="reconcile")
+        of_function(metrics, "Invocations", minute, 1, function="reconcile")
     assert metrics.alarm("ReconcileStalledAlarm", further) == [fired]
 
 
@@ -195,8 +194,8 @@ def test_no_alarm_fires_on_a_first_deployment(alarm: str) -> None:
     """An alarm is created with no data of its metrics; the first run of reconcile comes minutes later."""
     metrics = Metrics(60)
     for minute in range(12, 60):
-        of_function(metrics, "Invocations", minute, 1, function="ReconcileFunction")
-        of_function(metrics, "Errors", minute, 0, function="ReconcileFunction")
+        of_function(metrics, "Invocations", minute, 1, function="reconcile")
+        of_function(metrics, "Errors", minute, 0, function="reconcile")
     assert metrics.alarm(alarm) == [] == metrics.alarm(alarm, 0)
 
 
@@ -204,7 +203,7 @@ def test_reconcile_that_never_succeeds_fires() -> None:
     metrics = Metrics(60)
     for minute in range(12, 60):
         for metric in ("Invocations", "Errors"):
-            of_function(metrics, metric, minute, 1, function="ReconcileFunction")
+            of_function(metrics, metric, minute, 1, function="reconcile")
     assert metrics.alarm("ReconcileStalledAlarm") == [12 + 5]
 
 

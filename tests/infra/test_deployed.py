@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 from emulator import BUCKET, FUNCTIONS, Emulator, EventBridge, event_of
 from emulator_gaps import DOCTOR, TIMED, VERIFY
-from stacks import ROOT, arn, template
+from stacks import ROOT, template
 
+from cloudformation import arn
 from local_stack import TERMINAL, until
 
 DEPLOYMENT = "prod"

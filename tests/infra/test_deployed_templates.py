@@ -11,15 +11,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from botocore.auth import SigV4Auth
-from botocore.awsrequest import AWSRequest
-from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 from emulator import BUCKET, ROOT_USER, Emulator, EventBridge
 from emulator_gaps import CUTS, OTHER_RESOURCES, UNKNOWN_TYPES, VERIFY, VERSION
-from stacks import ACCOUNT, REGION, arn, pinned, template
+from stacks import pinned, template
 
+from cloudformation import ACCOUNT, arn
 from local_stack import TERMINAL, call, until
+from sigv4 import signed_headers
 
 
 def nesting(name: str, bridge: str) -> dict[str, Any]:
@@ -229,9 +228,8 @@ def test_function_url_omits_the_caller(emulator: Emulator, example: dict[str, st
     echo = {"FunctionName": "echo", "Runtime": "python3.13", "Role": example["PassRoleArns"].split(",")[0]}
     lambda_.create_function(**echo, Handler="echo.handler", Code={"ZipFile": code.getvalue()})
     url = lambda_.create_function_url_config(FunctionName="echo", AuthType="AWS_IAM")["FunctionUrl"]
-    request = AWSRequest("GET", f"{emulator.address(url)}/")
-    SigV4Auth(Credentials(*ROOT_USER.values()), "lambda", REGION).add_auth(request)
-    signed = urllib.request.Request(request.url, headers=dict(request.headers))
+    address = f"{emulator.address(url)}/"
+    signed = urllib.request.Request(address, headers=signed_headers("GET", address, keys=ROOT_USER))
     with urllib.request.urlopen(signed) as answer:
         context = json.load(answer)
     assert context["http"]["method"] == "GET"

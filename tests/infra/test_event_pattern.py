@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stacks import PARAMETERS, ROOT, arn, template
+from stacks import PARAMETERS, ROOT, packaged, template
+
+from cloudformation import ResolvedTemplate, arn
 
 # The engine runs alone but for one exception class, whose module would pull in all of LocalStack.
 api = types.ModuleType("localstack.aws.api.events")
@@ -23,29 +25,13 @@ EVENTS = sorted((ROOT / "tests/fixtures/events").glob("*.json"))
 FOREIGN_CLUSTER = arn("ecs", "cluster/jobs-2")
 
 
-def resolved(node: Any, parameters: dict[str, str] = PARAMETERS) -> Any:
-    """The pattern with its references to parameters replaced. Other intrinsics are not expected in it."""
-    match node:
-        case {"Ref": name}:
-            return parameters[name]
-        case {"Fn::Sub": str(text)}:
-            return re.sub(r"\$\{(\w+)\}", lambda reference: parameters[reference[1]], text)
-        case {"Fn::If": ["HasMoreClusters", then, otherwise]}:
-            return resolved(then if parameters.get("MoreClusterArns") else otherwise, parameters)
-        case {"Fn::Split": [separator, text]}:
-            return resolved(text, parameters).split(separator)
-        case dict():
-            return {key: resolved(value, parameters) for key, value in node.items()}
-        case list():
-            return [resolved(value, parameters) for value in node]
-        case _:
-            return node
+def pattern(**parameters: str) -> dict[str, Any]:
+    """The event pattern of task-state's rule under these parameters."""
+    resolved = ResolvedTemplate(packaged(), PARAMETERS | parameters)
+    return resolved.resources["TaskStateFunctionTaskStateChange"]["EventPattern"]
 
 
-WRITTEN = template()["Resources"]["TaskStateFunction"]["Properties"]["Events"]["TaskStateChange"]["Properties"][
-    "Pattern"
-]
-PATTERN = resolved(WRITTEN)
+PATTERN = pattern()
 
 
 def test_pattern_of_as_many_clusters_as_fit_is_taken_by_eventbridge() -> None:
@@ -60,8 +46,8 @@ def test_pattern_of_as_many_clusters_as_fit_is_taken_by_eventbridge() -> None:
     short = "arn:aws:ecs:eu-west-1:123456789012:cluster/c"
     others = ",".join([short] * ((more["MaxLength"] + 1) // (len(short) + 1)))
     assert re.fullmatch(more["AllowedPattern"], others)
-    given = PARAMETERS | {"Deployment": "d" * 32, "ClusterArn": first, "MoreClusterArns": others}
-    assert len(json.dumps(resolved(WRITTEN, given), separators=(",", ":"))) <= 2_048
+    longest = pattern(Deployment="d" * 32, ClusterArn=first, MoreClusterArns=others)
+    assert len(json.dumps(longest, separators=(",", ":"))) <= 2_048
 
 
 def passes(event: dict[str, Any], pattern: dict[str, Any] = PATTERN) -> bool:
@@ -146,7 +132,7 @@ def test_a_captured_event_passes_once_it_is_ours_and_not_before(path: Path) -> N
 
 def test_events_of_further_clusters_pass_where_they_are_named() -> None:
     first, second = (arn("ecs", f"cluster/{name}") for name in ("batch", "gpu"))
-    pattern = resolved(WRITTEN, PARAMETERS | {"MoreClusterArns": f"{first},{second}"})
-    assert all(passes(event(clusterArn=named), pattern) for named in (PARAMETERS["ClusterArn"], first, second))
-    assert not passes(event(clusterArn=FOREIGN_CLUSTER), pattern)
+    further = pattern(MoreClusterArns=f"{first},{second}")
+    assert all(passes(event(clusterArn=named), further) for named in (PARAMETERS["ClusterArn"], first, second))
+    assert not passes(event(clusterArn=FOREIGN_CLUSTER), further)
     assert not passes(event(clusterArn=first))

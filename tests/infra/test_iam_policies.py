@@ -17,10 +17,12 @@ import botocore.client
 import pytest
 import redrive
 from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
-from cloudformation import Deployed
 from policies import Call, Context, Statement, permits
 from release_template import released
-from stacks import ACCOUNT, EVERY_OPTION, NO_URLS, REGION, ROOT, Stack, arn, packaged, template
+from stacks import EVERY_OPTION, NO_URLS, ROOT, Stack, packaged, template
+
+from cloudformation import ACCOUNT, REGION, ResolvedTemplate, arn
+from documents import DOCS, section
 
 PEOPLE = {"Deployment": "prod", "StackName": "bridge", "CodeBucket": "code", "KmsKeyArn": EVERY_OPTION["KmsKeyArn"]}
 GROUPS = {
@@ -147,7 +149,7 @@ RANDOM = "1ABCDEFGHIJKL"
 def of(deployment: str, stack: str, **parameters: str) -> dict[str, list[Statement]]:
     """The statements of each group, as CloudFormation resolves them."""
     given = PEOPLE | {"Deployment": deployment, "StackName": stack} | parameters
-    policies = Deployed(template("infra/iam-policies.yaml"), given).resources
+    policies = ResolvedTemplate(template("infra/iam-policies.yaml"), given).resources
     return {
         group: [
             each for policy in named if policy in policies for each in policies[policy]["PolicyDocument"]["Statement"]
@@ -158,7 +160,7 @@ def of(deployment: str, stack: str, **parameters: str) -> dict[str, list[Stateme
 
 def resources(deployment: str, stack: str) -> Iterator[tuple[str, str]]:
     """Type and ARN of what the bridge's stack consists of. IAM is asked about a log group with and without `:*`."""
-    bridge = Deployed(packaged(), EVERY_OPTION | {"Deployment": deployment})
+    bridge = ResolvedTemplate(packaged(), EVERY_OPTION | {"Deployment": deployment})
 
     def named(kind: str, logical_id: str) -> str:
         if kind not in LONGEST:
@@ -170,7 +172,7 @@ def resources(deployment: str, stack: str) -> Iterator[tuple[str, str]]:
         return name
 
     for logical_id, properties in bridge.resources.items():
-        match bridge.kind(logical_id):
+        match bridge.type_of(logical_id):
             case "AWS::CloudWatch::Alarm" as kind:
                 yield kind, arn("cloudwatch", f"alarm:{properties['AlarmName']}")
             case "AWS::CloudWatch::Dashboard" as kind:
@@ -263,12 +265,10 @@ def test_nothing_of_a_deployment_whose_name_begins_alike_is_granted(ours: str, t
 
 
 def test_key_serves_the_log_groups_of_its_deployment_alone() -> None:
-    key = Deployed(template("infra/key.yaml"), {"Deployment": "dev"}).resources["Key"]["KeyPolicy"]["Statement"]
+    key = ResolvedTemplate(template("infra/key.yaml"), {"Deployment": "dev"}).resources["Key"]["KeyPolicy"]["Statement"]
     (logs,) = [each for each in key if each["Sid"] == "LogGroups"]
-    bridge = Deployed(packaged(), EVERY_OPTION | {"Deployment": "dev"})
-    groups = {
-        each["LogGroupName"] for name, each in bridge.resources.items() if bridge.kind(name) == "AWS::Logs::LogGroup"
-    }
+    bridge = ResolvedTemplate(packaged(), EVERY_OPTION | {"Deployment": "dev"})
+    groups = {each["LogGroupName"] for each in bridge.of_type("AWS::Logs::LogGroup").values()}
     (condition,) = logs["Condition"].values()
     assert set(condition["kms:EncryptionContext:aws:logs:arn"]) == {
         arn("logs", f"log-group:{group}") for group in groups
@@ -277,7 +277,7 @@ def test_key_serves_the_log_groups_of_its_deployment_alone() -> None:
 
 def test_policies_fit_with_the_longest_names() -> None:
     given = PEOPLE | {"Deployment": "d" * 32, "StackName": "s" * 36, "RestoredTable": "r" * 255, "CodeBucket": "b" * 63}
-    deployed = Deployed(template("infra/iam-policies.yaml"), given)
+    deployed = ResolvedTemplate(template("infra/iam-policies.yaml"), given)
     for name, policy in deployed.resources.items():
         text = json.dumps(policy["PolicyDocument"], separators=(",", ":"))
         # A Region and a partition may be as long as in us-gov-west-1.
@@ -295,7 +295,7 @@ def test_operator_may_submit_and_stop_with_and_without_urls(with_urls: str) -> N
     assert permits(granted, Call("operator", "lambda:InvokeFunction", submit, by_url))
     # By Lambda's API, as `ecs-bridge submit` and `stop` do where there is no URL.
     assert permits(granted, Call("operator", "lambda:InvokeFunction", submit)) == (with_urls == "false")
-    executor = Deployed(packaged(), NO_URLS | {"FunctionUrl": with_urls}).resources["ExecutorPolicy"]
+    executor = ResolvedTemplate(packaged(), NO_URLS | {"FunctionUrl": with_urls}).resources["ExecutorPolicy"]
     (theirs,) = [each for each in executor["PolicyDocument"]["Statement"] if each["Sid"] == "SubmitThroughUrl"]
     (ours,) = [each for each in granted if each["Sid"] == "ApiThroughUrl"]
     assert ours.get("Condition") == theirs.get("Condition")
@@ -313,7 +313,7 @@ def test_operator_reads_a_restored_table_too(given: str) -> None:
 
 def test_restorer_may_run_every_command_of_the_guide() -> None:
     granted = of("prod", "bridge")["restorer"]
-    guide = (ROOT / "docs/operating.md").read_text().partition("## Restoring the table")[2].partition("\n## ")[0]
+    guide = section(DOCS / "operating.md", "## Restoring the table")
     text = guide.replace("\\\n", " ").replace("$(out TableName)", "bridge-Table-1").replace("$DEPLOYMENT", "prod")
     asked = []
     for command in re.findall(r"^aws (?:lambda|dynamodb) .*|`(?:aws (?:lambda|dynamodb) [^`]*)", text, re.MULTILINE):

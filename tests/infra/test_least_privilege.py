@@ -15,8 +15,10 @@ import pytest
 from calls import by_aws, by_nobody, of_doorbells
 from policies import Call, Statement, granted_by, permits, without_action, without_condition, without_statement
 from recorder import asked
-from stacks import ROOT, Stack, arn, template
+from stacks import ROOT, Stack, template
 from walk import CLUSTER_ARN, DEPLOYMENT, EXECUTION_ROLE, FUNCTIONS, TASK_ROLE, Recording
+
+from cloudformation import arn
 
 # --- What the template grants ------------------------------------------------------------------
 

@@ -10,7 +10,9 @@ import pytest
 from stacks import ROOT, template
 from walk import Recording
 
-OPERATING = (ROOT / "docs/operating.md").read_text()
+from documents import DOCS, code, headings, section, table_rows
+
+OPERATING = DOCS / "operating.md"
 RESOURCES = template()["Resources"]
 ALARMS = [resource["Properties"] for resource in RESOURCES.values() if resource["Type"] == "AWS::CloudWatch::Alarm"]
 UNITS = {"count": {None, "Count"}, "seconds": {"Seconds"}}
@@ -19,8 +21,8 @@ UNITS = {"count": {None, "Count"}, "seconds": {"Seconds"}}
 @pytest.fixture(scope="module")
 def described() -> dict[str, tuple[str, set[str]]]:
     """Unit and dimensions of each metric in the table of docs/operating.md."""
-    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| (?:`(\w+)`)? ?\|", OPERATING, re.MULTILINE)
-    return {name: (unit, {"Deployment", dimension} - {""}) for name, unit, dimension in rows}
+    rows = [row for row in table_rows(section(OPERATING, "## Metrics")) if row[1] in UNITS]
+    return {code(name)[0]: (unit, {"Deployment", *code(dimension)}) for name, unit, dimension, *_ in rows}
 
 
 def dashboard() -> list[dict[str, Any]]:
@@ -80,7 +82,7 @@ def test_the_dashboard_shows_every_metric_by_the_dimensions_that_it_has(
 
 def test_each_alarm_has_a_section_in_the_runbook_and_each_section_an_alarm() -> None:
     names = {alarm["AlarmName"]["Fn::Sub"].removeprefix("${Deployment}-") for alarm in ALARMS}
-    assert names == set(re.findall(r"^### ([a-z0-9-]+)$", OPERATING, re.MULTILINE))
+    assert names == {each for each in headings(OPERATING, 3) if re.fullmatch("[a-z0-9-]+", each)}
 
 
 def test_each_alarm_reaches_the_topic() -> None:

@@ -7,8 +7,10 @@ import json
 
 import boto3
 from policies import Call, Context, granted_by, permits
-from stacks import ACCOUNT, EVERY_OPTION, Stack, arn, packaged
+from stacks import EVERY_OPTION, Stack, packaged
 from walk import FUNCTIONS
+
+from cloudformation import ACCOUNT, arn
 
 
 def test_tasks_run_on_further_clusters_where_they_are_named_and_on_no_others(aws: None) -> None:

@@ -8,27 +8,28 @@ import re
 from typing import Any
 
 import pytest
-from cloudformation import Deployed
 from policies import Call, Statement, permits
 from recorder import asked
-from stacks import ACCOUNT, REGION, ROOT, Stack, arn, template
+from stacks import ROOT, Stack, packaged, template
 from walk import CLUSTER_ARN, DEPLOYMENT, EXECUTION_ROLE, FUNCTIONS, TASK_ROLE, Recording
 
 from airflow_ecs_bridge.provider import get_provider_info
+from cloudformation import ACCOUNT, REGION, ResolvedTemplate, arn, rewritten
 
 PARAMETERS = {"Name": DEPLOYMENT, "Repository": "airflow/worker", "ImageTag": "1"}
 PARAMETERS |= {"TaskTokens": "true", "EventBusArns": arn("events", "event-bus/default")}
 EVERY_ENDPOINT = PARAMETERS | {"AgentEndpoints": "true", "SecretsEndpoint": "true"}
 SOURCE = template("infra/private.yaml")
-PRIVATE = Deployed(SOURCE, PARAMETERS)
+NESTED = {"Bridge": packaged()}
+PRIVATE = ResolvedTemplate(SOURCE, PARAMETERS, NESTED)
 BRIDGE = PRIVATE.nested("Bridge")
 GIVEN = PRIVATE.resources["Bridge"]["Parameters"]
 OURS = {"aws:PrincipalAccount": ACCOUNT}
 
 
-def endpoints(deployed: Deployed = PRIVATE) -> dict[str, dict[str, Any]]:
+def endpoints(resolved: ResolvedTemplate = PRIVATE) -> dict[str, dict[str, Any]]:
     """The endpoints by service."""
-    found = [each for name, each in deployed.resources.items() if deployed.kind(name) == "AWS::EC2::VPCEndpoint"]
+    found = resolved.of_type("AWS::EC2::VPCEndpoint").values()
     return {each["ServiceName"].removeprefix(f"com.amazonaws.{REGION}."): each for each in found}
 
 
@@ -95,7 +96,7 @@ def test_no_endpoint_serves_the_principals_of_another_account(called: dict[str, 
     """Data could be carried off to another account through an endpoint that lets its credentials."""
     other = {"aws:PrincipalAccount": "210987654321"}
     assert not [str(call) for service, calls in called.items() for call in calls if lets(service, call, **other)]
-    every = endpoints(Deployed(SOURCE, EVERY_ENDPOINT))
+    every = endpoints(ResolvedTemplate(SOURCE, EVERY_ENDPOINT, NESTED))
     open_ = {
         service
         for service, endpoint in every.items()
@@ -108,19 +109,19 @@ def test_no_endpoint_serves_the_principals_of_another_account(called: dict[str, 
 
 def test_tasks_get_image_logs_and_secrets_through_endpoints() -> None:
     """Each thing that ECS does in the name of the execution role."""
-    deployed = Deployed(SOURCE, EVERY_ENDPOINT)
-    (policy,) = deployed.resources["ExecutionRole"]["Policies"]
+    resolved = ResolvedTemplate(SOURCE, EVERY_ENDPOINT, NESTED)
+    (policy,) = resolved.resources["ExecutionRole"]["Policies"]
     services = {"ecr": ("ecr.api", "ecr.dkr"), "logs": ("logs",), "secretsmanager": ("secretsmanager",)}
     for statement in policy["PolicyDocument"]["Statement"]:
         for action in listed(statement["Action"]):
             resource = statement["Resource"].replace("*", "x") if statement["Resource"] != "*" else "*"
             for service in services[action.split(":")[0]]:
-                allowed = endpoints(deployed)[service]["PolicyDocument"]["Statement"]
+                allowed = endpoints(resolved)[service]["PolicyDocument"]["Statement"]
                 assert permits(allowed, Call("execution", action, resource, OURS)), (service, action)
 
 
 def test_nothing_leads_to_the_internet() -> None:
-    kinds = {PRIVATE.kind(name) for name in PRIVATE.resources} | {BRIDGE.kind(name) for name in BRIDGE.resources}
+    kinds = {PRIVATE.type_of(name) for name in PRIVATE.resources} | {BRIDGE.type_of(name) for name in BRIDGE.resources}
     ways_out = {
         "AWS::EC2::EIP",
         "AWS::EC2::EgressOnlyInternetGateway",
@@ -131,14 +132,14 @@ def test_nothing_leads_to_the_internet() -> None:
         "AWS::Lambda::Url",
     }
     assert not kinds & ways_out
-    subnets = [each for name, each in PRIVATE.resources.items() if PRIVATE.kind(name) == "AWS::EC2::Subnet"]
+    subnets = PRIVATE.of_type("AWS::EC2::Subnet").values()
     assert len(subnets) == 2
     assert not any("MapPublicIpOnLaunch" in each for each in subnets)
 
 
 def test_functions_and_tasks_are_in_the_subnets_of_the_endpoints() -> None:
     subnets = ["SubnetA", "SubnetB"]
-    functions = [each for name, each in BRIDGE.resources.items() if BRIDGE.kind(name) == "AWS::Lambda::Function"]
+    functions = BRIDGE.of_type("AWS::Lambda::Function").values()
     assert len(functions) == len(FUNCTIONS)
     assert all(
         each["VpcConfig"] == {"SubnetIds": subnets, "SecurityGroupIds": ["FunctionSecurityGroup"]} for each in functions
@@ -146,7 +147,7 @@ def test_functions_and_tasks_are_in_the_subnets_of_the_endpoints() -> None:
     for profile in json.loads(GIVEN["Profiles"]).values():
         network = profile["run_task"]["networkConfiguration"]["awsvpcConfiguration"]
         assert network == {"subnets": subnets, "securityGroups": ["TaskSecurityGroup"], "assignPublicIp": "DISABLED"}
-    for service, endpoint in endpoints(Deployed(SOURCE, EVERY_ENDPOINT)).items():
+    for service, endpoint in endpoints(ResolvedTemplate(SOURCE, EVERY_ENDPOINT, NESTED)).items():
         if endpoint["VpcEndpointType"] == "Interface":
             assert (endpoint["SubnetIds"], endpoint["PrivateDnsEnabled"]) == (subnets, True), service
     ingress = PRIVATE.resources["EndpointSecurityGroup"]["SecurityGroupIngress"]
@@ -214,16 +215,12 @@ def test_cloudformation_creates_all_that_moto_knows(aws: None) -> None:
                 return BRIDGE.outputs[output.removeprefix("Outputs.")]
             case {"Ref": "Bridge"}:
                 return "bridge"
-            case dict():
-                return {name: without_bridge(each) for name, each in node.items()}
-            case list():
-                return [without_bridge(each) for each in node]
-            case str():
+            case str() if "${Bridge." in node:
                 return re.sub(r"\$\{Bridge\.Outputs\.(\w+)\}", lambda output: BRIDGE.outputs[output[1]], node)
         return node
 
-    body = without_bridge({name: part for name, part in SOURCE.items() if name != "Resources"})
-    body["Resources"] = {name: without_bridge(each) for name, each in SOURCE["Resources"].items() if name != "Bridge"}
+    resources = {name: each for name, each in SOURCE["Resources"].items() if name != "Bridge"}
+    body = rewritten(SOURCE | {"Resources": resources}, without_bridge)
     stack = Stack(body, EVERY_ENDPOINT)
     assert stack.status == "CREATE_COMPLETE"
     assert stack.ids.keys() >= body["Resources"].keys() - {"RoutesOfA", "RoutesOfB"}

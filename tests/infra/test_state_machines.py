@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import re
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import boto3
 import pytest
-from cloudformation import Deployed
 from moto.server import ThreadedMotoServer
-from stacks import ACCOUNT, REGION, template
+from stacks import template
 
-from local_stack import LocalStack, until
+from cloudformation import ACCOUNT, REGION, ResolvedTemplate
+from http_server import Request, Response, Server, forward
+from local_stack import LocalStack, call, until
 
 PATH = "infra/state-machines.yaml"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/state-machines"
@@ -26,33 +23,17 @@ DEPLOYMENT = "prod"
 ENDED = {"SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED"}
 
 
-class Front(BaseHTTPRequestHandler):
-    """What the interpreter calls: moto, but for Lambda, which is the local stack's."""
+def services(moto: str, local: LocalStack) -> Callable[[Request], Response | None]:
+    """What the interpreter calls: moto, except for Lambda, which is the local stack's."""
 
-    protocol_version = "HTTP/1.1"
-    moto: str
-    local: LocalStack
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("content-length", 0)))
-        target = self.local.ready["lambda_url"] if self.path.startswith("/2015-03-31/functions/") else self.moto
-        upstream = http.client.HTTPConnection(urlsplit(target).netloc, timeout=300)
-        headers = {name: value for name, value in self.headers.items() if name.lower() not in ("host", "connection")}
+    def respond(request: Request) -> Response | None:
+        if not request.path.startswith("/2015-03-31/functions/"):
+            return forward(request, moto)
         # The local stack's functions have no deployment in their names.
-        upstream.request("POST", self.path.replace(f"/functions/{DEPLOYMENT}-", "/functions/"), body, headers)
-        answer = upstream.getresponse()
-        content = answer.read()
-        upstream.close()
-        self.send_response(answer.status)
-        for name, value in answer.getheaders():
-            if name.lower() not in ("connection", "transfer-encoding", "content-length"):
-                self.send_header(name, value)
-        self.send_header("content-length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
+        path = request.path.replace(f"/functions/{DEPLOYMENT}-", "/functions/")
+        return forward(request, local.ready["lambda_url"], path=path)
 
-    def log_message(self, *_: object) -> None:
-        """Nothing."""
+    return respond
 
 
 def definition(which: str, command: list[str]) -> str:
@@ -62,7 +43,7 @@ def definition(which: str, command: list[str]) -> str:
     made, in raw text, without any escapes.
     """
     parameters = {"Deployment": DEPLOYMENT, "Command": json.dumps(command)}
-    properties = Deployed(template(PATH), parameters).resources[which]
+    properties = ResolvedTemplate(template(PATH), parameters).resources[which]
     text = properties.get("DefinitionString") or json.dumps(properties["Definition"])
     for variable, value in properties.get("DefinitionSubstitutions", {}).items():
         text = text.replace(f"${{{variable}}}", value)
@@ -112,23 +93,17 @@ def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StateMachines
     moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     moto.start()
     url = "http://{}:{}".format(*moto.get_host_and_port())
-    front = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Front,), {"moto": url}))
-    serving = threading.Thread(target=front.serve_forever)
-    serving.start()
     flags = {"provision-s": 0.05, "pull-s": 0.05, "teardown-s": 0.1, "reconcile-every": 2}
     environment = {"AWS_ENDPOINT_URL_SFN": url}
-    with pytest.MonkeyPatch.context() as patch:
+    call("POST", f"{url}/moto-api/config", {"stepfunctions": {"execute_state_machine": True}})
+    with (
+        LocalStack(tmp_path_factory.mktemp("stack"), flags, function_env=environment) as local,
+        Server(services(url, local)) as server,
+        pytest.MonkeyPatch.context() as patch,
+    ):
         # Where the interpreter looks for AWS.
-        patch.setenv("MOTO_PORT", str(front.server_port))
-        connection = http.client.HTTPConnection(urlsplit(url).netloc)
-        connection.request("POST", "/moto-api/config", json.dumps({"stepfunctions": {"execute_state_machine": True}}))
-        connection.getresponse().read()
-        with LocalStack(tmp_path_factory.mktemp("stack"), flags, function_env=environment) as local:
-            front.RequestHandlerClass.local = local  # type: ignore[attr-defined]
-            yield StateMachines(url, local)
-    front.shutdown()
-    serving.join()
-    front.server_close()
+        patch.setenv("MOTO_PORT", str(server.port))
+        yield StateMachines(url, local)
     moto.stop()
 
 

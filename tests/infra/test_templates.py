@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +12,10 @@ import boto3
 import fargate
 import pytest
 import tomllib
-from stacks import EVERY_OPTION, NO_URLS, PARAMETERS, ROOT, Stack, arn, packaged, template
+from stacks import EVERY_OPTION, NO_URLS, PARAMETERS, ROOT, Stack, packaged, template
+
+from cloudformation import ResolvedTemplate, arn
+from documents import DOCS, code, table_rows
 
 TEMPLATES = [
     "template.yaml",
@@ -25,9 +27,10 @@ TEMPLATES = [
     fargate.PATH,
 ]
 
+ALARM = "AWS::CloudWatch::Alarm"
 # moto 5.2 has no CloudFormation for these: nothing here shows that AWS takes them as they are written.
 BEYOND_MOTO = {
-    "AWS::CloudWatch::Alarm",
+    ALARM,
     "AWS::KMS::Alias",
     "AWS::Lambda::EventInvokeConfig",
     "AWS::Lambda::Url",
@@ -179,9 +182,8 @@ def test_without_urls_callers_and_runners_invoke_the_functions(aws: None) -> Non
 
 
 def test_each_parameter_is_described() -> None:
-    deploying = (ROOT / "docs/deploying.md").read_text()
-    rows = " ".join(line.split("|")[1] for line in deploying.splitlines() if line.startswith("| `"))
-    assert set(re.findall(r"`(\w+)`", rows)) == template()["Parameters"].keys()
+    rows = table_rows((DOCS / "deploying.md").read_text())
+    assert {name for row in rows for name in code(row[0])} == template()["Parameters"].keys()
 
 
 def test_the_example_hands_over_parameters_that_sam_can_read(aws: None, tmp_path: Path) -> None:
@@ -247,30 +249,19 @@ def test_every_environment_of_samconfig_names_its_own_stack_and_parameters() -> 
 
 
 def test_a_deployment_can_be_rolled_back_by_the_alarms_of_every_function() -> None:
-    text, names = template()["Outputs"]["RollbackConfiguration"]["Value"]["Fn::Sub"]
+    def configuration(parameters: dict[str, str]) -> dict[str, Any]:
+        return json.loads(ResolvedTemplate(packaged(), parameters).outputs["RollbackConfiguration"])
 
-    def value(name: str, with_urls: bool) -> str:
-        match names[name]:
-            case {"Fn::GetAtt": [resource, _]}:
-                return str(resource)
-            case {"Fn::If": ["HasUrls", {"Fn::Sub": trigger}, otherwise]}:
-                return re.sub(r"\$\{(\w+)\.Arn\}", r"\1", trigger) if with_urls else otherwise
-        raise AssertionError(name)
-
-    def filled(with_urls: bool) -> dict[str, Any]:
-        return json.loads(re.sub(r"\$\{(\w+)\}", lambda name: value(name[1], with_urls), text))
-
-    assert len(filled(False)["RollbackTriggers"]) == len(filled(True)["RollbackTriggers"]) - 1
-    configuration = filled(True)
+    with_urls = configuration(PARAMETERS)
+    assert len(configuration(NO_URLS)["RollbackTriggers"]) == len(with_urls["RollbackTriggers"]) - 1
     # https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_RollbackConfiguration.html
-    assert configuration["MonitoringTimeInMinutes"] <= 180
-    assert len(configuration["RollbackTriggers"]) <= 5
-    alarms = {trigger["Arn"] for trigger in configuration["RollbackTriggers"]}
-    resources = template()["Resources"]
-    assert {resources[alarm]["Type"] for alarm in alarms} == {"AWS::CloudWatch::Alarm"}
-    functions = [name for name, each in resources.items() if each["Type"] == "AWS::Serverless::Function"]
-    watched = json.dumps([resources[alarm]["Properties"] for alarm in alarms])
-    assert all(f'{{"Ref": "{function}"}}' in watched for function in functions)
+    assert with_urls["MonitoringTimeInMinutes"] <= 180
+    assert len(with_urls["RollbackTriggers"]) <= 5
+    resolved = ResolvedTemplate(packaged(), PARAMETERS)
+    alarms = {arn("cloudwatch", f"alarm:{each['AlarmName']}"): each for each in resolved.of_type(ALARM).values()}
+    watched = json.dumps([alarms[trigger["Arn"]] for trigger in with_urls["RollbackTriggers"]])
+    functions = [each["FunctionName"] for each in resolved.of_type("AWS::Lambda::Function").values()]
+    assert all(f'"{function}"' in watched for function in functions)
 
 
 def test_functions_have_no_alias_that_a_changed_parameter_would_leave_behind() -> None:

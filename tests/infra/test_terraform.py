@@ -12,10 +12,12 @@ import pytest
 import terraform_interface
 from release_template import packaged, without_urls
 from samtranslator.yaml_helper import yaml_parse
-from stacks import EVERY_OPTION, NO_URLS, PARAMETERS, REGION, ROOT, arn, template
+from stacks import EVERY_OPTION, NO_URLS, PARAMETERS, ROOT, template
 from terraform import MODULE, Values, by_label, evaluated, plain, references, sources
 from terraform_interface import ROLLBACK, snake, type_of
 from test_templates import run
+
+from cloudformation import REGION, arn
 
 REQUIRED = "no default"
 CODE = {"code_bucket": "code", "code_prefix": "ecs-bridge/1/"}

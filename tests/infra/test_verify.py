@@ -9,11 +9,7 @@ import json
 import os
 import signal
 import subprocess
-import threading
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +17,8 @@ import pytest
 from aws import DEPLOYMENT, Account
 from stacks import template
 
-from local_stack import PROGRAM, until
+from http_server import Request, Response, Server
+from local_stack import PROGRAM, call, until
 
 PREFIX = "ecs-bridge-verify-"
 
@@ -152,35 +149,6 @@ def test_what_cloudwatch_lacks_or_tells_otherwise_differs(account: Account, tmp_
     assert found["the metrics of prod-lost"] == "ok"
 
 
-@contextmanager
-def serving(answer: Callable[[BaseHTTPRequestHandler], tuple[int, bytes]]) -> Iterator[str]:
-    """The address of a server that answers every request so."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers.get("content-length", 0)))
-            status, body = answer(self)
-            self.send_response(status)
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        do_GET = do_POST
-
-        def log_message(self, *_: object) -> None:
-            """Nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield "http://{}:{}".format(*server.server_address)
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
 def elsewhere(account: Account, **urls: str) -> dict[str, str]:
     """The environment of a person for whom parts of the account are at other addresses."""
     ready = account.stack.ready_file.parent / "elsewhere.json"
@@ -193,11 +161,10 @@ def test_deployment_without_a_pool_has_no_difference_in_its_metrics(tmp_path: Pa
     profiles = {"default": {"container_name": "main", "run_task": {"taskDefinition": "demo", "launchType": "EC2"}}}
     with Account(tmp_path / "plain", name="plain", idle=["runner-api"]) as account:
 
-        def configuration(request: BaseHTTPRequestHandler) -> tuple[int, bytes]:
-            with urllib.request.urlopen(account.stack.ready["lambda_url"] + request.path) as answer:
-                body = json.load(answer)
+        def configuration(request: Request) -> Response:
+            body = call("GET", account.stack.ready["lambda_url"] + request.path)
             body["Environment"]["Variables"]["ECS_BRIDGE_PROFILES"] = json.dumps(profiles)
-            return 200, json.dumps(body).encode()
+            return Response.of_json(body)
 
         only = [
             word
@@ -205,8 +172,8 @@ def test_deployment_without_a_pool_has_no_difference_in_its_metrics(tmp_path: Pa
             for word in ("--only", check)
         ]
         command = ["verify-aws", "--stack", "plain", "--time-scale", "30", "--report", str(tmp_path), "--json", *only]
-        with serving(configuration) as url:
-            answer = account.run(*command, env=elsewhere(account, lambda_url=url))
+        with Server(configuration) as server:
+            answer = account.run(*command, env=elsewhere(account, lambda_url=server.url))
     assert answer.returncode == 0, answer.stdout + answer.stderr
     found = verdicts(json.loads(answer.stdout))
     assert (
@@ -311,9 +278,9 @@ def test_doctor_in_a_private_network_blames_neither_login_nor_role(account: Acco
         "User: u is not authorized to perform: dynamodb:DescribeTable because no VPC endpoint policy allows it"
     )
 
-    with serving(lambda _: (400, json.dumps(refusal).encode())) as url:
+    with Server(lambda _: Response.of_json(refusal, 400)) as server:
         # Nothing listens at STS's address.
-        environment = elsewhere(account, dynamodb_url=url) | {"AWS_ENDPOINT_URL_STS": "http://127.0.0.1:9"}
+        environment = elsewhere(account, dynamodb_url=server.url) | {"AWS_ENDPOINT_URL_STS": "http://127.0.0.1:9"}
         answer = account.run("doctor", "--stack", account.name, "--json", env=environment)
     found = {finding["check"]: finding for finding in json.loads(answer.stdout)}
     assert found["identity"]["verdict"] == "skipped"

@@ -16,9 +16,10 @@ from botocore.config import Config
 from botocore.credentials import Credentials
 from botocore.httpsession import URLLib3Session
 from recorder import Exchange, Recorder
-from stacks import ACCOUNT, ROOT, arn
+from stacks import ROOT
 
 from airflow_ecs_bridge.ui.queries import Reader
+from cloudformation import ACCOUNT, arn
 from ecs_bridge.api import BridgeClient
 from ecs_bridge.table import WHOLE, Table
 from local_stack import PATIENCE, PROGRAM, LocalStack, until
@@ -298,12 +299,11 @@ def record(folder: Path) -> Recording:
     }
     hasty, pooled = PROFILES["default"] | {"run_timeout": 1}, PROFILES["default"] | {"pool": {"max": 1}}
     definitions, profiles = [TASK_DEFINITION], PROFILES | {"hasty": hasty, "pool": pooled}
-    recorder = Recorder()
-    recording = Recording(recorder.exchanges, folder)
-    try:
+    with Recorder() as recorder:
+        recording = Recording(recorder.exchanges, folder)
         recorder.wrap(PROGRAM.parent, scripts, FUNCTIONS)
         (scripts / "ecs-bridge-runner").symlink_to(PROGRAM.parent / "ecs-bridge-runner")
-        # Runs by the schedule leave room for those that are woken.
+        # Runs by the schedule leave room for those that are triggered.
         seldom = flags | {"reconcile-every": 5}
         with LocalStack(folder / "at-once", seldom, profiles=profiles, task_definitions=definitions) as local:
             at_once(local, recorder)
@@ -313,11 +313,9 @@ def record(folder: Path) -> Recording:
         with LocalStack(folder / "in-time", shorter, profiles=profiles, task_definitions=definitions) as local:
             in_time(local, recorder)
             told(local, recorder)
-            # A run of reconcile counts at its end what it found out, and ends when nothing more is due soon.
+            # A run of reconcile writes its metrics at its end, when nothing more is due soon.
             until(
                 "reconcile has counted repairs",
                 lambda: any("ReconciledSubmissions" in line for line in recording.log()),
             )
-    finally:
-        recorder.close()
     return recording

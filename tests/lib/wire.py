@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import random
@@ -11,14 +10,15 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from enum import Enum
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import urlsplit
 
-from local_stack import PATIENCE, PROGRAM
+from http_server import Request, Response, Server, forward
+from local_stack import PROGRAM
 
 SERVICES = ("dynamodb", "ecs", "lambda")
 # Calls that write one item.
@@ -171,39 +171,17 @@ class Wire:
         self.table_faults = table_faults
         self.history = history
         self.changing = threading.Lock()
-        self.servers = {service: self.server(service) for service in services}
-
-    def server(self, service: str) -> ThreadingHTTPServer:
-        wire = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            # Headers and body leave together: the second of two segments waits for an acknowledgement.
-            wbufsize = -1
-
-            def do_POST(self) -> None:
-                wire.pass_on(service, self)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-
-            def handle_error(self, *_: object) -> None:
-                """A function that dies breaks its connections."""
-
-        return Server(("127.0.0.1", 0), Handler)
+        self.servers = {service: Server(partial(self.pass_on, service)) for service in services}
 
     def __enter__(self) -> Self:
-        for server in self.servers.values():
-            threading.Thread(target=server.serve_forever, args=(0.05,)).start()
+        with ExitStack() as parts:
+            for server in self.servers.values():
+                parts.enter_context(server)
+            self._parts = parts.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        for server in self.servers.values():
-            server.shutdown()
-            server.server_close()
+        self._parts.close()
         if self.history:
             self.history.close()
 
@@ -212,7 +190,7 @@ class Wire:
         # The stack answers for Step Functions and EventBridge at the address of ECS.
         names = {"ecs": ("ecs", "sfn", "eventbridge")}
         return {
-            f"AWS_ENDPOINT_URL_{name.upper()}": f"http://127.0.0.1:{server.server_port}"
+            f"AWS_ENDPOINT_URL_{name.upper()}": server.url
             for service, server in self.servers.items()
             for name in names.get(service, (service,))
         }
@@ -221,72 +199,50 @@ class Wire:
         """Names the stack that calls are passed on to."""
         self.targets = {service: ready[f"{service}_url"] for service in self.servers}
 
-    def pass_on(self, service: str, request: BaseHTTPRequestHandler) -> None:
-        body = request.rfile.read(int(request.headers.get("content-length", 0)))
+    def pass_on(self, service: str, request: Request) -> Response | None:
         operation = request.headers.get("x-amz-target", "Lambda.Invoke").rsplit(".", 1)[1]
-        call = Call(operation, time.time(), json.loads(body or b"{}"))
+        call = Call(operation, time.time(), json.loads(request.body or b"{}"))
         if self.history is None:
             self.calls.append(call)
-        cut = self.is_cut(operation, request.client_address[1])
+        cut = self.is_cut(operation, request.client_port)
         fault = cut.fault if cut else self.choose(service, call)
+        response: Response | None = None
         if fault is None or fault in DONE:
-            passed = self.carry_out(service, request, call, body, fault)
-            if passed is None:
-                # The stack gave no answer: neither does this.
-                request.close_connection = True
-                return
-            status, headers, content = passed
+            response = self.carry_out(service, request, call, fault)
+            if response is None:
+                return None
         if cut and fault in DEATHS:
             cut.kill()
         if fault in DEATHS or fault is Fault.ANSWER_LOST:
-            request.close_connection = True
-            return
+            return None
         if fault in REFUSALS:
             status, code, message = REFUSALS[fault]
-            headers = [("content-type", "application/x-amz-json-1.0")]
-            content = json.dumps({"__type": code, "message": message}).encode()
-        request.send_response_only(status)
-        for name, value in headers:
-            request.send_header(name, value)
-        request.send_header("content-length", str(len(content)))
-        request.end_headers()
-        request.wfile.write(content)
+            return Response.of_json({"__type": code, "message": message}, status)
+        return response
 
     def choose(self, service: str, call: Call) -> Fault | None:
         if self.fails(call):
             return Fault.INTERNAL_ERROR
         return self.table_faults.choose(call) if self.table_faults and service == "dynamodb" else None
 
-    def carry_out(
-        self, service: str, request: BaseHTTPRequestHandler, call: Call, body: bytes, fault: Fault | None
-    ) -> tuple[int, list[tuple[str, str]], bytes] | None:
-        """The stack's answer: its status, its headers and its body."""
+    def carry_out(self, service: str, request: Request, call: Call, fault: Fault | None) -> Response | None:
+        """Send the call to the stack, and return the stack's response."""
         is_write = self.history is not None and call.operation in WRITES
         asked, left = call.body, None
         if fault is Fault.UNPROCESSED:
             asked, left = split_keys(call.body)
         if self.history and is_write:
             asked = self.history.asks(call)
-        if asked is not call.body:
-            body = json.dumps(asked).encode()
-        # The stand-ins check no signature, so that a changed body needs no other.
-        headers = {name.lower(): value for name, value in request.headers.items()} | {"content-length": str(len(body))}
-        upstream = http.client.HTTPConnection(urlsplit(self.targets[service]).netloc, timeout=PATIENCE)
-        try:
-            upstream.request("POST", request.path, body, headers)
-            answer = upstream.getresponse()
-            content = answer.read()
-        except (http.client.HTTPException, OSError):
-            return None
-        finally:
-            upstream.close()
-        if answer.status == 200 and self.history and is_write:
-            self.history.add(call, json.loads(content))
-        if answer.status == 200 and left:
-            content = json.dumps({**json.loads(content), "UnprocessedKeys": left}).encode()
-        dropped = {"content-length", "connection", "transfer-encoding"} | ({"x-amz-crc32"} if left else set())
-        kept = [(name, value) for name, value in answer.getheaders() if name.lower() not in dropped]
-        return answer.status, kept, content
+        # The local stack checks no signature, so a changed body needs no new one.
+        body = request.body if asked is call.body else json.dumps(asked).encode()
+        response = forward(request, self.targets[service], body=body)
+        if response and response.status == 200 and self.history and is_write:
+            self.history.add(call, json.loads(response.body))
+        if response and response.status == 200 and left:
+            content = json.dumps({**json.loads(response.body), "UnprocessedKeys": left}).encode()
+            kept = tuple(header for header in response.headers if header[0].lower() != "x-amz-crc32")
+            response = replace(response, body=content, headers=kept)
+        return response
 
     def is_cut(self, operation: str, port: int) -> Cut | None:
         with self.changing:

@@ -6,9 +6,8 @@ from typing import Any
 
 import requests
 import schemathesis
-from botocore.auth import SigV4Auth
-from botocore.awsrequest import AWSRequest
-from botocore.credentials import Credentials
+
+from sigv4 import signed_headers
 
 
 class SigV4(requests.auth.AuthBase):
@@ -17,9 +16,7 @@ class SigV4(requests.auth.AuthBase):
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         # What is signed are the type of the content and what SigV4 adds.
         kept = {name: value for name, value in request.headers.items() if name.lower() == "content-type"}
-        signed = AWSRequest(request.method, request.url, headers=kept, data=request.body)
-        SigV4Auth(Credentials("local", "local"), "lambda", "us-east-1").add_auth(signed)
-        request.headers.update(dict(signed.headers.items()))
+        request.headers.update(signed_headers(request.method, request.url, request.body, kept))
         return request
 
 

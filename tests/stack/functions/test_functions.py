@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -15,6 +13,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from conftest import Failed, Function
 
+from http_server import Request, Response, Server
 from local_stack import PATIENCE, PROGRAM, LocalStack, until
 
 
@@ -169,58 +168,42 @@ def test_without_a_table_every_item_is_unavailable(run: Callable[..., Function])
     assert stopped[0]["error"]["code"] == "unavailable"
 
 
-class Recorder(ThreadingHTTPServer):
-    """A stand-in for ECS: keeps each raw request, and answers with one task."""
+class Ecs(Server):
+    """A stand-in for ECS that keeps each request and responds with one task."""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), RecorderHandler)
-        self.requests: list[tuple[dict[str, str], bytes]] = []
+        super().__init__(self._respond)
+        self.requests: list[Request] = []
 
-
-class RecorderHandler(BaseHTTPRequestHandler):
-    server: Recorder
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["content-length"]))
-        self.server.requests.append((dict(self.headers), body))
-        answer = json.dumps({"tasks": [{"taskArn": "arn:aws:ecs:us-east-1:123456789012:task/local/x"}]}).encode()
-        self.send_response(200)
-        self.send_header("content-type", "application/x-amz-json-1.1")
-        self.send_header("content-length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
-
-    def log_message(self, *_: object) -> None:
-        pass
+    def _respond(self, request: Request) -> Response:
+        self.requests.append(request)
+        return Response.of_json({"tasks": [{"taskArn": "arn:aws:ecs:us-east-1:123456789012:task/local/x"}]})
 
 
 @pytest.fixture
-def recorder() -> Iterator[Recorder]:
-    with Recorder() as recorder:
-        threading.Thread(target=recorder.serve_forever, args=(0.05,)).start()
-        yield recorder
-        recorder.shutdown()
+def ecs() -> Iterator[Ecs]:
+    with Ecs() as ecs:
+        yield ecs
 
 
-def test_run_task_is_signed_over_the_bytes_that_are_sent(run: Callable[..., Function], recorder: Recorder) -> None:
-    endpoint = f"http://127.0.0.1:{recorder.server_port}"
-    function = run("submit", AWS_ENDPOINT_URL_ECS=endpoint)
+def test_run_task_is_signed_over_the_bytes_that_are_sent(run: Callable[..., Function], ecs: Ecs) -> None:
+    function = run("submit", AWS_ENDPOINT_URL_ECS=ecs.url)
     assert function.api.submit(item("signed", ["echo", "ä"]))[0]["state"] == "launched"
-    run_tasks = [(headers, body) for headers, body in recorder.requests if headers["x-amz-target"].endswith(".RunTask")]
-    ((headers, body),) = run_tasks
+    (request,) = [each for each in ecs.requests if each.headers["x-amz-target"].endswith(".RunTask")]
+    body = request.body
     sent = json.loads(body)
     assert sent["startedBy"] == "local/signed/1"
     assert len(sent["clientToken"]) == 43
     assert sent["overrides"]["containerOverrides"] == [{"name": "main", "command": ["echo", "ä"]}]
 
     # botocore's signature over the same headers is the same.
-    lowered = {name.lower(): value for name, value in headers.items()}
+    lowered = {name.lower(): value for name, value in request.headers.items()}
     signed = lowered["authorization"].split("SignedHeaders=")[1].split(",")[0].split(";")
     assert {"host", "x-amz-date", "x-amz-target", "content-type"} <= set(signed)
-    request = AWSRequest("POST", f"{endpoint}/", {name: lowered[name] for name in signed}, body)
-    request.context["timestamp"] = lowered["x-amz-date"]
+    signed_again = AWSRequest("POST", f"{ecs.url}/", {name: lowered[name] for name in signed}, body)
+    signed_again.context["timestamp"] = lowered["x-amz-date"]
     auth = SigV4Auth(Credentials("local", "local"), "ecs", "us-east-1")
-    signature = auth.signature(auth.string_to_sign(request, auth.canonical_request(request)), request)
+    signature = auth.signature(auth.string_to_sign(signed_again, auth.canonical_request(signed_again)), signed_again)
     assert lowered["authorization"].endswith(f"Signature={signature}")
     assert int(lowered["content-length"]) == len(body)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from callers import run_program
+
+from http_server import Request, Response, Server
 
 CONFIG = """
 [profile process]
@@ -47,49 +47,28 @@ FROM_STS = """
 """
 
 
-class Aws(ThreadingHTTPServer):
+class Aws(Server):
     """IAM Identity Center, STS and the submit function, as far as a call of `show` needs them."""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server_port}"
-        # Another name of 127.0.0.1: the program signs for that one with made-up credentials.
-        self.submit_url = f"http://127.1:{self.server_port}"
+        super().__init__(self._respond)
+        # Another name of 127.0.0.1. For 127.0.0.1 itself, the program signs with made-up credentials.
+        self.submit_url = f"http://127.1:{self.port}"
         self.signatures: list[str] = []
 
-
-class Handler(BaseHTTPRequestHandler):
-    server: Aws
-
-    def do_GET(self) -> None:
-        if self.path.startswith("/federation/credentials"):
-            self.answer(json.dumps(FROM_SSO))
-        else:
-            self.server.signatures.append(self.headers["Authorization"])
-            self.answer('{"submission_id": "a", "state": "queued"}')
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.answer(FROM_STS)
-
-    def answer(self, body: str) -> None:
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body.encode())
-
-    def log_message(self, *_: object) -> None:
-        pass
+    def _respond(self, request: Request) -> Response:
+        if request.method == "POST":
+            return Response(FROM_STS.encode())
+        if request.path.startswith("/federation/credentials"):
+            return Response.of_json(FROM_SSO)
+        self.signatures.append(request.headers["Authorization"])
+        return Response.of_json({"submission_id": "a", "state": "queued"})
 
 
 @pytest.fixture
 def aws() -> Iterator[Aws]:
     with Aws() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.mark.parametrize(("profile", "key"), [("process", "AKIDPROCESS"), ("sso", "AKIDSSO"), ("role", "AKIDROLE")])

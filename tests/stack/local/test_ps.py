@@ -7,12 +7,12 @@ import math
 import os
 import subprocess
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
 from callers import run_program
 
+from http_server import Request, Response
 from local_stack import PROGRAM, LocalStack, until
 from wire import Call, Fault, Wire
 
@@ -32,13 +32,11 @@ class Reads(Wire):
         super().__init__(("dynamodb",))
         self.answers: list[tuple[Call, dict[str, Any]]] = []
 
-    def carry_out(
-        self, service: str, request: BaseHTTPRequestHandler, call: Call, body: bytes, fault: Fault | None
-    ) -> tuple[int, list[tuple[str, str]], bytes] | None:
-        passed = super().carry_out(service, request, call, body, fault)
-        assert passed is not None
-        self.answers.append((call, json.loads(passed[2])))
-        return passed
+    def carry_out(self, service: str, request: Request, call: Call, fault: Fault | None) -> Response | None:
+        response = super().carry_out(service, request, call, fault)
+        assert response is not None
+        self.answers.append((call, json.loads(response.body)))
+        return response
 
     def keys(self) -> int:
         """The rows that were asked for by their keys."""
