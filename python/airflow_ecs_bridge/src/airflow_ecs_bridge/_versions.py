@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from airflow import __version__ as TEXT
+from airflow import __version__
 
 
 def parsed(text: str) -> tuple[int, int, int]:
@@ -16,6 +16,7 @@ def parsed(text: str) -> tuple[int, int, int]:
     return int(major), int(minor), int(patch)
 
 
+TEXT: str = __version__
 VERSION = parsed(TEXT)
 
 AIRFLOW_3 = VERSION >= (3, 0, 0)

@@ -68,7 +68,7 @@ def whole(aws: Aws, settings: Settings, record: dict[str, Any]) -> Iterator[str]
     region = settings.awslogs_region or record["task_arn"].split(":")[3]
     client, token = aws.client("logs", region), None
     for _ in range(MOST_PAGES):
-        page = {"nextToken": token} if token else {}
+        page: dict[str, str] = {"nextToken": token} if token else {}
         answer = client.get_log_events(
             logGroupName=place[0], logStreamName=place[1], startFromHead=True, **span, **page
         )

@@ -24,9 +24,9 @@ from airflow_ecs_bridge.results import Outcome, Verdict
 from airflow_ecs_bridge.stopper import Stopper
 from airflow_ecs_bridge.submitter import Submitter
 from airflow_ecs_bridge.tasklog import cloudwatch_link
-from airflow_ecs_bridge.threads import Service, backoff
 from airflow_ecs_bridge.wait_reasons import WaitReasons
 from airflow_ecs_bridge.watcher import Watcher
+from ecs_bridge._sansio import backoff
 from ecs_bridge.api import BridgeClient
 from ecs_bridge.errors import BridgeError
 from ecs_bridge.submission import Submission, json_bytes, shortened
@@ -34,6 +34,8 @@ from ecs_bridge.table import Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from airflow_ecs_bridge.threads import Service
 
 log = logging.getLogger(__name__)
 
@@ -188,7 +190,8 @@ class Commands:
         :param say: receives wait reasons, in the caller's context and loop
         """
         outcome = await self._wait(body, say)
-        record, written = None, []
+        record: dict[str, Any] | None = None
+        written: list[str] = []
         if outcome.verdict is not Verdict.SUCCEEDED:
             record, written = await asyncio.to_thread(self._look_back, body["submission_id"], lines)
         return End(outcome, record, written)

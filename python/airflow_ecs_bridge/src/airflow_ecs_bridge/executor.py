@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     Key: TypeAlias = Any  # see keys.py; from 3.3 on also a CallbackKey
 
 if UUID_KEYS:
-    from airflow.executors.workloads.base import WorkloadType
+    from airflow.executors.workloads.base import WorkloadType  # type: ignore[attr-defined]
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +79,7 @@ class EcsBridgeExecutor(BaseExecutor):
 
     supports_multi_team = True
     if UUID_KEYS:
+        executor_queues: dict[WorkloadType, dict[Key, Any]]
         supported_workload_types = frozenset(
             {WorkloadType.EXECUTE_TASK, WorkloadType.EXECUTE_CALLBACK, WorkloadType.TEST_CONNECTION}
         )
@@ -187,7 +188,7 @@ class EcsBridgeExecutor(BaseExecutor):
 
     def debug_dump(self) -> None:
         """Log the state of the executor. The scheduler calls it on SIGUSR2."""
-        super().debug_dump()
+        super().debug_dump()  # type: ignore[no-untyped-call]
         try:
             if self._bridge is not None:
                 log.info("ECS bridge: %s", self._bridge.dump())
@@ -266,7 +267,8 @@ class EcsBridgeExecutor(BaseExecutor):
 
     def _process_tasks(self, task_tuples: list[Any]) -> None:
         """Store the weights, which `execute_async` does not receive, and submit the commands (Airflow 2)."""
-        self._weights = {key: self.queued_tasks[key][1] for key, *_ in task_tuples}
+        waiting: dict[Key, Any] = self._waiting_tasks
+        self._weights = {key: waiting[key][1] for key, *_ in task_tuples}
         super()._process_tasks(task_tuples)  # type: ignore[misc]
 
     def execute_async(
@@ -571,7 +573,7 @@ class EcsBridgeExecutor(BaseExecutor):
             _subject(ti),
             queue=ti.queue,
             executor_config=ti.executor_config,
-            weight=ti.priority_weight,
+            weight=1 if ti.priority_weight is None else ti.priority_weight,
         )
         if AIRFLOW_3:
             from airflow.executors import workloads

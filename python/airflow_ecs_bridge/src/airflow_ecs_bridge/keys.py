@@ -9,7 +9,7 @@ from airflow.models.taskinstancekey import TaskInstanceKey
 from airflow_ecs_bridge._versions import UUID_KEYS
 
 if UUID_KEYS:
-    from airflow.executors.workloads.types import TaskInstanceUuid
+    from airflow.executors.workloads.types import TaskInstanceUuid  # type: ignore[attr-defined]
 
     OF_TASKS: tuple[type, ...] = (TaskInstanceKey, TaskInstanceUuid)
 else:

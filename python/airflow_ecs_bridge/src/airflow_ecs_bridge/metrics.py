@@ -32,7 +32,8 @@ COUNTERS = {"failed_calls": "failed calls to the bridge, to its table, or to Air
 
 def adoption(team_name: str | None) -> AbstractContextManager[Any]:
     """Measure the duration of an adoption, as Airflow does (``ecs_executor.adopt_task_instances.duration``)."""
-    return STATS.timer("ecs_bridge.adopt_task_instances.duration", tags=_tags(team_name))
+    timer: AbstractContextManager[Any] = STATS.timer("ecs_bridge.adopt_task_instances.duration", tags=_tags(team_name))
+    return timer
 
 
 def _tags(team_name: str | None) -> dict[str, str] | None:

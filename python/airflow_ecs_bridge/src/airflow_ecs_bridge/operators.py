@@ -16,13 +16,13 @@ from airflow_ecs_bridge.links import LOG_LINK
 try:
     from airflow.sdk import BaseOperator, BaseOperatorLink
 except ImportError:  # Airflow 2
-    from airflow.models import BaseOperator  # type: ignore[no-redef]
+    from airflow.models import BaseOperator
     from airflow.models.baseoperatorlink import BaseOperatorLink  # type: ignore[no-redef]
 
 try:
     from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 except ImportError:  # before Airflow 3.2
-    from airflow.exceptions import AirflowException, AirflowSkipException  # type: ignore[no-redef]
+    from airflow.exceptions import AirflowException, AirflowSkipException  # type: ignore[no-redef,attr-defined]
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -129,8 +129,8 @@ class EcsBridgeOperator(BaseOperator):
     template_fields_renderers = {"command": "json", "overrides": "json", "environment": "json"}  # noqa: RUF012
     operator_extra_links = (ContainerLogLink(),)
     ui_color = "#f0ede4"
-    start_from_trigger = _StartFromTrigger()  # type: ignore[assignment]
-    start_trigger_args = _StartTriggerArgs()  # type: ignore[assignment]
+    start_from_trigger = _StartFromTrigger()
+    start_trigger_args = _StartTriggerArgs()
 
     def __init__(
         self,
@@ -177,7 +177,7 @@ class EcsBridgeOperator(BaseOperator):
         self.stop_on_kill = stop_on_kill
         self.deferrable = deferrable
         # Airflow reads it after all constructors have run, so an error becomes a Dag error.
-        self.start_from_trigger = start_from_trigger  # type: ignore[assignment]
+        self.start_from_trigger = start_from_trigger
 
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:

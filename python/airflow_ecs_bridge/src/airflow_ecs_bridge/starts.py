@@ -197,21 +197,23 @@ def _why_template(text: str) -> str | None:
         tree = jinja2.Environment(extensions=["jinja2.ext.do"]).parse(text)
     except jinja2.TemplateSyntaxError as error:
         return f"an error ({error})"
-    for node in tree.find_all((nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)):
-        return type(node).__name__.lower()
-    for node in tree.find_all((nodes.Filter, nodes.Getattr, nodes.Getitem)):
-        if (name := _attribute(node)) in CHANGING:
+    for statement in tree.find_all((nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)):
+        return type(statement).__name__.lower()
+    for expression in tree.find_all((nodes.Filter, nodes.Getattr, nodes.Getitem)):
+        if (name := _attribute(expression)) in CHANGING:
             return name
-    set_here = {node.name for node in tree.find_all(nodes.Name) if node.ctx != "load"}
+    names = list(tree.find_all(nodes.Name))
+    set_here = {name.name for name in names if name.ctx != "load"}
     checked: set[int] = set()
-    for node in tree.find_all((nodes.Getattr, nodes.Getitem)):
-        if isinstance(node.node, nodes.Name) and node.node.name in SAME_ATTRIBUTES:
-            checked.add(id(node.node))
-            if (name := _attribute(node)) not in SAME_ATTRIBUTES[node.node.name]:
-                return f"{node.node.name}.{name}"
-    for node in tree.find_all(nodes.Name):
-        if node.ctx == "load" and id(node) not in checked and node.name not in SAME | set_here:
-            return node.name
+    for access in tree.find_all((nodes.Getattr, nodes.Getitem)):
+        assert isinstance(access, nodes.Getattr | nodes.Getitem)
+        if isinstance(owner := access.node, nodes.Name) and owner.name in SAME_ATTRIBUTES:
+            checked.add(id(owner))
+            if (attribute := _attribute(access)) not in SAME_ATTRIBUTES[owner.name]:
+                return f"{owner.name}.{attribute}"
+    for each in names:
+        if each.ctx == "load" and id(each) not in checked and each.name not in SAME | set_here:
+            return each.name
     return None
 
 
@@ -223,8 +225,8 @@ def _attribute(node: jinja2.nodes.Node) -> str:
             return node.name
         case nodes.Getattr():
             return node.attr
-        case nodes.Getitem(arg=nodes.Const()):
-            return str(node.arg.value)
+        case nodes.Getitem(arg=nodes.Const(value=value)):
+            return str(value)
         case _:
             return "[...]"
 

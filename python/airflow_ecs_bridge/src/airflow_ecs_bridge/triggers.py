@@ -12,8 +12,8 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_ecs_bridge import commands, comms, live, xcom
 from airflow_ecs_bridge._versions import AIRFLOW_3, TRIGGERS_HAVE_ON_KILL
 from airflow_ecs_bridge.config import ConfigError
-from airflow_ecs_bridge.job import InvalidSubmissionError
 from airflow_ecs_bridge.links import LOG_LINK
+from ecs_bridge.errors import InvalidSubmissionError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -63,7 +63,7 @@ class EcsBridgeTrigger(BaseTrigger):
         about: dict[str, str] | None = None,
         ends_task: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         # The same names as the operator's templated fields, because the triggerer renders them.
         self.command = command
         self.profile = profile
@@ -84,9 +84,11 @@ class EcsBridgeTrigger(BaseTrigger):
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the state that another triggerer needs to continue."""
-        names = ("command", "profile", "overrides", "environment", "container", "priority", "log_lines")
-        names += ("xcom_last_line", "xcom_s3_uri", "skip_on_exit_code", "stop_on_kill")
-        names += ("awslogs_fetch_interval", "submission_id", "about", "ends_task")
+        names = [
+            *("command", "profile", "overrides", "environment", "container", "priority", "log_lines"),
+            *("xcom_last_line", "xcom_s3_uri", "skip_on_exit_code", "stop_on_kill"),
+            *("awslogs_fetch_interval", "submission_id", "about", "ends_task"),
+        ]
         return "airflow_ecs_bridge.triggers.EcsBridgeTrigger", {name: getattr(self, name) for name in names}
 
     def _id(self) -> str:

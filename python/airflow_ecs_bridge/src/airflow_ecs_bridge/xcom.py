@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from airflow_ecs_bridge.threads import backoff
+from ecs_bridge._sansio import backoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable

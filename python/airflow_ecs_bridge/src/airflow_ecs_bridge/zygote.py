@@ -103,7 +103,7 @@ def open_files() -> set[str]:
 def serve(channel: Channel) -> dict[str, Any] | None:
     """Fork for every request. Return the request in the command's process, and None after the runner has exited."""
     while line := channel.receive():
-        request = json.loads(line)
+        request: dict[str, Any] = json.loads(line)
         request["environment"] = {item["name"]: item["value"] for item in request["environment"]}
         reason = difference(request["environment"]) or channel.leftovers()
         if reason is None:
