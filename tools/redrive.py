@@ -39,7 +39,7 @@ NOT_AN_EVENT = "not an event"
 
 
 @dataclass(frozen=True)
-class Letter:
+class DeadLetter:
     """A dead-letter message. The rule sends the event itself, and Lambda sends a report that contains the event."""
 
     message_id: str
@@ -47,7 +47,7 @@ class Letter:
     cause: str
 
     @classmethod
-    def read(cls, message: dict[str, Any]) -> Letter:
+    def read(cls, message: dict[str, Any]) -> DeadLetter:
         cause = message.get("MessageAttributes", {}).get("ERROR_CODE", {}).get("StringValue", "unknown")
         try:
             event = json.loads(message["Body"])
@@ -73,7 +73,7 @@ class Queue:
     hidden_seconds: int = HIDDEN_SECONDS
     _receipts: dict[str, str] = field(default_factory=dict)
 
-    def letters(self) -> Iterator[Letter]:
+    def messages(self) -> Iterator[DeadLetter]:
         """Yield every message once. Stop when the queue returns no new message."""
         seen: set[str] = set()
         while messages := self.sqs.receive_message(
@@ -89,10 +89,10 @@ class Queue:
             if not new:
                 return
             seen |= {message["MessageId"] for message in new}
-            yield from map(Letter.read, new)
+            yield from map(DeadLetter.read, new)
 
-    def delete(self, letter: Letter) -> None:
-        self.sqs.delete_message(QueueUrl=self.url, ReceiptHandle=self._receipts.pop(letter.message_id))
+    def delete(self, message: DeadLetter) -> None:
+        self.sqs.delete_message(QueueUrl=self.url, ReceiptHandle=self._receipts.pop(message.message_id))
 
     def release(self) -> None:
         """Make the remaining messages visible again."""
@@ -104,13 +104,13 @@ class Queue:
 def listed(queue: Queue, most: int | None) -> int:
     """Print up to `most` messages, and return their number."""
     try:
-        return sum(print(letter) is None for letter in islice(queue.letters(), most))
+        return sum(print(message) is None for message in islice(queue.messages(), most))
     finally:
         queue.release()
 
 
-def accepts(lambda_: Any, function: str, letter: Letter) -> bool:
-    return "FunctionError" not in lambda_.invoke(FunctionName=function, Payload=json.dumps(letter.event))
+def accepts(lambda_: Any, function: str, message: DeadLetter) -> bool:
+    return "FunctionError" not in lambda_.invoke(FunctionName=function, Payload=json.dumps(message.event))
 
 
 def redrive(queue: Queue, lambda_: Any, function: str, most: int | None = None) -> int:
@@ -120,13 +120,13 @@ def redrive(queue: Queue, lambda_: Any, function: str, most: int | None = None) 
     """
     stay = 0
     try:
-        for letter in islice(queue.letters(), most):
-            if letter.cause != NOT_AN_EVENT and accepts(lambda_, function, letter):
-                queue.delete(letter)
-                print(f"accepted {letter}")
+        for message in islice(queue.messages(), most):
+            if message.cause != NOT_AN_EVENT and accepts(lambda_, function, message):
+                queue.delete(message)
+                print(f"accepted {message}")
             else:
                 stay += 1
-                print(f"refused  {letter}: see the log of {function}")
+                print(f"refused  {message}: see the log of {function}")
         return stay
     finally:
         queue.release()

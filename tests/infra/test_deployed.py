@@ -156,18 +156,18 @@ def bridge(
         yield Bridge(emulator, events, tmp_path_factory.mktemp("files"), parameters, outputs)
 
 
-def test_health_finds_nothing_missing(bridge: Bridge) -> None:
+def test_health_is_ok(bridge: Bridge) -> None:
     health = bridge.invoke({"health": True})
     assert health["status"] == "ok", health
 
 
-def test_command_submitted_by_invocation_ends_with_its_exit_code(bridge: Bridge) -> None:
+def test_invoked_submission_ends_with_its_exit_code(bridge: Bridge) -> None:
     bridge.submit("by-invocation", "exit 7")
     assert bridge.until_state("by-invocation", "failed")["exit_code"] == 7
     assert len(bridge.launches("by-invocation")) == 1
 
 
-def test_operator_submits_through_the_url_and_sees_the_output(bridge: Bridge, operator: dict[str, str]) -> None:
+def test_operator_submits_through_the_url_and_reads_logs(bridge: Bridge, operator: dict[str, str]) -> None:
     address = bridge.emulator.address(bridge.outputs["SubmitUrl"])
     of_bridge = ["--stack", STACK, "--url", address]
     command = ["submit", *of_bridge, "--id", "by-url", "--wait", "--", "sh", "-c", "echo hello; exit 3"]
@@ -178,14 +178,14 @@ def test_operator_submits_through_the_url_and_sees_the_output(bridge: Bridge, op
     assert len(bridge.launches("by-url")) == 1
 
 
-def test_stranger_is_refused_by_the_url(bridge: Bridge) -> None:
+def test_url_denies_an_unknown_user(bridge: Bridge) -> None:
     address = bridge.emulator.address(bridge.outputs["SubmitUrl"])
     stranger = bridge.emulator.user("stranger")
     shown = bridge.emulator.cli("show", "--stack", STACK, "--url", address, "by-invocation", keys=stranger)
     assert "AccessDenied" in shown.stderr, shown.stderr
 
 
-def test_events_of_others_match_no_rule(bridge: Bridge) -> None:
+def test_rule_ignores_foreign_events(bridge: Bridge) -> None:
     [task] = bridge.launches("by-invocation")
     assert bridge.events.matching(event_of(task)) == [f"{DEPLOYMENT}-task-state-change"]
     for foreign in (
@@ -206,7 +206,7 @@ def test_pooled_command_runs_in_a_runner(bridge: Bridge) -> None:
     assert not bridge.launches("pooled")
 
 
-def test_event_bus_receives_the_end(bridge: Bridge) -> None:
+def test_event_bus_receives_the_result(bridge: Bridge) -> None:
     events, sqs = bridge.emulator.client("events"), bridge.emulator.client("sqs")
     queue = sqs.create_queue(QueueName="ends")["QueueUrl"]
     events.put_rule(Name="ends", EventBusName="ends", EventPattern=json.dumps({"source": ["ecs-bridge"]}))
@@ -222,7 +222,7 @@ def test_event_bus_receives_the_end(bridge: Bridge) -> None:
     assert (event["detail"]["state"], event["detail"]["exit_code"]) == ("failed", 9)
 
 
-def test_state_machine_waits_for_the_end(bridge: Bridge) -> None:
+def test_state_machine_waits_for_the_result(bridge: Bridge) -> None:
     command = ["sh", "-c", "exit 0"]
     outputs = bridge.emulator.deploy(
         "state-machines",
@@ -242,7 +242,7 @@ def test_state_machine_waits_for_the_end(bridge: Bridge) -> None:
         assert json.loads(found["output"])["exit_code"] == 0
 
 
-def test_dead_letter_is_redriven(bridge: Bridge, operator: dict[str, str]) -> None:
+def test_dead_letter_message_is_redriven(bridge: Bridge, operator: dict[str, str]) -> None:
     iam, role = bridge.emulator.client("iam"), bridge.resource("TaskStateRole")
     deny = {"Effect": "Deny", "Action": "dynamodb:GetItem", "Resource": "*"}
     policy = json.dumps({"Version": "2012-10-17", "Statement": [deny]})
@@ -251,15 +251,15 @@ def test_dead_letter_is_redriven(bridge: Bridge, operator: dict[str, str]) -> No
     sqs, queue = bridge.emulator.client("sqs"), bridge.outputs["EventDeadLettersUrl"]
     count = "ApproximateNumberOfMessages"
 
-    def letters() -> int:
+    def messages() -> int:
         return int(sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=[count])["Attributes"][count])
 
     def dead() -> bool:
         handed = [event["detail"] for event in bridge.events.handed]
         handed = [task for task in handed if task["startedBy"] == f"{DEPLOYMENT}/outage/1"]
-        return any(task["lastStatus"] == "STOPPED" for task in handed) and letters() == len(handed)
+        return any(task["lastStatus"] == "STOPPED" for task in handed) and messages() == len(handed)
 
-    until("the task has stopped, and each of its events is a dead letter", dead)
+    until("the task has stopped, and each of its events is a dead-letter message", dead)
     assert bridge.record("outage")["state"] == "launched"
     redrive = [sys.executable, ROOT / "tools/redrive.py", "--stack-name", STACK]
     environment = bridge.emulator.environment(operator)
@@ -270,10 +270,10 @@ def test_dead_letter_is_redriven(bridge: Bridge, operator: dict[str, str]) -> No
     assert accepted.returncode == 0, accepted.stdout + accepted.stderr
     record = bridge.record("outage")
     assert (record["state"], record["exit_code"]) == ("failed", 4)
-    assert letters() == 0
+    assert messages() == 0
 
 
-def test_doctor_complains_only_of_the_emulator(bridge: Bridge, operator: dict[str, str]) -> None:
+def test_doctor_reports_only_emulator_gaps(bridge: Bridge, operator: dict[str, str]) -> None:
     address = bridge.emulator.address(bridge.outputs["SubmitUrl"])
     done = bridge.emulator.cli("doctor", "--stack", STACK, "--url", address, "--json", keys=operator)
     findings = [finding for finding in json.loads(done.stdout) if finding["verdict"] != "ok"]
@@ -281,7 +281,7 @@ def test_doctor_complains_only_of_the_emulator(bridge: Bridge, operator: dict[st
 
 
 @pytest.mark.parametrize(("checks", "time_scale"), [(ANSWERED, 1), (UNANSWERED, 1_000)])
-def test_verify_aws_differs_only_as_the_emulator_does(
+def test_verify_aws_fails_only_for_emulator_gaps(
     bridge: Bridge, administrator: dict[str, str], tmp_path: Path, checks: set[str], time_scale: int
 ) -> None:
     address = bridge.emulator.address(bridge.outputs["SubmitUrl"])
@@ -310,7 +310,7 @@ def test_schedule_starts_reconcile(bridge: Bridge) -> None:
     until("the schedule has started a run", lambda: logged in bridge.emulator.log())
 
 
-def test_update_loses_nothing_that_waits_or_runs(bridge: Bridge, deployer: dict[str, str]) -> None:
+def test_update_loses_no_queued_or_running_submission(bridge: Bridge, deployer: dict[str, str]) -> None:
     """Code, a profile and a parameter change while commands run and wait, some of them on a pool."""
     gate, started = bridge.folder / "gate", bridge.folder / "started"
     command = f"echo $0 >> {started}; until [ -e {gate} ]; do sleep 0.1; done; exit 6"
@@ -354,7 +354,7 @@ def test_update_loses_nothing_that_waits_or_runs(bridge: Bridge, deployer: dict[
     assert sorted(started.read_text().split()) == sorted(submitted)
 
 
-def test_deletion_leaves_the_table_and_its_records(bridge: Bridge) -> None:
+def test_deletion_keeps_the_table(bridge: Bridge) -> None:
     formation, dynamodb = bridge.emulator.client("cloudformation"), bridge.emulator.client("dynamodb")
     [stack] = formation.describe_stacks(StackName=STACK)["Stacks"]
     formation.delete_stack(StackName=STACK)

@@ -1,10 +1,10 @@
-"""Redriving dead letters: SQS by moto, the functions on the local stack."""
+"""tools/redrive.py with SQS in moto and the functions on the local stack."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -25,7 +25,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
 
 @pytest.fixture
 def queue(aws: None) -> str:
-    return boto3.client("sqs").create_queue(QueueName="letters")["QueueUrl"]
+    return boto3.client("sqs").create_queue(QueueName="dead-letters")["QueueUrl"]
 
 
 def lambda_client(local: LocalStack) -> Any:
@@ -89,39 +89,41 @@ def visible(queue: str) -> int:
     return int(attributes[name])
 
 
-@pytest.mark.parametrize("letter", [from_the_rule, from_lambda])
-def test_a_redriven_letter_ends_its_submission(local: LocalStack, queue: str, letter: Any) -> None:
-    submission_id = letter.__name__
+@pytest.mark.parametrize("report", [from_the_rule, from_lambda])
+def test_redriven_message_ends_its_submission(
+    local: LocalStack, queue: str, report: Callable[[dict[str, Any]], str]
+) -> None:
+    submission_id = report.__name__
     event = lost_event(local, submission_id)
     assert local.show(submission_id)["state"] == "launched"
-    send(queue, letter(event))
+    send(queue, report(event))
     assert redrive(opened(queue), lambda_client(local), "task-state") == 0
     assert waiting(queue) == 0
     record = local.show(submission_id)
     assert (record["state"], record["exit_code"]) == ("failed", 3)
 
 
-def test_a_run_ends_where_every_letter_is_refused_and_comes_back_at_once(queue: str) -> None:
+def test_run_ends_although_refused_messages_return_immediately(queue: str) -> None:
     send(queue, *numbered(20))
     refusing = Refusing()
     assert redrive(opened(queue, hidden_seconds=0), refusing, "task-state") == len(refusing.asked)
     assert waiting(queue) == 20
 
 
-def test_all_refused_letters_are_tried_once_and_can_be_read_again_after_the_run(queue: str) -> None:
+def test_refused_messages_are_tried_once_and_released(queue: str) -> None:
     send(queue, *numbered(20))
     assert redrive(opened(queue), Refusing(), "task-state") == 20
     assert visible(queue) == 20
 
 
-def test_a_list_shows_each_letter_once_and_hides_none(queue: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_shows_each_message_once_and_hides_none(queue: str, capsys: pytest.CaptureFixture[str]) -> None:
     send(queue, *numbered(20))
     assert listed(opened(queue), None) == 20
     assert len(set(capsys.readouterr().out.splitlines())) == 20
     assert visible(queue) == 20
 
 
-def test_no_more_letters_than_asked_for_are_tried(queue: str) -> None:
+def test_max_limits_the_messages(queue: str) -> None:
     send(queue, *numbered(20))
     refusing = Refusing()
     assert redrive(opened(queue), refusing, "task-state", most=3) == 3
@@ -129,14 +131,14 @@ def test_no_more_letters_than_asked_for_are_tried(queue: str) -> None:
     assert visible(queue) == 20
 
 
-def test_a_letter_that_is_no_event_stays_and_is_not_sent(queue: str) -> None:
+def test_message_without_an_event_stays_in_the_queue(queue: str) -> None:
     send(queue, "{", "[]", json.dumps({"requestPayload": {}}))
     refusing = Refusing()
     assert redrive(opened(queue), refusing, "task-state") == 3
     assert (refusing.asked, visible(queue)) == ([], 3)
 
 
-def test_a_throttled_run_keeps_its_letters(queue: str) -> None:
+def test_throttled_run_keeps_its_messages(queue: str) -> None:
     class Throttled:
         def invoke(self, **_: object) -> dict[str, object]:
             raise ClientError({"Error": {"Code": "TooManyRequestsException"}}, "Invoke")
@@ -148,13 +150,13 @@ def test_a_throttled_run_keeps_its_letters(queue: str) -> None:
 
 
 @pytest.mark.parametrize(("code", "status"), [("TooManyRequestsException", 2), (None, 0)])
-def test_the_command_takes_region_and_profile_and_says_how_it_ended(
+def test_command_uses_region_and_profile_and_returns_status(
     aws: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str | None, status: int
 ) -> None:
     (tmp_path / "config").write_text("[profile oncall]\naws_access_key_id = a\naws_secret_access_key = b\n")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     region = "eu-west-1"
-    queue = boto3.client("sqs", region_name=region).create_queue(QueueName="letters")["QueueUrl"]
+    queue = boto3.client("sqs", region_name=region).create_queue(QueueName="dead-letters")["QueueUrl"]
     boto3.client("sqs", region_name=region).send_message(QueueUrl=queue, MessageBody=numbered(1)[0])
     outputs = {"EventDeadLettersUrl": {"Value": queue}, "TaskStateFunctionName": {"Value": "task-state"}}
     body = {"Resources": {"Topic": {"Type": "AWS::SNS::Topic"}}, "Outputs": outputs}
@@ -182,7 +184,7 @@ def test_the_command_takes_region_and_profile_and_says_how_it_ended(
         ({"AWS_REGION": "eu-west-1", "AWS_DEFAULT_REGION": "eu-north-1"}, ["--region", "ap-south-1"], "ap-south-1"),
     ],
 )
-def test_redrive_takes_the_region_as_the_aws_cli_does(
+def test_region_is_chosen_as_by_the_aws_cli(
     aws: None, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], flags: list[str], expected: str
 ) -> None:
     for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
@@ -196,7 +198,7 @@ def test_redrive_takes_the_region_as_the_aws_cli_does(
         return client(self, name, **options)
 
     monkeypatch.setattr(boto3.Session, "client", recorded)
-    queue = boto3.client("sqs", region_name=expected).create_queue(QueueName="letters")["QueueUrl"]
+    queue = boto3.client("sqs", region_name=expected).create_queue(QueueName="dead-letters")["QueueUrl"]
     asked.clear()
     arguments = ["redrive.py", "--queue-url", queue, "--function", "prod-task-state", *flags]
     monkeypatch.setattr(sys, "argv", arguments)
@@ -204,11 +206,11 @@ def test_redrive_takes_the_region_as_the_aws_cli_does(
     assert set(asked) == {expected}
 
 
-def test_queue_and_function_are_named_where_there_is_no_stack(
+def test_queue_and_function_replace_the_stack(
     aws: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sqs = boto3.client("sqs")
-    queue = sqs.create_queue(QueueName="letters")["QueueUrl"]
+    queue = sqs.create_queue(QueueName="dead-letters")["QueueUrl"]
     sqs.send_message(QueueUrl=queue, MessageBody=numbered(1)[0])
     invoke, client = Mock(return_value={}), boto3.Session.client
     monkeypatch.setattr(
@@ -226,7 +228,9 @@ def test_queue_and_function_are_named_where_there_is_no_stack(
         assert "--queue-url and --function must be used together" in capsys.readouterr().err
 
 
-def test_nothing_of_the_command_is_printed(local: LocalStack, queue: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_of_the_task_is_never_printed(
+    local: LocalStack, queue: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     event = lost_event(local, "printed")
     assert "exit 3" in json.dumps(event)
     send(queue, from_the_rule(event))
