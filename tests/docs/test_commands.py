@@ -57,12 +57,12 @@ ON_AWS = [block for block in BLOCKS if block.text.startswith(NEEDS_AWS)]
 HERE = [block for block in BLOCKS if block not in ON_AWS and block.run_by is None]
 
 
-def test_there_are_commands_of_every_kind() -> None:
+def test_documents_have_commands_of_every_kind() -> None:
     assert len(ON_AWS) > 10
     assert len(HERE) > 4
 
 
-def test_no_value_of_a_configuration_has_a_comment_behind_it() -> None:
+def test_configuration_values_have_no_trailing_comment() -> None:
     """Airflow takes it as part of the value (`inline_comment_prefixes` is not set in its parser)."""
     for page in [*PAGES, ROOT / "python/airflow_ecs_bridge/README.md"]:
         for block in fenced(page.read_text(), "(?:ini|cfg)"):
@@ -70,7 +70,7 @@ def test_no_value_of_a_configuration_has_a_comment_behind_it() -> None:
 
 
 @pytest.mark.parametrize("block", [block for block in BLOCKS if block.run_by], ids=lambda block: block.name)
-def test_what_is_run_elsewhere_is_there(block: Block) -> None:
+def test_blocks_run_elsewhere_name_an_existing_test(block: Block) -> None:
     assert block.run_by is not None
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert (ROOT / block.run_by).exists() or block.run_by in targets
@@ -100,7 +100,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
 
 
 @pytest.mark.parametrize("block", HERE, ids=lambda block: block.name)
-def test_a_block_of_commands_runs(block: Block, stack: LocalStack, tmp_path: Path) -> None:
+def test_command_block_runs(block: Block, stack: LocalStack, tmp_path: Path) -> None:
     # What would build is built already; that the packages exist is seen.
     cargo = tmp_path / "bin" / "cargo"
     cargo.parent.mkdir()
@@ -179,7 +179,7 @@ def profiles_of_documents() -> dict[str, dict[str, Any]]:
     return found
 
 
-def test_submit_takes_every_profile_of_the_documents(tmp_path: Path) -> None:
+def test_submit_accepts_every_documented_profile(tmp_path: Path) -> None:
     profiles = profiles_of_documents()
     assert len(profiles) > 4
     with LocalStack(tmp_path, profiles=profiles) as stack:
@@ -188,7 +188,7 @@ def test_submit_takes_every_profile_of_the_documents(tmp_path: Path) -> None:
             assert "error" not in answer, answer
 
 
-def test_the_examples_of_the_python_client_run(stack: LocalStack, tmp_path: Path) -> None:
+def test_client_examples_print_their_documented_output(stack: LocalStack, tmp_path: Path) -> None:
     """As one program: a block goes on where the one before ended. A comment after a `print` is what it prints."""
     script = "\n".join(fenced((DOCS / "client.md").read_text(), "python"))
     environment = os.environ | {
@@ -240,7 +240,7 @@ def aws_commands() -> Iterator[tuple[str, list[str]]]:
     list(aws_commands()),
     ids=lambda value: " ".join(value[:3]) if isinstance(value, list) else value,
 )
-def test_a_command_of_the_aws_cli_exists(where: str, words: list[str]) -> None:
+def test_aws_cli_command_exists(where: str, words: list[str]) -> None:
     session = botocore.session.get_session()
     _, service, name, *rest = words
     if name in ITS_OWN:
@@ -280,7 +280,7 @@ def subcommands() -> dict[str, str]:
     return texts | {" ".join(names): help_of(*names) for names in nested}
 
 
-def test_every_command_and_flag_of_the_program_that_is_named_exists() -> None:
+def test_every_documented_command_and_flag_exists() -> None:
     known = subcommands()
     wrong = []
     for page in PAGES:
@@ -294,7 +294,7 @@ def test_every_command_and_flag_of_the_program_that_is_named_exists() -> None:
     assert not wrong
 
 
-def test_the_site_has_no_broken_link() -> None:
+def test_site_has_no_broken_link() -> None:
     done: Any = subprocess.run(
         [sys.executable, ROOT / "docs/site/build.py"], capture_output=True, text=True, check=False
     )

@@ -58,21 +58,21 @@ def stable(text: str) -> str:
     return text
 
 
-def test_transcripts_are_only_where_they_are_run() -> None:
+def test_transcripts_are_only_in_the_quickstart() -> None:
     blocks = {page: fenced(page.read_text(), "console") for page in PAGES}
     assert {page for page, found in blocks.items() if found} == {PAGE}
     assert blocks[PAGE] == BLOCK.findall(PAGE.read_text())
     assert len(blocks[PAGE]) == PAGE.read_text().count("```console")
 
 
-def test_each_failure_shows_what_its_heading_claims() -> None:
+def test_each_failure_shows_its_headings_message() -> None:
     for heading, words in CLAIMS.items():
         blocks = fenced(section(PAGE, f"### {heading}"), "console")
         output = stable("".join(output for block in blocks for _, output in commands(block)))
         assert all(word in output for word in words), heading
 
 
-def test_the_transcript_is_what_is_seen(tmp_path: Path) -> None:
+def test_transcript_matches_the_real_output(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "ECS_BRIDGE"))}
     environment |= {"PATH": f"{PROGRAM.parent}:{environment['PATH']}", "HOME": str(tmp_path)}
     page = PAGE.read_text()

@@ -39,7 +39,7 @@ def made() -> Iterator[Stack]:
 
 
 @pytest.mark.parametrize("parameters", [fargate.PARAMETERS, fargate.WITH_CERTIFICATE], ids=["plain", "certificate"])
-def test_cloudformation_creates_all_that_moto_knows(aws: None, parameters: dict[str, str]) -> None:
+def test_moto_creates_every_supported_resource(aws: None, parameters: dict[str, str]) -> None:
     stack = fargate.made(parameters | {"Name": f"data-{len(parameters)}"})
     assert stack.status == "CREATE_COMPLETE"
     conditions = {"HasCertificate": "CertificateArn" in parameters, "HasDagBucket": "DagBucket" in parameters}
@@ -49,7 +49,7 @@ def test_cloudformation_creates_all_that_moto_knows(aws: None, parameters: dict[
     assert stack.ids.keys() >= expected
 
 
-def test_each_parameter_is_described() -> None:
+def test_each_parameter_is_documented() -> None:
     rows = table_rows(section(DOCS / "airflow-on-fargate.md", "### Parameters"))
     assert {name for row in rows for name in code(row[0])} == BODY["Parameters"].keys()
     assert {
@@ -59,7 +59,7 @@ def test_each_parameter_is_described() -> None:
     } == (BODY["Parameters"].keys())
 
 
-def test_a_failed_first_deployment_leaves_nothing_behind() -> None:
+def test_failed_first_deployment_leaves_nothing_behind() -> None:
     policies = {each.get("DeletionPolicy") for each in RESOURCES.values()}
     # A snapshot is of a database that stood.
     assert policies == {None, "RetainExceptOnCreate", "Snapshot"}
@@ -76,7 +76,7 @@ def told(made: Stack) -> dict[str, str]:
     return {name.removeprefix("Bridge"): value for name, value in made.outputs.items() if name.startswith("Bridge")}
 
 
-def test_the_bridge_takes_the_parameters_that_it_is_given(told: dict[str, str]) -> None:
+def test_bridge_accepts_its_parameters(told: dict[str, str]) -> None:
     bridge = template()
     assert (ROOT / fargate.PATH).parent.joinpath(
         RESOURCES["Bridge"]["Properties"]["TemplateURL"]
@@ -91,7 +91,7 @@ def test_the_bridge_takes_the_parameters_that_it_is_given(told: dict[str, str]) 
         assert value in map(str, parameter.get("AllowedValues", [value])), name
 
 
-def test_the_bridge_puts_out_what_airflow_is_told() -> None:
+def test_bridge_has_every_output_that_airflow_uses() -> None:
     used = set(re.findall(r'"Bridge", "Outputs\.(\w+)"', json.dumps(BODY)))
     assert used == fargate.BRIDGE.keys()
     assert used <= template()["Outputs"].keys()
@@ -107,13 +107,11 @@ def bridge(told: dict[str, str]) -> Stack:
     )
 
 
-def test_the_bridge_can_be_created_with_them(bridge: Stack) -> None:
+def test_bridge_is_created_with_its_parameters(bridge: Stack) -> None:
     assert bridge.status == "CREATE_COMPLETE"
 
 
-def test_every_profile_launches_the_tasks_definition_with_what_the_bridge_may_pass(
-    made: Stack, told: dict[str, str]
-) -> None:
+def test_profiles_use_the_task_definition_and_its_roles(made: Stack, told: dict[str, str]) -> None:
     profiles = json.loads(told["Profiles"])
     assert profiles.keys() == {"default", "spot", "short"}
     task = TASK_DEFINITIONS["WorkerTask"]
@@ -130,7 +128,7 @@ def test_every_profile_launches_the_tasks_definition_with_what_the_bridge_may_pa
     assert told["RunnerRoleArns"] == f"arn:aws:iam::{ACCOUNT}:role/{made.ids['TaskRole']}"
 
 
-def test_the_role_of_tasks_may_ask_for_work_as_the_bridges_own_policy_says(made: Stack, bridge: Stack) -> None:
+def test_task_role_has_the_statements_of_the_runner_policy(made: Stack, bridge: Stack) -> None:
     own = [each for each in inline(made, "TaskRole") if each["Sid"].startswith(("RunnerApi", "WaitForDoorbell"))]
     assert own == managed(bridge.ids["RunnerPolicy"])
 
@@ -255,12 +253,12 @@ def foreign(made: Stack) -> list[Call]:
     return calls
 
 
-def test_everything_that_is_called_is_allowed(granted: dict[str, list[Statement]], called: set[Call]) -> None:
+def test_every_recorded_call_is_allowed(granted: dict[str, list[Statement]], called: set[Call]) -> None:
     assert not [str(call) for call in called if not permits(granted[call.role], call)]
 
 
 @pytest.mark.parametrize("smaller", [without_statement, without_action])
-def test_nothing_can_be_taken_away(
+def test_every_policy_statement_and_action_is_required(
     granted: dict[str, list[Statement]], called: set[Call], smaller: Callable[..., Any]
 ) -> None:
     idle = [
@@ -272,11 +270,11 @@ def test_nothing_can_be_taken_away(
     assert not idle
 
 
-def test_everything_foreign_is_refused(granted: dict[str, list[Statement]], foreign: list[Call]) -> None:
+def test_foreign_calls_are_denied(granted: dict[str, list[Statement]], foreign: list[Call]) -> None:
     assert not [str(call) for call in foreign if permits(granted[call.role], call)]
 
 
-def test_each_condition_keeps_something_out(granted: dict[str, list[Statement]], foreign: list[Call]) -> None:
+def test_every_condition_denies_a_call(granted: dict[str, list[Statement]], foreign: list[Call]) -> None:
     idle = [
         f"{role}: {name}"
         for role, statements in granted.items()
@@ -286,13 +284,13 @@ def test_each_condition_keeps_something_out(granted: dict[str, list[Statement]],
     assert not idle
 
 
-def test_only_who_submits_has_the_executors_policy() -> None:
+def test_only_submitting_roles_have_the_executor_policy() -> None:
     policy = {"Fn::GetAtt": ["Bridge", "Outputs.ExecutorPolicyArn"]}
     having = {name for name, each in of_type("AWS::IAM::Role").items() if policy in each.get("ManagedPolicyArns", [])}
     assert having == {"SchedulerRole", "TriggererRole"}
 
 
-def test_a_bucket_of_dags_is_read_by_what_loads_dags(made: Stack) -> None:
+def test_dag_bucket_is_readable_by_roles_that_load_dags(made: Stack) -> None:
     statements = managed(made.ids["DagBucketPolicy"])
     read = [Call("", "s3:GetObject", "arn:aws:s3:::dags/numbers.py"), Call("", "s3:ListBucket", "arn:aws:s3:::dags")]
     assert all(permits(statements, call) for call in read)
@@ -305,7 +303,7 @@ def test_a_bucket_of_dags_is_read_by_what_loads_dags(made: Stack) -> None:
 # --- Containers --------------------------------------------------------------------------------
 
 
-def test_no_secret_is_in_an_environment() -> None:
+def test_environments_contain_no_secret() -> None:
     # Their values name where a secret is, or how it is derived from one.
     harmless = {
         "AIRFLOW__CORE__FERNET_KEY_CMD",
@@ -326,7 +324,7 @@ def test_no_secret_is_in_an_environment() -> None:
         )
 
 
-def test_every_container_logs_to_a_group_that_is_kept_for_a_while_and_its_role_may_write_to() -> None:
+def test_every_container_may_write_to_its_log_group() -> None:
     groups = of_type("AWS::Logs::LogGroup")
     for name, definition in TASK_DEFINITIONS.items():
         (container,) = definition["ContainerDefinitions"]
@@ -338,7 +336,7 @@ def test_every_container_logs_to_a_group_that_is_kept_for_a_while_and_its_role_m
         assert f"log-group:{path}:log-stream:*" in json.dumps(role["Properties"]["Policies"]), name
 
 
-def test_the_executor_knows_where_the_containers_of_tasks_log() -> None:
+def test_executor_is_configured_with_the_tasks_log_group() -> None:
     (task,) = TASK_DEFINITIONS["WorkerTask"]["ContainerDefinitions"]
     options = task["LogConfiguration"]["Options"]
     (scheduler,) = TASK_DEFINITIONS["SchedulerTask"]["ContainerDefinitions"]
@@ -347,7 +345,7 @@ def test_the_executor_knows_where_the_containers_of_tasks_log() -> None:
     assert told["AIRFLOW__ECS_BRIDGE_EXECUTOR__AWSLOGS_STREAM_PREFIX"] == options["awslogs-stream-prefix"]
 
 
-def test_every_service_is_checked_and_a_deployment_that_fails_is_rolled_back() -> None:
+def test_services_have_health_checks_and_rollback() -> None:
     services = of_type("AWS::ECS::Service")
     assert services.keys() == {f"{name}Service" for name in SERVICES}
     for service in services.values():
@@ -356,7 +354,7 @@ def test_every_service_is_checked_and_a_deployment_that_fails_is_rolled_back() -
         assert container["HealthCheck"]["Command"][0] == "CMD-SHELL"
 
 
-def test_the_other_services_wait_for_the_one_that_migrates_the_database() -> None:
+def test_services_start_after_the_database_migration() -> None:
     (scheduler,) = TASK_DEFINITIONS["SchedulerTask"]["ContainerDefinitions"]
     assert scheduler["Command"][0] == "migrate"
     for name in ("ApiServer", "DagProcessor", "Triggerer"):
@@ -365,7 +363,7 @@ def test_the_other_services_wait_for_the_one_that_migrates_the_database() -> Non
         assert "migrate" not in container["Command"]
 
 
-def test_what_scales_is_scaled_and_the_template_sets_no_count_that_would_undo_it() -> None:
+def test_scaled_services_have_no_fixed_count() -> None:
     scaled = {each["ResourceId"]["Fn::Sub"] for each in of_type("AWS::ApplicationAutoScaling::ScalableTarget").values()}
     assert scaled == {f"service/${{Cluster}}/${{{name}Service.Name}}" for name in ("ApiServer", "Triggerer")}
     assert not any("DesiredCount" in service for service in of_type("AWS::ECS::Service").values())
@@ -374,7 +372,7 @@ def test_what_scales_is_scaled_and_the_template_sets_no_count_that_would_undo_it
 # --- Network -----------------------------------------------------------------------------------
 
 
-def test_only_the_load_balancer_is_open_and_only_to_whom_the_parameter_says(made: Stack) -> None:
+def test_only_the_load_balancer_accepts_the_allowed_addresses(made: Stack) -> None:
     groups = boto3.client("ec2").describe_security_groups(
         GroupIds=[i for n, i in made.ids.items() if n.endswith("SecurityGroup")]
     )
@@ -391,7 +389,7 @@ def test_only_the_load_balancer_is_open_and_only_to_whom_the_parameter_says(made
     assert routed.isdisjoint(each["Ref"] for each in RESOURCES["DatabaseSubnets"]["Properties"]["SubnetIds"])
 
 
-def test_without_a_certificate_airflow_is_not_on_the_internet(aws: None) -> None:
+def test_load_balancer_without_certificate_is_internal(aws: None) -> None:
     elb = boto3.client("elbv2")
     stack = fargate.made(fargate.PARAMETERS | {"Name": "inside"})
     (balancer,) = elb.describe_load_balancers(LoadBalancerArns=[stack.ids["LoadBalancer"]])["LoadBalancers"]
@@ -401,7 +399,7 @@ def test_without_a_certificate_airflow_is_not_on_the_internet(aws: None) -> None
     ] == ["HTTP"]
 
 
-def test_with_a_certificate_http_only_redirects(made: Stack) -> None:
+def test_http_redirects_if_there_is_a_certificate(made: Stack) -> None:
     elb = boto3.client("elbv2")
     (balancer,) = elb.describe_load_balancers(LoadBalancerArns=[made.ids["LoadBalancer"]])["LoadBalancers"]
     assert balancer["Scheme"] == "internet-facing"
@@ -412,7 +410,7 @@ def test_with_a_certificate_http_only_redirects(made: Stack) -> None:
     }
 
 
-def test_the_execution_api_is_not_behind_the_load_balancer(made: Stack) -> None:
+def test_load_balancer_blocks_the_execution_api(made: Stack) -> None:
     rules = boto3.client("elbv2").describe_rules(ListenerArn=made.ids["Listener"])["Rules"]
     (rule,) = [rule for rule in rules if not rule["IsDefault"]]
     assert rule["Conditions"][0]["PathPatternConfig"]["Values"] == ["/execution", "/execution/*"]

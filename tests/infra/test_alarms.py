@@ -161,12 +161,12 @@ OUTAGES: list[tuple[str, str, Callable[[Metrics], None]]] = [
 
 
 @pytest.mark.parametrize("alarm", ALARMS)
-def test_no_alarm_fires_on_a_healthy_day(alarm: str) -> None:
+def test_alarm_stays_off_on_a_healthy_day(alarm: str) -> None:
     assert healthy_day().alarm(alarm) == []
 
 
 @pytest.mark.parametrize(("alarm", "outage"), [pytest.param(a, o, id=f"{a}-{name}") for a, name, o in OUTAGES])
-def test_an_alarm_fires_within_the_hour_of_its_outage(alarm: str, outage: Callable[[Metrics], None]) -> None:
+def test_alarm_fires_within_an_hour_of_its_outage(alarm: str, outage: Callable[[Metrics], None]) -> None:
     metrics = healthy_day()
     outage(metrics)
     (fired,) = metrics.alarm(alarm)
@@ -190,7 +190,7 @@ def test_stalled_reconcile_keeps_its_alarm_on(further: int, outage: Callable[[Me
 
 
 @pytest.mark.parametrize("alarm", ALARMS)
-def test_no_alarm_fires_on_a_first_deployment(alarm: str) -> None:
+def test_alarm_stays_off_during_a_first_deployment(alarm: str) -> None:
     """An alarm is created with no data of its metrics; the first run of reconcile comes minutes later."""
     metrics = Metrics(60)
     for minute in range(12, 60):
@@ -199,7 +199,7 @@ def test_no_alarm_fires_on_a_first_deployment(alarm: str) -> None:
     assert metrics.alarm(alarm) == [] == metrics.alarm(alarm, 0)
 
 
-def test_reconcile_that_never_succeeds_fires() -> None:
+def test_stalled_alarm_fires_if_reconcile_never_succeeds() -> None:
     metrics = Metrics(60)
     for minute in range(12, 60):
         for metric in ("Invocations", "Errors"):
@@ -211,7 +211,7 @@ def test_every_alarm_has_an_outage() -> None:
     assert {alarm for alarm, _, _ in OUTAGES} == set(ALARMS)
 
 
-def test_few_repairs_of_many_tasks_do_not_fire() -> None:
+def test_missed_events_alarm_tolerates_a_few_late_events() -> None:
     """A hundred late events in fifteen minutes, of three thousand."""
     metrics = healthy_day()
     for minute in range(NOON, 22 * 60):
@@ -235,9 +235,7 @@ X, o, _ = 1.0, 0.0, None
         ([_, _, X, _, _], True, False),
     ],
 )
-def test_missing_data_counts_as_the_documentation_shows(
-    points: list[float | None], breaching: bool, not_breaching: bool
-) -> None:
+def test_missing_data_counts_as_documented(points: list[float | None], breaching: bool, not_breaching: bool) -> None:
     assert len(points) == THREE["EvaluationPeriods"] + FURTHER_POINTS
     assert breaches(THREE | {"TreatMissingData": "breaching"}, points) is breaching
     assert breaches(THREE | {"TreatMissingData": "notBreaching"}, points) is not_breaching
@@ -247,7 +245,7 @@ def test_missing_data_counts_as_the_documentation_shows(
     ("points", "kept"),
     [([o, _, X, _, X], False), ([_, _, _, _, o], False), ([_, _, _, _, _], True), ([_, _, X, _, _], True)],
 )
-def test_ignored_data_keeps_the_state(points: list[float | None], kept: bool) -> None:
+def test_ignored_missing_data_keeps_the_state(points: list[float | None], kept: bool) -> None:
     ignoring = THREE | {"TreatMissingData": "ignore"}
     assert breaches(ignoring, points, was=True) is kept
     assert not breaches(ignoring, points, was=False)

@@ -20,7 +20,7 @@ def program(machine: int) -> bytes:
 
 
 @pytest.mark.parametrize(("machine", "name"), [(62, "x86_64"), (183, "arm64")])
-def test_a_program_of_the_declared_architecture_passes(tmp_path: Path, machine: int, name: str) -> None:
+def test_program_of_the_declared_architecture_is_accepted(tmp_path: Path, machine: int, name: str) -> None:
     (tmp_path / "bootstrap").write_bytes(program(machine))
     assert elf.mismatches([tmp_path / "bootstrap"], name) == []
 
@@ -34,7 +34,7 @@ def test_a_program_of_the_declared_architecture_passes(tmp_path: Path, machine: 
         pytest.param(b"", id="empty"),
     ],
 )
-def test_any_other_program_is_refused_by_name(tmp_path: Path, other: bytes) -> None:
+def test_other_program_is_rejected_by_name(tmp_path: Path, other: bytes) -> None:
     (tmp_path / "bootstrap").write_bytes(other)
     (wrong,) = elf.mismatches([tmp_path / "bootstrap"], "x86_64")
     assert str(tmp_path / "bootstrap") in wrong
@@ -67,7 +67,7 @@ def build_functions(folder: Path, **variables: str) -> subprocess.CompletedProce
     return subprocess.run(command, env=environment | variables, capture_output=True, text=True, check=False)
 
 
-def test_a_release_holds_the_zips_of_every_architecture_that_the_toolchain_has(tmp_path: Path) -> None:
+def test_release_has_zips_for_every_installed_target(tmp_path: Path) -> None:
     done = build_functions(tmp_path, HAS=f"{X86} {ARM}")
     assert (done.returncode, done.stdout.split()) == (0, ["x86_64", "arm64"]), done.stderr
     for name in ("x86_64", "arm64"):
@@ -76,21 +76,21 @@ def test_a_release_holds_the_zips_of_every_architecture_that_the_toolchain_has(t
         assert elf.mismatches(zips, name) == []
 
 
-def test_a_release_says_which_architecture_it_leaves_out(tmp_path: Path) -> None:
+def test_release_reports_a_missing_target(tmp_path: Path) -> None:
     done = build_functions(tmp_path, HAS=X86)
     assert (done.returncode, done.stdout.split()) == (0, ["x86_64"])
     assert f"rustup target add {ARM}" in done.stderr
     assert not (tmp_path / "dist/arm64").exists()
 
 
-def test_a_release_of_the_wrong_architecture_fails(tmp_path: Path) -> None:
+def test_release_of_the_wrong_architecture_fails(tmp_path: Path) -> None:
     done = build_functions(tmp_path, HAS=X86, MACHINE="183")
     assert done.returncode != 0
     assert "submit.zip: built for arm64" in done.stderr
 
 
 @pytest.mark.parametrize(("parameters", "expected"), [("{}", "x86_64"), ("Architecture: arm64", "arm64")])
-def test_the_architecture_is_that_of_the_parameters_file(tmp_path: Path, parameters: str, expected: str) -> None:
+def test_architecture_comes_from_the_parameters_file(tmp_path: Path, parameters: str, expected: str) -> None:
     for name in ("template.yaml", "samconfig.toml"):
         (tmp_path / name).write_text((ROOT / name).read_text())
     assert sam_build.declared("default", tmp_path) == "x86_64"
@@ -98,12 +98,12 @@ def test_the_architecture_is_that_of_the_parameters_file(tmp_path: Path, paramet
     assert sam_build.declared("default", tmp_path) == expected
 
 
-def test_x86_64_is_named_as_the_target_even_on_another_machine() -> None:
+def test_x86_64_is_always_built_with_an_explicit_target() -> None:
     config = tomllib.loads((ROOT / "tools/x86_64.toml").read_text())
     assert config == {"build": {"target": ["x86_64-unknown-linux-gnu"]}}
 
 
-def test_a_build_refuses_a_lock_file_that_is_not_current(tmp_path: Path) -> None:
+def test_build_rejects_a_stale_lock_file(tmp_path: Path) -> None:
     """In a package of its own, with the configuration that the workspace has: there is no Cargo.lock to keep to."""
     (tmp_path / "CargoLambda.toml").write_text((ROOT / "CargoLambda.toml").read_text())
     (tmp_path / "Cargo.toml").write_text('[package]\nname = "probe"\nversion = "0.1.0"\nedition = "2024"\n')

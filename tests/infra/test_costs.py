@@ -15,11 +15,11 @@ from stacks import ROOT
 
 
 @pytest.mark.parametrize("guide", cost_table.GUIDES, ids=lambda guide: guide.name)
-def test_the_table_of_costs_is_current(guide: Path) -> None:
+def test_cost_tables_are_current(guide: Path) -> None:
     assert cost_table.written(guide) == guide.read_text()
 
 
-def test_no_other_document_gives_a_price() -> None:
+def test_prices_are_only_in_the_cost_tables() -> None:
     for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]:
         # The CLI's help, from which docs/cli.md is generated, gives the price of what `verify-aws` runs.
         if path.name == "cli.md":
@@ -32,7 +32,7 @@ def test_no_other_document_gives_a_price() -> None:
         assert not re.findall(r"(?<!')\$\d[\d.,]*", text), path
 
 
-def test_a_million_tasks_cost_what_the_promises_allow() -> None:
+def test_million_tasks_cost_at_most_ten_dollars() -> None:
     """Ten dollars, and less than either way of Step Functions."""
     measured = cost_table.json.loads((ROOT / "benches/measured.json").read_text())
     task = prices.Task(**measured["task"]).total()
@@ -43,20 +43,20 @@ def test_a_million_tasks_cost_what_the_promises_allow() -> None:
     assert math.isclose(prices.run_task_sync() * 1e6, 75)
 
 
-def test_airflow_on_fargate_costs_less_at_rest_than_what_it_is_compared_with() -> None:
+def test_idle_airflow_on_fargate_is_cheapest() -> None:
     month = fargate_costs.idle()
     assert month["this"] < month["Celery"] < month["MWAA"]
     assert fargate_costs.sizes().keys() == {*fargate_costs.SERVICES, "task"}
 
 
-def test_the_pool_is_for_short_tasks() -> None:
+def test_pool_is_cheaper_for_short_tasks() -> None:
     assert fargate_costs.thousand(5)["pool"] < fargate_costs.thousand(5)["own"] / 5
 
 
 @pytest.mark.parametrize(
     ("instructions", "met"), [(1.68, True), (1.76, True), (1.84, True), (1.66, False), (1.86, False)]
 )
-def test_instructions_may_differ_by_five_per_cent(instructions: float, met: bool) -> None:
+def test_instruction_counts_may_differ_by_5_percent(instructions: float, met: bool) -> None:
     report = Report()
     report.add("task-state", "instructions per event", instructions, "million", within=(1.76, 0.05))
     assert bool(report.missed()) is not met

@@ -82,13 +82,13 @@ def test_bridge_with_a_key_in_a_network_runs_commands(emulator: Emulator, exampl
     assert exit_code(emulator, "keyed", "exit 8") == 8
 
 
-def test_both_sources_of_profiles_are_refused(emulator: Emulator, example: dict[str, str]) -> None:
+def test_two_sources_of_profiles_are_rejected(emulator: Emulator, example: dict[str, str]) -> None:
     parameters = example | {"CodeBucket": BUCKET, "ProfilesLayerArn": arn("lambda", "layer:profiles:1")}
     with pytest.raises(ClientError, match="Set exactly one of Profiles and ProfilesLayerArn"):
         emulator.deploy("both", f"{emulator.url}/{BUCKET}/1/packaged.json", parameters)
 
 
-def test_airflow_is_created_and_removed(emulator: Emulator) -> None:
+def test_airflow_stack_is_created_and_deleted(emulator: Emulator) -> None:
     body = nesting("infra/airflow-on-fargate/template.yaml", f"{emulator.url}/{BUCKET}/1/packaged-nested.json")
     parameters = {"Name": "airflow", "Repository": "airflow", "ImageTag": "1", "AllowedCidr": "10.0.0.0/8"}
     emulator.deploy("airflow", emulator.upload("airflow.json", body), parameters)
@@ -105,7 +105,7 @@ def test_airflow_is_created_and_removed(emulator: Emulator) -> None:
 # If one of these tests fails, the emulator supports it: remove the entry in emulator_gaps.py or the workaround.
 
 
-def test_gaps_are_of_the_version_that_is_installed() -> None:
+def test_gaps_name_the_installed_version() -> None:
     assert pinned("emulator", "ministack") == VERSION
     assert {gap.version for gap in [*CUTS, *VERIFY.values()]} == {VERSION}
 
@@ -117,12 +117,12 @@ def uncut(emulator: Emulator, name: str, body: dict[str, Any]) -> dict[str, str]
 
 
 @pytest.mark.parametrize("kind", sorted(UNKNOWN_TYPES))
-def test_unknown_type_is_refused(emulator: Emulator, kind: str) -> None:
+def test_unknown_type_is_rejected(emulator: Emulator, kind: str) -> None:
     with pytest.raises(ClientError, match="Unrecognized resource types"):
         uncut(emulator, "unknown-type", {"Resources": {"Thing": {"Type": kind, "Properties": {}}}})
 
 
-def test_metric_math_is_refused(emulator: Emulator) -> None:
+def test_metric_math_is_rejected(emulator: Emulator) -> None:
     alarm = template()["Resources"]["MissedEventsAlarm"]
     alarm["Properties"] |= {"AlarmName": "math", "Threshold": 1}
     for name in ("AlarmActions", "OKActions"):
@@ -207,7 +207,7 @@ def test_requests_to_ecs_have_no_cluster_in_conditions(emulator: Emulator) -> No
         emulator.client("ecs", keys).list_tasks(cluster="gap")
 
 
-def test_containers_are_served_credentials_of_no_role(emulator: Emulator) -> None:
+def test_container_credentials_belong_to_no_role(emulator: Emulator) -> None:
     """The reason why `containers/docker` creates the session of the task's role."""
     served = call("GET", f"{emulator.url}/v2/credentials/1")
     keys = {

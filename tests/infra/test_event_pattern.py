@@ -34,7 +34,7 @@ def pattern(**parameters: str) -> dict[str, Any]:
 PATTERN = pattern()
 
 
-def test_pattern_of_as_many_clusters_as_fit_is_taken_by_eventbridge() -> None:
+def test_longest_pattern_fits_eventbridges_limit() -> None:
     """An event pattern has up to 2,048 characters; CloudFormation rejects longer parameters at the start."""
     more = template()["Parameters"]["MoreClusterArns"]
     assert more["MaxLength"] == 1_400
@@ -78,24 +78,24 @@ def without(member: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("status", ["RUNNING", "STOPPED"])
-def test_a_task_that_runs_or_has_stopped_passes(status: str) -> None:
+def test_running_or_stopped_task_matches(status: str) -> None:
     assert passes(event(status))
 
 
 @pytest.mark.parametrize("status", ["RUNNING", "DEACTIVATING", "STOPPING", "DEPROVISIONING"])
 @pytest.mark.parametrize("code", [0, 1, 137])
-def test_an_exit_code_passes_before_its_task_has_stopped(status: str, code: int) -> None:
+def test_exit_code_matches_before_the_task_stops(status: str, code: int) -> None:
     sidecar = {"name": "proxy", "lastStatus": "RUNNING"}
     assert passes(event(status, [sidecar, {"name": "main", "lastStatus": "STOPPED", "exitCode": code}]))
     assert passes(event(status, [{"name": "main", "lastStatus": "STOPPED", "exitCode": code}, sidecar]))
 
 
-def test_a_stopped_task_without_containers_passes() -> None:
+def test_stopped_task_without_containers_matches() -> None:
     assert passes(event("STOPPED", []))
 
 
 @pytest.mark.parametrize("status", ["PROVISIONING", "PENDING", "ACTIVATING", "DEACTIVATING", "DEPROVISIONING"])
-def test_a_state_in_between_that_tells_no_exit_code_is_held_back(status: str) -> None:
+def test_other_status_without_exit_code_does_not_match(status: str) -> None:
     assert not passes(event(status))
 
 
@@ -113,12 +113,12 @@ def test_a_state_in_between_that_tells_no_exit_code_is_held_back(status: str) ->
         pytest.param(event() | {"detail-type": "ECS Container Instance State Change"}, id="a container instance"),
     ],
 )
-def test_a_foreign_event_is_held_back(foreign: dict[str, Any]) -> None:
+def test_foreign_event_does_not_match(foreign: dict[str, Any]) -> None:
     assert not passes(foreign)
 
 
 @pytest.mark.parametrize("path", EVENTS, ids=lambda path: path.stem)
-def test_a_captured_event_passes_once_it_is_ours_and_not_before(path: Path) -> None:
+def test_captured_event_matches_only_for_our_tasks(path: Path) -> None:
     captured = json.loads(path.read_text())
     assert not passes(captured)
     ours = copy.deepcopy(captured)
@@ -130,7 +130,7 @@ def test_a_captured_event_passes_once_it_is_ours_and_not_before(path: Path) -> N
     assert passes(ours) == tells
 
 
-def test_events_of_further_clusters_pass_where_they_are_named() -> None:
+def test_events_of_named_clusters_match() -> None:
     first, second = (arn("ecs", f"cluster/{name}") for name in ("batch", "gpu"))
     further = pattern(MoreClusterArns=f"{first},{second}")
     assert all(passes(event(clusterArn=named), further) for named in (PARAMETERS["ClusterArn"], first, second))

@@ -79,7 +79,7 @@ def needed() -> set[str]:
     return calls
 
 
-def test_a_deployer_may_do_what_cloudformation_does_in_his_name_and_no_more(
+def test_deployer_has_exactly_the_permissions_of_cloudformation(
     granted: dict[str, list[Statement]],
 ) -> None:
     own = {action for action in actions(granted["deployer"]) if action.split(":")[0] not in FURTHER}
@@ -128,7 +128,7 @@ def test_a_deployer_may_do_what_cloudformation_does_in_his_name_and_no_more(
         ("restorer", "lambda:PutFunctionConcurrency", arn("lambda", "function:prod-submit"), {}),
     ],
 )
-def test_what_belongs_to_others_is_refused(
+def test_resources_of_others_are_denied(
     granted: dict[str, list[Statement]], group: str, action: str, resource: str, context: Context
 ) -> None:
     assert not permits(granted[group], Call(group, action, resource, context))
@@ -204,7 +204,7 @@ def resources(deployment: str, stack: str) -> Iterator[tuple[str, str]]:
                 raise NotImplementedError(kind)
 
 
-def test_longest_stack_name_is_cut_in_no_name() -> None:
+def test_longest_stack_name_is_truncated_in_no_name() -> None:
     parameter = template("infra/iam-policies.yaml")["Parameters"]["StackName"]
     longest = max(length for length in range(1, 129) if re.fullmatch(parameter["AllowedPattern"], "s" * length))
     assert list(resources("d" * 32, "s" * longest))
@@ -215,7 +215,7 @@ def test_longest_stack_name_is_cut_in_no_name() -> None:
 @pytest.mark.parametrize(
     ("deployment", "stack"), [("ecs-bridge", "ecs-bridge"), ("d" * 32, "s" * 36), ("prod", "bridge")]
 )
-def test_deployer_may_make_every_call_on_each_resource_of_the_stack(deployment: str, stack: str) -> None:
+def test_deployer_may_manage_every_resource_of_the_stack(deployment: str, stack: str) -> None:
     granted = of(deployment, stack)["deployer"]
     refused = []
     for kind, resource in resources(deployment, stack):
@@ -245,7 +245,7 @@ def test_deployer_may_make_every_call_on_each_resource_of_the_stack(deployment: 
         ("prod", "prod-task-state"),
     ],
 )
-def test_nothing_of_a_deployment_whose_name_begins_alike_is_granted(ours: str, theirs: str) -> None:
+def test_deployment_with_same_prefix_is_denied(ours: str, theirs: str) -> None:
     granted = of(ours, ours)
     others = [*resources(theirs, theirs), ("AWS::DynamoDB::Table", arn("dynamodb", f"table/{theirs}-restored"))]
     wrong = []
@@ -264,7 +264,7 @@ def test_nothing_of_a_deployment_whose_name_begins_alike_is_granted(ours: str, t
     assert not wrong
 
 
-def test_key_serves_the_log_groups_of_its_deployment_alone() -> None:
+def test_key_encrypts_only_log_groups_of_its_deployment() -> None:
     key = ResolvedTemplate(template("infra/key.yaml"), {"Deployment": "dev"}).resources["Key"]["KeyPolicy"]["Statement"]
     (logs,) = [each for each in key if each["Sid"] == "LogGroups"]
     bridge = ResolvedTemplate(packaged(), EVERY_OPTION | {"Deployment": "dev"})
@@ -275,7 +275,7 @@ def test_key_serves_the_log_groups_of_its_deployment_alone() -> None:
     }
 
 
-def test_policies_fit_with_the_longest_names() -> None:
+def test_policies_with_longest_names_fit_the_quota() -> None:
     given = PEOPLE | {"Deployment": "d" * 32, "StackName": "s" * 36, "RestoredTable": "r" * 255, "CodeBucket": "b" * 63}
     deployed = ResolvedTemplate(template("infra/iam-policies.yaml"), given)
     for name, policy in deployed.resources.items():
@@ -289,7 +289,7 @@ def test_policies_fit_with_the_longest_names() -> None:
 
 
 @pytest.mark.parametrize("with_urls", ["true", "false"])
-def test_operator_may_submit_and_stop_with_and_without_urls(with_urls: str) -> None:
+def test_operator_may_submit_with_and_without_urls(with_urls: str) -> None:
     granted, submit = of("prod", "bridge", FunctionUrl=with_urls)["operator"], arn("lambda", "function:prod-submit")
     by_url: Context = {"lambda:InvokedViaFunctionUrl": "true"}
     assert permits(granted, Call("operator", "lambda:InvokeFunction", submit, by_url))
@@ -302,7 +302,7 @@ def test_operator_may_submit_and_stop_with_and_without_urls(with_urls: str) -> N
 
 
 @pytest.mark.parametrize("given", ["", "rescued"])
-def test_operator_reads_a_restored_table_too(given: str) -> None:
+def test_operator_may_read_a_restored_table(given: str) -> None:
     granted, table = of("prod", "bridge", RestoredTable=given)["operator"], given or "prod-restored"
     reads = [("DescribeTable", ""), ("GetItem", ""), ("BatchGetItem", ""), ("Query", "/index/due")]
     for action, index in reads:
@@ -311,7 +311,7 @@ def test_operator_reads_a_restored_table_too(given: str) -> None:
     assert permits(granted, Call("operator", "dynamodb:UpdateItem", arn("dynamodb", f"table/{table}"), pool))
 
 
-def test_restorer_may_run_every_command_of_the_guide() -> None:
+def test_restorer_may_run_every_documented_command() -> None:
     granted = of("prod", "bridge")["restorer"]
     guide = section(DOCS / "operating.md", "## Restoring the table")
     text = guide.replace("\\\n", " ").replace("$(out TableName)", "bridge-Table-1").replace("$DEPLOYMENT", "prod")
@@ -334,7 +334,7 @@ def test_restorer_may_run_every_command_of_the_guide() -> None:
     assert not [str(call) for call in asked if not permits(granted, call)]
 
 
-def test_documented_bucket_does_not_clash_with_samconfig(tmp_path: Path) -> None:
+def test_documented_bucket_flags_work_with_samconfig(tmp_path: Path) -> None:
     """SAM refuses --s3-bucket where samconfig.toml has it find a bucket."""
     guide = (ROOT / "docs/deploying.md").read_text()
     (flags,) = set(re.findall(r"`sam deploy (--[^`]*--s3-bucket) \$BUCKET`", guide))
@@ -375,13 +375,13 @@ def test_documented_bucket_does_not_clash_with_samconfig(tmp_path: Path) -> None
     assert "127.0.0.1:9" in deploys(*flags.split()[:-1])
 
 
-def test_an_operator_may_change_pools(granted: dict[str, list[Statement]]) -> None:
+def test_operator_may_change_pools(granted: dict[str, list[Statement]]) -> None:
     of_a_pool: Context = {"dynamodb:LeadingKeys": ["#pool/etl"]}
     table = arn("dynamodb", "table/bridge-Table-1")
     assert permits(granted["operator"], Call("operator", "dynamodb:UpdateItem", table, of_a_pool))
 
 
-def test_an_operator_may_make_every_call_of_a_redrive(
+def test_operator_may_make_every_call_of_a_redrive(
     granted: dict[str, list[Statement]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sqs = boto3.client("sqs")

@@ -35,14 +35,14 @@ def of(instruction: str) -> list[str]:
     return [arguments for name, arguments in instructions() if name == instruction]
 
 
-def test_hadolint_has_nothing_to_say() -> None:
+def test_hadolint_reports_nothing() -> None:
     command = [Path(sys.executable).with_name("hadolint"), "--failure-threshold", "style", DOCKERFILE]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert not done.stdout
 
 
-def test_versions_are_arguments_and_the_base_is_airflows_own() -> None:
+def test_base_image_is_airflows_with_version_arguments() -> None:
     assert of("FROM") == ["apache/airflow:slim-${AIRFLOW_VERSION}-python${PYTHON_VERSION}"]
     assert [argument.split("=")[0] for argument in of("ARG")] == [
         "AIRFLOW_VERSION",
@@ -53,17 +53,17 @@ def test_versions_are_arguments_and_the_base_is_airflows_own() -> None:
     assert of("ARG")[0] == f"AIRFLOW_VERSION={pinned('airflow', 'apache-airflow')}"
 
 
-def test_it_runs_as_airflow_and_not_as_root() -> None:
+def test_image_runs_as_airflow_and_not_as_root() -> None:
     assert of("USER") == ["50000:0"]
     assert instructions()[-3][0] == "USER"
 
 
-def test_no_secret_is_in_a_layer() -> None:
+def test_layers_contain_no_secret() -> None:
     variables = " ".join(of("ENV") + of("ARG"))
     assert not re.search("PASSWORD|SECRET|TOKEN|FERNET|SQL_ALCHEMY|://", variables)
 
 
-def test_what_is_copied_is_there_and_in_the_context() -> None:
+def test_copied_files_exist_in_the_build_context() -> None:
     rules = [line for line in (IMAGE / "Dockerfile.dockerignore").read_text().splitlines() if line and line[0] != "#"]
     assert rules[0] == "*"
     kept = [rule.removeprefix("!") for rule in rules[1:]]
@@ -77,7 +77,7 @@ def test_what_is_copied_is_there_and_in_the_context() -> None:
             assert source.startswith("dist/") or (ROOT / source).exists(), source
 
 
-def test_the_entry_point_is_the_one_that_is_copied() -> None:
+def test_entry_point_is_the_copied_script() -> None:
     (entrypoint,) = map(json.loads, of("ENTRYPOINT"))
     assert entrypoint[:2] == ["/usr/bin/dumb-init", "--"]
     assert any(shlex.split(copy)[-2:] == [str(ENTRYPOINT.relative_to(ROOT)), entrypoint[2]] for copy in of("COPY"))
@@ -113,7 +113,7 @@ def calls(tree: Path) -> list[str]:
     return (tree / "calls").read_text().splitlines() if (tree / "calls").exists() else []
 
 
-def test_it_becomes_the_command_whatever_that_is(tree: Path) -> None:
+def test_entry_point_becomes_the_command(tree: Path) -> None:
     runner = tree / "bin/ecs-bridge-runner"
     runner.write_text('#!/bin/sh\necho "$$" "$1"\nexit 7\n')
     runner.chmod(0o755)
@@ -130,12 +130,12 @@ def test_it_becomes_the_command_whatever_that_is(tree: Path) -> None:
     assert not calls(tree)
 
 
-def test_files_can_be_written_by_the_group_and_pip_is_left_alone(tree: Path) -> None:
+def test_umask_allows_the_group_and_pip_user_is_unset(tree: Path) -> None:
     done = run(tree, "sh", "-c", 'umask; echo "${PIP_USER-unset}"', PIP_USER="true")
     assert done.stdout.split() == ["0002", "unset"]
 
 
-def test_migrate_migrates_makes_the_admin_and_runs_the_command_without_the_password(tree: Path) -> None:
+def test_migrate_creates_the_admin_and_hides_the_password(tree: Path) -> None:
     done = run(
         tree, "migrate", "sh", "-c", 'echo "${AIRFLOW_ADMIN_PASSWORD-unset}"', AIRFLOW_ADMIN_PASSWORD="pass word"
     )
@@ -146,7 +146,7 @@ def test_migrate_migrates_makes_the_admin_and_runs_the_command_without_the_passw
     assert create.endswith("--password pass word")
 
 
-def test_nothing_runs_on_a_database_that_could_not_be_migrated(tree: Path) -> None:
+def test_failed_migration_prevents_the_command(tree: Path) -> None:
     (tree / "broken").touch()
     done = run(tree, "migrate", "echo", "started", AIRFLOW_ADMIN_PASSWORD="password")
     assert done.returncode != 0
@@ -154,7 +154,7 @@ def test_nothing_runs_on_a_database_that_could_not_be_migrated(tree: Path) -> No
     assert calls(tree) == ["db migrate"]
 
 
-def test_a_missing_password_is_said_before_anything_is_changed(tree: Path) -> None:
+def test_missing_password_fails_before_the_migration(tree: Path) -> None:
     done = run(tree, "migrate", "echo", "started")
     assert done.returncode != 0
     assert "AIRFLOW_ADMIN_PASSWORD" in done.stderr

@@ -67,13 +67,13 @@ def foreign(stack: Stack) -> list[Call]:
 # --- The comparison ----------------------------------------------------------------------------
 
 
-def test_everything_that_is_called_is_allowed(granted: dict[str, list[Statement]], called: set[Call]) -> None:
+def test_every_recorded_call_is_allowed(granted: dict[str, list[Statement]], called: set[Call]) -> None:
     refused = [str(call) for call in called if not permits(granted[call.role], call)]
     assert not refused
 
 
 @pytest.mark.parametrize("smaller", [without_statement, without_action])
-def test_nothing_can_be_taken_away(
+def test_every_policy_statement_and_action_is_required(
     granted: dict[str, list[Statement]], called: set[Call], smaller: Callable[..., Any]
 ) -> None:
     idle = [
@@ -85,12 +85,12 @@ def test_nothing_can_be_taken_away(
     assert not idle
 
 
-def test_everything_foreign_is_refused(granted: dict[str, list[Statement]], foreign: list[Call]) -> None:
+def test_foreign_calls_are_denied(granted: dict[str, list[Statement]], foreign: list[Call]) -> None:
     allowed = [str(call) for call in foreign if permits(granted[call.role], call)]
     assert not allowed
 
 
-def test_each_condition_keeps_something_out(granted: dict[str, list[Statement]], foreign: list[Call]) -> None:
+def test_every_condition_denies_a_call(granted: dict[str, list[Statement]], foreign: list[Call]) -> None:
     idle = [
         f"{role}: {name}"
         for role, statements in granted.items()
@@ -100,14 +100,14 @@ def test_each_condition_keeps_something_out(granted: dict[str, list[Statement]],
     assert not idle
 
 
-def test_a_star_stands_only_where_iam_knows_no_resource(granted: dict[str, list[Statement]]) -> None:
+def test_wildcard_resources_are_only_those_iam_requires(granted: dict[str, list[Statement]]) -> None:
     stars = {(role, s["Sid"]) for role, statements in granted.items() for s in statements if s["Resource"] == "*"}
     in_vpc = {(role, "NetworkInterfaces") for role in FUNCTIONS}
     tell = {(role, "StateMachines") for role in FUNCTIONS if role not in {"submit", "runner-api"}}
     assert stars == {("submit", "HealthOfProfiles"), ("reconcile", "FindTasks")} | in_vpc | tell
 
 
-def test_the_functions_are_told_all_that_they_read_of_their_environment() -> None:
+def test_template_sets_every_variable_the_functions_read() -> None:
     sources = [*ROOT.glob("functions/*/src/*.rs"), *ROOT.glob("shared/*/src/*.rs")]
     read = {name for path in sources for name in re.findall(r'"(ECS_BRIDGE_[A-Z_]+)"', path.read_text())}
     resources = template()

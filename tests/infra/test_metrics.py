@@ -30,7 +30,9 @@ def dashboard() -> list[dict[str, Any]]:
     return [widget["properties"] for widget in json.loads(body)["widgets"]]
 
 
-def test_what_is_written_is_what_is_described(recording: Recording, described: dict[str, tuple[str, set[str]]]) -> None:
+def test_written_metrics_are_the_documented_ones(
+    recording: Recording, described: dict[str, tuple[str, set[str]]]
+) -> None:
     written = {}
     for line in recording.log():
         for directive in line.get("_aws", {}).get("CloudWatchMetrics", []):
@@ -50,13 +52,13 @@ def watched() -> list[dict[str, Any]]:
     return [metric for metric in ALARMS + queries if metric.get("Namespace") == "EcsBridge"]
 
 
-def test_alarms_watch_metrics_by_the_dimensions_that_they_have(described: dict[str, tuple[str, set[str]]]) -> None:
+def test_alarms_use_the_dimensions_of_their_metrics(described: dict[str, tuple[str, set[str]]]) -> None:
     assert watched()
     for metric in watched():
         assert {dimension["Name"] for dimension in metric["Dimensions"]} == described[metric["MetricName"]][1]
 
 
-def test_alarms_watch_values_that_the_functions_write() -> None:
+def test_alarm_dimensions_have_values_that_functions_write() -> None:
     """A misspelt state or kind would be an alarm that never fires."""
     sources = "".join(path.read_text() for path in ROOT.glob("shared/*/src/*.rs"))
     for metric in watched():
@@ -65,7 +67,7 @@ def test_alarms_watch_values_that_the_functions_write() -> None:
                 assert f'"{dimension["Value"]}"' in sources, dimension
 
 
-def test_the_dashboard_shows_every_metric_by_the_dimensions_that_it_has(
+def test_dashboard_shows_every_metric(
     described: dict[str, tuple[str, set[str]]],
 ) -> None:
     shown = {}
@@ -80,7 +82,7 @@ def test_the_dashboard_shows_every_metric_by_the_dimensions_that_it_has(
     assert shown == {name: dimensions for name, (_, dimensions) in described.items()}
 
 
-def test_each_alarm_has_a_section_in_the_runbook_and_each_section_an_alarm() -> None:
+def test_each_alarm_has_a_runbook_section() -> None:
     names = {alarm["AlarmName"]["Fn::Sub"].removeprefix("${Deployment}-") for alarm in ALARMS}
     assert names == {each for each in headings(OPERATING, 3) if re.fullmatch("[a-z0-9-]+", each)}
 
@@ -90,7 +92,7 @@ def test_each_alarm_reaches_the_topic() -> None:
         assert alarm["AlarmActions"]["Fn::If"][:2] == ["HasAlarmTopic", [{"Ref": "AlarmTopicArn"}]]
 
 
-def test_saved_queries_ask_for_fields_that_the_functions_write(recording: Recording) -> None:
+def test_saved_queries_use_fields_that_functions_write(recording: Recording) -> None:
     lines = list(recording.log())
     written = {f"fields.{name}" for line in lines for name in line.get("fields", {})} | {
         n for line in lines for n in line

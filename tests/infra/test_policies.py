@@ -13,7 +13,7 @@ from walk import FUNCTIONS
 from cloudformation import ACCOUNT, arn
 
 
-def test_tasks_run_on_further_clusters_where_they_are_named_and_on_no_others(aws: None) -> None:
+def test_tasks_are_allowed_only_on_named_clusters(aws: None) -> None:
     further = EVERY_OPTION["MoreClusterArns"].split(",")
     statements = granted_by(Stack(packaged(), EVERY_OPTION))
     definition = arn("ecs", "task-definition/etl:1")
@@ -37,7 +37,7 @@ def test_tasks_run_on_further_clusters_where_they_are_named_and_on_no_others(aws
 INLINE, MANAGED, ATTACHED = 10_240, 6_144, 10
 
 
-def test_sixty_task_definitions_and_roles_fit_into_the_policies(aws: None) -> None:
+def test_policies_hold_60_task_definitions_and_roles(aws: None) -> None:
     definitions = [arn("ecs", f"task-definition/team-{n:02}-nightly-job:*") for n in range(60)]
     roles = [f"arn:aws:iam::{ACCOUNT}:role/team-{n:02}-nightly-job-task-role" for n in range(60)]
     many = {"TaskDefinitionArns": definitions, "PassRoleArns": roles, "InfrastructureRoleArns": roles}

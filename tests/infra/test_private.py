@@ -58,12 +58,12 @@ def called(recording: Recording) -> dict[str, set[Call]]:
     return calls
 
 
-def test_everything_that_is_called_has_an_endpoint_that_lets_it(called: dict[str, set[Call]]) -> None:
+def test_every_call_has_an_endpoint_that_allows_it(called: dict[str, set[Call]]) -> None:
     assert called.keys() <= endpoints().keys()
     assert [str(call) for service, calls in called.items() for call in calls if not lets(service, call)] == []
 
 
-def test_endpoints_let_nothing_through_that_is_not_called(called: dict[str, set[Call]]) -> None:
+def test_endpoints_allow_only_recorded_calls(called: dict[str, set[Call]]) -> None:
     # `ecs-bridge doctor` reads the functions' configurations.
     further = {"lambda": {"lambda:GetFunctionConfiguration"}}
     for service, calls in called.items():
@@ -88,11 +88,11 @@ def listed(value: str | list[str]) -> list[str]:
         ("logs", "logs:PutLogEvents", arn("logs", "log-group:/ecs/other:log-stream:a")),
     ],
 )
-def test_an_endpoint_is_no_way_to_anything_else(service: str, action: str, resource: str) -> None:
+def test_endpoints_deny_other_resources(service: str, action: str, resource: str) -> None:
     assert not lets(service, Call("task", action, resource))
 
 
-def test_no_endpoint_serves_the_principals_of_another_account(called: dict[str, set[Call]]) -> None:
+def test_endpoints_deny_principals_of_other_accounts(called: dict[str, set[Call]]) -> None:
     """Data could be carried off to another account through an endpoint that lets its credentials."""
     other = {"aws:PrincipalAccount": "210987654321"}
     assert not [str(call) for service, calls in called.items() for call in calls if lets(service, call, **other)]
@@ -107,7 +107,7 @@ def test_no_endpoint_serves_the_principals_of_another_account(called: dict[str, 
     assert open_ == {"s3"}
 
 
-def test_tasks_get_image_logs_and_secrets_through_endpoints() -> None:
+def test_tasks_reach_image_logs_and_secrets_through_endpoints() -> None:
     """Each thing that ECS does in the name of the execution role."""
     resolved = ResolvedTemplate(SOURCE, EVERY_ENDPOINT, NESTED)
     (policy,) = resolved.resources["ExecutionRole"]["Policies"]
@@ -120,7 +120,7 @@ def test_tasks_get_image_logs_and_secrets_through_endpoints() -> None:
                 assert permits(allowed, Call("execution", action, resource, OURS)), (service, action)
 
 
-def test_nothing_leads_to_the_internet() -> None:
+def test_network_has_no_route_to_the_internet() -> None:
     kinds = {PRIVATE.type_of(name) for name in PRIVATE.resources} | {BRIDGE.type_of(name) for name in BRIDGE.resources}
     ways_out = {
         "AWS::EC2::EIP",
@@ -137,7 +137,7 @@ def test_nothing_leads_to_the_internet() -> None:
     assert not any("MapPublicIpOnLaunch" in each for each in subnets)
 
 
-def test_functions_and_tasks_are_in_the_subnets_of_the_endpoints() -> None:
+def test_functions_and_tasks_use_the_endpoints_subnets() -> None:
     subnets = ["SubnetA", "SubnetB"]
     functions = BRIDGE.of_type("AWS::Lambda::Function").values()
     assert len(functions) == len(FUNCTIONS)
@@ -158,7 +158,7 @@ def test_functions_and_tasks_are_in_the_subnets_of_the_endpoints() -> None:
     }
 
 
-def test_the_nested_stack_gets_parameters_that_it_takes() -> None:
+def test_nested_stack_accepts_its_parameters() -> None:
     parameters = template()["Parameters"]
     assert GIVEN.keys() <= parameters.keys()
     assert {name for name, each in parameters.items() if "Default" not in each} <= GIVEN.keys()
@@ -169,13 +169,13 @@ def test_the_nested_stack_gets_parameters_that_it_takes() -> None:
     assert CLUSTER_ARN.replace("/jobs", f"/{DEPLOYMENT}") == GIVEN["ClusterArn"]
 
 
-def test_a_release_nests_its_own_template() -> None:
+def test_release_nests_its_own_template() -> None:
     """release.sh puts the name of the released template in place of this path."""
     (path,) = re.findall(r"s#TemplateURL: (\S+?)#", (ROOT / "tools/release.sh").read_text())
     assert SOURCE["Resources"]["Bridge"]["Properties"]["TemplateURL"] == path
 
 
-def test_callers_find_what_they_need_in_the_outputs() -> None:
+def test_outputs_configure_the_executor() -> None:
     section = configparser.ConfigParser()
     section.read_string("[ecs_bridge_executor]\n" + PRIVATE.outputs["Configuration"])
     given = dict(section["ecs_bridge_executor"])
@@ -188,7 +188,7 @@ def test_callers_find_what_they_need_in_the_outputs() -> None:
     }
 
 
-def test_a_runner_may_invoke_work_from_this_vpc_and_from_nowhere_else() -> None:
+def test_runner_may_invoke_runner_api_only_from_this_vpc() -> None:
     work = BRIDGE.resources["RunnerApiFunction"]["FunctionName"]
     (allowed,) = PRIVATE.resources["RunnerPolicy"]["PolicyDocument"]["Statement"]
     assert allowed == {
@@ -208,7 +208,7 @@ def test_a_runner_may_invoke_work_from_this_vpc_and_from_nowhere_else() -> None:
         assert PRIVATE.resources[policy]["Roles"] == ["TaskRole"]
 
 
-def test_cloudformation_creates_all_that_moto_knows(aws: None) -> None:
+def test_moto_creates_every_supported_resource(aws: None) -> None:
     def without_bridge(node: Any) -> Any:
         match node:
             case {"Fn::GetAtt": ["Bridge", str(output)]}:

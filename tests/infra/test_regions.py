@@ -54,7 +54,7 @@ def linted(body: dict[str, Any], regions: set[str], folder: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_template_refuses_the_regions_of_lambdas_guide() -> None:
+def test_template_rejects_regions_without_function_urls() -> None:
     """https://docs.aws.amazon.com/lambda/latest/dg/urls-configuration.html."""
     assert refused() == {
         "ap-east-2",
@@ -71,7 +71,7 @@ def test_template_refuses_the_regions_of_lambdas_guide() -> None:
     }
 
 
-def test_documents_name_the_refused_and_the_unverified_regions() -> None:
+def test_documents_name_rejected_and_unverified_regions() -> None:
     assert named(r"refuses to deploy where there are none:(.*?)\(") == refused()
     assert {region for region in REGIONS if region.startswith("cn-")} <= UNVERIFIED
     # Nothing else lacks a type: no other Region fails in CloudFormation.
@@ -88,14 +88,14 @@ def test_cfn_lint_accepts_the_template_without_urls_in_every_region(tmp_path: Pa
     linted(body, set(REGIONS), tmp_path)
 
 
-def test_a_new_account_can_deploy_the_defaults() -> None:
+def test_defaults_reserve_no_concurrency() -> None:
     reserved = [name for name in template()["Parameters"] if name.endswith("Concurrency")]
     assert reserved
     assert {template()["Parameters"][name]["Default"] for name in reserved} == {""}
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_a_failed_first_deployment_leaves_nothing_that_blocks_the_second(name: str) -> None:
+def test_failed_first_deployment_does_not_block_the_next(name: str) -> None:
     """CloudFormation deletes what it made, but for what is retained, which must not hold a name or refuse to go."""
     named = {"BucketName", "FunctionName", "LogGroupName", "Name", "QueueName", "RoleName", "TableName"}
     for logical_id, resource in template(name)["Resources"].items():
@@ -108,7 +108,7 @@ def test_a_failed_first_deployment_leaves_nothing_that_blocks_the_second(name: s
                 assert policy is None, logical_id
 
 
-def test_sam_deletes_the_stack_of_a_failed_first_deployment() -> None:
+def test_sam_deletes_a_stack_that_was_not_created() -> None:
     """A stack in ROLLBACK_COMPLETE cannot be updated."""
     config = tomllib.loads((ROOT / "samconfig.toml").read_text())
     assert all(

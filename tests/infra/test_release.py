@@ -21,7 +21,7 @@ FUNCTIONS = {
 }
 
 
-def test_the_released_template_takes_the_zips_beside_it() -> None:
+def test_released_template_refers_to_the_zips_beside_it() -> None:
     template = yaml_parse(released((ROOT / "template.yaml").read_text(), "arm64"))
     assert template["Parameters"]["Architecture"]["AllowedValues"] == ["arm64"]
     assert "CodeUri" not in template["Globals"]["Function"]
@@ -44,7 +44,7 @@ def test_sam_accepts_the_released_template(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_packaged_template_takes_the_zips_from_bucket_prefix_and_architecture(tmp_path: Path) -> None:
+def test_packaged_template_builds_the_zip_key_from_parameters(tmp_path: Path) -> None:
     file = tmp_path / "packaged.yaml"
     file.write_text(packaged((ROOT / "template.yaml").read_text(), ["x86_64", "arm64"]))
     source = yaml_parse(file.read_text())
@@ -59,7 +59,7 @@ def test_the_packaged_template_takes_the_zips_from_bucket_prefix_and_architectur
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_template_without_urls_differs_in_nothing_else() -> None:
+def test_template_without_urls_differs_only_in_urls() -> None:
     text = (ROOT / "template.yaml").read_text()
     source, variant = yaml_parse(text), yaml_parse(without_urls(text))
     assert variant["Parameters"].keys() == source["Parameters"].keys()
@@ -102,12 +102,12 @@ def test_release_has_every_template_without_urls() -> None:
     assert "Outputs.RunnerApiUrl" not in str(nested)
 
 
-def test_a_packaged_release_offers_the_architectures_that_it_holds() -> None:
+def test_packaged_release_allows_only_its_architectures() -> None:
     source = yaml_parse(packaged((ROOT / "template.yaml").read_text(), ["x86_64"]))
     assert source["Parameters"]["Architecture"]["AllowedValues"] == ["x86_64"]
 
 
-def test_all_parts_have_one_version_and_the_changelog_knows_it() -> None:
+def test_all_parts_have_the_changelogs_version() -> None:
     version = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["package"]["version"]
     for package in ("python/ecs_bridge/src/ecs_bridge", "python/airflow_ecs_bridge/src/airflow_ecs_bridge"):
         assert f'__version__ = "{version}"' in (ROOT / package / "__init__.py").read_text()

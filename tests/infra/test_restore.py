@@ -13,7 +13,7 @@ from cloudformation import arn, nodes, rewritten
 ROLES = {"submit": "GetItem", "task-state": "UpdateItem", "reconcile": "BatchGetItem"}
 
 
-def test_everything_goes_on_from_a_restored_table(aws: None) -> None:
+def test_restored_table_replaces_the_stacks_own_table(aws: None) -> None:
     own, client = Stack(packaged(), EVERY_OPTION).ids["Table"], boto3.client("dynamodb")
     item = {"submission_id": {"S": "a"}, "feed": {"S": "prod"}, "changed_at": {"N": "1"}, "state": {"S": "failed"}}
     client.put_item(TableName=own, Item=item)
@@ -49,7 +49,7 @@ def test_everything_goes_on_from_a_restored_table(aws: None) -> None:
     assert found["Items"] == [item]
 
 
-def test_nothing_but_the_choice_refers_to_the_stacks_own_table() -> None:
+def test_only_the_condition_refers_to_the_stacks_own_table() -> None:
     """A reference past the parameter would split the deployment over two tables."""
 
     selected = {"Fn::If": ["HasRestoredTable", {"Ref": "RestoredTable"}, {"Ref": "Table"}]}

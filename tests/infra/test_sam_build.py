@@ -60,7 +60,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return ROOT / ".aws-sam/build"
 
 
-def test_each_function_is_built(built: Path) -> None:
+def test_each_function_is_built_for_the_declared_architecture(built: Path) -> None:
     resources = yaml_parse((built / "template.yaml").read_text())["Resources"]
     for logical_id in FUNCTIONS:
         assert resources[logical_id]["Properties"]["CodeUri"] == logical_id
@@ -70,14 +70,14 @@ def test_each_function_is_built(built: Path) -> None:
 
 
 @pytest.mark.skipif(QUICK, reason="the linker is that of this machine")
-def test_no_function_needs_a_newer_glibc_than_lambda_has(built: Path) -> None:
+def test_functions_need_no_newer_glibc_than_lambdas(built: Path) -> None:
     for logical_id in FUNCTIONS:
         versions = re.findall(rb"GLIBC_2\.(\d+)", (built / logical_id / "bootstrap").read_bytes())
         assert max(int(version) for version in versions) <= AMAZON_LINUX_2023_GLIBC
 
 
 @pytest.mark.skipif(QUICK, reason="without optimisation they are larger")
-def test_each_zip_is_small_enough(built: Path, tmp_path: Path) -> None:
+def test_each_zip_is_below_the_size_limit(built: Path, tmp_path: Path) -> None:
     for logical_id, name in FUNCTIONS.items():
         file = tmp_path / f"{name}.zip"
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -86,7 +86,7 @@ def test_each_zip_is_small_enough(built: Path, tmp_path: Path) -> None:
         assert file.stat().st_size < MOST_BYTES
 
 
-def test_each_function_runs_and_says_what_its_environment_lacks(built: Path) -> None:
+def test_each_function_reports_missing_variables(built: Path) -> None:
     for logical_id in FUNCTIONS:
         bootstrap = built / logical_id / "bootstrap"
         bare = {"AWS_LAMBDA_RUNTIME_API": "127.0.0.1:1", "AWS_LAMBDA_FUNCTION_NAME": "f"}

@@ -111,7 +111,7 @@ def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StateMachines
 AWKWARD = ["it's", '"', "\\", "\\n", "a, b", "{}", "${Locks}", "$.command", "é", "two\nlines", ""]
 
 
-def test_default_command_gives_a_valid_definition() -> None:
+def test_default_command_makes_a_valid_definition() -> None:
     default = json.loads(template(PATH)["Parameters"]["Command"]["Default"])
     for which in ("Job", "NeverTwice"):
         assert definition(which, default)
@@ -121,7 +121,7 @@ def test_default_command_gives_a_valid_definition() -> None:
     "text",
     ['["true"]', ' [ "a" ,"b" ]', '["\\\\", "\\"", "\\u00e9", "it\'s", "a, b", "{}"]', json.dumps(AWKWARD), '[""]'],
 )
-def test_command_that_is_a_list_of_strings_is_taken(text: str) -> None:
+def test_command_accepts_a_list_of_strings(text: str) -> None:
     assert all(isinstance(word, str) for word in json.loads(text))
     assert re.fullmatch(template(PATH)["Parameters"]["Command"]["AllowedPattern"], text)
 
@@ -144,14 +144,14 @@ def test_command_that_is_a_list_of_strings_is_taken(text: str) -> None:
         '["\\u12"]',
     ],
 )
-def test_command_that_is_no_list_of_strings_is_refused(text: str) -> None:
+def test_command_rejects_other_values(text: str) -> None:
     parameter = template(PATH)["Parameters"]["Command"]
     assert not re.fullmatch(parameter["AllowedPattern"], text)
     assert "JSON list" in parameter["ConstraintDescription"]
 
 
 @pytest.mark.parametrize("which", ["Job", "NeverTwice"])
-def test_command_gets_to_its_container_as_it_was_given(machines: StateMachines, tmp_path: Path, which: str) -> None:
+def test_command_reaches_its_container_unchanged(machines: StateMachines, tmp_path: Path, which: str) -> None:
     name, seen = f"awkward-{which}", tmp_path / "seen"
     command = ["sh", "-c", f"""printf '%s|' "$@" > {seen}; exit 7""", "sh", *AWKWARD]
     ended = machines.ended(machines.start(machines.create(which, name, command), name))
@@ -159,9 +159,7 @@ def test_command_gets_to_its_container_as_it_was_given(machines: StateMachines, 
     assert seen.read_text() == "".join(f"{word}|" for word in AWKWARD)
 
 
-def test_a_state_waits_for_the_end_of_its_command_though_every_function_is_killed_meanwhile(
-    machines: StateMachines, tmp_path: Path
-) -> None:
+def test_execution_completes_although_every_function_is_killed(machines: StateMachines, tmp_path: Path) -> None:
     go_on = tmp_path / "go-on"
     machine = machines.create("Job", "waits", ["sh", "-c", f"while [ ! -e {go_on} ]; do sleep 0.05; done"])
     execution = machines.start(machine, "waits-1")
@@ -176,7 +174,7 @@ def test_a_state_waits_for_the_end_of_its_command_though_every_function_is_kille
     assert [task["start_count"] for task in machines.local.tasks("waits-1-0")] == [1]
 
 
-def test_a_failed_command_is_run_again_as_another_submission_and_then_fails_its_execution(
+def test_failed_command_is_retried_as_another_submission(
     machines: StateMachines,
 ) -> None:
     machine = machines.create("Job", "fails", ["sh", "-c", "exit 7"])
@@ -188,9 +186,7 @@ def test_a_failed_command_is_run_again_as_another_submission_and_then_fails_its_
         assert [task["start_count"] for task in machines.local.tasks(id)] == [1]
 
 
-def test_a_run_is_skipped_while_the_command_of_an_earlier_one_runs_even_if_that_was_aborted(
-    machines: StateMachines, tmp_path: Path
-) -> None:
+def test_execution_is_skipped_while_an_earlier_command_runs(machines: StateMachines, tmp_path: Path) -> None:
     go_on = tmp_path / "go-on"
     machine = machines.create("NeverTwice", "one", ["sh", "-c", f"while [ ! -e {go_on} ]; do sleep 0.05; done"])
     first = machines.start(machine, "one-1")
@@ -207,7 +203,7 @@ def test_a_run_is_skipped_while_the_command_of_an_earlier_one_runs_even_if_that_
     assert machines.holder("one") == "one-4"
 
 
-def test_an_execution_that_died_before_it_submitted_holds_nothing_up_and_never_runs(machines: StateMachines) -> None:
+def test_dead_execution_releases_the_lock_and_never_runs(machines: StateMachines) -> None:
     item = {"job": {"S": "died"}, "submission": {"S": "died-1"}}
     machines.dynamodb.put_item(TableName="Locks", Item=item)
     machine = machines.create("NeverTwice", "died", ["true"])

@@ -58,17 +58,17 @@ def test_sam_accepts_the_template() -> None:
     run(tool("sam"), "validate", "--template-file", "template.yaml")
 
 
-def test_cfn_lint_has_nothing_to_say() -> None:
+def test_cfn_lint_reports_nothing() -> None:
     run(tool("cfn-lint"), *TEMPLATES)
 
 
-def test_checkov_has_nothing_to_say_but_what_is_justified() -> None:
+def test_checkov_reports_no_unjustified_finding() -> None:
     checkov = ROOT / ".venv-checkov/bin/checkov"
     run(str(checkov), "--framework", "cloudformation", "--skip-download", "--compact", "--quiet", "--file", *TEMPLATES)
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_every_suppression_says_why(name: str) -> None:
+def test_every_suppression_has_a_reason(name: str) -> None:
     for logical_id, resource in template(name)["Resources"].items():
         for skip in resource.get("Metadata", {}).get("checkov", {}).get("skip", []):
             assert len(skip["comment"].split()) > 4, f"{logical_id}: {skip}"
@@ -84,9 +84,7 @@ def test_every_suppression_says_why(name: str) -> None:
         pytest.param(template("infra/key.yaml"), {}, id="key"),
     ],
 )
-def test_cloudformation_creates_all_that_moto_knows(
-    aws: None, body: dict[str, Any], parameters: dict[str, str]
-) -> None:
+def test_moto_creates_every_supported_resource(aws: None, body: dict[str, Any], parameters: dict[str, str]) -> None:
     stack = Stack(body, parameters)
     assert stack.status == "CREATE_COMPLETE"
     options = {"HasVpc": "SubnetIds", "HasKey": "KmsKeyArn", "HasInfrastructureRoles": "InfrastructureRoleArns"}
@@ -101,7 +99,7 @@ def test_cloudformation_creates_all_that_moto_knows(
     assert stack.ids.keys() >= expected
 
 
-def test_the_table_is_as_the_functions_read_it(aws: None) -> None:
+def test_table_has_the_keys_of_the_functions(aws: None) -> None:
     stack = Stack(packaged(), PARAMETERS)
     client = boto3.client("dynamodb")
     table = client.describe_table(TableName=stack.ids["Table"])["Table"]
@@ -123,22 +121,20 @@ def test_the_table_is_as_the_functions_read_it(aws: None) -> None:
         (EVERY_OPTION, "ECS_BRIDGE_PROFILES_FILE", "ECS_BRIDGE_PROFILES"),
     ],
 )
-def test_submit_gets_its_profiles_from_one_place(
-    aws: None, parameters: dict[str, str], variable: str, absent: str
-) -> None:
+def test_submit_has_one_source_of_profiles(aws: None, parameters: dict[str, str], variable: str, absent: str) -> None:
     Stack(packaged(), parameters)
     function = boto3.client("lambda").get_function_configuration(FunctionName="prod-submit")
     assert variable in function["Environment"]["Variables"]
     assert absent not in function["Environment"]["Variables"]
 
 
-def test_no_run_outlives_the_lease_of_a_launch() -> None:
+def test_function_timeouts_are_below_the_launch_lease() -> None:
     resources = template()["Resources"]
     assert resources["SubmitFunction"]["Properties"]["Timeout"] <= 120
     assert resources["ReconcileFunction"]["Properties"]["Timeout"] <= 120
 
 
-def test_everything_asynchronous_ends_in_a_dead_letter_queue() -> None:
+def test_every_asynchronous_call_has_a_dead_letter_queue() -> None:
     resources = packaged()["Resources"]
     events, reconcile = ({"Fn::GetAtt": [name, "Arn"]} for name in ("EventDeadLetters", "ReconcileDeadLetters"))
     (rule,) = resources["TaskStateFunctionTaskStateChange"]["Properties"]["Targets"]
@@ -151,14 +147,14 @@ def test_everything_asynchronous_ends_in_a_dead_letter_queue() -> None:
         assert invocations["DestinationConfig"]["OnFailure"]["Destination"] == queue
 
 
-def test_the_url_asks_for_signed_requests() -> None:
+def test_function_urls_require_signed_requests() -> None:
     for url in ("SubmitFunctionUrl", "RunnerApiFunctionUrl"):
         assert packaged()["Resources"][url]["Properties"]["AuthType"] == "AWS_IAM"
     permissions = [r for r in packaged()["Resources"].values() if r["Type"] == "AWS::Lambda::Permission"]
     assert [p["Properties"]["Principal"] for p in permissions] == ["events.amazonaws.com"]
 
 
-def test_without_urls_callers_and_runners_invoke_the_functions(aws: None) -> None:
+def test_without_urls_functions_are_invoked_directly(aws: None) -> None:
     body = packaged()
     for name in ("SubmitFunctionUrl", "RunnerApiFunctionUrl", "SubmitUrlAlarm", "RunnerApiUrlAlarm"):
         assert body["Resources"][name]["Condition"] == "HasUrls"
@@ -181,12 +177,12 @@ def test_without_urls_callers_and_runners_invoke_the_functions(aws: None) -> Non
         assert statement.get("Condition") in (None, {}, "", {"Ref": "AWS::NoValue"})
 
 
-def test_each_parameter_is_described() -> None:
+def test_each_parameter_is_documented() -> None:
     rows = table_rows((DOCS / "deploying.md").read_text())
     assert {name for row in rows for name in code(row[0])} == template()["Parameters"].keys()
 
 
-def test_the_example_hands_over_parameters_that_sam_can_read(aws: None, tmp_path: Path) -> None:
+def test_example_outputs_parameters_that_sam_can_read(aws: None, tmp_path: Path) -> None:
     from samcli.cli.types import CfnParameterOverridesType
 
     stack = Stack(template("infra/example.yaml"), {})
@@ -201,7 +197,7 @@ def test_the_example_hands_over_parameters_that_sam_can_read(aws: None, tmp_path
     assert subnets == [stack.ids["SubnetA"], stack.ids["SubnetB"]]
 
 
-def test_the_key_lets_each_service_do_what_its_documentation_asks_for() -> None:
+def test_key_policy_grants_the_documented_permissions() -> None:
     statements = template("infra/key.yaml")["Resources"]["Key"]["Properties"]["KeyPolicy"]["Statement"]
     services = {s["Sid"]: s for s in statements if "Service" in s["Principal"]}
     # https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/encrypt-log-data-kms.html
@@ -220,7 +216,7 @@ def test_the_key_lets_each_service_do_what_its_documentation_asks_for() -> None:
     assert not services
 
 
-def test_a_caller_of_another_account_gets_the_policy_of_the_executor_and_no_other() -> None:
+def test_caller_of_another_account_has_only_the_executor_policy() -> None:
     role = template()["Resources"]["CallerRole"]
     assert role["Condition"] == "HasCallers"
     assert role["Properties"]["ManagedPolicyArns"] == [{"Ref": "ExecutorPolicy"}]
@@ -229,7 +225,7 @@ def test_a_caller_of_another_account_gets_the_policy_of_the_executor_and_no_othe
     assert statement["Principal"] == {"AWS": {"Ref": "CallerPrincipalArns"}}
 
 
-def test_every_environment_of_samconfig_names_its_own_stack_and_parameters() -> None:
+def test_samconfig_environments_have_separate_stacks_and_parameters() -> None:
     config = {
         name: each for name, each in tomllib.loads((ROOT / "samconfig.toml").read_text()).items() if name != "version"
     }
@@ -248,7 +244,7 @@ def test_every_environment_of_samconfig_names_its_own_stack_and_parameters() -> 
     run("git", "check-ignore", "--no-index", *files)
 
 
-def test_a_deployment_can_be_rolled_back_by_the_alarms_of_every_function() -> None:
+def test_alarms_of_every_function_trigger_a_rollback() -> None:
     def configuration(parameters: dict[str, str]) -> dict[str, Any]:
         return json.loads(ResolvedTemplate(packaged(), parameters).outputs["RollbackConfiguration"])
 
@@ -264,7 +260,7 @@ def test_a_deployment_can_be_rolled_back_by_the_alarms_of_every_function() -> No
     assert all(f'"{function}"' in watched for function in functions)
 
 
-def test_functions_have_no_alias_that_a_changed_parameter_would_leave_behind() -> None:
+def test_functions_publish_no_alias() -> None:
     """The SAM transform publishes no version where only the value of a parameter changes, such as Profiles."""
     assert "AutoPublishAlias" not in (ROOT / "template.yaml").read_text()
 

@@ -73,7 +73,7 @@ def stack(given: Values, beside: Mapping[str, str] = MappingProxyType({})) -> Va
 # --- What the stack gets ---------------------------------------------------------------------------
 
 
-def test_variables_and_outputs_are_those_of_the_template() -> None:
+def test_variables_and_outputs_match_the_template() -> None:
     files = sources()
     assert {name: files[name] for name in terraform_interface.interface()} == terraform_interface.interface(), (
         "run tools/terraform_interface.py"
@@ -81,14 +81,14 @@ def test_variables_and_outputs_are_those_of_the_template() -> None:
 
 
 @pytest.mark.parametrize("deployment", DEPLOYMENTS)
-def test_each_parameter_reaches_the_stack_as_it_was_given(deployment: str) -> None:
+def test_each_parameter_reaches_the_stack_unchanged(deployment: str) -> None:
     given = DEPLOYMENTS[deployment]
     expected = {name: value for name, value in given.items() if value}
     code = {"CodeBucket": "code", "CodePrefix": "ecs-bridge/1/"}
     assert stack(variables(given))["parameters"] == expected | code
 
 
-def test_each_parameter_is_tried_with_another_value_than_its_default() -> None:
+def test_each_parameter_is_tested_with_another_value() -> None:
     given = {
         name
         for parameters in DEPLOYMENTS.values()
@@ -101,7 +101,7 @@ def test_each_parameter_is_tried_with_another_value_than_its_default() -> None:
 @pytest.mark.parametrize(
     ("function_url", "file"), [(None, "packaged"), (True, "packaged"), (False, "packaged-no-urls")]
 )
-def test_every_template_that_a_stack_may_get_takes_its_parameters(function_url: bool | None, file: str) -> None:
+def test_every_released_template_accepts_the_parameters(function_url: bool | None, file: str) -> None:
     chosen = stack(variables(PARAMETERS) | {"function_url": function_url})
     assert chosen["template_url"] == f"https://code.s3.{REGION}.amazonaws.com/ecs-bridge/1/{file}.yaml"
     text = (ROOT / "template.yaml").read_text()
@@ -112,7 +112,7 @@ def test_every_template_that_a_stack_may_get_takes_its_parameters(function_url: 
         assert chosen["parameters"]["FunctionUrl"] in body["Parameters"]["FunctionUrl"]["AllowedValues"]
 
 
-def test_outputs_are_those_of_the_stack_and_null_where_it_has_none() -> None:
+def test_missing_stack_output_is_null() -> None:
     trigger = {"Type": "AWS::CloudWatch::Alarm", "Arn": "alarm-arn"}
     values = {name: f"the {name}" for name in OUTPUTS_OF_TEMPLATE - {"CallerRoleArn"}}
     values[ROLLBACK] = json.dumps({"RollbackTriggers": [trigger]})
@@ -133,7 +133,7 @@ def test_outputs_are_those_of_the_stack_and_null_where_it_has_none() -> None:
         ({"stack_name": "other"}, "other"),
     ],
 )
-def test_the_stack_has_a_name_that_cloudformation_takes(given: Values, name: str) -> None:
+def test_stack_name_is_valid_for_cloudformation(given: Values, name: str) -> None:
     assert stack(variables(PARAMETERS) | given)["name"] == name
 
 
@@ -163,7 +163,7 @@ def uploaded(release: dict[str, str]) -> tuple[str, dict[str, str]]:
     return prefix, {each["key"]: each["source"] for each in blocks["aws_s3_object"]}
 
 
-def test_a_release_is_uploaded_under_a_prefix_of_its_content() -> None:
+def test_release_is_uploaded_under_its_content_hash() -> None:
     prefix, objects = uploaded(RELEASE)
     assert re.fullmatch(r"ecs-bridge/1/[0-9a-f]{16}/", prefix)
     taken = ("packaged.yaml", "packaged-no-urls.yaml", "x86_64/submit.zip", "arm64/submit.zip")
@@ -185,7 +185,7 @@ def test_a_release_is_uploaded_under_a_prefix_of_its_content() -> None:
         ({"code_directory": "empty"}, "code_directory must contain a release."),
     ],
 )
-def test_a_plan_that_breaks_a_rule_says_so(given: Values, message: str | None) -> None:
+def test_broken_precondition_has_a_message(given: Values, message: str | None) -> None:
     found = stack(variables(PARAMETERS) | given, {"empty/README": ""})
     broken = [each["error_message"] for each in found["lifecycle"]["precondition"] if not each["condition"]]
     assert len(broken) == bool(message)
@@ -229,7 +229,7 @@ def good(name: str, parameter: Values) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(("values", "taken"), [(bad, False), (good, True)])
-def test_a_variable_takes_what_its_parameter_takes(values: Any, taken: bool) -> None:
+def test_variable_validation_matches_the_parameter(values: Any, taken: bool) -> None:
     cases = {snake(name): list(values(name, parameter)) for name, parameter in PARAMETERS_OF_TEMPLATE.items()}
     # The variables alone: one evaluation tries a value of each.
     files = {"variables.tf": sources()["variables.tf"]}
@@ -263,7 +263,7 @@ def misfits(value: Any, schema: Values, path: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("files", [sources(), EXAMPLE], ids=["module", "example"])
-def test_the_provider_knows_every_argument_and_misses_none(files: dict[str, str]) -> None:
+def test_every_argument_is_known_to_the_provider(files: dict[str, str]) -> None:
     given = {"code_directory": "dist"} | (variables(PARAMETERS) if "variables.tf" in files else {})
     blocks = evaluated(files, given, {"dist/packaged.yaml": ""})
     resources = [
@@ -281,7 +281,7 @@ def test_the_provider_knows_every_argument_and_misses_none(files: dict[str, str]
 
 
 @pytest.mark.parametrize("files", [sources(), EXAMPLE], ids=["module", "example"])
-def test_every_reference_has_something_that_it_refers_to(files: dict[str, str]) -> None:
+def test_every_reference_has_a_declaration(files: dict[str, str]) -> None:
     text = "\n".join(files.values())
     blocks = re.findall(r'^(variable|module|data|resource) "(\w+)"(?: "(\w+)")?', text, re.MULTILINE)
     assert references(text, "var") == {name for kind, name, _ in blocks if kind == "variable"}
@@ -298,7 +298,7 @@ def test_every_reference_has_something_that_it_refers_to(files: dict[str, str]) 
         assert attribute in known, f"{kind}.{name}.{attribute}"
 
 
-def test_the_example_gives_every_variable_that_has_no_default_and_no_other_name() -> None:
+def test_example_sets_every_required_variable() -> None:
     (call,) = evaluated(EXAMPLE, {})["module"]
     blocks = evaluated(sources(), variables(PARAMETERS))
     declared, given = by_label(blocks["variable"]), plain(call).keys() - {"source"}
@@ -308,7 +308,7 @@ def test_the_example_gives_every_variable_that_has_no_default_and_no_other_name(
     assert references("\n".join(EXAMPLE.values()), r"module\.bridge") <= by_label(blocks["output"]).keys()
 
 
-def test_checkov_has_nothing_to_say_but_what_is_justified() -> None:
+def test_checkov_reports_no_unjustified_finding() -> None:
     checkov = str(ROOT / ".venv-checkov/bin/checkov")
     run(
         checkov,

@@ -55,7 +55,7 @@ def left_over(account: Account) -> list[str]:
     return rules + queues + [task for task in live if task not in runners]
 
 
-def test_an_account_that_behaves_as_documented_has_no_difference(account: Account, tmp_path: Path) -> None:
+def test_documented_behavior_passes_every_check(account: Account, tmp_path: Path) -> None:
     findings = verify(account, tmp_path)
     assert {finding["verdict"] for finding in findings} <= {"ok"}, [
         finding for finding in findings if finding["verdict"] != "ok"
@@ -70,7 +70,7 @@ def test_an_account_that_behaves_as_documented_has_no_difference(account: Accoun
     until("nothing is left", lambda: not left_over(account))
 
 
-def test_the_plan_names_every_check_and_touches_nothing(tmp_path: Path) -> None:
+def test_plan_lists_every_check_without_calls(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "ECS_BRIDGE_"))}
     answer = subprocess.run(
         [PROGRAM, "verify-aws", "--plan"], env=environment, capture_output=True, text=True, check=True
@@ -93,7 +93,9 @@ def test_the_plan_names_every_check_and_touches_nothing(tmp_path: Path) -> None:
         ("stop", {"operation": "StopTask", "error": {"code": "AccessDeniedException", "message": "no"}, "times": 1000}),
     ],
 )
-def test_ecs_that_answers_otherwise_differs(account: Account, tmp_path: Path, check: str, rule: dict[str, Any]) -> None:
+def test_unexpected_ecs_response_fails_its_check(
+    account: Account, tmp_path: Path, check: str, rule: dict[str, Any]
+) -> None:
     account.stack.rule(**rule)
     try:
         findings = verify(account, tmp_path, check)
@@ -102,7 +104,7 @@ def test_ecs_that_answers_otherwise_differs(account: Account, tmp_path: Path, ch
     assert {"fail", "unknown"} & {finding["verdict"] for finding in findings}, findings
 
 
-def test_a_second_task_of_a_token_is_noticed(account: Account, tmp_path: Path) -> None:
+def test_second_task_of_a_token_fails(account: Account, tmp_path: Path) -> None:
     account.stack.rule(shapes="", times=1)
     account.stack.rule(forget_token=True, times=3)
     try:
@@ -112,13 +114,13 @@ def test_a_second_task_of_a_token_is_noticed(account: Account, tmp_path: Path) -
     assert list(verdicts(findings).values()) == ["fail"] * 3, findings
 
 
-def test_events_that_come_only_with_stopped_differ(account: Account, tmp_path: Path) -> None:
+def test_missing_events_before_stopped_fail(account: Account, tmp_path: Path) -> None:
     account.stack.rule(shapes="skip-states", times=3)
     found = verdicts(verify(account, tmp_path, "events"))
     assert found["the first event with the exit code"] == "fail"
 
 
-def test_a_task_whose_end_ecs_does_not_keep_differs(account: Account, tmp_path: Path) -> None:
+def test_stopped_task_that_ecs_forgets_fails(account: Account, tmp_path: Path) -> None:
     listing = {"operation": "ListTasks", "error": {"code": "ClusterNotFoundException", "message": "no"}, "times": 99}
     account.stack.rule(**listing)
     account.stack.rule(shapes="no-exit-code", times=3)
@@ -130,7 +132,7 @@ def test_a_task_whose_end_ecs_does_not_keep_differs(account: Account, tmp_path: 
     assert found["DescribeTasks after the end"] == "fail"
 
 
-def test_what_cloudwatch_lacks_or_tells_otherwise_differs(account: Account, tmp_path: Path) -> None:
+def test_missing_or_unexpected_metrics_fail(account: Account, tmp_path: Path) -> None:
     cloudwatch = account.client("cloudwatch")
     misspelt = {"MetricName": "Errors", "Namespace": "AWS/Lambda", "Statistic": "Sum", "Period": 60, "Threshold": 0.0}
     misspelt |= {"EvaluationPeriods": 1, "ComparisonOperator": "GreaterThanThreshold"}
@@ -156,7 +158,7 @@ def elsewhere(account: Account, **urls: str) -> dict[str, str]:
     return account.environment() | {"ECS_BRIDGE_LOCAL": str(ready)}
 
 
-def test_deployment_without_a_pool_has_no_difference_in_its_metrics(tmp_path: Path) -> None:
+def test_metrics_pass_without_a_pool(tmp_path: Path) -> None:
     """Nothing invokes runner-api there, so Lambda has no metrics of it. ECS answers differently on instances."""
     profiles = {"default": {"container_name": "main", "run_task": {"taskDefinition": "demo", "launchType": "EC2"}}}
     with Account(tmp_path / "plain", name="plain", idle=["runner-api"]) as account:
@@ -185,7 +187,7 @@ def test_deployment_without_a_pool_has_no_difference_in_its_metrics(tmp_path: Pa
     assert found["RunTask with too much memory"] == found["RunTask with an unknown subnet"] == "skipped"
 
 
-def test_an_account_without_a_bridge_around_the_functions_differs(tmp_path: Path) -> None:
+def test_account_without_urls_schedule_and_rule_fails(tmp_path: Path) -> None:
     """No signature is needed, the runner API is not there, nobody delivers dead letters, and no schedule runs."""
     flags = {"require-signature": False, "reconcile-every": 0}
     with Account(tmp_path / "bare", name="bare", alarms=False, **flags) as account:
@@ -201,7 +203,7 @@ def test_an_account_without_a_bridge_around_the_functions_differs(tmp_path: Path
     assert found["an event that task-state cannot handle"] == "fail"
 
 
-def test_interrupted_or_killed_it_leaves_nothing_behind(account: Account, tmp_path: Path) -> None:
+def test_interrupted_run_leaves_nothing_behind(account: Account, tmp_path: Path) -> None:
     def start() -> subprocess.Popen[str]:
         command = [str(PROGRAM), "verify-aws", "--stack", account.name, "--only", "events", "--only", "stop"]
         command += ["--report", str(tmp_path)]
@@ -230,7 +232,7 @@ def doctor(account: Account, *arguments: str) -> dict[str, dict[str, Any]]:
     return {finding["check"]: finding for finding in findings}
 
 
-def test_doctor_finds_a_healthy_deployment_healthy(account: Account) -> None:
+def test_doctor_passes_a_healthy_deployment(account: Account) -> None:
     found = doctor(account)
     wrong = {what for what, finding in found.items() if finding["verdict"] != "ok"}
     # moto makes up the ids of its subnets: those of the local profiles are unknown to it.
@@ -239,7 +241,7 @@ def test_doctor_finds_a_healthy_deployment_healthy(account: Account) -> None:
     assert "correct them" in found["subnets of default"]["remedy"]
 
 
-def test_alarms_of_a_deployment_whose_name_begins_alike_are_not_ours(account: Account) -> None:
+def test_alarms_of_a_deployment_with_same_prefix_are_ignored(account: Account) -> None:
     """More of them than CloudWatch returns on a page, and all of them come before ours."""
     cloudwatch = account.client("cloudwatch")
     settings = {"MetricName": "Errors", "Namespace": "AWS/Lambda", "Statistic": "Sum", "Period": 60, "Threshold": 0.0}
@@ -259,7 +261,7 @@ def test_alarms_of_a_deployment_whose_name_begins_alike_are_not_ours(account: Ac
     assert "the metrics of prod-runner-api-throttles" in verified
 
 
-def test_dropped_runs_of_reconcile_are_not_wrong(account: Account) -> None:
+def test_doctor_accepts_dropped_runs_of_reconcile(account: Account) -> None:
     sqs, queue = account.client("sqs"), account.outputs["ReconcileDeadLettersUrl"]
     sqs.send_message(QueueUrl=queue, MessageBody="{}")
     try:
@@ -271,7 +273,7 @@ def test_dropped_runs_of_reconcile_are_not_wrong(account: Account) -> None:
     assert "remedy" not in found
 
 
-def test_doctor_in_a_private_network_blames_neither_login_nor_role(account: Account) -> None:
+def test_doctor_skips_unreachable_checks_in_a_private_network(account: Account) -> None:
     """No endpoint of STS, and an endpoint of DynamoDB whose policy does not allow DescribeTable."""
     refusal = {"__type": "com.amazon.coral.service#AccessDeniedException"}
     refusal["Message"] = (
@@ -289,7 +291,7 @@ def test_doctor_in_a_private_network_blames_neither_login_nor_role(account: Acco
     assert "VPC endpoint policy" in found["table"]["detail"]
 
 
-def test_doctor_names_what_is_wrong_and_what_mends_it(account: Account) -> None:
+def test_doctor_names_each_failure_and_its_remedy(account: Account) -> None:
     events, sqs, cloudwatch = (account.client(service) for service in ("events", "sqs", "cloudwatch"))
     queue = account.outputs["EventDeadLettersUrl"]
     sqs.send_message(QueueUrl=queue, MessageBody="{}")
@@ -307,7 +309,7 @@ def test_doctor_names_what_is_wrong_and_what_mends_it(account: Account) -> None:
     assert found["alarms"]["detail"] == f"{DEPLOYMENT}-lost"
 
 
-def test_a_stack_that_is_not_there_or_not_ours_is_named(account: Account) -> None:
+def test_missing_or_foreign_stack_is_named(account: Account) -> None:
     environment = account.environment()
     del environment["ECS_BRIDGE_LOCAL"]
     unknown = account.run("ps", "--stack", "nobody", env=environment)
@@ -322,7 +324,7 @@ def test_a_stack_that_is_not_there_or_not_ours_is_named(account: Account) -> Non
     assert 'the stack "other" has no output TableName' in other.stderr
 
 
-def test_a_stack_says_where_everything_is(account: Account) -> None:
+def test_stack_outputs_locate_the_bridge(account: Account) -> None:
     environment = account.environment()
     del environment["ECS_BRIDGE_LOCAL"]
     environment["AWS_ENDPOINT_URL_DYNAMODB"] = account.stack.ready["dynamodb_url"]

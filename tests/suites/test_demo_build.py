@@ -26,12 +26,12 @@ def dependencies(*options: str) -> dict[str, set[str]]:
     return found
 
 
-def test_demo_builds_every_dependency_with_the_features_of_the_whole() -> None:
+def test_demo_uses_the_same_dependency_features() -> None:
     demo, whole = dependencies("--no-default-features"), dependencies()
     assert {name: features for name, features in demo.items() if features != whole.get(name)} == {}
 
 
-def test_demo_leaves_out_the_sdks_that_only_examine_deployments() -> None:
+def test_demo_omits_the_sdks_for_accounts() -> None:
     names = {name.split()[0] for name in dependencies("--no-default-features")}
     assert names & LEFT_OUT == set()
     assert {name.split()[0] for name in dependencies()} >= LEFT_OUT

@@ -98,7 +98,7 @@ def lines_of(summary: list[str], suite: str) -> list[str]:
     return found
 
 
-def test_suites_that_pass_are_listed_with_their_counts(folder: Path) -> None:
+def test_passed_suites_are_listed_with_counts(folder: Path) -> None:
     code, summary, before = run(folder, "fine")
     assert code == 0
     assert lines_of(summary, "fine")[0].startswith("passed  fine: 7 passed")
@@ -106,7 +106,7 @@ def test_suites_that_pass_are_listed_with_their_counts(folder: Path) -> None:
     assert "7 passed in 0.10s\n" in before
 
 
-def test_suites_after_a_failure_run_and_each_failure_is_shown(folder: Path) -> None:
+def test_suites_run_after_a_failure(folder: Path) -> None:
     code, summary, before = run(folder, "tests/some fine rust", "quiet")
     assert code == 1
     some = lines_of(summary, "tests/some")
@@ -130,14 +130,14 @@ def test_suites_after_a_failure_run_and_each_failure_is_shown(folder: Path) -> N
 
 
 @pytest.mark.parametrize("suite", ["killed", "killed-make", "no-such-target"])
-def test_suites_that_were_killed_or_never_began_have_failed(folder: Path, suite: str) -> None:
+def test_killed_or_unstarted_suites_fail(folder: Path, suite: str) -> None:
     code, summary, _ = run(folder, f"{suite} fine")
     assert code == 1
     assert lines_of(summary, suite)[0].startswith("FAILED")
     assert lines_of(summary, "fine")[0].startswith("passed")
 
 
-def test_interrupted_run_lists_the_suites_that_did_not_run(folder: Path) -> None:
+def test_interrupted_run_lists_unstarted_suites(folder: Path) -> None:
     script = subprocess.Popen(command("waits fine"), cwd=folder, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
     until("the first suite has begun", (folder / "waits.begun").exists)
     script.send_signal(signal.SIGTERM)

@@ -405,7 +405,7 @@ def outcomes(
 
 
 @pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow.name.replace(" ", "-"))
-def test_ends_the_same_wherever_it_fails(flow: Flow, outcomes: dict[str, Future[Outcome]]) -> None:
+def test_flow_has_the_same_result_after_any_failure(flow: Flow, outcomes: dict[str, Future[Outcome]]) -> None:
     outcome = outcomes[flow.name].result()
     print(f"{flow.name}: {outcome.cuts.total()} faults in {outcome.seconds:.0f} s")
     assert not outcome.problems, "\n".join(outcome.problems)

@@ -28,7 +28,7 @@ def environment(characters: int) -> dict[str, object]:
     return {"overrides": {"containerOverrides": [over]}}
 
 
-def test_the_description_is_openapi() -> None:
+def test_description_is_valid_openapi() -> None:
     validate_openapi(DOCUMENT)
 
 
@@ -46,7 +46,7 @@ def test_the_description_is_openapi() -> None:
     ],
     ids=["empty", "cut", "words", "no UTF-8", "half a surrogate", "deep", "huge number", "trailing"],
 )
-def test_a_body_that_is_not_json_is_400(stack: Stack, body: bytes) -> None:
+def test_body_that_is_not_json_returns_400(stack: Stack, body: bytes) -> None:
     answer = stack.api.send("POST", "/v1/submissions", body)
     assert (answer.status, answer.code) == (400, "bad_request")
     assert MARK not in answer.text
@@ -69,13 +69,13 @@ def test_a_body_that_is_not_json_is_400(stack: Stack, body: bytes) -> None:
         ("/v1/stops", {"submission_ids": ["a"], "reason": "x", MARK: MARK}),
     ],
 )
-def test_an_envelope_of_another_shape_is_422(stack: Stack, path: str, body: object) -> None:
+def test_envelope_of_another_shape_returns_422(stack: Stack, path: str, body: object) -> None:
     answer = stack.api.post(path, body)
     assert (answer.status, answer.code) == (422, "unprocessable")
     assert MARK not in answer.text
 
 
-def test_a_hundred_and_one_items_are_refused_with_the_limit_and_leave_no_record(stack: Stack) -> None:
+def test_request_with_101_items_is_rejected(stack: Stack) -> None:
     answer = stack.api.post("/v1/submissions", {"submissions": [item(f"lot-{n}") for n in range(101)]})
     message = answer.json["error"]["message"]
     assert "101" in message
@@ -84,7 +84,7 @@ def test_a_hundred_and_one_items_are_refused_with_the_limit_and_leave_no_record(
 
 
 @pytest.mark.parametrize("path", ["/v1/submissions", "/v1/stops"])
-def test_a_body_above_4_mib_is_413_with_the_numbers(stack: Stack, path: str) -> None:
+def test_body_above_4_mib_returns_413(stack: Stack, path: str) -> None:
     body = json.dumps({"submissions": [item("big", labels={"x": MARK + "x" * 4 * MIB})]}).encode()
     answer = stack.api.send("POST", path, body)
     assert (answer.status, answer.code) == (413, "too_large")
@@ -93,20 +93,20 @@ def test_a_body_above_4_mib_is_413_with_the_numbers(stack: Stack, path: str) -> 
     assert MARK not in answer.text
 
 
-def test_another_content_type_is_415(stack: Stack) -> None:
+def test_other_content_type_returns_415(stack: Stack) -> None:
     for content_type in ("text/plain", "application/octet-stream", "application/x-www-form-urlencoded"):
         body = json.dumps({"submissions": [item("a")]}).encode()
         answer = stack.api.send("POST", "/v1/submissions", body, {"content-type": content_type})
         assert (answer.status, answer.code) == (415, "unsupported_media_type")
 
 
-def test_a_content_type_with_a_charset_and_capitals_is_accepted(stack: Stack) -> None:
+def test_content_type_with_charset_and_capitals_is_accepted(stack: Stack) -> None:
     body = json.dumps({"submissions": [item("charset")]}).encode()
     headers = {"content-type": "Application/JSON; charset=UTF-8"}
     assert stack.api.send("POST", "/v1/submissions", body, headers).status == 200
 
 
-def test_a_body_in_base64_is_accepted(stack: Stack) -> None:
+def test_body_in_base64_is_accepted(stack: Stack) -> None:
     # Lambda encodes the body of a request without a content type.
     body = json.dumps({"submissions": [item("base64")]}).encode()
     answer = stack.api.send("POST", "/v1/submissions", body, {})
@@ -138,7 +138,7 @@ def function_url_event(body: str) -> dict[str, Any]:
     }
 
 
-def test_a_body_that_is_not_valid_base64_is_400(stack: Stack) -> None:
+def test_body_with_invalid_base64_returns_400(stack: Stack) -> None:
     answer = stack.invoke("submit", function_url_event(f"{MARK}!"))
     assert answer["statusCode"] == 400
     assert json.loads(answer["body"])["error"]["code"] == "bad_request"
@@ -159,15 +159,13 @@ def test_a_body_that_is_not_valid_base64_is_400(stack: Stack) -> None:
         ("OPTIONS", "/v1/submissions", "POST"),
     ],
 )
-def test_another_method_is_405_with_the_method_that_is_allowed(
-    stack: Stack, method: str, path: str, allow: str
-) -> None:
+def test_other_method_returns_405_with_the_allowed_one(stack: Stack, method: str, path: str, allow: str) -> None:
     answer = stack.api.send(method, path)
     assert (answer.status, answer.code, answer.headers["allow"]) == (405, "method_not_allowed", allow)
 
 
 @pytest.mark.parametrize("path", ["/", f"/{MARK}", "/v1", "/v1/submission", "/v2/submissions", "/v1/submissions/a/b"])
-def test_an_unknown_path_is_404_with_the_known_ones(stack: Stack, path: str) -> None:
+def test_unknown_path_returns_404_with_valid_paths(stack: Stack, path: str) -> None:
     answer = stack.api.send("GET", path)
     assert (answer.status, answer.code) == (404, "not_found")
     assert MARK not in answer.text
@@ -176,7 +174,7 @@ def test_an_unknown_path_is_404_with_the_known_ones(stack: Stack, path: str) -> 
 @pytest.mark.parametrize(
     "submission_id", ["never-submitted", "x" * 61, "%00", "a%20b", "", "%23launch-rate", MARK + "!"]
 )
-def test_an_unknown_id_is_404(stack: Stack, submission_id: str) -> None:
+def test_unknown_id_returns_404(stack: Stack, submission_id: str) -> None:
     answer = stack.api.send("GET", f"/v1/submissions/{submission_id}")
     assert (answer.status, answer.code) == (404, "not_found")
     assert MARK not in answer.text
@@ -251,7 +249,7 @@ BAD_ITEMS: dict[str, tuple[Any, str, str]] = {
 
 
 @pytest.mark.parametrize("name", BAD_ITEMS)
-def test_a_bad_item_has_its_own_error_and_affects_no_other(stack: Stack, name: str) -> None:
+def test_invalid_item_has_its_own_error(stack: Stack, name: str) -> None:
     bad, code, text = BAD_ITEMS[name]
     good = "good-" + "".join(letter if letter.isalnum() else "-" for letter in name)
     before, after, error = *stack.submit(item(f"{good}-1"), item(f"{good}-2")), stack.submit(item(good), bad)[1]
@@ -264,31 +262,31 @@ def test_a_bad_item_has_its_own_error_and_affects_no_other(stack: Stack, name: s
     assert ("submission_id" in error) == (bad != MARK and bad.get("submission_id") == "bad")
 
 
-def test_bad_items_leave_no_record(stack: Stack) -> None:
+def test_invalid_items_leave_no_record(stack: Stack) -> None:
     stack.submit(*(bad for bad, _, _ in BAD_ITEMS.values()))
     ids = {row["submission_id"] for row in stack.rows()}
     assert not {submission_id for submission_id in ids if submission_id == "bad" or MARK in submission_id}
 
 
-def test_8192_characters_of_overrides_are_accepted_and_run(stack: Stack) -> None:
+def test_overrides_of_8192_characters_are_accepted(stack: Stack) -> None:
     answer = stack.submit(item("at-the-limit", overrides=environment(8192)))[0]
     assert "error" not in answer
     assert stack.until_ended("at-the-limit")["state"] == "succeeded"
 
 
-def test_an_id_of_60_characters_is_accepted_and_runs(stack: Stack) -> None:
+def test_id_of_60_characters_is_accepted(stack: Stack) -> None:
     stack.submit(item("x" * 60))
     assert stack.until_ended("x" * 60)["state"] == "succeeded"
 
 
-def test_a_hundred_items_are_answered_in_their_order(stack: Stack) -> None:
+def test_hundred_items_are_answered_in_order(stack: Stack) -> None:
     items: list[Any] = [item(f"hundred-{n}") if n % 3 else {"command": []} for n in range(100)]
     answers = stack.api.submit(*items)
     assert [answer["index"] for answer in answers] == list(range(100))
     assert [answer.get("submission_id") for answer in answers] == [one.get("submission_id") for one in items]
 
 
-def test_the_first_item_with_an_id_is_the_submission(stack: Stack) -> None:
+def test_first_item_with_an_id_is_the_submission(stack: Stack) -> None:
     others = [item("twice") | {"command": ["false"]}] * 10
     first, *conflicts, again = stack.submit(item("twice"), *others, item("twice"))
     assert {first["submission_id"], again["submission_id"]} == {"twice"}
@@ -300,11 +298,11 @@ def test_the_first_item_with_an_id_is_the_submission(stack: Stack) -> None:
     assert len(stack.tasks("twice")) == 1
 
 
-def test_the_api_serves_its_own_description(stack: Stack) -> None:
+def test_api_serves_its_own_description(stack: Stack) -> None:
     assert stack.api.send("GET", "/v1/openapi.json").json == DOCUMENT, "make openapi"
 
 
-def test_a_record_has_the_names_of_the_table(stack: Stack) -> None:
+def test_record_has_the_names_of_the_table(stack: Stack) -> None:
     stack.submit(item("shown", labels={"dag_id": "etl"}) | {"command": ["sh", "-c", f"exit 3 # {MARK}"]})
     row = stack.until_ended("shown")
     until("its task is torn down", lambda: "stopped_at" in stack.row("shown"))
@@ -318,7 +316,7 @@ def test_a_record_has_the_names_of_the_table(stack: Stack) -> None:
     assert MARK not in str(row)
 
 
-def test_stops_answer_each_item_in_order(stack: Stack) -> None:
+def test_stops_are_answered_in_order(stack: Stack) -> None:
     stack.submit(item("sleeps") | {"command": ["sleep", "60"]})
     stack.until_state("sleeps", "running")
     answers = stack.stop("sleeps", "x" * 61, "unheard-of", reason="cleared")
@@ -333,7 +331,7 @@ def test_stops_answer_each_item_in_order(stack: Stack) -> None:
     assert not stack.tasks("unheard-of")
 
 
-def test_health_names_the_deployment_the_table_and_its_checks(stack: Stack) -> None:
+def test_health_names_deployment_table_and_checks(stack: Stack) -> None:
     answer = stack.api.send("GET", "/v1/health")
     assert answer.status == 200
     assert (answer.json["deployment"], answer.json["table"]) == (stack.ready["deployment"], stack.ready["table"])

@@ -94,7 +94,7 @@ def starts(stack: Stack, id: str) -> list[int]:
     return [task["start_count"] for task in stack.tasks(id)]
 
 
-def test_where_the_first_choice_has_no_capacity_the_next_one_is_tried_at_once(stack: Stack, wire: Wire) -> None:
+def test_fallback_is_tried_immediately_without_capacity(stack: Stack, wire: Wire) -> None:
     stack.without("FARGATE_SPOT")
     wire.calls.clear()
     ids = [f"first-{number}" for number in range(20)]
@@ -114,13 +114,13 @@ def test_where_the_first_choice_has_no_capacity_the_next_one_is_tried_at_once(st
     assert len({token for *_, token in requests}) == len(requests), "another request has another client token"
 
 
-def test_the_last_fallback_is_another_subnet(stack: Stack) -> None:
+def test_last_fallback_uses_another_subnet(stack: Stack) -> None:
     stack.without("FARGATE_SPOT", "subnet-0123456789abcdef0")
     submit(stack, "last", "three")
     assert ended(stack, "last") == ("succeeded", "FARGATE", 2)
 
 
-def test_without_any_capacity_it_waits_and_begins_again_once_there_is(stack: Stack) -> None:
+def test_submission_waits_until_capacity_is_available(stack: Stack) -> None:
     stack.without("FARGATE_SPOT", "FARGATE")
     submit(stack, "waits", "three")
     row = until("it was refused by all", lambda: (row := stack.row("waits")).get("refusals") and row)
@@ -133,7 +133,7 @@ def test_without_any_capacity_it_waits_and_begins_again_once_there_is(stack: Sta
     assert starts(stack, "waits") == [1]
 
 
-def test_submissions_that_no_instance_can_hold_do_not_keep_the_others_of_their_profile(stack: Stack) -> None:
+def test_oversized_submissions_delay_no_others(stack: Stack) -> None:
     stack.rule(memory="120000", failure="RESOURCE:MEMORY", times=100_000)
     large = [f"large-{number}" for number in range(5)]
     for id in large:
@@ -157,7 +157,7 @@ def test_submissions_that_no_instance_can_hold_do_not_keep_the_others_of_their_p
     assert [starts(stack, id) for id in large + ids] == [[1]] * (len(large) + len(ids))
 
 
-def test_refusals_that_say_nothing_of_capacity_do_not_keep_the_others(stack: Stack) -> None:
+def test_other_refusals_delay_no_others(stack: Stack) -> None:
     odd = [f"odd-{number}" for number in range(3)]
     for id in odd:
         error = {"code": "ClientException", "message": "Invalid 'cpu' setting for task."}
@@ -172,7 +172,7 @@ def test_refusals_that_say_nothing_of_capacity_do_not_keep_the_others(stack: Sta
     stack.stop(*odd)
 
 
-def test_submissions_that_want_spot_get_it_while_interrupted_ones_wait_for_a_fallback(stack: Stack, wire: Wire) -> None:
+def test_spot_submissions_launch_while_others_await_a_fallback(stack: Stack, wire: Wire) -> None:
     interrupted = [f"interrupted-{number}" for number in range(5)]
     for id in interrupted:
         submit(stack, id, "interrupted", ["sleep", "3600"])
@@ -195,7 +195,7 @@ def test_submissions_that_want_spot_get_it_while_interrupted_ones_wait_for_a_fal
     stack.stop(*interrupted)
 
 
-def test_task_that_ecs_refused_to_launch_and_did_is_found_before_a_fallback_is_used(stack: Stack, wire: Wire) -> None:
+def test_task_of_a_refused_launch_is_found_before_fallback(stack: Stack, wire: Wire) -> None:
     wire.calls.clear()
     stack.rule(submission_id="refused", launched_failure="Capacity is unavailable at this time.")
     submit(stack, "refused", "silent", ["sleep", "3600"])
@@ -206,7 +206,7 @@ def test_task_that_ecs_refused_to_launch_and_did_is_found_before_a_fallback_is_u
     stack.stop("refused")
 
 
-def test_runners_that_found_no_capacity_start_once_there_is_some(stack: Stack) -> None:
+def test_runners_start_when_capacity_returns(stack: Stack) -> None:
     stack.without("FARGATE_SPOT")
     submit(stack, "pooled", "pool")
     until("several launches were refused", lambda: stack.faults()["out_of_capacity"] >= 4)
@@ -214,7 +214,7 @@ def test_runners_that_found_no_capacity_start_once_there_is_some(stack: Stack) -
     assert stack.until_ended("pooled")["state"] == "succeeded"
 
 
-def test_after_a_spot_interruption_it_goes_on_on_demand_and_no_attempt_is_used(stack: Stack, tmp_path: Any) -> None:
+def test_spot_interruption_relaunches_on_demand(stack: Stack, tmp_path: Any) -> None:
     go = tmp_path / "go"
     submit(stack, "interrupted", "interrupted", [*LATER, str(go)])
     stack.act(running(stack, "interrupted"), "spot-interruption")
@@ -228,7 +228,7 @@ def test_after_a_spot_interruption_it_goes_on_on_demand_and_no_attempt_is_used(s
     assert (shown["fallback"], shown["cpu"], shown["memory"]) == (1, 256, 512)
 
 
-def test_labels_are_tags_of_the_task(stack: Stack, wire: Wire) -> None:
+def test_labels_become_tags_of_the_task(stack: Stack, wire: Wire) -> None:
     submit(stack, "tagged", "three", labels={"dag_id": "etl*2", "other": "x"})
     arn = stack.until_ended("tagged")["task_arn"]
     key = {"aws_access_key_id": "x", "aws_secret_access_key": "x", "region_name": "us-east-1"}
@@ -237,7 +237,7 @@ def test_labels_are_tags_of_the_task(stack: Stack, wire: Wire) -> None:
     assert task["tags"] == [{"key": "dag_id", "value": "etl_2"}]
 
 
-def test_usage_is_summed_up_by_label(stack: Stack) -> None:
+def test_stats_sum_usage_by_label(stack: Stack) -> None:
     submit(stack, "used", "default", labels={"dag_id": "usage"})
     stack.until_ended("used")
     prices = ["--vcpu-hour", "0.04", "--gb-hour", "0.004", "--spot-discount", "50"]
@@ -254,7 +254,7 @@ def test_usage_is_summed_up_by_label(stack: Stack) -> None:
     assert "DAG_ID" in text
 
 
-def test_out_of_memory_is_a_hint_whatever_the_exit_code(stack: Stack) -> None:
+def test_out_of_memory_hint_is_set_for_any_exit_code(stack: Stack) -> None:
     for id, code, state in [("killed", 137, "failed"), ("survived", 0, "succeeded")]:
         stack.rule(submission_id=id, shapes="out-of-memory")
         submit(stack, id, "default", ["sh", "-c", f"exit {code}"])
@@ -263,7 +263,7 @@ def test_out_of_memory_is_a_hint_whatever_the_exit_code(stack: Stack) -> None:
         assert "memory" in row["reason"].lower()
 
 
-def test_a_host_that_seems_lost_starts_no_second_container(stack: Stack, tmp_path: Any) -> None:
+def test_falsely_reported_host_failure_starts_no_container(stack: Stack, tmp_path: Any) -> None:
     go = tmp_path / "go"
     submit(stack, "seems-lost", "hosts", [*LATER, str(go)])
     stack.act(running(stack, "seems-lost"), "report-lost")
@@ -275,7 +275,7 @@ def test_a_host_that_seems_lost_starts_no_second_container(stack: Stack, tmp_pat
     assert starts(stack, "seems-lost") == [1]
 
 
-def test_a_host_that_is_lost_starts_a_second_container(stack: Stack, tmp_path: Any) -> None:
+def test_lost_host_starts_a_second_container(stack: Stack, tmp_path: Any) -> None:
     go = tmp_path / "go"
     submit(stack, "lost", "hosts", [*LATER, str(go)])
     stack.act(running(stack, "lost"), "infrastructure-health")
@@ -285,7 +285,7 @@ def test_a_host_that_is_lost_starts_a_second_container(stack: Stack, tmp_path: A
     assert starts(stack, "lost") == [1, 1]
 
 
-def test_a_container_that_seemed_to_end_for_lack_of_memory_is_stopped_once_it_is_seen_alive(stack: Stack) -> None:
+def test_falsely_reported_out_of_memory_stops_the_container(stack: Stack) -> None:
     submit(stack, "seems-killed", "hosts", ["sleep", "100000"])
     row = running(stack, "seems-killed")
     stack.act(row, "report-out-of-memory")

@@ -36,20 +36,20 @@ def counted(wire: Wire, call: Callable[[], Any]) -> Counter[str]:
     return Counter(call.operation for call in wire.calls)
 
 
-def test_a_submission_takes_three_requests_and_its_run_task(stack: Stack, wire: Wire) -> None:
+def test_submission_takes_three_requests_and_a_run_task(stack: Stack, wire: Wire) -> None:
     counts = counted(wire, lambda: stack.submit({"submission_id": "one", "command": ["true"]}))
     assert counts["RunTask"] == 1
     assert sum(counts[operation] for operation in DYNAMODB) <= 3, counts
     assert counts.keys() <= DYNAMODB | {"RunTask"}
 
 
-def test_in_a_batch_it_takes_two_and_launch_tokens_are_taken_sixteen_at_a_time(stack: Stack, wire: Wire) -> None:
+def test_batch_takes_two_requests_per_submission(stack: Stack, wire: Wire) -> None:
     items = [{"submission_id": f"batch-{n}", "command": ["true"]} for n in range(50)]
     counts = counted(wire, lambda: stack.submit(*items))
     assert counts == {"PutItem": 50, "RunTask": 50, "UpdateItem": 50 + 4}
 
 
-def test_a_known_one_takes_one_and_gives_its_launch_token_back(stack: Stack, wire: Wire) -> None:
+def test_resubmission_takes_one_write_and_returns_its_token(stack: Stack, wire: Wire) -> None:
     stack.submit({"submission_id": "known", "command": ["true"]})
     counts = counted(wire, lambda: stack.submit({"submission_id": "known", "command": ["true"]}))
     assert counts["PutItem"] == 1
@@ -58,15 +58,15 @@ def test_a_known_one_takes_one_and_gives_its_launch_token_back(stack: Stack, wir
     assert sum(counts.values()) <= 3, counts
 
 
-def test_a_bad_one_takes_none(stack: Stack, wire: Wire) -> None:
+def test_invalid_submission_takes_no_request(stack: Stack, wire: Wire) -> None:
     assert not counted(wire, lambda: stack.api.submit({"submission_id": "bad"}))
 
 
-def test_showing_takes_one(stack: Stack, wire: Wire) -> None:
+def test_showing_a_record_takes_one_request(stack: Stack, wire: Wire) -> None:
     assert counted(wire, lambda: stack.show("one")) == {"GetItem": 1}
 
 
-def test_without_a_launch_token_it_is_queued_by_one_write(stack: Stack, wire: Wire) -> None:
+def test_submission_without_launch_token_takes_one_write(stack: Stack, wire: Wire) -> None:
     # These use up the burst of 100; one new token arrives every ten seconds.
     stack.submit(*({"submission_id": f"burst-{n}", "command": ["true"]} for n in range(100)))
     items = [{"submission_id": f"waits-{n}", "command": ["true"]} for n in range(50)]

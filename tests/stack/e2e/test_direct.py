@@ -21,7 +21,7 @@ def failure(stack: Stack, payload: object) -> tuple[str, str]:
     return error["errorType"], error["errorMessage"]
 
 
-def test_one_submission_is_answered_by_itself_and_runs_once(stack: Stack) -> None:
+def test_single_submission_returns_its_record_and_runs_once(stack: Stack) -> None:
     payload = {"submission_id": "direct", "command": ["sh", "-c", "exit 3"], "labels": {"from": "a schedule"}}
     first, again = (stack.invoke("submit", payload) for _ in range(2))
     assert first["submission_id"] == again["submission_id"] == "direct"
@@ -31,7 +31,7 @@ def test_one_submission_is_answered_by_itself_and_runs_once(stack: Stack) -> Non
     assert stack.invoke("submit", {"submission_id": "direct"})["labels"] == {"from": "a schedule"}
 
 
-def test_several_are_answered_each(stack: Stack) -> None:
+def test_several_submissions_return_their_records(stack: Stack) -> None:
     answer = stack.invoke("submit", {"submissions": [{"submission_id": "direct-1", "command": ["true"]}, {}]})
     good, bad = answer["submissions"]
     assert good["submission_id"] == "direct-1"
@@ -39,13 +39,13 @@ def test_several_are_answered_each(stack: Stack) -> None:
     stack.until_ended("direct-1")
 
 
-def test_a_stop_and_the_health_are_asked_for_alike(stack: Stack) -> None:
+def test_stop_and_health_can_be_invoked(stack: Stack) -> None:
     answer = stack.invoke("submit", {"submission_ids": ["never-submitted"], "reason": "a test"})
     assert answer["submissions"][0]["state"] == "cancelled"
     assert stack.invoke("submit", {"health": True}) == stack.api.send("GET", "/v1/health").json
 
 
-def test_what_is_wrong_is_the_type_of_the_error(stack: Stack) -> None:
+def test_error_type_is_the_error_code(stack: Stack) -> None:
     for payload, code, words in [
         ({"submission_id": "x", "command": []}, "invalid", "command must have at least one string"),
         ({"submission_id": "x", "command": ["true"], "profile": "nobody"}, "unknown_profile", "no such profile"),
@@ -63,7 +63,7 @@ def test_what_is_wrong_is_the_type_of_the_error(stack: Stack) -> None:
     stack.until_ended("taken")
 
 
-def test_the_demo_and_its_pool_need_no_function_urls() -> None:
+def test_demo_runs_without_function_urls() -> None:
     command = [sys.executable, ROOT / "examples/demo.py", "--no-function-urls"]
     environment = os.environ | {"ECS_BRIDGE_PROGRAM": str(PROGRAM)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)

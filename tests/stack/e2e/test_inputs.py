@@ -53,7 +53,7 @@ def ends(row: dict[str, Any], expected: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("of", "patch", "submission_id"), cases("event"))
-def test_event_has_the_result_that_it_means(
+def test_published_event_has_its_result(
     still: Stack, of: dict[str, Any], patch: dict[str, Any], submission_id: str
 ) -> None:
     still.submit({"submission_id": submission_id, "command": ["sleep", "3600"], "overrides": SILENT})
@@ -68,7 +68,7 @@ def test_event_has_the_result_that_it_means(
 
 
 @pytest.mark.parametrize(("of", "patch", "submission_id"), cases("rule"))
-def test_refusal_is_retried_as_it_means(
+def test_published_refusal_is_retried(
     still: Stack, of: dict[str, Any], patch: dict[str, Any], submission_id: str
 ) -> None:
     rule = of["rule"]
@@ -81,7 +81,7 @@ def test_refusal_is_retried_as_it_means(
 GIVES_UP = {"operation": "RunTask", "shapes": "capacity-given-up"}
 
 
-def test_capacity_given_up_is_launched_again_until_there_is_some(start: Callable[..., Stack]) -> None:
+def test_capacity_timeouts_are_relaunched_without_limit(start: Callable[..., Stack]) -> None:
     stack = start({"timer-scale": 100, "reconcile-every": 1})
     stack.rule(**GIVES_UP, submission_id="given-up", times=5)
     stack.submit({"submission_id": "given-up", "command": ["sh", "-c", "exit 3"]})
@@ -92,7 +92,7 @@ def test_capacity_given_up_is_launched_again_until_there_is_some(start: Callable
     assert [task["start_count"] for task in stack.tasks("given-up")] == [0, 0, 0, 0, 0, 1]
 
 
-def test_host_that_errs_while_capacity_is_given_up_starts_nothing_twice(start: Callable[..., Stack]) -> None:
+def test_false_host_failure_starts_no_second_container(start: Callable[..., Stack]) -> None:
     """The end that an EC2 host reports too early, after an attempt whose capacity was given up."""
     relaunched = {"relaunch_on": ["InfrastructureHealth"], "container_name": "main"}
     network = {"awsvpcConfiguration": {"subnets": ["subnet-0123456789abcdef0"]}}

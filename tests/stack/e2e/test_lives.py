@@ -54,7 +54,7 @@ def stack(start: Callable[..., Stack], wire: Wire) -> Stack:
 
 
 @pytest.mark.parametrize("life", LIVES["lives"], ids=lambda life: life["id"])
-def test_a_life_ends_as_it_should(stack: Stack, wire: Wire, life: dict[str, Any]) -> None:
+def test_lifecycle_ends_as_described(stack: Stack, wire: Wire, life: dict[str, Any]) -> None:
     row = merged(LIVES["record"], {"submission_id": life["id"], **life.get("record", {})})
     stack.table.put_item(Item=row)
     for step in life["steps"]:
@@ -70,27 +70,27 @@ def test_a_life_ends_as_it_should(stack: Stack, wire: Wire, life: dict[str, Any]
     assert {name: row.get(name) for name in life["ends"]} == life["ends"], life["shows"]
 
 
-def test_a_payload_that_is_no_event_is_ignored_without_a_request(stack: Stack, wire: Wire) -> None:
+def test_other_payload_is_ignored_without_a_request(stack: Stack, wire: Wire) -> None:
     wire.calls.clear()
     for payload in (7, "event", [], {"detail": None}, {"detail": []}, {"detail": {"startedBy": "local/x/1"}}):
         stack.invoke("task-state", payload)
     assert wire.calls == []
 
 
-def test_an_event_of_an_unknown_submission_creates_no_record(stack: Stack, wire: Wire) -> None:
+def test_event_of_an_unknown_submission_creates_no_record(stack: Stack, wire: Wire) -> None:
     wire.calls.clear()
     stack.invoke("task-state", event("never-submitted", {"event": {"detail": {"version": 9}}}))
     assert [call.operation for call in wire.calls] == ["GetItem"]
     assert "Item" not in stack.table.get_item(Key={"submission_id": "never-submitted"})
 
 
-def test_poison_is_logged_without_command_or_environment(stack: Stack) -> None:
+def test_invalid_event_is_logged_without_its_command(stack: Stack) -> None:
     stack.invoke("task-state", event("poison", {"event": {"id": "marked-event", "detail": {"lastStatus": 9}}}))
     until("it is logged", lambda: [path for path in stack.logs() if "marked-event" in path.read_text()])
     assert not [path for path in stack.logs() if SECRET in path.read_text()]
 
 
-def test_an_event_of_an_unreadable_row_is_not_acknowledged(stack: Stack) -> None:
+def test_event_of_an_unreadable_row_is_not_acknowledged(stack: Stack) -> None:
     stack.table.put_item(Item={"submission_id": "unreadable", "state": "resting"})
     with pytest.raises(FunctionError) as failed:
         stack.invoke("task-state", event("unreadable", {"event": {}}))

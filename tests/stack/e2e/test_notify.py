@@ -29,7 +29,7 @@ def listeners(token: str) -> dict[str, str]:
     ("command", "operation", "error"),
     [("exit 0", "SendTaskSuccess", None), ("exit 7", "SendTaskFailure", "EcsBridge.Failed")],
 )
-def test_both_are_told_once_with_the_record(stack: Stack, command: str, operation: str, error: str | None) -> None:
+def test_both_targets_are_notified_once(stack: Stack, command: str, operation: str, error: str | None) -> None:
     token = f"token-of-{operation}"
     id = submit(stack, command, notify=listeners(token), labels={"team": "a"})
     row = stack.until_notified(id)
@@ -48,7 +48,7 @@ def test_both_are_told_once_with_the_record(stack: Stack, command: str, operatio
     assert all(token not in path.read_text() for path in stack.logs())
 
 
-def test_the_event_is_one_that_a_rule_can_match(stack: Stack) -> None:
+def test_event_matches_a_rule(stack: Stack) -> None:
     id = submit(stack, notify={"event_bus": "default"})
     stack.until_notified(id)
     [event] = [event for event in stack.events() if event["detail"].get("submission_id") == id]
@@ -57,7 +57,7 @@ def test_the_event_is_one_that_a_rule_can_match(stack: Stack) -> None:
     assert event["resources"] == [stack.row(id)["task_arn"]]
 
 
-def test_what_never_ran_is_told_too(stack: Stack) -> None:
+def test_submission_that_never_ran_is_notified(stack: Stack) -> None:
     rejected, stopped = next(ids), next(ids)
     stack.rule(submission_id=rejected, error={"code": "InvalidParameterException", "message": "no"})
     stack.submit({"submission_id": rejected, "command": ["true"], "notify": listeners("of-the-rejected")})
@@ -69,7 +69,7 @@ def test_what_never_ran_is_told_too(stack: Stack) -> None:
         assert {one["error"] for one in stack.notifications(id)} == {error, None}
 
 
-def test_who_submits_again_with_another_token_is_told_under_that_one(stack: Stack) -> None:
+def test_resubmission_with_another_token_notifies_that_token(stack: Stack) -> None:
     id = next(ids)
     for token in ("first", "second"):
         stack.submit({"submission_id": id, "command": ["sleep", "100000"], "notify": {"task_token": f"{id}-{token}"}})
@@ -82,7 +82,7 @@ def test_who_submits_again_with_another_token_is_told_under_that_one(stack: Stac
     assert len(stack.tasks(id)) == 1
 
 
-def test_a_refusal_is_repeated_until_it_is_told_and_shows_in_the_record(start: Callable[..., Stack]) -> None:
+def test_refused_notification_is_recorded_and_retried(start: Callable[..., Stack]) -> None:
     stack = start({"timer-scale": 60})
     stack.rule(operation="PutEvents", times=2, error={"code": "AccessDeniedException", "message": "no"})
     id = submit(stack, notify={"event_bus": "default"})
@@ -95,7 +95,7 @@ def test_a_refusal_is_repeated_until_it_is_told_and_shows_in_the_record(start: C
     assert "pending_notifications" not in stack.show(id)
 
 
-def test_a_token_that_nobody_waits_with_is_done_with(stack: Stack) -> None:
+def test_notification_of_an_unknown_token_is_dropped(stack: Stack) -> None:
     stack.rule(operation="SendTaskSuccess", error={"code": "TaskDoesNotExist", "message": "no"})
     id = submit(stack, notify={"task_token": "of-nobody"})
     stack.until_notified(id)
@@ -113,13 +113,13 @@ def test_a_token_that_nobody_waits_with_is_done_with(stack: Stack) -> None:
         ("default", "task_token or event_bus"),
     ],
 )
-def test_who_cannot_be_told_is_refused_at_once(stack: Stack, notify: object, words: str) -> None:
+def test_invalid_notification_target_is_rejected(stack: Stack, notify: object, words: str) -> None:
     [answer] = stack.submit({"submission_id": next(ids), "command": ["true"], "notify": notify})
     assert answer["error"]["code"] == "invalid"
     assert words in answer["error"]["message"]
 
 
-def test_a_profile_tells_a_bus_of_all_its_ends(start: Callable[..., Stack]) -> None:
+def test_profiles_event_bus_receives_every_result(start: Callable[..., Stack]) -> None:
     run_task = {
         "taskDefinition": "demo",
         "launchType": "FARGATE",

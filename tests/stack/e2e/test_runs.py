@@ -86,9 +86,7 @@ def check(stack: Stack, expected: dict[str, tuple[list[str], int]], rows: dict[s
     [(200, {}), (1000, {"duplicate": 0.3, "delay-ms": "0..2000"})],
     ids=["no faults", "doubled and late events"],
 )
-def test_a_thousand_commands_run_once_each_and_have_their_exit_codes(
-    start: Callable[..., Stack], count: int, faults: dict[str, object]
-) -> None:
+def test_thousand_commands_run_once_each(start: Callable[..., Stack], count: int, faults: dict[str, object]) -> None:
     stack = start(faults, function_env=QUICK)
     expected = commands(count, "run")
     with ThreadPoolExecutor(10) as callers:
@@ -99,7 +97,7 @@ def test_a_thousand_commands_run_once_each_and_have_their_exit_codes(
         assert stack.faults()["delayed"] > 1000
 
 
-def test_one_submission_sent_fifty_times_at_once_starts_one_task(stack: Stack) -> None:
+def test_fifty_concurrent_resubmissions_start_one_task(stack: Stack) -> None:
     with ThreadPoolExecutor(50) as callers:
         sent = item("fifty", ["sh", "-c", "exit 5"])
         answers = list(callers.map(lambda _: stack.submit(sent)[0], range(50)))
@@ -110,7 +108,7 @@ def test_one_submission_sent_fifty_times_at_once_starts_one_task(stack: Stack) -
     assert (again["state"], len(stack.tasks("fifty"))) == ("failed", 1)
 
 
-def test_a_known_id_with_other_content_is_a_conflict_and_changes_nothing(stack: Stack) -> None:
+def test_same_id_with_other_content_conflicts(stack: Stack) -> None:
     stack.submit(item("taken", ["sh", "-c", "exit 6"]))
     stack.until_ended("taken")
     until("its task is torn down", lambda: "stopped_at" in stack.row("taken"))
@@ -128,7 +126,7 @@ def test_a_known_id_with_other_content_is_a_conflict_and_changes_nothing(stack: 
     assert len(stack.tasks("taken")) == 1
 
 
-def test_twenty_callers_and_killed_functions_lose_nothing(start: Callable[..., Stack]) -> None:
+def test_killed_functions_lose_no_submission(start: Callable[..., Stack]) -> None:
     # The claims of a killed process are due again after its lease, and Lambda retries after a minute: both shortened.
     flags = {"time-scale": 10, "timer-scale": 10, "reconcile-every": 2, "simulate": True}
     stack = start(flags, function_env=QUICK)

@@ -64,7 +64,7 @@ def shaped(start: Callable[..., Stack]) -> Stack:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_shape_ends_as_it_should(shaped: Stack, shape: str) -> None:
+def test_ecs_peculiarity_has_its_result(shaped: Stack, shape: str) -> None:
     _, state, exit_code, attempts = SHAPES[shape]
     row = shaped.until_ended(shape)
     assert (row["state"], row.get("exit_code"), row["attempt"]) == (state, exit_code, attempts), row
@@ -73,7 +73,7 @@ def test_a_shape_ends_as_it_should(shaped: Stack, shape: str) -> None:
     assert all(task["start_count"] <= 1 for task in tasks)
 
 
-def test_events_may_overtake_the_answer_of_run_task(start: Callable[..., Stack]) -> None:
+def test_events_may_precede_the_run_task_response(start: Callable[..., Stack]) -> None:
     # The task ends before the answer of RunTask arrives.
     stack = start({"api-latency-ms": 1000})
     stack.submit(*(item(f"early-{n}", ["sh", "-c", f"exit {n}"]) for n in range(20)))
@@ -89,7 +89,7 @@ def reason_while_queued(stack: Stack, submission_id: str) -> str | None:
     return record["reason"] if record["state"] == "queued" else None
 
 
-def test_a_refusal_for_now_is_no_item_error_and_is_retried(stack: Stack) -> None:
+def test_retryable_refusal_is_queued_and_retried(stack: Stack) -> None:
     stack.rule(submission_id="refused-now", failure="RESOURCE:MEMORY", times=1)
     answer = stack.submit(item("refused-now", ["true"]))[0]
     assert answer["state"] == "queued"
@@ -99,7 +99,7 @@ def test_a_refusal_for_now_is_no_item_error_and_is_retried(stack: Stack) -> None
     assert (row["state"], row["attempt"]) == ("succeeded", 1)
 
 
-def test_a_refusal_for_good_is_no_item_error_and_has_the_message_of_ecs(stack: Stack) -> None:
+def test_permanent_refusal_is_rejected_with_the_ecs_message(stack: Stack) -> None:
     error = {"code": "InvalidParameterException", "message": "No Fargate configuration exists for given values."}
     stack.rule(submission_id="refused-for-good", error=error, times=5)
     answer = stack.submit(item("refused-for-good", ["true"]))[0]
@@ -109,7 +109,7 @@ def test_a_refusal_for_good_is_no_item_error_and_has_the_message_of_ecs(stack: S
     assert not stack.tasks("refused-for-good")
 
 
-def test_denied_access_is_retried_as_a_change_of_a_role_takes_a_while(stack: Stack) -> None:
+def test_denied_access_is_retried(stack: Stack) -> None:
     error = {"code": "AccessDeniedException", "message": "not authorized to perform: iam:PassRole on resource: x"}
     stack.rule(submission_id="denied", error=error, times=1)
     answer = stack.submit(item("denied", ["true"]))[0]
@@ -121,7 +121,7 @@ def test_denied_access_is_retried_as_a_change_of_a_role_takes_a_while(stack: Sta
 
 
 @pytest.mark.parametrize("answer", ["server_error", "none"])
-def test_a_launch_that_was_not_answered_is_repeated_and_found(start: Callable[..., Stack], answer: str) -> None:
+def test_unanswered_launch_is_repeated_and_found(start: Callable[..., Stack], answer: str) -> None:
     stack = start({"timer-scale": 100, "reconcile-every": 1})
     stack.rule(submission_id="unanswered", answer=answer, times=1)
     # No event answers it, so that nothing but a repeat does.
@@ -131,7 +131,7 @@ def test_a_launch_that_was_not_answered_is_repeated_and_found(start: Callable[..
     assert stack.calls()["RunTask"] >= 2
 
 
-def test_a_row_that_cannot_be_read_holds_up_no_other(stack: Stack) -> None:
+def test_unreadable_row_delays_no_other(stack: Stack) -> None:
     stack.table.put_item(
         Item={"submission_id": "broken", "state": "resting", "due": "queued", "check_at": 1_700_000_000_000}
     )
@@ -145,13 +145,13 @@ def test_a_row_that_cannot_be_read_holds_up_no_other(stack: Stack) -> None:
         stack.table.delete_item(Key={"submission_id": "broken"})
 
 
-def test_a_deadline_that_has_passed_never_launches(stack: Stack) -> None:
+def test_submission_past_its_deadline_never_launches(stack: Stack) -> None:
     answer = stack.submit(item("too-late", ["true"], launch_deadline=1_700_000_000_000))[0]
     assert answer["state"] == "expired"
     assert not stack.tasks("too-late")
 
 
-def test_a_stop_ends_a_running_command_and_is_on_the_feed(stack: Stack) -> None:
+def test_stopped_command_is_cancelled_and_in_the_feed(stack: Stack) -> None:
     stack.submit(item("stopped", ["sleep", "60"]))
     stack.until_state("stopped", "running")
     stack.stop("stopped", reason="cleared")

@@ -46,7 +46,7 @@ def events_of(aws: LocalStack, submission_id: str) -> list[dict[str, Any]]:
     return until(f"the task of {submission_id} has stopped", look)
 
 
-def test_events_carry_a_submission_to_its_end(aws: LocalStack, submit: Function, task_state: Function) -> None:
+def test_events_complete_a_submission(aws: LocalStack, submit: Function, task_state: Function) -> None:
     answer = submit.api.submit(item("walk", ["sh", "-c", "exit 7"]))[0]
     assert answer["state"] == "launched"
     assert answer["task_arn"]
@@ -62,7 +62,7 @@ def test_events_carry_a_submission_to_its_end(aws: LocalStack, submit: Function,
     assert (record["exit_code"], record["stop_code"]) == (7, "EssentialContainerExited")
 
 
-def test_reconcile_finds_out_what_no_event_reported(
+def test_reconcile_completes_a_submission_without_events(
     aws: LocalStack, run: Callable[..., Function], submit: Function, reconcile: Function
 ) -> None:
     aws.rule(submission_id="refused", failure="RESOURCE:CPU", times=1)
@@ -72,13 +72,13 @@ def test_reconcile_finds_out_what_no_event_reported(
     assert [task["start_count"] for task in until("it is launched", lambda: aws.tasks("refused"))] == [1]
 
 
-def test_a_run_of_reconcile_that_finds_nothing_says_so(reconcile: Function) -> None:
+def test_reconcile_reports_an_empty_run(reconcile: Function) -> None:
     schedule = {"version": "0", "detail-type": "Scheduled Event", "source": "aws.events", "detail": {}}
     report = reconcile.invoke(schedule)
     assert (report["claimed"], report["errors"], report["unfinished"]) == (0, 0, False)
 
 
-def test_a_stop_is_carried_out_by_submit(aws: LocalStack, submit: Function) -> None:
+def test_submit_stops_the_task(aws: LocalStack, submit: Function) -> None:
     submit.api.submit(item("to-stop", ["sleep", "60"]))
     until("it runs", lambda: [task for task in aws.tasks("to-stop") if task["last_status"] == "RUNNING"])
     assert submit.api.stop("to-stop")[0]["state"] == "launched"
@@ -86,11 +86,11 @@ def test_a_stop_is_carried_out_by_submit(aws: LocalStack, submit: Function) -> N
     assert (stopped["stopCode"], stopped["containers"][0]["exitCode"]) == ("UserInitiated", 143)
 
 
-def test_health_over_real_http(submit: Function) -> None:
+def test_health_is_served_over_http(submit: Function) -> None:
     assert submit.api.send("GET", "/v1/health").json["status"] == "ok"
 
 
-def test_health_warns_of_each_profile_that_does_not_fit(run: Callable[..., Function]) -> None:
+def test_health_warns_of_each_mismatched_profile(run: Callable[..., Function]) -> None:
     def profile(family: str, name: str) -> dict[str, Any]:
         network = {"awsvpcConfiguration": {"subnets": ["subnet-1"]}}
         return {"container_name": name, "run_task": {"taskDefinition": family, "networkConfiguration": network}}
@@ -139,9 +139,7 @@ def test_health_fails_without_its_cluster_or_table(
     assert answer.json["table"] == wrong.get("ECS_BRIDGE_TABLE", aws.ready["table"])
 
 
-def test_an_event_is_not_acknowledged_while_dynamodb_is_unavailable(
-    run: Callable[..., Function], aws: LocalStack
-) -> None:
+def test_event_is_not_acknowledged_while_dynamodb_is_unavailable(run: Callable[..., Function], aws: LocalStack) -> None:
     function = run("task-state", ECS_BRIDGE_TABLE="no-such-table")
     event = {
         "source": "aws.ecs",
@@ -158,7 +156,7 @@ def test_an_event_is_not_acknowledged_while_dynamodb_is_unavailable(
         function.invoke(event)
 
 
-def test_without_a_table_every_item_is_unavailable(run: Callable[..., Function]) -> None:
+def test_items_are_unavailable_without_a_table(run: Callable[..., Function]) -> None:
     function = run("submit", ECS_BRIDGE_TABLE="no-such-table")
     answer = function.api.submit(item("a", ["true"]), item("b", ["true"]))
     assert [one["error"]["code"] for one in answer] == ["unavailable", "unavailable"]
@@ -186,7 +184,7 @@ def ecs() -> Iterator[Ecs]:
         yield ecs
 
 
-def test_run_task_is_signed_over_the_bytes_that_are_sent(run: Callable[..., Function], ecs: Ecs) -> None:
+def test_run_task_signature_covers_the_sent_bytes(run: Callable[..., Function], ecs: Ecs) -> None:
     function = run("submit", AWS_ENDPOINT_URL_ECS=ecs.url)
     assert function.api.submit(item("signed", ["echo", "ä"]))[0]["state"] == "launched"
     (request,) = [each for each in ecs.requests if each.headers["x-amz-target"].endswith(".RunTask")]
@@ -209,7 +207,7 @@ def test_run_task_is_signed_over_the_bytes_that_are_sent(run: Callable[..., Func
 
 
 @pytest.mark.parametrize("name", ["submit", "task-state", "reconcile"])
-def test_all_problems_of_the_environment_are_reported_at_once(name: str) -> None:
+def test_all_configuration_errors_are_reported_together(name: str) -> None:
     environment = {"ECS_BRIDGE_DEPLOYMENT": "a/b", "ECS_BRIDGE_LAUNCH_RATE": "fast"}
     done = subprocess.run(
         [PROGRAM.parent / name], env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False

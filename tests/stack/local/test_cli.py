@@ -41,26 +41,26 @@ def test_wait_returns_125_without_an_exit_code(cli: Cli) -> None:
     assert answer.returncode == 125, answer.stdout + answer.stderr
 
 
-def test_wait_returns_126_and_the_bridges_message_if_the_item_is_refused(cli: Cli) -> None:
+def test_wait_returns_126_if_the_item_is_rejected(cli: Cli) -> None:
     answer = cli("submit", "--wait", "--profile", "nobody", "--", "true")
     assert answer.returncode == 126
     assert "unknown_profile" in answer.stderr
 
 
-def test_a_conflict_is_reported(cli: Cli) -> None:
+def test_submit_reports_a_conflict(cli: Cli) -> None:
     assert cli("submit", "--wait", "--id", "twice", "--", "true").returncode == 0
     answer = cli("submit", "--id", "twice", "--", "false")
     assert (answer.returncode, "conflict" in answer.stderr) == (1, True)
 
 
-def test_json_is_one_record_a_line(cli: Cli) -> None:
+def test_json_output_is_one_record_per_line(cli: Cli) -> None:
     answer = cli("submit", "--wait", "--json", "--id", "json", "--label", "a=b", "--", "true")
     records = [json.loads(line) for line in answer.stdout.splitlines()]
     assert records[-1]["state"] == "succeeded"
     assert records[-1]["labels"] == {"a": "b"}
 
 
-def test_show_writes_the_record_or_that_there_is_none(cli: Cli) -> None:
+def test_show_prints_the_record_or_an_error(cli: Cli) -> None:
     cli("submit", "--wait", "--id", "shown", "--", "sh", "-c", "exit 3")
     shown = cli("show", "shown")
     assert "exit_code" in shown.stdout
@@ -70,7 +70,7 @@ def test_show_writes_the_record_or_that_there_is_none(cli: Cli) -> None:
     assert 'no such submission: "nobody"' in answer.stderr
 
 
-def test_ps_lists_what_is_in_flight_until_stop_ends_it(cli: Cli) -> None:
+def test_ps_lists_submissions_in_flight(cli: Cli) -> None:
     cli("submit", "--id", "long", "--", "sleep", "600")
     listed = json.loads(cli("ps", "--json").stdout)
     assert [record["submission_id"] for record in listed] == ["long"]
@@ -82,7 +82,7 @@ def test_ps_lists_what_is_in_flight_until_stop_ends_it(cli: Cli) -> None:
     assert state == "cancelled"
 
 
-def test_ps_lists_what_waits_for_its_launch(start: Callable[..., LocalStack]) -> None:
+def test_ps_lists_queued_submissions(start: Callable[..., LocalStack]) -> None:
     stack = start(reconcile_every=0)
     stack.rule(submission_id="waits", failure="RESOURCE:CPU", times=1)
     assert stack.submit({"submission_id": "waits", "command": ["true"]})[0]["state"] == "queued"
@@ -91,7 +91,7 @@ def test_ps_lists_what_waits_for_its_launch(start: Callable[..., LocalStack]) ->
     assert not listed.keys() & {"request", "nonce", "content_hash", "rev"}
 
 
-def test_without_a_bridge_the_error_names_the_flags() -> None:
+def test_missing_bridge_error_names_the_flags() -> None:
     answer = run_program("show", "x")
     assert answer.returncode == 1
     assert "--stack" in answer.stderr
@@ -144,7 +144,7 @@ def test_malformed_profiles_are_reported_once(tmp_path: Path) -> None:
         assert answer.stderr.startswith(f'ecs-bridge: profiles file "{profiles}": {words}'), answer.stderr
 
 
-def test_reference_of_the_commands_is_current() -> None:
+def test_command_reference_is_current() -> None:
     """`ECS_BRIDGE_WRITE=1` writes it."""
     page = ROOT / "docs/cli.md"
     text = run_program("markdown").stdout

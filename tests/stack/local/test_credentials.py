@@ -72,7 +72,7 @@ def aws() -> Iterator[Aws]:
 
 
 @pytest.mark.parametrize(("profile", "key"), [("process", "AKIDPROCESS"), ("sso", "AKIDSSO"), ("role", "AKIDROLE")])
-def test_a_call_is_signed_with_the_credentials_of_the_profile(aws: Aws, tmp_path: Path, profile: str, key: str) -> None:
+def test_request_is_signed_with_the_profiles_credentials(aws: Aws, tmp_path: Path, profile: str, key: str) -> None:
     config = tmp_path / "config"
     config.write_text(CONFIG)
     cache = tmp_path / ".aws/sso/cache"

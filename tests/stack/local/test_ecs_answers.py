@@ -43,28 +43,28 @@ def ended(stack: LocalStack, answer: Any) -> str:
 @pytest.mark.parametrize(
     "command", [["true"], ["sh", "-c", "exit 7"], ["/no/such/program"], ["sh", "-c", "kill -9 $$"]]
 )
-def test_a_task_is_described_at_its_beginning_and_its_end(stack: LocalStack, ecs: Any, command: list[str]) -> None:
+def test_task_description_matches_the_model(stack: LocalStack, ecs: Any, command: list[str]) -> None:
     answer = run_task(ecs, "described", command)
     ecs.describe_tasks(cluster="local", tasks=[answer["tasks"][0]["taskArn"]], include=["TAGS"])
     arn = ended(stack, answer)
     assert ecs.describe_tasks(cluster="local", tasks=[arn])["tasks"][0]["lastStatus"] == "STOPPED"
 
 
-def test_a_repeated_token_is_answered_in_the_same_shape(stack: LocalStack, ecs: Any) -> None:
+def test_repeated_token_returns_the_same_task(stack: LocalStack, ecs: Any) -> None:
     first = run_task(ecs, "token", ["true"], clientToken="token")
     ended(stack, first)
     again = run_task(ecs, "token", ["true"], clientToken="token")
     assert again["tasks"][0]["taskArn"] == first["tasks"][0]["taskArn"]
 
 
-def test_another_request_with_the_same_token_is_a_conflict_that_names_the_task(ecs: Any) -> None:
+def test_same_token_with_another_request_conflicts(ecs: Any) -> None:
     first = run_task(ecs, "conflict", ["true"], clientToken="conflict")
     with pytest.raises(ecs.exceptions.ConflictException) as raised:
         run_task(ecs, "conflict", ["false"], clientToken="conflict")
     assert raised.value.response["resourceIds"] == [first["tasks"][0]["taskArn"]]
 
 
-def test_a_task_with_sidecars_and_capacity_provider_has_the_same_shape(stack: LocalStack, ecs: Any) -> None:
+def test_task_with_sidecars_and_capacity_provider_matches_the_model(stack: LocalStack, ecs: Any) -> None:
     strategy = [{"capacityProvider": "FARGATE_SPOT", "weight": 1}]
     request: dict[str, Any] = {"capacityProviderStrategy": strategy, "taskDefinition": "demo-sidecar", "count": 2}
     answer = ecs.run_task(cluster="local", networkConfiguration={"awsvpcConfiguration": {"subnets": ["s"]}}, **request)
@@ -74,7 +74,7 @@ def test_a_task_with_sidecars_and_capacity_provider_has_the_same_shape(stack: Lo
     assert "launchType" not in described
 
 
-def test_an_unknown_task_is_missing(ecs: Any) -> None:
+def test_unknown_task_is_missing(ecs: Any) -> None:
     answer = ecs.describe_tasks(cluster="local", tasks=["no-such-task"])
     assert [failure["reason"] for failure in answer["failures"]] == ["MISSING"]
 
@@ -89,7 +89,7 @@ def test_tasks_are_listed_and_stopped(stack: LocalStack, ecs: Any) -> None:
     assert listed["taskArns"] == [arn]
 
 
-def test_the_cluster_and_the_definitions_are_described(ecs: Any) -> None:
+def test_cluster_and_task_definitions_are_described(ecs: Any) -> None:
     clusters = ecs.describe_clusters(clusters=["local", "other"])
     assert [cluster["status"] for cluster in clusters["clusters"]] == ["ACTIVE"]
     assert [failure["reason"] for failure in clusters["failures"]] == ["MISSING"]
@@ -98,7 +98,7 @@ def test_the_cluster_and_the_definitions_are_described(ecs: Any) -> None:
         assert "main" in [container["name"] for container in containers]
 
 
-def test_missing_capacity_is_a_failure_in_an_answer_of_the_usual_shape(stack: LocalStack, ecs: Any) -> None:
+def test_missing_capacity_is_a_failure_of_run_task(stack: LocalStack, ecs: Any) -> None:
     stack.rule(failure="RESOURCE:MEMORY")
     answer = run_task(ecs, "full", ["true"])
     assert (answer["tasks"], answer["failures"][0]["reason"]) == ([], "RESOURCE:MEMORY")
@@ -116,7 +116,7 @@ REFUSALS: list[tuple[str, str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("operation", "code", "request_"), REFUSALS)
-def test_a_refusal_is_one_that_the_model_lists(ecs: Any, operation: str, code: str, request_: dict[str, Any]) -> None:
+def test_errors_are_those_of_the_model(ecs: Any, operation: str, code: str, request_: dict[str, Any]) -> None:
     with pytest.raises(ClientError) as raised:
         ecs._make_api_call(operation, request_)
     assert raised.value.response["Error"]["Code"] == code
@@ -137,7 +137,7 @@ def captured() -> list[dict[str, Any]]:
     return [json.loads(file.read_text()) for file in files]
 
 
-def test_events_are_tasks_with_times_as_texts(stack: LocalStack, ecs: Any) -> None:
+def test_events_match_the_model_with_text_times(stack: LocalStack, ecs: Any) -> None:
     ended(stack, run_task(ecs, "events", ["true"]))
     events = stack.events()
     mine = [event for event in events if event["detail"].get("startedBy") == "local/events/1"]
@@ -149,7 +149,7 @@ def test_events_are_tasks_with_times_as_texts(stack: LocalStack, ecs: Any) -> No
         assert problems(MODEL.shape_for("Task"), event["detail"], times=str) == []
 
 
-def test_events_have_the_members_of_a_real_one(stack: LocalStack, ecs: Any) -> None:
+def test_events_have_the_members_of_captured_events(stack: LocalStack, ecs: Any) -> None:
     real = [event for event in captured() if event.get("detail", {}).get("lastStatus") == "STOPPED"]
     ended(stack, run_task(ecs, "members", ["sh", "-c", "exit 1"]))
     events = stack.events()

@@ -7,7 +7,7 @@ from pathlib import Path
 from local_stack import LocalStack, until
 
 
-def test_index_shows_a_row_late_and_the_table_at_once(tmp_path: Path) -> None:
+def test_index_lags_behind_the_table(tmp_path: Path) -> None:
     # Longer than a busy machine takes for two calls; the test waits for the row, and not for the time.
     flags = {"index-lag-ms": "15000..15000", "reconcile-every": 0, "simulate": True}
     with LocalStack(tmp_path, flags) as stack:

@@ -109,7 +109,7 @@ def ps(many: LocalStack, reads: Reads, *flags: str) -> tuple[list[dict[str, Any]
     return json.loads(answer.stdout), answer.stderr
 
 
-def test_ps_reads_no_more_rows_than_it_lists_and_counts_the_others(many: LocalStack, reads: Reads) -> None:
+def test_ps_reads_only_the_rows_it_lists(many: LocalStack, reads: Reads) -> None:
     listed, more = ps(many, reads, "--limit", "150")
     # Those that are due first; the oldest comes first.
     assert [row["submission_id"] for row in listed] == [f"s{ROWS - 1 - nth:05}" for nth in range(150)]
@@ -119,7 +119,7 @@ def test_ps_reads_no_more_rows_than_it_lists_and_counts_the_others(many: LocalSt
     assert reads.units() < 150 * 0.6 + ROWS * 0.035
 
 
-def test_ps_reads_eventually_consistent_and_never_the_request(many: LocalStack, reads: Reads) -> None:
+def test_ps_reads_eventually_consistent_without_requests(many: LocalStack, reads: Reads) -> None:
     listed, _ = ps(many, reads)
     assert len(listed) == 200
     for call, _ in reads.answers:
@@ -132,7 +132,7 @@ def test_ps_reads_eventually_consistent_and_never_the_request(many: LocalStack, 
     assert not any(row.keys() & {"request", "rev", "due", "check_at"} for row in listed)
 
 
-def test_ps_with_a_filter_reads_on_until_it_has_found_enough(many: LocalStack, reads: Reads) -> None:
+def test_ps_with_a_filter_reads_until_the_limit(many: LocalStack, reads: Reads) -> None:
     listed, more = ps(many, reads, "--limit", "5", "--profile", "rare")
     assert {row["profile"] for row in listed} == {"rare"}
     assert len(listed) == 5
@@ -140,13 +140,13 @@ def test_ps_with_a_filter_reads_on_until_it_has_found_enough(many: LocalStack, r
     assert more == "ecs-bridge: more submissions may match; raise --limit, or add filters\n"
 
 
-def test_ps_with_a_filter_that_nothing_matches_reads_each_row_once(many: LocalStack, reads: Reads) -> None:
+def test_ps_without_matches_reads_each_row_once(many: LocalStack, reads: Reads) -> None:
     listed, more = ps(many, reads, "--profile", "nobody")
     assert (listed, more) == ([], "")
     assert reads.keys() == ROWS
 
 
-def test_ps_shows_places_as_far_as_it_reads_them(many: LocalStack, reads: Reads) -> None:
+def test_ps_shows_queue_places_of_listed_submissions(many: LocalStack, reads: Reads) -> None:
     listed, _ = ps(many, reads, "--limit", "5", "--state", "queued")
     # Due first, and last in the pool.
     assert {row["reason"] for row in listed} == {"waits for a runner"}
@@ -159,7 +159,7 @@ def test_ps_shows_places_as_far_as_it_reads_them(many: LocalStack, reads: Reads)
     assert reasons[f"s{WAITING - 1:05}"] == f"waits for a runner, place {WAITING} of {WAITING}"
 
 
-def test_ps_that_is_repeated_counts_nothing(many: LocalStack, reads: Reads) -> None:
+def test_ps_watch_counts_nothing(many: LocalStack, reads: Reads) -> None:
     url = reads.environment()["AWS_ENDPOINT_URL_DYNAMODB"]
     command = [PROGRAM, "ps", "--watch", "1", "--limit", "50", "--dynamodb-url", url]
     environment = os.environ | {"ECS_BRIDGE_LOCAL": str(many.ready_file)}
@@ -173,7 +173,7 @@ def test_ps_that_is_repeated_counts_nothing(many: LocalStack, reads: Reads) -> N
     assert all(query["Limit"] == 50 for query in queries)
 
 
-def test_ps_lists_runners_only_where_they_are_wanted(many: LocalStack, reads: Reads) -> None:
+def test_ps_lists_runners_only_on_request(many: LocalStack, reads: Reads) -> None:
     listed, _ = ps(many, reads, "--limit", "1")
     assert [row["submission_id"] for row in listed] == [f"s{ROWS - 1:05}"]
     listed, _ = ps(many, reads, "--limit", "1", "--runners")

@@ -39,7 +39,7 @@ def processes_of(run: str) -> list[str]:
 
 
 @pytest.mark.parametrize("ending", ENDINGS, ids=lambda ending: ending.name)
-def test_nothing_is_left_of_a_run_however_it_ends(start: Callable[..., LocalStack], ending: signal.Signals) -> None:
+def test_every_process_ends_with_the_stack(start: Callable[..., LocalStack], ending: signal.Signals) -> None:
     stack = start(time_scale=100)
     # A container whose child has left its process group, with no variable but PATH.
     script = "setsid sleep 86400 & env -i PATH=$PATH sleep 86400 & sleep 86400"
@@ -52,7 +52,7 @@ def test_nothing_is_left_of_a_run_however_it_ends(start: Callable[..., LocalStac
     assert stack.process.wait() == (-signal.SIGKILL if ending == signal.SIGKILL else 0)
 
 
-def test_it_ends_with_its_parent(tmp_path: Path) -> None:
+def test_stack_ends_with_its_parent(tmp_path: Path) -> None:
     ready = tmp_path / "ready.json"
     parent = f"""
 import subprocess, time, pathlib
@@ -74,7 +74,7 @@ print(child.pid, flush=True)
     until("the local stack has ended", is_over)
 
 
-def test_the_ready_file_has_everything_that_a_caller_needs(start: Callable[..., LocalStack]) -> None:
+def test_ready_file_has_every_address(start: Callable[..., LocalStack]) -> None:
     ready = start(no_functions=True, deployment="dev", cluster="jobs").ready
     assert set(ready) == {
         "submit_url",
@@ -94,7 +94,7 @@ def test_the_ready_file_has_everything_that_a_caller_needs(start: Callable[..., 
     assert ready["cluster"] == "arn:aws:ecs:us-east-1:123456789012:cluster/jobs"
 
 
-def test_the_environment_file_is_what_a_function_needs(start: Callable[..., LocalStack], tmp_path: Path) -> None:
+def test_environment_file_has_the_functions_variables(start: Callable[..., LocalStack], tmp_path: Path) -> None:
     file = tmp_path / "env"
     ready = start(no_functions=True, env_file=file, timer_scale=5).ready
     variables = dict(line.split("=", 1) for line in file.read_text().splitlines())
@@ -104,7 +104,7 @@ def test_the_environment_file_is_what_a_function_needs(start: Callable[..., Loca
     assert variables["ECS_BRIDGE_TIMER_SCALE"] == "5"
 
 
-def test_the_table_is_the_templates(start: Callable[..., LocalStack]) -> None:
+def test_table_has_the_keys_of_the_template(start: Callable[..., LocalStack]) -> None:
     stack = start(no_functions=True)
     dynamodb = client(stack, "dynamodb")
     table = dynamodb.describe_table(TableName=stack.ready["table"])["Table"]
@@ -114,14 +114,14 @@ def test_the_table_is_the_templates(start: Callable[..., LocalStack]) -> None:
     assert expiry == {"TimeToLiveStatus": "ENABLED", "AttributeName": "expires_at"}
 
 
-def test_a_function_that_cannot_start_is_reported_at_once(tmp_path: Path) -> None:
+def test_function_that_cannot_start_is_reported(tmp_path: Path) -> None:
     answer = run_program("local", "--function-env", "ECS_BRIDGE_LAUNCH_RATE=fast", "--log-dir", tmp_path)
     assert answer.returncode == 1
     assert "does not start" in answer.stderr
     assert str(tmp_path) in answer.stderr
 
 
-def test_containers_get_path_and_their_own_variables_and_no_other(start: Callable[..., LocalStack]) -> None:
+def test_containers_inherit_only_path(start: Callable[..., LocalStack]) -> None:
     stack = start(no_functions=True, time_scale=100, container_env="GIVEN=all")
     overrides = {
         "containerOverrides": [{"name": "main", "command": ["env"], "environment": [{"name": "ASKED", "value": "one"}]}]
@@ -137,7 +137,7 @@ def test_containers_get_path_and_their_own_variables_and_no_other(start: Callabl
     assert variables["ECS_CONTAINER_METADATA_URI_V4"].startswith(stack.ready["ecs_url"])
 
 
-def test_functions_are_invoked_as_the_sdks_do(start: Callable[..., LocalStack]) -> None:
+def test_functions_accept_invocations_of_the_sdk(start: Callable[..., LocalStack]) -> None:
     stack = start()
     functions = client(stack, "lambda")
     answer = functions.invoke(FunctionName="reconcile", Payload=b"{}")
@@ -151,7 +151,7 @@ def test_functions_are_invoked_as_the_sdks_do(start: Callable[..., LocalStack]) 
         functions.invoke(FunctionName="reconcile", Payload=b"{")
 
 
-def test_a_killed_process_is_replaced(start: Callable[..., LocalStack]) -> None:
+def test_killed_process_is_replaced(start: Callable[..., LocalStack]) -> None:
     stack = start(processes=1)
 
     def pids() -> list[int]:
@@ -164,7 +164,7 @@ def test_a_killed_process_is_replaced(start: Callable[..., LocalStack]) -> None:
     assert not stack.kill(os.getpid()), "only functions' processes can be killed"
 
 
-def test_unusable_flags_are_refused_with_a_reason() -> None:
+def test_invalid_flags_are_rejected_with_a_reason() -> None:
     for flags, reason in [
         (["--drop", "2"], "from 0 to 1"),
         (["--delay-ms", "5..1"], "the smaller first"),
@@ -177,7 +177,7 @@ def test_unusable_flags_are_refused_with_a_reason() -> None:
         assert reason in answer.stderr, answer.stderr
 
 
-def test_events_are_lost_doubled_and_late_as_the_seed_says(start: Callable[..., LocalStack]) -> None:
+def test_event_faults_follow_the_seed(start: Callable[..., LocalStack]) -> None:
     def faults() -> dict[str, int]:
         stack = start(duplicate=0.5, drop=0.2, delay_ms="1..50", time_scale=100, simulate=True, seed=7)
         ecs = client(stack, "ecs")

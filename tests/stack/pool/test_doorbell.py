@@ -25,7 +25,7 @@ def calls(pools: Pools, operation: str) -> int:
     return pools.stack.calls().get(operation, 0)
 
 
-def test_idle_runner_takes_a_submission_before_any_index_shows_it(start: Callable[..., Pools]) -> None:
+def test_idle_runner_claims_a_submission_before_indexes_show_it(start: Callable[..., Pools]) -> None:
     pools = start(PROFILES, ALONE)
     pools.stack.invoke("reconcile")
     pools.until_idle("ready", 2)
@@ -40,7 +40,7 @@ def test_idle_runner_takes_a_submission_before_any_index_shows_it(start: Callabl
     assert pools.starts("announced") == 1
 
 
-def test_burst_is_spread_over_the_runners_that_wait(start: Callable[..., Pools]) -> None:
+def test_burst_is_distributed_over_idle_runners(start: Callable[..., Pools]) -> None:
     many = profile({"max": 8, "min_idle": 8, "commands_per_container": 5})
     pools = start(PROFILES | {"many": many}, ALONE | {"doubled-messages": 0.5})
     pools.stack.invoke("reconcile")
@@ -57,7 +57,7 @@ def test_burst_is_spread_over_the_runners_that_wait(start: Callable[..., Pools])
 
 
 @pytest.mark.parametrize("lost", [0.5, 1])
-def test_lost_messages_delay_a_submission_and_lose_none(start: Callable[..., Pools], lost: float) -> None:
+def test_lost_messages_lose_no_submission(start: Callable[..., Pools], lost: float) -> None:
     pools = start(PROFILES, {"timer-scale": 10, "lost-messages": lost})
     pools.until_idle("ready", 2)
     ids = [pools.submit("ready", pools.command(f"lost-{number}")) for number in range(6)]
@@ -66,7 +66,7 @@ def test_lost_messages_delay_a_submission_and_lose_none(start: Callable[..., Poo
     assert pools.stack.faults()["messages_lost"] > 0
 
 
-def test_reconcile_announces_what_waits_although_runners_are_idle(start: Callable[..., Pools]) -> None:
+def test_reconcile_announces_waiting_submissions_to_idle_runners(start: Callable[..., Pools]) -> None:
     pools = start()
     pools.until_idle("ready", 2)
     wait(pools)
@@ -79,7 +79,7 @@ def test_reconcile_announces_what_waits_although_runners_are_idle(start: Callabl
 
 
 @pytest.mark.parametrize("operation", ["CreateQueue", "ReceiveMessage"])
-def test_pool_without_a_usable_doorbell_is_asked_at_intervals(start: Callable[..., Pools], operation: str) -> None:
+def test_runners_poll_without_a_usable_doorbell(start: Callable[..., Pools], operation: str) -> None:
     pools = start(PROFILES, {"reconcile-every": 3600})
     denied = {"code": "AccessDeniedException", "message": "no permission"}
     pools.stack.rule(operation=operation, times=1_000_000, error=denied)
@@ -91,7 +91,7 @@ def test_pool_without_a_usable_doorbell_is_asked_at_intervals(start: Callable[..
     assert pools.starts("asked") == 1
 
 
-def test_doorbell_that_somebody_deleted_is_created_again_by_the_next_process(start: Callable[..., Pools]) -> None:
+def test_deleted_doorbell_is_created_again(start: Callable[..., Pools]) -> None:
     pools = start()
     pools.until_idle("ready", 2)
     [spec] = pools.row("ready")["specs"].values()
@@ -113,7 +113,7 @@ def exists(pools: Pools, url: str) -> bool:
     return True
 
 
-def test_doorbell_of_a_version_that_nothing_uses_is_removed(start: Callable[..., Pools]) -> None:
+def test_doorbell_of_an_unused_version_is_deleted(start: Callable[..., Pools]) -> None:
     pools = start()
     until("the pool has its row", lambda: pools.row("five").get("specs"))
     [(key, spec)] = pools.row("five")["specs"].items()
@@ -125,7 +125,7 @@ def test_doorbell_of_a_version_that_nothing_uses_is_removed(start: Callable[...,
     until("its queue is removed", lambda: calls(pools, "DeleteQueue") == 1)
 
 
-def test_announced_submission_does_not_pass_a_more_urgent_one(start: Callable[..., Pools]) -> None:
+def test_announced_submission_does_not_overtake_a_more_urgent_one(start: Callable[..., Pools]) -> None:
     pools = start(PROFILES | {"lasting": profile({"max": 1, "min_idle": 1, "commands_per_container": 9})})
     pools.until_idle("lasting")
     order = pools.folder / "order"

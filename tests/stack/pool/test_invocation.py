@@ -32,7 +32,7 @@ def private(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pools]:
         yield Pools(stack, folder / "starts")
 
 
-def test_a_runner_takes_commands_by_invoking_work(private: Pools) -> None:
+def test_runner_polls_by_direct_invocation(private: Pools) -> None:
     submission = {"submission_id": "invoked", "profile": "one", "command": private.command("invoked", "exit 3")}
     answer = private.stack.invoke("submit", submission)
     assert answer["submission_id"] == "invoked"
@@ -43,7 +43,7 @@ def test_a_runner_takes_commands_by_invoking_work(private: Pools) -> None:
     assert not any(line.startswith("ECS_BRIDGE_RUNNER_API_URL") for line in told)
 
 
-def test_only_the_token_of_a_runner_gets_an_answer(private: Pools) -> None:
+def test_only_the_runners_token_is_accepted(private: Pools) -> None:
     private.ended(private.submit("one", ["true"]))
     [runner] = private.until_idle("one")
     told = (private.folder.parent / "environment").read_text()

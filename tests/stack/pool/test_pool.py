@@ -22,7 +22,7 @@ FOR_EVER = "exec sleep 100000"
     ("then", "state", "exit_code"),
     [("exit 0", "succeeded", 0), ("exit 7", "failed", 7), ("kill -9 $$", "failed", 137)],
 )
-def test_a_command_ends_with_its_own_exit_code(pools: Pools, then: str, state: str, exit_code: int) -> None:
+def test_pooled_command_ends_with_its_exit_code(pools: Pools, then: str, state: str, exit_code: int) -> None:
     name = f"code-{exit_code}"
     id = pools.submit("five", pools.command(name, then))
     row = pools.ended(id)
@@ -33,7 +33,7 @@ def test_a_command_ends_with_its_own_exit_code(pools: Pools, then: str, state: s
     assert runner["submission_id"].startswith("runner-")
 
 
-def test_end_that_a_runner_reports_is_notified_without_delaying_the_runner(pools: Pools) -> None:
+def test_reported_result_is_notified_by_reconcile(pools: Pools) -> None:
     id = pools.submit("five", ["sh", "-c", "exit 7"], notify={"event_bus": "default", "task_token": "of-a-pool"})
     pools.stack.until_notified(id)
     told = pools.stack.notifications(id)
@@ -43,34 +43,34 @@ def test_end_that_a_runner_reports_is_notified_without_delaying_the_runner(pools
     assert pools.stack.row(id)["rev"] == 5
 
 
-def test_an_end_by_the_death_of_its_runner_is_told_at_once(pools: Pools) -> None:
+def test_death_of_a_runner_is_notified_immediately(pools: Pools) -> None:
     id = pools.submit("five", ["sh", "-c", FOR_EVER], notify={"event_bus": "default"})
     kill_runner(pools.stack.until_state(id, "running")["pooled"]["taken"]["runner_id"])
     assert pools.stack.until_notified(id)["state"] == "failed"
     assert [one["end"]["state"] for one in pools.stack.notifications(id)] == ["failed"]
 
 
-def test_the_environment_of_a_submission_is_set_over_the_containers(pools: Pools) -> None:
+def test_submissions_environment_overrides_the_containers(pools: Pools) -> None:
     environment = [{"name": "GREETING", "value": "hello"}]
     overrides = {"overrides": {"containerOverrides": [{"name": "main", "environment": environment}]}}
     check = '[ "$GREETING" = hello ] && [ -z "$ECS_BRIDGE_RUNNER_TOKEN" ]'
     assert pools.ended(pools.submit("five", ["sh", "-c", check], overrides=overrides))["exit_code"] == 0
 
 
-def test_a_command_of_60_kilobytes_is_run(pools: Pools) -> None:
+def test_command_of_60_kilobytes_runs(pools: Pools) -> None:
     text = "".join(chr(97 + n % 26) for n in range(60_000))
     id = pools.submit("five", ["sh", "-c", "[ ${#1} = 60000 ]", "sh", text])
     assert pools.ended(id)["state"] == "succeeded"
 
 
-def test_an_idle_runner_takes_what_is_submitted_and_none_is_launched_for_it(pools: Pools) -> None:
+def test_idle_runner_claims_a_submission_without_a_launch(pools: Pools) -> None:
     idle = {runner["submission_id"] for runner in pools.until_idle("ready", 2)}
     row = pools.ended(pools.submit("ready", ["true"]))
     [task] = [task for task in pools.stack.tasks() if task["task_arn"] == row["task_arn"]]
     assert task["submission_id"] in idle
 
 
-def test_an_idle_runner_that_dies_costs_no_submission_anything(pools: Pools) -> None:
+def test_death_of_an_idle_runner_affects_no_submission(pools: Pools) -> None:
     dead = pools.until_idle("ready", 2)[0]["submission_id"]
     kill_runner(dead)
     until("its end is recorded", lambda: pools.stack.row(dead)["state"] == "failed")
@@ -78,7 +78,7 @@ def test_an_idle_runner_that_dies_costs_no_submission_anything(pools: Pools) -> 
     assert [row["state"] for row in rows] == ["succeeded"] * 3
 
 
-def test_a_command_whose_runner_dies_fails_with_the_reason_and_is_not_run_again(pools: Pools) -> None:
+def test_command_fails_if_its_runner_dies(pools: Pools) -> None:
     id = pools.submit("five", pools.command("killed", FOR_EVER))
     pools.until_started("killed")
     kill_runner(pools.stack.row(id)["pooled"]["taken"]["runner_id"])
@@ -89,7 +89,7 @@ def test_a_command_whose_runner_dies_fails_with_the_reason_and_is_not_run_again(
     assert "request" not in row
 
 
-def test_after_an_interruption_a_command_is_run_again_where_its_profile_says_so(pools: Pools) -> None:
+def test_interrupted_command_is_relaunched_if_configured(pools: Pools) -> None:
     id = pools.submit(
         "again", pools.command("again", "[ $(wc -l < " + str(pools.folder / "again") + ") = 2 ] || exec sleep 100000")
     )
@@ -100,7 +100,7 @@ def test_after_an_interruption_a_command_is_run_again_where_its_profile_says_so(
     assert "SpotInterruption" in row["attempts"][0]
 
 
-def test_a_stop_cancels_what_waits_at_once_and_stops_what_runs(pools: Pools) -> None:
+def test_stop_cancels_waiting_and_running_commands(pools: Pools) -> None:
     running = pools.submit("one", pools.command("running", FOR_EVER))
     pools.until_started("running")
     waiting = pools.submit("one", pools.command("waiting"))
@@ -113,7 +113,7 @@ def test_a_stop_cancels_what_waits_at_once_and_stops_what_runs(pools: Pools) -> 
     assert pools.ended(pools.submit("one", ["true"]))["state"] == "succeeded"
 
 
-def test_what_waits_past_its_deadline_expires(pools: Pools) -> None:
+def test_waiting_submission_expires_at_its_deadline(pools: Pools) -> None:
     running = pools.submit("one", pools.command("long", FOR_EVER))
     pools.until_started("long")
     id = pools.submit("one", pools.command("late"), launch_deadline=int(time.time() * 1000) + 500)
@@ -123,7 +123,7 @@ def test_what_waits_past_its_deadline_expires(pools: Pools) -> None:
     assert pools.starts("late") == 0
 
 
-def test_smaller_priorities_are_taken_first(pools: Pools) -> None:
+def test_smaller_priority_values_are_claimed_first(pools: Pools) -> None:
     blocker = pools.submit("one", pools.command("blocker", FOR_EVER))
     pools.until_started("blocker")
     order = pools.folder / "order"
@@ -138,7 +138,7 @@ def test_smaller_priorities_are_taken_first(pools: Pools) -> None:
     assert order.read_text().split() == ["0", "300", "600", "600", "999"]
 
 
-def test_a_container_runs_as_many_commands_as_its_profile_says_one_after_the_other(pools: Pools) -> None:
+def test_container_runs_up_to_commands_per_container(pools: Pools) -> None:
     ids = [pools.submit("three-each", pools.command("each", "sleep 0.05")) for _ in range(5)]
     tasks = [pools.ended(id)["task_arn"] for id in ids]
     counts = sorted(tasks.count(task) for task in set(tasks))
@@ -146,7 +146,7 @@ def test_a_container_runs_as_many_commands_as_its_profile_says_one_after_the_oth
     assert pools.starts("each") == 5
 
 
-def test_there_are_never_more_containers_than_the_maximum(pools: Pools) -> None:
+def test_pool_never_exceeds_its_maximum(pools: Pools) -> None:
     ids = [pools.submit("two", pools.command("both", "sleep 0.2")) for _ in range(8)]
     for id in ids:
         assert pools.ended(id)["state"] == "succeeded"
@@ -164,13 +164,13 @@ def test_there_are_never_more_containers_than_the_maximum(pools: Pools) -> None:
     assert pools.starts("both") == 8
 
 
-def test_what_a_runner_cannot_do_is_launched_in_a_container_of_its_own(pools: Pools) -> None:
+def test_submission_with_size_overrides_gets_a_separate_task(pools: Pools) -> None:
     id = pools.submit("five", pools.command("sized"), overrides={"overrides": {"cpu": "512"}})
     assert pools.ended(id)["state"] == "succeeded"
     assert [task["submission_id"] for task in pools.stack.tasks(id)] == [id]
 
 
-def test_a_paused_pool_hands_out_nothing_until_it_goes_on(pools: Pools) -> None:
+def test_paused_pool_dispatches_nothing(pools: Pools) -> None:
     pools.until_idle("ready")
     pools.set("ready", paused=True)
     id = pools.submit("ready", pools.command("paused"))
@@ -181,7 +181,7 @@ def test_a_paused_pool_hands_out_nothing_until_it_goes_on(pools: Pools) -> None:
     assert pools.ended(id)["state"] == "succeeded"
 
 
-def test_idle_runners_beyond_a_lowered_maximum_end(pools: Pools) -> None:
+def test_idle_runners_above_a_lowered_maximum_end(pools: Pools) -> None:
     pools.until_idle("ready", 2)
     pools.set("ready", max=1, min_idle=1)
     until("one is left", lambda: len(pools.alive("ready")) == 1)
@@ -189,7 +189,7 @@ def test_idle_runners_beyond_a_lowered_maximum_end(pools: Pools) -> None:
     pools.until_idle("ready", 2)
 
 
-def test_what_waits_for_runners_that_fail_says_why(pools: Pools) -> None:
+def test_submission_shows_why_its_runners_fail(pools: Pools) -> None:
     id = pools.submit("broken", ["true"])
     row = until("it has the reason", lambda: pools.stack.row(id) if "reason" in pools.stack.row(id) else None)
     assert row["state"] == "queued"
@@ -198,7 +198,7 @@ def test_what_waits_for_runners_that_fail_says_why(pools: Pools) -> None:
     assert pools.stack.stop(id)[0]["state"] == "cancelled"
 
 
-def test_what_was_submitted_under_an_earlier_profile_runs_in_its_containers(start: Callable[..., Pools]) -> None:
+def test_submission_of_an_earlier_profile_runs_in_its_containers(start: Callable[..., Pools]) -> None:
     pools = start({"etl": profile({"max": 1})})
     blocker = pools.submit("etl", pools.command("blocker", FOR_EVER))
     pools.until_started("blocker")
@@ -225,7 +225,7 @@ def listed(pools: Pools, profile: str) -> dict[str, Any]:
     return next(pool for pool in json.loads(run(pools, "pools", "--json").stdout) if pool["profile"] == profile)
 
 
-def test_pools_are_listed_with_what_they_have_and_want(pools: Pools) -> None:
+def test_pools_command_lists_runners_and_targets(pools: Pools) -> None:
     pools.until_idle("ready", 2)
     pool = listed(pools, "ready")
     assert (pool["waiting"], pool["busy"], pool["max"], pool["min_idle"]) == (0, 0, 3, 2)
@@ -238,7 +238,7 @@ def test_pools_are_listed_with_what_they_have_and_want(pools: Pools) -> None:
     assert answer.returncode == 0
 
 
-def test_an_operators_limits_hold_until_they_are_reset(pools: Pools) -> None:
+def test_operators_limits_apply_until_reset(pools: Pools) -> None:
     pools.until_idle("ready", 2)
     answer = run(pools, "pool", "set", "ready", "--max", "2", "--min-idle", "1", "--pause")
     assert answer.stdout == "ready: max 2, min_idle 1, paused\n", answer.stderr
@@ -251,7 +251,7 @@ def test_an_operators_limits_hold_until_they_are_reset(pools: Pools) -> None:
     pools.until_idle("ready", 2)
 
 
-def test_limits_that_cannot_be_are_refused(pools: Pools) -> None:
+def test_invalid_limits_are_rejected(pools: Pools) -> None:
     pools.until_idle("ready")
     for arguments, text in [
         (("nobody", "--pause"), 'profile "nobody" has no pool; profiles with a pool: '),
@@ -265,7 +265,7 @@ def test_limits_that_cannot_be_are_refused(pools: Pools) -> None:
         assert text in answer.stderr
 
 
-def test_ps_and_show_say_what_a_submission_waits_for(pools: Pools) -> None:
+def test_ps_and_show_display_the_wait_reason(pools: Pools) -> None:
     blocker = pools.submit("one", pools.command("in-front", FOR_EVER))
     pools.until_started("in-front")
     first, second = (pools.submit("one", ["true"]) for _ in range(2))
@@ -292,7 +292,7 @@ def ask(url: str, body: dict[str, Any]) -> tuple[int, Any]:
         return error.code, json.loads(error.read())
 
 
-def test_work_refuses_a_caller_that_did_not_sign(pools: Pools) -> None:
+def test_runner_api_rejects_an_unsigned_caller(pools: Pools) -> None:
     runner = pools.until_idle("ready")[0]["submission_id"]
     body = {"runner_id": runner, "token": "guessed", "incarnation": "incarnation-1"}
     assert ask(pools.stack.ready["runner_api_url"], body) == (403, {"Message": "Forbidden"})
@@ -330,7 +330,7 @@ def token(runner_id: str) -> str:
     return variables["ECS_BRIDGE_RUNNER_TOKEN"]
 
 
-def test_only_the_runners_own_task_with_its_token_gets_an_answer(pools: Pools) -> None:
+def test_runner_api_accepts_only_the_runners_task_and_token(pools: Pools) -> None:
     one, other = pools.until_idle("ready", 2)[:2]
     secret = token(one["submission_id"])
     body = {"runner_id": one["submission_id"], "token": secret, "incarnation": one["runner"]["incarnation"]}
@@ -354,13 +354,13 @@ def test_only_the_runners_own_task_with_its_token_gets_an_answer(pools: Pools) -
     assert "refused a caller" in logs
 
 
-def test_direct_invocation_is_refused_unless_it_is_enabled(pools: Pools) -> None:
+def test_direct_invocation_is_rejected_by_default(pools: Pools) -> None:
     answer = pools.stack.invoke("runner-api", {"runner_id": "runner-0", "token": "x", "incarnation": "incarnation-1"})
     assert answer["statusCode"] == 403
     assert "RunnerApiDirectInvocation" in answer["body"]
 
 
-def test_a_bad_request_says_what_would_be_right(pools: Pools) -> None:
+def test_invalid_request_error_states_the_expected_value(pools: Pools) -> None:
     good = {"runner_id": "runner-0", "token": "x", "incarnation": "incarnation-1"}
     for body, status, text in [
         ("{", 400, "not JSON"),
@@ -379,7 +379,7 @@ def test_a_bad_request_says_what_would_be_right(pools: Pools) -> None:
     assert invoke(pools, good, {}, method="GET")[0] == 405
 
 
-def test_a_second_process_of_a_runner_is_refused_and_its_task_stopped(pools: Pools) -> None:
+def test_second_process_of_a_runner_is_rejected(pools: Pools) -> None:
     runner = pools.until_idle("five")[0] if pools.alive("five") else None
     if runner is None:
         pools.ended(pools.submit("five", ["true"]))

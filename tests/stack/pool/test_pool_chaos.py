@@ -182,7 +182,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, Future[
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_each_command_starts_once_and_ends_with_what_it_returned(
+def test_each_command_starts_once_with_its_exit_code(
     seed: int, runs: dict[int, Future[tuple[list[str], Chaos]]]
 ) -> None:
     problems, chaos = runs[seed].result()

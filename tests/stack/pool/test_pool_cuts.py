@@ -47,7 +47,7 @@ def cut_everywhere(
     [("runner-api", "many", 3), ("reconcile", "single", 5)],
 )
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-def test_a_command_starts_once_wherever_a_function_fails(
+def test_command_starts_once_after_any_failed_effect(
     tmp_path: Path, function: str, name: str, effects: int, fault: Fault
 ) -> None:
     profiles = {

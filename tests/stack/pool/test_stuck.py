@@ -97,7 +97,7 @@ def stop(pools: Pools, profile: str, id: str) -> None:
     assert listed(pools, profile)["stuck"] == 0
 
 
-def test_submission_under_unknown_key_is_stuck_and_others_are_served(stuck: Pools) -> None:
+def test_submission_under_unknown_key_is_stuck(stuck: Pools) -> None:
     id = waits_under(stuck, "two", "two#000000000000")
     until_stuck(stuck, "two", id, "no launch configuration")
     assert stuck.ended(stuck.submit("two", ["true"]))["state"] == "succeeded"
@@ -119,9 +119,7 @@ def test_submission_of_unknown_pool_is_stuck(stuck: Pools) -> None:
 
 
 @pytest.mark.parametrize("garbage", ["a text", {"pool": {"max": 1}}, "request"])
-def test_submission_with_unreadable_launch_configuration_is_stuck_and_others_are_served(
-    stuck: Pools, garbage: Any
-) -> None:
+def test_submission_with_unreadable_launch_configuration_is_stuck(stuck: Pools, garbage: Any) -> None:
     key = "two#111111111111"
     stuck.ended(stuck.submit("two", ["true"]))
     if garbage == "request":
@@ -135,14 +133,14 @@ def test_submission_with_unreadable_launch_configuration_is_stuck_and_others_are
     stop(stuck, "two", id)
 
 
-def test_pool_whose_containers_never_ask_for_work_is_stuck(stuck: Pools) -> None:
+def test_pool_whose_runners_never_poll_is_stuck(stuck: Pools) -> None:
     id = stuck.submit("mute", ["true"])
     until_stuck(stuck, "mute", id, "never asked for work")
     until("its runner is stopped for that, and counts as a failure", lambda: "failing_since" in stuck.row("mute"))
     stop(stuck, "mute", id)
 
 
-def test_pool_whose_runners_ecs_refuses_is_stuck_with_the_reason(stuck: Pools) -> None:
+def test_pool_whose_runners_are_refused_is_stuck(stuck: Pools) -> None:
     stuck.stack.rule(
         operation="RunTask", times=1000, error={"code": "AccessDeniedException", "message": "not authorized"}
     )
@@ -152,7 +150,7 @@ def test_pool_whose_runners_ecs_refuses_is_stuck_with_the_reason(stuck: Pools) -
     assert stuck.ended(id)["state"] == "succeeded"
 
 
-def test_paused_pool_shows_why_and_is_not_stuck(stuck: Pools) -> None:
+def test_paused_pool_is_not_stuck(stuck: Pools) -> None:
     stuck.set("two", paused=True)
     id = stuck.submit("two", ["true"])
     until("it has the reason", lambda: stuck.stack.row(id).get("reason") == "the pool is paused")

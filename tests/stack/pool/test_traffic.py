@@ -16,7 +16,7 @@ from local_stack import until
 LAG = {"index-lag-ms": "100..400"}
 
 
-def test_mixed_priorities_on_many_runners_start_each_command_once_while_indexes_lag(
+def test_commands_start_once_while_indexes_lag(
     start: Callable[..., Pools],
 ) -> None:
     many = profile({"max": 12, "min_idle": 12, "commands_per_container": 30})
@@ -55,7 +55,7 @@ def versioned(version: str, **pool: Any) -> dict[str, object]:
     return PROFILES | {"changing": changed | {"run_task": run_task}}
 
 
-def test_submissions_of_an_earlier_version_come_before_idle_runners_of_the_current_one(
+def test_earlier_versions_submissions_precede_idle_runners_of_the_current(
     start: Callable[..., Pools],
 ) -> None:
     pools = start(versioned("1"), LAG)
@@ -69,7 +69,7 @@ def test_submissions_of_an_earlier_version_come_before_idle_runners_of_the_curre
     assert pools.ended(pools.submit("changing", ["sh", "-c", "[ $VERSION = 2 ]"]))["state"] == "succeeded"
 
 
-def test_submission_is_served_although_reconcile_was_updated_before_submit(start: Callable[..., Pools]) -> None:
+def test_submission_is_served_if_reconcile_is_updated_first(start: Callable[..., Pools]) -> None:
     pools = start(versioned("1"), LAG)
     change(pools, {"reconcile"}, versioned("2"))
     pools.stack.invoke("reconcile")
@@ -79,7 +79,7 @@ def test_submission_is_served_although_reconcile_was_updated_before_submit(start
     assert pools.ended(pools.submit("changing", ["sh", "-c", "[ $VERSION = 2 ]"]))["state"] == "succeeded"
 
 
-def test_changed_policy_reaches_the_runners_of_a_pool_and_replaces_none(start: Callable[..., Pools]) -> None:
+def test_changed_policy_replaces_no_runner(start: Callable[..., Pools]) -> None:
     pools = start(versioned("1", min_idle=1, commands_per_container=9), LAG)
     [before] = pools.until_idle("changing")
     changed: Any = versioned("1", min_idle=1, commands_per_container=9, max=3)

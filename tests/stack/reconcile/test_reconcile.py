@@ -135,7 +135,7 @@ def outcome(row: Record) -> tuple[str, int | None]:
 # Refusals for now.
 
 
-def test_launches_what_was_refused_for_now(bench: Bench) -> None:
+def test_retryable_refusal_is_launched_again(bench: Bench) -> None:
     bench.stack.rule(submission_id="refused", error=THROTTLED, times=2)
     assert bench.submit("refused")["state"] == "queued"
     assert outcome(bench.settle("refused")) == ("failed", 3)
@@ -145,7 +145,7 @@ def test_launches_what_was_refused_for_now(bench: Bench) -> None:
     assert bench.starts("refused") == 1
 
 
-def test_is_woken_by_submit_and_keeps_to_the_launch_rate_with_it(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_submit_and_reconcile_share_the_launch_rate(tmp_path_factory: pytest.TempPathFactory) -> None:
     rate, burst, count = 5, 20, 60
     with Wire() as wire:
         environment = {**wire.environment(), "ECS_BRIDGE_LAUNCH_RATE": rate, "ECS_BRIDGE_LAUNCH_BURST": burst}
@@ -169,7 +169,7 @@ def test_is_woken_by_submit_and_keeps_to_the_launch_rate_with_it(tmp_path_factor
     print(f"{(len(sustained) - 1) / (sustained[-1] - sustained[0]):.1f} of {rate} launches a second beyond the burst")
 
 
-def test_several_at_once_do_no_harm_and_waste_no_launch_tokens(tmp_path: Path) -> None:
+def test_concurrent_runs_launch_each_submission_once(tmp_path: Path) -> None:
     several = 6
     ids = [f"several-{number}" for number in range(40)]
     # Tokens for two launches each, and hardly more: a run that is late three times in a row ends with what it holds.
@@ -190,7 +190,7 @@ def test_several_at_once_do_no_harm_and_waste_no_launch_tokens(tmp_path: Path) -
         assert [task["start_count"] for task in stack.tasks()] == [1] * len(ids)
 
 
-def test_backlog_is_served_by_one_run_at_a_time_and_wastes_few_token_writes(tmp_path: Path) -> None:
+def test_backlog_is_served_by_one_run_at_a_time(tmp_path: Path) -> None:
     rate = {"ECS_BRIDGE_LAUNCH_RATE": 10, "ECS_BRIDGE_LAUNCH_BURST": 10}
     ids = [f"storm-{number}" for number in range(100)]
     with Wire() as wire:
@@ -213,7 +213,7 @@ def test_backlog_is_served_by_one_run_at_a_time_and_wastes_few_token_writes(tmp_
             assert len(wakes) < len(ids) / 5
 
 
-def test_smaller_priorities_are_launched_first(tmp_path: Path) -> None:
+def test_smaller_priority_values_are_launched_first(tmp_path: Path) -> None:
     """To the half second of launches that reconcile reads together."""
     # Ten are read at a time.
     rate = {"ECS_BRIDGE_LAUNCH_RATE": 20, "ECS_BRIDGE_LAUNCH_BURST": 1}
@@ -245,7 +245,7 @@ def test_smaller_priorities_are_launched_first(tmp_path: Path) -> None:
             assert len(order) == len(queued)
 
 
-def test_what_is_not_launched_by_its_deadline_expires(bench: Bench) -> None:
+def test_queued_submission_expires_at_its_deadline(bench: Bench) -> None:
     def submit(id: str, deadline: int) -> dict[str, Any]:
         bench.stack.rule(submission_id=id, error=THROTTLED, times=1000)
         return bench.submit(id, launch_deadline=deadline)
@@ -258,7 +258,7 @@ def test_what_is_not_launched_by_its_deadline_expires(bench: Bench) -> None:
     assert bench.stack.tasks(late) == []
 
 
-def test_clients_that_submit_again_take_no_launch_tokens_from_one_that_submits(tmp_path: Path) -> None:
+def test_resubmissions_return_their_launch_tokens(tmp_path: Path) -> None:
     known = [{"submission_id": f"known-{number}", "command": ["true"]} for number in range(50)]
     new = [{"submission_id": f"new-{number}", "command": ["true"]} for number in range(60)]
     # Tokens for each once, for what three calls may hold at a time, and hardly more.
@@ -273,7 +273,7 @@ def test_clients_that_submit_again_take_no_launch_tokens_from_one_that_submits(t
         assert Counter(answer["state"] for answer in stack.submit(*new)) == {"launched": len(new)}
 
 
-def test_what_submit_has_no_time_for_is_not_begun(tmp_path: Path) -> None:
+def test_submit_starts_nothing_it_cannot_finish(tmp_path: Path) -> None:
     template = tmp_path / "template.yaml"
     template.write_text((ROOT / "template.yaml").read_text().replace("Timeout: 60", "Timeout: 25", 1))
     flags = {**NO_SCHEDULE, "simulate": True, "template": template, "api-latency-ms": 3000}
@@ -296,7 +296,7 @@ def test_what_submit_has_no_time_for_is_not_begun(tmp_path: Path) -> None:
         assert stack.calls()["RunTask"] == len(items)
 
 
-def test_a_launch_whose_outcome_could_not_be_written_is_not_accepted_until_it_is_submitted_again(bench: Bench) -> None:
+def test_launch_with_unrecorded_outcome_is_unavailable(bench: Bench) -> None:
     bench.stack.rule(submission_id="unwritten", error=THROTTLED)
     bench.wire.fails = lambda call: call.operation == "UpdateItem" and "unwritten" in str(call.body)
     item = {"submission_id": "unwritten", "command": EXIT_3, "profile": "default"}
@@ -327,7 +327,7 @@ def test_resubmission_is_unavailable_until_its_notification_is_recorded(bench: B
 # Capacity.
 
 
-def test_a_profile_without_capacity_holds_up_no_other_and_is_launched_once_it_has_some(tmp_path: Path) -> None:
+def test_profile_without_capacity_delays_no_other(tmp_path: Path) -> None:
     definition = {"family": "gpu", "containerDefinitions": [{"name": "main", "image": "local", "essential": True}]}
     profiles = {"default": profile(), "gpu": profile(run_task={"taskDefinition": "gpu"})}
     ids = [f"gpu-{number}" for number in range(300)]
@@ -370,7 +370,7 @@ def test_a_profile_without_capacity_holds_up_no_other_and_is_launched_once_it_ha
 # Unanswered launches.
 
 
-def test_a_stop_does_not_wait_behind_repeats_that_have_no_launch_token(tmp_path: Path) -> None:
+def test_stop_precedes_repeats_without_launch_tokens(tmp_path: Path) -> None:
     ids = [f"unanswered-{number}" for number in range(500)]
     launch_rate = {"ECS_BRIDGE_LAUNCH_RATE": 0.1, "ECS_BRIDGE_LAUNCH_BURST": len(ids) + 1}
     # Repeats go on for five minutes.
@@ -394,7 +394,7 @@ def test_a_stop_does_not_wait_behind_repeats_that_have_no_launch_token(tmp_path:
 
 
 @pytest.mark.parametrize("answer", ["none", "server_error"])
-def test_an_unanswered_launch_is_repeated_with_the_same_token_and_finds_its_task(bench: Bench, answer: str) -> None:
+def test_unanswered_launch_is_repeated_with_the_same_token(bench: Bench, answer: str) -> None:
     id = f"unanswered-{answer}"
     bench.stack.rule(submission_id=id, answer=answer, times=2)
     assert bench.submit(id, profile="silent")["state"] == "launching"
@@ -406,7 +406,7 @@ def test_an_unanswered_launch_is_repeated_with_the_same_token_and_finds_its_task
     assert bench.starts(id) == 1
 
 
-def test_a_launch_that_is_never_answered_is_looked_up_and_lost(tmp_path: Path) -> None:
+def test_launch_that_is_never_answered_is_lost(tmp_path: Path) -> None:
     with stack_behind_a_wire(tmp_path, HASTY_ENV, **HASTY) as bench:
         bench.stack.rule(submission_id="unanswered", error=SERVER_ERROR, times=1000)
         bench.submit("unanswered")
@@ -422,7 +422,7 @@ def test_a_launch_that_is_never_answered_is_looked_up_and_lost(tmp_path: Path) -
     assert lookups[0].at > calls[-1].at
 
 
-def test_a_repeat_that_is_refused_proves_nothing(bench: Bench) -> None:
+def test_refused_repeat_settles_nothing(bench: Bench) -> None:
     bench.stack.rule(submission_id="refused-repeat", answer="none")
     bench.stack.rule(submission_id="refused-repeat", error={"code": "AccessDeniedException", "message": "no"}, times=2)
     bench.submit("refused-repeat", profile="silent")
@@ -431,7 +431,7 @@ def test_a_repeat_that_is_refused_proves_nothing(bench: Bench) -> None:
     assert bench.starts("refused-repeat") == 1
 
 
-def test_an_unanswered_launch_past_its_deadline_is_looked_up_not_expired(bench: Bench) -> None:
+def test_unanswered_launch_past_its_deadline_is_looked_up(bench: Bench) -> None:
     def submit(id: str, deadline: int) -> dict[str, Any]:
         bench.stack.rule(submission_id=id, answer="none", times=1000)
         return bench.submit(id, profile="silent", launch_deadline=deadline)
@@ -444,7 +444,7 @@ def test_an_unanswered_launch_past_its_deadline_is_looked_up_not_expired(bench: 
 # Missing events.
 
 
-def test_finds_an_end_without_an_event_and_reports_it(tmp_path: Path) -> None:
+def test_result_without_an_event_is_found(tmp_path: Path) -> None:
     # No run of reconcile but those of the test.
     with stack_behind_a_wire(tmp_path) as bench:
         bench.submit("silent", profile="silent")
@@ -464,7 +464,7 @@ def test_finds_an_end_without_an_event_and_reports_it(tmp_path: Path) -> None:
     assert sum(report["repaired"] for report in reports) == 1
 
 
-def test_a_task_that_ecs_has_forgotten_is_stopped_and_lost(bench: Bench) -> None:
+def test_task_that_ecs_forgot_is_stopped_and_lost(bench: Bench) -> None:
     bench.stack.rule(submission_id="gone", shapes="forgotten")
     bench.submit("gone")
     task = bench.until_task("gone", "STOPPED")
@@ -483,7 +483,7 @@ def test_a_task_that_ecs_has_forgotten_is_stopped_and_lost(bench: Bench) -> None
 # Timeouts.
 
 
-def test_a_task_that_is_not_running_in_time_is_stopped_and_fails(never_placed: Bench) -> None:
+def test_task_fails_after_launch_timeout(never_placed: Bench) -> None:
     never_placed.submit("never", FOR_EVER, "launch-timeout")
     row = never_placed.settle("never")
     assert outcome(row) == ("failed", None)
@@ -492,7 +492,7 @@ def test_a_task_that_is_not_running_in_time_is_stopped_and_fails(never_placed: B
     never_placed.until_task("never", "STOPPED")
 
 
-def test_a_task_that_runs_for_too_long_is_stopped_and_fails(bench: Bench) -> None:
+def test_task_fails_after_run_timeout(bench: Bench) -> None:
     bench.submit("long", FOR_EVER, "run-timeout")
     row = bench.settle("long")
     assert outcome(row) == ("failed", 143)
@@ -502,14 +502,14 @@ def test_a_task_that_runs_for_too_long_is_stopped_and_fails(bench: Bench) -> Non
 # Stops.
 
 
-def test_a_stop_before_its_submission_cancels_it(bench: Bench) -> None:
+def test_stop_before_submission_cancels_it(bench: Bench) -> None:
     assert [answer["state"] for answer in bench.stack.stop("overtaken")] == ["cancelled"]
     assert bench.submit("overtaken")["state"] == "cancelled"
     assert bench.stack.tasks("overtaken") == []
     assert bench.launches("overtaken") == []
 
 
-def test_a_stop_while_queued_cancels_at_once_and_for_good(bench: Bench) -> None:
+def test_stop_while_queued_cancels_permanently(bench: Bench) -> None:
     bench.stack.rule(submission_id="queued", error=THROTTLED)
     bench.submit("queued")
     # submit woke reconcile, which may have been faster than the stop.
@@ -522,7 +522,7 @@ def test_a_stop_while_queued_cancels_at_once_and_for_good(bench: Bench) -> None:
         assert bench.starts("queued") == 0
 
 
-def test_a_stop_while_launching_stops_the_task_once_it_is_found(bench: Bench) -> None:
+def test_stop_while_launching_stops_the_task_later(bench: Bench) -> None:
     bench.stack.rule(submission_id="launching", answer="none", times=1000)
     bench.submit("launching", FOR_EVER, "silent")
     assert [answer["state"] for answer in bench.stack.stop("launching")] == ["launching"]
@@ -532,7 +532,7 @@ def test_a_stop_while_launching_stops_the_task_once_it_is_found(bench: Bench) ->
     bench.until_task("launching", "STOPPED")
 
 
-def test_a_stop_while_the_task_is_provisioned_stops_it(never_placed: Bench) -> None:
+def test_stop_while_provisioning_stops_the_task(never_placed: Bench) -> None:
     never_placed.submit("early")
     assert [answer["state"] for answer in never_placed.stack.stop("early")] == ["launched"]
     assert outcome(never_placed.settle("early")) == ("cancelled", None)
@@ -540,7 +540,7 @@ def test_a_stop_while_the_task_is_provisioned_stops_it(never_placed: Bench) -> N
     never_placed.until_task("early", "STOPPED")
 
 
-def test_a_stop_while_running_stops_the_container(bench: Bench) -> None:
+def test_stop_while_running_stops_the_container(bench: Bench) -> None:
     bench.submit("running", FOR_EVER)
     bench.stack.until_state("running", "running")
     bench.stack.stop("running", reason="cleared")
@@ -549,7 +549,7 @@ def test_a_stop_while_running_stops_the_container(bench: Bench) -> None:
     assert row["reason"] == "cleared"
 
 
-def test_a_stopped_container_that_exits_with_0_has_succeeded(bench: Bench, tmp_path: Path) -> None:
+def test_stopped_container_with_exit_code_0_succeeds(bench: Bench, tmp_path: Path) -> None:
     ready = tmp_path / "ready"
     bench.submit("graceful", ["sh", "-c", f"trap 'exit 0' TERM; touch {ready}; while :; do sleep 0.05; done"])
     until("the container has set its trap", ready.exists)
@@ -557,7 +557,7 @@ def test_a_stopped_container_that_exits_with_0_has_succeeded(bench: Bench, tmp_p
     assert outcome(bench.settle("graceful")) == ("succeeded", 0)
 
 
-def test_a_refused_stop_is_repeated(bench: Bench) -> None:
+def test_refused_stop_is_repeated(bench: Bench) -> None:
     bench.submit("refused-stop", FOR_EVER)
     bench.stack.until_state("refused-stop", "running")
     bench.stack.rule(operation="StopTask", error=THROTTLED, times=8)
@@ -565,7 +565,7 @@ def test_a_refused_stop_is_repeated(bench: Bench) -> None:
     assert outcome(bench.settle("refused-stop")) == ("cancelled", 143)
 
 
-def test_a_stop_after_the_end_changes_nothing(bench: Bench) -> None:
+def test_stop_after_the_result_changes_nothing(bench: Bench) -> None:
     bench.submit("over")
     before = bench.settle("over")
     assert [answer["state"] for answer in bench.stack.stop("over")] == ["failed"]
@@ -578,7 +578,7 @@ def test_a_stop_after_the_end_changes_nothing(bench: Bench) -> None:
 # Another attempt.
 
 
-def test_an_interruption_is_relaunched_where_the_profile_says_so(bench: Bench) -> None:
+def test_interruption_is_relaunched_if_configured(bench: Bench) -> None:
     bench.stack.rule(submission_id="spot", shapes="spot-interruption")
     bench.submit("spot", ["sleep", "20"], "again")
     row = bench.settle("spot")
@@ -589,7 +589,7 @@ def test_an_interruption_is_relaunched_where_the_profile_says_so(bench: Bench) -
     assert first["exited_at"] <= first["stopped_at"] <= second["created_at"]
 
 
-def test_a_container_that_never_started_is_tried_again_until_no_attempt_is_left(bench: Bench) -> None:
+def test_unstarted_container_is_relaunched_until_max_attempts(bench: Bench) -> None:
     bench.stack.rule(submission_id="no-image", shapes="cannot-pull", times=3)
     bench.submit("no-image")
     row = bench.settle("no-image")
@@ -600,7 +600,7 @@ def test_a_container_that_never_started_is_tried_again_until_no_attempt_is_left(
     assert bench.starts("no-image") == 0
 
 
-def test_the_next_attempt_is_launched_without_waiting_for_the_schedule(bench: Bench) -> None:
+def test_task_state_triggers_the_next_attempt(bench: Bench) -> None:
     bench.stack.rule(submission_id="woken", shapes="cannot-pull")
     bench.submit("woken")
     # Only task-state invokes reconcile.

@@ -234,7 +234,7 @@ def around(text: str) -> str:
     return text[max(0, at - 300) : at + 60]
 
 
-def test_the_search_finds_the_secret_where_it_belongs(seen: Seen) -> None:
+def test_search_finds_the_secret_in_requests(seen: Seen) -> None:
     """In the requests to ECS, and in a stored request."""
     assert any(leaks(json.dumps(event)) for event in seen.stack.events())
     compressor = zlib.compressobj(wbits=-15)
@@ -242,19 +242,19 @@ def test_the_search_finds_the_secret_where_it_belongs(seen: Seen) -> None:
     assert any(leaks(text) for text in readings({"request": Binary(stored)}))
 
 
-def test_it_is_in_no_log_and_no_metric(seen: Seen) -> None:
+def test_logs_and_metrics_contain_no_secret(seen: Seen) -> None:
     files = seen.stack.logs()
     assert sum(file.stat().st_size for file in files) > 0
     found = [f"{file.name}: {around(line)}" for file in files for line in file.read_text().splitlines() if leaks(line)]
     assert not found, "\n".join(found[:20])
 
 
-def test_it_is_in_no_answer(seen: Seen) -> None:
+def test_responses_contain_no_secret(seen: Seen) -> None:
     found = [around(answer) for answer in seen.answers if leaks(answer)]
     assert not found, "\n".join(found)
 
 
-def test_it_is_in_no_row_at_the_end(seen: Seen) -> None:
+def test_terminal_rows_contain_no_secret(seen: Seen) -> None:
     rows = seen.stack.rows()
     submissions = [row for row in rows if "runner" not in row]
     assert len(submissions) == len(set(seen.ids))
@@ -263,6 +263,6 @@ def test_it_is_in_no_row_at_the_end(seen: Seen) -> None:
     assert not found, "\n".join(found)
 
 
-def test_every_terminal_state_was_reached(seen: Seen) -> None:
+def test_run_reaches_every_terminal_state(seen: Seen) -> None:
     states = {row["state"] for row in seen.stack.rows() if "runner" not in row}
     assert states == {"succeeded", "failed", "rejected", "expired", "cancelled", "lost"}
