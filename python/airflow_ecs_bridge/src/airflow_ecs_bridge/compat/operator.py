@@ -107,7 +107,7 @@ class EcsRunTaskOperator(provider.EcsRunTaskOperator):
             raise ValueError(_text(self.task_id, found))
 
     @property
-    def client(self) -> Any:  # type: ignore[override]
+    def client(self) -> Any:
         """The client of the bridge, with the methods that the provider's operator uses."""
         return self._client_override or self._bridge_client
 

@@ -78,16 +78,10 @@ class EcsRunTaskTrigger(EcsBridgeTrigger):
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the state that another triggerer needs to continue."""
-        names = (
-            "command",
-            "profile",
-            "overrides",
-            "priority",
-            "awslogs_fetch_interval",
-            "submission_id",
-            "about",
-        )
-        names += ("cluster", "logs", "gives_up_at", "stop_task_on_failure", "push_arn")
+        names = [
+            *("command", "profile", "overrides", "priority", "awslogs_fetch_interval", "submission_id", "about"),
+            *("cluster", "logs", "gives_up_at", "stop_task_on_failure", "push_arn"),
+        ]
         return f"{__name__}.EcsRunTaskTrigger", {name: getattr(self, name) for name in names}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from fastapi import Response
 
-    from airflow_ecs_bridge.ui.queries import Row
+    from ecs_bridge.table import Row
 
 STATIC = Path(__file__).parent / "static"
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from airflow_ecs_bridge.ui.authorization import Sight
-    from airflow_ecs_bridge.ui.queries import Row, Snapshot
+    from airflow_ecs_bridge.ui.queries import Snapshot
+    from ecs_bridge.table import Row
 
 IN_FLIGHT = ("queued", "launching", "launched", "running")
 FAILED = frozenset({"failed", "rejected", "expired", "lost"})

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from airflow_ecs_bridge.config import Settings
-    from airflow_ecs_bridge.ui.queries import Row
+    from ecs_bridge.table import Row
 
 MOST_TRIES = 25
 """Maximum number of tries. Each can have two submissions, for its worker and for the command of `EcsBridgeOperator`."""
