@@ -10,6 +10,7 @@ import re
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import prices
 import samples
@@ -78,7 +79,13 @@ def per_hour(report: Report, folder: Path) -> float:
     """Dollars of each further hour that a task runs: a check every twenty minutes, of which one is counted."""
     tasks = 50
     # Twelve minutes become 24 seconds: one check of each.
-    flags = {"timer_scale": 30, "simulate": True, "reconcile_every": 2, "provision_s": 0.1, "pull_s": 0.1}
+    flags: dict[str, Any] = {
+        "timer_scale": 30,
+        "simulate": True,
+        "reconcile_every": 2,
+        "provision_s": 0.1,
+        "pull_s": 0.1,
+    }
     with Stack(folder, **flags) as stack:
         for start in range(0, tasks, 10):
             stack.submit([samples.submission(index, ["sleep", "32"]) for index in range(start, start + 10)])

@@ -9,6 +9,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import samples
 from launch import send
@@ -20,7 +21,7 @@ TEARDOWN = 25.0
 
 
 def run(report: Report, together: int) -> None:
-    flags = {"simulate": True, "reconcile_every": 20, "no_limit": True}
+    flags: dict[str, Any] = {"simulate": True, "reconcile_every": 20, "no_limit": True}
     with (
         tempfile.TemporaryDirectory() as folder,
         Stack(Path(folder), teardown_s=TEARDOWN, proxies=False, **flags) as stack,

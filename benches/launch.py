@@ -7,6 +7,7 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import boto3
 import samples
@@ -34,7 +35,7 @@ def send(stack: Stack, items: list[dict[str, object]]) -> list[dict[str, object]
 
 def at_once(report: Report, submissions: int) -> None:
     """Without a limit: how long ECS and DynamoDB alone make it take."""
-    flags = {"no_limit": True, "simulate": True, "reconcile_every": 0, "pull_s": 60}
+    flags: dict[str, Any] = {"no_limit": True, "simulate": True, "reconcile_every": 0, "pull_s": 60}
     with tempfile.TemporaryDirectory() as folder, Stack(Path(folder), latency=LATENCY, **flags) as stack:
         items = [samples.submission(index, ["sh", "-c", "exit 0"]) for index in range(submissions)]
         send(stack, items[:BATCH])
@@ -71,7 +72,7 @@ def one_by_one(stack: Stack, calls: int) -> float:
 
 def at_the_limit(report: Report, submissions: int) -> None:
     """With ECS's own limit: how near it they are launched, and how many calls it refuses."""
-    flags = {"throttle": f"{RATE}/{BURST}", "simulate": True, "reconcile_every": 60}
+    flags: dict[str, Any] = {"throttle": f"{RATE}/{BURST}", "simulate": True, "reconcile_every": 60}
     with tempfile.TemporaryDirectory() as folder, Stack(Path(folder), latency=LATENCY, **flags) as stack:
         items = [samples.submission(index, ["sleep", "0"]) for index in range(submissions)]
         began = time.perf_counter()

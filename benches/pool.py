@@ -87,7 +87,7 @@ def first_instructions(stack: Stack, folder: Path, profile: str, count: int) -> 
 
 
 def latency(report: Report, idle: int, start: float) -> None:
-    flags = {
+    flags: dict[str, Any] = {
         "reconcile_every": 5,
         "pull_s": start,
         "provision_s": 0,
@@ -120,7 +120,14 @@ def latency(report: Report, idle: int, start: float) -> None:
 def throughput(report: Report, commands: int) -> None:
     """Short commands on fifty runners, each of which runs fifty of them."""
     count = 50
-    flags = {"reconcile_every": 2, "pull_s": 1, "provision_s": 0, "teardown_s": 0.5, "no_limit": True, "processes": 4}
+    flags: dict[str, Any] = {
+        "reconcile_every": 2,
+        "pull_s": 1,
+        "provision_s": 0,
+        "teardown_s": 0.5,
+        "no_limit": True,
+        "processes": 4,
+    }
     flags |= {"index_lag_ms": LAG}
     profiles = pooled(max=count, min_idle=count, commands_per_container=50, poll_interval_ms=500)
     with tempfile.TemporaryDirectory() as folder, Stack(Path(folder), profiles=profiles, **flags) as stack:
@@ -144,7 +151,7 @@ def throughput(report: Report, commands: int) -> None:
 
 def costs(report: Report, per_container: int, commands: int, at_most: float) -> None:
     """What a command takes, of a pool that is sized by what arrives: 20 per second, each of a second."""
-    flags = {
+    flags: dict[str, Any] = {
         "reconcile_every": 60,
         "pull_s": 2,
         "provision_s": 0,
@@ -180,7 +187,7 @@ def costs(report: Report, per_container: int, commands: int, at_most: float) -> 
 
 def asks(report: Report) -> None:
     """What an idle runner costs a day without its container: waits for its doorbell, and a question after each few."""
-    flags = {"reconcile_every": 0, "pull_s": 0.2, "provision_s": 0, "no_limit": True}
+    flags: dict[str, Any] = {"reconcile_every": 0, "pull_s": 0.2, "provision_s": 0, "no_limit": True}
     with (
         tempfile.TemporaryDirectory() as folder,
         Stack(Path(folder), profiles=pooled(max=1, min_idle=1), **flags) as stack,

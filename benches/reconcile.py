@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import prices
 import samples
@@ -68,7 +69,12 @@ def reconciles(stack: Stack, runs: int, **variables: object) -> Iterator[list[Fu
 
 def drain(report: Report, queued: int) -> None:
     """One run and a queue that is longer than what it may launch."""
-    flags = {"simulate": True, "reconcile_every": 0, "pull_s": 600, "api_latency_ms": int(LATENCY * 1000)}
+    flags: dict[str, Any] = {
+        "simulate": True,
+        "reconcile_every": 0,
+        "pull_s": 600,
+        "api_latency_ms": int(LATENCY * 1000),
+    }
     # The stack's own functions launch next to nothing: what they are sent stays queued.
     limit = {"ECS_BRIDGE_LAUNCH_RATE": 0.1, "ECS_BRIDGE_LAUNCH_BURST": 1}
     with tempfile.TemporaryDirectory() as folder, Stack(Path(folder), proxies=False, variables=limit, **flags) as stack:
@@ -96,7 +102,12 @@ def drain(report: Report, queued: int) -> None:
 
 def with_share(report: Report, megabytes: int, queued: int, timers: int) -> None:
     """Launches and timers of one run with Lambda's share of a CPU, and what a launch costs."""
-    flags = {"simulate": True, "reconcile_every": 0, "pull_s": 600, "api_latency_ms": int(LATENCY * 1000)}
+    flags: dict[str, Any] = {
+        "simulate": True,
+        "reconcile_every": 0,
+        "pull_s": 600,
+        "api_latency_ms": int(LATENCY * 1000),
+    }
     limit = {"ECS_BRIDGE_LAUNCH_RATE": 0.1, "ECS_BRIDGE_LAUNCH_BURST": 1}
     with tempfile.TemporaryDirectory() as folder, Stack(Path(folder), proxies=False, variables=limit, **flags) as stack:
         send(stack, [samples.submission(index, ["sleep", "600"]) for index in range(queued)])
@@ -125,7 +136,7 @@ def with_share(report: Report, megabytes: int, queued: int, timers: int) -> None
 
 
 def served(report: Report, name: str, megabytes: int, timers: int) -> None:
-    flags = {
+    flags: dict[str, Any] = {
         "simulate": True,
         "reconcile_every": 0,
         "pull_s": 0.1,
@@ -152,7 +163,7 @@ def served(report: Report, name: str, megabytes: int, timers: int) -> None:
 def serve(report: Report, timers: int) -> None:
     """Two runs, and as many checks of running tasks as come due within a minute."""
     # The first check is due 24 s after the launch: when the last task has been submitted, the first ones wait.
-    flags = {
+    flags: dict[str, Any] = {
         "simulate": True,
         "reconcile_every": 0,
         "pull_s": 0.1,

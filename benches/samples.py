@@ -14,7 +14,7 @@ ACCOUNT, REGION, CLUSTER_NAME = "123456789012", "us-east-1", "airflow"
 CLUSTER = f"arn:aws:ecs:{REGION}:{ACCOUNT}:cluster/{CLUSTER_NAME}"
 CONTAINER = "main"
 
-PROFILES = {
+PROFILES: dict[str, Any] = {
     "default": {
         "container_name": CONTAINER,
         "run_task": {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import samples
 from launch import send
@@ -17,8 +18,15 @@ TIME_SCALE = 60
 
 
 def run(report: Report, submissions: int) -> None:
-    flags = {"simulate": True, "time_scale": TIME_SCALE, "reconcile_every": 60, "provision_s": 20, "pull_s": 20,
-             "teardown_s": 25, "no_limit": True}  # fmt: skip
+    flags: dict[str, Any] = {
+        "simulate": True,
+        "time_scale": TIME_SCALE,
+        "reconcile_every": 60,
+        "provision_s": 20,
+        "pull_s": 20,
+        "teardown_s": 25,
+        "no_limit": True,
+    }
     with tempfile.TemporaryDirectory() as folder, Stack(Path(folder), proxies=False, **flags) as stack:
         began, sent, ended = time.monotonic(), 0, 0
         tenths: list[tuple[int, float, int]] = []

@@ -191,7 +191,7 @@ def until(what: str, look: Any, seconds: float) -> Any:
 @contextlib.contextmanager
 def triggerer(settings: dict[str, str], capacity: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Run a triggerer, in a session of its own."""
-    command = [AIRFLOW, "triggerer", "--capacity", str(capacity), "--skip-serve-logs"]
+    command = [str(AIRFLOW), "triggerer", "--capacity", str(capacity), "--skip-serve-logs"]
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, env=settings, stdout=output, stderr=subprocess.STDOUT, start_new_session=True

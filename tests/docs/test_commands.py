@@ -72,7 +72,8 @@ def test_configuration_values_have_no_trailing_comment() -> None:
 @pytest.mark.parametrize("block", [block for block in BLOCKS if block.run_by], ids=lambda block: block.name)
 def test_blocks_run_elsewhere_name_an_existing_test(block: Block) -> None:
     assert block.run_by is not None
-    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    makefiles = [ROOT / "Makefile", *(ROOT / "make").glob("*.mk")]
+    targets = [name for file in makefiles for name in re.findall(r"^([a-z-]+):", file.read_text(), re.MULTILINE)]
     assert (ROOT / block.run_by).exists() or block.run_by in targets
 
 

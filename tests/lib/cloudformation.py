@@ -78,7 +78,7 @@ class ResolvedTemplate:
             for logical_id, resource in body["Resources"].items()
             if self._is_true(resource.get("Condition"))
         }
-        self.outputs = {
+        self.outputs: dict[str, Any] = {
             name: self._value(output["Value"]) if self._is_true(output.get("Condition")) else None
             for name, output in body.get("Outputs", {}).items()
         }

@@ -6,10 +6,11 @@ import http.client
 import json
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Self
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 from local_stack import PATIENCE
@@ -23,7 +24,7 @@ class Request:
     method: str
     path: str
     # The names are case-insensitive.
-    headers: Mapping[str, str]
+    headers: Message
     body: bytes
     client_port: int
 
@@ -71,7 +72,7 @@ class Server:
                 pass
 
         class Threads(ThreadingHTTPServer):
-            def handle_error(self, *client: object) -> None:
+            def handle_error(self, *client: Any) -> None:
                 # Clients that are killed break their connections.
                 if not isinstance(sys.exception(), ConnectionError):
                     super().handle_error(*client)

@@ -62,8 +62,8 @@ def runner_process(runner_id: str) -> int:
             continue
         if variable in environment and program.endswith("/ecs-bridge-runner"):
             found.append(int(pid))
-    [pid] = found
-    return pid
+    [only] = found
+    return only
 
 
 def kill_runner(runner_id: str) -> None:
