@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use ecs_bridge_core::{
-    Attempt, Input, Record, Rules, StartedBy, SubmissionId, Timers, Timestamp, api, decide,
+    AttemptNumber, Input, Record, Rules, StartedBy, SubmissionId, Timers, Timestamp, api, decide,
     event::{self, Event},
     notify::Listeners,
     profile::{Clusters, Policy, Profiles},
@@ -24,8 +24,9 @@ pub fn event(data: &[u8]) {
     match event::parse(text, &rules().deployment) {
         Ok(Event::Foreign) => {}
         Ok(Event::Ours(_, task)) => {
-            let (record, _) = Record::launching(submission(), now(), &rules());
-            let next = decide(&Record { attempt: task.attempt, ..record }, &Input::Seen(*task), now(), &rules());
+            let (mut record, _) = Record::launching(submission(), now(), &rules());
+            record.attempt.number = task.attempt;
+            let next = decide(&record, &Input::Seen(*task), now(), &rules());
             if let Some(next) = next.record {
                 assert!(serde_json::to_value(&next).is_ok());
             }
@@ -104,7 +105,7 @@ pub fn profiles(data: &[u8]) {
             let started_by = StartedBy {
                 deployment: rules().deployment,
                 submission_id: "x".parse().unwrap(),
-                attempt: Attempt::FIRST,
+                attempt: AttemptNumber::FIRST,
             };
             let body: Value = serde_json::from_str(&request.frozen.body(&started_by, 0).unwrap()).unwrap();
             assert_eq!(body["cluster"], *request.cluster);

@@ -108,3 +108,24 @@ impl Partition {
         self.read.extend(page);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ecs_bridge_core::{
+        capacity::Shape,
+        record::{DUE_SHARDS, QUEUE, REPEAT, RUNNERS, waiting},
+    };
+    use serde_json::{Value, json};
+
+    /// The CLI and the Airflow UI plugin read the same partitions, and are tested against the same file.
+    #[test]
+    fn served_partitions_are_those_listed_for_readers() {
+        let listed: Value = serde_json::from_str(include_str!("../../../tests/fixtures/due_partitions.json")).unwrap();
+        let shards = (0..DUE_SHARDS).map(|shard| shard.to_string());
+        let served: Vec<_> = shards.chain([QUEUE, REPEAT, RUNNERS].map(str::to_owned)).collect();
+        assert_eq!(listed["partitions"], json!(served));
+        assert_eq!(listed["runners"], RUNNERS);
+        let option = Shape { profile: "etl".parse().unwrap(), placement: None }.choice(1);
+        assert_eq!(waiting(&option), format!("{}{option}", listed["waiting_prefix"].as_str().unwrap()));
+    }
+}

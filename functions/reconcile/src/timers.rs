@@ -12,8 +12,9 @@ use ecs_bridge_core::{Input, Record, SubmissionId, record::DUE_SHARDS};
 use futures_util::{StreamExt, stream};
 
 use crate::{
-    handler::{Claimed, Loop, Report, Run},
     partition::{PAGE, Partition},
+    report::Report,
+    run::{Claimed, Loop, Run},
 };
 
 /// The number of batches per stop-retry interval. Timers are batched so that one DescribeTasks call describes many
@@ -108,8 +109,8 @@ async fn describe(run: &Run<'_>, cluster: &str, claimed: &[(Box<Record>, String)
     report.described += claimed.len();
     let inputs = run.bridge.describe_all(cluster, &tasks).await;
     let settles = tasks.into_iter().zip(inputs).map(|((record, _), input)| {
-        let (record, before) = (record.clone(), record.state);
-        async move { run.bridge.settle(record, input).await.map(|after| (before, after.state)) }
+        let (record, before) = (record.clone(), record.state());
+        async move { run.bridge.settle(record, input).await.map(|after| (before, after.state())) }
     });
     let mut settles = stream::iter(settles).buffer_unordered(SIDE_BY_SIDE);
     while let Some(outcome) = settles.next().await {

@@ -1,8 +1,12 @@
 //! The runner API: dispatches commands to the runners of a pool and records their exit codes.
 
+mod app;
 mod caller;
-mod handler;
+mod dispatch;
+mod event;
 mod poll;
+mod responses;
+mod takes;
 
 use ecs_bridge_aws::{
     Bridge, Clients, Wake,
@@ -13,7 +17,7 @@ use ecs_bridge_core::config::Environment;
 use lambda_runtime::{LambdaEvent, service_fn};
 use serde_json::value::RawValue;
 
-use crate::{caller::Roles, handler::App};
+use crate::{app::App, caller::Roles};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {

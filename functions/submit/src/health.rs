@@ -13,7 +13,7 @@ use ecs_bridge_core::{
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::handler::App;
+use crate::app::App;
 
 /// The version of the functions.
 const VERSION: &str = env!("CARGO_PKG_VERSION");

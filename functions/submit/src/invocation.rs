@@ -9,7 +9,7 @@ use lambda_runtime::Diagnostic;
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 
-use crate::handler::{App, BODY_BYTES};
+use crate::{app::App, routes::BODY_BYTES};
 
 /// The request in a payload, selected by its members.
 #[derive(Deserialize)]

@@ -1,8 +1,15 @@
 //! The submit function: the HTTP API, on a Lambda function URL or by direct invocation.
 
-mod handler;
+mod app;
+mod errors;
+mod follow_up;
 mod health;
+mod idle_capacity;
 mod invocation;
+mod launch_tokens;
+mod pools;
+mod routes;
+mod show;
 mod stops;
 mod submissions;
 
@@ -17,7 +24,7 @@ use lambda_runtime::{LambdaEvent, service_fn};
 use serde::{Deserialize, Serialize, de::IgnoredAny};
 use serde_json::{Value, value::RawValue};
 
-use crate::handler::App;
+use crate::app::App;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {
@@ -44,7 +51,7 @@ async fn main() -> Result<(), lambda_runtime::Error> {
         clusters,
         listeners,
         runner_api,
-        spares: Default::default(),
+        idle_capacity: Default::default(),
     };
     warm_up(async {
         let cluster = app.clusters.default_cluster();

@@ -14,8 +14,9 @@ use futures_util::{StreamExt, stream};
 use serde_json::json;
 
 use crate::{
-    handler::{App, malformed},
-    submissions::{has_pending_notifications, unavailable},
+    app::App,
+    errors::{malformed, unavailable},
+    follow_up::has_pending_notifications,
 };
 
 /// The number of stops handled concurrently.
@@ -49,7 +50,7 @@ impl App {
             Ok(record) => {
                 let has_pending_notifications = has_pending_notifications(&record);
                 (
-                    ItemAnswer { state: Some(record.state), task_arn: record.task_arn, ..blank },
+                    ItemAnswer { state: Some(record.state()), task_arn: record.attempt.task_arn, ..blank },
                     has_pending_notifications,
                 )
             }

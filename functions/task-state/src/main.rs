@@ -1,6 +1,6 @@
 //! The task-state function: applies the ECS Task State Change events from EventBridge to the records.
 
-mod handler;
+mod event;
 
 use ecs_bridge_aws::{
     Bridge, Clients, Wake,
@@ -25,7 +25,7 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     let bridge = Bridge::new(&clients, config).delivery(&clients);
     warm_up(async { bridge.table.look_at_launch_tokens().await.unwrap_or_default() }).await;
     let handler = async |event: LambdaEvent<Box<RawValue>>| {
-        let result = handler::handle(&bridge, &wake, event.payload.get()).await;
+        let result = event::handle(&bridge, &wake, event.payload.get()).await;
         metrics.flush();
         // The error type is explicit because a boxed error would show its Rust type in dead-letter messages.
         result.map_err(|error| Diagnostic { error_type: "BridgeError".to_owned(), error_message: error.to_string() })

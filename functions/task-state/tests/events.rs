@@ -1,10 +1,10 @@
-//! Lifecycle tests: each case of `tests/fixtures/lives.json` runs through the function's own handler. The tests count
+//! Lifecycle tests: each case of `tests/fixtures/lives.json` runs through the function's own entry point. The tests count
 //! every request to DynamoDB and ECS at the wire.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code")]
 
-#[path = "../src/handler.rs"]
-mod handler;
+#[path = "../src/event.rs"]
+mod event;
 #[path = "../../../shared/aws/tests/support/mod.rs"]
 mod support;
 
@@ -41,7 +41,7 @@ fn merged(base: &Value, patch: &Value) -> Value {
 }
 
 /// Returns the event of one step.
-fn event(base: &Value, id: &str, step: &Value) -> String {
+fn event_of(base: &Value, id: &str, step: &Value) -> String {
     let attempt = step["attempt"].as_u64().unwrap_or(1);
     let ours = json!({"detail": {"startedBy": format!("local/{id}/{attempt}")}});
     merged(&merged(base, &ours), &step["event"]).to_string()
@@ -77,7 +77,7 @@ async fn lifecycle_event_costs_one_read_and_one_write() {
         deployment.table.take();
         let mut stopped = Vec::new();
         for step in life["steps"].as_array().unwrap() {
-            handler::handle(&deployment.bridge, &nobody(), &event(&fixtures["event"], id, step)).await.unwrap();
+            event::handle(&deployment.bridge, &nobody(), &event_of(&fixtures["event"], id, step)).await.unwrap();
             let expected = |name| step.get(name).map_or(1, |count| count.as_u64().unwrap());
             for task in step.get("stops").and_then(Value::as_array).into_iter().flatten() {
                 stopped.push(task.as_str().unwrap().to_owned());
@@ -95,7 +95,7 @@ async fn lifecycle_event_costs_one_read_and_one_write() {
 async fn invalid_event_is_ignored_without_a_request() {
     let deployment = deployment().await;
     for text in ["null", "7", "\"event\"", "[]", "{}", "{\"detail\": null}", "{\"detail\": []}", "not JSON", ""] {
-        handler::handle(&deployment.bridge, &nobody(), text).await.unwrap();
+        event::handle(&deployment.bridge, &nobody(), text).await.unwrap();
     }
     assert_eq!(requests(&deployment), (0, 0, vec![]));
 }
@@ -103,8 +103,8 @@ async fn invalid_event_is_ignored_without_a_request() {
 #[tokio::test]
 async fn event_of_unknown_submission_creates_no_record() {
     let deployment = deployment().await;
-    let text = event(&fixtures()["event"], "never-submitted", &json!({"event": {"detail": {"version": 9}}}));
-    handler::handle(&deployment.bridge, &nobody(), &text).await.unwrap();
+    let text = event_of(&fixtures()["event"], "never-submitted", &json!({"event": {"detail": {"version": 9}}}));
+    event::handle(&deployment.bridge, &nobody(), &text).await.unwrap();
     assert_eq!(requests(&deployment), (1, 0, vec![]));
 }
 
@@ -114,8 +114,8 @@ async fn event_is_retried_while_dynamodb_is_unavailable() {
         Wire::dynamodb(|_, _| support::error(500, "InternalServerError", "try again")).await,
         Wire::start(|_, _| Reply::Closed).await,
     );
-    let text = event(&fixtures()["event"], "a", &json!({"event": {}}));
-    let error = handler::handle(&deployment.bridge, &nobody(), &text).await.unwrap_err();
+    let text = event_of(&fixtures()["event"], "a", &json!({"event": {}}));
+    let error = event::handle(&deployment.bridge, &nobody(), &text).await.unwrap_err();
     assert_eq!(error.to_string(), "GetItem: InternalServerError: try again");
 }
 
@@ -125,8 +125,8 @@ async fn event_with_unreadable_row_is_retried() {
         Reply::Answer(200, json!({"Item": {"submission_id": {"S": "a"}, "state": {"S": "resting"}}}).to_string())
     });
     let deployment = Deployment::with(table.await, Wire::start(|_, _| Reply::Closed).await);
-    let text = event(&fixtures()["event"], "a", &json!({"event": {}}));
-    let error = handler::handle(&deployment.bridge, &nobody(), &text).await.unwrap_err();
+    let text = event_of(&fixtures()["event"], "a", &json!({"event": {}}));
+    let error = event::handle(&deployment.bridge, &nobody(), &text).await.unwrap_err();
     assert_eq!(error.to_string(), "the row of a is no record of a submission");
 }
 
@@ -143,8 +143,8 @@ async fn orphan_task_event_is_retried_until_task_stops() {
         Record::tombstone("a".parse().unwrap(), "not needed", ecs_bridge_aws::now(), &deployment.bridge.rules);
     assert!(matches!(deployment.bridge.table.create(&tombstone).await, Ok(Created::New)));
     let live = live_task();
-    let text = event(&fixtures()["event"], "a", &live);
-    let error = handler::handle(&deployment.bridge, &nobody(), &text).await.unwrap_err();
+    let text = event_of(&fixtures()["event"], "a", &live);
+    let error = event::handle(&deployment.bridge, &nobody(), &text).await.unwrap_err();
     assert_eq!(error.to_string(), "a task that should not be alive was not stopped");
 }
 
@@ -156,7 +156,7 @@ async fn stop_of_unknown_task_succeeds() {
         Record::tombstone("a".parse().unwrap(), "not needed", ecs_bridge_aws::now(), &deployment.bridge.rules);
     assert!(matches!(deployment.bridge.table.create(&tombstone).await, Ok(Created::New)));
     let live = live_task();
-    handler::handle(&deployment.bridge, &nobody(), &event(&fixtures()["event"], "a", &live)).await.unwrap();
+    event::handle(&deployment.bridge, &nobody(), &event_of(&fixtures()["event"], "a", &live)).await.unwrap();
 }
 
 /// Returns a wake-up that reaches no reconcile function.

@@ -119,8 +119,8 @@ impl Bridge {
     pub async fn choose(&self, record: &Record) -> Option<u8> {
         let (shape, choices, at) = (record.shape()?, record.choices(), now());
         let known = self.table.capacity(at);
-        let open = known.open(&shape, choices.clone(), record.fallback);
-        let passed_over = choices.filter(|number| open.map_or(record.runner.is_some(), |open| *number < open));
+        let open = known.open(&shape, choices.clone(), record.attempt.fallback);
+        let passed_over = choices.filter(|number| open.map_or(record.runner().is_some(), |open| *number < open));
         for choice in passed_over.map(|number| shape.choice(number)) {
             let Some(seen) = known.get(&choice) else { continue };
             let Some(probed) = seen.probed(at, &self.rules.timers) else { continue };
@@ -137,7 +137,7 @@ impl Bridge {
     /// the update.
     async fn see_capacity(&self, record: &Record, answer: &LaunchAnswer) {
         let Some(shape) = record.shape() else { return };
-        let (choice, at) = (shape.choice(record.fallback), now());
+        let (choice, at) = (shape.choice(record.attempt.fallback), now());
         let known = self.table.capacity(at);
         let seen = known.get(&choice);
         let next = match answer {
@@ -233,7 +233,7 @@ impl Bridge {
     /// The future is boxed because it contains another decision, whose state every decision would otherwise hold.
     fn notify_served<'a>(&'a self, record: &'a Record, task: &'a Task) -> Boxed<'a, ()> {
         Box::pin(async move {
-            let Some(serves) = record.runner.as_ref().and_then(|runner| runner.serves.as_ref()) else { return Ok(()) };
+            let Some(serves) = record.runner().and_then(|runner| runner.serves.as_ref()) else { return Ok(()) };
             let Some(served) = self.table.get(serves).await? else { return Ok(()) };
             let is_taken = served.taken().is_some_and(|taken| taken.runner_id == record.submission_id);
             let input = match (is_taken, task.is_stopped()) {
@@ -266,7 +266,7 @@ impl Bridge {
             // An expired runner serves no other submission.
             let Some(runner) = self.table.get(runner_id).await? else { return Ok(true) };
             let settled = self.decide(runner, &Input::Pool(PoolInput::Close(Some(serves.clone())))).await?;
-            Ok(settled.record.runner.is_some_and(|runner| runner.serves.as_ref() == Some(serves)))
+            Ok(settled.record.runner().is_some_and(|runner| runner.serves.as_ref() == Some(serves)))
         })
     }
 
@@ -343,7 +343,7 @@ impl Bridge {
             return vec![Input::Launch(call, LaunchAnswer::Unanswered(late.to_owned()))];
         }
         let started_by = record.started_by(&self.rules);
-        if record.was_refused && call.nth == 1 {
+        if record.attempt.was_refused && call.nth == 1 {
             let found = self.find_refused(record, &started_by).await;
             if !found.is_empty() {
                 telemetry::raised(record, Some(Alarm::RefusedTask));
@@ -397,7 +397,7 @@ impl Bridge {
         let at = now();
         let started_by = record.started_by(&self.rules);
         let found = match self.ecs.list(&record.cluster, &started_by).await {
-            Ok(task_arns) if task_arns.is_empty() => return vec![Input::NotFound(record.attempt, at)],
+            Ok(task_arns) if task_arns.is_empty() => return vec![Input::NotFound(record.attempt.number, at)],
             Ok(task_arns) => self.ecs.describe(&record.cluster, &task_arns).await,
             Err(error) => Err(error),
         };
@@ -470,14 +470,16 @@ fn tokens(taken: Result<u32, TableError>) -> usize {
 /// Returns the input of a failed lookup or description that began at `at`.
 fn lookup_failed(record: &Record, at: Timestamp, reason: impl Display) -> Input {
     tracing::warn!(submission_id = %record.submission_id, %reason, "failed to look up a task; will retry at its next check");
-    Input::LookupFailed { attempt: record.attempt, at, reason: reason.to_string() }
+    Input::LookupFailed { attempt: record.attempt.number, at, reason: reason.to_string() }
 }
 
 /// Returns `true` if no timer repeats this action, because it stops a task that does not belong to its record, or no
 /// longer does.
 fn is_only_chance(record: &Record, action: &Action) -> bool {
     match action {
-        Action::Stop { task_arn, .. } => record.state.is_terminal() || record.task_arn.as_ref() != Some(task_arn),
+        Action::Stop { task_arn, .. } => {
+            record.state().is_terminal() || record.attempt.task_arn.as_ref() != Some(task_arn)
+        }
         Action::RunTask(_) | Action::LookUp(_) | Action::Describe { .. } | Action::Notify(_) => false,
     }
 }
@@ -487,7 +489,7 @@ fn described_task(record: &Record, described: Described, at: Timestamp) -> Input
     match (described, record.taken()) {
         (Described::Task(_, task), Some(taken)) => Input::Pool(PoolInput::RunnerSeen(taken.runner_id.clone(), task)),
         (Described::Task(Some(_), task), None) => Input::Seen(*task),
-        (Described::Task(None, task), None) => Input::Seen(Task { attempt: record.attempt, ..*task }),
+        (Described::Task(None, task), None) => Input::Seen(Task { attempt: record.attempt.number, ..*task }),
         (Described::Missing(task_arn), _) => Input::Missing { task_arn, at, stop_sent: false },
     }
 }

@@ -77,7 +77,7 @@ impl Clients {
     async fn answer(&self, record: &Record, token: Option<&TaskToken>) -> Result<(), String> {
         let Some(token) = token.map(TaskToken::as_str) else { return Ok(()) };
         let shown = content(record).to_string();
-        let sent = match error_name(record.state) {
+        let sent = match error_name(record.state()) {
             None => {
                 self.states.send_task_success().task_token(token).output(shown).send().await.map(drop).map_err(code_of)
             }
@@ -105,7 +105,7 @@ impl Clients {
             .source(SOURCE)
             .detail_type(DETAIL_TYPE)
             .event_bus_name(bus)
-            .set_resources(record.task_arn.clone().map(|arn| vec![arn]))
+            .set_resources(record.attempt.task_arn.clone().map(|arn| vec![arn]))
             .detail(Value::to_string(&detail))
             .build();
         let answer = self.events.put_events().entries(entry).send().await.map_err(code_of)?;

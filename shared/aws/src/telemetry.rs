@@ -72,7 +72,7 @@ impl Metrics {
 
 /// Counts a new submission.
 pub fn accepted(record: &Record) {
-    tracing::info!(submission_id = %record.submission_id, to = %record.state, "accepted");
+    tracing::info!(submission_id = %record.submission_id, to = %record.state(), "accepted");
     counter!("Submissions").increment(1);
 }
 
@@ -142,29 +142,29 @@ pub(crate) fn delivered(record: &Record, delivery: &Delivery) {
 
 /// Logs and counts a written record.
 pub(crate) fn written(from: &Record, to: &Record, now: Timestamp) {
-    if from.state == to.state {
+    if from.state() == to.state() {
         return;
     }
     tracing::info!(
         submission_id = %to.submission_id,
-        attempt = to.attempt.get(),
-        from = %from.state,
-        to = %to.state,
-        task = to.task_arn.as_deref().map(task_id),
-        exit_code = to.exit_code,
-        stop_code = to.stop_code,
+        attempt = to.attempt.number.get(),
+        from = %from.state(),
+        to = %to.state(),
+        task = to.attempt.task_arn.as_deref().map(task_id),
+        exit_code = to.attempt.exit_code,
+        stop_code = to.attempt.stop_code,
         "transition"
     );
-    if to.runner.is_some() {
+    if to.runner().is_some() {
         // It belongs to no submission.
         return;
     }
-    if to.state == State::Running {
-        histogram!("SubmissionToStart").record(to.started_at.unwrap_or(now).since(to.created_at));
+    if to.state() == State::Running {
+        histogram!("SubmissionToStart").record(to.attempt.started_at.unwrap_or(now).since(to.created_at));
     }
-    if to.state.is_terminal() {
-        counter!("SubmissionsEnded", "State" => to.state.as_str()).increment(1);
-        if let Some(exited_at) = to.container_exited_at {
+    if to.state().is_terminal() {
+        counter!("SubmissionsEnded", "State" => to.state().as_str()).increment(1);
+        if let Some(exited_at) = to.attempt.container_exited_at {
             histogram!("ExitToRecord").record(now.since(exited_at));
         }
     }
@@ -172,12 +172,12 @@ pub(crate) fn written(from: &Record, to: &Record, now: Timestamp) {
 
 /// Logs and counts a RunTask response or its absence.
 pub(crate) fn answered(record: &Record, answer: &LaunchAnswer) {
-    let (submission_id, attempt) = (&record.submission_id, record.attempt.get());
+    let (submission_id, attempt) = (&record.submission_id, record.attempt.number.get());
     match answer {
         LaunchAnswer::Task { .. } => {
             counter!("Launches").increment(1);
-            if record.fallback > 0 {
-                tracing::info!(%submission_id, attempt, fallback = record.fallback, "launched with a fallback");
+            if record.attempt.fallback > 0 {
+                tracing::info!(%submission_id, attempt, fallback = record.attempt.fallback, "launched with a fallback");
                 counter!("FallbackLaunches").increment(1);
             }
         }
@@ -209,7 +209,7 @@ pub(crate) fn raised(record: &Record, alarm: Option<Alarm>) {
     let kind = match alarm {
         None => return,
         Some(Alarm::OrphanTask) => {
-            tracing::error!(%submission_id, state = %record.state, "stopping a task whose submission has ended");
+            tracing::error!(%submission_id, state = %record.state(), "stopping a task whose submission has ended");
             "orphan_task"
         }
         Some(Alarm::SecondTask) => {

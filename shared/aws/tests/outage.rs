@@ -59,14 +59,14 @@ async fn launches_resume_after_two_hour_ecs_outage() {
     let outage = Duration::from_secs(7200).div_f64(SCALE);
     let (begun, heals) = (now(), now().plus(outage));
     let record = deployment.launched(item("patient")).await;
-    assert_eq!((record.state, record.reason.as_deref()), (State::Queued, Some("no connection to ECS")));
+    assert_eq!((record.state(), record.attempt.reason.as_deref()), (State::Queued, Some("no connection to ECS")));
     deployment.launched(with_deadline("expires", begun.plus(outage / 2))).await;
     deployment.launched(with_deadline("in-time", heals.plus(Duration::from_secs(600)))).await;
     let ids = ["patient", "expires", "in-time"];
-    let goes_on = |records: &[Record]| now() < heals || of(records, "expires").state == State::Queued;
+    let goes_on = |records: &[Record]| now() < heals || of(records, "expires").state() == State::Queued;
     let records = reconcile(&deployment.bridge, &ids, goes_on).await;
     for (id, state) in [("patient", State::Queued), ("expires", State::Expired), ("in-time", State::Queued)] {
-        assert_eq!(of(&records, id).state, state, "{id}");
+        assert_eq!(of(&records, id).state(), state, "{id}");
     }
 
     let ecs = Wire::start_on(socket.listen(1024).unwrap(), |seen, _| {
@@ -75,9 +75,9 @@ async fn launches_resume_after_two_hour_ecs_outage() {
         let arn = TASK.replace("0123456789abcdef0123456789abcdef", &started_by.replace('/', "-"));
         Reply::Answer(200, task(json!({"taskArn": arn})).to_string())
     });
-    let waits = |records: &[Record]| records.iter().any(|record| record.state == State::Queued);
+    let waits = |records: &[Record]| records.iter().any(|record| record.state() == State::Queued);
     let records = reconcile(&deployment.bridge, &ids, waits).await;
-    assert_eq!((of(&records, "patient").state, of(&records, "in-time").state), (State::Launched, State::Launched));
+    assert_eq!((of(&records, "patient").state(), of(&records, "in-time").state()), (State::Launched, State::Launched));
     assert_eq!(ecs.operations(), ["RunTask", "RunTask"]);
 }
 
@@ -86,7 +86,7 @@ async fn tls_handshake_failure_launches_nothing() {
     let ecs = Wire::start(|seen, _| panic!("{} was not expected", seen.operation)).await;
     let deployment = deployment(&ecs.url.replace("http://", "https://")).await;
     let record = deployment.launched(item("a")).await;
-    assert_eq!((record.state, record.launch_calls), (State::Queued, 0));
+    assert_eq!((record.state(), record.attempt.calls.launch_calls), (State::Queued, 0));
 }
 
 /// Returns one submission whose first RunTask gets no response. It is looked up with `answers` until it ends.
@@ -103,7 +103,7 @@ async fn unanswered(
     deployment.bridge.rules.timers.give_up_after = give_up_after;
     let begun = now();
     deployment.launched(item("a")).await;
-    let records = reconcile(&deployment.bridge, &["a"], |records| !records[0].state.is_terminal()).await;
+    let records = reconcile(&deployment.bridge, &["a"], |records| !records[0].state().is_terminal()).await;
     (records[0].clone(), now().since(begun))
 }
 
@@ -113,8 +113,8 @@ async fn denied_lookups_lose_submission_after_a_day() {
     // A day takes slightly more than a second.
     let day = Duration::from_secs(24 * 3600).div_f64(SCALE * 20.0);
     let (record, lasted) = unanswered(day, move |_| denied()).await;
-    assert_eq!(record.state, State::Lost);
-    assert!(record.reason.unwrap().contains("AccessDeniedException"));
+    assert_eq!(record.state(), State::Lost);
+    assert!(record.attempt.reason.unwrap().contains("AccessDeniedException"));
     assert!(lasted >= day);
 }
 
@@ -123,8 +123,8 @@ async fn deleted_cluster_has_no_task() {
     // The duration of the lookups does not matter.
     let never = Duration::from_secs(24 * 3600);
     let (record, _) = unanswered(never, |_| error(400, "ClusterNotFoundException", "Cluster not found.")).await;
-    assert_eq!(record.state, State::Lost);
-    assert!(record.reason.unwrap().contains("ECS has no task"));
+    assert_eq!(record.state(), State::Lost);
+    assert!(record.attempt.reason.unwrap().contains("ECS has no task"));
 }
 
 #[tokio::test]

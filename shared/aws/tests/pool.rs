@@ -50,7 +50,7 @@ async fn runner(deployment: &Deployment) -> Record {
     let bridge = &deployment.bridge;
     let runner = Runner { commands: 9, ..Runner::new(key(), TokenHash::of("secret"), &pool_of()) };
     let submission = Submission { submission_id: submission_id(RUNNER), ..submission("stands-in") };
-    let record = Record::runner(submission, runner, ecs_bridge_aws::now(), &bridge.rules);
+    let record = Record::new_runner(submission, runner, ecs_bridge_aws::now(), &bridge.rules);
     bridge.table.create(&record).await.unwrap();
     let settled = bridge.decide(record, &Input::Due).await.unwrap();
     let Some(ecs_bridge_core::Action::RunTask(call)) = settled.action else { unreachable!("{settled:?}") };
@@ -81,7 +81,7 @@ fn stopped() -> Input {
     Input::Seen(Task {
         arn: TASK.to_owned(),
         cluster_arn: CLUSTER.to_owned(),
-        attempt: ecs_bridge_core::Attempt::FIRST,
+        attempt: ecs_bridge_core::AttemptNumber::FIRST,
         version: Some(7),
         last_status: "STOPPED".to_owned(),
         desired_status: "STOPPED".to_owned(),
@@ -114,9 +114,9 @@ async fn runner_task_stop_ends_served_submission_first() {
         writes.map(|seen| seen.body()["Key"]["submission_id"]["S"].as_str().unwrap().to_owned()).collect();
     assert_eq!(ids, ["a", RUNNER]);
     let (submission, runner) = (deployment.record("a").await, deployment.record(RUNNER).await);
-    assert_eq!((submission.state, submission.exit_code), (State::Failed, None));
-    assert!(submission.reason.unwrap().starts_with("SpotInterruption"));
-    assert!(runner.state.is_terminal() && runner.feed.is_none());
+    assert_eq!((submission.state(), submission.attempt.exit_code), (State::Failed, None));
+    assert!(submission.attempt.reason.unwrap().starts_with("SpotInterruption"));
+    assert!(runner.state().is_terminal() && runner.feed.is_none());
 }
 
 #[tokio::test]
@@ -126,8 +126,9 @@ async fn untaken_submission_survives_runner_task_stop() {
     let read = served(&deployment, "a").await;
     deployment.bridge.settle(deployment.record(RUNNER).await, stopped()).await.unwrap();
     let now = deployment.record("a").await;
-    assert_eq!((now.state, now.rev), (State::Queued, read.rev + 1));
-    let late = Record { rev: read.rev + 1, ..read.clone() };
+    assert_eq!((now.state(), now.rev), (State::Queued, read.rev + 1));
+    let mut late = read.clone();
+    late.rev += 1;
     let written = deployment.bridge.table.update(&read, &late).await.unwrap();
     assert!(written.is_err(), "the take that is still under way loses");
 }
@@ -138,7 +139,7 @@ async fn stop_closes_runner_before_its_task() {
     runner(&deployment).await;
     let record = taken(&deployment, "a").await;
     deployment.bridge.settle(record, Input::Stop("enough".to_owned())).await.unwrap();
-    assert!(deployment.record(RUNNER).await.runner.unwrap().closing);
+    assert!(deployment.record(RUNNER).await.runner().unwrap().closing);
     assert_eq!(deployment.ecs.operations(), ["StopTask"]);
 }
 
@@ -165,7 +166,7 @@ async fn stop_affects_no_other_command() {
     };
     deployment.bridge.carry_out(settled).await.unwrap();
     assert!(deployment.ecs.operations().is_empty(), "no StopTask");
-    assert!(!deployment.record(RUNNER).await.runner.unwrap().closing);
+    assert!(!deployment.record(RUNNER).await.runner().unwrap().closing);
 }
 
 #[tokio::test]
@@ -191,7 +192,7 @@ async fn waiting_submissions_are_ranked_until_taken() {
     let urgent = deployment.record("urgent").await;
     let take = PoolInput::Take { by: process(), task_arn: TASK.to_owned(), cluster: CLUSTER.to_owned() };
     let taken = bridge.attempt(&urgent, &Input::Pool(take.clone())).await.unwrap().unwrap();
-    assert_eq!(taken.state, State::Running);
+    assert_eq!(taken.state(), State::Running);
     assert!(bridge.attempt(&urgent, &Input::Pool(take)).await.unwrap().is_none(), "it was read before it was taken");
     assert_eq!(waiting(9).await.len(), 2);
 }

@@ -31,33 +31,37 @@ async fn after(reply: Reply) -> Record {
 
 async fn is_queued_again(reply: Reply, reason: &str) {
     let record = after(reply.clone()).await;
-    assert_eq!(record.state, State::Queued, "{reply:?}");
-    assert_eq!((record.attempt.get(), record.refusals, record.launch_calls), (1, 1, 0), "{reply:?}");
+    assert_eq!(record.state(), State::Queued, "{reply:?}");
+    assert_eq!(
+        (record.attempt.number.get(), record.attempt.refusals, record.attempt.calls.launch_calls),
+        (1, 1, 0),
+        "{reply:?}"
+    );
     assert!(record.request.is_some() && record.due.as_deref() == Some("repeat"), "{reply:?}");
-    assert!(record.reason.as_deref().unwrap().contains(reason), "{record:?} does not say {reason}");
+    assert!(record.attempt.reason.as_deref().unwrap().contains(reason), "{record:?} does not say {reason}");
 }
 
 async fn is_rejected(reply: Reply, reason: &str) {
     let record = after(reply.clone()).await;
-    assert_eq!(record.state, State::Rejected, "{reply:?}");
+    assert_eq!(record.state(), State::Rejected, "{reply:?}");
     assert!(record.request.is_none() && record.check_at.is_none() && record.feed.is_some(), "{reply:?}");
-    assert!(record.reason.as_deref().unwrap().contains(reason), "{record:?} does not say {reason}");
+    assert!(record.attempt.reason.as_deref().unwrap().contains(reason), "{record:?} does not say {reason}");
 }
 
 async fn is_unanswered(reply: Reply) {
     let record = after(reply.clone()).await;
-    assert_eq!(record.state, State::Launching, "{reply:?}");
-    assert!(record.unanswered_since.is_some() && record.launch_calls == 1, "{reply:?}");
+    assert_eq!(record.state(), State::Launching, "{reply:?}");
+    assert!(record.attempt.calls.unanswered_since.is_some() && record.attempt.calls.launch_calls == 1, "{reply:?}");
     assert!(record.request.is_some() && record.check_at.is_some(), "{reply:?}");
-    assert_eq!((record.task_arn, record.reason), (None, None), "{reply:?}");
+    assert_eq!((record.attempt.task_arn, record.attempt.reason), (None, None), "{reply:?}");
 }
 
 #[tokio::test]
 async fn runtask_response_sets_launched_and_arn() {
     let record = after(ok(task(json!({})))).await;
-    assert_eq!((record.state, record.task_arn.as_deref()), (State::Launched, Some(TASK)));
-    assert_eq!((record.unanswered_since, record.launch_calls), (None, 0));
-    assert_eq!(record.ecs_version, None, "the answer contributes the ARN alone");
+    assert_eq!((record.state(), record.attempt.task_arn.as_deref()), (State::Launched, Some(TASK)));
+    assert_eq!((record.attempt.calls.unanswered_since, record.attempt.calls.launch_calls), (None, 0));
+    assert_eq!(record.attempt.ecs_version, None, "the answer contributes the ARN alone");
 }
 
 #[tokio::test]
@@ -69,10 +73,10 @@ async fn task_with_unexpected_types_is_launched() {
         json!({"lastStatus": ["PENDING"], "version": -1, "attachments": "none"}),
     ] {
         let record = after(ok(task(odd))).await;
-        assert_eq!((record.state, record.task_arn.as_deref()), (State::Launched, Some(TASK)));
+        assert_eq!((record.state(), record.attempt.task_arn.as_deref()), (State::Launched, Some(TASK)));
     }
     let beside = json!({"tasks": [7, {"taskArn": null}, {"taskArn": TASK}], "failures": "none"});
-    assert_eq!(after(ok(beside)).await.task_arn.as_deref(), Some(TASK));
+    assert_eq!(after(ok(beside)).await.attempt.task_arn.as_deref(), Some(TASK));
 }
 
 #[tokio::test]
@@ -111,7 +115,8 @@ async fn malformed_task_hides_no_other_task() {
     for n in 0..11 {
         records.push(deployment.launched(item(&format!("s{n}"))).await);
     }
-    let described: Vec<_> = records.iter().map(|record| (record, record.task_arn.as_deref().unwrap())).collect();
+    let described: Vec<_> =
+        records.iter().map(|record| (record, record.attempt.task_arn.as_deref().unwrap())).collect();
     let inputs = deployment.bridge.describe_all(CLUSTER, &described).await;
     let codes: Vec<_> = inputs
         .iter()
@@ -139,7 +144,7 @@ async fn denied_roles_wait_like_denied_access() {
         ("AccessDeniedException", "User is not authorized to perform: iam:PassRole"),
     ] {
         let record = after(error(400, code, message)).await;
-        assert_eq!((record.state, record.denied_since.is_some()), (State::Queued, true), "{message}");
+        assert_eq!((record.state(), record.attempt.denied_since.is_some()), (State::Queued, true), "{message}");
     }
 }
 
@@ -225,7 +230,7 @@ async fn runtask_timeout_is_unanswered() {
     let hasty = deployment.bridge_with_attempts_of(Duration::from_secs(5));
     deployment.bridge = hasty;
     let record = deployment.launched(item("a")).await;
-    assert_eq!((record.state, record.launch_calls), (State::Launching, 1));
+    assert_eq!((record.state(), record.attempt.calls.launch_calls), (State::Launching, 1));
     assert_eq!(deployment.ecs.operations(), ["RunTask"]);
 }
 
@@ -278,9 +283,9 @@ async fn repeated_runtask_finds_the_first_task() {
     })
     .await;
     let record = deployment.launched(item("a")).await;
-    assert_eq!(record.state, State::Launching);
+    assert_eq!(record.state(), State::Launching);
     let record = deployment.bridge.settle(record, Input::Due).await.unwrap();
-    assert_eq!((record.state, record.task_arn.as_deref()), (State::Launched, Some(TASK)));
+    assert_eq!((record.state(), record.attempt.task_arn.as_deref()), (State::Launched, Some(TASK)));
     let seen = deployment.ecs.seen();
     assert_eq!((seen.len(), &seen[0].text), (2, &seen[1].text));
 }
@@ -299,9 +304,9 @@ async fn repeated_runtask_describes_stopped_task_at_once() {
     .await;
     let record = deployment.launched(item("a")).await;
     let record = deployment.bridge.settle(record, Input::Due).await.unwrap();
-    assert_eq!(record.state, State::Launched);
+    assert_eq!(record.state(), State::Launched);
     let record = deployment.bridge.settle(record, Input::Due).await.unwrap();
-    assert_eq!((record.state, record.exit_code), (State::Failed, Some(3)));
+    assert_eq!((record.state(), record.attempt.exit_code), (State::Failed, Some(3)));
     assert_eq!(deployment.ecs.operations(), ["RunTask", "RunTask", "DescribeTasks"]);
 }
 
@@ -315,10 +320,10 @@ async fn rejected_repeat_leaves_first_call_open() {
         let refusal_again = refusal.clone();
         let deployment = Deployment::new(move |_, nth| if nth == 0 { Reply::Closed } else { refusal.clone() }).await;
         let record = deployment.launched(item("a")).await;
-        let since = record.unanswered_since;
+        let since = record.attempt.calls.unanswered_since;
         let record = deployment.bridge.settle(record, Input::Due).await.unwrap();
-        assert_eq!((record.state, record.launch_calls), (State::Launching, 2), "{refusal_again:?}");
-        assert_eq!(record.unanswered_since, since);
+        assert_eq!((record.state(), record.attempt.calls.launch_calls), (State::Launching, 2), "{refusal_again:?}");
+        assert_eq!(record.attempt.calls.unanswered_since, since);
     }
 }
 
@@ -342,8 +347,8 @@ async fn conflict_with_own_task_adopts_it() {
     let ours = json!({"startedBy": "local/a/1", "lastStatus": "RUNNING", "version": 4,
                       "containers": [{"name": "main", "lastStatus": "RUNNING"}]});
     let (record, operations) = after_conflict(ok(task(ours))).await;
-    assert_eq!((record.state, record.task_arn.as_deref()), (State::Running, Some(TASK)));
-    assert_eq!(record.ecs_version, Some(4));
+    assert_eq!((record.state(), record.attempt.task_arn.as_deref()), (State::Running, Some(TASK)));
+    assert_eq!(record.attempt.ecs_version, Some(4));
     assert_eq!(operations, ["RunTask", "DescribeTasks"]);
 }
 
@@ -352,8 +357,8 @@ async fn conflict_with_foreign_task_is_unanswered() {
     for started_by in [json!("local/b/1"), json!("local/a/2"), json!("other/a/1"), json!("ecs-svc/1"), json!(null)] {
         let foreign = json!({"startedBy": started_by, "lastStatus": "RUNNING"});
         let (record, _) = after_conflict(ok(task(foreign))).await;
-        assert_eq!((record.state, record.launch_calls), (State::Launching, 1), "{started_by}");
-        assert_eq!(record.task_arn, None, "{started_by}");
+        assert_eq!((record.state(), record.attempt.calls.launch_calls), (State::Launching, 1), "{started_by}");
+        assert_eq!(record.attempt.task_arn, None, "{started_by}");
     }
 }
 
@@ -361,9 +366,9 @@ async fn conflict_with_foreign_task_is_unanswered() {
 async fn conflict_with_missing_task_is_unanswered() {
     let missing = json!({"tasks": [], "failures": [{"arn": TASK, "reason": "MISSING"}]});
     let (record, _) = after_conflict(ok(missing)).await;
-    assert_eq!((record.state, record.launch_calls), (State::Launching, 1));
+    assert_eq!((record.state(), record.attempt.calls.launch_calls), (State::Launching, 1));
     let (record, _) = after_conflict(error(400, "AccessDeniedException", "not authorized")).await;
-    assert_eq!((record.state, record.launch_calls), (State::Launching, 1));
+    assert_eq!((record.state(), record.attempt.calls.launch_calls), (State::Launching, 1));
 }
 
 #[tokio::test]
@@ -378,7 +383,7 @@ async fn ecs_messages_are_redacted() {
                     {"name": "main", "environment": [{"name": "DB", "value": "postgres://u:p@h"}]}]}},
             }))
             .await;
-        let reason = record.reason.unwrap();
+        let reason = record.attempt.reason.unwrap();
         assert!(reason.contains("are not valid"), "{reason}");
         assert!(!reason.contains("hunter2") && !reason.contains("postgres://"), "{reason}");
     }
@@ -394,7 +399,7 @@ async fn expired_claim_is_not_sent() {
     };
     let settled = ecs_bridge_aws::Settled { record, action: Some(ecs_bridge_core::Action::RunTask(old)) };
     let record = deployment.bridge.carry_out(settled).await.unwrap();
-    assert_eq!(record.state, State::Launching);
+    assert_eq!(record.state(), State::Launching);
     assert!(deployment.ecs.operations().is_empty());
 }
 

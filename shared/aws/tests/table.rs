@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use ecs_bridge_aws::{Begun, Bridge, Created, Page, TableError, now};
 use ecs_bridge_core::{
-    Attempt, Container, Input, ProfileName, Record, State, SubmissionId, Task, Timestamp,
+    AttemptNumber, Container, Input, ProfileName, Record, State, SubmissionId, Task, Timestamp,
     api::{self, ItemCode},
     capacity::{Capacity, Shape},
     event::Event,
@@ -31,7 +31,7 @@ fn seen(version: u64, last_status: &str) -> Input {
     Input::Seen(Task {
         arn: TASK.to_owned(),
         cluster_arn: CLUSTER.to_owned(),
-        attempt: Attempt::FIRST,
+        attempt: AttemptNumber::FIRST,
         version: Some(version),
         last_status: last_status.to_owned(),
         desired_status: "RUNNING".to_owned(),
@@ -85,7 +85,8 @@ async fn largest_accepted_request_fits_into_row() {
 async fn concurrent_creates_have_one_winner() {
     let deployment = deployment().await;
     let (first, _) = deployment.claimed(item("other")).await;
-    let record = Record { submission_id: submission_id("a"), ..first };
+    let mut record = first;
+    record.submission_id = submission_id("a");
     let created = join_all((0..50).map(|_| deployment.bridge.table.create(&record))).await;
     let new = created.iter().filter(|created| matches!(created, Ok(Created::New))).count();
     let known = created.iter().filter(|created| matches!(created, Ok(Created::Known(known)) if **known == record));
@@ -122,7 +123,8 @@ async fn update_with_lost_response_wins_its_race() {
     let deployment = deployment_that_loses(0).await;
     let (record, _) = deployment.claimed(item("a")).await;
     let due = record.check_at.unwrap();
-    let next = Record { rev: record.rev + 1, check_at: Some(due.plus(Duration::from_secs(1))), ..record.clone() };
+    let mut next = record.clone();
+    (next.rev, next.check_at) = (record.rev + 1, Some(due.plus(Duration::from_secs(1))));
     let table = &deployment.bridge.table;
     assert_eq!(table.update(&record, &next).await.unwrap(), Ok(()));
     assert_eq!(deployment.table.operations(), ["PutItem", "UpdateItem", "UpdateItem"]);
@@ -135,7 +137,8 @@ async fn update_with_lost_response_wins_its_race() {
 async fn claim_with_lost_response_is_carried_out() {
     let deployment = deployment_that_loses(0).await;
     let (record, _) = deployment.claimed(item("a")).await;
-    let due = Record { check_at: Some(now()), due: Some(REPEAT.to_owned()), ..record };
+    let mut due = record;
+    (due.check_at, due.due) = (Some(now()), Some(REPEAT.to_owned()));
     let claimed = deployment.bridge.claim(due, &Input::Due).await.unwrap();
     assert!(claimed.is_some_and(|claimed| claimed.action.is_some()), "the claim would stand and nobody act on it");
 }
@@ -150,7 +153,7 @@ async fn lost_race_is_decided_on_newer_record() {
 
     let record = deployment.bridge.settle(stale, seen(3, "RUNNING")).await.unwrap();
     assert_eq!(deployment.table.take(), ["UpdateItem", "UpdateItem"], "the conflict carries the row: no read");
-    assert_eq!((record.state, record.ecs_version), (State::Running, Some(3)));
+    assert_eq!((record.state(), record.attempt.ecs_version), (State::Running, Some(3)));
     assert_eq!(record.stop_requested.as_ref().unwrap().reason, "enough");
     assert_eq!(record, deployment.record("a").await);
 }
@@ -176,7 +179,7 @@ async fn concurrent_events_keep_the_newest() {
             .await;
     assert!(settled.iter().all(Result::is_ok));
     let record = deployment.record("a").await;
-    assert_eq!(record.ecs_version, Some(12));
+    assert_eq!(record.attempt.ecs_version, Some(12));
     assert!((stale.rev + 1..=stale.rev + 11).contains(&record.rev), "{} after {}", record.rev, stale.rev);
 }
 
@@ -235,7 +238,8 @@ async fn batch_is_split_into_hundreds() {
     let ids: Vec<SubmissionId> = (0..250).map(|n| submission_id(&format!("s{n}"))).collect();
     let (first, _) = deployment.claimed(item("s0")).await;
     for id in &ids[1..] {
-        let record = Record { submission_id: id.clone(), ..first.clone() };
+        let mut record = first.clone();
+        record.submission_id = id.clone();
         assert!(matches!(deployment.bridge.table.create(&record).await, Ok(Created::New)));
     }
     deployment.table.take();
@@ -247,7 +251,8 @@ async fn batch_is_split_into_hundreds() {
 async fn unreadable_row_blocks_no_other() {
     let deployment = deployment().await;
     let record = deployment.launched(item("good")).await;
-    let bad = Record { submission_id: submission_id("bad"), ..record };
+    let mut bad = record;
+    bad.submission_id = submission_id("bad");
     put(&deployment, &bad, json!({"state": {"S": "resting"}})).await;
     let ids = [submission_id("bad"), submission_id("good")];
     let records = deployment.bridge.table.get_all(&ids).await.unwrap();
@@ -469,8 +474,8 @@ async fn fallback_is_used_while_one_process_probes() {
     let other = deployment.another_process();
     let [first, fallback] = [0, 1].map(|number| shape().choice(number));
     let policy = Policy { fallbacks: 1, ..Policy::default() };
-    let (queued, _) = deployment.claimed(item("s")).await;
-    let record = Record { policy, ..queued };
+    let (mut record, _) = deployment.claimed(item("s")).await;
+    record.policy = policy;
     assert_eq!(other.choose(&record).await, Some(0));
     let later = now().plus(Duration::from_secs(60));
     let blocked = Capacity { refusals: 3, probe_at: later, changed_at: now() };
@@ -505,9 +510,9 @@ async fn due_records_come_from_every_partition() {
     let refused =
         ecs_bridge_core::LaunchAnswer::RefusedForNow(ecs_bridge_core::LaunchBlocker::Capacity, "AGENT".to_owned());
     let call = ecs_bridge_core::Call {
-        attempt: Attempt::FIRST,
+        attempt: AttemptNumber::FIRST,
         choice: 0,
-        since: record.unanswered_since.unwrap(),
+        since: record.attempt.calls.unanswered_since.unwrap(),
         nth: 1,
         claimed_at: now(),
     };
@@ -543,14 +548,14 @@ async fn captured_event_ends_its_record() {
     event["detail"]["startedBy"] = "local/a/1".into();
     event["detail"]["clusterArn"] = CLUSTER.into();
     let deployment = deployment().await;
-    let (record, _) = deployment.claimed(item("a")).await;
-    let record = Record { created_at: Timestamp::parse_iso("2020-08-14T18:00:00Z").unwrap(), ..record };
+    let (mut record, _) = deployment.claimed(item("a")).await;
+    record.created_at = Timestamp::parse_iso("2020-08-14T18:00:00Z").unwrap();
     let parsed = ecs_bridge_core::event::parse(&event.to_string(), &deployment.bridge.rules.deployment);
     let Ok(Event::Ours(id, task)) = parsed else { unreachable!("{parsed:?}") };
     assert_eq!(id.as_str(), "a");
     let record = deployment.bridge.settle(record, Input::Seen(*task)).await.unwrap();
-    assert_eq!((record.state, record.exit_code), (State::Failed, Some(1)));
-    assert_eq!(record.stop_code.as_deref(), Some("EssentialContainerExited"));
+    assert_eq!((record.state(), record.attempt.exit_code), (State::Failed, Some(1)));
+    assert_eq!(record.attempt.stop_code.as_deref(), Some("EssentialContainerExited"));
 }
 
 async fn put(deployment: &Deployment, record: &Record, more: Value) {

@@ -623,15 +623,15 @@ pub fn of_refusal(reason: &str) -> Option<&'static str> {
 
 /// Returns the advice for a submission in its current state, or nothing if there is no problem.
 pub fn advice(record: &Record) -> Option<&'static str> {
-    let reasons = [&record.reason, &record.stopped_reason].into_iter().flatten();
+    let reasons = [&record.attempt.reason, &record.attempt.stopped_reason].into_iter().flatten();
     let reasons: Vec<_> = reasons.map(|reason| reason.to_ascii_lowercase()).collect();
-    let is_well = matches!(record.state, State::Succeeded | State::Cancelled);
+    let is_well = matches!(record.state(), State::Succeeded | State::Cancelled);
     first(|when| match when {
-        Matcher::Hint(hint) => record.hint == Some(*hint),
+        Matcher::Hint(hint) => record.attempt.hint == Some(*hint),
         _ if is_well => false,
         Matcher::Contains(_) | Matcher::StartsWith(_) => when.fits_reasons(&reasons),
-        Matcher::ExitCode(code) => record.exit_code == Some(*code),
-        Matcher::StopCode(code) => record.state.is_terminal() && record.stop_code.as_deref() == Some(code),
-        Matcher::State(state) => record.state == *state,
+        Matcher::ExitCode(code) => record.attempt.exit_code == Some(*code),
+        Matcher::StopCode(code) => record.state().is_terminal() && record.attempt.stop_code.as_deref() == Some(code),
+        Matcher::State(state) => record.state() == *state,
     })
 }

@@ -18,7 +18,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    id::{Attempt, SubmissionId},
+    id::{AttemptNumber, SubmissionId},
     notify::{Delivery, Notify},
     record::{self, Call, NEVER, Record},
     rules::{Rules, Timers},
@@ -37,11 +37,11 @@ pub enum Input {
     /// The outcome of a RunTask call.
     Launch(Call, LaunchAnswer),
     /// ListTasks, which began at this moment, found no task of this attempt.
-    NotFound(Attempt, Timestamp),
+    NotFound(AttemptNumber, Timestamp),
     /// ListTasks or DescribeTasks failed: ECS rejected the call or did not respond.
     LookupFailed {
         /// The attempt that the call was about.
-        attempt: Attempt,
+        attempt: AttemptNumber,
         /// When the call began.
         at: Timestamp,
         /// ECS's error code and message.
@@ -109,7 +109,7 @@ pub enum Action {
     /// Call RunTask.
     RunTask(Call),
     /// List the tasks with the current attempt's `startedBy`.
-    LookUp(Attempt),
+    LookUp(AttemptNumber),
     /// Describe the task.
     Describe {
         /// Its ARN.
@@ -178,7 +178,7 @@ pub struct Decision {
 /// Decides the next record and action for `record` on `input` at `now`.
 pub fn decide(record: &Record, input: &Input, now: Timestamp, rules: &Rules) -> Decision {
     let mut next = record.clone();
-    let mut step = Step { record: &mut next, now, rules, alarm: None, forced: false };
+    let mut step = Step { record: &mut next, now, rules, alarm: None, forced: false, illegal: None };
     let action = match input {
         Input::Due => step.due(),
         Input::Launch(call, answer) => step.launch_answered(*call, answer),
@@ -199,10 +199,10 @@ pub fn decide(record: &Record, input: &Input, now: Timestamp, rules: &Rules) -> 
         Input::LaunchBy(choice) => step.turn(*choice),
         Input::Pool(input) => step.pool(input),
     };
-    if let Err(illegal) = record.state.change_to(step.record.state) {
+    if let Some(illegal) = step.illegal {
         return Decision { alarm: Some(Alarm::IllegalChange(illegal)), ..Decision::default() };
     }
-    let ends = step.record.state.is_terminal() && !record.state.is_terminal();
+    let ends = step.record.state().is_terminal() && !record.state().is_terminal();
     // If the outcome leads to another action, notifications are delivered when due. The same applies if a runner waits
     // for the response, which a slow target must not delay.
     let is_reported = matches!(input, Input::Pool(PoolInput::Done { .. }));
@@ -211,11 +211,11 @@ pub fn decide(record: &Record, input: &Input, now: Timestamp, rules: &Rules) -> 
     if next == *record && !forced {
         return Decision { record: None, action, alarm };
     }
-    if !next.state.is_terminal() {
+    if !next.state().is_terminal() {
         next.expires_at = NEVER;
         // A runner may request a submission that it has claimed once more.
         let is_over_with = next.taken().is_none() && !next.may_relaunch();
-        if matches!(next.state, State::Launched | State::Running) && is_over_with {
+        if matches!(next.state(), State::Launched | State::Running) && is_over_with {
             next.request = None;
         }
         next.place(now, rules);
@@ -233,6 +233,8 @@ struct Step<'a> {
     alarm: Option<Alarm>,
     /// The row is written even if only `rev` changes.
     forced: bool,
+    /// The first change that the table of changes does not have. Nothing is written then.
+    illegal: Option<IllegalChange>,
 }
 
 impl Step<'_> {
@@ -240,8 +242,24 @@ impl Step<'_> {
         self.rules.timers
     }
 
+    fn change_to(&mut self, state: State) {
+        let changed = self.record.change_to(state);
+        self.legal(changed);
+    }
+
+    fn claim(&mut self) -> Option<Action> {
+        let claimed = self.record.claim(self.now, self.rules);
+        self.legal(claimed).map(Action::RunTask)
+    }
+
     fn end(&mut self, state: State, reason: impl Into<String>) {
-        self.record.end(state, reason, self.now, self.rules);
+        let ended = self.record.end(state, reason, self.now, self.rules);
+        self.legal(ended);
+    }
+
+    /// Returns the value of a legal change, and notes an illegal one.
+    fn legal<T>(&mut self, changed: Result<T, IllegalChange>) -> Option<T> {
+        changed.map_err(|illegal| self.illegal.get_or_insert(illegal)).ok()
     }
 
     /// Moves the timer, by up to [`Timers::stop_every`] if a stop is requested.
@@ -269,7 +287,7 @@ impl Step<'_> {
         if self.record.check_at.is_none_or(|check_at| check_at > self.now) {
             return None;
         }
-        match self.record.state {
+        match self.record.state() {
             State::Queued => self.due_queued(),
             State::Launching => self.due_launching(),
             State::Launched | State::Running => self.due_launched(),

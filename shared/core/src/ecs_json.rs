@@ -13,7 +13,7 @@ use serde::{
 use serde_json::value::RawValue;
 
 use crate::{
-    Attempt,
+    AttemptNumber,
     id::StartedBy,
     task::{Container, Task, without_program},
     time::Timestamp,
@@ -153,7 +153,7 @@ impl<'a> Members<'a> {
 ///
 /// If the ARN or the status is missing, or `containers` is not a list. No decision is possible without them, and an
 /// exit code that cannot be found must not count as absent.
-pub(crate) fn task(members: &Members<'_>, attempt: Attempt, at: Option<Timestamp>) -> Result<Task, Unusable> {
+pub(crate) fn task(members: &Members<'_>, attempt: AttemptNumber, at: Option<Timestamp>) -> Result<Task, Unusable> {
     let arn = members.text("taskArn").ok_or(Unusable("taskArn"))?;
     Ok(Task {
         attempt,
@@ -234,7 +234,7 @@ impl<'a> Response<'a> {
     pub fn tasks(&self) -> impl Iterator<Item = Result<(Option<StartedBy>, Task), Unusable>> {
         self.tasks.iter().map(|members| {
             let started_by = members.text("startedBy").as_deref().and_then(StartedBy::parse);
-            let attempt = started_by.as_ref().map_or(Attempt::FIRST, |started_by| started_by.attempt);
+            let attempt = started_by.as_ref().map_or(AttemptNumber::FIRST, |started_by| started_by.attempt);
             Ok((started_by, task(members, attempt, None)?))
         })
     }

@@ -111,9 +111,9 @@ impl ProfileName {
 /// provider that gives up every few minutes must not exhaust a submission within a day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u16", into = "u16")]
-pub struct Attempt(u16);
+pub struct AttemptNumber(u16);
 
-impl Attempt {
+impl AttemptNumber {
     /// The first one.
     pub const FIRST: Self = Self(1);
     /// The last one.
@@ -130,7 +130,7 @@ impl Attempt {
     }
 }
 
-impl TryFrom<u16> for Attempt {
+impl TryFrom<u16> for AttemptNumber {
     type Error = &'static str;
 
     fn try_from(number: u16) -> Result<Self, Self::Error> {
@@ -142,13 +142,13 @@ impl TryFrom<u16> for Attempt {
     }
 }
 
-impl From<Attempt> for u16 {
-    fn from(attempt: Attempt) -> Self {
+impl From<AttemptNumber> for u16 {
+    fn from(attempt: AttemptNumber) -> Self {
         attempt.0
     }
 }
 
-impl fmt::Display for Attempt {
+impl fmt::Display for AttemptNumber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
@@ -164,7 +164,7 @@ pub struct StartedBy {
     /// The submission that the task runs.
     pub submission_id: SubmissionId,
     /// The attempt of the submission.
-    pub attempt: Attempt,
+    pub attempt: AttemptNumber,
 }
 
 impl StartedBy {

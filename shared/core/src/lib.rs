@@ -19,15 +19,14 @@ pub mod profile;
 pub mod record;
 pub mod rules;
 pub mod run_task;
-pub mod shown;
 pub mod state;
 pub mod task;
 pub mod time;
 pub mod wildcard;
 
 pub use decide::{Action, Alarm, Decision, Input, LaunchAnswer, LaunchBlocker, decide};
-pub use id::{Attempt, Deployment, ProfileName, StartedBy, SubmissionId};
-pub use record::{Call, Record};
+pub use id::{AttemptNumber, Deployment, ProfileName, StartedBy, SubmissionId};
+pub use record::{Attempt, Call, Record, shown};
 pub use rules::{Rules, Timers};
 pub use state::State;
 pub use task::{Container, Task, task_id};

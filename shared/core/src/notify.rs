@@ -261,7 +261,7 @@ impl Record {
 
     /// Returns true if the record has ended and no notification is pending.
     pub fn is_settled(&self) -> bool {
-        self.state.is_terminal() && self.pending_notifications.is_none()
+        self.state().is_terminal() && self.pending_notifications.is_none()
     }
 }
 

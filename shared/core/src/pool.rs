@@ -339,7 +339,7 @@ impl Spec {
             notify: Notify::default(),
         };
         let runner = Runner::new(key, TokenHash::of(token), &self.pool);
-        Ok(Record::runner(submission, runner, now, rules))
+        Ok(Record::new_runner(submission, runner, now, rules))
     }
 }
 
@@ -728,7 +728,7 @@ impl PoolRow {
     pub fn see(&mut self, runners: &[Record]) {
         let mut by_key: BTreeMap<PoolKey, Vec<&Record>> = BTreeMap::new();
         for record in runners {
-            if let Some(runner) = &record.runner {
+            if let Some(runner) = &record.runner() {
                 by_key.entry(runner.key.clone()).or_default().push(record);
             }
         }
@@ -749,7 +749,7 @@ impl PoolRow {
         let is_settled = |id: &SubmissionId| {
             let runner = runners.iter().find(|record| record.submission_id == *id);
             let is_settled =
-                |record: &Record| has_asked(record) || record.state == State::Cancelled && !has_failed(record);
+                |record: &Record| has_asked(record) || record.state() == State::Cancelled && !has_failed(record);
             runner.is_some_and(is_settled)
         };
         self.batches.retain(|batch| {
@@ -811,21 +811,21 @@ impl PoolRow {
 }
 
 fn has_asked(record: &Record) -> bool {
-    record.runner.as_ref().is_some_and(|runner| runner.incarnation.is_some())
+    record.runner().is_some_and(|runner| runner.incarnation.is_some())
 }
 
 /// Whether a runner ended without having asked for work. One that was cancelled counts only where it was closed, as it ran
 /// and did not ask.
 fn has_failed(record: &Record) -> bool {
-    let was_closed = record.runner.as_ref().is_some_and(|runner| runner.closing);
-    record.state.is_terminal() && (record.state != State::Cancelled || was_closed) && !has_asked(record)
+    let was_closed = record.runner().is_some_and(|runner| runner.closing);
+    record.state().is_terminal() && (record.state() != State::Cancelled || was_closed) && !has_asked(record)
 }
 
 /// Why a runner failed: why it was stopped, if it was, and its exit code, of which those of the runner program have a meaning.
 fn failure(record: &Record) -> Option<String> {
     let stop = record.stop_requested.as_ref().map(|stop| &stop.reason);
-    let reason = stop.or(record.reason.as_ref());
-    let Some(code) = record.exit_code else { return reason.cloned() };
+    let reason = stop.or(record.attempt.reason.as_ref());
+    let Some(code) = record.attempt.exit_code else { return reason.cloned() };
     // As in `ecs-bridge-runner --help`.
     let meaning = match code {
         200 => ": its configuration is wrong",
@@ -846,7 +846,7 @@ fn failure(record: &Record) -> Option<String> {
 /// Whether the runners of a key fail, by those that were created lately.
 fn failing(before: Option<Failing>, runners: &[&Record]) -> Option<Failing> {
     let asked = runners.iter().filter(|record| has_asked(record));
-    let last_success = asked.map(|record| record.started_at.unwrap_or(record.created_at)).max();
+    let last_success = asked.map(|record| record.attempt.started_at.unwrap_or(record.created_at)).max();
     let failed = runners.iter().filter(|record| has_failed(record));
     let failed: Vec<_> = failed.filter(|record| last_success.is_none_or(|at| record.changed_at > Some(at))).collect();
     let last = failed.iter().max_by_key(|record| record.changed_at).and_then(|record| failure(record));
@@ -1120,14 +1120,18 @@ pub(crate) mod tests {
 
     /// A runner that ended at this second without having asked for work, or with.
     fn ended(seconds: u64, has_asked: bool) -> Record {
+        ended_as(State::Failed, seconds, has_asked)
+    }
+
+    fn ended_as(state: State, seconds: u64, has_asked: bool) -> Record {
         let runner = Runner::new(key(), TokenHash::of("secret"), &pool());
-        let mut record = Record::runner(submission("runner-1"), runner, at(0), &rules());
+        let mut record = Record::new_runner(submission("runner-1"), runner, at(0), &rules());
         if has_asked {
-            record.runner.as_mut().unwrap().incarnation = Some("incarnation".to_owned().try_into().unwrap());
-            record.started_at = Some(at(seconds));
+            record.runner_mut().unwrap().incarnation = Some("incarnation".to_owned().try_into().unwrap());
+            record.attempt.started_at = Some(at(seconds));
         }
-        record.state = State::Launching;
-        record.end(State::Failed, "no such image", at(seconds), &rules());
+        record.change_to(State::Launching).unwrap();
+        record.end(state, "no such image", at(seconds), &rules()).unwrap();
         record
     }
 
@@ -1156,8 +1160,8 @@ pub(crate) mod tests {
             row.failure.unwrap()
         };
         let stopped = |record: &mut Record, code| {
-            record.exit_code = Some(code);
-            record.reason = Some("UserInitiated with exit code 0".to_owned());
+            record.attempt.exit_code = Some(code);
+            record.attempt.reason = Some("UserInitiated with exit code 0".to_owned());
             let reason = "the runner never asked for work".to_owned();
             record.stop_requested = Some(Stop { cause: StopCause::User, reason });
         };
@@ -1171,8 +1175,8 @@ pub(crate) mod tests {
             "the runner never asked for work; container main exited with 0"
         );
         let exited = |record: &mut Record| {
-            record.exit_code = Some(201);
-            record.reason = Some("container main exited with 201".to_owned());
+            record.attempt.exit_code = Some(201);
+            record.attempt.reason = Some("container main exited with 201".to_owned());
         };
         assert_eq!(failure(&exited), "container main exited with 201: it found no AWS credentials");
     }
@@ -1180,7 +1184,7 @@ pub(crate) mod tests {
     #[test]
     fn runner_that_asked_and_ended_is_no_failure() {
         let mut worked = ended(9, true);
-        worked.started_at = Some(at(5));
+        worked.attempt.started_at = Some(at(5));
         let mut row = row();
         row.see(&[worked]);
         assert_eq!((row.failing.len(), row.failing_since), (0, None));
@@ -1189,13 +1193,16 @@ pub(crate) mod tests {
     #[test]
     fn runner_that_was_stopped_because_it_never_asked_has_failed() {
         let stopped = |closing| {
-            let mut record = ended(5, false);
-            record.state = State::Cancelled;
-            record.runner.as_mut().unwrap().closing = closing;
+            let mut record = ended_as(State::Cancelled, 5, false);
+            record.runner_mut().unwrap().closing = closing;
             record
         };
         let mut row = PoolRow { batches: vec![Batch::new(0, 1, key(), at(0))], ..row() };
-        let of_batch = |closing| Record { submission_id: row.batches[0].ids()[0].clone(), ..stopped(closing) };
+        let of_batch = |closing| {
+            let mut record: Record = stopped(closing);
+            record.submission_id = row.batches[0].ids()[0].clone();
+            record
+        };
         let (failed, cancelled) = (of_batch(true), of_batch(false));
         row.see(std::slice::from_ref(&failed));
         assert_eq!(row.failing_since, Some(at(5)));
@@ -1210,7 +1217,7 @@ pub(crate) mod tests {
     fn failing_version_of_a_profile_holds_up_no_other() {
         let mut row = row();
         let broken = |mut record: Record| {
-            record.runner.as_mut().unwrap().key = earlier();
+            record.runner_mut().unwrap().key = earlier();
             record
         };
         row.see(&[broken(ended(5, false)), ended(9, true)]);

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
-    id::{Attempt, ProfileName},
+    id::{AttemptNumber, ProfileName},
     notify::{Listeners, Notify},
     pool::{Pool, PoolKey, Spec, WORK_BYTES},
     record::MOST_ATTEMPTS,
@@ -21,7 +21,7 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Policy {
     /// The number of attempts of a submission, the first included.
-    pub max_attempts: Attempt,
+    pub max_attempts: AttemptNumber,
     /// After what a container that may have run is launched again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub relaunch_on: Vec<Relaunch>,
@@ -42,7 +42,7 @@ pub struct Policy {
 impl Default for Policy {
     fn default() -> Self {
         Self {
-            max_attempts: Attempt::FIRST.next().and_then(Attempt::next).unwrap_or(Attempt::FIRST),
+            max_attempts: AttemptNumber::FIRST.next().and_then(AttemptNumber::next).unwrap_or(AttemptNumber::FIRST),
             relaunch_on: Vec::new(),
             fallbacks: 0,
             complete_on: CompleteOn::ContainerExit,
@@ -673,13 +673,13 @@ impl Reader<'_> {
         allowed.iter().map(|entry| entry.replace(&own, "")).collect()
     }
 
-    fn max_attempts(&mut self, value: Option<Value>) -> Attempt {
-        match value.map(serde_json::from_value::<Attempt>) {
+    fn max_attempts(&mut self, value: Option<Value>) -> AttemptNumber {
+        match value.map(serde_json::from_value::<AttemptNumber>) {
             None => Policy::default().max_attempts,
             Some(Ok(attempts)) if attempts.get() <= MOST_ATTEMPTS => attempts,
             Some(Ok(_) | Err(_)) => {
                 self.note("max_attempts", "must be a whole number from 1 to 99");
-                Attempt::FIRST
+                AttemptNumber::FIRST
             }
         }
     }
@@ -1048,8 +1048,8 @@ mod tests {
         ] {
             assert!(container["environment"].as_array().unwrap().contains(&variable), "{container}");
         }
-        let runner = record.runner.unwrap();
-        assert_eq!((runner.commands, runner.token), (3, crate::pool::TokenHash::of("secret")));
+        let runner = record.runner().unwrap();
+        assert_eq!((runner.commands, runner.token.clone()), (3, crate::pool::TokenHash::of("secret")));
     }
 
     #[test]

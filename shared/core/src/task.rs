@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{id::Attempt, time::Timestamp};
+use crate::{id::AttemptNumber, time::Timestamp};
 
 /// What was seen of a task at one of its versions.
 ///
@@ -14,7 +14,7 @@ pub struct Task {
     /// The cluster's ARN.
     pub cluster_arn: String,
     /// The attempt that its `startedBy` names.
-    pub attempt: Attempt,
+    pub attempt: AttemptNumber,
     /// `version`: it rises with every state change, and is the same in duplicates. Absent if ECS gave none that is valid.
     #[serde(default)]
     pub version: Option<u64>,
@@ -273,7 +273,7 @@ pub(crate) mod tests {
         Task {
             arn: "arn:aws:ecs:eu-west-1:123456789012:task/nightly/0123456789abcdef".to_owned(),
             cluster_arn: "arn:aws:ecs:eu-west-1:123456789012:cluster/nightly".to_owned(),
-            attempt: Attempt::FIRST,
+            attempt: AttemptNumber::FIRST,
             version: Some(1),
             last_status: last_status.to_owned(),
             desired_status: "RUNNING".to_owned(),

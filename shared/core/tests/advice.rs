@@ -6,7 +6,7 @@
 use std::{collections::BTreeSet, env, fmt::Write, fs, path::Path};
 
 use ecs_bridge_core::{
-    Record, State, Timestamp,
+    Record, State,
     advice::{ADVICE, Entry, Matcher, advice, of_refusal},
 };
 use serde_json::{Value, json};
@@ -39,6 +39,13 @@ fn parse(record: &Value) -> Record {
     serde_json::from_value(record.clone()).unwrap()
 }
 
+/// The record of an entry, with these members too.
+fn with(when: Matcher, members: Value) -> Record {
+    let mut record = record(when);
+    record.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+    parse(&record)
+}
+
 #[test]
 fn no_entry_hides_a_later_one() {
     for entry in entries() {
@@ -62,26 +69,17 @@ fn advice_matches_lower_case_and_ends_with_period() {
 #[test]
 fn advice_exists_exactly_for_failures() {
     for state in State::ALL {
-        let record = Record { state, reason: Some("something new".to_owned()), ..parse(&record(Matcher::ExitCode(3))) };
+        let record = with(Matcher::ExitCode(3), json!({"state": state, "reason": "something new"}));
         let is_bad = matches!(state, State::Failed | State::Rejected | State::Expired | State::Lost);
         assert_eq!(advice(&record).is_some(), is_bad, "{state}");
     }
-    let succeeded = Record {
-        state: State::Succeeded,
-        stop_code: Some("SpotInterruption".to_owned()),
-        ..parse(&record(Matcher::ExitCode(0)))
-    };
+    let succeeded = with(Matcher::ExitCode(0), json!({"state": "succeeded", "stop_code": "SpotInterruption"}));
     assert_eq!(advice(&succeeded), None);
 }
 
 #[test]
 fn waiting_submission_shows_its_wait_reason() {
-    let waiting = Record {
-        state: State::Queued,
-        reason: Some("RESOURCE:MEMORY".to_owned()),
-        created_at: Timestamp::from_millis(1),
-        ..parse(&record(Matcher::ExitCode(0)))
-    };
+    let waiting = with(Matcher::ExitCode(0), json!({"state": "queued", "reason": "RESOURCE:MEMORY", "created_at": 1}));
     assert!(advice(&waiting).unwrap().contains("fallbacks"));
 }
 
@@ -158,12 +156,9 @@ fn denied_access_has_its_own_advice_in_complete_iam_messages() {
 #[test]
 fn killed_container_has_the_advice_of_what_killed_it() {
     let killed = |stop_code: &str, stopped_reason: &str| {
-        let record = Record {
-            stop_code: Some(stop_code.to_owned()),
-            stopped_reason: Some(stopped_reason.to_owned()),
-            reason: Some("container main exited with 137".to_owned()),
-            ..parse(&record(Matcher::ExitCode(137)))
-        };
+        let reason = "container main exited with 137";
+        let killed = json!({"stop_code": stop_code, "stopped_reason": stopped_reason, "reason": reason});
+        let record = with(Matcher::ExitCode(137), killed);
         advice(&record).unwrap()
     };
     for (stop_code, stopped_reason, expected) in [
@@ -240,7 +235,7 @@ fn for_the_client() -> String {
 }
 
 fn cases() -> String {
-    let states = State::ALL.map(|state| Record { state, ..parse(&record(Matcher::ExitCode(137))) });
+    let states = State::ALL.map(|state| with(Matcher::ExitCode(137), json!({"state": state})));
     let records = entries().map(|entry| record(entry.when)).chain(states.iter().map(|record| json!(record)));
     let cases = records.map(|record| format!("  {}", json!({"record": record, "advice": advice(&parse(&record))})));
     format!("[\n{}\n]\n", cases.collect::<Vec<_>>().join(",\n"))

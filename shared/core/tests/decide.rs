@@ -4,8 +4,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use ecs_bridge_core::{
-    Action, Attempt, Call, Container, Decision, Input, LaunchAnswer, LaunchBlocker, ProfileName, Record, Rules, State,
-    Task, Timers, Timestamp, decide,
+    Action, AttemptNumber, Call, Container, Decision, Input, LaunchAnswer, LaunchBlocker, ProfileName, Record, Rules,
+    State, Task, Timers, Timestamp, decide,
     notify::{Delivery, Notify, TaskToken},
     profile::{CompleteOn, Policy, Relaunch},
     record::{ATTEMPTS_KEPT, ContentHash, NEVER, QUEUE, RECORD_BYTES, REPEAT, Submission, waiting},
@@ -35,11 +35,11 @@ enum Happens {
     /// The answer of one of the calls claimed so far, or of one that never was.
     Launch(prop::sample::Index, LaunchAnswer),
     NotFound {
-        attempt: Attempt,
+        attempt: AttemptNumber,
         ago: Duration,
     },
     LookupFailed {
-        attempt: Attempt,
+        attempt: AttemptNumber,
         ago: Duration,
     },
     Seen(Box<Task>),
@@ -59,8 +59,8 @@ enum Happens {
     LaunchBy(u8),
 }
 
-fn attempt() -> impl Strategy<Value = Attempt> {
-    (1_u16..=4).prop_map(|number| Attempt::try_from(number).unwrap())
+fn attempt() -> impl Strategy<Value = AttemptNumber> {
+    (1_u16..=4).prop_map(|number| AttemptNumber::try_from(number).unwrap())
 }
 
 fn arn() -> impl Strategy<Value = String> {
@@ -265,8 +265,13 @@ impl Life {
         match happens {
             Happens::Due => Input::Due,
             Happens::Launch(index, answer) => {
-                let never_claimed =
-                    Call { attempt: self.record.attempt, choice: 0, since: self.now, nth: 1, claimed_at: self.now };
+                let never_claimed = Call {
+                    attempt: self.record.attempt.number,
+                    choice: 0,
+                    since: self.now,
+                    nth: 1,
+                    claimed_at: self.now,
+                };
                 Input::Launch(*self.calls.get(index.index(self.calls.len() + 1)).unwrap_or(&never_claimed), answer)
             }
             Happens::NotFound { attempt, ago: by } => Input::NotFound(attempt, ago(by)),
@@ -323,54 +328,59 @@ impl Life {
 fn check_write(before: &Record, after: &Record, now: Timestamp) -> Result<(), TestCaseError> {
     prop_assert_eq!(after.rev, before.rev + 1);
     prop_assert_eq!(after.updated_at, now);
-    let same = Record { rev: before.rev, updated_at: before.updated_at, ..after.clone() };
+    let mut same = after.clone();
+    (same.rev, same.updated_at) = (before.rev, before.updated_at);
     prop_assert_ne!(&same, before, "a write that changes nothing");
 
-    let follows = before.state == after.state || before.state.successors().contains(&after.state);
-    prop_assert!(follows, "{} to {}", before.state, after.state);
-    if before.state.is_terminal() {
+    let follows = before.state() == after.state() || before.state().successors().contains(&after.state());
+    prop_assert!(follows, "{} to {}", before.state(), after.state());
+    if before.state().is_terminal() {
         let end = |record: &Record| {
-            let Record { state, exit_code, attempt, feed, changed_at, .. } = record.clone();
-            (state, exit_code, attempt, feed, changed_at)
+            let Record { attempt, feed, changed_at, .. } = record.clone();
+            (record.state(), attempt.exit_code, attempt.number, feed, changed_at)
         };
         prop_assert_eq!(end(before), end(after));
         prop_assert!(
             before.pending_notifications != after.pending_notifications || before.expires_at == after.expires_at
         );
     }
-    if after.state.is_terminal() {
+    if after.state().is_terminal() {
         return Ok(());
     }
     if let Some(check_at) = after.check_at.filter(|_| after.stop_requested.is_some()) {
         prop_assert!(check_at <= now.plus(rules().timers.stop_every), "a wanted stop waits for {check_at:?}");
     }
-    if after.attempt > before.attempt {
-        prop_assert_eq!(after.state, State::Queued);
+    if after.attempt.number > before.attempt.number {
+        prop_assert_eq!(after.state(), State::Queued);
         prop_assert!(before.stop_requested.is_none(), "another attempt after a stop");
-        prop_assert!(!before.seen_running || after.ran_before, "what was seen to run counts as never started");
+        prop_assert!(!before.attempt.seen_running || after.ran_before, "what was seen to run counts as never started");
         prop_assert!(after.ran_before <= !after.policy.relaunch_on.is_empty(), "launched again after it ran");
-        prop_assert!(after.task_arn.is_none() && after.ecs_version.is_none() && after.unanswered_since.is_none());
+        prop_assert!(
+            after.attempt.task_arn.is_none()
+                && after.attempt.ecs_version.is_none()
+                && after.attempt.calls.unanswered_since.is_none()
+        );
     } else {
-        prop_assert_eq!(after.attempt, before.attempt);
+        prop_assert_eq!(after.attempt.number, before.attempt.number);
     }
     Ok(())
 }
 
 fn check_exit_code(before: &Record, after: &Record, input: &Input) -> Result<(), TestCaseError> {
-    if after.exit_code != before.exit_code && after.exit_code.is_some() {
+    if after.attempt.exit_code != before.attempt.exit_code && after.attempt.exit_code.is_some() {
         let Input::Seen(task) = input else { return Err(TestCaseError::fail("an exit code that no event reported")) };
-        prop_assert_eq!(after.exit_code, task.exit_code("main"));
-        prop_assert_eq!((task.attempt, &task.arn), (after.attempt, after.task_arn.as_ref().unwrap()));
+        prop_assert_eq!(after.attempt.exit_code, task.exit_code("main"));
+        prop_assert_eq!((task.attempt, &task.arn), (after.attempt.number, after.attempt.task_arn.as_ref().unwrap()));
     }
-    if after.state.is_terminal() {
-        prop_assert_eq!(after.state == State::Succeeded, after.exit_code == Some(0));
+    if after.state().is_terminal() {
+        prop_assert_eq!(after.state() == State::Succeeded, after.attempt.exit_code == Some(0));
     }
     Ok(())
 }
 
 /// What holds of every row, however it came about.
 fn check_row(record: &Record) -> Result<(), TestCaseError> {
-    let over = record.state.is_terminal();
+    let over = record.state().is_terminal();
     let at_rest = over && record.pending_notifications.is_none();
     prop_assert_eq!((record.check_at.is_none(), record.due.is_none()), (at_rest, at_rest));
     prop_assert_eq!(record.expires_at != NEVER, at_rest, "DynamoDB removes a record with pending notifications");
@@ -378,16 +388,16 @@ fn check_row(record: &Record) -> Result<(), TestCaseError> {
     if over {
         prop_assert!(record.request.is_none());
     }
-    if matches!(record.state, State::Queued | State::Launching) {
+    if matches!(record.state(), State::Queued | State::Launching) {
         prop_assert!(record.request.is_some());
     }
-    if matches!(record.state, State::Launched | State::Running) {
-        prop_assert!(record.task_arn.is_some() && record.launched_at.is_some());
+    if matches!(record.state(), State::Launched | State::Running) {
+        prop_assert!(record.attempt.task_arn.is_some() && record.attempt.launched_at.is_some());
     }
-    prop_assert_eq!(record.state == State::Launching, record.unanswered_since.is_some());
-    let counted = record.attempt.get() - record.given_up - u16::from(record.uncounted);
+    prop_assert_eq!(record.state() == State::Launching, record.attempt.calls.unanswered_since.is_some());
+    let counted = record.attempt.number.get() - record.given_up - u16::from(record.uncounted);
     prop_assert!(counted <= record.policy.max_attempts.get());
-    prop_assert_eq!(record.attempts.len(), (usize::from(record.attempt.get()) - 1).min(ATTEMPTS_KEPT));
+    prop_assert_eq!(record.attempts.len(), (usize::from(record.attempt.number.get()) - 1).min(ATTEMPTS_KEPT));
     prop_assert!(record.bytes() < RECORD_BYTES, "{} bytes: {record:#?}", record.bytes());
     let text = serde_json::to_string(record).unwrap();
     prop_assert_eq!(&serde_json::from_str::<Record>(&text).unwrap(), record);
@@ -397,17 +407,17 @@ fn check_row(record: &Record) -> Result<(), TestCaseError> {
 /// What is served with a launch token is what needs one, and the other way round.
 fn check_partition(record: &Record, now: Timestamp) -> Result<(), TestCaseError> {
     let (Some(due), Some(check_at)) = (record.due.as_deref(), record.check_at) else { return Ok(()) };
-    if record.state.is_terminal() {
+    if record.state().is_terminal() {
         prop_assert!(SHARDS.contains(&due), "{} is shown with a launch token", due);
         return Ok(());
     }
     let queued = due == QUEUE || due == waiting(&record.first().unwrap());
-    let is_queued = record.state == State::Queued;
-    prop_assert_eq!(is_queued, queued || is_queued && due == REPEAT, "{} in {}", record.state, due);
+    let is_queued = record.state() == State::Queued;
+    prop_assert_eq!(is_queued, queued || is_queued && due == REPEAT, "{} in {}", record.state(), due);
     prop_assert_eq!(due == REPEAT && !is_queued, record.may_repeat(check_at.max(now), &rules()), "{:#?}", record);
     prop_assert!(queued || due == REPEAT || SHARDS.contains(&due), "{} is served by nobody", due);
     if record.waits_for_capacity() {
-        prop_assert!(record.reason.is_some());
+        prop_assert!(record.attempt.reason.is_some());
         let expires = record.launch_deadline.map(|deadline| deadline.plus(Duration::from_millis(1)));
         prop_assert!(expires.is_none_or(|expires| check_at <= expires), "it expires when it is served");
     }
@@ -415,9 +425,15 @@ fn check_partition(record: &Record, now: Timestamp) -> Result<(), TestCaseError>
 }
 
 fn check_call(record: &Record, call: Call, now: Timestamp) -> Result<(), TestCaseError> {
-    prop_assert_eq!(record.state, State::Launching);
-    prop_assert_eq!((call.attempt, call.nth, call.claimed_at), (record.attempt, record.launch_calls, now));
-    prop_assert_eq!((Some(call.since), Some(now)), (record.unanswered_since, record.last_call_at));
+    prop_assert_eq!(record.state(), State::Launching);
+    prop_assert_eq!(
+        (call.attempt, call.nth, call.claimed_at),
+        (record.attempt.number, record.attempt.calls.launch_calls, now)
+    );
+    prop_assert_eq!(
+        (Some(call.since), Some(now)),
+        (record.attempt.calls.unanswered_since, record.attempt.calls.last_call_at)
+    );
     prop_assert!(record.stop_requested.is_none() && !record.is_past_deadline(now));
     prop_assert!(call.nth == 1 || now < call.since.plus(rules().timers.repeat_for));
     prop_assert!(record.check_at >= Some(now.plus(rules().timers.lease)));
@@ -461,12 +477,12 @@ proptest! {
             all.now = all.now.max(check_at);
             prop_assert!(all.now.since(begun) < outage.lasts() + DAY, "{:#?}", all.record);
             let mut learnt = Some(Input::Due);
-            let has_ended = all.record.state.is_terminal();
+            let has_ended = all.record.state().is_terminal();
             prop_assert!(has_ended || all.now.since(begun) < outage.lasts(), "{:#?}", all.record);
             while let Some(input) = learnt.take() {
                 let Decision { record, action, .. } = decide(&all.record, &input, all.now, &rules());
                 all.record = record.unwrap_or(all.record);
-                learnt = action.and_then(|action| outage.answers(action, all.record.attempt, all.now));
+                learnt = action.and_then(|action| outage.answers(action, all.record.attempt.number, all.now));
             }
         }
         check_row(&all.record)?;
@@ -501,7 +517,7 @@ impl Outage {
         }
     }
 
-    fn answers(self, action: Action, attempt: Attempt, now: Timestamp) -> Option<Input> {
+    fn answers(self, action: Action, attempt: AttemptNumber, now: Timestamp) -> Option<Input> {
         let reason = "AccessDeniedException".to_owned();
         match (action, self) {
             (Action::RunTask(call), _) => Some(Input::Launch(

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use ecs_bridge_core::{
-    Attempt, Container, Input, Record, Rules, State, Task, Timers, Timestamp, api, decide,
+    AttemptNumber, Container, Input, Record, Rules, State, Task, Timers, Timestamp, api, decide,
     notify::Listeners,
     profile::{Clusters, Profiles},
     run_task::redact,
@@ -114,7 +114,7 @@ fn stopped(stopped_reason: &str, reason: &str) -> Record {
     let task = Task {
         arn: "arn:aws:ecs:eu-west-1:123456789012:task/nightly/0123456789abcdef0123456789abcdef".to_owned(),
         cluster_arn: "arn:aws:ecs:eu-west-1:123456789012:cluster/nightly".to_owned(),
-        attempt: Attempt::FIRST,
+        attempt: AttemptNumber::FIRST,
         version: Some(1),
         last_status: "STOPPED".to_owned(),
         desired_status: "STOPPED".to_owned(),
@@ -143,9 +143,9 @@ fn task_reasons_are_recorded_without_command() {
         "main could not start with hunter2hunter2",
         "CannotStartContainerError: OCI runtime create failed: args [etl --password hunter2hu…",
     );
-    assert_eq!(record.state, State::Failed);
-    assert_eq!(record.stopped_reason.as_deref(), Some("main could not start with [redacted]"));
-    let reason = record.reason.unwrap();
+    assert_eq!(record.state(), State::Failed);
+    assert_eq!(record.attempt.stopped_reason.as_deref(), Some("main could not start with [redacted]"));
+    let reason = record.attempt.reason.unwrap();
     assert!(reason.starts_with("TaskFailedToStart: CannotStartContainerError: OCI runtime create failed"), "{reason}");
     assert!(!reason.contains("hunter") && !reason.contains("password"), "{reason}");
 }

@@ -32,7 +32,7 @@ impl Step<'_> {
     /// Adds the notification targets of a repeated submission, which may have ended already.
     pub(super) fn listen(&mut self, wanted: &Notify) -> Option<Action> {
         let is_news = self.record.add_listeners(wanted);
-        if !is_news || !self.record.state.is_terminal() {
+        if !is_news || !self.record.state().is_terminal() {
             return None;
         }
         self.record.settle_or_notify(self.now, self.rules);
@@ -44,7 +44,7 @@ impl Step<'_> {
         // After this many attempts, the delivery is retried only when its claim has expired.
         const SOON: u32 = 4;
         let (now, backoff) = (self.now, self.backoff(delivery.nth));
-        let is_claimed = self.record.state.is_terminal();
+        let is_claimed = self.record.state().is_terminal();
         let Some(pending_notifications) = self.record.pending_notifications.as_deref_mut().filter(|_| is_claimed)
         else {
             return;

@@ -81,7 +81,7 @@ impl Step<'_> {
     // The following functions are for a submission's row.
 
     pub(super) fn is_waiting(&self) -> bool {
-        self.record.state == State::Queued && self.record.pooled.is_some()
+        self.record.state() == State::Queued && self.record.pooled().is_some()
     }
 
     /// Records the claim, which is the only commit point. The row is not written if the submission cannot be claimed.
@@ -89,37 +89,37 @@ impl Step<'_> {
         if !self.is_waiting() || self.record.stop_requested.is_some() || self.record.is_past_deadline(self.now) {
             return;
         }
-        let Some(pooled) = &mut self.record.pooled else { return };
+        let Some(pooled) = self.record.pooled_mut() else { return };
         pooled.taken = Some(by.clone());
+        self.change_to(State::Running);
         let record = &mut *self.record;
-        record.state = State::Running;
         record.leave_the_index();
-        record.task_arn = Some(task_arn.to_owned());
+        record.attempt.task_arn = Some(task_arn.to_owned());
         cluster.clone_into(&mut record.cluster);
-        (record.launched_at, record.started_at) = (Some(self.now), Some(self.now));
-        record.seen_running = true;
-        record.reason = None;
+        (record.attempt.launched_at, record.attempt.started_at) = (Some(self.now), Some(self.now));
+        record.attempt.seen_running = true;
+        record.attempt.reason = None;
         self.check_in(self.timers().first_check);
         self.check_by_timeout();
     }
 
     /// Records why no runner is available for a waiting submission.
     fn held(&mut self, reason: Option<&str>) {
-        if self.is_waiting() && self.record.reason.as_deref() != reason {
-            self.record.reason = reason.map(str::to_owned);
+        if self.is_waiting() && self.record.attempt.reason.as_deref() != reason {
+            self.record.attempt.reason = reason.map(str::to_owned);
         }
     }
 
     fn is_taken_by(&self, by: &Process) -> bool {
-        !self.record.state.is_terminal() && self.record.taken() == Some(by)
+        !self.record.state().is_terminal() && self.record.taken() == Some(by)
     }
 
     fn done(&mut self, by: &Process, exit_code: i32, stopping: bool) {
-        if !self.is_taken_by(by) || self.record.exit_code.is_some() {
+        if !self.is_taken_by(by) || self.record.attempt.exit_code.is_some() {
             return;
         }
-        self.record.exit_code = Some(exit_code);
-        self.record.container_exited_at = Some(self.now);
+        self.record.attempt.exit_code = Some(exit_code);
+        self.record.attempt.container_exited_at = Some(self.now);
         if !stopping {
             self.note_a_hint(false, Some(exit_code));
         }
@@ -139,7 +139,7 @@ impl Step<'_> {
     /// command.
     fn runner_seen(&mut self, runner_id: &SubmissionId, task: &Task) {
         let is_its_runner = self.record.taken().is_some_and(|taken| taken.runner_id == *runner_id);
-        if self.record.state.is_terminal() || !is_its_runner || self.is_another(&task.arn) {
+        if self.record.state().is_terminal() || !is_its_runner || self.is_another(&task.arn) {
             return;
         }
         if self.compare(task).is_lt() {
@@ -148,11 +148,11 @@ impl Step<'_> {
         self.heard();
         let ended = task.is_stopped();
         // Statuses are recorded along with another fact, and cause no write by themselves.
-        if ended || task.stop_code.is_some() && self.record.stop_code != task.stop_code {
+        if ended || task.stop_code.is_some() && self.record.attempt.stop_code != task.stop_code {
             self.take_over(task);
         }
         if ended {
-            match self.record.exit_code {
+            match self.record.attempt.exit_code {
                 Some(code) => self.stopped_with_code(task, code),
                 None => self.stopped_unreported(task),
             }
@@ -179,22 +179,22 @@ impl Step<'_> {
 
     /// Returns the runner of a row that may still get work.
     fn serving(&mut self) -> Option<&mut Runner> {
-        let is_running = self.record.state == State::Running && self.record.stop_requested.is_none();
-        self.record.runner.as_deref_mut().filter(|runner| is_running && !runner.closing)
+        let is_running = self.record.state() == State::Running && self.record.stop_requested.is_none();
+        self.record.runner_mut().filter(|runner| is_running && !runner.closing)
     }
 
     fn contact(&mut self, incarnation: &Incarnation) {
         let (now, noted) = (self.now, self.timers().silent_after / 3);
-        let is_known = self.record.task_arn.is_some() && !self.record.state.is_terminal();
-        let Some(runner) = self.record.runner.as_mut().filter(|_| is_known) else { return };
+        let is_known = self.record.attempt.task_arn.is_some() && !self.record.state().is_terminal();
+        let Some(runner) = self.record.runner_mut().filter(|_| is_known) else { return };
         match &runner.incarnation {
             None => {
                 runner.incarnation = Some(incarnation.clone());
                 (runner.polled_at, runner.idle_since) = (Some(now), Some(now));
-                self.record.seen_running = true;
-                self.record.started_at.get_or_insert(now);
-                if self.record.state == State::Launched {
-                    self.record.state = State::Running;
+                self.record.attempt.seen_running = true;
+                self.record.attempt.started_at.get_or_insert(now);
+                if self.record.state() == State::Launched {
+                    self.change_to(State::Running);
                 }
                 let silent_after = self.timers().silent_after;
                 self.check_in(silent_after);
@@ -225,7 +225,7 @@ impl Step<'_> {
 
     fn served(&mut self, submission_id: &SubmissionId, done: bool) {
         let now = self.now;
-        let Some(runner) = self.record.runner.as_mut() else { return };
+        let Some(runner) = self.record.runner_mut() else { return };
         if runner.serves.as_ref() == Some(submission_id) {
             runner.serves = None;
             runner.idle_since = Some(now);
@@ -235,7 +235,7 @@ impl Step<'_> {
     }
 
     fn close(&mut self, serves: Option<&SubmissionId>) {
-        if let Some(runner) = self.record.runner.as_mut()
+        if let Some(runner) = self.record.runner_mut()
             && runner.serves.as_ref() == serves
         {
             runner.closing = true;
@@ -244,15 +244,15 @@ impl Step<'_> {
 
     /// Returns true if a runner is idle: it runs, serves nothing, and needs no description while it polls.
     pub(super) fn is_idle_runner(&self) -> bool {
-        self.record.state == State::Running && self.record.runner.as_ref().is_some_and(|runner| runner.serves.is_none())
+        self.record.state() == State::Running && self.record.runner().is_some_and(|runner| runner.serves.is_none())
     }
 
     /// Closes an idle runner that no longer polls, or that should have ended and did not. This write fails if another
     /// process assigns work to the runner in the meantime.
     pub(super) fn due_idle(&mut self, task_arn: &str) -> Option<Action> {
         let (now, silent_after) = (self.now, self.timers().silent_after);
-        let since = self.record.started_at.or(self.record.launched_at);
-        let runner = self.record.runner.as_mut()?;
+        let since = self.record.attempt.started_at.or(self.record.attempt.launched_at);
+        let runner = self.record.runner_mut()?;
         let asked_at = runner.polled_at.or(since).unwrap_or(now);
         // The time `polled_at` is updated every third of that time.
         if !runner.closing && now.since(asked_at) < silent_after + silent_after / 3 {
@@ -285,12 +285,12 @@ pub enum RunnerStatus {
 
 /// Returns the availability of a runner for a process that polls.
 pub fn runner_status(record: &Record, runner: &Runner, incarnation: &Incarnation) -> RunnerStatus {
-    let to_stop = record.desired_status.as_deref() == Some("STOPPED") || record.stop_requested.is_some();
+    let to_stop = record.attempt.desired_status.as_deref() == Some("STOPPED") || record.stop_requested.is_some();
     if runner.incarnation.as_ref().is_some_and(|known| known != incarnation) {
         RunnerStatus::Taken
-    } else if record.state.is_terminal() || runner.closing || to_stop {
+    } else if record.state().is_terminal() || runner.closing || to_stop {
         RunnerStatus::Close
-    } else if record.task_arn.is_none() {
+    } else if record.attempt.task_arn.is_none() {
         RunnerStatus::TooEarly
     } else {
         RunnerStatus::Open
@@ -312,8 +312,8 @@ pub enum Served {
 pub fn served(submission: Option<&Record>, by: &Process) -> Served {
     let Some(submission) = submission else { return Served::Over(false) };
     let is_ours = submission.taken() == Some(by);
-    let is_waiting = submission.state == State::Queued && submission.pooled.is_some();
-    match (is_ours && !submission.state.is_terminal(), is_waiting) {
+    let is_waiting = submission.state() == State::Queued && submission.pooled().is_some();
+    match (is_ours && !submission.state().is_terminal(), is_waiting) {
         (true, _) => Served::Ours,
         (false, true) => Served::Untaken,
         (false, false) => Served::Over(is_ours),

@@ -12,18 +12,18 @@ use crate::{
 
 impl Step<'_> {
     pub(super) fn stop(&mut self, reason: &str) -> Option<Action> {
-        if self.record.state.is_terminal() {
+        if self.record.state().is_terminal() {
             return None;
         }
         if self.record.stop_requested.is_none() {
             self.record.stop_requested = Some(Stop { cause: StopCause::User, reason: reason.to_owned() });
             self.check_by(self.now.plus(self.timers().stop_every));
         }
-        if self.record.state == State::Queued {
+        if self.record.state() == State::Queued {
             self.end(State::Cancelled, reason);
             return None;
         }
-        let task_arn = self.record.task_arn.clone()?;
+        let task_arn = self.record.attempt.task_arn.clone()?;
         Some(self.stop_task(task_arn, reason.to_owned(), AfterStop::Nothing))
     }
 
@@ -39,7 +39,7 @@ impl Step<'_> {
     }
 
     pub(super) fn is_another(&self, arn: &str) -> bool {
-        self.record.task_arn.as_deref().is_some_and(|recorded| task_id(recorded) != task_id(arn))
+        self.record.attempt.task_arn.as_deref().is_some_and(|recorded| task_id(recorded) != task_id(arn))
     }
 
     /// Stops a task with the same `startedBy` as the recorded task.
@@ -52,30 +52,32 @@ impl Step<'_> {
     /// Stops a live task of a submission that ended without it. The same applies if the submission ended because ECS
     /// reported the task as STOPPED, and a newer version has `refuted` that.
     pub(super) fn orphan(&mut self, arn: &str, refuted: bool) -> Option<Action> {
-        let ended_without = match self.record.state {
+        let ended_without = match self.record.state() {
             State::Lost | State::Cancelled | State::Expired | State::Rejected => true,
             State::Queued | State::Launching | State::Launched | State::Running => false,
             State::Succeeded | State::Failed => false,
         };
         // The outcome is recorded, so a description that shows the task alive is older.
-        let seen_to_end = self.record.exit_code.is_some() || self.record.stopped_at.is_some();
+        let seen_to_end = self.record.attempt.exit_code.is_some() || self.record.attempt.stopped_at.is_some();
         if !refuted && (!ended_without || seen_to_end) {
             return None;
         }
         self.alarm = Some(Alarm::OrphanTask);
-        let reason = format!("its submission is {}", self.record.state);
+        let reason = format!("its submission is {}", self.record.state());
         Some(self.stop_task(arn.to_owned(), reason, AfterStop::Nothing))
     }
 
     /// Returns the time at which the timeout of the state expires, and its cause.
     pub(super) fn timeout(&self) -> Option<(Timestamp, StopCause, u32)> {
         // The container has exited, and only its task is still being torn down.
-        if self.record.exit_code.is_some() {
+        if self.record.attempt.exit_code.is_some() {
             return None;
         }
-        let (from, seconds, cause) = match self.record.state {
-            State::Launched => (self.record.launched_at, self.record.policy.launch_timeout, StopCause::LaunchTimeout),
-            State::Running => (self.record.started_at, self.record.policy.run_timeout, StopCause::RunTimeout),
+        let (from, seconds, cause) = match self.record.state() {
+            State::Launched => {
+                (self.record.attempt.launched_at, self.record.policy.launch_timeout, StopCause::LaunchTimeout)
+            }
+            State::Running => (self.record.attempt.started_at, self.record.policy.run_timeout, StopCause::RunTimeout),
             _ => return None,
         };
         let (from, seconds) = (from?, seconds?);

@@ -5,7 +5,7 @@ use std::{cmp::Ordering, time::Duration};
 use crate::{
     decide::{Action, AfterStop, Alarm, Step},
     profile::{CompleteOn, Relaunch},
-    record::{ATTEMPTS_KEPT, Hint, Record, Stop, StopCause},
+    record::{Attempt, Hint, Record, Stop, StopCause},
     state::State,
     task::{FAILED_TO_START, StartFailure, Task, cluster_name, task_id},
     time::Timestamp,
@@ -16,7 +16,7 @@ const CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
 
 impl Step<'_> {
     pub(super) fn due_launched(&mut self) -> Option<Action> {
-        let task_arn = self.record.task_arn.clone()?;
+        let task_arn = self.record.attempt.task_arn.clone()?;
         self.request_stop_if_overdue();
         if self.record.stop_requested.is_none() && self.is_idle_runner() {
             return self.due_idle(&task_arn);
@@ -26,14 +26,15 @@ impl Step<'_> {
             self.check_in(self.timers().stop_every);
             return Some(self.stop_task(task_arn, reason, AfterStop::Describe));
         }
-        let wait = if self.record.missing_count > 0 { self.timers().missing_apart } else { self.timers().check_every };
+        let wait =
+            if self.record.attempt.missing_count > 0 { self.timers().missing_apart } else { self.timers().check_every };
         self.check_in(wait);
         self.check_by_timeout();
         Some(Action::Describe { task_arn })
     }
 
     pub(super) fn seen(&mut self, task: &Task) -> Option<Action> {
-        if task.attempt != self.record.attempt || !self.is_our_cluster(task) || self.is_from_before(task) {
+        if task.attempt != self.record.attempt.number || !self.is_our_cluster(task) || self.is_from_before(task) {
             return None;
         }
         let live = task.is_live(&self.record.container_name);
@@ -45,14 +46,14 @@ impl Step<'_> {
             Ordering::Equal => self.answers_again(task),
             Ordering::Greater => true,
         };
-        if self.record.state.is_terminal() {
+        if self.record.state().is_terminal() {
             // A stop that arrived first created a record without a cluster. A task must be stopped in its own cluster.
             if self.record.cluster.is_empty() {
                 self.record.cluster.clone_from(&task.cluster_arn);
             }
             // This includes an equal version, because the process that saw it first may have died between the write and
             // StopTask.
-            let refuted = newer && self.record.last_status.as_deref() == Some("STOPPED");
+            let refuted = newer && self.record.attempt.last_status.as_deref() == Some("STOPPED");
             let action = live.then(|| self.orphan(&task.arn, refuted)).flatten();
             self.fill_in(task);
             return action;
@@ -65,7 +66,7 @@ impl Step<'_> {
         if self.may_be_refused(task) {
             return None;
         }
-        let news = self.record.task_arn.is_none();
+        let news = self.record.attempt.task_arn.is_none();
         self.observe(task);
         if news && self.record.stop_requested.is_some() {
             // The process that saw the task may not have permission to stop it.
@@ -79,8 +80,8 @@ impl Step<'_> {
     /// call through another option may still be pending, and this task proves nothing about that call.
     fn may_be_refused(&self, task: &Task) -> bool {
         let ended = task.is_stopped() && task.exit_code(&self.record.container_name).is_none();
-        let is_answered = self.record.task_arn.is_some() || !self.record.may_repeat(self.now, self.rules);
-        ended && self.record.was_refused && !is_answered
+        let is_answered = self.record.attempt.task_arn.is_some() || !self.record.may_repeat(self.now, self.rules);
+        ended && self.record.attempt.was_refused && !is_answered
     }
 
     /// Compares the reported task with the recorded one, by version.
@@ -88,18 +89,19 @@ impl Step<'_> {
     /// If either version is unknown, the status decides. It only advances, so a later status cannot be older. The
     /// record then has no version until a report with a version has a status that is no earlier.
     pub(super) fn compare(&self, task: &Task) -> Ordering {
-        let by_version = self.record.ecs_version.zip(task.version).map(|(known, seen)| seen.cmp(&known));
+        let by_version = self.record.attempt.ecs_version.zip(task.version).map(|(known, seen)| seen.cmp(&known));
         by_version.unwrap_or_else(|| self.compare_status(task))
     }
 
     fn compare_status(&self, task: &Task) -> Ordering {
-        let Some(known) = &self.record.last_status else { return Ordering::Greater };
+        let Some(known) = &self.record.attempt.last_status else { return Ordering::Greater };
         if *known != task.last_status {
             // A status that is unknown to the bridge has no place in the order, and does not count as progress.
             return place(&task.last_status).cmp(&place(known)).then(Ordering::Less);
         }
         // Without a version, an exit is recorded once, if it ends the attempt.
-        let ends = self.record.policy.complete_on == CompleteOn::ContainerExit && self.record.exit_code.is_none();
+        let ends =
+            self.record.policy.complete_on == CompleteOn::ContainerExit && self.record.attempt.exit_code.is_none();
         let has_news = task.version.is_some() || ends && task.exit_code(&self.record.container_name).is_some();
         if has_news { Ordering::Greater } else { Ordering::Equal }
     }
@@ -117,57 +119,57 @@ impl Step<'_> {
     }
 
     pub(super) fn heard(&mut self) {
-        (self.record.missing_count, self.record.missing_at) = (0, None);
-        self.record.lookup_failed_since = None;
+        self.record.attempt.clear_failed_lookups();
     }
 
     /// Fills in only missing attributes, and never an exit code or a state.
     pub(super) fn fill_in(&mut self, task: &Task) {
-        let record = &mut *self.record;
-        let before = record.clone();
-        fill(&mut record.task_arn, Some(&task.arn));
-        fill(&mut record.stop_code, task.stop_code.as_ref());
-        let stopped_reason = task.stopped_reason.as_deref().map(|text| record.redact(text));
-        fill(&mut record.stopped_reason, stopped_reason.as_ref());
-        fill(&mut record.started_at, task.started_at.as_ref());
-        fill(&mut record.stopped_at, task.stopped_at.as_ref());
-        fill(&mut record.container_exited_at, task.execution_stopped_at.as_ref());
+        let stopped_reason = task.stopped_reason.as_deref().map(|text| self.record.redact(text));
+        let attempt = &mut self.record.attempt;
+        let before = attempt.clone();
+        fill(&mut attempt.task_arn, Some(&task.arn));
+        fill(&mut attempt.stop_code, task.stop_code.as_ref());
+        fill(&mut attempt.stopped_reason, stopped_reason.as_ref());
+        fill(&mut attempt.started_at, task.started_at.as_ref());
+        fill(&mut attempt.stopped_at, task.stopped_at.as_ref());
+        fill(&mut attempt.container_exited_at, task.execution_stopped_at.as_ref());
         // The task's status is recorded along with another fact, and causes no write by itself.
-        if before != *record {
-            if task.version.is_some() || record.last_status.as_ref() != Some(&task.last_status) {
-                record.ecs_version = task.version;
+        if before != *attempt {
+            if task.version.is_some() || attempt.last_status.as_ref() != Some(&task.last_status) {
+                attempt.ecs_version = task.version;
             }
-            record.last_status = Some(task.last_status.clone());
-            record.desired_status = Some(task.desired_status.clone());
+            attempt.last_status = Some(task.last_status.clone());
+            attempt.desired_status = Some(task.desired_status.clone());
         }
     }
 
     /// Records a newer version of the task.
     pub(super) fn observe(&mut self, task: &Task) {
         self.heard();
-        if matches!(self.record.state, State::Queued | State::Launching) {
+        if matches!(self.record.state(), State::Queued | State::Launching) {
             // No call is in progress while the submission is queued, so ECS launched a task that it had rejected.
-            if self.record.state == State::Queued && self.record.no_capacity_since.is_some() {
+            if self.record.state() == State::Queued && self.record.attempt.no_capacity_since.is_some() {
                 self.alarm = Some(Alarm::RefusedTask);
             }
             self.launched();
         }
         self.take_over(task);
-        let record = &mut *self.record;
-        if record.asked_again && !task.is_stopped() {
+        let has_run = task.has_run(&self.record.container_name);
+        let attempt = &mut self.record.attempt;
+        if attempt.asked_again && !task.is_stopped() {
             // The task had not ended.
-            (record.asked_again, record.exit_code, record.container_exited_at) = (false, None, None);
+            (attempt.asked_again, attempt.exit_code, attempt.container_exited_at) = (false, None, None);
         }
-        take(&mut record.started_at, task.started_at.as_ref());
-        take(&mut record.container_exited_at, task.execution_stopped_at.as_ref());
-        if task.has_run(&record.container_name) {
-            record.seen_running = true;
-            record.no_capacity_since = None;
-            record.started_at.get_or_insert(task.at.unwrap_or(self.now));
-            if record.state == State::Launched {
-                record.state = State::Running;
+        take(&mut attempt.started_at, task.started_at.as_ref());
+        take(&mut attempt.container_exited_at, task.execution_stopped_at.as_ref());
+        if has_run {
+            attempt.seen_running = true;
+            attempt.no_capacity_since = None;
+            attempt.started_at.get_or_insert(task.at.unwrap_or(self.now));
+            if self.record.state() == State::Launched {
+                self.change_to(State::Running);
                 self.check_by_timeout();
-                if self.record.runner.is_some() {
+                if self.record.runner().is_some() {
                     // The runner should poll soon.
                     self.check_by(self.now.plus(self.timers().silent_after));
                 }
@@ -177,18 +179,18 @@ impl Step<'_> {
 
     /// Records the version of a task, its status, and its stop reasons.
     pub(super) fn take_over(&mut self, task: &Task) {
-        let record = &mut *self.record;
-        record.task_arn = Some(task.arn.clone());
-        record.ecs_version = task.version;
-        record.last_status = Some(task.last_status.clone());
-        record.desired_status = Some(task.desired_status.clone());
-        take(&mut record.stop_code, task.stop_code.as_ref());
-        let stopped_reason = task.stopped_reason.as_deref().map(|text| record.redact(text));
-        take(&mut record.stopped_reason, stopped_reason.as_ref());
-        take(&mut record.stopped_at, task.stopped_at.as_ref());
-        take(&mut record.runs_on, task.runs_on.as_ref());
-        take(&mut record.cpu, task.cpu.as_ref());
-        take(&mut record.memory, task.memory.as_ref());
+        let stopped_reason = task.stopped_reason.as_deref().map(|text| self.record.redact(text));
+        let attempt = &mut self.record.attempt;
+        attempt.task_arn = Some(task.arn.clone());
+        attempt.ecs_version = task.version;
+        attempt.last_status = Some(task.last_status.clone());
+        attempt.desired_status = Some(task.desired_status.clone());
+        take(&mut attempt.stop_code, task.stop_code.as_ref());
+        take(&mut attempt.stopped_reason, stopped_reason.as_ref());
+        take(&mut attempt.stopped_at, task.stopped_at.as_ref());
+        take(&mut attempt.runs_on, task.runs_on.as_ref());
+        take(&mut attempt.cpu, task.cpu.as_ref());
+        take(&mut attempt.memory, task.memory.as_ref());
     }
 
     /// Ends the attempt or the submission if `task` has ended.
@@ -201,9 +203,9 @@ impl Step<'_> {
         if !over {
             return;
         }
-        self.record.container_exited_at = exit_code
+        self.record.attempt.container_exited_at = exit_code
             .map(|_| task.execution_stopped_at.or(task.at).unwrap_or(self.now))
-            .or(self.record.container_exited_at);
+            .or(self.record.attempt.container_exited_at);
         self.note_a_hint(task.ran_out_of_memory(&self.record.container_name), exit_code);
         match exit_code {
             Some(code) => self.exited(task, code),
@@ -215,18 +217,18 @@ impl Step<'_> {
     /// its capacity explains it.
     pub(super) fn note_a_hint(&mut self, says_so: bool, exit_code: Option<i32>) {
         const KILLED: i32 = 137;
-        let Record { stop_code, stopped_reason, stop_requested, .. } = &*self.record;
+        let Record { attempt: Attempt { stop_code, stopped_reason, .. }, stop_requested, .. } = &*self.record;
         // ECS sometimes reports maintenance of the host only in the reason.
         let by_itself = stop_code.as_deref().is_none_or(|code| code == "EssentialContainerExited")
             && stopped_reason.as_deref().is_none_or(|reason| reason.starts_with("Essential container"));
         if says_so || exit_code == Some(KILLED) && by_itself && stop_requested.is_none() {
-            self.record.hint = Some(Hint::OutOfMemory);
+            self.record.attempt.hint = Some(Hint::OutOfMemory);
         }
     }
 
     /// Returns true if this responds to the repeated request to ECS, and is not a redelivered event.
     fn answers_again(&self, task: &Task) -> bool {
-        self.record.asked_again && task.at.is_none()
+        self.record.attempt.asked_again && task.at.is_none()
     }
 
     /// Returns true if ECS must be queried again before the next attempt of a command that may have run, because an
@@ -236,13 +238,13 @@ impl Step<'_> {
         if task.is_on_fargate() || task.at.is_none() {
             return false;
         }
-        self.record.asked_again = true;
+        self.record.attempt.asked_again = true;
         self.check_by(self.now);
         true
     }
 
     pub(super) fn exited(&mut self, task: &Task, code: i32) {
-        self.record.exit_code = Some(code);
+        self.record.attempt.exit_code = Some(code);
         // A Spot interruption ends containers with 143 or 137. The next attempt waits until this task is STOPPED.
         if task.is_stopped() {
             self.stopped_with_code(task, code);
@@ -270,7 +272,8 @@ impl Step<'_> {
             (_, Some(Stop { cause: StopCause::User, reason })) => (State::Cancelled, reason.clone()),
             (_, Some(Stop { reason, .. })) => (State::Failed, reason.clone()),
             (_, None) => {
-                let suspicion = self.record.hint.map_or("", |Hint::OutOfMemory| "; it may have run out of memory");
+                let suspicion =
+                    self.record.attempt.hint.map_or("", |Hint::OutOfMemory| "; it may have run out of memory");
                 (State::Failed, format!("container {} exited with {code}{suspicion}", self.record.container_name))
             }
         };
@@ -280,10 +283,10 @@ impl Step<'_> {
     /// Returns a reason for a success after an interruption. A worker that handles SIGTERM exits with 0 if it is
     /// interrupted.
     fn interruption(&self) -> String {
-        match self.record.stop_code.as_deref() {
-            _ if self.record.hint.is_some() => "exit code 0, although ECS reports OutOfMemoryError".to_owned(),
+        match self.record.attempt.stop_code.as_deref() {
+            _ if self.record.attempt.hint.is_some() => "exit code 0, although ECS reports OutOfMemoryError".to_owned(),
             Some(code) if code != "EssentialContainerExited" => format!("{code} with exit code 0"),
-            _ if !self.record.attempts.is_empty() => format!("succeeded in attempt {}", self.record.attempt),
+            _ if !self.record.attempts.is_empty() => format!("succeeded in attempt {}", self.record.attempt.number),
             _ => String::new(),
         }
     }
@@ -298,7 +301,8 @@ impl Step<'_> {
         }
         let name = &self.record.container_name;
         // The last reason of a restarted container is no evidence about its first start.
-        let may_have_run = self.record.seen_running || self.record.policy.complete_on != CompleteOn::ContainerExit;
+        let may_have_run =
+            self.record.attempt.seen_running || self.record.policy.complete_on != CompleteOn::ContainerExit;
         let failure = if may_have_run { None } else { task.start_failure(name) };
         let reason = self.end_without_a_code(task);
         let relaunch = self.relaunch();
@@ -336,85 +340,67 @@ impl Step<'_> {
     /// so the attempt does not count. It still gets a number of its own, because ECS would return the stopped task for
     /// the same client token.
     fn capacity_given_up(&mut self, reason: String) {
-        let (choices, given_up) = (self.record.choices(), self.record.fallback);
-        let since = self.record.no_capacity_since.or(self.record.launched_at);
+        let (choices, given_up) = (self.record.choices(), self.record.attempt.fallback);
+        let since = self.record.attempt.no_capacity_since.or(self.record.attempt.launched_at);
         self.next_attempt(reason.clone(), false, None);
-        if self.record.state != State::Queued {
+        if self.record.state() != State::Queued {
             return;
         }
-        self.record.no_capacity_since = since;
+        self.record.attempt.no_capacity_since = since;
         self.record.given_up += 1;
-        self.record.reason = Some(reason);
+        self.record.attempt.reason = Some(reason);
         if let Some(next) = given_up.checked_add(1).filter(|next| choices.contains(next)) {
-            self.record.fallback = next;
+            self.record.attempt.fallback = next;
             return self.check_in(Duration::ZERO);
         }
-        self.record.refusals += 1;
+        self.record.attempt.refusals += 1;
         let wait = self.backoff(self.record.given_up.into());
         self.check_in(wait);
     }
 
     /// Returns the entry of `relaunch_on` for the recorded stop code, if an attempt is left for it.
     pub(super) fn relaunch(&self) -> Option<Relaunch> {
-        let Record { stop_code, stop_requested, .. } = &*self.record;
+        let Record { attempt: Attempt { stop_code, .. }, stop_requested, .. } = &*self.record;
         let mut relaunches = self.record.relaunches().filter(|_| stop_requested.is_none());
         relaunches.find(|relaunch| stop_code.as_deref() == Some(&relaunch.stop_code)).cloned()
     }
 
     pub(super) fn stop_words(&self) -> &str {
-        self.record.stop_code.as_deref().unwrap_or("the task stopped without a stop code")
+        self.record.attempt.stop_code.as_deref().unwrap_or("the task stopped without a stop code")
     }
 
     /// Returns the submission to `queued` for another attempt, as `relaunch` specifies. Only the reason of this attempt
     /// is kept.
     pub(super) fn next_attempt(&mut self, reason: String, may_have_run: bool, relaunch: Option<&Relaunch>) {
-        let Some(attempt) = self.record.attempt.next() else {
+        let Some(number) = self.record.attempt.number.next() else {
             return self.end(State::Failed, reason);
         };
         let record = &mut *self.record;
-        record.attempts.push(reason);
-        let excess = record.attempts.len().saturating_sub(ATTEMPTS_KEPT);
-        record.attempts.drain(..excess);
         if let Some(Relaunch { fallback, counts, .. }) = relaunch {
             record.first_choice = fallback.unwrap_or(record.first_choice);
             record.uncounted += u8::from(!counts);
         }
-        record.fallback = *record.choices().start();
-        (record.asked_again, record.hint) = (false, None);
-        (record.runs_on, record.cpu, record.memory) = (None, None, None);
-        record.attempt = attempt;
-        record.state = State::Queued;
-        // The submission may have waited for capacity, which was available then.
-        record.due = None;
         record.ran_before |= may_have_run;
-        record.seen_running = false;
-        record.forget_refusals();
-        record.no_capacity_since = None;
-        (record.task_arn, record.ecs_version, record.exit_code) = (None, None, None);
-        (record.last_status, record.desired_status) = (None, None);
-        (record.stop_code, record.stopped_reason, record.reason) = (None, None, None);
-        (record.launched_at, record.started_at) = (None, None);
-        (record.container_exited_at, record.stopped_at) = (None, None);
-        record.forget_the_launch();
-        self.heard();
-        if self.record.pooled.is_some() {
+        let started = record.start_attempt(number, reason);
+        self.legal(started);
+        if self.record.pooled().is_some() {
             self.record.enter_the_index(self.rules);
             return self.record.wait_for_a_runner(self.now, self.rules);
         }
-        let wait = self.backoff(attempt.get().into());
+        let wait = self.backoff(number.get().into());
         self.check_in(wait);
     }
 
     pub(super) fn missing(&mut self, task_arn: &str, at: Timestamp, stop_sent: bool) -> Option<Action> {
         let timers = self.timers();
-        let current = matches!(self.record.state, State::Launched | State::Running)
-            && self.record.task_arn.as_deref().map(task_id) == Some(task_id(task_arn));
-        if !current || self.record.launched_at.is_none_or(|launched| at < launched.plus(timers.missing_after)) {
+        let current = matches!(self.record.state(), State::Launched | State::Running)
+            && self.record.attempt.task_arn.as_deref().map(task_id) == Some(task_id(task_arn));
+        if !current || self.record.attempt.launched_at.is_none_or(|launched| at < launched.plus(timers.missing_after)) {
             return None;
         }
-        match self.record.missing_at {
+        match self.record.attempt.missing_at {
             None => {
-                (self.record.missing_count, self.record.missing_at) = (1, Some(at));
+                (self.record.attempt.missing_count, self.record.attempt.missing_at) = (1, Some(at));
                 self.check_by(self.now.plus(timers.missing_apart));
                 None
             }
@@ -424,7 +410,7 @@ impl Step<'_> {
                 Some(self.stop_task(task_arn.to_owned(), reason, AfterStop::GiveUp(at)))
             }
             Some(_) => {
-                match self.record.exit_code {
+                match self.record.attempt.exit_code {
                     Some(code) => self.end(State::Failed, format!("{} with exit code {code}", self.stop_words())),
                     None => self.end(State::Lost, "ECS no longer knows the task, and no exit code was ever seen"),
                 }

@@ -95,11 +95,13 @@ impl Life {
         self.wrote = record.is_some();
         if let Some(record) = record {
             assert_eq!(record.rev, self.record.rev + 1);
-            assert!(record.state == self.record.state || self.record.state.successors().contains(&record.state));
+            assert!(
+                record.state() == self.record.state() || self.record.state().successors().contains(&record.state())
+            );
             self.record = record;
         }
         (self.action, self.alarm) = (action, alarm);
-        self.record.state
+        self.record.state()
     }
 
     fn see(&mut self, task: Task) -> State {
@@ -189,10 +191,10 @@ fn submission_without_faults_succeeds() {
     assert_eq!(life.learn(Input::Launch(call, live_task())), State::Launched);
     assert_eq!(life.see(running(3)), State::Running);
     assert_eq!(life.see(exited(4, 0)), State::Succeeded);
-    assert_eq!((life.record.exit_code, life.record.feed.as_deref()), (Some(0), Some("prod")));
+    assert_eq!((life.record.attempt.exit_code, life.record.feed.as_deref()), (Some(0), Some("prod")));
     assert!(life.record.check_at.is_none() && life.record.due.is_none() && life.record.request.is_none());
     assert_eq!(life.see(stopped(5, "EssentialContainerExited", vec![container("STOPPED", Some(0))])), State::Succeeded);
-    assert_eq!(life.record.stop_code.as_deref(), Some("EssentialContainerExited"));
+    assert_eq!(life.record.attempt.stop_code.as_deref(), Some("EssentialContainerExited"));
 }
 
 #[test]
@@ -211,8 +213,12 @@ fn retryable_failure_requeues_without_using_attempt() {
     let (mut life, call) = Life::launching();
     assert_eq!(life.learn(Input::Launch(call, refused())), State::Queued);
     assert_eq!(
-        (life.record.attempt, life.record.unanswered_since, life.record.launch_calls),
-        (Attempt::FIRST, None, 0)
+        (
+            life.record.attempt.number,
+            life.record.attempt.calls.unanswered_since,
+            life.record.attempt.calls.launch_calls
+        ),
+        (AttemptNumber::FIRST, None, 0)
     );
     let first = life.record.check_at.unwrap().since(life.now);
     assert_eq!(life.due(), State::Launching);
@@ -220,7 +226,7 @@ fn retryable_failure_requeues_without_using_attempt() {
     assert!(life.record.check_at.unwrap().since(life.now) > first, "the next wait is longer");
     assert_eq!(life.due(), State::Launching);
     assert_eq!(life.learn(Input::Launch(life.call(), live_task())), State::Launched);
-    assert_eq!(life.record.reason, None);
+    assert_eq!(life.record.attempt.reason, None);
 }
 
 #[test]
@@ -240,7 +246,7 @@ fn permanent_failure_rejects_with_reason() {
     let (mut life, call) = Life::launching();
     let reason = "access denied: ecs:RunTask".to_owned();
     assert_eq!(life.learn(Input::Launch(call, LaunchAnswer::RefusedForGood(reason.clone()))), State::Rejected);
-    assert_eq!(life.record.reason, Some(reason));
+    assert_eq!(life.record.attempt.reason, Some(reason));
 }
 
 #[test]
@@ -295,7 +301,7 @@ fn unrepeatable_launch_is_looked_up_without_token() {
         assert_eq!(life.record.due.as_deref(), Some(REPEAT));
         // Other submissions used the launch tokens for that long.
         life.wait(51 * MINUTE).due();
-        assert_eq!((life.action.clone(), &life.record.due), (Some(Action::LookUp(Attempt::FIRST)), &shard));
+        assert_eq!((life.action.clone(), &life.record.due), (Some(Action::LookUp(AttemptNumber::FIRST)), &shard));
     }
 }
 
@@ -308,7 +314,7 @@ fn submission_without_capacity_waits_until_deadline() {
         Life::of(Record::queued(Submission { launch_deadline: Some(deadline), ..submission("a") }, now(), &rules()));
     assert_eq!(life.learn(Input::NoCapacity), State::Queued);
     assert!(life.record.waits_for_capacity());
-    assert_eq!(life.record.reason.as_deref(), Some("ECS has no capacity for profile default"));
+    assert_eq!(life.record.attempt.reason.as_deref(), Some("ECS has no capacity for profile default"));
     life.wait(MINUTE).learn(Input::NoCapacity);
     assert!(!life.wrote, "it waits already");
     // Its position follows from its priority, and it stays there until its deadline.
@@ -336,8 +342,8 @@ fn submission_without_deadline_expires_after_a_day_without_capacity() {
     while life.learn(Input::NoCapacity) == State::Queued {
         life.now = life.record.check_at.unwrap();
     }
-    assert_eq!((life.record.state, life.now.since(now()) >= 24 * 60 * MINUTE), (State::Expired, true));
-    let reason = life.record.reason.unwrap();
+    assert_eq!((life.record.state(), life.now.since(now()) >= 24 * 60 * MINUTE), (State::Expired, true));
+    let reason = life.record.attempt.reason.unwrap();
     assert!(
         reason.starts_with("ECS had no capacity for it for a day; before that: ECS has no capacity for"),
         "{reason}"
@@ -348,22 +354,22 @@ fn submission_without_deadline_expires_after_a_day_without_capacity() {
 fn day_without_capacity_begins_with_the_first_refusal_and_ends_with_a_launch() {
     let (mut life, call) = Life::launching();
     life.learn(Input::Launch(call, refused()));
-    let since = life.record.no_capacity_since;
+    let since = life.record.attempt.no_capacity_since;
     assert_eq!(since, Some(life.now));
     life.wait(MINUTE).due();
     let call = life.call();
     life.learn(Input::Launch(call, refused()));
-    assert_eq!(life.record.no_capacity_since, since, "it has lacked capacity since then");
+    assert_eq!(life.record.attempt.no_capacity_since, since, "it has lacked capacity since then");
     life.wait(MINUTE).due();
     let call = life.call();
     life.learn(Input::Launch(call, live_task()));
     assert_eq!(
-        (life.record.state, life.record.no_capacity_since),
+        (life.record.state(), life.record.attempt.no_capacity_since),
         (State::Launched, since),
         "it may still be given up"
     );
     life.see(running(2));
-    assert_eq!(life.record.no_capacity_since, None);
+    assert_eq!(life.record.attempt.no_capacity_since, None);
 
     let (mut late, call) = Life::launching();
     late.learn(Input::Launch(call, refused()));
@@ -379,7 +385,7 @@ fn submissions_wait_for_capacity_by_what_they_ask_for_and_begin_with() {
     let placement = PlacementHash::of(&json!({"overrides": {"memory": "120000"}}));
     let large = Record::waiting(Submission { placement: placement.clone(), ..submission("a") }, now(), &rules());
     assert_eq!(lane(&large), format!("waiting/default@{}", placement.unwrap()));
-    assert!(large.reason.unwrap().ends_with("with the overrides of this submission"));
+    assert!(large.attempt.reason.unwrap().ends_with("with the overrides of this submission"));
 
     let on_demand = Relaunch { fallback: Some(1), ..Relaunch::from("SpotInterruption") };
     let mut life = Life::launched(Policy { relaunch_on: vec![on_demand], ..with_fallbacks(1) });
@@ -397,11 +403,11 @@ fn task_that_ecs_refused_to_launch_is_adopted_with_an_alarm() {
     assert_eq!(life.alarm, Some(Alarm::RefusedTask));
     let (mut life, call) = Life::launching_with(with_fallbacks(1));
     life.learn(Input::Launch(call, refused()));
-    assert!(life.record.was_refused, "another choice has another client token");
+    assert!(life.record.attempt.was_refused, "another choice has another client token");
     life.due();
     let call = life.call();
     life.learn(Input::Launch(call, live_task()));
-    assert!(!life.record.was_refused);
+    assert!(!life.record.attempt.was_refused);
 }
 
 #[test]
@@ -413,7 +419,7 @@ fn end_of_a_refused_task_proves_nothing_of_the_next_call() {
     assert_eq!(life.see(never_started(3)), State::Launching);
     assert!(!life.wrote, "the call by the other choice may launch a task");
     life.learn(Input::Launch(call, live_task()));
-    assert_eq!((life.record.state, life.record.attempt), (State::Launched, Attempt::FIRST));
+    assert_eq!((life.record.state(), life.record.attempt.number), (State::Launched, AttemptNumber::FIRST));
 }
 
 #[test]
@@ -421,7 +427,7 @@ fn a_next_attempt_does_not_wait_for_capacity_as_the_one_before_did() {
     let waiting = Submission { policy: policy(&["SpotInterruption"]), ..submission("a") };
     let mut life = Life::of(Record::waiting(waiting, now(), &rules()));
     assert_eq!(life.see(stopped(2, "SpotInterruption", vec![])), State::Queued);
-    assert_eq!((life.record.attempt.get(), life.record.due.as_deref()), (2, Some(REPEAT)));
+    assert_eq!((life.record.attempt.number.get(), life.record.due.as_deref()), (2, Some(REPEAT)));
 }
 
 #[test]
@@ -469,10 +475,10 @@ fn unanswered_launch_is_repeated_looked_up_then_lost() {
         life.learn(Input::Launch(call, unanswered()));
     }
     let mut lookups = vec![];
-    while life.record.state == State::Launching {
-        if life.action == Some(Action::LookUp(Attempt::FIRST)) {
+    while life.record.state() == State::Launching {
+        if life.action == Some(Action::LookUp(AttemptNumber::FIRST)) {
             lookups.push(life.now);
-            if life.learn(Input::NotFound(Attempt::FIRST, life.now)) == State::Lost {
+            if life.learn(Input::NotFound(AttemptNumber::FIRST, life.now)) == State::Lost {
                 break;
             }
         }
@@ -480,7 +486,7 @@ fn unanswered_launch_is_repeated_looked_up_then_lost() {
     }
     assert_eq!(lookups.len(), 2);
     assert!(lookups[0] >= last_call.claimed_at.plus(5 * MINUTE) && lookups[1] >= lookups[0].plus(5 * MINUTE));
-    assert_eq!(life.record.state, State::Lost);
+    assert_eq!(life.record.state(), State::Lost);
 }
 
 #[test]
@@ -489,7 +495,7 @@ fn a_lookup_too_soon_after_a_call_does_not_count() {
     life.learn(Input::Stop("no longer needed".into()));
     life.wait(MINUTE);
     life.learn(Input::NotFound(call.attempt, life.now));
-    assert_eq!((life.record.state, life.record.lookups), (State::Launching, 0));
+    assert_eq!((life.record.state(), life.record.attempt.calls.lookups), (State::Launching, 0));
 }
 
 #[test]
@@ -499,14 +505,14 @@ fn an_unanswered_launch_never_expires() {
     let mut life = Life::of(record);
     life.learn(Input::Launch(call.unwrap(), unanswered()));
     life.wait(2 * MINUTE);
-    while life.record.state == State::Launching {
+    while life.record.state() == State::Launching {
         life.due();
         assert!(!matches!(life.action, Some(Action::RunTask(_))), "no call after the deadline");
         if let Some(Action::LookUp(attempt)) = life.action {
             life.learn(Input::NotFound(attempt, life.now));
         }
     }
-    assert_eq!(life.record.state, State::Lost);
+    assert_eq!(life.record.state(), State::Lost);
 }
 
 #[test]
@@ -517,7 +523,7 @@ fn submission_past_deadline_expires_with_wait_reason() {
     life.learn(Input::Launch(call.unwrap(), refused()));
     life.wait(2 * MINUTE);
     assert_eq!(life.due(), State::Expired);
-    assert_eq!(life.record.reason.as_deref(), Some("the launch deadline passed; before that: RESOURCE:CPU"));
+    assert_eq!(life.record.attempt.reason.as_deref(), Some("the launch deadline passed; before that: RESOURCE:CPU"));
 }
 
 #[test]
@@ -534,10 +540,10 @@ fn a_launch_leaves_the_timer_of_the_creating_claim_which_misses_nothing() {
     let (mut life, call) = Life::launching();
     let (timer, longest_call) = (life.record.check_at, MINUTE + Duration::from_secs(15));
     life.wait(longest_call).learn(Input::Launch(call, live_task()));
-    assert_eq!((life.record.check_at, life.record.launched_at), (timer, Some(life.now)));
+    assert_eq!((life.record.check_at, life.record.attempt.launched_at), (timer, Some(life.now)));
     assert_eq!((life.due(), life.action.is_some()), (State::Launched, true));
     life.learn(Input::Missing { task_arn: task("PENDING").arn, at: life.now, stop_sent: false });
-    assert_eq!(life.record.missing_count, 1);
+    assert_eq!(life.record.attempt.missing_count, 1);
 }
 
 #[test]
@@ -585,7 +591,7 @@ fn ended(notify: Notify) -> Life {
 #[test]
 fn final_write_claims_the_notification_and_a_second_one_disarms_the_timer() {
     let mut life = ended(to_notify(token("t"), Some("ends")));
-    assert_eq!((life.record.state, &life.action), (State::Cancelled, &Some(Action::Notify(1))));
+    assert_eq!((life.record.state(), &life.action), (State::Cancelled, &Some(Action::Notify(1))));
     assert!(life.record.feed.is_some(), "who reads the feed does not wait for it");
     assert_eq!((life.record.check_at, life.record.expires_at), (Some(life.now.plus(3 * MINUTE)), NEVER));
     life.learn(all_delivered(1));
@@ -708,7 +714,7 @@ fn an_older_version_after_a_newer_one_is_let_go_without_a_write() {
 fn an_event_of_an_earlier_attempt_does_not_touch_the_next() {
     let mut life = Life::launched(Policy::default());
     life.see(never_started(3));
-    assert_eq!((life.record.state, life.record.attempt.get()), (State::Queued, 2));
+    assert_eq!((life.record.state(), life.record.attempt.number.get()), (State::Queued, 2));
     life.see(exited(9, 0));
     assert!(!life.wrote);
 }
@@ -719,12 +725,13 @@ fn a_new_attempt_forgets_the_version_and_all_that_was_seen() {
     life.see(never_started(30));
     let record = &life.record;
     assert_eq!(
-        (record.ecs_version, &record.task_arn, &record.stop_code, &record.last_status),
+        (record.attempt.ecs_version, &record.attempt.task_arn, &record.attempt.stop_code, &record.attempt.last_status),
         (None, &None, &None, &None)
     );
     assert_eq!(record.attempts, ["TaskFailedToStart: CannotPullContainerError: no such image"]);
     life.due();
-    let next = Task { attempt: life.record.attempt, arn: "arn:aws:ecs:r:1:task/nightly/next".into(), ..running(2) };
+    let next =
+        Task { attempt: life.record.attempt.number, arn: "arn:aws:ecs:r:1:task/nightly/next".into(), ..running(2) };
     assert_eq!(life.see(next), State::Running);
 }
 
@@ -733,7 +740,7 @@ fn stopped_with_no_exit_code_is_failed() {
     for containers in [vec![container("STOPPED", None)], vec![]] {
         let mut life = Life::launched(Policy::default());
         assert_eq!(life.see(stopped(3, "EssentialContainerExited", containers)), State::Failed);
-        assert_eq!(life.record.exit_code, None);
+        assert_eq!(life.record.attempt.exit_code, None);
     }
 }
 
@@ -756,17 +763,17 @@ fn failed_to_start_without_evidence_is_never_launched_again() {
 fn attempts_are_used_up() {
     let mut life = Life::launched(Policy::default());
     for _ in 1..3 {
-        assert_eq!(life.see(Task { attempt: life.record.attempt, ..never_started(3) }), State::Queued);
+        assert_eq!(life.see(Task { attempt: life.record.attempt.number, ..never_started(3) }), State::Queued);
         life.due();
         life.learn(Input::Launch(life.call(), live_task()));
     }
-    assert_eq!(life.see(Task { attempt: life.record.attempt, ..never_started(3) }), State::Failed);
-    assert_eq!((life.record.attempts.len(), life.record.attempt.get()), (2, 3));
+    assert_eq!(life.see(Task { attempt: life.record.attempt.number, ..never_started(3) }), State::Failed);
+    assert_eq!((life.record.attempts.len(), life.record.attempt.number.get()), (2, 3));
 }
 
 fn given_up(life: &Life) -> Task {
     let words = Some("TaskFailedToStart: RESOURCE:GPU".to_owned());
-    Task { attempt: life.record.attempt, stopped_reason: words, ..stopped(2, "TaskFailedToStart", vec![]) }
+    Task { attempt: life.record.attempt.number, stopped_reason: words, ..stopped(2, "TaskFailedToStart", vec![]) }
 }
 
 #[test]
@@ -776,44 +783,50 @@ fn start_failure_in_the_stopped_reason_leads_to_the_next_attempt() {
     let ends = stopped(3, "TaskFailedToStart", vec![container("STOPPED", None)]);
     assert_eq!(life.see(Task { stopped_reason: Some(words.to_owned()), ..ends }), State::Queued);
     assert_eq!(life.record.attempts, [format!("TaskFailedToStart: {words}")]);
-    assert_eq!((life.record.attempt.get(), life.record.given_up), (2, 0));
+    assert_eq!((life.record.attempt.number.get(), life.record.given_up), (2, 0));
 }
 
 #[test]
 fn start_failure_at_last_fails_with_its_cause() {
-    let mut life = Life::launched(Policy { max_attempts: Attempt::FIRST, ..Policy::default() });
+    let mut life = Life::launched(Policy { max_attempts: AttemptNumber::FIRST, ..Policy::default() });
     let words = Some("CannotPullContainerError: no such image".to_owned());
     let ends = stopped(3, "TaskFailedToStart", vec![container("STOPPED", None)]);
     assert_eq!(life.see(Task { stopped_reason: words, ..ends }), State::Failed);
-    assert_eq!(life.record.reason.as_deref(), Some("TaskFailedToStart: CannotPullContainerError: no such image"));
+    assert_eq!(
+        life.record.attempt.reason.as_deref(),
+        Some("TaskFailedToStart: CannotPullContainerError: no such image")
+    );
 }
 
 #[test]
 fn capacity_given_up_takes_the_next_option_at_once_and_waits_after_the_last() {
-    let policy = Policy { max_attempts: Attempt::FIRST, fallbacks: 1, ..Policy::default() };
+    let policy = Policy { max_attempts: AttemptNumber::FIRST, fallbacks: 1, ..Policy::default() };
     let mut life = Life::launched(policy);
     assert!(life.record.request.is_some(), "another attempt may follow");
     let token = life.record.started_by(&rules()).client_token(0);
     assert_eq!(life.see(given_up(&life)), State::Queued);
-    assert_eq!((life.record.attempt.get(), life.record.fallback, life.record.given_up), (2, 1, 1));
-    assert_eq!(life.record.reason.as_deref(), Some("TaskFailedToStart: RESOURCE:GPU"));
+    assert_eq!((life.record.attempt.number.get(), life.record.attempt.fallback, life.record.given_up), (2, 1, 1));
+    assert_eq!(life.record.attempt.reason.as_deref(), Some("TaskFailedToStart: RESOURCE:GPU"));
     assert_eq!(life.record.check_at, Some(life.now));
     life.learn(Input::Due);
     assert_eq!(life.call().choice, 1);
     assert_ne!(life.record.started_by(&rules()).client_token(0), token, "ECS would return the stopped task");
     life.learn(Input::Launch(life.call(), live_task()));
     assert_eq!(life.see(given_up(&life)), State::Queued);
-    assert_eq!((life.record.attempt.get(), life.record.fallback, life.record.refusals), (3, 0, 1));
+    assert_eq!(
+        (life.record.attempt.number.get(), life.record.attempt.fallback, life.record.attempt.refusals),
+        (3, 0, 1)
+    );
     assert!(life.record.check_at > Some(life.now));
     // An ordinary failed start uses up the only attempt of the policy.
     life.wait(MINUTE).due();
     life.learn(Input::Launch(life.call(), live_task()));
-    assert_eq!(life.see(Task { attempt: life.record.attempt, ..never_started(3) }), State::Failed);
+    assert_eq!(life.see(Task { attempt: life.record.attempt.number, ..never_started(3) }), State::Failed);
 }
 
 #[test]
 fn capacity_given_up_for_a_day_uses_up_no_attempts_and_then_expires() {
-    let mut life = Life::launched(Policy { max_attempts: Attempt::FIRST, fallbacks: 2, ..Policy::default() });
+    let mut life = Life::launched(Policy { max_attempts: AttemptNumber::FIRST, fallbacks: 2, ..Policy::default() });
     let began = life.now;
     while life.now.since(began) < Duration::from_secs(86_400) - 3 * MINUTE {
         // Fargate gives up within half a minute, and EC2 within 10 to 30.
@@ -824,22 +837,22 @@ fn capacity_given_up_for_a_day_uses_up_no_attempts_and_then_expires() {
         life.learn(Input::Launch(life.call(), live_task()));
     }
     assert_eq!(life.record.attempts.len(), ATTEMPTS_KEPT);
-    assert!(life.record.attempt.get() > 1_000 && life.record.bytes() < RECORD_BYTES);
+    assert!(life.record.attempt.number.get() > 1_000 && life.record.bytes() < RECORD_BYTES);
     let mut late = Life::of(life.record.clone());
     late.now = life.now.plus(5 * MINUTE);
-    assert_eq!(late.see(Task { attempt: late.record.attempt, ..given_up(&late) }), State::Queued);
+    assert_eq!(late.see(Task { attempt: late.record.attempt.number, ..given_up(&late) }), State::Queued);
     late.now = late.now.max(late.record.check_at.unwrap());
     assert_eq!(late.due(), State::Expired);
-    life.see(Task { attempt: life.record.attempt, ..running(1) });
-    assert_eq!(life.see(Task { attempt: life.record.attempt, ..exited(2, 0) }), State::Succeeded);
+    life.see(Task { attempt: life.record.attempt.number, ..running(1) });
+    assert_eq!(life.see(Task { attempt: life.record.attempt.number, ..exited(2, 0) }), State::Succeeded);
 }
 
 #[test]
 fn capacity_given_up_after_the_last_attempt_fails_with_the_reason() {
     let mut life = Life::launched(Policy::default());
-    (life.record.attempt, life.record.given_up) = (Attempt::LAST, Attempt::LAST.get() - 1);
+    (life.record.attempt.number, life.record.given_up) = (AttemptNumber::LAST, AttemptNumber::LAST.get() - 1);
     assert_eq!(life.see(given_up(&life)), State::Failed);
-    assert_eq!(life.record.reason.as_deref(), Some("TaskFailedToStart: RESOURCE:GPU"));
+    assert_eq!(life.record.attempt.reason.as_deref(), Some("TaskFailedToStart: RESOURCE:GPU"));
 }
 
 #[test]
@@ -868,7 +881,7 @@ fn container_killed_by_maintenance_has_no_hint_of_memory() {
         let mut life = Life::launched(Policy::default());
         let (stop_code, stopped_reason) = (stop_code.map(str::to_owned), stopped_reason.map(str::to_owned));
         life.see(Task { stop_code, stopped_reason: stopped_reason.clone(), ..exited(4, 137) });
-        assert_eq!((life.record.state, life.record.hint), (State::Failed, hint), "{stopped_reason:?}");
+        assert_eq!((life.record.state(), life.record.attempt.hint), (State::Failed, hint), "{stopped_reason:?}");
     }
 }
 
@@ -880,7 +893,7 @@ fn unversioned_end_counts_and_ends_the_submission() {
             life.see(task);
         }
         assert_eq!(life.see(Task { version: None, ..exited(0, 7) }), State::Failed);
-        assert_eq!(life.record.exit_code, Some(7));
+        assert_eq!(life.record.attempt.exit_code, Some(7));
     }
 }
 
@@ -893,7 +906,10 @@ fn unversioned_event_never_undoes_a_versioned_one() {
         life.see(task);
         assert!(!life.wrote, "{earlier}");
     }
-    assert_eq!((life.record.ecs_version, life.record.last_status.as_deref()), (Some(6), Some("DEPROVISIONING")));
+    assert_eq!(
+        (life.record.attempt.ecs_version, life.record.attempt.last_status.as_deref()),
+        (Some(6), Some("DEPROVISIONING"))
+    );
 }
 
 #[test]
@@ -902,13 +918,16 @@ fn version_counts_again_once_its_status_is_no_earlier() {
     life.see(running(3));
     let deactivating = at(0, "DEACTIVATING", vec![container("RUNNING", None)]);
     life.see(Task { version: None, ..deactivating.clone() });
-    assert_eq!((life.record.ecs_version, life.record.last_status.as_deref()), (None, Some("DEACTIVATING")));
+    assert_eq!(
+        (life.record.attempt.ecs_version, life.record.attempt.last_status.as_deref()),
+        (None, Some("DEACTIVATING"))
+    );
     life.see(Task { version: None, ..deactivating });
     assert!(!life.wrote, "a duplicate");
     life.see(running(4));
     assert!(!life.wrote, "it may be the older of the two");
     life.see(at(5, "DEPROVISIONING", vec![container("RUNNING", None)]));
-    assert_eq!(life.record.ecs_version, Some(5));
+    assert_eq!(life.record.attempt.ecs_version, Some(5));
     life.see(running(4));
     assert!(!life.wrote);
 }
@@ -919,9 +938,9 @@ fn unversioned_description_confirms_an_end_and_cannot_refute_it() {
     let mut life = Life::launched(policy(&["InfrastructureHealth"]));
     life.see(on_ec2(running(2)));
     life.see(ends.clone());
-    assert!(life.record.asked_again);
+    assert!(life.record.attempt.asked_again);
     life.see(Task { at: None, version: None, ..on_ec2(running(0)) });
-    assert!(life.record.asked_again && !life.wrote);
+    assert!(life.record.attempt.asked_again && !life.wrote);
     assert_eq!(life.see(Task { at: None, version: None, ..ends }), State::Queued);
 }
 
@@ -944,7 +963,7 @@ fn success_after_interruption_has_reason() {
     let mut life = Life::launched(Policy::default());
     life.see(Task { stop_code: Some("SpotInterruption".into()), desired_status: "STOPPED".into(), ..running(3) });
     assert_eq!(life.see(exited(4, 0)), State::Succeeded);
-    assert_eq!(life.record.reason.as_deref(), Some("SpotInterruption with exit code 0"));
+    assert_eq!(life.record.attempt.reason.as_deref(), Some("SpotInterruption with exit code 0"));
 }
 
 #[test]
@@ -953,7 +972,7 @@ fn success_without_interruption_has_no_reason() {
     life.see(running(2));
     let ends = Task { stop_code: Some("EssentialContainerExited".into()), ..exited(3, 0) };
     assert_eq!(life.see(ends), State::Succeeded);
-    assert_eq!(life.record.reason, None);
+    assert_eq!(life.record.attempt.reason, None);
 }
 
 #[test]
@@ -964,8 +983,8 @@ fn success_of_later_attempt_has_reason() {
     life.wait(MINUTE);
     life.due();
     life.learn(Input::Launch(life.call(), live_task()));
-    assert_eq!(life.see(Task { attempt: life.record.attempt, ..exited(3, 0) }), State::Succeeded);
-    assert_eq!(life.record.reason.as_deref(), Some("succeeded in attempt 2"));
+    assert_eq!(life.see(Task { attempt: life.record.attempt.number, ..exited(3, 0) }), State::Succeeded);
+    assert_eq!(life.record.attempt.reason.as_deref(), Some("succeeded in attempt 2"));
 }
 
 #[test]
@@ -976,7 +995,7 @@ fn spot_interruption_relaunches_after_task_stops() {
     let ends = Task { stop_code: Some("SpotInterruption".into()), ..exited(3, 143) };
     assert_eq!(life.see(ends), State::Running);
     assert_eq!(life.see(stopped(4, "SpotInterruption", vec![container("STOPPED", Some(143))])), State::Queued);
-    assert_eq!((life.record.ran_before, life.record.exit_code), (true, None));
+    assert_eq!((life.record.ran_before, life.record.attempt.exit_code), (true, None));
     assert_eq!(life.record.attempts, ["SpotInterruption with exit code 143"]);
 }
 
@@ -995,7 +1014,7 @@ fn fallbacks_are_tried_in_order_at_once_and_after_the_last_from_the_first_again(
         call = life.call();
     }
     assert_eq!(life.learn(Input::Launch(call, refused())), State::Queued);
-    assert_eq!((life.record.fallback, life.record.refusals), (0, 1));
+    assert_eq!((life.record.attempt.fallback, life.record.attempt.refusals), (0, 1));
     assert!(life.record.check_at.unwrap() > life.now, "after the last it waits");
     life.due();
     assert_eq!((life.call().choice, life.call().nth), (0, 1));
@@ -1009,12 +1028,16 @@ fn fallback_follows_only_capacity_rejection() {
     let repeat = life.call();
     assert_eq!((repeat.choice, repeat.nth), (0, 2));
     life.learn(Input::Launch(repeat, refused()));
-    assert_eq!((life.record.state, life.record.fallback), (State::Launching, 0), "a refused repeat proves nothing");
+    assert_eq!(
+        (life.record.state(), life.record.attempt.fallback),
+        (State::Launching, 0),
+        "a refused repeat proves nothing"
+    );
 
     let (mut life, call) = Life::launching_with(with_fallbacks(1));
     let throttled = LaunchAnswer::RefusedForNow(LaunchBlocker::Other, "ThrottlingException".to_owned());
     life.learn(Input::Launch(call, throttled));
-    assert_eq!((life.record.state, life.record.fallback), (State::Queued, 0));
+    assert_eq!((life.record.state(), life.record.attempt.fallback), (State::Queued, 0));
 }
 
 #[test]
@@ -1024,7 +1047,7 @@ fn due_submission_launches_only_by_its_own_options() {
     life.learn(Input::LaunchBy(2));
     assert_eq!((life.wrote, life.action.clone()), (false, None));
     assert_eq!(life.learn(Input::LaunchBy(1)), State::Launching);
-    assert_eq!((life.call().choice, life.record.fallback), (1, 1));
+    assert_eq!((life.call().choice, life.record.attempt.fallback), (1, 1));
 }
 
 #[test]
@@ -1033,31 +1056,35 @@ fn interrupted_task_continues_with_named_fallback() {
     let mut life = Life::launched(Policy { relaunch_on: vec![on_demand], ..with_fallbacks(1) });
     life.see(running(2));
     assert_eq!(life.see(stopped(4, "SpotInterruption", vec![container("STOPPED", Some(143))])), State::Queued);
-    assert_eq!((life.record.fallback, life.record.choices()), (1, 1..=1));
+    assert_eq!((life.record.attempt.fallback, life.record.choices()), (1, 1..=1));
     life.wait(MINUTE).due();
     let call = life.call();
     assert_eq!(call.choice, 1);
     life.learn(Input::Launch(call, refused()));
-    assert_eq!((life.record.fallback, life.record.refusals), (1, 1));
+    assert_eq!((life.record.attempt.fallback, life.record.attempt.refusals), (1, 1));
 }
 
 #[test]
 fn a_relaunch_that_does_not_count_leaves_the_attempts_of_the_policy() {
     let free = Relaunch { counts: false, ..Relaunch::from("SpotInterruption") };
-    let once = Policy { max_attempts: Attempt::FIRST, relaunch_on: vec![free], ..Policy::default() };
+    let once = Policy { max_attempts: AttemptNumber::FIRST, relaunch_on: vec![free], ..Policy::default() };
     let mut life = Life::launched(once);
     for attempt in 2..=99 {
-        life.see(Task { attempt: life.record.attempt, ..running(2) });
+        life.see(Task { attempt: life.record.attempt.number, ..running(2) });
         assert!(life.record.request.is_some(), "it may be needed for another attempt");
         let interrupted = stopped(4, "SpotInterruption", vec![container("STOPPED", Some(143))]);
-        let state = life.see(Task { attempt: life.record.attempt, ..interrupted });
-        assert_eq!((state, life.record.attempt.get()), (State::Queued, attempt));
+        let state = life.see(Task { attempt: life.record.attempt.number, ..interrupted });
+        assert_eq!((state, life.record.attempt.number.get()), (State::Queued, attempt));
         life.wait(MINUTE).due();
         life.learn(Input::Launch(life.call(), live_task()));
     }
-    life.see(Task { attempt: life.record.attempt, ..running(2) });
+    life.see(Task { attempt: life.record.attempt.number, ..running(2) });
     let interrupted = stopped(4, "SpotInterruption", vec![container("STOPPED", Some(143))]);
-    assert_eq!(life.see(Task { attempt: life.record.attempt, ..interrupted }), State::Failed, "99 is the last one");
+    assert_eq!(
+        life.see(Task { attempt: life.record.attempt.number, ..interrupted }),
+        State::Failed,
+        "99 is the last one"
+    );
 }
 
 fn on_ec2(task: Task) -> Task {
@@ -1070,13 +1097,17 @@ fn on_ec2_the_next_attempt_waits_until_ecs_was_asked_once_more() {
     life.see(on_ec2(running(2)));
     let ends = on_ec2(stopped(4, "InfrastructureHealth", vec![container("STOPPED", None)]));
     assert_eq!(life.see(ends.clone()), State::Running);
-    assert!(life.record.asked_again && life.record.request.is_some());
+    assert!(life.record.attempt.asked_again && life.record.request.is_some());
     life.see(ends.clone());
-    assert_eq!((life.wrote, life.record.attempt), (false, Attempt::FIRST), "a repeated event is no answer");
+    assert_eq!(
+        (life.wrote, life.record.attempt.number),
+        (false, AttemptNumber::FIRST),
+        "a repeated event is no answer"
+    );
     assert_eq!(life.due(), State::Running);
     assert!(matches!(life.action, Some(Action::Describe { .. })), "{:?}", life.action);
     assert_eq!(life.see(Task { at: None, ..ends }), State::Queued);
-    assert_eq!((life.record.attempt.get(), life.record.asked_again), (2, false));
+    assert_eq!((life.record.attempt.number.get(), life.record.attempt.asked_again), (2, false));
 }
 
 #[test]
@@ -1086,7 +1117,7 @@ fn a_task_that_only_seemed_to_have_stopped_runs_on_and_its_end_counts() {
     life.see(on_ec2(stopped(4, "InfrastructureHealth", vec![container("STOPPED", Some(137))])));
     life.due();
     assert_eq!(life.see(Task { at: None, ..on_ec2(running(4)) }), State::Running);
-    assert_eq!((life.record.asked_again, life.record.exit_code), (false, None));
+    assert_eq!((life.record.attempt.asked_again, life.record.attempt.exit_code), (false, None));
     assert_eq!(life.see(on_ec2(exited(5, 0))), State::Succeeded);
 }
 
@@ -1117,7 +1148,7 @@ fn out_of_memory_is_a_hint_and_the_exit_code_decides() {
         let mut life = Life::launched(Policy::default());
         life.see(running(2));
         assert_eq!(life.see(stopped(4, stop_code, vec![containers.clone()])), state, "{containers:?}");
-        assert_eq!(life.record.hint, hint, "{containers:?}");
+        assert_eq!(life.record.attempt.hint, hint, "{containers:?}");
     }
 }
 
@@ -1127,7 +1158,7 @@ fn a_container_that_was_asked_to_stop_has_not_run_out_of_memory() {
     life.see(running(2));
     life.learn(Input::Stop("enough".to_owned()));
     assert_eq!(life.see(stopped(4, "UserInitiated", vec![container("STOPPED", Some(137))])), State::Cancelled);
-    assert_eq!(life.record.hint, None);
+    assert_eq!(life.record.attempt.hint, None);
 }
 
 #[test]
@@ -1137,7 +1168,7 @@ fn without_relaunch_on_an_interruption_is_failed_with_its_code() {
     assert!(life.record.request.is_none(), "nothing can be launched again");
     let ends = Task { stop_code: Some("SpotInterruption".into()), ..exited(3, 143) };
     assert_eq!(life.see(ends), State::Failed);
-    assert_eq!(life.record.exit_code, Some(143));
+    assert_eq!(life.record.attempt.exit_code, Some(143));
 }
 
 #[test]
@@ -1148,7 +1179,12 @@ fn submission_that_ran_fails_instead_of_expiring() {
     life.wait(MINUTE);
     assert_eq!(life.due(), State::Failed);
     assert!(
-        life.record.reason.as_ref().unwrap().starts_with("InfrastructureHealth, and container main has no exit code")
+        life.record
+            .attempt
+            .reason
+            .as_ref()
+            .unwrap()
+            .starts_with("InfrastructureHealth, and container main has no exit code")
     );
 }
 
@@ -1167,7 +1203,10 @@ fn a_terminal_state_is_final_and_an_exit_code_is_never_added() {
     let mut life = Life::launched(Policy::default());
     life.see(stopped(3, "EssentialContainerExited", vec![]));
     assert_eq!(life.see(stopped(4, "UserInitiated", vec![container("STOPPED", Some(0))])), State::Failed);
-    assert_eq!((life.record.exit_code, life.record.stop_code.as_deref()), (None, Some("EssentialContainerExited")));
+    assert_eq!(
+        (life.record.attempt.exit_code, life.record.attempt.stop_code.as_deref()),
+        (None, Some("EssentialContainerExited"))
+    );
 }
 
 #[test]
@@ -1197,7 +1236,7 @@ fn live_task_of_ended_submission_is_stopped() {
     life.see(running(1));
     assert_eq!((life.wrote, life.stops()), (false, true));
     life.see(stopped(2, "UserInitiated", vec![container("STOPPED", Some(143))]));
-    assert_eq!((life.stops(), life.record.state, life.record.exit_code), (false, State::Cancelled, None));
+    assert_eq!((life.stops(), life.record.state(), life.record.attempt.exit_code), (false, State::Cancelled, None));
 }
 
 #[test]
@@ -1224,7 +1263,7 @@ fn an_old_event_of_a_stopped_task_raises_no_alarm() {
 fn queued_is_cancelled_at_once() {
     let mut life = Life::queued();
     assert_eq!(life.learn(Input::Stop("cleared".into())), State::Cancelled);
-    assert_eq!(life.record.reason.as_deref(), Some("cleared"));
+    assert_eq!(life.record.attempt.reason.as_deref(), Some("cleared"));
 }
 
 #[test]
@@ -1243,7 +1282,7 @@ fn a_stopped_launch_is_not_repeated_and_a_refused_one_is_cancelled() {
     life.learn(Input::Stop("cleared".into()));
     assert!(life.record.check_at.unwrap() <= life.now.plus(Duration::from_secs(30)));
     life.due();
-    assert_eq!(life.action, Some(Action::LookUp(Attempt::FIRST)));
+    assert_eq!(life.action, Some(Action::LookUp(AttemptNumber::FIRST)));
     assert_eq!(life.learn(Input::Launch(call, refused())), State::Cancelled);
 }
 
@@ -1271,7 +1310,7 @@ fn timeouts_stop_and_then_fail_unless_it_exits_0() {
     for code in [0, 143] {
         let mut life = Life::launched(Policy { run_timeout: Some(60), ..Policy::default() });
         life.see(running(2));
-        assert!(life.record.check_at.unwrap() <= life.record.started_at.unwrap().plus(MINUTE));
+        assert!(life.record.check_at.unwrap() <= life.record.attempt.started_at.unwrap().plus(MINUTE));
         life.due();
         assert!(life.stops());
         assert_eq!(life.see(exited(3, code)), if code == 0 { State::Succeeded } else { State::Failed });
@@ -1280,7 +1319,7 @@ fn timeouts_stop_and_then_fail_unless_it_exits_0() {
     life.due();
     assert!(life.stops());
     assert_eq!(life.see(stopped(3, "UserInitiated", vec![])), State::Failed);
-    assert!(life.record.reason.unwrap().contains("launch_timeout"));
+    assert!(life.record.attempt.reason.unwrap().contains("launch_timeout"));
 }
 
 // The following tests cover reconciliation.
@@ -1292,24 +1331,24 @@ fn submission_without_events_is_described() {
     assert_eq!(life.now, now().plus(12 * MINUTE));
     assert!(matches!(life.action, Some(Action::Describe { .. })));
     assert_eq!(life.see(stopped(8, "EssentialContainerExited", vec![container("STOPPED", Some(4))])), State::Failed);
-    assert_eq!(life.record.exit_code, Some(4));
+    assert_eq!(life.record.attempt.exit_code, Some(4));
 }
 
 #[test]
 fn missing_twice_five_minutes_apart_is_lost_after_a_stop() {
     let mut life = Life::launched(Policy::default());
-    let arn = life.record.task_arn.clone().unwrap();
+    let arn = life.record.attempt.task_arn.clone().unwrap();
     let missing = |life: &mut Life, stop_sent| {
         let at = life.now;
         life.learn(Input::Missing { task_arn: arn.clone(), at, stop_sent })
     };
     life.wait(9 * MINUTE);
     missing(&mut life, false);
-    assert_eq!(life.record.missing_count, 0, "RunTask is eventually consistent");
+    assert_eq!(life.record.attempt.missing_count, 0, "RunTask is eventually consistent");
     life.due();
     missing(&mut life, false);
     missing(&mut life, false);
-    assert_eq!(life.record.missing_count, 1, "too close");
+    assert_eq!(life.record.attempt.missing_count, 1, "too close");
     life.due();
     assert_eq!(life.now, now().plus(17 * MINUTE));
     missing(&mut life, false);
@@ -1320,11 +1359,11 @@ fn missing_twice_five_minutes_apart_is_lost_after_a_stop() {
 #[test]
 fn report_of_task_resets_missing_count() {
     let mut life = Life::launched(Policy::default());
-    let arn = life.record.task_arn.clone().unwrap();
+    let arn = life.record.attempt.task_arn.clone().unwrap();
     life.wait(10 * MINUTE);
     life.learn(Input::Missing { task_arn: arn, at: life.now, stop_sent: false });
     life.see(running(2));
-    assert_eq!((life.record.missing_count, life.record.missing_at), (0, None));
+    assert_eq!((life.record.attempt.missing_count, life.record.attempt.missing_at), (0, None));
 }
 
 #[test]
@@ -1332,14 +1371,17 @@ fn a_description_at_the_known_version_only_fills_in() {
     let mut life = Life::launched(Policy::default());
     life.see(running(2));
     life.see(Task { stop_code: Some("SpotInterruption".into()), ..exited(2, 9) });
-    assert_eq!((life.record.state, life.record.stop_code.as_deref()), (State::Running, Some("SpotInterruption")));
+    assert_eq!(
+        (life.record.state(), life.record.attempt.stop_code.as_deref()),
+        (State::Running, Some("SpotInterruption"))
+    );
 }
 
 #[test]
 fn a_task_that_run_task_shows_as_stopped_is_looked_at_at_once() {
     let (mut life, call) = Life::launching();
     life.learn(Input::Launch(call, LaunchAnswer::Task { arn: task("STOPPED").arn, live: false }));
-    assert_eq!((life.record.state, life.record.check_at), (State::Launched, Some(life.now)));
+    assert_eq!((life.record.state(), life.record.check_at), (State::Launched, Some(life.now)));
 }
 
 #[test]
@@ -1363,7 +1405,7 @@ fn denied() -> LaunchAnswer {
 impl Life {
     fn lookup_failed(&mut self) -> State {
         let input = Input::LookupFailed {
-            attempt: self.record.attempt,
+            attempt: self.record.attempt.number,
             at: self.now,
             reason: "AccessDeniedException: not authorized".to_owned(),
         };
@@ -1373,7 +1415,7 @@ impl Life {
     /// Rejects every lookup and description, and returns the time until the submission ended.
     fn until_given_up(&mut self) -> Duration {
         let begun = self.now;
-        while !self.record.state.is_terminal() {
+        while !self.record.state().is_terminal() {
             self.due();
             assert!(matches!(self.action, Some(Action::LookUp(_) | Action::Describe { .. })), "{:?}", self.action);
             self.lookup_failed();
@@ -1389,9 +1431,9 @@ fn a_launch_whose_lookups_are_refused_for_a_day_is_lost_with_an_alarm() {
     life.learn(Input::Launch(call, unanswered()));
     life.wait(50 * MINUTE);
     life.until_given_up();
-    assert_eq!((life.record.state, life.alarm), (State::Lost, Some(Alarm::GivenUp)));
+    assert_eq!((life.record.state(), life.alarm), (State::Lost, Some(Alarm::GivenUp)));
     assert!(life.now.since(call.claimed_at) >= 24 * HOUR);
-    assert!(life.record.reason.as_deref().unwrap().contains("AccessDeniedException"));
+    assert!(life.record.attempt.reason.as_deref().unwrap().contains("AccessDeniedException"));
 }
 
 #[test]
@@ -1399,7 +1441,7 @@ fn a_task_that_ecs_does_not_describe_for_a_day_is_lost_with_an_alarm_and_stopped
     let mut life = Life::launched(Policy::default());
     life.see(running(2));
     assert!(life.until_given_up() >= 24 * HOUR);
-    assert_eq!((life.record.state, life.alarm, life.stops()), (State::Lost, Some(Alarm::GivenUp), true));
+    assert_eq!((life.record.state(), life.alarm, life.stops()), (State::Lost, Some(Alarm::GivenUp), true));
 }
 
 #[test]
@@ -1407,7 +1449,7 @@ fn a_task_that_is_seen_between_is_not_given_up() {
     let mut life = Life::launched(Policy::default());
     life.lookup_failed();
     life.wait(23 * HOUR).see(running(2));
-    assert_eq!(life.record.lookup_failed_since, None);
+    assert_eq!(life.record.attempt.lookup_failed_since, None);
     life.wait(2 * HOUR);
     assert_eq!(life.lookup_failed(), State::Running);
 }
@@ -1426,12 +1468,12 @@ fn denied_access_is_retried_for_an_hour_and_raises_one_alarm() {
     let mut life = Life::queued();
     let begun = life.now;
     let mut alarms = 0;
-    while !life.record.state.is_terminal() {
+    while !life.record.state().is_terminal() {
         life.due();
         life.learn(Input::Launch(life.call(), denied()));
         alarms += usize::from(life.alarm == Some(Alarm::AccessDenied));
     }
-    assert_eq!((life.record.state, alarms), (State::Rejected, 1));
+    assert_eq!((life.record.state(), alarms), (State::Rejected, 1));
     let lasted = life.now.since(begun);
     assert!((HOUR..HOUR + 2 * MINUTE).contains(&lasted), "{lasted:?}");
 }
@@ -1441,15 +1483,15 @@ fn denied_access_is_retried_until_the_launch_deadline() {
     let deadline = Some(now().plus(3 * HOUR));
     let submission = Submission { launch_deadline: deadline, ..submission("a") };
     let mut life = Life::of(Record::queued(submission, now(), &rules()));
-    while !life.record.state.is_terminal() {
+    while !life.record.state().is_terminal() {
         life.due();
         if life.action.is_some() {
             life.learn(Input::Launch(life.call(), denied()));
         }
     }
-    assert_eq!(life.record.state, State::Expired);
+    assert_eq!(life.record.state(), State::Expired);
     assert!(life.now.since(now()) >= 3 * HOUR);
-    assert!(life.record.reason.as_deref().unwrap().contains("AccessDeniedException"));
+    assert!(life.record.attempt.reason.as_deref().unwrap().contains("AccessDeniedException"));
 }
 
 #[test]
@@ -1468,7 +1510,7 @@ fn an_event_from_before_the_record_is_ignored() {
     let mut life = Life::queued();
     let before = Timestamp::from_millis(now().millis() - 86_400_000);
     life.see(Task { at: Some(before), ..exited(9, 1) });
-    assert_eq!((life.record.state, life.wrote), (State::Queued, false));
+    assert_eq!((life.record.state(), life.wrote), (State::Queued, false));
 }
 
 #[test]
@@ -1476,13 +1518,13 @@ fn a_task_adopted_by_its_started_by_gives_way_to_run_tasks_own_answer() {
     let (mut life, call) = Life::launching();
     let other = Task { arn: "arn:aws:ecs:eu-west-1:123456789012:task/nightly/ffffffff".to_owned(), ..running(7) };
     life.see(other.clone());
-    assert_eq!(life.record.task_arn.as_ref(), Some(&other.arn));
+    assert_eq!(life.record.attempt.task_arn.as_ref(), Some(&other.arn));
     life.learn(Input::Launch(call, live_task()));
-    assert_eq!(life.record.task_arn, Some(task("PENDING").arn));
+    assert_eq!(life.record.attempt.task_arn, Some(task("PENDING").arn));
     assert!(matches!(&life.action, Some(Action::Stop { task_arn, .. }) if *task_arn == other.arn), "{:?}", life.action);
     assert_eq!(life.alarm, Some(Alarm::SecondTask));
     life.see(Task { arn: other.arn, ..exited(8, 0) });
-    assert!(!life.record.state.is_terminal(), "the other task's end is not this submission's");
+    assert!(!life.record.state().is_terminal(), "the other task's end is not this submission's");
     assert_eq!(life.see(exited(2, 3)), State::Failed);
 }
 
@@ -1554,7 +1596,7 @@ impl Life {
     /// Creates a runner with a task that has not polled yet.
     fn runner(commands: u32) -> Self {
         let runner = Runner { commands, ..Runner::new(key(), TokenHash::of("secret"), &pool()) };
-        let mut life = Self::of(Record::runner(submission("runner-1"), runner, now(), &rules()));
+        let mut life = Self::of(Record::new_runner(submission("runner-1"), runner, now(), &rules()));
         life.due();
         let call = life.call();
         life.learn(Input::Launch(call, live_task()));
@@ -1576,7 +1618,7 @@ impl Life {
     }
 
     fn runs(&self) -> &Runner {
-        self.record.runner.as_ref().unwrap()
+        self.record.runner().unwrap()
     }
 
     fn runner_status(&self, incarnation: &str) -> RunnerStatus {
@@ -1601,7 +1643,7 @@ fn a_submission_that_waits_is_in_the_pools_index_and_is_never_launched() {
     let (_, call) = Record::launching(Submission { pool: Some(key()), ..submission("a") }, now(), &rules());
     assert!(call.is_none());
     life.due();
-    assert_eq!((life.record.state, &life.action), (State::Queued, &None));
+    assert_eq!((life.record.state(), &life.action), (State::Queued, &None));
 }
 
 #[test]
@@ -1631,11 +1673,11 @@ fn stopped_or_expired_submission_is_not_claimed() {
 fn completion_is_reported_once_by_claiming_process() {
     let mut life = Life::taken_with(Policy::default());
     life.done(OTHER, 0, false);
-    assert!(!life.wrote && life.record.state == State::Running);
+    assert!(!life.wrote && life.record.state() == State::Running);
     assert_eq!(life.done(ONE, 3, false), State::Failed);
-    assert_eq!((life.record.exit_code, life.record.request.is_none()), (Some(3), true));
+    assert_eq!((life.record.attempt.exit_code, life.record.request.is_none()), (Some(3), true));
     life.done(ONE, 0, false);
-    assert_eq!((life.record.exit_code, life.wrote), (Some(3), false));
+    assert_eq!((life.record.attempt.exit_code, life.wrote), (Some(3), false));
 }
 
 #[test]
@@ -1643,7 +1685,7 @@ fn second_report_does_not_replace_an_exit_code_that_waits_for_the_stop_code() {
     let mut life = Life::taken_with(again_after_spot());
     assert_eq!(life.done(ONE, 143, true), State::Running);
     assert_eq!(life.done(ONE, 0, false), State::Running);
-    assert_eq!((life.record.exit_code, life.wrote), (Some(143), false));
+    assert_eq!((life.record.attempt.exit_code, life.wrote), (Some(143), false));
 }
 
 #[test]
@@ -1651,7 +1693,7 @@ fn stopped_command_is_cancelled_where_its_runner_reports_nothing() {
     let mut life = Life::taken_with(Policy::default());
     life.learn(Input::Stop("enough".to_owned()));
     assert_eq!(life.runner_seen(stopped_by("UserInitiated", Some(0))), State::Cancelled);
-    assert_eq!((life.record.exit_code, life.record.reason.as_deref()), (None, Some("enough")));
+    assert_eq!((life.record.attempt.exit_code, life.record.attempt.reason.as_deref()), (None, Some("enough")));
 }
 
 #[test]
@@ -1671,11 +1713,11 @@ fn timer_of_a_waiting_submission_is_never_past_its_deadline() {
     let past = Duration::from_millis(1);
     for deadline in [Duration::from_secs(9), MINUTE * 2, MINUTE * 90, MINUTE * 60 * 30] {
         let mut life = waiting_until(deadline);
-        while life.record.state == State::Queued {
+        while life.record.state() == State::Queued {
             assert!(life.record.check_at.unwrap() <= now().plus(deadline + past), "{deadline:?}");
             life.due();
         }
-        assert_eq!((life.record.state, life.now), (State::Expired, now().plus(deadline + past)));
+        assert_eq!((life.record.state(), life.now), (State::Expired, now().plus(deadline + past)));
     }
 }
 
@@ -1709,24 +1751,24 @@ fn reason_why_nothing_serves_a_submission_is_shown_while_it_waits() {
     let held = |reason: Option<&str>| PoolInput::Held(reason.map(str::to_owned));
     let mut life = Life::waiting();
     life.pool(held(Some("no such image")));
-    assert_eq!(life.record.reason.as_deref(), Some("no such image"));
+    assert_eq!(life.record.attempt.reason.as_deref(), Some("no such image"));
     life.pool(held(Some("no such image")));
     assert!(!life.wrote, "it is shown already");
     life.pool(held(None));
-    assert_eq!((life.record.reason.as_deref(), life.wrote), (None, true));
+    assert_eq!((life.record.attempt.reason.as_deref(), life.wrote), (None, true));
     life.pool(held(Some("no such image")));
     life.take(ONE);
-    assert_eq!(life.record.reason, None);
+    assert_eq!(life.record.attempt.reason, None);
     life.pool(held(Some("no such image")));
-    assert!(!life.wrote && life.record.reason.is_none(), "it runs");
+    assert!(!life.wrote && life.record.attempt.reason.is_none(), "it runs");
 }
 
 #[test]
 fn the_runners_own_exit_code_is_never_the_commands() {
     let mut life = Life::taken_with(Policy::default());
     assert_eq!(life.runner_seen(stopped_by("EssentialContainerExited", Some(0))), State::Failed);
-    assert_eq!(life.record.exit_code, None);
-    assert!(life.record.reason.as_deref().unwrap().contains("reported no exit code"));
+    assert_eq!(life.record.attempt.exit_code, None);
+    assert!(life.record.attempt.reason.as_deref().unwrap().contains("reported no exit code"));
 }
 
 #[test]
@@ -1743,14 +1785,14 @@ fn exit_code_of_stopped_runner_awaits_stop_code() {
     let mut life = Life::taken_with(again_after_spot());
     assert_eq!(life.done(ONE, 143, true), State::Running);
     assert_eq!(life.runner_seen(stopped_by("SpotInterruption", Some(0))), State::Queued);
-    assert_eq!((life.record.attempt.get(), life.record.taken(), life.record.exit_code), (2, None, None));
+    assert_eq!((life.record.attempt.number.get(), life.record.taken(), life.record.attempt.exit_code), (2, None, None));
     assert_eq!(life.record.pool, Some(key().waiting()), "it waits again");
     assert!(life.record.ran_before && life.record.request.is_some());
 
     let mut life = Life::taken_with(again_after_spot());
     life.done(ONE, 143, true);
     assert_eq!(life.runner_seen(stopped_by("UserInitiated", Some(0))), State::Failed);
-    assert_eq!(life.record.exit_code, Some(143));
+    assert_eq!(life.record.attempt.exit_code, Some(143));
 
     let mut life = Life::taken_with(again_after_spot());
     assert_eq!(life.done(ONE, 0, true), State::Succeeded);
@@ -1772,7 +1814,7 @@ fn a_take_that_is_under_way_fails_once_its_runner_has_ended() {
     let mut life = Life::waiting();
     let rev = life.record.rev;
     life.pool(PoolInput::RunnerGone);
-    assert_eq!((life.record.rev, life.record.state), (rev + 1, State::Queued));
+    assert_eq!((life.record.rev, life.record.state()), (rev + 1, State::Queued));
     let mut life = Life::taken_with(Policy::default());
     life.pool(PoolInput::RunnerGone);
     assert!(!life.wrote);
@@ -1850,12 +1892,12 @@ fn an_idle_runner_that_asks_is_left_alone_and_one_that_does_not_is_stopped() {
 
 #[test]
 fn a_runner_never_stands_in_the_feed_and_is_launched_after_everything_else() {
-    let runner = Life::runner(1).record.runner.unwrap();
-    let record = Record::runner(submission("runner-1"), *runner, now(), &rules());
+    let runner = Life::runner(1).record.runner().unwrap().clone();
+    let record = Record::new_runner(submission("runner-1"), runner, now(), &rules());
     assert_eq!((record.due.as_deref(), record.pool.as_ref()), (Some("runners"), Some(&key().runners())));
     let mut life = Life::asking(1);
     life.see(exited(5, 0));
-    assert_eq!((life.record.state, &life.record.feed, &life.record.pool), (State::Succeeded, &None, &None));
+    assert_eq!((life.record.state(), &life.record.feed, &life.record.pool), (State::Succeeded, &None, &None));
     assert!(life.record.expires_at <= life.now.plus(Duration::from_secs(86_400)).seconds());
 }
 

@@ -44,19 +44,19 @@ impl Symptoms {
     /// Adds one runner that has not ended.
     pub fn add(&mut self, record: &Record, runner: &Runner, phase: Phase, now: Timestamp, timers: &Timers) {
         let is_long_ago = |since: Timestamp| now.since(since) >= timers.minute;
-        match (phase, record.state) {
+        match (phase, record.state()) {
             (Phase::Starting, State::Queued | State::Launching) if is_long_ago(record.created_at) => {
-                match &record.reason {
+                match &record.attempt.reason {
                     Some(reason) => self.refusal = Some(reason.clone()),
                     None => self.queued += 1,
                 }
             }
             (Phase::Starting, State::Launched) => {
-                let launched_at = record.launched_at.unwrap_or(record.created_at);
+                let launched_at = record.attempt.launched_at.unwrap_or(record.created_at);
                 self.pending += u32::from(now.since(launched_at) >= timers.minute * STARTS_WITHIN);
             }
             (Phase::Starting, State::Running) => {
-                let since = record.started_at.or(record.launched_at).unwrap_or(record.created_at);
+                let since = record.attempt.started_at.or(record.attempt.launched_at).unwrap_or(record.created_at);
                 self.mute += u32::from(is_long_ago(since));
             }
             (Phase::Idle, _) => self.idle += u32::from(runner.idle_since.is_some_and(is_long_ago)),
@@ -166,9 +166,9 @@ mod tests {
     /// A runner that was created at the beginning, changed by `change`.
     fn symptoms(minutes: u32, change: impl FnOnce(&mut Record)) -> Symptoms {
         let runner = Runner::new(key(), TokenHash::of("secret"), &pool());
-        let mut record = Record::runner(submission("runner-1"), runner, now(), &rules());
+        let mut record = Record::new_runner(submission("runner-1"), runner, now(), &rules());
         change(&mut record);
-        let runner = record.runner.clone().unwrap();
+        let runner = record.runner().clone().unwrap();
         let mut symptoms = Symptoms::default();
         let timers = Timers::default();
         symptoms.add(&record, &runner, runner.phase(at(minutes), &timers), at(minutes), &timers);
@@ -187,8 +187,8 @@ mod tests {
     }
 
     fn asked(record: &mut Record, idle_since: Timestamp, polled_at: Timestamp) {
-        record.state = State::Running;
-        let runner = record.runner.as_mut().unwrap();
+        record.change_to(State::Running).unwrap();
+        let runner = record.runner_mut().unwrap();
         runner.incarnation = Some("incarnation-1".to_owned().try_into().unwrap());
         (runner.idle_since, runner.polled_at) = (Some(idle_since), Some(polled_at));
     }
@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn turn_within_max_and_first_minute_are_no_reason() {
-        let mute = symptoms(9, |record| record.state = State::Running);
+        let mute = symptoms(9, |record| record.change_to(State::Running).unwrap());
         assert_eq!(reason_of(&row(), &mute, false, 0), None);
         assert_eq!(reason_of(&row(), &mute, false, 1).map(|(stuck, _)| stuck), Some(true));
         assert_eq!(reason_of(&row(), &Symptoms::default(), true, 10), None);
@@ -225,7 +225,7 @@ mod tests {
 
     #[test]
     fn refused_launch_is_stuck_with_the_reason_of_ecs_after_a_minute() {
-        let refused = |record: &mut Record| record.reason = Some("no such cluster".to_owned());
+        let refused = |record: &mut Record| record.attempt.reason = Some("no such cluster".to_owned());
         assert_eq!(reason_of(&row(), &symptoms(0, refused), false, 10), None);
         let (stuck, reason) = reason_of(&row(), &symptoms(1, refused), false, 10).unwrap();
         assert!(stuck && reason.ends_with("not launched: no such cluster"), "{reason}");
@@ -239,7 +239,10 @@ mod tests {
 
     #[test]
     fn container_that_does_not_start_is_stuck_after_five_minutes() {
-        let launched = |record: &mut Record| (record.state, record.launched_at) = (State::Launched, Some(now()));
+        let launched = |record: &mut Record| {
+            record.change_to(State::Launched).unwrap();
+            record.attempt.launched_at = Some(now());
+        };
         assert_eq!(
             (is_stuck(&row(), &symptoms(4, launched)), is_stuck(&row(), &symptoms(5, launched))),
             (None, Some(true))
@@ -248,7 +251,10 @@ mod tests {
 
     #[test]
     fn container_that_runs_and_never_asks_is_stuck_after_a_minute() {
-        let started = |record: &mut Record| (record.state, record.started_at) = (State::Running, Some(at(3)));
+        let started = |record: &mut Record| {
+            record.change_to(State::Running).unwrap();
+            record.attempt.started_at = Some(at(3));
+        };
         assert_eq!(
             (is_stuck(&row(), &symptoms(3, started)), is_stuck(&row(), &symptoms(4, started))),
             (None, Some(true))
@@ -258,8 +264,9 @@ mod tests {
     #[test]
     fn container_that_never_asked_is_the_reason_while_it_is_stopped() {
         let stopped = symptoms(5, |record| {
-            (record.state, record.started_at) = (State::Running, Some(at(0)));
-            record.runner.as_mut().unwrap().closing = true;
+            record.change_to(State::Running).unwrap();
+            record.attempt.started_at = Some(at(0));
+            record.runner_mut().unwrap().closing = true;
         });
         assert_eq!(is_stuck(&row(), &stopped), Some(true));
     }
@@ -288,7 +295,7 @@ mod tests {
         let closing = |stop_requested: Option<Stop>| {
             let symptoms = symptoms(9, |record| {
                 asked(record, at(0), at(0));
-                record.runner.as_mut().unwrap().closing = true;
+                record.runner_mut().unwrap().closing = true;
                 record.stop_requested = stop_requested;
             });
             reason_of(&row(), &symptoms, true, 10).map(|(stuck, _)| stuck)

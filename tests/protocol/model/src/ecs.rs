@@ -1,6 +1,6 @@
 //! ECS: the lifecycle of a task, and how long ECS describes it.
 
-use ecs_bridge_core::{Attempt, Container, Task};
+use ecs_bridge_core::{AttemptNumber, Container, Task};
 
 use crate::scenario::{CONTAINER, Scenario};
 
@@ -19,7 +19,7 @@ const VISIBILITY_LAG: u8 = 1;
 pub(crate) struct EcsTask {
     /// Its index among the tasks of its submission.
     pub(crate) id: u8,
-    pub(crate) attempt: Attempt,
+    pub(crate) attempt: AttemptNumber,
     /// The number of the client token that launched it. Without a bug, an attempt has one token per capacity option.
     pub(crate) token: u32,
     pub(crate) version: u8,
@@ -106,7 +106,7 @@ pub enum Change {
 }
 
 impl EcsTask {
-    pub(crate) fn new(id: u8, attempt: Attempt, token: u32, now: u8) -> Self {
+    pub(crate) fn new(id: u8, attempt: AttemptNumber, token: u32, now: u8) -> Self {
         Self {
             id,
             attempt,

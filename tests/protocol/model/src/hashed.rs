@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use ecs_bridge_core::{Record, State};
+use ecs_bridge_core::{Attempt, Record, State, record::LaunchCalls};
 
 use crate::scenario::Scenario;
 
@@ -40,44 +40,20 @@ impl Hashed<Record> {
 /// does not compile until it is listed.
 fn relevant_attributes(record: &Record) -> impl Hash + use<> {
     let Record {
-        state,
         attempt,
+        kind: _,
         request,
-        task_arn,
-        ecs_version,
-        last_status,
-        exit_code,
-        stop_code,
-        unanswered_since,
-        launch_calls,
-        last_call_at,
-        fallback,
         first_choice,
         uncounted,
         given_up,
-        asked_again,
-        refusals,
-        denied_since,
-        no_capacity_since,
-        was_refused,
-        lookup_failed_since,
-        lookups,
-        looked_up_at,
-        missing_at,
-        seen_running,
         ran_before,
         stop_requested,
-        launched_at,
-        started_at,
-        stopped_at,
         check_at,
         due,
         changed_at,
         policy,
         pending_notifications,
         notified,
-        pooled: _,
-        runner: _,
         priority: _,
         pool: _,
         rank: _,
@@ -93,24 +69,50 @@ fn relevant_attributes(record: &Record) -> impl Hash + use<> {
         launch_deadline: _,
         created_at: _,
         feed: _,
-        // Only people read these.
+        // Only for people.
+        attempts: _,
+        // It only rises; whether it is still what a function read is noted with that function.
+        rev: _,
+        updated_at: _,
+        expires_at: _,
+        // The state is private.
+        ..
+    } = record;
+    let Attempt {
+        number,
+        fallback,
+        calls,
+        refusals,
+        denied_since,
+        was_refused,
+        no_capacity_since,
+        task_arn,
+        ecs_version,
+        last_status,
+        exit_code,
+        stop_code,
+        seen_running,
+        asked_again,
+        lookup_failed_since,
+        missing_at,
+        launched_at,
+        started_at,
+        stopped_at,
+        // It changes with `missing_at`.
+        missing_count: _,
+        // Only for people.
+        reason: _,
+        desired_status: _,
         runs_on: _,
         cpu: _,
         memory: _,
         hint: _,
-        desired_status: _,
         stopped_reason: _,
         container_exited_at: _,
-        reason: _,
-        attempts: _,
-        // It changes with `missing_at`.
-        missing_count: _,
-        // It only increases. `Next` notes for each function whether the row has changed since it was read.
-        rev: _,
-        updated_at: _,
-        expires_at: _,
-    } = record;
-    let task = (*state, *attempt, task_arn.clone(), *exit_code);
+    } = attempt;
+    let LaunchCalls { unanswered_since, launch_calls, last_call_at, lookups, looked_up_at } = calls;
+    let state = record.state();
+    let task = (state, *number, task_arn.clone(), *exit_code);
     let notify_at = check_at.filter(|_| state.is_terminal()).map(Scenario::tick_from);
     let pending =
         (pending_notifications.clone(), notified.as_ref().map(|notified| notified.event_bus_at.is_some()), notify_at);

@@ -1,5 +1,7 @@
 //! Seeded bugs of the world of submissions. They show that the model finds each of them.
 
+use ecs_bridge_core::{Record, State};
+
 /// A bug in the bridge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutation {
@@ -72,4 +74,12 @@ impl Mutation {
         Self::UnansweredCountsAsDelivered,
         Self::NotifiedWithoutClaim,
     ];
+}
+
+/// Returns the record in this state, even if the table of changes does not have the change.
+pub(crate) fn in_state(record: &Record, state: State) -> Record {
+    let mut row = serde_json::to_value(record).unwrap_or_default();
+    row["state"] = state.as_str().into();
+    // Only the state was changed.
+    serde_json::from_value(row).unwrap_or_else(|_| unreachable!())
 }

@@ -67,10 +67,10 @@ impl Promise {
 
 /// Reports for each guarantee about a single row whether this row breaks it.
 pub fn of_row(row: &Record, rules: &Rules, mut breaks: impl FnMut(Promise, bool)) {
-    let is_terminal = row.state.is_terminal();
+    let is_terminal = row.state().is_terminal();
     let on_timer = row.check_at.is_some() && row.due.is_some();
     // Runners have no place in the feed, because no caller submitted them.
-    let for_feed = is_terminal && row.runner.is_none();
+    let for_feed = is_terminal && row.runner().is_none();
     let latest = row.updated_at.plus(rules.timers.stop_every);
     let stop_is_late =
         !is_terminal && row.stop_requested.is_some() && row.check_at.is_some_and(|check_at| check_at > latest);
@@ -83,26 +83,27 @@ pub fn of_row(row: &Record, rules: &Rules, mut breaks: impl FnMut(Promise, bool)
     );
 
     // runner-api may have to repeat the response that dispatches a claimed submission.
-    let is_needed = matches!(row.state, State::Queued | State::Launching) || row.taken().is_some();
+    let is_needed = matches!(row.state(), State::Queued | State::Launching) || row.taken().is_some();
     breaks(Promise::Request, if is_terminal { row.request.is_some() } else { is_needed && row.request.is_none() });
 
-    let is_success = row.state == State::Succeeded;
-    breaks(Promise::ExitCode, if is_terminal { is_success != (row.exit_code == Some(0)) } else { false });
+    let is_success = row.state() == State::Succeeded;
+    breaks(Promise::ExitCode, if is_terminal { is_success != (row.attempt.exit_code == Some(0)) } else { false });
 }
 
 /// Reports for each guarantee about a write whether this write breaks it.
 pub fn of_write(before: &Record, after: &Record, mut breaks: impl FnMut(Promise, bool)) {
-    let follows = before.state == after.state || before.state.successors().contains(&after.state);
-    let end = |record: &Record| (record.state, record.exit_code, record.feed.clone(), record.changed_at);
-    breaks(Promise::Final, before.state.is_terminal() && end(before) != end(after));
+    let follows = before.state() == after.state() || before.state().successors().contains(&after.state());
+    let end = |record: &Record| (record.state(), record.attempt.exit_code, record.feed.clone(), record.changed_at);
+    breaks(Promise::Final, before.state().is_terminal() && end(before) != end(after));
     breaks(Promise::Successors, !follows || after.rev != before.rev + 1);
     breaks(Promise::StopIsFinal, before.stop_requested.is_some() && claims(before, after));
-    let is_changed = before.taken() != after.taken() && (after.attempt == before.attempt || after.taken().is_some());
-    let is_claim = before.state == State::Queued && before.taken().is_none() && before.stop_requested.is_none();
+    let is_changed =
+        before.taken() != after.taken() && (after.attempt.number == before.attempt.number || after.taken().is_some());
+    let is_claim = before.state() == State::Queued && before.taken().is_none() && before.stop_requested.is_none();
     breaks(Promise::ClaimedOnce, is_changed && !is_claim);
 }
 
 /// Returns true if a write claims a RunTask call.
 fn claims(before: &Record, after: &Record) -> bool {
-    after.last_call_at.is_some() && after.last_call_at != before.last_call_at
+    after.attempt.calls.last_call_at.is_some() && after.attempt.calls.last_call_at != before.attempt.calls.last_call_at
 }

@@ -84,7 +84,7 @@ impl Versions {
                         report.unexplained.push(format!("no logged decision changes {before:?} to {after:?}"));
                     }
                 }
-                None if after.rev == 1 && is_initial(after.state) => report.created += 1,
+                None if after.rev == 1 && is_initial(after.state()) => report.created += 1,
                 None => report.problems.push(format!("not a valid first version of a record: {after:?}")),
             }
             before = Some(after);
@@ -119,7 +119,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::{Pools, Promise, Scenario};
+    use crate::{Pools, Promise, Scenario, mutation::in_state};
 
     /// Returns a submission that is created and then stopped before its launch.
     fn stopped() -> (Record, Decided, Record) {
@@ -147,7 +147,8 @@ mod tests {
     #[test]
     fn write_that_differs_from_decision_is_unexplained() {
         let (created, decided, stopped) = stopped();
-        let other = Record { reason: Some("another one".to_owned()), ..stopped };
+        let mut other = stopped;
+        other.attempt.reason = Some("another one".to_owned());
         let report = check(&[&created, &other], decided);
         assert_eq!((report.unexplained.len(), report.problems.len()), (1, 0), "{report:?}");
     }
@@ -155,7 +156,8 @@ mod tests {
     #[test]
     fn change_of_terminal_state_is_reported() {
         let (created, decided, stopped) = stopped();
-        let changed = Record { rev: stopped.rev + 1, state: State::Lost, ..stopped.clone() };
+        let mut changed = in_state(&stopped, State::Lost);
+        changed.rev += 1;
         let report = check(&[&created, &stopped, &changed], decided);
         assert!(report.problems.iter().any(|problem| problem.contains(Promise::Final.name())), "{report:?}");
     }
@@ -163,7 +165,8 @@ mod tests {
     #[test]
     fn gap_between_versions_is_reported() {
         let (created, decided, stopped) = stopped();
-        let later = Record { rev: stopped.rev + 1, ..stopped };
+        let mut later = stopped;
+        later.rev += 1;
         let report = check(&[&created, &later], decided);
         assert!(report.problems.iter().any(|problem| problem.contains(Promise::Successors.name())), "{report:?}");
     }
@@ -207,7 +210,7 @@ mod tests {
     fn pooled_submission_is_replayed() {
         let done = PoolInput::Done { by: process("1"), exit_code: 7, stopping: false };
         let (history, end) = replay(waiting(), &[claim("1"), Input::Pool(done)]);
-        assert_eq!((end.state, end.exit_code), (State::Failed, Some(7)));
+        assert_eq!((end.state(), end.attempt.exit_code), (State::Failed, Some(7)));
         let expected = Report { submissions: 1, created: 1, replayed: 2, ..Report::default() };
         assert_eq!(history.check(&Scenario::rules()), expected);
     }
@@ -215,15 +218,16 @@ mod tests {
     #[test]
     fn runner_in_feed_is_reported() {
         let (now, rules) = (Scenario::at(0), Scenario::rules());
-        let created = Record::runner(Scenario::new(1, 0).submission(), Pools::new(0).pool().1, now, &rules);
+        let created = Record::new_runner(Scenario::new(1, 0).submission(), Pools::new(0).pool().1, now, &rules);
         let Some(Action::RunTask(call)) = decide(&created, &Input::Due, now, &rules).action else {
             panic!("a new runner must be launched")
         };
         let refused = Input::Launch(call, LaunchAnswer::RefusedForGood("no such image".to_owned()));
         let (history, end) = replay(created, &[Input::Due, refused]);
-        assert_eq!((end.state, &end.feed), (State::Rejected, &None));
+        assert_eq!((end.state(), &end.feed), (State::Rejected, &None));
         assert_eq!(history.check(&rules).problems, Vec::<String>::new());
-        let shown = Record { feed: Some("prod".to_owned()), rev: 1, ..end };
+        let mut shown = end;
+        (shown.feed, shown.rev) = (Some("prod".to_owned()), 1);
         let mut history = History::default();
         history.wrote(shown);
         let report = history.check(&rules);
@@ -234,7 +238,9 @@ mod tests {
     fn second_claim_of_attempt_is_reported() {
         let (mut history, taken) = replay(waiting(), &[claim("1")]);
         let (_, other) = replay(waiting(), &[claim("2")]);
-        history.wrote(Record { rev: taken.rev + 1, ..other });
+        let mut other = other;
+        other.rev = taken.rev + 1;
+        history.wrote(other);
         let report = history.check(&Scenario::rules());
         assert!(report.problems.iter().any(|problem| problem.contains(Promise::ClaimedOnce.name())), "{report:?}");
     }
@@ -242,7 +248,9 @@ mod tests {
     #[test]
     fn claimed_submission_without_request_is_reported() {
         let (mut history, taken) = replay(waiting(), &[claim("1")]);
-        history.wrote(Record { rev: taken.rev + 1, request: None, ..taken });
+        let mut written = taken;
+        (written.rev, written.request) = (written.rev + 1, None);
+        history.wrote(written);
         let report = history.check(&Scenario::rules());
         assert!(report.problems.iter().any(|problem| problem.contains(Promise::Request.name())), "{report:?}");
     }

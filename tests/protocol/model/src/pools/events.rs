@@ -59,7 +59,7 @@ impl PoolWorld {
                     true
                 } else {
                     let (closed, _) = self.apply(pools, runner_row, read, &close)?;
-                    closed.runner.as_ref().is_some_and(|runner| runner.serves.as_ref() == Some(&pools.id(row)))
+                    closed.runner().is_some_and(|runner| runner.serves.as_ref() == Some(&pools.id(row)))
                 };
                 if serves {
                     self.functions.push(Function::Act { row, action: EcsAction::StopTask { runner, describes } });
@@ -109,13 +109,13 @@ impl PoolWorld {
             return Some(());
         };
         if !is_reported {
-            if let Some(submission) = read.runner.as_ref().and_then(|runner| pools.place(runner.serves.as_ref()?)) {
+            if let Some(submission) = read.runner().and_then(|runner| pools.place(runner.serves.as_ref()?)) {
                 let served = self.rows.get(submission)?.clone();
                 let is_claimed = served.taken().is_some_and(|taken| taken.runner_id == read.submission_id);
                 let report = match (is_claimed, task.is_stopped()) {
                     (true, _) => Some(PoolInput::RunnerSeen(read.submission_id.clone(), Box::new(task.clone()))),
                     (false, true) if pools.has(PoolBug::EventToOtherRunner) && served.taken().is_some() => {
-                        let (of, arn) = (served.taken()?.runner_id.clone(), served.task_arn.clone()?);
+                        let (of, arn) = (served.taken()?.runner_id.clone(), served.attempt.task_arn.clone()?);
                         Some(PoolInput::RunnerSeen(of, Box::new(Task { arn, version: Some(u64::MAX), ..task.clone() })))
                     }
                     (false, true) => Some(PoolInput::RunnerGone),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ecs_bridge_core::{Attempt, Input, Record, SubmissionId, Task};
+use ecs_bridge_core::{AttemptNumber, Input, Record, SubmissionId, Task};
 
 /// A version of a row.
 pub(super) type Row = Arc<Record>;
@@ -67,7 +67,7 @@ pub(super) enum PollStep {
 /// The response to a poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Reply {
-    Run(usize, Attempt),
+    Run(usize, AttemptNumber),
     Wait,
     Close,
     Conflict,

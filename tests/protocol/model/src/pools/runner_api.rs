@@ -43,7 +43,7 @@ impl PoolWorld {
                 PollStep::Choose(self.apply(pools, runner_row, row, &contact)?.0, 0)
             }
             PollStep::Choose(row, tries) => {
-                let runner = row.runner.as_deref()?;
+                let runner = row.runner()?;
                 match runner_status(&row, runner, &by.incarnation) {
                     _ if tries == TRIES => return Some(PollStep::Respond(Reply::Wait)),
                     RunnerStatus::Taken => return Some(PollStep::Respond(Reply::Conflict)),
@@ -58,7 +58,7 @@ impl PoolWorld {
                     let submission = pools.place(serves)?;
                     let read = self.rows.get(submission)?.clone();
                     return Some(match served(Some(&read), &by) {
-                        Served::Ours => PollStep::Respond(Reply::Run(submission, read.attempt)),
+                        Served::Ours => PollStep::Respond(Reply::Run(submission, read.attempt.number)),
                         Served::Untaken if pools.has(PoolBug::ServesCleared) => {
                             PollStep::ClearServes(Arc::clone(&row), serves.clone(), false, tries)
                         }
@@ -84,7 +84,7 @@ impl PoolWorld {
                 match self.write_if_unchanged(pools, runner_row, &row, serve, false) {
                     None => PollStep::Reread(tries + 1),
                     Some(_) if pools.has(PoolBug::ServesAfterClaim) => {
-                        PollStep::Respond(Reply::Run(submission, read.attempt))
+                        PollStep::Respond(Reply::Run(submission, read.attempt.number))
                     }
                     Some(row) => PollStep::Claim(row, submission, read, tries),
                 }
@@ -98,7 +98,7 @@ impl PoolWorld {
                     Some(claimed) if pools.has(PoolBug::ServesAfterClaim) => {
                         PollStep::RecordServes(row, submission, claimed, tries)
                     }
-                    Some(claimed) => PollStep::Respond(Reply::Run(submission, claimed.attempt)),
+                    Some(claimed) => PollStep::Respond(Reply::Run(submission, claimed.attempt.number)),
                 }
             }
             PollStep::ClearServes(row, submission_id, done, tries) => {

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use ecs_bridge_core::{
-    Action, Attempt, Decision, Input, LaunchAnswer, ProfileName, Record, State, SubmissionId, Timestamp, decide,
+    Action, AttemptNumber, Decision, Input, LaunchAnswer, ProfileName, Record, State, SubmissionId, Timestamp, decide,
     decide::PoolInput,
     pool::{Incarnation, Pool, PoolKey, Runner, TokenHash},
     profile::{Policy, Relaunch},
-    record::{ContentHash, Submission},
+    record::{ContentHash, Kind, Submission},
     run_task::FrozenRequest,
 };
 use serde_json::{Map, json};
@@ -76,7 +76,7 @@ impl Pools {
     pub(super) fn submission(&self, row: usize) -> Submission {
         let profile = ProfileName::default_profile();
         let relaunch_on = if self.relaunch { vec![Relaunch::from("SpotInterruption")] } else { Vec::new() };
-        let max_attempts = Attempt::FIRST.next().unwrap_or(Attempt::FIRST);
+        let max_attempts = AttemptNumber::FIRST.next().unwrap_or(AttemptNumber::FIRST);
         Submission {
             submission_id: self.id(row),
             content_hash: ContentHash::of(&["true".to_owned()], &json!({}), &profile),
@@ -112,8 +112,12 @@ impl Pools {
     pub(super) fn launched(&self, runner: usize) -> Record {
         let (now, rules) = (Scenario::at(0), Scenario::rules());
         let row = self.submissions + runner;
-        let record =
-            Record::runner(Submission { launch_deadline: None, ..self.submission(row) }, self.pool().1, now, &rules);
+        let record = Record::new_runner(
+            Submission { launch_deadline: None, ..self.submission(row) },
+            self.pool().1,
+            now,
+            &rules,
+        );
         let claimed = decide(&record, &Input::Due, now, &rules);
         let (Some(record), Some(Action::RunTask(call))) = (claimed.record, claimed.action) else { unreachable!() };
         let task = LaunchAnswer::Task { arn: Self::arn(runner), live: true };
@@ -124,19 +128,20 @@ impl Pools {
     pub(super) fn decide(&self, record: &Record, input: &Input, now: Timestamp) -> Decision {
         let rules = Scenario::rules();
         let Input::Pool(PoolInput::RunnerSeen(_, task)) = input else { return decide(record, input, now, &rules) };
-        let is_unreported = task.is_stopped() && record.exit_code.is_none() && !record.state.is_terminal();
+        let is_unreported = task.is_stopped() && record.attempt.exit_code.is_none() && !record.state().is_terminal();
         if self.has(PoolBug::ClaimedRequeued) && is_unreported {
             let mut next = record.clone();
-            next.state = State::Queued;
+            next.change_to(State::Queued).unwrap_or_else(|_| unreachable!());
             next.rev += 1;
-            next.task_arn = None;
-            if let Some(pooled) = &mut next.pooled {
+            next.attempt.task_arn = None;
+            if let Kind::Pooled(pooled) = &mut next.kind {
                 pooled.taken = None;
             }
             return Decision { record: Some(next), ..Decision::default() };
         }
         if self.has(PoolBug::ContainerExitCode) && is_unreported {
-            let record = Record { exit_code: task.exit_code(CONTAINER), ..record.clone() };
+            let mut record = record.clone();
+            record.attempt.exit_code = task.exit_code(CONTAINER);
             return decide(&record, input, now, &rules);
         }
         decide(record, input, now, &rules)

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ecs_bridge_core::{Action, Attempt, Container, Input, Record, State, Task, decide::PoolInput};
+use ecs_bridge_core::{Action, AttemptNumber, Container, Input, Record, State, Task, decide::PoolInput};
 
 use super::{
     function::{Function, Row},
@@ -25,7 +25,7 @@ pub struct PoolWorld {
     /// Events in flight: the runner, and its task at the time of the event.
     pub(super) events: Vec<(usize, Task)>,
     /// The attempts whose command was started, by submission.
-    pub(super) starts: Vec<Vec<Attempt>>,
+    pub(super) starts: Vec<Vec<AttemptNumber>>,
     /// The exit codes that commands have returned, by submission.
     pub(super) codes: Vec<Vec<i32>>,
     pub(super) stops_requested: Vec<bool>,
@@ -65,7 +65,7 @@ impl PoolWorld {
         Some(Task {
             arn: Pools::arn(runner),
             cluster_arn: "arn:aws:ecs:eu-west-1:123456789012:cluster/nightly".to_owned(),
-            attempt: Attempt::FIRST,
+            attempt: AttemptNumber::FIRST,
             version: Some(program.version),
             last_status: status.to_owned(),
             desired_status: if to_stop { "STOPPED" } else { "RUNNING" }.to_owned(),
@@ -94,7 +94,7 @@ impl PoolWorld {
     }
 
     pub(super) fn is_waiting(&self, submission: usize) -> bool {
-        self.rows.get(submission).is_some_and(|row| row.state == State::Queued && row.pool.is_some())
+        self.rows.get(submission).is_some_and(|row| row.state() == State::Queued && row.pool.is_some())
     }
 
     /// Returns true for a runner that can still get a command.
@@ -103,8 +103,8 @@ impl PoolWorld {
         let is_up = program.is_some_and(|program| program.is_up && program.ended.is_none() && !program.signalled);
         let row = self.rows.get(pools.submissions + runner);
         let can_serve = |row: &Row| {
-            let is_closed = row.state.is_terminal() || row.stop_requested.is_some();
-            row.runner.as_ref().is_some_and(|runner| !runner.closing && !is_closed)
+            let is_closed = row.state().is_terminal() || row.stop_requested.is_some();
+            row.runner().is_some_and(|runner| !runner.closing && !is_closed)
         };
         is_up && row.is_some_and(can_serve)
     }
@@ -113,9 +113,9 @@ impl PoolWorld {
     pub(super) fn is_busy(&self, pools: &Pools, runner: usize) -> bool {
         let Some(program) = self.programs.get(runner) else { return false };
         let Some(row) = self.rows.get(pools.submissions + runner) else { return false };
-        let serves = row.runner.as_ref().is_some_and(|runner| runner.serves.is_some());
+        let serves = row.runner().is_some_and(|runner| runner.serves.is_some());
         let can_claim = (0..pools.submissions).any(|submission| self.is_waiting(submission));
-        let has_contact = row.runner.as_ref().is_some_and(|runner| runner.incarnation.is_some());
+        let has_contact = row.runner().is_some_and(|runner| runner.incarnation.is_some());
         program.is_up
             && program.ended.is_none()
             && (program.is_polling
@@ -132,8 +132,8 @@ impl PoolWorld {
     pub(super) fn is_settled(&self, pools: &Pools) -> bool {
         let is_open = (0..pools.runners).any(|runner| self.is_open(pools, runner));
         self.rows.iter().take(pools.submissions).all(|row| {
-            let waits = row.state == State::Queued && !row.is_past_deadline(Scenario::at(self.now)) && !is_open;
-            row.state.is_terminal() || waits
+            let waits = row.state() == State::Queued && !row.is_past_deadline(Scenario::at(self.now)) && !is_open;
+            row.state().is_terminal() || waits
         })
     }
 
@@ -149,22 +149,22 @@ impl PoolWorld {
         let next = Arc::new(next);
         let Some(before) = self.rows.get(row).cloned() else { return next };
         if row < pools.submissions {
-            let is_end = next.state.is_terminal() && !before.state.is_terminal();
+            let is_end = next.state().is_terminal() && !before.state().is_terminal();
             let runs = self.programs.iter().any(|program| program.command == Some(row));
-            let has_started = self.starts.get(row).is_some_and(|attempts| attempts.contains(&before.attempt));
-            let is_failure = is_end && next.state == State::Failed;
-            let unclaimed = before.state == State::Queued && !before.ran_before;
-            let code = next.exit_code;
+            let has_started = self.starts.get(row).is_some_and(|attempts| attempts.contains(&before.attempt.number));
+            let is_failure = is_end && next.state() == State::Failed;
+            let unclaimed = before.state() == State::Queued && !before.ran_before;
+            let code = next.attempt.exit_code;
             let codes = self.codes.get(row);
             let is_returned = code.is_none_or(|code| codes.is_some_and(|codes| codes.contains(&code)));
             self.break_if(PoolPromise::EndsAfterCommand, is_end && runs);
             self.break_if(PoolPromise::UnclaimedNotFailed, is_failure && unclaimed);
             self.break_if(PoolPromise::Started, is_failure && !unclaimed && !has_started && !self.harmed);
-            let changed = before.state != next.state || before.exit_code != next.exit_code;
-            self.break_if(PoolPromise::Final, before.state.is_terminal() && changed);
-            let is_code = is_returned && (next.state == State::Succeeded) == (is_end && code == Some(0));
+            let changed = before.state() != next.state() || before.attempt.exit_code != next.attempt.exit_code;
+            self.break_if(PoolPromise::Final, before.state().is_terminal() && changed);
+            let is_code = is_returned && (next.state() == State::Succeeded) == (is_end && code == Some(0));
             self.break_if(PoolPromise::ExitCode, is_end && !is_code);
-            self.break_if(PoolPromise::Request, next.state.is_terminal() == next.request.is_some());
+            self.break_if(PoolPromise::Request, next.state().is_terminal() == next.request.is_some());
         }
         if let Some(slot) = self.rows.get_mut(row) {
             *slot = Arc::clone(&next);

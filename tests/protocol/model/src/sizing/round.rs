@@ -9,6 +9,7 @@ use std::{
 use ecs_bridge_core::{
     ProfileName, Record, State, SubmissionId,
     pool::{Batch, Count, Incarnation, Phase, PoolKey, PoolRow, RunnerApiAddress, Sizing, Takes},
+    record::Kind,
 };
 
 use super::{
@@ -35,15 +36,16 @@ impl PoolSizing {
         // The request was frozen above.
         let mut record = created.unwrap_or_else(|_| unreachable!());
         let has_polled = runner.polled_at.is_some();
-        record.state = match (runner.state, has_polled) {
+        let state = match (runner.state, has_polled) {
             (RunnerState::Starting, _) => State::Launched,
             (RunnerState::Idle | RunnerState::Busy(_) | RunnerState::Closing, _) => State::Running,
             (RunnerState::Ended, true) => State::Succeeded,
             (RunnerState::Ended, false) => State::Failed,
         };
-        record.changed_at = record.state.is_terminal().then(|| Self::at(runner.ended_at));
-        record.started_at = has_polled.then(|| Self::at(runner.created_at));
-        if let Some(part) = &mut record.runner {
+        record.change_to(state).unwrap_or_else(|_| unreachable!());
+        record.changed_at = record.state().is_terminal().then(|| Self::at(runner.ended_at));
+        record.attempt.started_at = has_polled.then(|| Self::at(runner.created_at));
+        if let Kind::Runner(part) = &mut record.kind {
             part.closing = runner.state == RunnerState::Closing;
             part.polled_at = runner.polled_at.map(Self::at);
             part.incarnation = has_polled.then(|| Incarnation::try_from("process-1".to_owned()).ok()).flatten();
@@ -71,7 +73,7 @@ impl PoolSizing {
         let mut created_recently = Vec::new();
         for runner in world.runners.iter().filter(|runner| ids.contains(&runner.id)) {
             let record = self.record(runner);
-            if let (false, Some(part)) = (record.state.is_terminal(), &record.runner)
+            if let (false, Some(part)) = (record.state().is_terminal(), &record.runner())
                 && let Some(seen) = by_key.get_mut(&part.key)
             {
                 let phase = part.phase(now, &timers);

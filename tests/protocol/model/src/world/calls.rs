@@ -40,7 +40,7 @@ impl Turn<'_> {
     /// Notifies the event bus.
     pub(super) fn notify(&mut self, nth: u32, outcome: Outcome) -> Delivery {
         if matches!(outcome, Outcome::Answered | Outcome::Unanswered { arrived: true }) {
-            let has_ended = self.submission.row.as_deref().is_some_and(|row| row.state.is_terminal());
+            let has_ended = self.submission.row.as_deref().is_some_and(|row| row.state().is_terminal());
             self.break_if(Promise::NotifiedAfterEnd, !has_ended);
             // Each notification after the first needs a fault: a process died, or a response was lost.
             let faults = self.scenario.faults - *self.faults;
@@ -66,14 +66,17 @@ impl Turn<'_> {
     pub(super) fn lookup_failed(&self) -> Vec<Input> {
         let row = self.submission.row.iter();
         let reason = || "access denied".to_owned();
-        row.map(|row| Input::LookupFailed { attempt: row.attempt, at: Scenario::at(self.now), reason: reason() })
+        row.map(|row| Input::LookupFailed { attempt: row.attempt.number, at: Scenario::at(self.now), reason: reason() })
             .collect()
     }
 
     /// Looks up the tasks of an attempt that was refused, before another request is sent. It finds the tasks that ECS knows.
     pub(super) fn look_up_refused(&self, call: Call) -> Vec<Input> {
-        let is_needed =
-            self.submission.row.as_deref().is_some_and(|row| row.was_refused && row.attempt == call.attempt);
+        let is_needed = self
+            .submission
+            .row
+            .as_deref()
+            .is_some_and(|row| row.attempt.was_refused && row.attempt.number == call.attempt);
         if !is_needed || call.nth > 1 || !self.scenario.is_sent(call, self.now) {
             return vec![];
         }

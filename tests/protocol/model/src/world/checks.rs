@@ -30,7 +30,7 @@ impl Turn<'_> {
             self.break_if(Promise::OneTask, ran.iter().any(|other| other.attempt == after.attempt));
             self.break_if(Promise::NoSecondStart, ran.iter().any(|other| !relaunches || !other.is_stopped()));
             self.break_if(Promise::Recorded, self.submission.row.is_none());
-            let ended = |row: &Record| matches!(row.state, State::Rejected | State::Expired) && !after.refused;
+            let ended = |row: &Record| matches!(row.state(), State::Rejected | State::Expired) && !after.refused;
             self.break_if(Promise::NeverStarted, self.submission.row.as_deref().is_some_and(ended));
         }
         if before.is_live() && !after.is_live() && !before.to_stop && before.ran {
@@ -47,14 +47,14 @@ impl Turn<'_> {
     pub(super) fn check_row(&mut self, row: &Record) {
         promise::of_row(row, &Scenario::rules(), |promise, is_broken| self.break_if(promise, is_broken));
 
-        if let Some(code) = row.exit_code {
-            let arn = row.task_arn.as_deref().unwrap_or_default();
-            let reported = self.submission.task_of(arn).filter(|task| task.attempt == row.attempt);
+        if let Some(code) = row.attempt.exit_code {
+            let arn = row.attempt.task_arn.as_deref().unwrap_or_default();
+            let reported = self.submission.task_of(arn).filter(|task| task.attempt == row.attempt.number);
             let reported = reported.and_then(|task| task.exit_code());
             self.break_if(Promise::ExitCode, reported != Some(code));
         }
 
-        let never_started = matches!(row.state, State::Rejected | State::Expired);
+        let never_started = matches!(row.state(), State::Rejected | State::Expired);
         self.break_if(
             Promise::NeverStarted,
             never_started && self.submission.tasks.iter().any(|task| !task.refused && (task.ran || task.is_live())),
@@ -62,12 +62,13 @@ impl Turn<'_> {
 
         // If a submission ends while its container is live, its task has been stopped.
         let alive = row
+            .attempt
             .task_arn
             .as_deref()
             .and_then(|arn| self.submission.task_of(arn))
             .is_some_and(|task| task.is_live() && !task.to_stop);
         let ends =
-            ended_without_container(row) && self.submission.row.as_ref().is_some_and(|row| !row.state.is_terminal());
+            ended_without_container(row) && self.submission.row.as_ref().is_some_and(|row| !row.state().is_terminal());
         // During an outage, StopTask fails.
         self.break_if(Promise::NoOrphanTask, ends && alive && !self.outage);
     }
@@ -81,24 +82,30 @@ impl Turn<'_> {
         }
         // An event without a version counts only if it reports a stop.
         task.seen_version = version.unwrap_or(task.seen_version);
-        let is_current = before.attempt == seen.attempt
-            && before.task_arn.as_deref().is_none_or(|arn| task_id(arn) == task_id(&seen.arn));
+        let is_current = before.attempt.number == seen.attempt
+            && before.attempt.task_arn.as_deref().is_none_or(|arn| task_id(arn) == task_id(&seen.arn));
         if !is_current {
             return;
         }
         let name = CONTAINER;
         if ended_without_container(before) {
-            let alive =
-                version.is_some() && seen.is_live(name) && before.exit_code.is_none() && before.stopped_at.is_none();
+            let alive = version.is_some()
+                && seen.is_live(name)
+                && before.attempt.exit_code.is_none()
+                && before.attempt.stopped_at.is_none();
             return self.break_if(Promise::NoOrphanTask, alive && !matches!(action, Some(Action::Stop { .. })));
         }
         let has_ended = seen.is_stopped() || (!self.scenario.restarts && seen.exit_code(name).is_some());
         let waits_for_relaunch = self.scenario.spot && !seen.is_stopped() && seen.exit_code(name) != Some(0);
-        let is_recorded =
-            self.submission.row.as_ref().is_some_and(|row| row.state.is_terminal() || row.attempt > seen.attempt);
-        let waits_for_confirmation = self.submission.row.as_ref().is_some_and(|row| row.asked_again);
+        let is_recorded = self
+            .submission
+            .row
+            .as_ref()
+            .is_some_and(|row| row.state().is_terminal() || row.attempt.number > seen.attempt);
+        let waits_for_confirmation = self.submission.row.as_ref().is_some_and(|row| row.attempt.asked_again);
         // It may be a task of a refused call, which the response of RunTask then shows.
-        let may_be_refused = before.was_refused && before.state == State::Launching && seen.exit_code(name).is_none();
+        let may_be_refused =
+            before.attempt.was_refused && before.state() == State::Launching && seen.exit_code(name).is_none();
         let waits = waits_for_relaunch || waits_for_confirmation || may_be_refused;
         self.break_if(Promise::ExitIsRecorded, has_ended && !is_recorded && !waits);
     }
@@ -106,5 +113,5 @@ impl Turn<'_> {
 
 /// Returns true if a submission ended without the exit of its container.
 fn ended_without_container(row: &Record) -> bool {
-    matches!(row.state, State::Lost | State::Cancelled | State::Expired | State::Rejected)
+    matches!(row.state(), State::Lost | State::Cancelled | State::Expired | State::Rejected)
 }

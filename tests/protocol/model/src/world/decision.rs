@@ -4,7 +4,10 @@ use ecs_bridge_core::{
     Action, Call, Decision, Input, LaunchAnswer, LaunchBlocker, Record, State, Task, Timestamp, decide,
 };
 
-use crate::{mutation::Mutation, scenario::Scenario};
+use crate::{
+    mutation::{Mutation, in_state},
+    scenario::Scenario,
+};
 
 impl Scenario {
     /// Returns the real decision, changed by the seeded bug if the bug concerns decisions.
@@ -16,18 +19,19 @@ impl Scenario {
             Mutation::RefusedRepeatIsProof => {
                 if let Input::Launch(call, LaunchAnswer::RefusedForNow(..) | LaunchAnswer::RefusedForGood(_)) =
                     &mut input
-                    && record.launch_calls == call.nth
+                    && record.attempt.calls.launch_calls == call.nth
                 {
-                    (record.launch_calls, *call) = (1, Call { nth: 1, ..*call });
+                    (record.attempt.calls.launch_calls, *call) = (1, Call { nth: 1, ..*call });
                 }
             }
             Mutation::UnansweredExpires if input == Input::Due && record.is_past_deadline(now) => {
-                if record.state == State::Launching {
-                    record.state = State::Queued;
+                if record.state() == State::Launching {
+                    record.change_to(State::Queued).unwrap_or_else(|_| unreachable!());
                 }
             }
-            Mutation::TerminalStateChanges if record.state.is_terminal() && matches!(input, Input::Seen(_)) => {
-                (record.state, record.check_at) = (State::Running, Some(now));
+            Mutation::TerminalStateChanges if record.state().is_terminal() && matches!(input, Input::Seen(_)) => {
+                record = in_state(&record, State::Running);
+                record.check_at = Some(now);
             }
             Mutation::AbsentExitCodeIsZero => {
                 if let Some(task) = stopped_task(&mut input) {
@@ -41,7 +45,7 @@ impl Scenario {
             }
             Mutation::RelaunchWithoutEvidence => {
                 if let Some(task) = stopped_task(&mut input) {
-                    record.seen_running = false;
+                    record.attempt.seen_running = false;
                     let unproven = task.containers.iter_mut().filter(|container| container.reason.is_none());
                     unproven.for_each(|container| container.reason = Some("CannotStartContainerError".to_owned()));
                 }
@@ -61,7 +65,7 @@ impl Scenario {
                     task.runs_on = Some("FARGATE".to_owned());
                 }
             }
-            Mutation::StopIgnoredByRepeat if input == Input::Due && record.state == State::Launching => {
+            Mutation::StopIgnoredByRepeat if input == Input::Due && record.state() == State::Launching => {
                 record.stop_requested = None;
             }
             Mutation::UnansweredCountsAsDelivered => {
@@ -84,16 +88,16 @@ impl Scenario {
             | Mutation::StopIgnoredByRepeat => {}
         }
         let mut decision = decide(&record, &input, now, &rules);
-        let describes = input == Input::Due && record.state == State::Launched;
+        let describes = input == Input::Due && record.state() == State::Launched;
         let drops_action = mutation == Mutation::NeverDescribed && describes
-            || mutation == Mutation::OrphanTaskKept && record.state.is_terminal();
+            || mutation == Mutation::OrphanTaskKept && record.state().is_terminal();
         if drops_action {
             decision.action = None;
         }
         if let (Mutation::VersionNotReset, Input::Seen(task), Some(next)) = (mutation, &input, &mut decision.record)
-            && next.attempt > record.attempt
+            && next.attempt.number > record.attempt.number
         {
-            next.ecs_version = task.version;
+            next.attempt.ecs_version = task.version;
         }
         if let (Some(next), Some(Action::Notify(_))) = (&mut decision.record, &decision.action) {
             match mutation {

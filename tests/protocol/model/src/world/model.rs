@@ -50,13 +50,13 @@ impl Model for Scenario {
             steps.extend(stalls.iter().map(|&stalls| Step::Reconcile { submission, stalls }));
         }
         let row = this.row.as_deref();
-        if faulty && row.is_some_and(|row| row.state == State::Queued && !row.waits_for_capacity()) {
+        if faulty && row.is_some_and(|row| row.state() == State::Queued && !row.waits_for_capacity()) {
             steps.push(Step::NoCapacity { submission });
         }
-        let is_due = |row: &Record| this.is_due(world.now) && row.state == State::Queued;
+        let is_due = |row: &Record| this.is_due(world.now) && row.state() == State::Queued;
         if let Some(row) = row.filter(|row| row.waits_for_capacity() || is_due(row)) {
             // A submission that is due is launched by its own option through `Reconcile`.
-            for choice in row.choices().filter(|choice| row.waits_for_capacity() || *choice != row.fallback) {
+            for choice in row.choices().filter(|choice| row.waits_for_capacity() || *choice != row.attempt.fallback) {
                 steps.extend(stalls.iter().map(|&stalls| Step::LaunchBy { submission, choice, stalls }));
             }
         }
@@ -135,7 +135,7 @@ impl Model for Scenario {
                 let mut turn = Turn { scenario: self, now: *now, faults, outage: *outage, submission, broken };
                 turn.apply(step)?;
                 let SubmissionState { events, processes, tasks, row, .. } = turn.submission;
-                let attempt = row.as_ref().map(|row| row.attempt);
+                let attempt = row.as_ref().map(|row| row.attempt.number);
                 let outlived = tasks.iter_mut().filter(|task| task.is_stopped() && Some(task.attempt) < attempt);
                 outlived.for_each(|task| *task = task.outlived());
                 events.sort_unstable();

@@ -102,7 +102,7 @@ impl World {
 
     /// Returns true if a submission is in this state.
     pub(super) fn has_submission_in(&self, state: State) -> bool {
-        self.submissions.iter().any(|submission| submission.row.as_ref().is_some_and(|row| row.state == state))
+        self.submissions.iter().any(|submission| submission.row.as_ref().is_some_and(|row| row.state() == state))
     }
 
     /// Returns true if every accepted submission is settled.
@@ -122,7 +122,7 @@ impl fmt::Display for SubmissionState {
             None => f.write_str("no record")?,
             Some(row) => {
                 let due_in = row.check_at.map(Scenario::tick_from);
-                write!(f, "{} #{} rev {} due {due_in:?}", row.state, row.attempt, row.rev)?;
+                write!(f, "{} #{} rev {} due {due_in:?}", row.state(), row.attempt.number, row.rev)?;
             }
         }
         for task in &self.tasks {

@@ -33,9 +33,9 @@ pub async fn handle(bridge: &Bridge, wake: &Wake, event: &str) -> Result<(), Bri
     let record = bridge.settle(record, Input::Seen(*task)).await?;
     // The runner served a submission, or was idle and must be replaced.
     let lost_its_runner =
-        record.state.is_terminal() && record.runner.as_ref().is_some_and(|it| it.serves.is_some() || !it.closing);
-    let is_asked_again = record.asked_again && !record.state.is_terminal();
-    if record.state == State::Queued || lost_its_runner || is_asked_again {
+        record.state().is_terminal() && record.runner().is_some_and(|it| it.serves.is_some() || !it.closing);
+    let is_asked_again = record.attempt.asked_again && !record.state().is_terminal();
+    if record.state() == State::Queued || lost_its_runner || is_asked_again {
         // The next attempt must be launched, or waits for another runner or for another ECS lookup.
         wake.wake(&bridge.table).await;
     }

@@ -1,6 +1,6 @@
 //! The public shape of a record: which of its attributes the API shows, and which of them each other reader reads.
 //!
-//! [`ATTRIBUTES`] lists each attribute of [`Record`] once. A new attribute does not compile until the list has it, and the
+//! [`ATTRIBUTES`] lists each attribute of [`Record`] once, with those of its flattened parts. A new attribute does not compile until the list has it, and the
 //! API shows only attributes that the list gives to [`Reader::Api`]. `tests/shown.rs` writes the list for readers in other
 //! languages, and tests compare it with the policies of the templates, with `docs/openapi.yaml`, and with what the readers
 //! read.
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::{
     advice::advice,
     notify::PendingNotifications,
-    record::{NEVER, Record},
+    record::{Attempt, LaunchCalls, NEVER, Record, kind::Written},
 };
 
 /// A reader of records.
@@ -50,82 +50,101 @@ impl Attribute {
 }
 
 macro_rules! attributes {
-    ($($name:ident: $($reader:ident)*;)*) => {
-        /// All attributes of a record, in its order.
+    ($($of:ident $(<$life:lifetime>)?, with $($flattened:ident),* {
+        $($field:ident $(= $name:literal)?: $($reader:ident)*;)*
+    })*) => {
+        /// All attributes of a record.
         pub const ATTRIBUTES: &[Attribute] =
-            &[$(Attribute { name: stringify!($name), readers: &[$(Reader::$reader),*] }),*];
+            &[$($(Attribute { name: name!($field $($name)?), readers: &[$(Reader::$reader),*] }),*),*];
 
         // Without `..`: an attribute that the list lacks does not compile.
-        const _: fn(Record) = |Record { $($name: _),* }| {};
+        $(const _: fn($of $(<$life>)?) = |$of { $($field: _,)* $($flattened: _,)* }| {};)*
+    };
+}
+
+macro_rules! name {
+    ($field:ident) => {
+        stringify!($field)
+    };
+    ($field:ident $name:literal) => {
+        $name
     };
 }
 
 attributes! {
-    submission_id: Api Cli Client Ui;
-    schema: Api Cli;
-    rev: ;
-    state: Api Cli Client Ui;
-    attempt: Api Cli Ui;
-    profile: Api Cli Client Ui;
-    container_name: Api Cli Client Ui;
-    cluster: Api Cli Ui;
-    policy: Api Cli;
-    request: ;
-    content_hash: ;
-    labels: Api Cli Client Ui;
-    launch_deadline: Api Cli Ui;
-    task_arn: Api Cli Client Ui;
-    ecs_version: Api Cli;
-    last_status: Api Cli Ui;
-    desired_status: Api Cli;
-    runs_on: Api Cli Client Ui;
-    cpu: Api Cli Ui;
-    memory: Api Cli Client Ui;
-    hint: Api Cli Client Ui;
-    exit_code: Api Cli Client Ui;
-    stop_code: Api Cli Client Ui;
-    stopped_reason: Api Cli Client Ui;
-    reason: Api Cli Client Ui;
-    attempts: Api Cli Client Ui;
-    unanswered_since: Api Cli;
-    launch_calls: Api Cli;
-    last_call_at: Api Cli;
-    fallback: Api Cli;
-    first_choice: Cli;
-    uncounted: Cli;
-    given_up: Cli;
-    asked_again: ;
-    refusals: Api Cli Ui;
-    denied_since: Api Cli;
-    no_capacity_since: Api Cli;
-    was_refused: ;
-    placement: ;
-    lookup_failed_since: Api Cli;
-    lookups: Api Cli;
-    looked_up_at: Api Cli;
-    missing_count: Api Cli;
-    missing_at: Api Cli;
-    seen_running: Api Cli;
-    ran_before: Api Cli;
-    stop_requested: Api Cli;
-    pending_notifications: ;
-    notified: Api Cli;
-    created_at: Api Cli Client Ui;
-    launched_at: Api Cli Client Ui;
-    started_at: Api Cli Client Ui;
-    container_exited_at: Api Cli Client Ui;
-    stopped_at: Api Cli Ui;
-    updated_at: Api Cli;
-    expires_at: Api;
-    pooled: Cli Client Ui;
-    runner: Cli Ui;
-    priority: Api Cli Ui;
-    pool: Cli Ui;
-    rank: Cli;
-    due: Cli Ui;
-    check_at: ;
-    feed: ;
-    changed_at: Cli Ui;
+    Record, with attempt, kind {
+        submission_id: Api Cli Client Ui;
+        schema: Api Cli;
+        rev: ;
+        state: Api Cli Client Ui;
+        profile: Api Cli Client Ui;
+        container_name: Api Cli Client Ui;
+        cluster: Api Cli Ui;
+        policy: Api Cli;
+        request: ;
+        content_hash: ;
+        placement: ;
+        labels: Api Cli Client Ui;
+        launch_deadline: Api Cli Ui;
+        priority: Api Cli Ui;
+        attempts: Api Cli Client Ui;
+        first_choice: Cli;
+        uncounted: Cli;
+        given_up: Cli;
+        ran_before: Api Cli;
+        stop_requested: Api Cli;
+        pending_notifications: ;
+        notified: Api Cli;
+        created_at: Api Cli Client Ui;
+        updated_at: Api Cli;
+        expires_at: Api;
+        pool: Cli Ui;
+        rank: Cli;
+        due: Cli Ui;
+        check_at: ;
+        feed: ;
+        changed_at: Cli Ui;
+    }
+    Attempt, with calls {
+        number = "attempt": Api Cli Ui;
+        fallback: Api Cli;
+        refusals: Api Cli Ui;
+        denied_since: Api Cli;
+        was_refused: ;
+        no_capacity_since: Api Cli;
+        reason: Api Cli Client Ui;
+        task_arn: Api Cli Client Ui;
+        ecs_version: Api Cli;
+        last_status: Api Cli Ui;
+        desired_status: Api Cli;
+        runs_on: Api Cli Client Ui;
+        cpu: Api Cli Ui;
+        memory: Api Cli Client Ui;
+        hint: Api Cli Client Ui;
+        exit_code: Api Cli Client Ui;
+        stop_code: Api Cli Client Ui;
+        stopped_reason: Api Cli Client Ui;
+        seen_running: Api Cli;
+        asked_again: ;
+        lookup_failed_since: Api Cli;
+        missing_count: Api Cli;
+        missing_at: Api Cli;
+        launched_at: Api Cli Client Ui;
+        started_at: Api Cli Client Ui;
+        container_exited_at: Api Cli Client Ui;
+        stopped_at: Api Cli Ui;
+    }
+    LaunchCalls, with {
+        unanswered_since: Api Cli;
+        launch_calls: Api Cli;
+        last_call_at: Api Cli;
+        lookups: Api Cli;
+        looked_up_at: Api Cli;
+    }
+    Written<'_>, with {
+        pooled: Cli Client Ui;
+        runner: Cli Ui;
+    }
 }
 
 impl Record {

@@ -1,21 +1,11 @@
-//! The routes.
+//! The HTTP API: which request goes to which verb.
 
 use std::time::SystemTime;
 
 use aws_lambda_events::lambda_function_urls::{LambdaFunctionUrlRequest, LambdaFunctionUrlResponse};
-use ecs_bridge_aws::{
-    Bridge, Doorbells, Wake,
-    http::{Refusal, json_answer, json_body, text_answer},
-};
-use ecs_bridge_core::{
-    SubmissionId,
-    api::BodyError,
-    notify::Listeners,
-    pool::RunnerApiAddress,
-    profile::{Clusters, Profiles},
-};
+use ecs_bridge_aws::http::{Refusal, json_body, text_answer};
 
-use crate::submissions::IdleCapacity;
+use crate::app::App;
 
 /// The maximum size of a body, in bytes: four times the size of 100 submissions with the longest overrides that ECS
 /// accepts. Longer commands, which pools allow, reduce the number of submissions per call.
@@ -23,27 +13,6 @@ pub const BODY_BYTES: usize = 4 * 1024 * 1024;
 
 /// The JSON form of docs/openapi.yaml, written by `make openapi`.
 const OPENAPI: &str = include_str!("openapi.json");
-
-/// The state that the function keeps between invocations.
-#[derive(Debug)]
-pub struct App {
-    /// The table, ECS and decision rules.
-    pub bridge: Bridge,
-    /// The deployment's profiles.
-    pub profiles: Profiles,
-    /// The clusters that the function's role allows.
-    pub clusters: Clusters,
-    /// The notification targets that the function's role allows.
-    pub listeners: Listeners,
-    /// Wakes reconcile, which launches queued submissions.
-    pub wake: Wake,
-    /// The address of the runner API.
-    pub runner_api: Option<RunnerApiAddress>,
-    /// Announces submissions to idle runners.
-    pub doorbells: Doorbells,
-    /// The idle capacity of pools, as far as this process knows.
-    pub spares: IdleCapacity,
-}
 
 impl App {
     /// Handles one request before `deadline`. An error also becomes a response.
@@ -88,19 +57,6 @@ impl App {
             }
         }
     }
-
-    /// Handles `GET /v1/submissions/{id}`.
-    pub async fn show(&self, id: &str) -> Result<LambdaFunctionUrlResponse, Refusal> {
-        let id: SubmissionId = id.parse().map_err(|error| Refusal::new(404, "not_found", format!("{error}")))?;
-        match self.bridge.table.get(&id).await {
-            Ok(Some(record)) => Ok(json_answer(200, &record.public())),
-            Ok(None) => Err(Refusal::new(404, "not_found", "no submission has this id, or its record has expired")),
-            Err(error) => {
-                tracing::error!(submission_id = %id, %error, "failed to read a record");
-                Err(Refusal::unavailable())
-            }
-        }
-    }
 }
 
 fn accepts(allowed: &'static str, method: &str) -> Result<(), Refusal> {
@@ -114,12 +70,4 @@ fn accepts(allowed: &'static str, method: &str) -> Result<(), Refusal> {
 fn not_found() -> Refusal {
     let known = "POST /v1/submissions, GET /v1/submissions/{id}, POST /v1/stops, GET /v1/health, GET /v1/openapi.json";
     Refusal::new(404, "not_found", format!("no such path; known: {known}"))
-}
-
-/// Returns the rejection of a whole body.
-pub fn malformed(error: &BodyError) -> Refusal {
-    match error {
-        BodyError::NotJson { .. } => Refusal::new(400, "bad_request", error.to_string()),
-        BodyError::Envelope(message) => Refusal::new(422, "unprocessable", message),
-    }
 }

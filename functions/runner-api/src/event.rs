@@ -1,41 +1,13 @@
-//! The request, from the function URL or a direct invocation.
-
-use std::{
-    collections::BTreeMap,
-    sync::Mutex,
-    time::{Duration, Instant},
-};
+//! One event: a request through the function URL, or a direct invocation.
 
 use aws_lambda_events::lambda_function_urls::{LambdaFunctionUrlRequest, LambdaFunctionUrlResponse};
-use ecs_bridge_aws::{
-    Bridge, Wake,
-    http::{Refusal, json_answer, json_body},
-};
-use ecs_bridge_core::{ProfileName, pool::Takes};
-use serde_json::{Value, json};
+use ecs_bridge_aws::http::{Refusal, json_answer, json_body};
+use serde_json::Value;
 
-use crate::{
-    caller::{Caller, Roles},
-    poll::Ask,
-};
+use crate::{app::App, caller::Caller, poll::Poll};
 
 /// The maximum size of a body, in bytes. Requests of runners are short.
 const BODY_BYTES: usize = 16 * 1024;
-
-/// The state that the function keeps between invocations.
-#[derive(Debug)]
-pub struct App {
-    /// The table and the decision rules.
-    pub bridge: Bridge,
-    /// The allowed task roles of runners.
-    pub roles: Roles,
-    /// Invokes reconcile, which delivers notifications.
-    pub wake: Wake,
-    /// Takes per pool that are not written yet, and the time of the last write.
-    pub takes: Mutex<BTreeMap<ProfileName, (Takes, Option<Instant>)>>,
-    /// `true` if direct invocations are allowed, which only the runner's token authenticates.
-    pub takes_invocations: bool,
-}
 
 impl App {
     /// Handles one event. An error also becomes a response.
@@ -45,8 +17,8 @@ impl App {
 
     async fn route(&self, event: &str) -> Result<LambdaFunctionUrlResponse, Refusal> {
         let (caller, body) = self.request(event)?;
-        let ask: Ask = serde_json::from_value(body).map_err(|error| malformed(&error))?;
-        let answer = self.ask(&ask, &caller).await?;
+        let poll: Poll = serde_json::from_value(body).map_err(|error| malformed(&error))?;
+        let answer = self.poll(&poll, &caller).await?;
         Ok(json_answer(200, &answer))
     }
 
@@ -74,12 +46,6 @@ impl App {
         let user_arn = iam.and_then(|iam| iam.user_arn).unwrap_or_default();
         Ok((Caller::Identity(user_arn), body))
     }
-
-    /// Returns the response for an unavailable table. The runner retries.
-    pub fn unavailable(error: &impl std::fmt::Display) -> Refusal {
-        tracing::error!(%error, "failed to handle a poll");
-        Refusal::unavailable()
-    }
 }
 
 /// Returns the rejection of an invalid poll request.
@@ -91,25 +57,4 @@ fn malformed(error: &serde_json::Error) -> Refusal {
     let quotes = ["invalid type", "invalid value"].iter().any(|start| error.starts_with(start));
     let message = if quotes { shape.to_owned() } else { format!("{shape}: {error}") };
     Refusal::new(422, "unprocessable", message)
-}
-
-/// Returns the rejection of a caller that is not the runner it claims to be.
-pub fn forbidden(reason: &str) -> Refusal {
-    Refusal::new(403, "forbidden", reason)
-}
-
-/// Returns the rejection of a second process of a runner.
-pub fn another_process() -> Refusal {
-    Refusal::new(409, "conflict", "another process asked for work as this runner before; this one must end")
-}
-
-/// Returns the response when no submission is waiting. A runner with a doorbell polls again when it rings, or after
-/// `rest`.
-pub fn rest(milliseconds: u32, rest: Duration) -> Value {
-    json!({"wait_ms": milliseconds, "rest_ms": u64::try_from(rest.as_millis()).unwrap_or(u64::MAX)})
-}
-
-/// Returns the response that makes a runner poll again after this time.
-pub fn wait(milliseconds: u32) -> Value {
-    json!({"wait_ms": milliseconds})
 }
