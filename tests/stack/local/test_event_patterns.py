@@ -111,6 +111,12 @@ def test_engines_reject_the_same_patterns() -> None:
             theirs(pattern, {})
 
 
+@pytest.mark.parametrize("operator", ["anything-but", "cidr", "equals-ignore-case", "numeric", "suffix", "wildcard"])
+def test_unsupported_operator_is_named(operator: str) -> None:
+    [answer] = ours([({"a": [{operator: "x"}]}, {})])
+    assert f'does not support the operator "{operator}"' in answer["error"]
+
+
 def test_one_array_element_must_match_the_whole_pattern() -> None:
     """As in EventBridge, by the documentation of its open-source engine. LocalStack's checks each field separately."""
     pattern = {"containers": {"name": ["main"], "exitCode": [1]}}

@@ -10,6 +10,13 @@ pub const SHAPE_TAG: &str = "ecs-bridge-local:shape";
 /// The environment variable of a container override that selects shapes.
 pub const SHAPE_VARIABLE: &str = "ECS_BRIDGE_LOCAL_SHAPE";
 
+/// The stopped reason of a Spot interruption.
+pub(super) const SPOT_REASON: &str = "Your Spot Task was interrupted.";
+/// The reason of a container that ran out of memory.
+pub(super) const OUT_OF_MEMORY: &str = "OutOfMemoryError: Container killed due to memory usage";
+/// The stopped reason after the loss of a host.
+pub(super) const HOST_REASON: &str = "Task stopped due to an unhealthy underlying host.";
+
 macro_rules! shapes {
     ($($(#[doc = $doc:literal])+ $name:ident = $text:literal,)+) => {
         /// An unusual behaviour of a task.

@@ -2,9 +2,12 @@
 
 use axum::body::Body;
 use axum::http::{Response, StatusCode};
-use serde_json::json;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 
 use crate::http;
+
+pub(super) const CONTENT_TYPE: &str = "application/x-amz-json-1.1";
 
 /// An error response.
 #[derive(Clone, Debug)]
@@ -32,8 +35,13 @@ impl ApiError {
         if let (false, Some(fields)) = (self.resource_ids.is_empty(), body.as_object_mut()) {
             fields.insert("resourceIds".into(), json!(self.resource_ids));
         }
-        let mut response = http::bytes(self.status, super::CONTENT_TYPE, body.to_string().into());
+        let mut response = http::bytes(self.status, CONTENT_TYPE, body.to_string().into());
         http::set_header(&mut response, "x-amzn-errortype", &self.code);
         response
     }
+}
+
+/// The error of the protocol for a member of the wrong type.
+pub(super) fn parse<T: DeserializeOwned>(body: &Value) -> Result<T, ApiError> {
+    T::deserialize(body).map_err(|error| ApiError::new("SerializationException", error.to_string()))
 }

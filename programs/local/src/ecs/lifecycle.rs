@@ -6,10 +6,11 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 
-use super::behavior::Shape;
+use super::behavior::{HOST_REASON, OUT_OF_MEMORY, SPOT_REASON, Shape, Shapes};
 use super::container::{Restart, Running, Spec, Stop};
+use super::definition;
+use super::state::Ecs;
 use super::task::{Order, Status, Task};
-use super::{Ecs, definition};
 use crate::clock::Millis;
 use crate::http::lock;
 
@@ -39,7 +40,7 @@ async fn start(
     ecs: &Arc<Ecs>,
     id: &str,
     orders: &mut watch::Receiver<Order>,
-    shapes: &super::Shapes,
+    shapes: &Shapes,
 ) -> Option<(Exits, watch::Sender<Stop>)> {
     let undisturbed = pause(ecs.settings.provisioning, orders).await;
     if undisturbed {
@@ -110,7 +111,7 @@ async fn pause(time: Duration, orders: &mut watch::Receiver<Order>) -> bool {
 }
 
 /// Returns the reasons of the container and of the task for a start that fails by its shape.
-fn refusal(shapes: &super::Shapes) -> Option<(Option<&'static str>, &'static str)> {
+fn refusal(shapes: &Shapes) -> Option<(Option<&'static str>, &'static str)> {
     let whole = "Task failed to start";
     if shapes.has(Shape::CannotPull) {
         Some((Some("CannotPullContainerError: pull image manifest has been retried 1 time(s): not found"), whole))
@@ -207,7 +208,7 @@ async fn run(
     orders: &mut watch::Receiver<Order>,
     mut exits: Exits,
     stop: &watch::Sender<Stop>,
-    shapes: &super::Shapes,
+    shapes: &Shapes,
 ) {
     let all_up = |task: &mut Task| {
         for container in &mut task.containers {
@@ -262,13 +263,6 @@ async fn run(
     }
 }
 
-/// The stopped reason of a Spot interruption.
-pub(super) const SPOT_REASON: &str = "Your Spot Task was interrupted.";
-/// The reason of a container that ran out of memory.
-pub(super) const OUT_OF_MEMORY: &str = "OutOfMemoryError: Container killed due to memory usage";
-/// The stopped reason after the loss of a host.
-pub(super) const HOST_REASON: &str = "Task stopped due to an unhealthy underlying host.";
-
 fn raise(stop: &watch::Sender<Stop>, to: Stop) {
     stop.send_if_modified(|present| {
         let more = to > *present;
@@ -287,7 +281,7 @@ async fn next_order(orders: &mut watch::Receiver<Order>, heard: Order) -> Order 
 }
 
 /// Records a container's exit. Returns true if the other containers must also end.
-fn note_exit(ecs: &Arc<Ecs>, id: &str, at: usize, code: i32, left: usize, shapes: &super::Shapes) -> bool {
+fn note_exit(ecs: &Arc<Ecs>, id: &str, at: usize, code: i32, left: usize, shapes: &Shapes) -> bool {
     let mut ends = false;
     ecs.change(id, |task| {
         end_container(task, at, code);
@@ -357,13 +351,4 @@ async fn tear_down(ecs: &Arc<Ecs>, id: &str) {
             container.status = "STOPPED";
         }
     });
-}
-
-impl Ecs {
-    /// Changes a task without an event.
-    fn update(&self, id: &str, change: impl FnOnce(&mut Task)) {
-        if let Some(task) = lock(&self.state).tasks.get_mut(id) {
-            change(task);
-        }
-    }
 }

@@ -3,29 +3,16 @@
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::error::ApiError;
-use super::{Ecs, parse};
+use super::error::{ApiError, parse};
+use super::state::{Ecs, Notification};
 use crate::clock::Millis;
 use crate::http::lock;
 
 /// What the names of their operations begin with.
 pub(super) const TARGETS: [&str; 2] = ["AWSStepFunctions.", "AWSEvents."];
-
-/// One notification that was received.
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct Notification {
-    operation: String,
-    at: u64,
-    /// The task token, or the name of the bus.
-    to: String,
-    /// The error of a failure.
-    error: Option<String>,
-    /// Its content: output, cause or detail.
-    end: Value,
-}
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -10,8 +10,7 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::error::ApiError;
-use super::parse;
+use super::error::{ApiError, parse};
 use crate::clock::Millis;
 use crate::faults::Faults;
 use crate::http::lock;

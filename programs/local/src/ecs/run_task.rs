@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::behavior::{SHAPE_TAG, SHAPE_VARIABLE, Shapes};
 use super::definition::{TaskDefinition, Variable};
-use super::error::ApiError;
+use super::error::{ApiError, parse};
 
 /// The limit on overrides, in characters of JSON.
 const MAX_OVERRIDES: usize = 8_192;
@@ -124,7 +124,7 @@ struct Tag {
 impl Request {
     /// Validates a request against ECS's limits.
     pub(super) fn parse(body: &Value, definition: &Arc<TaskDefinition>) -> Result<Self, ApiError> {
-        let input: Input = super::parse(body)?;
+        let input: Input = parse(body)?;
         let count = input.count.unwrap_or(1);
         if !(1..=10).contains(&count) {
             return Err(ApiError::invalid("Task count should be between 1 and 10."));
@@ -143,7 +143,7 @@ impl Request {
         if given.to_string().chars().count() > MAX_OVERRIDES {
             return Err(ApiError::invalid("Container Overrides length must be at most 8192"));
         }
-        let mut overrides: Overrides = super::parse(&given)?;
+        let mut overrides: Overrides = parse(&given)?;
         overrides.given = given;
         for container in &overrides.containers {
             let name = container.name.as_deref().unwrap_or_default();

@@ -11,7 +11,8 @@ use axum::routing::{delete, get, post};
 use serde::de::IgnoredAny;
 use serde_json::json;
 
-use super::{Lambda, MAX_EVENT, MAX_PAYLOAD, Outcome};
+use super::function::{MAX_EVENT, MAX_PAYLOAD, Outcome};
+use super::service::Lambda;
 use crate::http;
 
 /// `POST /2015-03-31/functions/{name}/invocations`, `GET …/configuration` and `/_local/…`

@@ -17,64 +17,13 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{Function, Invocation, MAX_PAYLOAD, Outcome, Startup};
+use super::function::{Function, Invocation, MAX_PAYLOAD, Outcome, Process, Startup, Work};
 use crate::clock::Millis;
 use crate::http::{self, lock};
 
 /// The delays before a process that never requested an invocation is replaced: the first, doubled up to the second.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-
-/// The state of a running process.
-#[derive(Debug)]
-pub(super) struct Process {
-    pid: u32,
-    function: Arc<Function>,
-    work: Mutex<Work>,
-    /// The deadline of the current invocation.
-    deadline: watch::Sender<Option<Instant>>,
-    invocations: AtomicU64,
-}
-
-#[derive(Debug)]
-enum Work {
-    Starting { init_error: Option<Bytes> },
-    Idle,
-    Busy { invocation: Invocation, until: Millis },
-    Ended,
-}
-
-impl Process {
-    pub(super) fn state(&self) -> &'static str {
-        match *lock(&self.work) {
-            Work::Starting { .. } => "starting",
-            Work::Idle => "idle",
-            Work::Busy { .. } => "busy",
-            Work::Ended => "ended",
-        }
-    }
-
-    pub(super) fn invocations(&self) -> u64 {
-        self.invocations.load(Ordering::Relaxed)
-    }
-
-    /// Ends the current invocation if it has this id.
-    fn finish(&self, request_id: &str, outcome: Outcome) -> bool {
-        let mut work = lock(&self.work);
-        match std::mem::replace(&mut *work, Work::Idle) {
-            Work::Busy { invocation, .. } if invocation.request_id == request_id => {
-                self.deadline.send_replace(None);
-                // The caller may have disconnected.
-                let _ = invocation.answer.send(outcome);
-                true
-            }
-            other => {
-                *work = other;
-                false
-            }
-        }
-    }
-}
 
 /// How a process ended.
 enum End {

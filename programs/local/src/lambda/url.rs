@@ -13,7 +13,8 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{Lambda, MAX_PAYLOAD, Outcome};
+use super::function::{MAX_PAYLOAD, Outcome};
+use super::service::Lambda;
 use crate::clock::Millis;
 use crate::http;
 use crate::sessions::Sessions;
