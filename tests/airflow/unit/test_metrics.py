@@ -86,7 +86,7 @@ def test_a_thread_that_is_down_is_counted(start, monkeypatch):
 
     monkeypatch.setattr(stopper.service, "_step", die)
     stopper.service._thread.join(PATIENCE)
-    assert executor._bridge.figures()["threads_down"] == 1
+    assert executor._bridge.engine.figures()["threads_down"] == 1
     assert executor._bridge.dump().endswith("threads down: ecs-bridge-stop")
 
 

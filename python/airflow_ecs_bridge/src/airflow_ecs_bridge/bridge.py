@@ -1,4 +1,4 @@
-"""The threads and clients of the executor."""
+"""The parts of the executor that do not depend on Airflow, its health check, and the log view."""
 
 from __future__ import annotations
 
@@ -11,18 +11,15 @@ from airflow_ecs_bridge import db_reconciler, tasklog
 from airflow_ecs_bridge.adoption import submission_id_of
 from airflow_ecs_bridge.aws import Aws
 from airflow_ecs_bridge.cloudwatch_logs import tail, whole
+from airflow_ecs_bridge.engine import Engine
 from airflow_ecs_bridge.log_tail import LogTail
 from airflow_ecs_bridge.metrics import Metrics
-from airflow_ecs_bridge.previous_tries import PreviousTries
 from airflow_ecs_bridge.results import Outcome, Verdict
-from airflow_ecs_bridge.stopper import Stopper
-from airflow_ecs_bridge.submitter import Submitter
 from airflow_ecs_bridge.threads import bounded
-from airflow_ecs_bridge.wait_reasons import WaitReasons
-from airflow_ecs_bridge.watcher import Watcher
 from ecs_bridge.api import BridgeClient
 from ecs_bridge.errors import BridgeError, ErrorKind
-from ecs_bridge.table import END_OF_TIME, Table
+from ecs_bridge.progress import WAITING
+from ecs_bridge.table import END_OF_TIME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -45,62 +42,39 @@ class Bridge:
 
     def __init__(self, settings: Settings, report: Callable[[Outcome], None], team_name: str | None = None) -> None:
         self._settings = settings
-        self._aws = Aws(settings)
-        self._client = BridgeClient(settings.submit_url, self._aws, settings.request_timeout, settings.submit_function)
-        failed_calls = self._client.failed_calls
-        self.last_lines = LogTail(self._aws, settings, self._client.show, report)
-        report = self.last_lines.report
-        self.watcher = Watcher(self._table, self._aws.forget, settings, report, self._is_pending, failed_calls)
-        history = PreviousTries(self.watcher.lookup)
-        self.submitter = Submitter(self._client, settings, report, self.watcher.settle, history.patches)
-        self.stopper = Stopper(self._client, self.watcher.lookup)
-        self.waits = WaitReasons(
-            self.watcher.lookup, lambda id, text: report(Outcome(id, Verdict.WAITING, text)), WAITS_AFTER
-        )
+        self.engine = engine = Engine(settings, self._report, self._waits, WAITS_AFTER)
+        self.watcher, self.submitter, self.stopper = engine.watcher, engine.submitter, engine.stopper
+        self.last_lines = LogTail(engine.aws, settings, engine.client.show, report)
         self.db_reconciler = db_reconciler.DbReconciler(
-            settings.reconcile_interval, db_reconciler.living, failed_calls, self.waits.keep
+            settings.reconcile_interval, db_reconciler.living, engine.client.failed_calls, engine.waits.keep
         )
-        self.metrics = Metrics(self.figures, team_name)
-        self._services = [
-            self.watcher.service,
-            self.stopper.service,
-            self.last_lines.service,
-            self.db_reconciler.service,
-            self.waits.service,
-            self.metrics.service,
-            *self.submitter.services,
-        ]
+        self.metrics = Metrics(engine.figures, team_name)
+        for part in (self.last_lines, self.db_reconciler, self.metrics):
+            engine.services.add(part.service)
+
+    def _report(self, outcome: Outcome) -> None:
+        self.last_lines.report(outcome)
+
+    def _waits(self, submission_id: str, text: str) -> None:
+        self._report(Outcome(submission_id, Verdict.WAITING, text))
 
     def start(self) -> None:
         """Start the threads."""
-        for service in self._services:
-            service.start()
+        self.engine.services.start()
 
     def stop(self) -> None:
-        """Stop the threads without waiting for them, because they are daemons."""
-        for service in self._services:
-            service.stop()
+        """Stop the threads without waiting for them."""
+        self.engine.services.stop()
 
     def beat(self) -> None:
         """Record a heartbeat of the scheduler, and restart dead threads."""
-        for service in self._services:
-            service.revive()
+        self.engine.services.revive()
         self.watcher.beat()
-
-    def figures(self) -> dict[str, float]:
-        """Return the metrics of the executor, from any thread."""
-        return {
-            **self.submitter.figures(),
-            **self.watcher.figures(),
-            "threads_down": sum(service.is_down for service in self._services),
-            "failed_calls": self._client.failed_calls.value,
-        }
 
     def dump(self) -> str:
         """Return the metrics and the dead threads as text."""
-        figures = ", ".join(f"{name} {value:g}" for name, value in self.figures().items())
-        down = [service.name for service in self._services if service.is_down]
-        return f"{figures}; threads down: {', '.join(down) or 'none'}"
+        figures = ", ".join(f"{name} {value:g}" for name, value in self.engine.figures().items())
+        return f"{figures}; threads down: {', '.join(self.engine.services.down()) or 'none'}"
 
     def check_health(self) -> None:
         """Check the bridge and the table; raise Unhealthy if a check fails, or after `startup_timeout` seconds."""
@@ -115,7 +89,7 @@ class Bridge:
 
     def _ask(self) -> None:
         try:
-            health = self._client.health()
+            health = self.engine.client.health()
         except BridgeError as error:
             unanswered = (
                 "see the submit function's log" if error.status else "check submit_url and the network path to it"
@@ -129,7 +103,7 @@ class Bridge:
         settings = self._settings
         self._compare(health)
         try:
-            table = self._table()
+            table = self.engine.table()
             # The same requests as the watcher, a Query on the index and a BatchGetItem on the table.
             table.changes(END_OF_TIME)
             table.records(["health-check"])
@@ -161,12 +135,6 @@ class Bridge:
                     "try. Use task retries instead",
                     profile,
                 )
-
-    def _is_pending(self, submission_id: str) -> bool:
-        return self.submitter.holds(submission_id)
-
-    def _table(self) -> Table:
-        return Table(self._aws.dynamodb(), self._settings.table, self._settings.deployment)
 
 
 class LogView:
@@ -216,7 +184,7 @@ class LogView:
             record = bounded(lambda: self._client.show(submission_id), tasklog.TIMEOUT, "ecs-bridge-log")
         except Exception as error:
             return [f"ECS bridge: cannot read submission {submission_id}: {error}"], None
-        has_started = record.get("state") not in tasklog.WAITS_FOR
+        has_started = record.get("state") not in WAITING
         return tasklog.describe(record, self._settings), record if has_started else None
 
 

@@ -14,28 +14,20 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from airflow_ecs_bridge import xcom
-from airflow_ecs_bridge.aws import Aws
 from airflow_ecs_bridge.cloudwatch_logs import tail
 from airflow_ecs_bridge.config import Settings
+from airflow_ecs_bridge.engine import Engine
 from airflow_ecs_bridge.job import Job, read_executor_config
 from airflow_ecs_bridge.live import Follower, Live
 from airflow_ecs_bridge.metrics import Metrics
 from airflow_ecs_bridge.results import Outcome, Verdict
-from airflow_ecs_bridge.stopper import Stopper
-from airflow_ecs_bridge.submitter import Submitter
 from airflow_ecs_bridge.tasklog import cloudwatch_link
-from airflow_ecs_bridge.wait_reasons import WaitReasons
-from airflow_ecs_bridge.watcher import Watcher
 from ecs_bridge._sansio import backoff
-from ecs_bridge.api import BridgeClient
 from ecs_bridge.errors import BridgeError
 from ecs_bridge.submission import Submission, json_bytes, shortened
-from ecs_bridge.table import Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from airflow_ecs_bridge.threads import Service
 
 log = logging.getLogger(__name__)
 
@@ -128,30 +120,15 @@ class Commands:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.aws = Aws(settings)
-        self._client = BridgeClient(settings.submit_url, self.aws, settings.request_timeout, settings.submit_function)
-        self._watcher = Watcher(
-            self._table, self.aws.forget, settings, self._report, self._is_pending, self._client.failed_calls
-        )
-        self._submitter = Submitter(self._client, settings, self._report, self._watcher.settle)
-        self._stopper = Stopper(self._client, self._watcher.lookup)
-        self._waits = WaitReasons(self._watcher.lookup, self._say, WAITS_AFTER)
-        self._services = [
-            self._watcher.service,
-            self._stopper.service,
-            self._waits.service,
-            *self._submitter.services,
-        ]
-        self._live = Live(self.aws, settings, self._watcher.lookup, self._start)
+        self._engine = engine = Engine(settings, self._report, self._say, WAITS_AFTER)
+        self.aws, self._client = engine.aws, engine.client
+        self._watcher, self._submitter, self._stopper = engine.watcher, engine.submitter, engine.stopper
+        self._waits, self._services = engine.waits, engine.services
+        # Its thread starts with the first command whose output is shown.
+        self._live = Live(self.aws, settings, self._watcher.lookup, self._services.add)
         self._metrics: Metrics | None = None
         self._waiting: dict[str, list[_Waiter]] = {}
-        for service in self._services:
-            service.start()
-
-    def _start(self, service: Service) -> None:
-        """Start a thread on demand, and keep it alive afterwards."""
-        self._services.append(service)
-        service.start()
+        self._services.start()
 
     @classmethod
     def of_this_process(cls) -> Commands:
@@ -167,21 +144,12 @@ class Commands:
         """Start to emit the metrics of this triggerer, under names other than those of a scheduler."""
         with self._lock:
             if self._metrics is None:
-                self._metrics = Metrics(self._figures, None, "ecs_bridge.triggerer")
-                self._start(self._metrics.service)
-
-    def _figures(self) -> dict[str, float]:
-        return {
-            **self._submitter.figures(),
-            **self._watcher.figures(),
-            "threads_down": sum(service.is_down for service in self._services),
-            "failed_calls": self._client.failed_calls.value,
-        }
+                self._metrics = Metrics(self._engine.figures, None, "ecs_bridge.triggerer")
+                self._services.add(self._metrics.service)
 
     def revive(self) -> None:
         """Restart dead threads."""
-        for service in self._services:
-            service.revive()
+        self._services.revive()
 
     async def run(self, body: dict[str, Any], lines: int, say: Callable[[str], None] = lambda text: None) -> End:
         """Submit a command and wait for its result. A second submission waits for the same result.
@@ -305,9 +273,6 @@ class Commands:
             return None, []
         return record, self.last_lines(record, lines)
 
-    def _is_pending(self, submission_id: str) -> bool:
-        return self._submitter.holds(submission_id)
-
     def _report(self, outcome: Outcome) -> None:
         """Deliver a result to its waiting callers, from a thread."""
 
@@ -329,6 +294,3 @@ class Commands:
                 waiter.loop.call_soon_threadsafe(tell, waiter, context=waiter.context)
             except RuntimeError:
                 log.debug("the loop that waited for %s is closed", submission_id)
-
-    def _table(self) -> Table:
-        return Table(self.aws.dynamodb(), self.settings.table, self.settings.deployment)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from airflow_ecs_bridge._versions import AIRFLOW_3
 from airflow_ecs_bridge.job import OUT_OF_MEMORY
 from airflow_ecs_bridge.tasklog import cloudwatch_link
-from ecs_bridge.advice import advice
 
 if TYPE_CHECKING:
     from airflow_ecs_bridge.config import Settings
@@ -54,31 +53,22 @@ def outcome(record: Record, settings: Settings) -> Outcome:
 
 def explain(record: Record, settings: Settings) -> str:
     """Return the result of a submission, its advice and its links in one line of text."""
-    facts = [f"ECS bridge state {record.state}"]
-    if record.exit_code is not None:
-        facts.append(f"exit code {record.exit_code}{_meaning(record.exit_code)}")
-    if record.stop_code:
-        facts.append(f"stop code {record.stop_code}")
-    facts += record.earlier + record.causes
-    if help := _advice(record):
-        facts.append(f"what to do: {help}")
-    facts.append(f"submission {record.submission_id} (ecs-bridge show {record.submission_id})")
-    if record.task_arn:
-        facts.append(record.task_arn)
-    if link := cloudwatch_link(record.task_arn, record.container_name, settings):
-        facts.append(link)
-    return ", ".join(facts)
+    return record.summary(
+        meaning="" if record.exit_code is None else _meaning(record.exit_code),
+        remedy=_out_of_memory(record),
+        link=cloudwatch_link(record.task_arn, record.container_name, settings),
+    )
 
 
-def _advice(record: Record) -> str | None:
-    if record.hint == OUT_OF_MEMORY:
-        had = f" of {record.memory} MiB" if record.memory else ""
-        return (
-            f"the container may have run out of memory{had}; set executor_config={{'overrides': {{'memory': ...}}}}, "
-            "or raise it for the next try with 'by_try' and 'by_try_condition': 'out_of_memory'"
-        )
-    reasons = (record.reason, record.stopped_reason)
-    return advice(record.state, reasons=reasons, exit_code=record.exit_code, stop_code=record.stop_code)
+def _out_of_memory(record: Record) -> str | None:
+    """Return the remedy for a container without memory, which names the options of Airflow."""
+    if record.hint != OUT_OF_MEMORY:
+        return None
+    had = f" of {record.memory} MiB" if record.memory else ""
+    return (
+        f"the container may have run out of memory{had}; set executor_config={{'overrides': {{'memory': ...}}}}, "
+        "or raise it for the next try with 'by_try' and 'by_try_condition': 'out_of_memory'"
+    )
 
 
 def _meaning(exit_code: int) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from airflow_ecs_bridge.cloudwatch_logs import stream
-from ecs_bridge.advice import advice
+from ecs_bridge import progress
 
 if TYPE_CHECKING:
     from airflow_ecs_bridge.config import Settings
@@ -19,23 +19,17 @@ TIMEOUT = 4.0
 LINES = 1_000
 """Number of last container lines that the log view shows before Airflow 3.4."""
 
-WAITS_FOR = {
-    "queued": "the launch rate, or a runner of its pool",
-    "launching": "the ECS response to RunTask",
-    "launched": "its container to start (ECS may still place the task or pull the image)",
-}
-"""Wait reasons by state before the container runs, for records without a reason."""
-
 
 def wait_reason(record: Record) -> str | None:
     """Return the wait reason of a submission with start time and advice, or None if it is not waiting."""
-    if record.state not in WAITS_FOR:
+    wait = progress.wait_reason(vars(record))
+    if wait is None:
         return None
     since = "" if record.created_at is None else f" since {_time(record.created_at)}"
     text = f"submission {record.submission_id} has been waiting{since}, state {record.state}: "
-    text += record.reason or f"waiting for {WAITS_FOR[record.state]}"
-    if record.reason and (help := advice(record.state, reasons=(record.reason,))):
-        text += f", what to do: {help}"
+    text += record.reason or f"waiting for {wait.cause}: {wait.detail}"
+    if record.reason and record.advice:
+        text += f", what to do: {record.advice}"
     return f"{text}, ecs-bridge show {record.submission_id}"
 
 
@@ -49,10 +43,10 @@ def describe(record: dict[str, Any], settings: Settings) -> list[str]:
     if record.get("runs_on"):
         status += f" on {record['runs_on']}"
     lines = [status]
-    if state in WAITS_FOR and not record.get("reason"):
-        lines.append(f"Waiting for: {WAITS_FOR[state]}")
+    if wait := progress.wait_reason(record):
+        lines.append(f"Waiting for {wait.cause}: {wait.detail}")
     for name, member in (("Reason", "reason"), ("Advice", "advice"), ("ECS task", "task_arn")):
-        if record.get(member):
+        if record.get(member) and not (wait and member == "reason"):
             lines.append(f"{name}: {record[member]}")
     if link := cloudwatch_link(record.get("task_arn"), record.get("container_name"), settings):
         lines.append(f"CloudWatch: {link}")

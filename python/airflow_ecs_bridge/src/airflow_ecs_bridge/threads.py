@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 from ecs_bridge._sansio import backoff
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +70,12 @@ class Service:
         self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
         self._thread.start()
 
+    def ensure(self) -> None:
+        """Start the thread if it was not started yet or has died."""
+        if self._thread is None:
+            self.start()
+        self.revive()
+
     def stop(self) -> None:
         """Stop the thread after its current step, without waiting."""
         self._stop.set()
@@ -100,3 +106,40 @@ class Service:
             except BaseException:
                 log.critical("thread %s ended", self.name, exc_info=True)
                 return
+
+
+class Services:
+    """Threads that are started, restarted and stopped together."""
+
+    def __init__(self, services: Iterable[Service]) -> None:
+        self._services = list(services)
+        self._is_started = False
+
+    def __iter__(self) -> Iterator[Service]:
+        return iter(self._services)
+
+    def add(self, service: Service) -> None:
+        """Add a thread, and start it if the others are started."""
+        self._services.append(service)
+        if self._is_started:
+            service.start()
+
+    def start(self) -> None:
+        """Start the threads."""
+        self._is_started = True
+        for service in self._services:
+            service.start()
+
+    def stop(self) -> None:
+        """Stop the threads without waiting for them, because they are daemons."""
+        for service in self._services:
+            service.stop()
+
+    def revive(self) -> None:
+        """Restart dead threads."""
+        for service in self._services:
+            service.revive()
+
+    def down(self) -> list[str]:
+        """Return the names of dead threads."""
+        return [service.name for service in self._services if service.is_down]

@@ -100,18 +100,11 @@ class EcsBridgeTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait for the result."""
-        if self._is_in_triggerer:
-            comms.use_loop_of_triggers()
         try:
-            # The first use reads the options and starts threads.
-            here = await asyncio.to_thread(commands.Commands.of_this_process)
-            body = self._body(here)
+            here, body = await self._begin()
         except (ConfigError, InvalidSubmissionError) as error:
             yield self._event("failed", str(error))
             return
-        if self._is_in_triggerer:  # a worker that waits itself exits too early for metrics
-            here.emit_metrics()
-            await self._follow_earlier_tries(here)
         whole = self._is_in_triggerer and not self._was_deferred
         started = " Task starts in the triggerer, without a worker." if whole else ""
         self.log.info("submission %s: ecs-bridge show %s.%s", self._id(), self._id(), started)
@@ -144,6 +137,18 @@ class EcsBridgeTrigger(BaseTrigger):
         if value is not None:
             xcoms["return_value"] = value
         yield self._event("success", end.text(), xcoms)
+
+    async def _begin(self) -> tuple[commands.Commands, dict[str, Any]]:
+        """Return the threads of this process and the submission; raise if the options or the fields are invalid."""
+        if self._is_in_triggerer:
+            comms.use_loop_of_triggers()
+        # The first use reads the options and starts threads.
+        here = await asyncio.to_thread(commands.Commands.of_this_process)
+        body = self._body(here)
+        if self._is_in_triggerer:  # a worker that waits itself exits too early for metrics
+            here.emit_metrics()
+            await self._follow_earlier_tries(here)
+        return here, body
 
     def _body(self, here: commands.Commands) -> dict[str, Any]:
         """Return the submission; raise InvalidSubmissionError if its fields or its XCom settings are invalid."""

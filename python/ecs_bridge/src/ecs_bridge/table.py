@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ecs_bridge._sansio import backoff, retried
-from ecs_bridge.advice import advice
 from ecs_bridge.aws import failure
 from ecs_bridge.errors import ErrorKind
+from ecs_bridge.progress import advice_of, causes_of
 from ecs_bridge.state import State
 
 if TYPE_CHECKING:
@@ -98,15 +98,24 @@ class Record:
         """True if the exit code is 0."""
         return self.state == State.SUCCEEDED
 
-    def told(self) -> str:
-        """Return the state, the exit code, the reasons and the remedy in one line of text."""
+    def summary(self, *, meaning: str = "", remedy: str | None = None, link: str | None = None) -> str:
+        """Return the state, the exit code, the reasons and the remedy in one line of text.
+
+        :param meaning: text after the exit code
+        :param remedy: replaces `advice`
+        :param link: text after the ARN of the task
+        """
+        remedy = remedy or self.advice
         facts = [
             f"ECS bridge state {self.state}",
-            None if self.exit_code is None else f"exit code {self.exit_code}",
+            None if self.exit_code is None else f"exit code {self.exit_code}{meaning}",
+            self.stop_code and f"stop code {self.stop_code}",
             *self.earlier,
-            *self.causes,
-            self.advice,
+            *causes_of(vars(self)),
+            remedy and f"what to do: {remedy}",
+            f"submission {self.submission_id} (ecs-bridge show {self.submission_id})",
             self.task_arn,
+            link,
         ]
         return ", ".join(fact for fact in facts if fact)
 
@@ -119,16 +128,9 @@ class Record:
         return [f"earlier attempts ended with {end}" for end in dict.fromkeys(self.attempts)]
 
     @property
-    def causes(self) -> list[str]:
-        """Return the known reasons. The reason of ECS is omitted if the reason of the bridge contains it."""
-        reason, stopped_reason = self.reason or "", self.stopped_reason or ""
-        return [text for text in (reason, "" if stopped_reason in reason else stopped_reason) if text]
-
-    @property
     def advice(self) -> str | None:
         """The remedy as text, or None if nothing is wrong. See docs/troubleshooting.md."""
-        reasons = (self.reason, self.stopped_reason)
-        return advice(self.state, reasons=reasons, hint=self.hint, exit_code=self.exit_code, stop_code=self.stop_code)
+        return advice_of(vars(self))
 
 
 _FIELDS = dict.fromkeys(each.name for each in fields(Record))

@@ -86,17 +86,11 @@ class EcsRunTaskTrigger(EcsBridgeTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait for the result."""
-        if self._is_in_triggerer:
-            comms.use_loop_of_triggers()
         try:
-            here = await asyncio.to_thread(commands.Commands.of_this_process)
-            body = self._body(here)
+            here, body = await self._begin()
         except (ConfigError, InvalidSubmissionError) as error:
             yield TriggerEvent({"status": "error", "message": str(error)})
             return
-        if self._is_in_triggerer:
-            here.emit_metrics()
-            await self._follow_earlier_tries(here)
         self.log.info("submission %s: ecs-bridge show %s", self._id(), self._id())
         output = self._follow(here)
         launch = asyncio.create_task(self._report_launch(here))
@@ -231,7 +225,7 @@ def live_of(here: commands.Commands, group: str, prefix: str, container: str, re
                 awslogs_stream_prefix=prefix,
                 awslogs_region=region or here.settings.awslogs_region,
             )
-            made = live.Live(here.aws, settings, _lookup_of(here, container), here._start)
+            made = live.Live(here.aws, settings, _lookup_of(here, container), here._services.add)
             made._paces = here._live._paces
             _lives[key] = made
         return _lives[key]

@@ -9,6 +9,8 @@ import time
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from airflow_ecs_bridge.threads import Service
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
@@ -27,7 +29,7 @@ class Shared(Generic[T]):
         self._lock = threading.Lock()
         self._known: dict[Hashable, tuple[Future[T], float]] = {}
         self._asked: queue.SimpleQueue[tuple[Hashable, Future[T], Callable[[], T]]] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._service = Service("ecs-bridge-ui", self._answer)
 
     async def get(self, key: Hashable, read: Callable[[], T]) -> T:
         """Return the value of a key, or raise the error of its reading."""
@@ -43,23 +45,19 @@ class Shared(Generic[T]):
                 future: Future[T] = Future()
                 self._known[key] = (future, float("inf"))
                 self._asked.put((key, future, read))
-                if self._thread is None:
-                    # A daemon, so that the API server can exit without waiting for it.
-                    self._thread = threading.Thread(target=self._answer, name="ecs-bridge-page", daemon=True)
-                    self._thread.start()
+                self._service.ensure()
             return self._known[key][0]
 
     def _answer(self) -> None:
-        while True:
-            key, future, read = self._asked.get()
-            try:
-                value = read()
-            except BaseException as error:
-                self._expire(key, future)
-                future.set_exception(error)
-            else:
-                self._expire(key, future)
-                future.set_result(value)
+        key, future, read = self._asked.get()
+        try:
+            value = read()
+        except BaseException as error:
+            self._expire(key, future)
+            future.set_exception(error)
+        else:
+            self._expire(key, future)
+            future.set_result(value)
 
     def _expire(self, key: Hashable, future: Future[T]) -> None:
         """Start the TTL now, before the value is returned, so that it always expires."""
