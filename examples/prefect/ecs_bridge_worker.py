@@ -138,7 +138,7 @@ class EcsBridgeWorker(BaseWorker[EcsBridgeJobConfiguration, EcsBridgeVariables, 
         assert self.bridge, "the worker is set up"
         record = (await self.bridge.wait([submission_id]))[submission_id]
         if not record.succeeded:
-            self.get_flow_run_logger(flow_run).error(record.told())
+            self.get_flow_run_logger(flow_run).error(record.summary())
         return EcsBridgeWorkerResult(identifier=submission_id, status_code=status_code(record))
 
     async def kill_infrastructure(

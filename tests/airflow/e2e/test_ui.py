@@ -290,7 +290,7 @@ def test_a_link_leads_to_the_task_instance_and_its_tab_shows_the_submission(airf
     tab.get_by_text("Try 1").wait_for()
     card = tab.locator(".card")
     assert card.locator(".badge").inner_text() == "running"
-    assert card.locator(".timeline .what").all_inner_texts() == ["submitted", "launched on FARGATE", "running"]
+    assert card.locator(".timeline .what").all_inner_texts() == ["submitted", "launched on FARGATE", "started"]
     assert f"ecs-bridge show {id}" in card.inner_text()
     assert row["task_arn"] in card.inner_text()
 

@@ -55,7 +55,7 @@ def test_a_task_that_waits_says_for_what_and_since_when(settings):
     }
     assert describe(record, settings) == [
         "ECS bridge: submission an-id is queued since 2027-01-15T08:00:00Z",
-        "Reason: RESOURCE:MEMORY",
+        "Waiting for capacity: RESOURCE:MEMORY",
         "Advice: Let the cluster scale.",
         "Details: ecs-bridge show an-id",
     ]

@@ -872,7 +872,7 @@ def test_what_has_started_is_looked_at_once():
             looker.step()
     assert [sorted(ids) for ids in looked_up] == [["not there yet", "runs", "waits"], *[["not there yet", "waits"]] * 2]
     assert [id for id, _ in told] == ["waits"]
-    assert "its container to start" in told[0][1]
+    assert "waiting for container start" in told[0][1]
     looker.keep(set())
     looker.step()
     assert len(looked_up) == 3

@@ -383,7 +383,7 @@ def test_the_log_view_of_a_running_task_says_where_it_runs(options, configure, b
     assert logs == []
     assert lines[0].startswith(f"ECS bridge: submission {id} is launched")
     arn = bridge.records[id]["task_arn"]
-    assert lines[1].startswith("Waiting for: its container to start")
+    assert lines[1].startswith("Waiting for container start: ")
     assert lines[2] == f"ECS task: {arn}"
     assert lines[3].startswith(
         "CloudWatch: https://eu-central-1.console.aws.amazon.com/cloudwatch/home?region=eu-central-1"

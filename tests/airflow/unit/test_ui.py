@@ -27,7 +27,6 @@ from airflow_ecs_bridge.ui import app as page_app
 from airflow_ecs_bridge.ui import queries
 from airflow_ecs_bridge.ui.authorization import Sight, address, described
 from airflow_ecs_bridge.ui.cache import Shared
-from airflow_ecs_bridge.ui.dashboard import waits_for
 from airflow_ecs_bridge.ui.queries import LAUNCH_RATE, Reader
 
 if TYPE_CHECKING:
@@ -415,37 +414,6 @@ def test_what_waits_says_for_what_and_since_when(dynamodb, overview):
     assert [each["choice"] for each in seen["capacity"]] == ["spot", "spot/1"]
 
 
-REFUSED = {"state": "queued", "due": "repeat", "refusals": 1}
-
-
-@pytest.mark.parametrize(
-    ("row", "cause"),
-    [
-        ({"state": "launching", "due": "repeat"}, "RunTask"),
-        ({"state": "launched", "last_status": "PENDING"}, "container start"),
-        ({"state": "queued", "due": "2", "pool": "p#1", "profile": "p"}, "pool"),
-        ({**REFUSED, "reason": "You've reached the limit on the number of vCPUs you can run"}, "quota"),
-        ({**REFUSED, "reason": "ThrottlingException: Rate exceeded"}, "throttling"),
-        ({**REFUSED, "reason": "RESOURCE:MEMORY"}, "capacity"),
-        ({**REFUSED, "reason": "AccessDenied"}, "refused by ECS"),
-        ({"state": "queued", "due": "repeat", "attempt": 2}, "next attempt"),
-    ],
-)
-def test_each_kind_of_waiting_has_its_cause(row, cause):
-    told = waits_for(row, {"p": {"paused": True}})
-    assert told is not None
-    assert told[0] == cause
-    if row.get("reason"):
-        assert told[1] == row["reason"]
-    if row.get("pool"):
-        assert told[1] == "the pool is paused"
-
-
-def test_what_runs_or_has_ended_does_not_wait():
-    assert waits_for({"state": "running"}, {}) is None
-    assert waits_for({"state": "failed"}, {}) is None
-
-
 def test_failures_come_with_reason_advice_and_a_link_the_last_one_first(dynamodb, overview):
     ended(dynamodb, "old", "failed", exit_code=137, changed_at=NOW - 3 * MINUTE)
     ended(dynamodb, "new", "rejected", reason="ClusterNotFoundException: <script>alert(1)</script>", changed_at=NOW)
@@ -602,7 +570,7 @@ def test_the_tab_has_each_try_with_what_became_of_its_submissions(client, dynamo
     (worker,) = first["submissions"]
     assert worker["attempts"] == ["SpotInterruption: taken back"]
     assert [step["what"] for step in worker["timeline"]] == [
-        "submitted", "launched on FARGATE_SPOT", "running", "exited with 7", "recorded as failed",
+        "submitted", "launched on FARGATE_SPOT", "started", "exited with 7", "recorded as failed",
     ]  # fmt: skip
     assert "awslogs" not in json.dumps(worker)
     assert "log-group" in worker["log"]

@@ -62,9 +62,9 @@ def test_the_event_log_of_a_queued_task_says_once_for_what_it_waits(queued: Livi
 @pytest.mark.parametrize(
     ("state", "words"),
     [
-        ("queued", "Waiting for: the launch rate"),
-        ("launching", "Waiting for: the ECS response to RunTask"),
-        ("launched", "Waiting for: its container to start"),
+        ("queued", "Waiting for launch: the launch rate"),
+        ("launching", "Waiting for RunTask: ECS has not responded"),
+        ("launched", "Waiting for container start: ECS has accepted"),
         ("running", None),
     ],
 )

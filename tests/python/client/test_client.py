@@ -42,7 +42,7 @@ def test_a_command_runs_once_and_its_end_is_known(client: Client, stack: LocalSt
     assert record.container_name
     assert record.started_at
     assert record.advice
-    assert record.told().startswith("ECS bridge state failed, exit code 3, ")
+    assert record.summary().startswith("ECS bridge state failed, exit code 3, ")
     assert starts(stack, name) == [1]
     again = client.get(name)
     assert again

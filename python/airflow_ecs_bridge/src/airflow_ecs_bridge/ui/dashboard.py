@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_ecs_bridge.ui.authorization import described
 from ecs_bridge.advice import advice
+from ecs_bridge.progress import advice_of, causes_of, pool_failure, wait_reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -59,49 +60,6 @@ def overview(seen: Snapshot, sight: Sight, *, with_pools: bool) -> dict[str, Any
     }
 
 
-def what_to_do(row: Row) -> str | None:
-    """Return the advice for a submission."""
-    return advice(
-        row["state"],
-        reasons=(row.get("reason"), row.get("stopped_reason")),
-        hint=row.get("hint"),
-        exit_code=row.get("exit_code"),
-        stop_code=row.get("stop_code"),
-    )
-
-
-def waits_for(row: Row, pools: dict[str, Row]) -> tuple[str, str] | None:
-    """Return the wait reason of a submission and its details, or None if the submission is not waiting."""
-    reason = row.get("reason") or ""
-    match row["state"]:
-        case "launching":
-            return "RunTask", reason or "ECS has not responded to the RunTask call yet"
-        case "launched":
-            status = row.get("last_status")
-            return "container start", reason or (f"the ECS task is {status}" if status else "ECS has accepted the task")
-        case "queued" if str(row.get("due", "")).startswith("waiting/"):
-            return "capacity", reason or f"ECS has no capacity for profile {row.get('profile')}"
-        case "queued" if row.get("pool"):
-            pool = pools.get(row.get("profile", ""), {})
-            known = (pool.get("wait_reasons") or {}).get(row["pool"], {})
-            if known.get("stuck"):
-                return "pool", f"stuck: {known['reason']}"
-            if pool.get("paused"):
-                return "pool", "the pool is paused"
-            if known:
-                return "pool", known["reason"]
-            if pool.get("failing_since"):
-                return "pool", f"runners cannot start: {pool.get('failure') or 'they exit without polling'}"
-            return "pool", "no runner of the pool is available"
-        case "queued" if row.get("refusals"):
-            return _refusal(reason), reason
-        case "queued" if row.get("attempt", 1) > 1:
-            return "next attempt", reason or "the previous attempt did not start its container"
-        case "queued":
-            return "launch rate", reason or "the deployment's launch rate limits launches"
-    return None
-
-
 def _runners_advice(pool: Row) -> str | None:
     """Return the advice for a pool with failing runners. The reason contains the exit code of the deleted records."""
     failure = pool.get("failure") or ""
@@ -109,17 +67,6 @@ def _runners_advice(pool: Row) -> str | None:
         return None
     code = re.search(r"exited with (\d+)", failure)
     return advice("failed", reasons=(failure,), exit_code=int(code[1]) if code else None)
-
-
-def _refusal(reason: str) -> str:
-    lower = reason.lower()
-    if "limit on the number" in lower or "limitexceeded" in lower:
-        return "quota"
-    if "throttl" in lower or "rate exceeded" in lower:
-        return "throttling"
-    if "capacity" in lower or "resource:" in lower:
-        return "capacity"
-    return "refused by ECS"
 
 
 def _in_flight(rows: list[Row]) -> dict[str, Any]:
@@ -137,7 +84,7 @@ def _in_flight(rows: list[Row]) -> dict[str, Any]:
 def _waiting(rows: list[Row], seen: Snapshot) -> list[dict[str, Any]]:
     groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
-        if cause := waits_for(row, seen.pools):
+        if cause := wait_reason(row, seen.pools.get(row.get("profile", ""))):
             groups.setdefault((row.get("profile") or NO_PROFILE, *cause), []).append(row)
     firsts = [(min(members, key=_created_at), key, len(members)) for key, members in groups.items()]
     firsts.sort(key=lambda group: _created_at(group[0]))
@@ -146,7 +93,7 @@ def _waiting(rows: list[Row], seen: Snapshot) -> list[dict[str, Any]]:
             "profile": profile,
             "cause": cause,
             "detail": detail,
-            "advice": what_to_do(first) if cause != "pool" else _runners_advice(seen.pools.get(profile, {})),
+            "advice": advice_of(first) if cause != "pool" else _runners_advice(seen.pools.get(profile, {})),
             "count": count,
             "since": first["created_at"],
             "first": {"submission_id": first["submission_id"], **described(first.get("labels"))},
@@ -179,7 +126,7 @@ def _pools(seen: Snapshot, in_flight: list[Row]) -> list[dict[str, Any]]:
             **_limits(row),
             **Counter(map(_runner_state, seen.runners[profile])),
             "paused": bool(row.get("paused")),
-            "failure": (row.get("failure") or "they exit without polling") if row.get("failing_since") else None,
+            "failure": pool_failure(row),
             "advice": _runners_advice(row),
         }
         for profile, row in sorted(seen.pools.items())
@@ -210,15 +157,14 @@ def _runner_state(row: Row) -> str:
 
 
 def _failure(row: Row) -> dict[str, Any]:
-    reasons = dict.fromkeys(text for text in (row.get("reason"), row.get("stopped_reason")) if text)
     return {
         "submission_id": row["submission_id"],
         "state": row["state"],
         "profile": row.get("profile") or NO_PROFILE,
         "ended_at": row["changed_at"],
         "exit_code": row.get("exit_code"),
-        "reason": "; ".join(reasons) or None,
-        "advice": what_to_do(row),
+        "reason": "; ".join(causes_of(row)) or None,
+        "advice": advice_of(row),
         "task": described(row.get("labels")),
     }
 

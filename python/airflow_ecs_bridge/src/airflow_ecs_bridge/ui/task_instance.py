@@ -9,7 +9,8 @@ from airflow_ecs_bridge._versions import UUID_KEYS
 from airflow_ecs_bridge.adoption import submission_id_of
 from airflow_ecs_bridge.previous_tries import tries_table
 from airflow_ecs_bridge.tasklog import cloudwatch_link
-from airflow_ecs_bridge.ui.dashboard import FAILED, waits_for, what_to_do
+from airflow_ecs_bridge.ui.dashboard import FAILED
+from ecs_bridge.progress import advice_of, timeline, wait_reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -101,35 +102,21 @@ def _try(each: dict[str, Any], records: dict[str, Row], settings: Settings) -> d
 
 def submission(row: Row, kind: str, settings: Settings) -> dict[str, Any]:
     """Return a submission for the tab. Times are epoch milliseconds."""
-    cause = waits_for(row, {})
+    wait = wait_reason(row)
     return {
         "submission_id": row["submission_id"],
         "kind": kind,
         "state": row["state"],
-        "waits_for": cause and {"cause": cause[0], "detail": cause[1]},
+        "waits_for": wait and wait._asdict(),
         "exit_code": row.get("exit_code"),
         "reason": row.get("reason"),
         "stop_code": row.get("stop_code"),
         "stopped_reason": row.get("stopped_reason"),
-        "advice": what_to_do(row),
+        "advice": advice_of(row),
         "attempt": row.get("attempt", 1),
         "attempts": row.get("attempts", []),
-        "timeline": timeline(row),
+        "timeline": [step._asdict() for step in timeline(row)],
         "facts": {name: row[name] for name in FACTS if name in row},
         "runner_id": row.get("pooled", {}).get("taken", {}).get("runner_id"),
         "log": cloudwatch_link(row.get("task_arn"), row.get("container_name"), settings),
     }
-
-
-def timeline(row: Row) -> list[dict[str, Any]]:
-    """Return the steps of a submission, in order."""
-    steps = (
-        ("created_at", "submitted"),
-        ("launched_at", "launched" + (f" on {row['runs_on']}" if row.get("runs_on") else "")),
-        ("started_at", "running"),
-        ("container_exited_at", "exited" + (f" with {row['exit_code']}" if "exit_code" in row else "")),
-        ("changed_at", f"recorded as {row['state']}"),
-        ("stopped_at", "ECS task stopped"),
-    )
-    # The clocks of ECS and the bridge differ slightly, so the steps are sorted.
-    return sorted(({"at": row[name], "what": what} for name, what in steps if name in row), key=lambda step: step["at"])
