@@ -25,21 +25,21 @@ pub enum Endpoint {
 
 /// The request.
 #[derive(Clone, Copy, Serialize)]
-struct Ask<'a> {
+struct Poll<'a> {
     runner_id: &'a str,
     token: &'a str,
     incarnation: &'a str,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     stopping: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    done: Option<&'a Done>,
+    done: Option<&'a Completion>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rung_for: Option<&'a str>,
 }
 
 /// The completion of a command.
 #[derive(Clone, Debug, Serialize)]
-pub struct Done {
+pub struct Completion {
     /// The submission.
     pub submission_id: String,
     /// The exit code as a shell reports it: 128 plus the signal's number after a signal, 126 or 127 if the command
@@ -70,14 +70,14 @@ pub struct Variable {
 
 /// The instruction of the runner API.
 #[derive(Deserialize)]
-#[serde(try_from = "AnswerBody")]
-pub enum Answer {
+#[serde(try_from = "Body")]
+pub enum Instruction {
     /// Run this command.
     Run(Run),
-    /// No command: poll again after `ask_after`.
+    /// No command: poll again after `poll_after`.
     Wait {
         /// The wait if nothing else announces a new submission.
-        ask_after: Duration,
+        poll_after: Duration,
         /// The wait of a runner with a doorbell, if no submission is waiting. It polls again when the doorbell rings,
         /// or after this time.
         rest: Option<Duration>,
@@ -87,22 +87,22 @@ pub enum Answer {
 }
 
 #[derive(Deserialize)]
-struct AnswerBody {
+struct Body {
     run: Option<Run>,
     wait_ms: Option<u64>,
     rest_ms: Option<u64>,
     close: Option<bool>,
 }
 
-impl TryFrom<AnswerBody> for Answer {
+impl TryFrom<Body> for Instruction {
     type Error = &'static str;
 
-    fn try_from(body: AnswerBody) -> Result<Self, Self::Error> {
+    fn try_from(body: Body) -> Result<Self, Self::Error> {
         match (body.run, body.wait_ms, body.close) {
             (Some(run), None, None) => Ok(Self::Run(run)),
             (None, Some(wait), None) => {
                 let rest = body.rest_ms.map(Duration::from_millis);
-                Ok(Self::Wait { ask_after: Duration::from_millis(wait), rest })
+                Ok(Self::Wait { poll_after: Duration::from_millis(wait), rest })
             }
             (None, None, Some(true)) => Ok(Self::Close),
             _ => Err("expected one of run, wait_ms, close"),
@@ -112,16 +112,21 @@ impl TryFrom<AnswerBody> for Answer {
 
 /// The cause of a missing or unusable response.
 #[derive(Debug, Error)]
-pub enum AskError {
+pub enum PollError {
     /// The runner API rejects this runner permanently.
-    #[error("the runner API rejected this runner: {0}")]
-    Refused(String),
+    #[error("the runner API rejected this runner: {0}; the log of the function runner-api has the event")]
+    RunnerRejected(String),
     /// Another process polled as this runner before. Permanent.
-    #[error("another process already runs as this runner: {0}")]
+    #[error(
+        "another process already runs as this runner: {0}; start the program once per container, without a restart policy"
+    )]
     OtherIncarnation(String),
     /// Lambda or the function rejects the call because of permissions, address or signature.
-    #[error("the call was rejected with {status}: {message}")]
-    Rejected {
+    #[error(
+        "the call to the runner API was rejected with {status}: {message}; attach the policy RunnerPolicyArn of the stack to \
+         the task role"
+    )]
+    CallRejected {
         /// The HTTP status.
         status: u16,
         /// AWS's message.
@@ -138,7 +143,7 @@ pub enum AskError {
     Unavailable(#[source] Boxed),
 }
 
-impl From<CallError> for AskError {
+impl From<CallError> for PollError {
     fn from(error: CallError) -> Self {
         match error {
             CallError::ClockSkew { .. } => Self::ClockSkew(error),
@@ -168,31 +173,36 @@ impl RunnerApi {
     ///
     /// # Errors
     /// If there is no usable response. The call may still have had its effect.
-    pub fn ask(&mut self, done: Option<&Done>, stopping: bool, rung_for: Option<&str>) -> Result<Answer, AskError> {
+    pub fn poll(
+        &mut self,
+        done: Option<&Completion>,
+        stopping: bool,
+        rung_for: Option<&str>,
+    ) -> Result<Instruction, PollError> {
         let Self { runner_id, token, incarnation, .. } = self;
-        let ask = Ask { runner_id, token, incarnation, stopping, done, rung_for };
-        let body = serde_json::to_vec(&ask).map_err(unavailable)?;
+        let request = Poll { runner_id, token, incarnation, stopping, done, rung_for };
+        let body = serde_json::to_vec(&request).map_err(unavailable)?;
         let (Endpoint::FunctionUrl(target) | Endpoint::Invoke(target)) = &self.endpoint;
         let response = self.aws.post(target, &[("content-type", "application/json")], body)?;
-        let outcome = self.understand(&response);
-        if let Err(AskError::Rejected { .. }) = outcome {
+        let outcome = self.interpret(&response);
+        if let Err(PollError::CallRejected { .. }) = outcome {
             self.aws.forget_credentials();
         }
         outcome
     }
 
-    fn understand(&self, response: &Response) -> Result<Answer, AskError> {
+    fn interpret(&self, response: &Response) -> Result<Instruction, PollError> {
         if response.status != 200 {
-            return answer(response.status, &response.body);
+            return interpret(response.status, &response.body);
         }
         match self.endpoint {
-            Endpoint::FunctionUrl(_) => answer(response.status, &response.body),
+            Endpoint::FunctionUrl(_) => interpret(response.status, &response.body),
             Endpoint::Invoke(_) if response.header("x-amz-function-error").is_some() => {
-                Err(AskError::Unavailable("the function failed; its log says why".into()))
+                Err(PollError::Unavailable("the function runner-api failed; see its log".into()))
             }
             Endpoint::Invoke(_) => {
                 let embedded: Embedded = serde_json::from_slice(&response.body).map_err(unavailable)?;
-                answer(embedded.status_code, embedded.body.as_bytes())
+                interpret(embedded.status_code, embedded.body.as_bytes())
             }
         }
     }
@@ -208,38 +218,38 @@ struct Embedded {
 }
 
 /// Interprets a response of the function or of Lambda.
-fn answer(status: u16, body: &[u8]) -> Result<Answer, AskError> {
+fn interpret(status: u16, body: &[u8]) -> Result<Instruction, PollError> {
     if status == 200 {
         return serde_json::from_slice(body).map_err(unavailable);
     }
     let (own, message) = message_of(body);
     Err(match status {
         // Lambda has its own 403 and 409, which can be temporary.
-        403 if own => AskError::Refused(message),
-        409 if own => AskError::OtherIncarnation(message),
-        408 | 409 | 429 | 500.. => AskError::Unavailable(format!("{status}: {message}").into()),
-        _ => AskError::Rejected { status, message },
+        403 if own => PollError::RunnerRejected(message),
+        409 if own => PollError::OtherIncarnation(message),
+        408 | 409 | 429 | 500.. => PollError::Unavailable(format!("{status}: {message}").into()),
+        _ => PollError::CallRejected { status, message },
     })
 }
 
 /// Returns the message of a rejection, and `true` if the function itself sent it: `{"error": {"message"}}`.
 fn message_of(body: &[u8]) -> (bool, String) {
     #[derive(Deserialize)]
-    struct Refusal {
-        error: Words,
+    struct Rejection {
+        error: Error,
     }
     #[derive(Deserialize)]
-    struct Words {
+    struct Error {
         message: String,
     }
     match serde_json::from_slice(body) {
-        Ok(Refusal { error: Words { message } }) => (true, message),
-        Err(_) => (false, aws::message_of(body).unwrap_or_else(|| "no reason was given".to_owned())),
+        Ok(Rejection { error: Error { message } }) => (true, message),
+        Err(_) => (false, aws::message_of(body).unwrap_or_else(|| "no message".to_owned())),
     }
 }
 
-fn unavailable(error: impl Into<Boxed>) -> AskError {
-    AskError::Unavailable(error.into())
+fn unavailable(error: impl Into<Boxed>) -> PollError {
+    PollError::Unavailable(error.into())
 }
 
 #[cfg(test)]
@@ -249,24 +259,26 @@ mod tests {
     #[test]
     fn rejection_is_final_only_from_the_function() {
         let own = br#"{"error": {"code": "forbidden", "message": "another task"}, "request_id": "r"}"#;
-        assert!(matches!(answer(403, own), Err(AskError::Refused(message)) if message == "another task"));
-        assert!(matches!(answer(409, own), Err(AskError::OtherIncarnation(_))));
+        assert!(matches!(interpret(403, own), Err(PollError::RunnerRejected(message)) if message == "another task"));
+        assert!(matches!(interpret(409, own), Err(PollError::OtherIncarnation(_))));
         let lambdas = br#"{"Message": "Forbidden"}"#;
-        assert!(matches!(answer(403, lambdas), Err(AskError::Rejected { status: 403, .. })));
-        assert!(matches!(answer(409, lambdas), Err(AskError::Unavailable(_))));
+        assert!(matches!(interpret(403, lambdas), Err(PollError::CallRejected { status: 403, .. })));
+        assert!(matches!(interpret(409, lambdas), Err(PollError::Unavailable(_))));
     }
 
     #[test]
     fn contradictory_response_is_not_used() {
-        assert!(matches!(answer(200, br#"{"wait_ms": 5, "close": true}"#), Err(AskError::Unavailable(_))));
-        assert!(matches!(answer(200, br#"{"close": false}"#), Err(AskError::Unavailable(_))));
-        assert!(matches!(answer(200, br#"{"close": true, "new": 1}"#), Ok(Answer::Close)));
+        assert!(matches!(interpret(200, br#"{"wait_ms": 5, "close": true}"#), Err(PollError::Unavailable(_))));
+        assert!(matches!(interpret(200, br#"{"close": false}"#), Err(PollError::Unavailable(_))));
+        assert!(matches!(interpret(200, br#"{"close": true, "new": 1}"#), Ok(Instruction::Close)));
     }
 
     #[test]
     fn wait_response_may_omit_rest() {
-        let rest = |body| match answer(200, body) {
-            Ok(Answer::Wait { ask_after, rest }) => Some((ask_after.as_millis(), rest.map(|rest| rest.as_millis()))),
+        let rest = |body| match interpret(200, body) {
+            Ok(Instruction::Wait { poll_after, rest }) => {
+                Some((poll_after.as_millis(), rest.map(|rest| rest.as_millis())))
+            }
             _ => None,
         };
         assert_eq!(rest(br#"{"wait_ms": 5}"#), Some((5, None)));

@@ -112,7 +112,7 @@ impl Config {
 /// Returns the function URL, or Lambda's Invoke API for a named function.
 fn endpoint(variable: &impl Fn(&str) -> Option<String>) -> Result<Endpoint, String> {
     let configured_region = || variable("AWS_REGION").or_else(|| variable("AWS_DEFAULT_REGION"));
-    let no_region = || "the region is unknown: set AWS_REGION".to_owned();
+    let no_region = || "cannot find the Region: set AWS_REGION".to_owned();
     match (variable("ECS_BRIDGE_RUNNER_API_URL"), variable("ECS_BRIDGE_RUNNER_API_FUNCTION")) {
         (Some(_), Some(_)) => Err("ECS_BRIDGE_RUNNER_API_URL and ECS_BRIDGE_RUNNER_API_FUNCTION are both set".into()),
         (None, None) => {

@@ -76,10 +76,10 @@ impl Provider {
         if let Some(authorization) = authorization {
             request = request.header("authorization", authorization);
         }
-        let body = request.call().and_then(|mut answer| answer.body_mut().read_to_vec());
+        let body = request.call().and_then(|mut response| response.body_mut().read_to_vec());
         let body = body.map_err(|error| format!("{url}: {error}"))?;
         let fetched: Fetched =
-            serde_json::from_slice(&body).map_err(|_| format!("{url}: the answer holds no credentials"))?;
+            serde_json::from_slice(&body).map_err(|_| format!("{url}: the response contains no credentials"))?;
         let credentials =
             Credentials::new(fetched.access_key_id, fetched.secret_access_key, fetched.token, None, "container");
         self.kept = Some((credentials.clone(), now));

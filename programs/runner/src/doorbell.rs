@@ -9,7 +9,6 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::Event;
 use crate::aws::{self, Aws, Response, Target};
 
 /// The longest wait of one ReceiveMessage, which is SQS's limit.
@@ -21,7 +20,7 @@ const MARGIN: Duration = Duration::from_secs(10);
 
 /// A received message.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Ring {
+pub struct Message {
     /// The id of a submission, or `-` if the runner must only poll.
     pub submission_id: String,
     /// The time since it was sent, to the second.
@@ -29,7 +28,7 @@ pub struct Ring {
 }
 
 /// The result of one wait: a message or none, or the cause of its failure.
-pub type Heard = Result<Option<Ring>, String>;
+pub type Received = Result<Option<Message>, String>;
 
 /// The queue. A separate thread waits for its messages, so that signals are handled meanwhile.
 pub struct Doorbell {
@@ -37,7 +36,8 @@ pub struct Doorbell {
 }
 
 impl Doorbell {
-    /// Opens the queue with this URL, and calls SQS at `target`.
+    /// Opens the queue with this URL, and calls SQS at `target`. `report` gets the result of each wait, and returns `false`
+    /// when no more are needed.
     ///
     /// # Errors
     /// If calls cannot be made.
@@ -45,31 +45,37 @@ impl Doorbell {
         queue_url: String,
         target: Target,
         aws: impl FnOnce(Duration) -> Result<Aws, String>,
-        events: Sender<Event>,
+        report: impl Fn(Received) -> bool + Send + 'static,
     ) -> Result<Self, String> {
         let (waits, queue) = channel();
         let aws = aws(LONGEST_WAIT + MARGIN)?;
-        std::thread::spawn(move || listen(&queue_url, &target, aws, &queue, &events));
+        std::thread::spawn(move || listen(&queue_url, &target, aws, &queue, report));
         Ok(Self { waits })
     }
 
-    /// Waits up to `at_most`, in whole seconds, for a message. [`Event::Heard`] follows.
-    pub fn listen(&self, at_most: Duration) {
+    /// Waits up to `timeout`, in whole seconds, for a message. The result is reported.
+    pub fn receive(&self, timeout: Duration) {
         // The thread ends with the process.
-        let _ = self.waits.send(at_most.min(LONGEST_WAIT));
+        let _ = self.waits.send(timeout.min(LONGEST_WAIT));
     }
 }
 
-fn listen(queue_url: &str, target: &Target, mut aws: Aws, waits: &Receiver<Duration>, events: &Sender<Event>) {
+fn listen(
+    queue_url: &str,
+    target: &Target,
+    mut aws: Aws,
+    waits: &Receiver<Duration>,
+    report: impl Fn(Received) -> bool,
+) {
     while let Ok(wait) = waits.recv() {
-        let heard = receive(&mut aws, queue_url, target, wait);
-        if events.send(Event::Heard(heard)).is_err() {
+        let received = receive(&mut aws, queue_url, target, wait);
+        if !report(received) {
             break;
         }
     }
 }
 
-fn receive(aws: &mut Aws, queue_url: &str, target: &Target, wait: Duration) -> Heard {
+fn receive(aws: &mut Aws, queue_url: &str, target: &Target, wait: Duration) -> Received {
     // Messages are not deleted. A received message stays invisible until it expires.
     let body = json!({
         "QueueUrl": queue_url, "MaxNumberOfMessages": 1, "WaitTimeSeconds": wait.as_secs(),
@@ -79,21 +85,21 @@ fn receive(aws: &mut Aws, queue_url: &str, target: &Target, wait: Duration) -> H
     let response = aws.post(target, &headers, body.to_string().into_bytes()).map_err(|error| error.to_string())?;
     if response.status != 200 {
         aws.forget_credentials();
-        let message = aws::message_of(&response.body).unwrap_or_else(|| "no reason was given".to_owned());
+        let message = aws::message_of(&response.body).unwrap_or_else(|| "no message".to_owned());
         return Err(format!("{}: {message}", response.status));
     }
-    ring(&response).map_err(|error| error.to_string())
+    parse(&response).map_err(|error| error.to_string())
 }
 
-fn ring(response: &Response) -> Result<Option<Ring>, serde_json::Error> {
+fn parse(response: &Response) -> Result<Option<Message>, serde_json::Error> {
     #[derive(Deserialize)]
-    struct Received {
+    struct Body {
         #[serde(default, rename = "Messages")]
-        messages: Option<Vec<Message>>,
+        messages: Option<Vec<SqsMessage>>,
     }
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
-    struct Message {
+    struct SqsMessage {
         body: String,
         #[serde(default)]
         attributes: Attributes,
@@ -103,13 +109,13 @@ fn ring(response: &Response) -> Result<Option<Ring>, serde_json::Error> {
     struct Attributes {
         sent_timestamp: Option<String>,
     }
-    let received: Received = serde_json::from_slice(&response.body)?;
-    let Some(message) = received.messages.unwrap_or_default().into_iter().next() else { return Ok(None) };
+    let body: Body = serde_json::from_slice(&response.body)?;
+    let Some(message) = body.messages.unwrap_or_default().into_iter().next() else { return Ok(None) };
     // Both times come from AWS's clock.
     let now = response.header("date").and_then(aws::http_date);
     let sent = message.attributes.sent_timestamp.and_then(|millis| millis.parse::<i64>().ok()).map(|sent| sent / 1000);
     let age = now.zip(sent).and_then(|(now, sent)| u64::try_from(now - sent).ok()).unwrap_or_default();
-    Ok(Some(Ring { submission_id: message.body, age: Duration::from_secs(age) }))
+    Ok(Some(Message { submission_id: message.body, age: Duration::from_secs(age) }))
 }
 
 #[cfg(test)]
@@ -118,28 +124,28 @@ mod tests {
 
     use super::*;
 
-    fn ring_of(body: &str) -> Option<Ring> {
+    fn parsed(body: &str) -> Option<Message> {
         let mut headers = HeaderMap::new();
         headers.insert("date", "Sun, 09 Sep 2001 01:56:40 GMT".parse().unwrap());
-        ring(&Response { status: 200, headers, body: body.as_bytes().to_vec() }).unwrap()
+        parse(&Response { status: 200, headers, body: body.as_bytes().to_vec() }).unwrap()
     }
 
     #[test]
     fn message_age_uses_the_aws_clock() {
         let body = r#"{"Messages": [{"Body": "a-1", "Attributes": {"SentTimestamp": "1000000590250"}}]}"#;
-        assert_eq!(ring_of(body), Some(Ring { submission_id: "a-1".to_owned(), age: Duration::from_secs(10) }));
+        assert_eq!(parsed(body), Some(Message { submission_id: "a-1".to_owned(), age: Duration::from_secs(10) }));
     }
 
     #[test]
     fn message_without_time_is_new() {
-        let new = Some(Ring { submission_id: "-".to_owned(), age: Duration::ZERO });
-        assert_eq!(ring_of(r#"{"Messages": [{"Body": "-"}]}"#), new);
+        let new = Some(Message { submission_id: "-".to_owned(), age: Duration::ZERO });
+        assert_eq!(parsed(r#"{"Messages": [{"Body": "-"}]}"#), new);
     }
 
     #[test]
     fn empty_poll_has_no_message() {
-        assert_eq!(ring_of("{}"), None);
-        assert_eq!(ring_of(r#"{"Messages": null}"#), None);
-        assert_eq!(ring_of(r#"{"Messages": []}"#), None);
+        assert_eq!(parsed("{}"), None);
+        assert_eq!(parsed(r#"{"Messages": null}"#), None);
+        assert_eq!(parsed(r#"{"Messages": []}"#), None);
     }
 }

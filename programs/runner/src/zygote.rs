@@ -5,13 +5,11 @@
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 
-use crate::Event;
 use crate::api::{Run, Variable};
 use crate::process::{program, signal_group};
 
@@ -71,11 +69,12 @@ struct Request<'a> {
 }
 
 impl Zygote {
-    /// Starts a zygote. Its messages arrive in `events`.
+    /// Starts a zygote. `report` gets its messages, then `None` when it closes its socket or violates the protocol, and returns
+    /// `false` when no more are needed.
     ///
     /// # Errors
     /// If the zygote could not be started.
-    pub fn start(words: &[String], events: Sender<Event>) -> std::io::Result<Self> {
+    pub fn start(words: &[String], report: impl Fn(Option<Message>) -> bool + Send + 'static) -> std::io::Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
         let reader = BufReader::new(ours.try_clone()?);
         let (name, arguments) = words.split_first().ok_or(std::io::ErrorKind::InvalidInput)?;
@@ -85,11 +84,11 @@ impl Zygote {
             for line in reader.lines() {
                 let message = line.ok().and_then(|line| serde_json::from_str(&line).ok());
                 let Some(message) = message else { break };
-                if events.send(Event::Zygote(message)).is_err() {
+                if !report(Some(message)) {
                     return;
                 }
             }
-            let _ = events.send(Event::ZygoteClosed);
+            report(None);
         });
         Ok(Self { pid: Pid::from_child(&child), socket: ours, prefix: None, ready: false, reply: None, ended: false })
     }
@@ -107,7 +106,9 @@ impl Zygote {
         match message {
             Message::Zygote { version: VERSION, prefix } => self.prefix = Some(prefix),
             Message::Zygote { version, .. } => {
-                return Err(format!("it speaks version {version} of the protocol, this program speaks {VERSION}"));
+                return Err(format!(
+                    "its protocol version is {version}, and this program supports {VERSION}: install the same version of both packages"
+                ));
             }
             Message::Ready {} => self.ready = true,
             Message::Forked { pid } => {

@@ -14,45 +14,45 @@ use serde_json::{Value, json};
 const DEADLINE: Duration = Duration::from_secs(240);
 
 /// Requests wait for the test to respond.
-pub struct Work {
+pub struct Api {
     pub url: String,
-    asked: Receiver<Asked>,
+    request: Receiver<Request>,
 }
 
 /// A request that waits for its response. Dropping it closes the connection without one.
-pub struct Asked {
+pub struct Request {
     stream: TcpStream,
     pub path: String,
     pub headers: HashMap<String, String>,
     pub body: Value,
 }
 
-impl Work {
+impl Api {
     pub fn new() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let (sender, asked) = channel();
+        let (sender, request) = channel();
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let sender = sender.clone();
                 std::thread::spawn(move || read_request(stream.unwrap(), &sender));
             }
         });
-        Self { url, asked }
+        Self { url, request }
     }
 
-    pub fn asked(&self) -> Asked {
-        self.asked.recv_timeout(DEADLINE).expect("the runner asks for something")
+    pub fn request(&self) -> Request {
+        self.request.recv_timeout(DEADLINE).expect("the runner sends a request")
     }
 
     /// Responds to the next request with a command, and returns its `done`.
-    pub fn run(&self, command: &[&str]) -> Asked {
-        self.asked().run("s-1", command);
-        self.asked()
+    pub fn run(&self, command: &[&str]) -> Request {
+        self.request().run("s-1", command);
+        self.request()
     }
 }
 
-fn read_request(stream: TcpStream, sender: &Sender<Asked>) {
+fn read_request(stream: TcpStream, sender: &Sender<Request>) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let mut lines = Vec::new();
     loop {
@@ -72,10 +72,10 @@ fn read_request(stream: TcpStream, sender: &Sender<Asked>) {
     let mut body = vec![0; headers.get("content-length").map_or(0, |length| length.parse().unwrap())];
     reader.read_exact(&mut body).unwrap();
     let path = start.split(' ').nth(1).unwrap().to_owned();
-    let _ = sender.send(Asked { stream, path, headers, body: serde_json::from_slice(&body).unwrap_or_default() });
+    let _ = sender.send(Request { stream, path, headers, body: serde_json::from_slice(&body).unwrap_or_default() });
 }
 
-impl Asked {
+impl Request {
     pub fn answer_with(mut self, status: u16, headers: &str, body: &Value) {
         let body = body.to_string();
         let length = body.len();
@@ -109,19 +109,19 @@ pub struct Runner {
     pub process: Child,
     pub output: BufReader<ChildStdout>,
     stderr: Receiver<String>,
-    said: Vec<String>,
+    printed: Vec<String>,
 }
 
 /// Returns the program, configured for a runner API. Of this process's environment, it keeps only PATH.
-pub fn program(work: &Work) -> Command {
+pub fn program(api: &Api) -> Command {
     let mut program = Command::new(env!("CARGO_BIN_EXE_ecs-bridge-runner"));
-    configure(&mut program, work);
+    configure(&mut program, api);
     program
 }
 
-pub fn configure(program: &mut Command, work: &Work) {
+pub fn configure(program: &mut Command, api: &Api) {
     program.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).envs([
-        ("ECS_BRIDGE_RUNNER_API_URL", &*work.url),
+        ("ECS_BRIDGE_RUNNER_API_URL", &*api.url),
         ("ECS_BRIDGE_RUNNER_ID", "runner-1"),
         ("ECS_BRIDGE_RUNNER_TOKEN", "the-token"),
         ("ECS_BRIDGE_POLL_INTERVAL_MS", "1"),
@@ -131,8 +131,8 @@ pub fn configure(program: &mut Command, work: &Work) {
     ]);
 }
 
-pub fn start(work: &Work) -> Runner {
-    Runner::start(&mut program(work))
+pub fn start(api: &Api) -> Runner {
+    Runner::start(&mut program(api))
 }
 
 impl Runner {
@@ -142,15 +142,15 @@ impl Runner {
         let lines = BufReader::new(process.stderr.take().unwrap()).lines();
         let (sender, stderr) = channel();
         std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        Self { process, output, stderr, said: Vec::new() }
+        Self { process, output, stderr, printed: Vec::new() }
     }
 
     /// Waits until it has printed these words to stderr.
-    pub fn until_said(&mut self, words: &str) {
-        while !self.said.iter().any(|line| line.contains(words)) {
+    pub fn until_printed(&mut self, words: &str) {
+        while !self.printed.iter().any(|line| line.contains(words)) {
             match self.stderr.recv_timeout(DEADLINE) {
-                Ok(line) => self.said.push(line),
-                Err(_) => panic!("it never said {words:?}, but {:?}", self.said),
+                Ok(line) => self.printed.push(line),
+                Err(_) => panic!("it never printed {words:?}, but {:?}", self.printed),
             }
         }
     }
@@ -169,7 +169,7 @@ impl Runner {
 
     pub fn ended(&mut self) -> ExitStatus {
         let ended = self.process.wait().unwrap();
-        self.said.extend(self.stderr.iter());
+        self.printed.extend(self.stderr.iter());
         ended
     }
 
@@ -178,8 +178,8 @@ impl Runner {
     }
 
     /// Returns its whole stderr. It must have ended.
-    pub fn said(&self) -> String {
-        self.said.join("\n")
+    pub fn printed(&self) -> String {
+        self.printed.join("\n")
     }
 }
 
