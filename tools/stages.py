@@ -25,7 +25,7 @@ TAIL = 15
 
 
 class Suite:
-    """One target, and what became of it."""
+    """One target and its result."""
 
     def __init__(self, name: str, logs: Path) -> None:
         self.name = name
@@ -33,7 +33,7 @@ class Suite:
         self.process: subprocess.Popen[bytes] | None = None
         self.exit_code: int | None = None
         self.seconds = 0.0
-        # Of all of its processes, which is what two suites compete for.
+        # Of all of its processes. Suites compete for the CPU.
         self.cpu_seconds = 0.0
 
     @property
@@ -124,7 +124,7 @@ class Stages:
                 print(f"== {suite.name}", suite.output(), suite.outcome(), sep="\n", flush=True)
 
     def interrupt(self, *_: object) -> None:
-        """Ends what runs, and begins nothing more."""
+        """Terminate running suites, and start no more."""
         self.is_interrupted = True
         for suite in self.suites:
             if suite.process and suite.exit_code is None:

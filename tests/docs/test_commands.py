@@ -102,7 +102,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
 
 @pytest.mark.parametrize("block", HERE, ids=lambda block: block.name)
 def test_command_block_runs(block: Block, stack: LocalStack, tmp_path: Path) -> None:
-    # What would build is built already; that the packages exist is seen.
+    # Commands that build do nothing, but the packages that they name must exist.
     cargo = tmp_path / "bin" / "cargo"
     cargo.parent.mkdir()
     cargo.write_text(
@@ -190,7 +190,7 @@ def test_submit_accepts_every_documented_profile(tmp_path: Path) -> None:
 
 
 def test_client_examples_print_their_documented_output(stack: LocalStack, tmp_path: Path) -> None:
-    """As one program: a block goes on where the one before ended. A comment after a `print` is what it prints."""
+    """All blocks are one program. A comment after a `print` is its output."""
     script = "\n".join(fenced((DOCS / "client.md").read_text(), "python"))
     environment = os.environ | {
         "ECS_BRIDGE_LOCAL": str(stack.ready_file),

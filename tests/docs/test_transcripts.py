@@ -1,4 +1,4 @@
-"""The transcripts of docs/quickstart.md: what a person sees who types this. `ECS_BRIDGE_WRITE=1` writes them anew."""
+"""The transcripts of docs/quickstart.md match the real output. `ECS_BRIDGE_WRITE=1` rewrites them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from local_stack import PROGRAM
 
 PAGE = DOCS / "quickstart.md"
 BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-# What the output below a heading has to show: a transcript that was recorded wrongly would still be the same again.
+# The words that the output below a heading must contain, because a wrong transcript would also match itself.
 CLAIMS = {
     "CannotPullContainerError: the image does not exist": ["125", "state failed", "CannotPullContainerError"],
     "Exit code 137: out of memory": [
@@ -33,7 +33,7 @@ CLAIMS = {
     ],
 }
 END = "--- the end of a command ---"
-# What differs from run to run.
+# Parts that differ from run to run.
 VOLATILE = [
     (r"\d{4}-\d\d-\d\dT[\d:.]+Z", "<time>"),
     (r"\b[0-9a-f]{32}\b", "<task>"),

@@ -37,7 +37,7 @@ FLAGS: dict[str, object] = {
 
 
 class Account:
-    """An account; a context manager. moto's is one for all: each has a deployment and a stack of its own."""
+    """An account; a context manager. All share moto's account, so each has its own deployment and stack."""
 
     def __init__(
         self,
@@ -133,7 +133,7 @@ class Account:
         self.client("cloudwatch").put_metric_data(Namespace=namespace, MetricData=data)
 
     def report_start(self, function: str, millis: float) -> None:
-        """What Lambda logs of a cold start where SystemLogLevel is INFO."""
+        """Write Lambda's log line of a cold start, as with SystemLogLevel INFO."""
         logs, group = self.client("logs"), f"/aws/lambda/{function}"
         stream = f"start-{self.name}-{millis}"
         logs.create_log_stream(logGroupName=group, logStreamName=stream)
@@ -142,7 +142,7 @@ class Account:
         logs.put_log_events(logGroupName=group, logStreamName=stream, logEvents=[event])
 
     def deliver(self, ended: threading.Event) -> None:
-        """Hands ECS's events to the rules of others, and what Lambda gave up to the dead-letter queue."""
+        """Deliver ECS's events to all other rules, and abandoned invocations to the dead-letter queue."""
         events, sqs = self.client("events"), self.client("sqs")
         told: set[str] = set()
         dead = 0
@@ -174,7 +174,7 @@ class Account:
         return Response(cbor2.dumps(answer, datetime_as_timestamp=True), headers=headers)
 
     def environment(self) -> dict[str, str]:
-        """Of a person who is logged in."""
+        """The variables of a logged-in user."""
         own = {f"AWS_ENDPOINT_URL_{service}": self.url for service in SERVICES}
         # The SDK for Rust speaks a protocol to it that moto does not know.
         own["AWS_ENDPOINT_URL_CLOUDWATCH"] = self.cloudwatch_url

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What Terraform's AWS provider takes of the resources that infra/terraform uses: tests/fixtures/aws_provider.json.
+"""Writes tests/fixtures/aws_provider.json: the arguments that Terraform's AWS provider accepts for infra/terraform.
 
 The provider itself comes from no package registry. Its schema does, as the Python classes that CDK for Terraform
 generated from it. A wheel of 57 MB is too much for each run of the tests, so what is needed of it is kept:
@@ -35,7 +35,7 @@ def snake(name: str) -> str:
 
 
 def schema(source: str, folder: str) -> dict[str, Any]:
-    """The arguments of a resource, those of its blocks below them, and what the provider computes."""
+    """The arguments of a resource, with those of its blocks below them, and its computed attributes."""
     classes = {node.name: node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)}
     main = "".join(part.capitalize() for part in folder.split("_"))
 
@@ -48,7 +48,7 @@ def schema(source: str, folder: str) -> dict[str, Any]:
         for argument, default in zip(init.args.kwonlyargs, init.args.kw_defaults, strict=True):
             if argument.arg in but:
                 continue
-            # A block is named by its class. jsii puts an underscore after what Python reserves.
+            # A block is named by its class. jsii adds an underscore to Python's reserved words.
             named = re.findall(r"[\"'](\w+)[\"']", ast.unparse(argument.annotation))
             block = next((each for each in named if each in classes), None)
             plain = "optional" if default else "required"

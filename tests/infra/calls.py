@@ -1,4 +1,4 @@
-"""Calls that no recording can hold: those that AWS makes in a role's name, and those that nobody may make."""
+"""Calls that no recording contains: those that AWS makes as a role, and those that must be denied."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def via(service: str) -> Context:
 
 
 def by_aws(deployment: str, event_queue: str, reconcile_queue: str) -> list[Call]:
-    """What Lambda and EventBridge Scheduler call in the name of these roles; with a key and in a VPC."""
+    """The calls of Lambda and EventBridge Scheduler as these roles, with a key and in a VPC."""
     calls = []
     for function in FUNCTIONS:
         stream = arn("logs", f"log-group:/aws/lambda/{deployment}-{function}:log-stream:2026/01/01/[$LATEST]ab")
@@ -34,7 +34,7 @@ def by_aws(deployment: str, event_queue: str, reconcile_queue: str) -> list[Call
                 "UnassignPrivateIpAddresses",
             )
         ]
-        # The functions' variables, and the table: DynamoDB asks in the name of who reads or writes it.
+        # The functions' variables, and the table: DynamoDB decrypts as the caller that reads or writes it.
         calls += [Call(function, "kms:Decrypt", KEY, via(service)) for service in ("lambda", "dynamodb")]
     calls += [Call(role, "kms:Decrypt", KEY, via("dynamodb")) for role in ("executor", "page")]
     for role, queue in (("task-state", event_queue), ("reconcile", reconcile_queue), ("schedule", reconcile_queue)):
@@ -49,14 +49,14 @@ def by_aws(deployment: str, event_queue: str, reconcile_queue: str) -> list[Call
 
 
 def of_doorbells(deployment: str) -> list[Call]:
-    """What no recording has: a runner's own calls, and those of a pool that is idle, or was long ago."""
+    """The calls of a runner, and those for an idle or unused pool."""
     queue = arn("sqs", f"ecs-bridge-pool-0123456789ab-{deployment}")
     calls = [Call("reconcile", f"sqs:{action}", queue) for action in ("DeleteQueue", "SendMessage")]
     return [*calls, Call("runner", "sqs:ReceiveMessage", queue)]
 
 
 def by_nobody(deployment: str, table: str, cluster: str, task_definition: str, role: str) -> list[Call]:
-    """What each role must be refused, each call one step away from one that it may make."""
+    """The calls that each role must be denied. Each differs by one detail from an allowed one."""
     table_arn = arn("dynamodb", f"table/{table}")
     name = cluster.split("/")[-1]
     task, foreign_task = (arn("ecs", f"task/{of}/0123456789abcdef0123456789abcdef") for of in (name, f"{name}-2"))
@@ -119,7 +119,7 @@ def by_nobody(deployment: str, table: str, cluster: str, task_definition: str, r
             Call(who, "secretsmanager:GetSecretValue", arn("secretsmanager", "secret:db")),
             Call(who, "s3:GetObject", "arn:aws:s3:::bucket/key"),
         ]
-    # What one function may do and another may not.
+    # Calls that only other functions may make.
     calls += [
         Call("submit", "dynamodb:Query", table_arn + "/index/due"),
         Call("submit", "dynamodb:BatchGetItem", table_arn),
@@ -168,7 +168,7 @@ def by_nobody(deployment: str, table: str, cluster: str, task_definition: str, r
         Call("runner", "dynamodb:GetItem", table_arn),
         Call("executor", "lambda:InvokeFunctionUrl", work, signed),
         Call("executor", "dynamodb:Query", table_arn + "/index/pool"),
-        # Past the URL, without what checks the request.
+        # Without the URL, which checks the request.
         Call("executor", "lambda:InvokeFunction", submit),
         Call("executor", "lambda:InvokeFunction", submit, {"lambda:InvokedViaFunctionUrl": "false"}),
         Call("executor", "lambda:InvokeFunctionUrl", submit, {"lambda:FunctionUrlAuthType": "NONE"}),

@@ -1,4 +1,4 @@
-"""What CloudWatch does with an alarm: statistics by period, metric math, missing data.
+"""Evaluates alarms as CloudWatch does: statistics by period, metric math, missing data.
 
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarms-and-missing-data.html
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/using-metric-math.html
@@ -36,7 +36,7 @@ class Metrics:
         self.samples[namespace, metric, frozenset(dimensions.items())][minute] += values
 
     def drop(self, namespace: str, metric: str, since: int, **dimensions: str) -> None:
-        """From this minute on there are no samples."""
+        """Remove the samples from this minute on."""
         samples = self.samples[namespace, metric, frozenset(dimensions.items())]
         for minute in [minute for minute in samples if minute >= since]:
             del samples[minute]
@@ -60,7 +60,7 @@ class Metrics:
             (period,) = {query["Period"] for query in queries.values()}
             named = {name: self.series(query["Metric"], query["Stat"], period) for name, query in queries.items()}
             (expression,) = [each["Expression"] for each in alarm["Metrics"] if "Expression" in each]
-            # CloudWatch computes from what it retrieves for an evaluation, and sees nothing before that.
+            # CloudWatch computes only from the points that it retrieves for an evaluation.
             retrieved = alarm["EvaluationPeriods"] + further
             ends = range(1, len(next(iter(named.values()))) + 1)
             windows = [{name: series[max(0, end - retrieved) : end] for name, series in named.items()} for end in ends]
@@ -86,7 +86,7 @@ def breaches(alarm: dict[str, Any], points: Series, *, was: bool = False, furthe
     """Whether the alarm is in the state ALARM after the last of these points, and `was` before."""
     periods = alarm["EvaluationPeriods"]
     retrieved = points[-periods - further :]
-    # Where enough points are there, however old, what is missing does not count.
+    # If enough points are present, however old, missing points do not count.
     evaluated: Series = [point for point in retrieved if point is not None][-periods:]
     if len(evaluated) < periods:
         evaluated = points[-periods:]

@@ -1,4 +1,4 @@
-"""An empty AWS account, and a recording of what the functions do."""
+"""Fixtures: an empty AWS account, the bridge in it, and a recording of the functions' calls."""
 
 from __future__ import annotations
 

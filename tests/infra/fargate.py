@@ -25,7 +25,7 @@ WITH_CERTIFICATE = PARAMETERS | {
     "DagBucket": "dags",
 }
 
-# What the nested stack puts out.
+# The outputs of the nested stack.
 BRIDGE = {
     "SubmitUrl": "https://submit.lambda-url.us-east-1.on.aws",
     "TableName": "bridge-table",
@@ -46,7 +46,7 @@ NAMELESS = {"AWS::EC2::SecurityGroupIngress", "AWS::EFS::AccessPoint", "AWS::RDS
 NESTED = "AWS::CloudFormation::Stack"
 
 
-# In place of what moto takes for its name.
+# Replaces the name that moto uses.
 ACCESS_POINT = "fsap-0a1b2c3d"
 
 
@@ -56,7 +56,7 @@ def secret(logical_id: str) -> str:
 
 
 def standing_alone() -> dict[str, Any]:
-    """The template without what moto cannot create, and with names in the places where others refer to it."""
+    """The template without resources that moto cannot create. References to them are replaced by names."""
     body = template(PATH)
     resources = body["Resources"]
     gone = {name: each["Type"] for name, each in resources.items() if each["Type"] in BEYOND_MOTO | {NESTED}}
@@ -83,7 +83,7 @@ def standing_alone() -> dict[str, Any]:
         return value
 
     body = rewritten(body, named)
-    # What the bridge is told, for tests to see.
+    # The parameters of the bridge, for the tests.
     for name, value in body["Resources"]["Bridge"]["Properties"]["Parameters"].items():
         body["Outputs"][f"Bridge{name}"] = {"Value": value}
     for name in gone:
@@ -134,5 +134,5 @@ def lifted(parameters: dict[str, str]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    # For tests in another environment: fargate.py NAME=VALUE... prints what is lifted as JSON.
+    # For tests in another environment: fargate.py NAME=VALUE... prints the parts as JSON.
     print(json.dumps(lifted(PARAMETERS | dict(argument.split("=", 1) for argument in sys.argv[1:]))))

@@ -1,4 +1,4 @@
-"""Whether a role may make a call: moto's policy engine for actions and resources, conditions evaluated here.
+"""Decides whether a role may make a call: by moto's policy engine for actions and resources, and here for conditions.
 
 moto ignores most conditions, and takes a condition that fails for a refusal. So each statement is shown to it without
 its condition, and counts only where the condition holds too. All statements of the template allow; none denies.
@@ -23,7 +23,7 @@ Context = dict[str, str | list[str]]
 
 @dataclass(frozen=True)
 class Call:
-    """One thing that IAM is asked about."""
+    """One call that IAM checks."""
 
     role: str
     action: str
@@ -132,13 +132,13 @@ def _arn_like(pattern: str, arn: str) -> bool:
 
 
 def without_statement(statements: list[Statement]) -> Iterator[tuple[str, list[Statement]]]:
-    """The policy with each of its statements taken away in turn."""
+    """The policy without one of its statements, for each of them."""
     for i, statement in enumerate(statements):
         yield statement["Sid"], statements[:i] + statements[i + 1 :]
 
 
 def without_action(statements: list[Statement]) -> Iterator[tuple[str, list[Statement]]]:
-    """The policy with each single action taken away in turn."""
+    """The policy without one of its actions, for each of them."""
     for i, statement in enumerate(statements):
         actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
         for action in actions:
@@ -148,7 +148,7 @@ def without_action(statements: list[Statement]) -> Iterator[tuple[str, list[Stat
 
 
 def without_condition(statements: list[Statement]) -> Iterator[tuple[str, list[Statement]]]:
-    """The policy with each single condition key dropped in turn."""
+    """The policy without one of its condition keys, for each of them."""
     for i, statement in enumerate(statements):
         for operator, keys in statement.get("Condition", {}).items():
             for key in keys:

@@ -1,4 +1,4 @@
-"""A proxy between the functions and the local stack, and what IAM would be asked about each call that it saw.
+"""A proxy that records the calls of functions to the local stack, and the calls that IAM would check for them.
 
 The functions are started through scripts that put `http://PROXY/FUNCTION/SERVICE/UPSTREAM` where the local stack put
 `http://UPSTREAM`, so that the proxy knows who calls what. The binaries are the real ones.
@@ -20,7 +20,7 @@ from policies import Call
 from cloudformation import arn
 from http_server import Request, Response, Server, forward
 
-# IAM's names of the services, and what the SDK's variables call them.
+# IAM's names of the services, and the names in the SDK's variables.
 SERVICES = {
     "dynamodb": "DYNAMODB",
     "ecs": "ECS",
@@ -33,7 +33,7 @@ SERVICES = {
 
 @dataclass(frozen=True)
 class Exchange:
-    """A request that was answered, and the answer."""
+    """A request and its response."""
 
     caller: str
     service: str
@@ -57,7 +57,7 @@ class Recorder(Server):
             return any((e.caller, e.operation) == (caller, operation) for e in self.exchanges)
 
     def address(self, caller: str, service: str, upstream: str) -> str:
-        """Where `caller` is to send what it would send to `upstream`."""
+        """The address at which `caller` reaches `upstream` through the proxy."""
         return f"{self.url}/{caller}/{service}/{upstream}"
 
     def wrap(self, binaries: Path, folder: Path, functions: tuple[str, ...]) -> None:
@@ -96,7 +96,7 @@ def _json(text: bytes) -> dict[str, Any]:
 
 
 def asked(exchange: Exchange, table: str, deployment: str, roles: dict[str, list[str]]) -> Iterator[Call]:
-    """What IAM would be asked about a call. `roles` are those of each task definition."""
+    """The calls that IAM would check for an exchange. `roles` has those of each task definition."""
     request, who = exchange.request, exchange.caller
     match exchange.service:
         case "dynamodb":

@@ -90,11 +90,11 @@ def transformed(text: str) -> dict[str, Any]:
 
 
 class Stack:
-    """A stack in moto, and what came of its resources."""
+    """A stack in moto, with the physical IDs of its resources."""
 
     def __init__(self, body: dict[str, Any], parameters: dict[str, str], name: str = "test") -> None:
         body = copy.deepcopy(body)
-        # moto has function URLs and alarms, but not in CloudFormation, and an output of what it cannot create ends it.
+        # moto's CloudFormation cannot create function URLs and alarms, and fails on outputs that refer to them.
         body["Outputs"].pop("SubmitUrl", None)
         body["Outputs"].pop("RunnerApiUrl", None)
         with_urls = parameters.get("FunctionUrl") != "false"
@@ -116,7 +116,7 @@ class Stack:
             Capabilities=["CAPABILITY_IAM"],
         )
         resources = client.describe_stack_resources(StackName=name)["StackResources"]
-        # What moto cannot create has no names.
+        # Resources that moto cannot create have no names.
         self.ids = {
             resource["LogicalResourceId"]: resource["PhysicalResourceId"]
             for resource in resources

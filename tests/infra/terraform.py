@@ -18,7 +18,7 @@ from cloudformation import REGION
 MODULE = ROOT / "infra/terraform"
 Values = dict[str, Any]
 
-# What only AWS knows, evaluation lacks: references to it are first replaced by what AWS would answer.
+# Values that only AWS knows. References to them are replaced by these before the evaluation.
 KNOWN = {
     "data.aws_s3_bucket.code.bucket_regional_domain_name": json.dumps(f"code.s3.{REGION}.amazonaws.com"),
     "aws_cloudformation_stack.bridge.outputs": "var.outputs_of_stack",
@@ -54,7 +54,7 @@ def by_label(blocks: list[Values]) -> dict[str, Values]:
 
 
 def plain(value: Any) -> Any:
-    """A value without what tfparse adds. A variable that is null shows as a reference to it."""
+    """A value without the members that tfparse adds. A variable that is null is a reference to itself."""
     match value:
         case {"__attribute__": str(reference)} if reference.startswith("var."):
             return None

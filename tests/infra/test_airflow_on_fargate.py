@@ -1,4 +1,4 @@
-"""infra/airflow-on-fargate: what its pieces tell each other, who may do what, and what is reachable.
+"""infra/airflow-on-fargate: the configuration of its parts, their permissions, and the network.
 
 That Airflow runs with what it configures is shown in tests/airflow/setups/test_fargate.py.
 """
@@ -169,7 +169,7 @@ def granted(made: Stack) -> dict[str, list[Statement]]:
 
 @pytest.fixture(scope="module")
 def called(made: Stack) -> set[Call]:
-    """What Airflow calls in each role, beside what the bridge's policies are for."""
+    """Airflow's calls in each role, except those of the bridge's policies."""
     bucket = f"arn:aws:s3:::{made.ids['LogBucket']}"
     log = f"{bucket}/logs/dag_id=numbers/run_id=1/task_id=odd/attempt=1.log"
     files, mounted = file_system(made)

@@ -1,4 +1,4 @@
-"""A binary of one architecture is never deployed as another, and is built of what Cargo.lock names."""
+"""A program is deployed only for its own architecture, and is built from the versions in Cargo.lock."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_other_program_is_rejected_by_name(tmp_path: Path, other: bytes) -> None
     assert str(tmp_path / "bootstrap") in wrong
 
 
-# What tools/build_functions.sh calls: a cargo that builds for the flag, and a rustc that has the targets of HAS.
+# The commands that tools/build_functions.sh calls: cargo builds for the flag, and rustc has the targets in HAS.
 FAKE_CARGO = """#!/usr/bin/env python3
 import os, sys, zipfile
 from pathlib import Path
@@ -104,7 +104,7 @@ def test_x86_64_is_always_built_with_an_explicit_target() -> None:
 
 
 def test_build_rejects_a_stale_lock_file(tmp_path: Path) -> None:
-    """In a package of its own, with the configuration that the workspace has: there is no Cargo.lock to keep to."""
+    """A separate package with the configuration of the workspace. It has no Cargo.lock."""
     (tmp_path / "CargoLambda.toml").write_text((ROOT / "CargoLambda.toml").read_text())
     (tmp_path / "Cargo.toml").write_text('[package]\nname = "probe"\nversion = "0.1.0"\nedition = "2024"\n')
     (tmp_path / "src").mkdir()

@@ -21,7 +21,7 @@ def test_cost_tables_are_current(guide: Path) -> None:
 
 def test_prices_are_only_in_the_cost_tables() -> None:
     for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]:
-        # The CLI's help, from which docs/cli.md is generated, gives the price of what `verify-aws` runs.
+        # docs/cli.md is generated from the CLI's help, which states the price of a run of `verify-aws`.
         if path.name == "cli.md":
             continue
         text = path.read_text()

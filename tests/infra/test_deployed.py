@@ -305,7 +305,7 @@ def test_schedule_starts_reconcile(bridge: Bridge) -> None:
     function = bridge.configuration("reconcile")["FunctionArn"]
     schedule = bridge.emulator.client("scheduler").get_schedule(Name=f"{DEPLOYMENT}-reconcile")
     assert (schedule["State"], schedule["Target"]["Arn"]) == ("ENABLED", function)
-    # No API shows what has invoked a function. The emulator logs this only for schedules and rules.
+    # No API shows the source of an invocation. The emulator logs this line only for schedules and rules.
     logged = f"EventBridge → Lambda {DEPLOYMENT}-reconcile: dispatched"
     until("the schedule has started a run", lambda: logged in bridge.emulator.log())
 

@@ -1,4 +1,4 @@
-"""The policies of who deploys and who operates: enough for their work, and nothing of anybody else's."""
+"""The policies for deployers and operators allow their work, and nothing that belongs to others."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ GROUPS = {
     "operator": ("OperatorPolicy", "OperatorViewPolicy", "OperatorKeyPolicy"),
     "restorer": ("RestorePolicy", "RestoreKeyPolicy"),
 }
-# Of CloudFormation's own handlers, what is for properties that template.yaml does not use.
+# Permissions of CloudFormation's handlers for properties that template.yaml does not use.
 UNUSED = {
     "AWS::DynamoDB::Table": "BatchWriteItem DeleteItem GetItem PutItem Query Scan UpdateItem ImportTable "
     "DescribeImport AssociateTableReplica CreateTableReplica PutResourcePolicy DeleteResourcePolicy "
@@ -66,7 +66,7 @@ def actions(statements: list[Statement]) -> Iterator[str]:
 
 
 def needed() -> set[str]:
-    """What CloudFormation calls in the deployer's name to make, change and remove the stack's resources."""
+    """The calls that CloudFormation makes as the deployer to create, update and delete the stack's resources."""
     calls = set()
     for kind in {resource["Type"] for resource in packaged()["Resources"].values()}:
         handlers = PROVIDER_SCHEMA_MANAGER.get_resource_schema(REGION, kind).schema["handlers"]
@@ -136,7 +136,7 @@ def test_resources_of_others_are_denied(
 
 # --- Names ---------------------------------------------------------------------------------------
 
-# The most characters that AWS takes. CloudFormation generates STACK-LogicalId-RANDOM, and cuts what is longer.
+# The maximum length of each name. CloudFormation generates STACK-LogicalId-RANDOM, and truncates longer names.
 LONGEST = {
     "AWS::DynamoDB::Table": 255,
     "AWS::IAM::ManagedPolicy": 128,
@@ -159,7 +159,7 @@ def of(deployment: str, stack: str, **parameters: str) -> dict[str, list[Stateme
 
 
 def resources(deployment: str, stack: str) -> Iterator[tuple[str, str]]:
-    """Type and ARN of what the bridge's stack consists of. IAM is asked about a log group with and without `:*`."""
+    """Type and ARN of each resource of the bridge's stack. IAM checks a log group with and without `:*`."""
     bridge = ResolvedTemplate(packaged(), EVERY_OPTION | {"Deployment": deployment})
 
     def named(kind: str, logical_id: str) -> str:
@@ -251,7 +251,7 @@ def test_deployment_with_same_prefix_is_denied(ours: str, theirs: str) -> None:
     wrong = []
     for group, statements in granted.items():
         for statement in statements:
-            # Of what IAM knows no resource for, everybody gets all.
+            # IAM defines no resource for these actions, so every deployment has the same grant.
             if statement["Resource"] == "*" or statement["Sid"] in ("ContainerLogs", "ProfilesLayer"):
                 continue
             for _, resource in others:
@@ -285,7 +285,7 @@ def test_policies_with_longest_names_fit_the_quota() -> None:
         assert len(text) + longer * text.count("arn:aws:") <= 6_144, name
 
 
-# --- What people do ------------------------------------------------------------------------------
+# --- Tasks of operators --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("with_urls", ["true", "false"])
@@ -356,7 +356,7 @@ def test_documented_bucket_flags_work_with_samconfig(tmp_path: Path) -> None:
     ]
 
     def deploys(*further: str) -> str:
-        # Nothing listens there: what matters is how far it gets.
+        # Nothing listens at this address. The test checks which step fails.
         environment = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1", "AWS_ACCESS_KEY_ID": "x"}
         environment |= {
             "AWS_SECRET_ACCESS_KEY": "x",

@@ -1,7 +1,7 @@
-"""The roles of the template hold what is called, all of which is called, and nothing that is not.
+"""The roles of the template allow exactly the calls that are made.
 
-What is called is recorded at the wire while the real functions run on the local stack, and completed by hand with what
-AWS's own services call in a role's name. The policies are those that moto's CloudFormation resolved.
+Calls are recorded at the wire while the real functions run on the local stack. Calls that AWS services make as a role
+are listed by hand. The policies are those that moto's CloudFormation resolved.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from walk import CLUSTER_ARN, DEPLOYMENT, EXECUTION_ROLE, FUNCTIONS, TASK_ROLE, 
 
 from cloudformation import arn
 
-# --- What the template grants ------------------------------------------------------------------
+# --- Policies ----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -28,12 +28,12 @@ def granted(stack: Stack) -> dict[str, list[Statement]]:
     return granted_by(stack)
 
 
-# --- What is called ----------------------------------------------------------------------------
+# --- Calls -------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def called(stack: Stack, recording: Recording) -> set[Call]:
-    """All that IAM is asked about, as if it had happened in the stack that moto made."""
+    """Every call that IAM would check, with the names of the stack in moto."""
     roles = {"etl": [TASK_ROLE, EXECUTION_ROLE]}
     wire = {call for exchange in recording.exchanges for call in asked(exchange, stack.ids["Table"], DEPLOYMENT, roles)}
     submit, work = (arn("lambda", f"function:{DEPLOYMENT}-{function}") for function in ("submit", "runner-api"))
@@ -114,7 +114,7 @@ def test_template_sets_every_variable_the_functions_read() -> None:
     told = set(resources["Globals"]["Function"]["Environment"]["Variables"])
     for resource in resources["Resources"].values():
         told |= set(resource["Properties"].get("Environment", {}).get("Variables", {}))
-    # What reconcile tells the containers of runners.
+    # reconcile sets these in the containers of runners.
     runners = {f"ECS_BRIDGE_{name}" for name in ("DOORBELL_URL", "RUNNER_ID", "RUNNER_TOKEN", "POLL_INTERVAL_MS")}
     # The last two are for tests only.
     assert read - runners - {"ECS_BRIDGE_TIMER_SCALE", "ECS_BRIDGE_SEND_WITHIN"} == told

@@ -1,4 +1,4 @@
-"""What the functions write, what alarms and dashboard look at, and what the runbook says are the same metrics."""
+"""Functions, alarms, dashboard and runbook use the same metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the roles hold under other parameters than those of the recording: further clusters, long lists of ARNs."""
+"""The policies of roles under other parameters than those of the recording: more clusters, long lists of ARNs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""infra/private.yaml: nothing reaches the internet, and everything that is called has an endpoint that lets it."""
+"""infra/private.yaml: the network has no route to the internet, and every call has an endpoint that allows it."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def statements(service: str) -> list[Statement]:
 
 
 def lets(service: str, call: Call, **context: str) -> bool:
-    """Whether the endpoint lets a call of this account's principals through, or of those of `context`."""
+    """Whether the endpoint allows a call by principals of this account, or by those in `context`."""
     return permits(statements(service), Call(call.role, call.action, call.resource, call.context | OURS | context))
 
 
 @pytest.fixture(scope="module")
 def called(recording: Recording) -> dict[str, set[Call]]:
-    """What the functions and the executor call, by service, as if it had happened in this stack."""
+    """The calls of the functions and the executor by service, with the names of this stack."""
     table, roles = BRIDGE.outputs["TableName"], {"etl": [TASK_ROLE, EXECUTION_ROLE]}
     calls: dict[str, set[Call]] = {}
     for exchange in recording.exchanges:
@@ -93,7 +93,7 @@ def test_endpoints_deny_other_resources(service: str, action: str, resource: str
 
 
 def test_endpoints_deny_principals_of_other_accounts(called: dict[str, set[Call]]) -> None:
-    """Data could be carried off to another account through an endpoint that lets its credentials."""
+    """Otherwise, data could leave through an endpoint with the credentials of another account."""
     other = {"aws:PrincipalAccount": "210987654321"}
     assert not [str(call) for service, calls in called.items() for call in calls if lets(service, call, **other)]
     every = endpoints(ResolvedTemplate(SOURCE, EVERY_ENDPOINT, NESTED))
@@ -198,7 +198,7 @@ def test_runner_may_invoke_runner_api_only_from_this_vpc() -> None:
     }
     (denied,) = PRIVATE.resources["FromThisVpcPolicy"]["PolicyDocument"]["Statement"]
     assert (denied["Effect"], denied["Condition"]) == ("Deny", {"StringNotEquals": {"aws:SourceVpc": "Vpc"}})
-    # What the executor's policy allows, this one denies from elsewhere.
+    # This policy denies the actions of the executor's policy from other networks.
     grants = BRIDGE.resources["ExecutorPolicy"]["PolicyDocument"]["Statement"]
     allows = [{"Effect": "Allow", "Action": denied["Action"], "Resource": denied["Resource"]}]
     for statement in [allowed, *grants]:

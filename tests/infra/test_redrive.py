@@ -33,7 +33,7 @@ def lambda_client(local: LocalStack) -> Any:
 
 
 def lost_event(local: LocalStack, submission_id: str) -> dict[str, Any]:
-    """The event of its end, which the local stack was told to lose."""
+    """The event of its STOPPED task, which the local stack drops."""
     (answer,) = local.submit({"submission_id": submission_id, "command": ["sh", "-c", "exit 3"]})
     assert "error" not in answer
 
@@ -59,7 +59,7 @@ def from_lambda(event: dict[str, Any]) -> str:
 
 
 class Refusing:
-    """A task-state that fails, asked for each event at most once."""
+    """A task-state that fails, and expects each event at most once."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []

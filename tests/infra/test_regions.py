@@ -96,7 +96,7 @@ def test_defaults_reserve_no_concurrency() -> None:
 
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_failed_first_deployment_does_not_block_the_next(name: str) -> None:
-    """CloudFormation deletes what it made, but for what is retained, which must not hold a name or refuse to go."""
+    """CloudFormation keeps retained resources. They must have no fixed name and no deletion protection."""
     named = {"BucketName", "FunctionName", "LogGroupName", "Name", "QueueName", "RoleName", "TableName"}
     for logical_id, resource in template(name)["Resources"].items():
         match resource.get("DeletionPolicy"):

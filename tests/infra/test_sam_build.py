@@ -25,13 +25,13 @@ FUNCTIONS = {
     "ReconcileFunction": "reconcile",
     "RunnerApiFunction": "runner-api",
 }
-# They are 2.2 to 2.5 MB: each more makes a start slower. Compilers differ by a little, a library that slips in by more.
+# They are 2.2 to 2.5 MB, and every MB slows down cold starts. Compilers differ little, an accidental library by more.
 MOST_BYTES = 3_000_000
 # glibc 2.34, whatever the machine has that builds.
 AMAZON_LINUX_2023_GLIBC = 34
 
 
-# In place of cargo: what `cargo lambda build` leaves, without compiling anything.
+# Replaces cargo: leaves the files of `cargo lambda build` without compiling anything.
 CARGO = """#!/bin/sh
 case "$*" in
 "lambda build "*)

@@ -24,7 +24,7 @@ ENDED = {"SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED"}
 
 
 def services(moto: str, local: LocalStack) -> Callable[[Request], Response | None]:
-    """What the interpreter calls: moto, except for Lambda, which is the local stack's."""
+    """Forward the interpreter's calls: those of Lambda to the local stack, all others to moto."""
 
     def respond(request: Request) -> Response | None:
         if not request.path.startswith("/2015-03-31/functions/"):
@@ -52,7 +52,7 @@ def definition(which: str, command: list[str]) -> str:
 
 
 class StateMachines:
-    """Both state machines, each of a command of its own."""
+    """Both state machines, each created with its own command."""
 
     def __init__(self, url: str, local: LocalStack) -> None:
         keys = {"region_name": REGION, "aws_access_key_id": "x", "aws_secret_access_key": "x"}
@@ -62,7 +62,7 @@ class StateMachines:
         self.dynamodb.create_table(TableName="Locks", **template(PATH)["Resources"]["Locks"]["Properties"])
 
     def create(self, which: str, name: str, command: list[str]) -> str:
-        # Nobody waits minutes here.
+        # All waits take a second.
         text = re.sub(r'"(Seconds|IntervalSeconds)": \d+', r'"\1": 1', definition(which, command))
         return self.states.create_state_machine(name=name, definition=text, roleArn=ROLE)["stateMachineArn"]
 
@@ -107,7 +107,7 @@ def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StateMachines
     moto.stop()
 
 
-# Everything that means something to JSON, to the States Language, to CloudFormation or to a shell.
+# Characters with a meaning in JSON, the States Language, CloudFormation or a shell.
 AWKWARD = ["it's", '"', "\\", "\\n", "a, b", "{}", "${Locks}", "$.command", "é", "two\nlines", ""]
 
 
@@ -209,7 +209,7 @@ def test_dead_execution_releases_the_lock_and_never_runs(machines: StateMachines
     machine = machines.create("NeverTwice", "died", ["true"])
     assert machines.ended(machines.start(machine, "died-2"))["status"] == "SUCCEEDED"
     assert machines.local.row("died-2")["state"] == "succeeded"
-    # What the dead one would have done.
+    # The submission of the dead execution arrives late.
     late = machines.local.invoke("submit", {"submission_id": "died-1", "command": ["true"]})
     assert late["state"] == "cancelled"
     assert not machines.local.tasks("died-1")

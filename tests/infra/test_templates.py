@@ -1,4 +1,4 @@
-"""What linters, the SAM transform and moto's CloudFormation say of the templates."""
+"""The templates pass linters, the SAM transform and moto's CloudFormation."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def stack(given: Values, beside: Mapping[str, str] = MappingProxyType({})) -> Va
     return plain(found)
 
 
-# --- What the stack gets ---------------------------------------------------------------------------
+# --- Parameters of the stack -----------------------------------------------------------------------
 
 
 def test_variables_and_outputs_match_the_template() -> None:
@@ -192,7 +192,7 @@ def test_broken_precondition_has_a_message(given: Values, message: str | None) -
     assert not message or broken[0].startswith(message)
 
 
-# --- What a variable takes -------------------------------------------------------------------------
+# --- Validation of variables -----------------------------------------------------------------------
 
 
 def long(name: str, length: int) -> Any:
@@ -219,7 +219,7 @@ def bad(name: str, parameter: Values) -> Iterator[Any]:
 
 
 def good(name: str, parameter: Values) -> Iterator[Any]:
-    """Values at the limits of what CloudFormation takes."""
+    """Values at the limits that CloudFormation accepts."""
     yield from (parameter[limit] for limit in ("MinValue", "MaxValue") if limit in parameter)
     if "MaxLength" in parameter:
         yield long(name, parameter["MaxLength"])

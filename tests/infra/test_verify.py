@@ -1,6 +1,6 @@
 """`ecs-bridge verify-aws` and `ecs-bridge doctor` against an account on this machine.
 
-All is as expected, and each check is seen to fail where the account behaves otherwise.
+Every check passes on an account that behaves as documented, and fails on one that does not.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def verdicts(findings: list[dict[str, Any]]) -> dict[str, str]:
 
 
 def left_over(account: Account) -> list[str]:
-    """What is called like something of a run."""
+    """The resources whose names are those of a run."""
     rules = [rule["Name"] for rule in account.client("events").list_rules(NamePrefix=PREFIX)["Rules"]]
     queues = account.client("sqs").list_queues(QueueNamePrefix=PREFIX).get("QueueUrls", [])
     live = [task["task_arn"] for task in account.stack.tasks() if task["last_status"] != "STOPPED"]
@@ -188,7 +188,7 @@ def test_metrics_pass_without_a_pool(tmp_path: Path) -> None:
 
 
 def test_account_without_urls_schedule_and_rule_fails(tmp_path: Path) -> None:
-    """No signature is needed, the runner API is not there, nobody delivers dead letters, and no schedule runs."""
+    """Requests need no signature, and there is no runner API, dead-letter delivery or schedule."""
     flags = {"require-signature": False, "reconcile-every": 0}
     with Account(tmp_path / "bare", name="bare", alarms=False, **flags) as account:
         account.stack.abandoned = lambda: []  # type: ignore[method-assign]
@@ -328,7 +328,7 @@ def test_stack_outputs_locate_the_bridge(account: Account) -> None:
     environment = account.environment()
     del environment["ECS_BRIDGE_LOCAL"]
     environment["AWS_ENDPOINT_URL_DYNAMODB"] = account.stack.ready["dynamodb_url"]
-    # What the environment says of another bridge comes after the stack.
+    # The stack has precedence over variables that name another bridge.
     environment |= {"ECS_BRIDGE_URL": "http://127.0.0.1:9", "ECS_BRIDGE_TABLE": "another"}
     submitted = account.run(
         "submit", "--stack", account.name, "--id", "by-stack", "--wait", "--", "true", env=environment

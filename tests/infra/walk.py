@@ -1,4 +1,4 @@
-"""A run of the real functions on the local stack, every way on which they call something, recorded at the wire."""
+"""Runs the real functions on the local stack through every path that makes a call, and records the calls."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ FUNCTIONS = ("submit", "task-state", "reconcile", "runner-api")
 
 @dataclass(frozen=True)
 class Recording:
-    """What the functions called, and what they wrote to their logs."""
+    """The calls of the functions, and their logs."""
 
     exchanges: list[Exchange]
     folder: Path
@@ -99,13 +99,13 @@ def submit(local: LocalStack, submission_id: str, *command: str, **options: Any)
 
 
 def at_once(local: LocalStack, recorder: Recorder) -> None:
-    """What is called within seconds of a submission, a stop or an event."""
+    """The calls that follow a submission, a stop or an event within seconds."""
 
     def called(caller: str, operation: str) -> None:
         until(f"{caller} calls {operation}", lambda: recorder.seen(caller, operation))
 
     def wakes(caller: str, once: Callable[[str], None]) -> None:
-        """A run of reconcile that looks for work anyway is not woken: until there is none."""
+        """submit does not trigger a run that is still reading, so this repeats until no run is."""
         operation = "2015-03-31/functions/reconcile/invocations"
         numbers = itertools.count()
 
@@ -125,7 +125,7 @@ def at_once(local: LocalStack, recorder: Recorder) -> None:
     table = Table(aws.dynamodb(), local.ready["table"], DEPLOYMENT)
     assert [record.submission_id for record in table.changes(0)[0]] == ["plain"]
     assert table.records(["plain"])[0]["plain"].ended
-    # What the client reads beyond that.
+    # The client can read more attributes.
     assert Table(aws.dynamodb(), local.ready["table"], DEPLOYMENT, WHOLE).records(["plain"])[0]["plain"].launched_at
 
     # A launch for which the first choice has no capacity.
@@ -133,14 +133,14 @@ def at_once(local: LocalStack, recorder: Recorder) -> None:
     submit(local, "elsewhere", "true")
     local.until_state("elsewhere", "succeeded")
 
-    # A stop of what runs.
+    # A stop of a running submission.
     submit(local, "stopped", "sleep", "600")
     local.until_state("stopped", "running")
     executor.stop(["stopped"], "not wanted")
     local.until_state("stopped", "cancelled")
     called("submit", "StopTask")
 
-    # A launch that conflicts with a task that somebody made with our token.
+    # A launch that conflicts with another task of the same client token.
     ecs = boto3.client("ecs", endpoint_url=local.ready["ecs_url"])
     started_by = f"{DEPLOYMENT}/conflict/1"
     network = PROFILES["default"]["run_task"]["networkConfiguration"]  # type: ignore[index]
@@ -157,7 +157,7 @@ def at_once(local: LocalStack, recorder: Recorder) -> None:
     local.until_state("conflict", "succeeded")
     called("submit", "DescribeTasks")
 
-    # A task that lives though its submission was cancelled before it was made.
+    # A task that runs although its submission was cancelled before.
     local.stop("unwanted")
     answer = ecs.run_task(
         cluster=CLUSTER_ARN,
@@ -197,7 +197,7 @@ LISTENERS = {"event_bus": "default"}
 
 
 def told(local: LocalStack, recorder: Recorder) -> None:
-    """Who is told of ends, by each function that may tell them."""
+    """Notifications by each function that may deliver them."""
 
     def called(caller: str, *operations: str) -> None:
         until(f"{caller} calls {operations}", lambda: all(recorder.seen(caller, operation) for operation in operations))
@@ -224,7 +224,7 @@ def told(local: LocalStack, recorder: Recorder) -> None:
         return recorder.seen("runner-api", "2015-03-31/functions/reconcile/invocations")
 
     until("runner-api wakes reconcile", is_woken)
-    # What task-state could not tell, reconcile tells.
+    # reconcile delivers the notifications that task-state could not deliver.
     for operation in ("SendTaskSuccess", "SendTaskFailure", "PutEvents"):
         local.rule(operation=operation, times=2, error={"code": "AccessDeniedException", "message": "not now"})
     for command in ("true", "false"):
@@ -233,7 +233,7 @@ def told(local: LocalStack, recorder: Recorder) -> None:
 
 
 def by_runners(local: LocalStack, recorder: Recorder) -> None:
-    """What is called for a command that a runner takes, and for somebody who is no runner."""
+    """The calls for a command that a runner claims, and for a caller that is no runner."""
     submit(local, "pooled", "true", profile="pool")
     local.until_state("pooled", "succeeded")
     assert recorder.seen("runner-api", "Query")
@@ -253,7 +253,7 @@ def by_runners(local: LocalStack, recorder: Recorder) -> None:
 
 
 def by_the_page(local: LocalStack, recorder: Recorder) -> None:
-    """What Airflow's API server reads for the page in the UI."""
+    """The reads of Airflow's API server for the UI plugin."""
     aws = Local(recorder.address("page", "dynamodb", local.ready["dynamodb_url"].removeprefix("http://")))
     reader = Reader(aws.dynamodb, local.ready["table"], DEPLOYMENT)
     seen = reader.read()
@@ -264,15 +264,15 @@ def by_the_page(local: LocalStack, recorder: Recorder) -> None:
 
 
 def in_time(local: LocalStack, recorder: Recorder) -> None:
-    """What reconcile calls where nothing is heard for minutes, with shorter minutes."""
+    """The calls of reconcile when no event arrives for minutes, with shorter minutes."""
 
     def called(operation: str) -> None:
         until(f"reconcile calls {operation}", lambda: recorder.seen("reconcile", operation))
 
-    # A task that no event tells of: it is described.
+    # A task without events is described.
     silent = {"tags": [{"key": "ecs-bridge-local:shape", "value": "no-events"}]}
     submit(local, "silent", "true", overrides=silent)
-    # A launch that is never answered, of a task that no event tells of: with a stop asked for, it is looked up.
+    # An unanswered launch of a task without events is looked up after a stop request.
     local.rule(operation="RunTask", submission_id="unanswered", times=1000, answer="none")
     submit(local, "unanswered", "sleep", "600", overrides=silent)
     local.stop("unanswered")
@@ -286,7 +286,7 @@ def in_time(local: LocalStack, recorder: Recorder) -> None:
 
 
 def record(folder: Path) -> Recording:
-    """Runs it all, and writes to `folder`."""
+    """Run everything, with files in `folder`."""
     scripts = folder / "functions"
     scripts.mkdir()
     flags = {

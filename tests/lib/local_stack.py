@@ -218,7 +218,7 @@ class LocalStack:
         call("POST", f"{self.ready['ecs_url']}/_local/events", event)
 
     def notifications(self, submission_id: str | None = None) -> list[dict[str, Any]]:
-        """The ends, or those of one submission, that Step Functions and event buses were told of."""
+        """The notifications that Step Functions and event buses received, or those of one submission."""
         sent = call("GET", f"{self.ready['ecs_url']}/_local/notifications")["notifications"]
         return [one for one in sent if submission_id in (None, one["end"]["submission_id"])]
 
@@ -246,7 +246,7 @@ class LocalStack:
         return resource.Table(self.ready["table"])
 
     def set_launch_rate(self, seconds: float) -> None:
-        """No launch tokens for so long, a second at most: what is further ahead counts as a wrong clock."""
+        """Take all launch tokens for up to a second. A later time counts as a wrong clock."""
         micros = int((time.time() + seconds) * 1e6)
         self.table.put_item(Item={"submission_id": LAUNCH_RATE_ROW, "empty_at": micros})
 

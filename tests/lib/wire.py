@@ -129,7 +129,7 @@ class History:
 
     @staticmethod
     def asks(call: Call) -> dict[str, Any]:
-        """The call, such that its answer tells the whole new row."""
+        """The call, changed to return the whole new row."""
         return {**call.body, "ReturnValues": "ALL_NEW"} if call.operation == "UpdateItem" else call.body
 
     def add(self, call: Call, answer: dict[str, Any]) -> None:
@@ -255,7 +255,7 @@ class Wire:
 
 
 def wanted_keys(body: dict[str, Any]) -> tuple[str, list[Any]]:
-    """The table of a BatchGetItem, and the keys that are asked for: the bridge reads one table."""
+    """The table and the keys of a BatchGetItem. The bridge reads one table."""
     [(table, wanted)] = body["RequestItems"].items()
     return table, wanted["Keys"]
 

@@ -1,4 +1,4 @@
-"""The build of `make demo`: what it leaves out, and that the builds after it compile nothing twice."""
+"""The build of `make demo` omits some SDKs, and later builds reuse its dependencies."""
 
 from __future__ import annotations
 

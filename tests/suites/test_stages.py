@@ -81,7 +81,7 @@ def command(*stages: str) -> list[str]:
 
 
 def run(folder: Path, *stages: str) -> tuple[int, list[str], str]:
-    """The exit code, the lines of the summary, and what came before it."""
+    """The exit code, the lines of the summary, and the output before it."""
     done = subprocess.run(command(*stages), cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     before, _, summary = done.stdout.partition("== summary\n")
     return done.returncode, summary.splitlines(), before

@@ -1,4 +1,4 @@
-"""The audit at the end of a run: the table against what really ran. Each rule is one of the promises."""
+"""The audit at the end of a run compares the table with the tasks that ran. Each rule is one of the promises."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def audit(
     alarms: Counter[str],
     told: list[Record],
 ) -> list[str]:
-    """What is wrong, a line each."""
+    """The problems, one per line."""
     problems = [f"alarm: {alarm}" for alarm in alarms if alarm.startswith("a second task")]
     by_id: dict[str, list[Task]] = defaultdict(list)
     for task in tasks:
@@ -81,7 +81,7 @@ def of_tasks(planned: Planned, row: Record, tasks: list[Task]) -> Iterator[str]:
         and any(task["attempt"] == row["attempt"] for task in tasks)
     ):
         yield "is lost, and ECS has its task"
-    # What ECS refused and launched all the same may have run by the time its first event arrives.
+    # A task that ECS launched although it refused may have run before its first event arrives.
     if row["state"] in NEVER_STARTED and any(not task["refused"] for task in started):
         yield f"is {row['state']} though it started"
 

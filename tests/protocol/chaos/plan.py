@@ -1,4 +1,4 @@
-"""What a run submits, by its seed: each submission with the ends that it may have."""
+"""The submissions of a run, by its seed, with the results that each may have."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Planned:
     # Seconds from its submission; below zero: before it.
     stop_after: float | None = None
     relaunches: bool = False
-    # Who is told of its end: an event bus, or a task token too.
+    # The targets of its notifications: an event bus, and sometimes a task token.
     notify: tuple[str, ...] = ()
 
     def item(self, now_ms: int) -> dict[str, Any]:

@@ -48,7 +48,7 @@ BATCH = 40
 
 @dataclass
 class Faults:
-    """What fails, and how often; shares are of events, tasks or calls."""
+    """The rates of faults, as shares of events, tasks or calls."""
 
     duplicate: float = 0.3
     drop: float = 0.15
@@ -140,7 +140,7 @@ class Run:
         return mixed
 
     def go(self) -> list[str]:
-        """The whole run; returns what is wrong."""
+        """Run everything, and return the problems."""
         with Wire(["dynamodb"], table_faults=self.table_faults, history=self.history) as wire:
             environment = {
                 "ECS_BRIDGE_LAUNCH_RATE": self.rate,
@@ -207,7 +207,7 @@ class Run:
         self.raise_errors()
         return len(self.first_seen) == len(self.planned)
 
-    # Callers: they retry what was not answered, and sometimes what was.
+    # Callers retry unanswered calls, and sometimes answered ones.
 
     def call(self, work: list[Planned], caller: int) -> None:
         chance = random.Random(f"caller/{self.seed}/{caller}")

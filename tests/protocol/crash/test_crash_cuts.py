@@ -118,7 +118,7 @@ class Flow:
     # Whether EventBridge delivers events; else the flow needs none, or delivers them itself.
     events: bool = True
     timer_scale: int = 60
-    # How many are told of the end.
+    # The number of notifications.
     told: int = 0
 
 
@@ -209,7 +209,7 @@ def launched_with_listeners(bench: Bench, id: str) -> None:
 
 
 def ended_with_listeners(bench: Bench, id: str) -> None:
-    """A submission that submit ends, which tells nobody."""
+    """A submission that submit ends. submit delivers no notifications."""
     no_launch_token(bench, id)
     bench.submit(id, notify=listeners(id))
     if bench.stack.row(id)["state"] != "queued":
@@ -292,7 +292,7 @@ FLOWS = [
 
 @dataclass
 class Outcome:
-    """What became of a flow with a fault at each of its effects."""
+    """The outcome of a flow with a fault at each of its effects."""
 
     cuts: Counter[Fault] = field(default_factory=Counter)
     seconds: float = 0

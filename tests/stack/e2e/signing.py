@@ -1,4 +1,4 @@
-"""What schemathesis loads: each request is signed as the local stack's user does."""
+"""Hooks for schemathesis: sign each request as the local stack's user."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class SigV4(requests.auth.AuthBase):
     """SigV4 for the service lambda."""
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        # What is signed are the type of the content and what SigV4 adds.
+        # Only the content type and the headers of SigV4 are signed.
         kept = {name: value for name, value in request.headers.items() if name.lower() == "content-type"}
         request.headers.update(signed_headers(request.method, request.url, request.body, kept))
         return request

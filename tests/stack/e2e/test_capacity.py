@@ -81,7 +81,7 @@ def submit(stack: Stack, id: str, profile: str, command: Sequence[str] = ("true"
 
 
 def ended(stack: Stack, id: str) -> tuple[str, str, int]:
-    """State, what it ran on, and the number of the fallback."""
+    """The state, the capacity, and the number of the fallback."""
     row = stack.until_ended(id)
     return row["state"], row["runs_on"], int(row.get("fallback", 0))
 

@@ -1,4 +1,4 @@
-"""Direct invocations of submit: what can invoke a function and not sign a request."""
+"""Direct invocations of submit, for callers that can invoke a function but not sign a request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers and events of ECS as they were reported in public, through the whole stack.
+"""Published responses and events of ECS, through the whole stack.
 
 Each of tests/fixtures/inputs, as it is and in variants.
 """
@@ -32,7 +32,7 @@ def cases(kind: str) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def still(start: Callable[..., Stack]) -> Stack:
-    """One in which nothing but what is asked for happens."""
+    """A stack without schedule, in which commands only pretend to run."""
     return start({"reconcile-every": 0, "simulate": True})
 
 

@@ -1,4 +1,4 @@
-"""`notify`: a state machine and an event bus are told of ends."""
+"""`notify`: a state machine and an event bus receive results."""
 
 from __future__ import annotations
 

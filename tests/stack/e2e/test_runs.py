@@ -1,4 +1,4 @@
-"""Many at once: every exit code right, every command started exactly once."""
+"""Many submissions at once: every exit code is right, and every command starts exactly once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from api import Stack
 from local_stack import until
 
-# The stand-in's ECS has no quota; at the rate of a real one, the run would take a minute longer.
+# The emulated ECS has no quota. At the rate of the real one, the run would take a minute longer.
 QUICK = {"ECS_BRIDGE_LAUNCH_RATE": 500, "ECS_BRIDGE_LAUNCH_BURST": 1000}
 
 

@@ -1,4 +1,4 @@
-"""Made-up requests, good and bad: each answer is one that the description of the API has."""
+"""Generated requests, valid and invalid: every response matches the description of the API."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def stack(start: Callable[..., Stack]) -> Stack:
     return start({"simulate": True, "require-signature": True, "processes": 2})
 
 
-# In a call of submit, what is wrong with one item is answered in its place: the call is accepted.
+# submit accepts a call with an invalid item, and returns the error in the place of the item.
 BY_ITEM = ["--exclude-checks", "negative_data_rejection"]
 
 
@@ -37,7 +37,7 @@ def test_every_response_matches_the_description(
     stack: Stack, tmp_path: Path, file: str, url: str, more: list[str]
 ) -> None:
     schema: dict[str, Any] = yaml.safe_load((ROOT / file).read_text())
-    # Every request is signed: what nobody signed never reaches the function.
+    # Every request is signed, because an unsigned one never reaches the function.
     schema.pop("security", None)
     (tmp_path / "openapi.yaml").write_text(yaml.safe_dump(schema))
     command = [

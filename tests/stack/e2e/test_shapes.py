@@ -1,4 +1,4 @@
-"""Oddities of real ECS, reproduced by the stand-in, and how the submission ends."""
+"""Peculiarities of ECS, emulated by the local stack, and the results of the submissions."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_events_may_precede_the_run_task_response(start: Callable[..., Stack]) -
 
 
 def reason_while_queued(stack: Stack, submission_id: str) -> str | None:
-    """None where it was launched again before it was asked for: after five seconds."""
+    """The reason, or None if it was launched again before this request, after five seconds."""
     record = stack.show(submission_id)
     return record["reason"] if record["state"] == "queued" else None
 

@@ -11,7 +11,7 @@ PLAIN = {"string": str, "boolean": bool, "integer": int, "long": int, "double": 
 
 
 def problems(shape: Any, value: Any, *, times: type | tuple[type, ...] = (int, float)) -> list[str]:
-    """What is wrong with the value. `times` is the format of timestamps."""
+    """The problems of a value. `times` is the format of timestamps."""
     return list(_problems(shape, value, shape.name, times))
 
 

@@ -1,4 +1,4 @@
-"""What `ecs-bridge ps` reads of a table with many submissions in flight, and what it shows of them."""
+"""The reads and the output of `ecs-bridge ps` for a table with many submissions in flight."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Reads(Wire):
         return response
 
     def keys(self) -> int:
-        """The rows that were asked for by their keys."""
+        """The number of rows that were read by their keys."""
         batches = [
             request
             for call, _ in self.answers

@@ -40,12 +40,12 @@ PROFILES = {
 
 
 def is_idle(runner: Mapping[str, Any]) -> bool:
-    """It has asked for work, has none, and is to get some."""
+    """Whether a runner has polled, serves nothing, and is not closing."""
     return "incarnation" in runner and "serves" not in runner and not runner["closing"]
 
 
 class Pools:
-    """A stack with pools, and what a test asks of it."""
+    """A stack with pools, and helpers for tests."""
 
     def __init__(self, stack: LocalStack, folder: Path) -> None:
         self.stack = stack
@@ -84,7 +84,7 @@ class Pools:
         return [row for row in self.runners(profile) if "check_at" in row]
 
     def until_idle(self, profile: str, count: int = 1) -> list[Record]:
-        """Runners that have asked for work and have none."""
+        """Wait for idle runners, and return their rows."""
 
         def idle() -> list[Record] | None:
             rows = [row for row in self.alive(profile) if is_idle(row["runner"])]
@@ -104,7 +104,7 @@ class Pools:
         return found.get("Item", {})
 
     def set(self, profile: str, **values: object) -> None:
-        """As an operator does."""
+        """Change the pool's row as an operator does."""
         names = {f"#{name}": name for name in values}
         numbers = {name: Decimal(value) if type(value) is int else value for name, value in values.items()}
         self.stack.table.update_item(
@@ -117,7 +117,7 @@ class Pools:
 
 @contextmanager
 def starting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Pools]]:
-    """Yield what starts stacks, and end those in the end."""
+    """Yield a function that starts stacks, and end them at exit."""
     with ExitStack() as stacks:
 
         def start(profiles: object = PROFILES, flags: Mapping[str, object] = {}) -> Pools:

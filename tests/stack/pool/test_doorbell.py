@@ -11,7 +11,7 @@ from conftest import PROFILES, Pools, profile
 
 from local_stack import until
 
-# reconcile neither runs by itself often, nor shows an index what waits in time: only the doorbell is quick.
+# reconcile runs rarely, and indexes lag by 5 s, so only the doorbell is fast.
 ALONE = {"reconcile-every": 3600, "index-lag-ms": "5000..5000"}
 
 
@@ -35,7 +35,7 @@ def test_idle_runner_claims_a_submission_before_indexes_show_it(start: Callable[
     assert pools.ended(id)["state"] == "succeeded"
     # By itself, a runner asks after five waits of 20 s, and the index shows the submission after 5 s.
     assert calls(pools, "ReceiveMessage") - waits <= 3
-    # It asked for it, and reported its end; the other one may have begun another rest meanwhile.
+    # One poll claims it and one reports its result. The other runner may have polled again.
     assert pools.stack.invocations()["runner-api"]["invocations"] - asked <= 4
     assert pools.starts("announced") == 1
 

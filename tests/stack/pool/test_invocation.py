@@ -10,7 +10,7 @@ from conftest import Pools, profile
 
 from local_stack import LocalStack
 
-# As template.yaml tells the functions under FunctionUrl: false.
+# The variables that template.yaml sets for FunctionUrl: false.
 WITHOUT_URLS = {
     "ECS_BRIDGE_RUNNER_API_URL": "",
     "ECS_BRIDGE_RUNNER_API_FUNCTION": "runner-api",

@@ -1,4 +1,4 @@
-"""Pools end to end: the functions, real runners, and what befalls them."""
+"""Pools end to end, with real runners and their failures."""
 
 from __future__ import annotations
 
@@ -282,7 +282,7 @@ def test_ps_and_show_display_the_wait_reason(pools: Pools) -> None:
     pools.ended(blocker)
 
 
-# Who asks for work.
+# Authentication of runners.
 
 
 def ask(url: str, body: dict[str, Any]) -> tuple[int, Any]:

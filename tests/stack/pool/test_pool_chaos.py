@@ -124,7 +124,7 @@ class Chaos:
         whole.rename(whole.with_name("profiles.json"))
 
     def run(self) -> Iterator[str]:
-        """Submits and kills until all have ended, and yields what is wrong."""
+        """Submit and kill until all have ended, and yield the problems."""
         killer = threading.Thread(target=self.kill)
         killer.start()
         try:

@@ -18,7 +18,7 @@ from local_stack import LocalStack
 from wire import Cut, Fault, Wire
 
 FAULTS = (Fault.DIES_BEFORE, Fault.DIES_AFTER, Fault.CONFLICT, Fault.ANSWER_LOST)
-# Reconcile finds work each half second: what one run did not do, the next does.
+# reconcile runs every half second, so the next run does the work of a failed one.
 FLAGS = {"reconcile-every": 0.5, "processes": 1, "time-scale": 10, "teardown-s": 0.5, "timer-scale": 30}
 
 

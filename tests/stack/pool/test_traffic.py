@@ -1,6 +1,6 @@
-"""Pools as people use them: mixed priorities, indexes that lag, and profiles that change under what waits.
+"""Pools in realistic use: mixed priorities, lagging indexes, and profiles that change while submissions wait.
 
-Safety is for the other files; here it is asked that what waits is served while it can be.
+Other files test safety. These tests check that waiting submissions are served.
 """
 
 from __future__ import annotations

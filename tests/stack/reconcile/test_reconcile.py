@@ -1,21 +1,22 @@
-"""reconcile finds out what no event reported: each of its promises, on the local stack with shortened timers.
+"""The promises of reconcile, on the local stack with shortened timers.
 
 No schedule runs it here: each test invokes it, or shows that submit does.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from local_stack import ROOT, LocalStack, Record, until
+from local_stack import ROOT, FunctionError, LocalStack, Record, until
 from wire import Call, Wire
 
 # A lease of 3 s, the first check after 12 s; ECS remembers for 6 minutes.
@@ -118,7 +119,7 @@ def never_placed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
 
 
 def submit_before_a_deadline(id: str, submit: Callable[[str, int], dict[str, Any]]) -> str:
-    """Submits with a launch deadline that is too late for what comes first, whatever the machine takes; returns the id.
+    """Submit with a launch deadline after the acceptance, however slow the machine is, and return the id.
 
     `submit` takes an id and the deadline; where the bridge accepts it only after that, another gets more time.
     """
@@ -172,7 +173,7 @@ def test_submit_and_reconcile_share_the_launch_rate(tmp_path_factory: pytest.Tem
 def test_concurrent_runs_launch_each_submission_once(tmp_path: Path) -> None:
     several = 6
     ids = [f"several-{number}" for number in range(40)]
-    # Tokens for two launches each, and hardly more: a run that is late three times in a row ends with what it holds.
+    # Tokens for two launches each, and a few more: a run that is late three times in a row ends with unused tokens.
     # No lease of half a minute expires meanwhile.
     launch_rate = {"ECS_BRIDGE_LAUNCH_RATE": 0.1, "ECS_BRIDGE_LAUNCH_BURST": 2 * len(ids) + several}
     flags = {**TIMES, **NO_SCHEDULE, "simulate": True, "timer-scale": 5}
@@ -228,7 +229,7 @@ def test_smaller_priority_values_are_launched_first(tmp_path: Path) -> None:
                 for priority in priorities
                 for nth in range(10)
             ]
-            # The call itself launches what there is a token for: the first, and others if it takes long.
+            # The call itself launches as many as it has tokens for: the first, and others if it takes long.
             first = {"submission_id": "first", "command": EXIT_3}
             answers = stack.submit(first, *items)
             ids = ["first", *(item["submission_id"] for item in items)]
@@ -261,7 +262,7 @@ def test_queued_submission_expires_at_its_deadline(bench: Bench) -> None:
 def test_resubmissions_return_their_launch_tokens(tmp_path: Path) -> None:
     known = [{"submission_id": f"known-{number}", "command": ["true"]} for number in range(50)]
     new = [{"submission_id": f"new-{number}", "command": ["true"]} for number in range(60)]
-    # Tokens for each once, for what three calls may hold at a time, and hardly more.
+    # One token for each submission. Three calls hold some of them at a time.
     launch_rate = {"ECS_BRIDGE_LAUNCH_RATE": 0.1, "ECS_BRIDGE_LAUNCH_BURST": len(known) + len(new)}
     # Its tasks stay in PROVISIONING, and no event is faster than an answer.
     flags = {**NO_SCHEDULE, "simulate": True, "provision-s": 1e6}
@@ -290,7 +291,7 @@ def test_submit_starts_nothing_it_cannot_finish(tmp_path: Path) -> None:
             assert recorded == {item["submission_id"] for item in items if item not in left}
             return not left
 
-        # Each call has 5 s for what it begins, and RunTask takes 3 of them: a busy machine only makes more calls.
+        # Each call starts launches for 5 s, and RunTask takes 3 s. On a busy machine, there are more calls.
         until("all are accepted", submit)
         assert calls > 1
         assert stack.calls()["RunTask"] == len(items)
@@ -370,6 +371,12 @@ def test_profile_without_capacity_delays_no_other(tmp_path: Path) -> None:
 # Unanswered launches.
 
 
+def run_until_the_stack_ends(stack: LocalStack) -> None:
+    with suppress(OSError, FunctionError):
+        while True:
+            stack.invoke("reconcile")
+
+
 def test_stop_precedes_repeats_without_launch_tokens(tmp_path: Path) -> None:
     ids = [f"unanswered-{number}" for number in range(500)]
     launch_rate = {"ECS_BRIDGE_LAUNCH_RATE": 0.1, "ECS_BRIDGE_LAUNCH_BURST": len(ids) + 1}
@@ -387,8 +394,9 @@ def test_stop_precedes_repeats_without_launch_tokens(tmp_path: Path) -> None:
             assert {answer["state"] for answer in stack.submit(*hundred)} == {"launching"}
         stack.rule(operation="StopTask", error=THROTTLED, times=4)
         stack.stop("to-stop")
-        while "changed_at" not in stack.row("to-stop"):
-            stack.invoke("reconcile")
+        # A run continues while repeats are due, which is longer than this test takes.
+        threading.Thread(target=run_until_the_stack_ends, args=(stack,), daemon=True).start()
+        until("the stop has ended it", lambda: "changed_at" in stack.row("to-stop"))
         assert outcome(stack.row("to-stop")) == ("cancelled", 143)
         assert "launching" in {stack.row(id)["state"] for id in ids}, "all repeats were served first"
 
@@ -569,7 +577,7 @@ def test_stop_after_the_result_changes_nothing(bench: Bench) -> None:
     bench.submit("over")
     before = bench.settle("over")
     assert [answer["state"] for answer in bench.stack.stop("over")] == ["failed"]
-    # The task's end may still add what was unknown.
+    # The STOPPED event may still fill in unknown attributes.
     after = bench.stack.row("over")
     assert outcome(after) == outcome(before)
     assert "stop_requested" not in after
