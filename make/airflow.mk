@@ -1,7 +1,7 @@
 # Tests of the executor. They have environments of Airflow 3.3 and 2.11.
 
 # Those that need no server.
-UNIT_TESTS_OF_EXECUTOR := advice config history job starts waits
+UNIT_TESTS_OF_EXECUTOR := advice config job previous_tries starts wait_reasons
 
 .PHONY: test-executor tests/airflow/unit tests/airflow/airflow2
 test-executor: tests/airflow/unit tests/airflow/airflow2

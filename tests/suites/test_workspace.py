@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from urllib.parse import urlsplit
 
 import tomllib
@@ -37,3 +38,11 @@ def test_groups_pin_their_packages() -> None:
     """Only the members of the workspace have no version, as theirs is in the checkout."""
     given = [each for group in GROUPS.values() for each in group if isinstance(each, str)]
     assert {each for each in given if "==" not in each} == {"airflow-ecs-bridge", "ecs-bridge"}
+
+
+def test_check_names_tests_that_exist() -> None:
+    command = ["make", "--dry-run", "check-python"]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    files = re.findall(r"\S+/test_\w+\.py", printed)
+    assert len(files) > 4
+    assert [file for file in files if not (ROOT / file).exists()] == []
