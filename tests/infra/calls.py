@@ -16,7 +16,7 @@ def via(service: str) -> Context:
     return {"kms:ViaService": f"{service}.{REGION}.amazonaws.com"}
 
 
-def by_aws(deployment: str, event_queue: str, reconcile_queue: str) -> list[Call]:
+def calls_by_aws(deployment: str, event_queue: str, reconcile_queue: str) -> list[Call]:
     """The calls of Lambda and EventBridge Scheduler as these roles, with a key and in a VPC."""
     calls = []
     for function in FUNCTIONS:
@@ -48,14 +48,14 @@ def by_aws(deployment: str, event_queue: str, reconcile_queue: str) -> list[Call
     return calls
 
 
-def of_doorbells(deployment: str) -> list[Call]:
+def doorbell_calls(deployment: str) -> list[Call]:
     """The calls of a runner, and those for an idle or unused pool."""
     queue = arn("sqs", f"ecs-bridge-pool-0123456789ab-{deployment}")
     calls = [Call("reconcile", f"sqs:{action}", queue) for action in ("DeleteQueue", "SendMessage")]
     return [*calls, Call("runner", "sqs:ReceiveMessage", queue)]
 
 
-def by_nobody(deployment: str, table: str, cluster: str, task_definition: str, role: str) -> list[Call]:
+def denied_calls(deployment: str, table: str, cluster: str, task_definition: str, role: str) -> list[Call]:
     """The calls that each role must be denied. Each differs by one detail from an allowed one."""
     table_arn = arn("dynamodb", f"table/{table}")
     name = cluster.split("/")[-1]

@@ -1,5 +1,5 @@
-"""infra/airflow-on-fargate/template.yaml by itself: the bridge that is nested in it, and what moto cannot create, are
-taken for made."""
+"""infra/airflow-on-fargate/template.yaml in moto, without the nested bridge and without resources that moto does not
+support."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def secret(logical_id: str) -> str:
     return arn("secretsmanager", f"secret:{logical_id}-a1b2c3")
 
 
-def standing_alone() -> dict[str, Any]:
+def supported_template() -> dict[str, Any]:
     """The template without resources that moto cannot create. References to them are replaced by names."""
     body = template(PATH)
     resources = body["Resources"]
@@ -98,18 +98,18 @@ def standing_alone() -> dict[str, Any]:
     return body
 
 
-def made(parameters: dict[str, str] = PARAMETERS) -> Stack:
+def create(parameters: dict[str, str] = PARAMETERS) -> Stack:
     if "CertificateArn" in parameters:
         certificate = boto3.client("acm").request_certificate(DomainName=parameters["DomainName"])
         parameters = parameters | {"CertificateArn": certificate["CertificateArn"]}
-    return Stack(standing_alone(), parameters, name=f"airflow-{parameters['Name']}")
+    return Stack(supported_template(), parameters, name=f"airflow-{parameters['Name']}")
 
 
-def lifted(parameters: dict[str, str]) -> dict[str, Any]:
+def parts(parameters: dict[str, str]) -> dict[str, Any]:
     """What a test needs to run it elsewhere: container definitions by family, what the bridge is told, how secrets are
     generated."""
     with mock_aws():
-        stack = made(parameters)
+        stack = create(parameters)
         ecs = boto3.client("ecs")
         containers = {}
         for family in ecs.list_task_definition_families()["families"]:
@@ -135,4 +135,4 @@ def lifted(parameters: dict[str, str]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     # For tests in another environment: fargate.py NAME=VALUE... prints the parts as JSON.
-    print(json.dumps(lifted(PARAMETERS | dict(argument.split("=", 1) for argument in sys.argv[1:]))))
+    print(json.dumps(parts(PARAMETERS | dict(argument.split("=", 1) for argument in sys.argv[1:]))))

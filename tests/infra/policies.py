@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -158,3 +158,26 @@ def without_condition(statements: list[Statement]) -> Iterator[tuple[str, list[S
                     f"{statement['Sid']}/{key}",
                     [*statements[:i], statement | {"Condition": conditions}, *statements[i + 1 :]],
                 )
+
+
+Reduced = Callable[[list[Statement]], Iterator[tuple[str, list[Statement]]]]
+
+
+def unneeded(granted: Mapping[str, list[Statement]], called: Collection[Call], reduced: Reduced) -> list[str]:
+    """The parts of policies without which every call is still allowed."""
+    return [
+        f"{role}: {name}"
+        for role, statements in granted.items()
+        for name, rest in reduced(statements)
+        if all(permits(rest, call) for call in called if call.role == role)
+    ]
+
+
+def ineffective_conditions(granted: Mapping[str, list[Statement]], denied: Collection[Call]) -> list[str]:
+    """The conditions without which every one of these calls is still denied."""
+    return [
+        f"{role}: {name}"
+        for role, statements in granted.items()
+        for name, wider in without_condition(statements)
+        if not any(permits(wider, call) for call in denied if call.role == role)
+    ]

@@ -95,7 +95,7 @@ def _json(text: bytes) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def asked(exchange: Exchange, table: str, deployment: str, roles: dict[str, list[str]]) -> Iterator[Call]:
+def checked_calls(exchange: Exchange, table: str, deployment: str, roles: dict[str, list[str]]) -> Iterator[Call]:
     """The calls that IAM would check for an exchange. `roles` has those of each task definition."""
     request, who = exchange.request, exchange.caller
     match exchange.service:

@@ -14,7 +14,17 @@ import boto3
 import fargate
 import pytest
 from conftest import account
-from policies import Call, Statement, inline, managed, permits, without_action, without_condition, without_statement
+from policies import (
+    Call,
+    Statement,
+    ineffective_conditions,
+    inline,
+    managed,
+    permits,
+    unneeded,
+    without_action,
+    without_statement,
+)
 from stacks import ROOT, Stack, packaged, template
 
 from cloudformation import ACCOUNT, arn
@@ -35,15 +45,15 @@ def of_type(kind: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def made() -> Iterator[Stack]:
     with account():
-        yield fargate.made(fargate.WITH_CERTIFICATE)
+        yield fargate.create(fargate.WITH_CERTIFICATE)
 
 
 @pytest.mark.parametrize("parameters", [fargate.PARAMETERS, fargate.WITH_CERTIFICATE], ids=["plain", "certificate"])
 def test_moto_creates_every_supported_resource(aws: None, parameters: dict[str, str]) -> None:
-    stack = fargate.made(parameters | {"Name": f"data-{len(parameters)}"})
+    stack = fargate.create(parameters | {"Name": f"data-{len(parameters)}"})
     assert stack.status == "CREATE_COMPLETE"
     conditions = {"HasCertificate": "CertificateArn" in parameters, "HasDagBucket": "DagBucket" in parameters}
-    resources = fargate.standing_alone()["Resources"]
+    resources = fargate.supported_template()["Resources"]
     named = {name: each for name, each in resources.items() if each["Type"] not in fargate.NAMELESS}
     expected = {name for name, each in named.items() if conditions.get(each.get("Condition"), True)}
     assert stack.ids.keys() >= expected
@@ -261,13 +271,7 @@ def test_every_recorded_call_is_allowed(granted: dict[str, list[Statement]], cal
 def test_every_policy_statement_and_action_is_required(
     granted: dict[str, list[Statement]], called: set[Call], smaller: Callable[..., Any]
 ) -> None:
-    idle = [
-        f"{role}: {name}"
-        for role, statements in granted.items()
-        for name, rest in smaller(statements)
-        if all(permits(rest, call) for call in called if call.role == role)
-    ]
-    assert not idle
+    assert not unneeded(granted, called, smaller)
 
 
 def test_foreign_calls_are_denied(granted: dict[str, list[Statement]], foreign: list[Call]) -> None:
@@ -275,13 +279,7 @@ def test_foreign_calls_are_denied(granted: dict[str, list[Statement]], foreign: 
 
 
 def test_every_condition_denies_a_call(granted: dict[str, list[Statement]], foreign: list[Call]) -> None:
-    idle = [
-        f"{role}: {name}"
-        for role, statements in granted.items()
-        for name, wider in without_condition(statements)
-        if not any(permits(wider, call) for call in foreign if call.role == role)
-    ]
-    assert not idle
+    assert not ineffective_conditions(granted, foreign)
 
 
 def test_only_submitting_roles_have_the_executor_policy() -> None:
@@ -391,7 +389,7 @@ def test_only_the_load_balancer_accepts_the_allowed_addresses(made: Stack) -> No
 
 def test_load_balancer_without_certificate_is_internal(aws: None) -> None:
     elb = boto3.client("elbv2")
-    stack = fargate.made(fargate.PARAMETERS | {"Name": "inside"})
+    stack = fargate.create(fargate.PARAMETERS | {"Name": "inside"})
     (balancer,) = elb.describe_load_balancers(LoadBalancerArns=[stack.ids["LoadBalancer"]])["LoadBalancers"]
     assert balancer["Scheme"] == "internal"
     assert [

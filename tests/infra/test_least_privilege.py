@@ -12,9 +12,18 @@ from typing import Any
 
 import boto3
 import pytest
-from calls import by_aws, by_nobody, of_doorbells
-from policies import Call, Statement, granted_by, permits, without_action, without_condition, without_statement
-from recorder import asked
+from calls import calls_by_aws, denied_calls, doorbell_calls
+from policies import (
+    Call,
+    Statement,
+    granted_by,
+    ineffective_conditions,
+    permits,
+    unneeded,
+    without_action,
+    without_statement,
+)
+from recorder import checked_calls
 from stacks import ROOT, Stack, template
 from walk import CLUSTER_ARN, DEPLOYMENT, EXECUTION_ROLE, FUNCTIONS, TASK_ROLE, Recording
 
@@ -35,7 +44,8 @@ def granted(stack: Stack) -> dict[str, list[Statement]]:
 def called(stack: Stack, recording: Recording) -> set[Call]:
     """Every call that IAM would check, with the names of the stack in moto."""
     roles = {"etl": [TASK_ROLE, EXECUTION_ROLE]}
-    wire = {call for exchange in recording.exchanges for call in asked(exchange, stack.ids["Table"], DEPLOYMENT, roles)}
+    table = stack.ids["Table"]
+    wire = {call for each in recording.exchanges for call in checked_calls(each, table, DEPLOYMENT, roles)}
     submit, work = (arn("lambda", f"function:{DEPLOYMENT}-{function}") for function in ("submit", "runner-api"))
     # A request to the URL asks for both.
     # https://docs.aws.amazon.com/lambda/latest/dg/urls-auth.html
@@ -54,14 +64,14 @@ def called(stack: Stack, recording: Recording) -> set[Call]:
     return (
         wire
         | url
-        | set(of_doorbells(DEPLOYMENT))
-        | set(by_aws(DEPLOYMENT, queue("EventDeadLetters"), queue("ReconcileDeadLetters")))
+        | set(doorbell_calls(DEPLOYMENT))
+        | set(calls_by_aws(DEPLOYMENT, queue("EventDeadLetters"), queue("ReconcileDeadLetters")))
     )
 
 
 @pytest.fixture(scope="module")
 def foreign(stack: Stack) -> list[Call]:
-    return by_nobody(DEPLOYMENT, stack.ids["Table"], CLUSTER_ARN, arn("ecs", "task-definition/etl:1"), TASK_ROLE)
+    return denied_calls(DEPLOYMENT, stack.ids["Table"], CLUSTER_ARN, arn("ecs", "task-definition/etl:1"), TASK_ROLE)
 
 
 # --- The comparison ----------------------------------------------------------------------------
@@ -76,13 +86,7 @@ def test_every_recorded_call_is_allowed(granted: dict[str, list[Statement]], cal
 def test_every_policy_statement_and_action_is_required(
     granted: dict[str, list[Statement]], called: set[Call], smaller: Callable[..., Any]
 ) -> None:
-    idle = [
-        f"{role}: {name}"
-        for role, statements in granted.items()
-        for name, rest in smaller(statements)
-        if all(permits(rest, call) for call in called if call.role == role)
-    ]
-    assert not idle
+    assert not unneeded(granted, called, smaller)
 
 
 def test_foreign_calls_are_denied(granted: dict[str, list[Statement]], foreign: list[Call]) -> None:
@@ -91,13 +95,7 @@ def test_foreign_calls_are_denied(granted: dict[str, list[Statement]], foreign: 
 
 
 def test_every_condition_denies_a_call(granted: dict[str, list[Statement]], foreign: list[Call]) -> None:
-    idle = [
-        f"{role}: {name}"
-        for role, statements in granted.items()
-        for name, wider in without_condition(statements)
-        if not any(permits(wider, call) for call in foreign if call.role == role)
-    ]
-    assert not idle
+    assert not ineffective_conditions(granted, foreign)
 
 
 def test_wildcard_resources_are_only_those_iam_requires(granted: dict[str, list[Statement]]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from policies import Call, Statement, permits
-from recorder import asked
+from recorder import checked_calls
 from stacks import ROOT, Stack, packaged, template
 from walk import CLUSTER_ARN, DEPLOYMENT, EXECUTION_ROLE, FUNCTIONS, TASK_ROLE, Recording
 
@@ -37,7 +37,7 @@ def statements(service: str) -> list[Statement]:
     return endpoints()[service]["PolicyDocument"]["Statement"]
 
 
-def lets(service: str, call: Call, **context: str) -> bool:
+def allows(service: str, call: Call, **context: str) -> bool:
     """Whether the endpoint allows a call by principals of this account, or by those in `context`."""
     return permits(statements(service), Call(call.role, call.action, call.resource, call.context | OURS | context))
 
@@ -48,8 +48,8 @@ def called(recording: Recording) -> dict[str, set[Call]]:
     table, roles = BRIDGE.outputs["TableName"], {"etl": [TASK_ROLE, EXECUTION_ROLE]}
     calls: dict[str, set[Call]] = {}
     for exchange in recording.exchanges:
-        found = {call for call in asked(exchange, table, DEPLOYMENT, roles) if not call.action.startswith("iam:")}
-        calls.setdefault(exchange.service, set()).update(found)
+        found = checked_calls(exchange, table, DEPLOYMENT, roles)
+        calls.setdefault(exchange.service, set()).update(call for call in found if not call.action.startswith("iam:"))
     # Without an endpoint of SQS, pools have no doorbells, and runners ask at intervals (docs/private-network.md).
     del calls["sqs"]
     # Callers and runners, which the recording has at their URLs.
@@ -60,7 +60,7 @@ def called(recording: Recording) -> dict[str, set[Call]]:
 
 def test_every_call_has_an_endpoint_that_allows_it(called: dict[str, set[Call]]) -> None:
     assert called.keys() <= endpoints().keys()
-    assert [str(call) for service, calls in called.items() for call in calls if not lets(service, call)] == []
+    assert [str(call) for service, calls in called.items() for call in calls if not allows(service, call)] == []
 
 
 def test_endpoints_allow_only_recorded_calls(called: dict[str, set[Call]]) -> None:
@@ -89,13 +89,13 @@ def listed(value: str | list[str]) -> list[str]:
     ],
 )
 def test_endpoints_deny_other_resources(service: str, action: str, resource: str) -> None:
-    assert not lets(service, Call("task", action, resource))
+    assert not allows(service, Call("task", action, resource))
 
 
 def test_endpoints_deny_principals_of_other_accounts(called: dict[str, set[Call]]) -> None:
     """Otherwise, data could leave through an endpoint with the credentials of another account."""
     other = {"aws:PrincipalAccount": "210987654321"}
-    assert not [str(call) for service, calls in called.items() for call in calls if lets(service, call, **other)]
+    assert not [str(call) for service, calls in called.items() for call in calls if allows(service, call, **other)]
     every = endpoints(ResolvedTemplate(SOURCE, EVERY_ENDPOINT, NESTED))
     open_ = {
         service

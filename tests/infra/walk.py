@@ -98,7 +98,7 @@ def submit(local: LocalStack, submission_id: str, *command: str, **options: Any)
     assert "error" not in answer, answer
 
 
-def at_once(local: LocalStack, recorder: Recorder) -> None:
+def record_submissions(local: LocalStack, recorder: Recorder) -> None:
     """The calls that follow a submission, a stop or an event within seconds."""
 
     def called(caller: str, operation: str) -> None:
@@ -196,7 +196,7 @@ def at_once(local: LocalStack, recorder: Recorder) -> None:
 LISTENERS = {"event_bus": "default"}
 
 
-def told(local: LocalStack, recorder: Recorder) -> None:
+def record_notifications(local: LocalStack, recorder: Recorder) -> None:
     """Notifications by each function that may deliver them."""
 
     def called(caller: str, *operations: str) -> None:
@@ -232,7 +232,7 @@ def told(local: LocalStack, recorder: Recorder) -> None:
     called("reconcile", "SendTaskSuccess", "SendTaskFailure", "PutEvents")
 
 
-def by_runners(local: LocalStack, recorder: Recorder) -> None:
+def record_pool(local: LocalStack, recorder: Recorder) -> None:
     """The calls for a command that a runner claims, and for a caller that is no runner."""
     submit(local, "pooled", "true", profile="pool")
     local.until_state("pooled", "succeeded")
@@ -252,7 +252,7 @@ def by_runners(local: LocalStack, recorder: Recorder) -> None:
     assert local.invoke("runner-api", event)["statusCode"] == 403
 
 
-def by_the_page(local: LocalStack, recorder: Recorder) -> None:
+def record_ui(local: LocalStack, recorder: Recorder) -> None:
     """The reads of Airflow's API server for the UI plugin."""
     aws = Local(recorder.address("page", "dynamodb", local.ready["dynamodb_url"].removeprefix("http://")))
     reader = Reader(aws.dynamodb, local.ready["table"], DEPLOYMENT)
@@ -263,7 +263,7 @@ def by_the_page(local: LocalStack, recorder: Recorder) -> None:
     assert reader.records(["pooled"])["pooled"]["state"] == "succeeded"
 
 
-def in_time(local: LocalStack, recorder: Recorder) -> None:
+def record_checks(local: LocalStack, recorder: Recorder) -> None:
     """The calls of reconcile when no event arrives for minutes, with shorter minutes."""
 
     def called(operation: str) -> None:
@@ -306,13 +306,13 @@ def record(folder: Path) -> Recording:
         # Runs by the schedule leave room for those that are triggered.
         seldom = flags | {"reconcile-every": 5}
         with LocalStack(folder / "at-once", seldom, profiles=profiles, task_definitions=definitions) as local:
-            at_once(local, recorder)
-            by_runners(local, recorder)
-            by_the_page(local, recorder)
+            record_submissions(local, recorder)
+            record_pool(local, recorder)
+            record_ui(local, recorder)
         shorter = flags | {"timer-scale": 30}
         with LocalStack(folder / "in-time", shorter, profiles=profiles, task_definitions=definitions) as local:
-            in_time(local, recorder)
-            told(local, recorder)
+            record_checks(local, recorder)
+            record_notifications(local, recorder)
             # A run of reconcile writes its metrics at its end, when nothing more is due soon.
             until(
                 "reconcile has counted repairs",

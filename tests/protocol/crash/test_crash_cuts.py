@@ -45,7 +45,7 @@ PROFILES = {
 # A conflict is the refusal that the SDK does not retry: the function has to deal with it.
 FAULTS = (Fault.DIES_BEFORE, Fault.DIES_AFTER, Fault.CONFLICT, Fault.ANSWER_LOST)
 EXIT_3 = ["sh", "-c", "exit 3"]
-FOR_EVER = ["sleep", "100000"]
+FOREVER = ["sleep", "100000"]
 
 
 class Bench:
@@ -159,7 +159,7 @@ def unanswered(command: list[str] = EXIT_3) -> Callable[[Bench, str], None]:
 
 
 def unanswered_and_stopped(bench: Bench, id: str) -> None:
-    unanswered(FOR_EVER)(bench, id)
+    unanswered(FOREVER)(bench, id)
     bench.stop(id)
 
 
@@ -171,7 +171,7 @@ def failed_to_start(bench: Bench, id: str) -> None:
 
 def interrupted(bench: Bench, id: str) -> None:
     bench.stack.rule(submission_id=id, shapes="spot-interruption")
-    bench.launch(id, FOR_EVER, "again")
+    bench.launch(id, FOREVER, "again")
     bench.until_task(id, "STOPPED")
     # The next attempt runs to its end.
     bench.stack.rule(submission_id=id, shapes="infrastructure-health")
@@ -183,13 +183,13 @@ def orphaned(bench: Bench, id: str) -> None:
     ready = bench.stack.ready
     keys = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
     ecs = boto3.client("ecs", endpoint_url=ready["ecs_url"], region_name=ready["region"], **keys)
-    overrides = {"containerOverrides": [{"name": "main", "command": FOR_EVER}]}
+    overrides = {"containerOverrides": [{"name": "main", "command": FOREVER}]}
     ecs.run_task(cluster=ready["cluster"], startedBy=f"{ready['deployment']}/{id}/1", overrides=overrides, **RUN_TASK)
     bench.until_task(id, "RUNNING")
 
 
 def stop_refused(bench: Bench, id: str) -> None:
-    launched(FOR_EVER)(bench, id)
+    launched(FOREVER)(bench, id)
     bench.stack.rule(operation="StopTask", error={"code": "AccessDeniedException", "message": "not now"})
     bench.stop(id)
 
@@ -232,7 +232,7 @@ FLOWS = [
         "failed",
         143,
         2,
-        launched(FOR_EVER, profile="short"),
+        launched(FOREVER, profile="short"),
     ),
     Flow("reconcile looks up", "reconcile", Bench.reconcile, "cancelled", 143, 3, unanswered_and_stopped),
     Flow("reconcile stops", "reconcile", Bench.reconcile, "cancelled", 143, 2, stop_refused),
@@ -285,7 +285,7 @@ FLOWS = [
     ),
     Flow("reconcile tells", "reconcile", Bench.reconcile, "cancelled", None, 4, ended_with_listeners, starts=0, told=2),
     Flow("task-state ends", "task-state", Bench.task_state, "failed", 3, 1, launched(EXIT_3, "STOPPED"), events=False),
-    Flow("submit stops", "submit", Bench.stop, "cancelled", 143, 2, launched(FOR_EVER)),
+    Flow("submit stops", "submit", Bench.stop, "cancelled", 143, 2, launched(FOREVER)),
     Flow("submit stops an unknown id", "submit", Bench.stop, "cancelled", None, 1, starts=0),
 ]
 

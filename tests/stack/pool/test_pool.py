@@ -15,7 +15,7 @@ from conftest import Pools, profile
 
 from local_stack import PROGRAM, call, kill_runner, runner_process, until
 
-FOR_EVER = "exec sleep 100000"
+FOREVER = "exec sleep 100000"
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_reported_result_is_notified_by_reconcile(pools: Pools) -> None:
 
 
 def test_death_of_a_runner_is_notified_immediately(pools: Pools) -> None:
-    id = pools.submit("five", ["sh", "-c", FOR_EVER], notify={"event_bus": "default"})
+    id = pools.submit("five", ["sh", "-c", FOREVER], notify={"event_bus": "default"})
     kill_runner(pools.stack.until_state(id, "running")["pooled"]["taken"]["runner_id"])
     assert pools.stack.until_notified(id)["state"] == "failed"
     assert [one["end"]["state"] for one in pools.stack.notifications(id)] == ["failed"]
@@ -79,7 +79,7 @@ def test_death_of_an_idle_runner_affects_no_submission(pools: Pools) -> None:
 
 
 def test_command_fails_if_its_runner_dies(pools: Pools) -> None:
-    id = pools.submit("five", pools.command("killed", FOR_EVER))
+    id = pools.submit("five", pools.command("killed", FOREVER))
     pools.until_started("killed")
     kill_runner(pools.stack.row(id)["pooled"]["taken"]["runner_id"])
     row = pools.ended(id)
@@ -101,7 +101,7 @@ def test_interrupted_command_is_relaunched_if_configured(pools: Pools) -> None:
 
 
 def test_stop_cancels_waiting_and_running_commands(pools: Pools) -> None:
-    running = pools.submit("one", pools.command("running", FOR_EVER))
+    running = pools.submit("one", pools.command("running", FOREVER))
     pools.until_started("running")
     waiting = pools.submit("one", pools.command("waiting"))
     answers = pools.stack.stop(waiting, running)
@@ -114,7 +114,7 @@ def test_stop_cancels_waiting_and_running_commands(pools: Pools) -> None:
 
 
 def test_waiting_submission_expires_at_its_deadline(pools: Pools) -> None:
-    running = pools.submit("one", pools.command("long", FOR_EVER))
+    running = pools.submit("one", pools.command("long", FOREVER))
     pools.until_started("long")
     id = pools.submit("one", pools.command("late"), launch_deadline=int(time.time() * 1000) + 500)
     assert pools.ended(id)["state"] == "expired"
@@ -124,7 +124,7 @@ def test_waiting_submission_expires_at_its_deadline(pools: Pools) -> None:
 
 
 def test_smaller_priority_values_are_claimed_first(pools: Pools) -> None:
-    blocker = pools.submit("one", pools.command("blocker", FOR_EVER))
+    blocker = pools.submit("one", pools.command("blocker", FOREVER))
     pools.until_started("blocker")
     order = pools.folder / "order"
     ids = [
@@ -200,7 +200,7 @@ def test_submission_shows_why_its_runners_fail(pools: Pools) -> None:
 
 def test_submission_of_an_earlier_profile_runs_in_its_containers(start: Callable[..., Pools]) -> None:
     pools = start({"etl": profile({"max": 1})})
-    blocker = pools.submit("etl", pools.command("blocker", FOR_EVER))
+    blocker = pools.submit("etl", pools.command("blocker", FOREVER))
     pools.until_started("blocker")
     id = pools.submit("etl", pools.command("earlier"))
     key = pools.stack.row(id)["pooled"]["key"]
@@ -266,7 +266,7 @@ def test_invalid_limits_are_rejected(pools: Pools) -> None:
 
 
 def test_ps_and_show_display_the_wait_reason(pools: Pools) -> None:
-    blocker = pools.submit("one", pools.command("in-front", FOR_EVER))
+    blocker = pools.submit("one", pools.command("in-front", FOREVER))
     pools.until_started("in-front")
     first, second = (pools.submit("one", ["true"]) for _ in range(2))
     listing = {row["submission_id"]: row for row in json.loads(run(pools, "ps", "--json").stdout)}

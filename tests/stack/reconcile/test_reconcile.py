@@ -46,7 +46,7 @@ PROFILES = {
     "silent": profile(run_task={**RUN_TASK, "tags": [{"key": "ecs-bridge-local:shape", "value": "no-events"}]}),
 }
 EXIT_3 = ["sh", "-c", "exit 3"]
-FOR_EVER = ["sleep", "100000"]
+FOREVER = ["sleep", "100000"]
 THROTTLED = {"code": "ThrottlingException", "message": "Rate exceeded"}
 SERVER_ERROR = {"code": "ServerException", "message": "Service Unavailable. Please try again later."}
 
@@ -383,13 +383,13 @@ def test_stop_precedes_repeats_without_launch_tokens(tmp_path: Path) -> None:
     # Repeats go on for five minutes.
     flags = {**NO_SCHEDULE, "simulate": True, "timer-scale": 10, "time-scale": 10}
     with LocalStack(tmp_path, flags, profiles=PROFILES, function_env=launch_rate) as stack:
-        stack.submit({"submission_id": "to-stop", "command": FOR_EVER})
+        stack.submit({"submission_id": "to-stop", "command": FOREVER})
         stack.until_state("to-stop", "running")
         for start in range(0, len(ids), 100):
             for id in ids[start : start + 100]:
                 stack.rule(submission_id=id, answer="server_error")
             hundred = [
-                {"submission_id": id, "command": FOR_EVER, "profile": "silent"} for id in ids[start : start + 100]
+                {"submission_id": id, "command": FOREVER, "profile": "silent"} for id in ids[start : start + 100]
             ]
             assert {answer["state"] for answer in stack.submit(*hundred)} == {"launching"}
         stack.rule(operation="StopTask", error=THROTTLED, times=4)
@@ -492,7 +492,7 @@ def test_task_that_ecs_forgot_is_stopped_and_lost(bench: Bench) -> None:
 
 
 def test_task_fails_after_launch_timeout(never_placed: Bench) -> None:
-    never_placed.submit("never", FOR_EVER, "launch-timeout")
+    never_placed.submit("never", FOREVER, "launch-timeout")
     row = never_placed.settle("never")
     assert outcome(row) == ("failed", None)
     assert "launch_timeout" in row["reason"]
@@ -501,7 +501,7 @@ def test_task_fails_after_launch_timeout(never_placed: Bench) -> None:
 
 
 def test_task_fails_after_run_timeout(bench: Bench) -> None:
-    bench.submit("long", FOR_EVER, "run-timeout")
+    bench.submit("long", FOREVER, "run-timeout")
     row = bench.settle("long")
     assert outcome(row) == ("failed", 143)
     assert "run_timeout" in row["reason"]
@@ -532,7 +532,7 @@ def test_stop_while_queued_cancels_permanently(bench: Bench) -> None:
 
 def test_stop_while_launching_stops_the_task_later(bench: Bench) -> None:
     bench.stack.rule(submission_id="launching", answer="none", times=1000)
-    bench.submit("launching", FOR_EVER, "silent")
+    bench.submit("launching", FOREVER, "silent")
     assert [answer["state"] for answer in bench.stack.stop("launching")] == ["launching"]
     launches = len(bench.launches("launching"))
     assert bench.settle("launching")["state"] == "cancelled"
@@ -549,7 +549,7 @@ def test_stop_while_provisioning_stops_the_task(never_placed: Bench) -> None:
 
 
 def test_stop_while_running_stops_the_container(bench: Bench) -> None:
-    bench.submit("running", FOR_EVER)
+    bench.submit("running", FOREVER)
     bench.stack.until_state("running", "running")
     bench.stack.stop("running", reason="cleared")
     row = bench.settle("running")
@@ -566,7 +566,7 @@ def test_stopped_container_with_exit_code_0_succeeds(bench: Bench, tmp_path: Pat
 
 
 def test_refused_stop_is_repeated(bench: Bench) -> None:
-    bench.submit("refused-stop", FOR_EVER)
+    bench.submit("refused-stop", FOREVER)
     bench.stack.until_state("refused-stop", "running")
     bench.stack.rule(operation="StopTask", error=THROTTLED, times=8)
     bench.stack.stop("refused-stop")
