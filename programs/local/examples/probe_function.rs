@@ -1,4 +1,4 @@
-//! A Lambda function for the tests of the local stack: it does what the event's `do` says.
+//! A Lambda function for the tests of the local stack: the member `do` of the event selects its behavior.
 
 use std::time::Duration;
 

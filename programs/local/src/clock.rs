@@ -1,4 +1,4 @@
-//! Times in AWS formats, and the scale that shortens the stand-in's own delays.
+//! Times in AWS formats, and the scale that shortens the delays of the emulator.
 
 use std::time::{Duration, SystemTime};
 
@@ -49,7 +49,7 @@ impl Millis {
     }
 }
 
-/// The factor by which the stand-in's delays are faster than those of AWS.
+/// The factor by which the delays of the emulator are shorter than those of AWS.
 #[derive(Clone, Copy, Debug)]
 pub struct Scale(pub f64);
 

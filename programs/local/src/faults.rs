@@ -14,7 +14,7 @@ impl Counter {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The count.
+    /// Returns the count.
     #[must_use]
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
@@ -30,7 +30,7 @@ macro_rules! faults {
         }
 
         impl Faults {
-            /// All counts as JSON, by their names.
+            /// Returns all counts as a JSON object, by their names.
             #[must_use]
             pub fn counts(&self) -> Value {
                 json!({$(stringify!($name): self.$name.get()),+})
@@ -50,22 +50,22 @@ faults! {
     dropped,
     /// Delayed deliveries.
     delayed,
-    /// RunTask calls refused with ThrottlingException.
+    /// RunTask calls throttled with ThrottlingException.
     throttled,
-    /// RunTask calls refused for lack of capacity.
+    /// RunTask calls that failed because capacity was unavailable.
     out_of_capacity,
-    /// RunTask calls that launched a task and were answered with a failure.
+    /// RunTask calls that launched a task and returned a failure.
     launched_failures,
     /// Tasks that failed before their container started.
     failed_starts,
-    /// Calls that took effect but were answered with a 500.
+    /// Calls that took effect but returned a 500.
     server_errors,
-    /// Calls that took effect but were not answered.
+    /// Calls that took effect but got no response.
     unanswered,
     /// Messages that SQS accepted and lost.
     messages_lost,
     /// Messages that SQS delivers twice.
     messages_doubled,
-    /// Calls refused by a rule of `/_local/rules`.
+    /// Calls rejected by a rule of `/_local/rules`.
     refused_by_rule,
 }

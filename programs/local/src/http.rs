@@ -18,7 +18,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 /// An extension of a response: the response is dropped and its connection closed.
 #[derive(Clone, Copy, Debug)]
-pub struct NoAnswer;
+pub struct NoResponse;
 
 /// A server that ends, with all its connections, when this is dropped.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// `http://127.0.0.1:PORT`
+    /// Returns `http://127.0.0.1:PORT`.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
@@ -41,7 +41,7 @@ impl Drop for Server {
     }
 }
 
-/// A listener on this port, or on a free one if it is 0.
+/// Opens a listener on this port of 127.0.0.1, or on a free port if it is 0.
 ///
 /// # Errors
 /// If the port is in use.
@@ -72,8 +72,8 @@ pub fn serve(listener: TcpListener, router: Router) -> io::Result<Server> {
                     let answer = router.call(request);
                     async move {
                         let answer = answer.await.unwrap_or_else(|never| match never {});
-                        match answer.extensions().get::<NoAnswer>() {
-                            Some(NoAnswer) => Err(io::Error::other("broken off on request")),
+                        match answer.extensions().get::<NoResponse>() {
+                            Some(NoResponse) => Err(io::Error::other("connection closed by an injected fault")),
                             None => Ok(answer),
                         }
                     }
@@ -86,13 +86,13 @@ pub fn serve(listener: TcpListener, router: Router) -> io::Result<Server> {
     Ok(Server { address, task: task.abort_handle() })
 }
 
-/// A JSON response.
+/// Returns a JSON response.
 #[must_use]
 pub fn json(status: StatusCode, body: &Value) -> Response<Body> {
     bytes(status, "application/json", body.to_string().into())
 }
 
-/// A response with this content type.
+/// Returns a response with this content type.
 #[must_use]
 pub fn bytes(status: StatusCode, content_type: &'static str, body: Bytes) -> Response<Body> {
     let mut response = Response::new(Body::from(body));
@@ -108,7 +108,7 @@ pub fn set_header(response: &mut Response<Body>, name: &'static str, value: &str
     }
 }
 
-/// Locks a mutex. Poisoning is ignored, as no lock here guards a change in several steps.
+/// Locks a mutex. Poisoning is ignored because every critical section is a single step.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -126,7 +126,7 @@ mod tests {
             "/breaks-off",
             get(async || {
                 let mut response = Response::new(Body::from("never seen"));
-                response.extensions_mut().insert(NoAnswer);
+                response.extensions_mut().insert(NoResponse);
                 response
             }),
         );
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_is_closed_without_a_response() {
+    async fn no_response_closes_the_connection() {
         assert!(answer_of("/answers").await.ends_with("yes"));
         assert_eq!(answer_of("/breaks-off").await, "");
     }

@@ -1,7 +1,7 @@
-//! DynamoDB with secondary indexes that lag behind their table, as real ones do.
+//! DynamoDB with global secondary indexes that lag behind their table (eventual consistency).
 //!
-//! Every write goes to a second database too, in the same order and a while later, and a Query of an index is answered from
-//! there. So an index shows what the table was a moment ago: rows that have left it since, and none that have come.
+//! Every write also goes to a second database, later and in the same order. A Query of an index reads the second database.
+//! So an index shows an earlier state of the table: it still has rows that have left it, and lacks rows that are new.
 
 use std::io;
 use std::net::SocketAddr;
@@ -38,8 +38,8 @@ struct Lagging {
     indexes: SocketAddr,
     lag: Delay,
     chance: Chance,
-    /// Writes that the indexes are to follow, each with its time. Held while one is made, so that both databases see
-    /// the same order.
+    /// Writes that the indexes must apply, each with its time. The lock is held during a write, so that both databases
+    /// apply the same order.
     writes: Mutex<Writes>,
 }
 
@@ -50,7 +50,8 @@ struct Writes {
     queue: mpsc::UnboundedSender<(Instant, Call)>,
 }
 
-/// Answers requests from the first database, and Queries of indexes from the second, which lags by `lag` milliseconds.
+/// Returns a router that sends requests to the first database, and Queries of indexes to the second. The second database
+/// lags by `lag` milliseconds.
 pub fn router((table, indexes): (SocketAddr, SocketAddr), lag: Delay, chance: Chance) -> Router {
     let (queue, follows) = mpsc::unbounded_channel();
     tokio::spawn(follow(indexes, follows));
@@ -95,7 +96,7 @@ impl Lagging {
         if answer.status().is_success() {
             writes.count += 1;
             let lag = self.chance.between(&self.lag.0, "index lag", &writes.count.to_string());
-            // An index takes changes in their order.
+            // An index applies changes in their order.
             writes.last = writes.last.max(Instant::now() + Duration::from_millis(lag));
             // The receiver lives as long as the stack.
             let _ = writes.queue.send((writes.last, call));
@@ -104,11 +105,11 @@ impl Lagging {
     }
 }
 
-/// Makes each write in the database of the indexes once its time has come.
+/// Applies each write to the database of the indexes at its time.
 async fn follow(indexes: SocketAddr, mut writes: mpsc::UnboundedReceiver<(Instant, Call)>) {
     while let Some((at, call)) = writes.recv().await {
         tokio::time::sleep_until(at).await;
-        // It succeeded in the table, whose items are the same.
+        // The same write succeeded in the table, whose items are equal.
         let _ = send(indexes, call).await;
     }
 }

@@ -1,6 +1,6 @@
-//! The stand-in for AWS on one machine: to try the bridge, to develop with it, and for its tests.
+//! An emulator of AWS on one machine, to try the bridge, to develop with it, and to test it.
 //!
-//! It shares no code with the functions that it runs: no test could find a mistake that both make. Its parts are a
+//! It shares no code with the functions that it runs, because no test could find a mistake that both make. Its parts are a
 //! [`lambda`] with real processes, DynamoDB by dynoxide, an [`ecs`] whose containers are processes, and an event bus
 //! ([`events`]) that filters by the deployment's own template ([`template`], [`pattern`]). Injected faults depend on a
 //! seed ([`rng`]) and are counted ([`faults`]).

@@ -158,7 +158,7 @@ impl FromStr for Throttle {
         let (rate, burst) = text.split_once('/').unwrap_or((text, text));
         let parse = |text: &str| text.parse::<f64>().ok().filter(|number| number.is_finite() && *number > 0.0);
         match (parse(rate), parse(burst)) {
-            // A bucket that holds less than one call would refuse all.
+            // A bucket that holds less than one call would reject all calls.
             (Some(rate), Some(burst)) => Ok(Self { rate, burst: burst.max(1.0) }),
             _ => Err("must be a number above 0, or two such numbers separated by /"),
         }
@@ -173,8 +173,11 @@ fn scale(text: &str) -> Result<f64, &'static str> {
     text.parse().ok().filter(|scale: &f64| scale.is_finite() && *scale > 0.0).ok_or("must be a number above 0")
 }
 
-/// Parses a time in seconds, or with a unit, as in all other commands.
-fn time(text: &str) -> Result<f64, &'static str> {
+/// Parses the time of every flag of `ecs-bridge`: a number of seconds, or a number with a unit. Returns seconds.
+///
+/// # Errors
+/// If it is no such time. The message states what it must be.
+pub fn time(text: &str) -> Result<f64, &'static str> {
     let unit = match text.chars().last() {
         Some('s') => 1.0,
         Some('m') => 60.0,

@@ -13,12 +13,12 @@ use nix::unistd::Pid;
 /// An environment variable of all processes that a local stack starts, by which the watchdog finds them.
 pub const RUN_VARIABLE: &str = "ECS_BRIDGE_LOCAL_RUN";
 
-/// Kills a process group with SIGKILL; false if there is none.
+/// Kills a process group with SIGKILL. Returns false if there is none.
 pub fn kill_group(leader: u32) -> bool {
     signal_group(leader, Signal::SIGKILL)
 }
 
-/// Sends SIGTERM to a process group; false if there is none.
+/// Sends SIGTERM to a process group. Returns false if there is none.
 pub fn terminate_group(leader: u32) -> bool {
     signal_group(leader, Signal::SIGTERM)
 }
@@ -28,7 +28,7 @@ fn signal_group(leader: u32, signal: Signal) -> bool {
     i32::try_from(leader).is_ok_and(|leader| leader > 1 && killpg(Pid::from_raw(leader), signal).is_ok())
 }
 
-/// Whether a child of this program has ended. Does not reap it.
+/// Returns true if a child of this program has ended. It does not reap the child.
 pub fn has_ended(child: u32) -> bool {
     let Ok(child) = i32::try_from(child) else { return true };
     let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
@@ -51,17 +51,18 @@ pub fn start_watchdog(program: &Path, arguments: &[&str]) -> io::Result<std::pro
         .spawn()
 }
 
-/// The watchdog itself: waits for the end of standard input, then kills every process of that run, with its group.
+/// Runs the watchdog: waits for the end of standard input, then kills every process of that run, with its group.
 pub fn watch(run: &str) {
     let _ = io::copy(&mut io::stdin(), &mut io::sink());
     let marker = format!("{RUN_VARIABLE}={run}");
-    // A process may have been starting others meanwhile: until a look finds none.
+    // A process may have started others in the meantime. Repeat until a scan finds none.
     while kill_marked(&marker) {
         std::thread::sleep(Duration::from_millis(20));
     }
 }
 
-/// Kills every process with this variable, `NAME=value`, in its environment, and its group. Answers whether there was one.
+/// Kills every process with this variable, `NAME=value`, in its environment, and the process's group. Returns true if there
+/// was one.
 pub fn kill_marked(marker: &str) -> bool {
     let me = std::process::id();
     let Ok(entries) = std::fs::read_dir("/proc") else { return false };
@@ -84,7 +85,7 @@ pub fn kill_marked(marker: &str) -> bool {
     found
 }
 
-/// Raises the limit on open files to the hard limit: each running container needs one.
+/// Raises the limit on open files to the hard limit, because each running container needs a file.
 pub fn raise_file_limit() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)

@@ -1,5 +1,5 @@
-//! Decisions that depend on a seed and on their subject, never on the order of arrival: a failing seed makes the same
-//! choices again, however its tasks interleave.
+//! Random decisions that depend on a seed and on their subject, never on the order of calls. A failing seed makes the same
+//! decisions again, even if its tasks interleave differently.
 
 use std::ops::RangeInclusive;
 
@@ -10,17 +10,17 @@ pub struct Chance {
 }
 
 impl Chance {
-    /// Decisions of this seed.
+    /// Creates a source of decisions with this seed.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self { seed }
     }
 
-    /// A number for this question and identity: FNV-1a, finished as in splitmix64, so that similar inputs give different
-    /// numbers.
+    /// Returns a number for this purpose and identity. It is FNV-1a with the finalizer of splitmix64, so that similar inputs
+    /// have different numbers.
     #[must_use]
-    pub fn number(&self, question: &str, identity: &str) -> u64 {
-        let bytes = self.seed.to_le_bytes().into_iter().chain(question.bytes()).chain([0]).chain(identity.bytes());
+    pub fn number(&self, purpose: &str, identity: &str) -> u64 {
+        let bytes = self.seed.to_le_bytes().into_iter().chain(purpose.bytes()).chain([0]).chain(identity.bytes());
         let mut hash = 0xcbf2_9ce4_8422_2325_u64;
         for byte in bytes {
             hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
@@ -30,42 +30,42 @@ impl Chance {
         hash ^ (hash >> 31)
     }
 
-    /// True with this probability (0 to 1).
+    /// Returns true with this probability (0 to 1).
     #[must_use]
-    pub fn happens(&self, probability: f64, question: &str, identity: &str) -> bool {
+    pub fn happens(&self, probability: f64, purpose: &str, identity: &str) -> bool {
         // A double holds 53 bits exactly.
         #[expect(clippy::cast_precision_loss, reason = "53 bits fit a double")]
-        let fraction = (self.number(question, identity) >> 11) as f64 / (1_u64 << 53) as f64;
+        let fraction = (self.number(purpose, identity) >> 11) as f64 / (1_u64 << 53) as f64;
         fraction < probability
     }
 
-    /// A number in this range.
+    /// Returns a number in this range.
     #[must_use]
-    pub fn between(&self, range: &RangeInclusive<u64>, question: &str, identity: &str) -> u64 {
+    pub fn between(&self, range: &RangeInclusive<u64>, purpose: &str, identity: &str) -> u64 {
         let width = range.end().saturating_sub(*range.start()).saturating_add(1);
-        range.start() + self.number(question, identity) % width
+        range.start() + self.number(purpose, identity) % width
     }
 
-    /// One of these.
+    /// Returns one of these values.
     #[must_use]
-    pub fn pick<T: Copy, const N: usize>(&self, choices: [T; N], question: &str, identity: &str) -> T {
+    pub fn pick<T: Copy, const N: usize>(&self, choices: [T; N], purpose: &str, identity: &str) -> T {
         const { assert!(N > 0, "nothing to pick from") };
-        let at = usize::try_from(self.number(question, identity) % N as u64).unwrap_or(0);
+        let at = usize::try_from(self.number(purpose, identity) % N as u64).unwrap_or(0);
         #[expect(clippy::indexing_slicing, reason = "at < N")]
         choices[at]
     }
 
-    /// 32 hexadecimal digits.
+    /// Returns 32 hexadecimal digits.
     #[must_use]
-    pub fn hex(&self, question: &str, identity: &str) -> String {
-        let more = format!("{question}'");
-        format!("{:016x}{:016x}", self.number(question, identity), self.number(&more, identity))
+    pub fn hex(&self, purpose: &str, identity: &str) -> String {
+        let more = format!("{purpose}'");
+        format!("{:016x}{:016x}", self.number(purpose, identity), self.number(&more, identity))
     }
 
-    /// 32 hexadecimal digits in the form of a UUID.
+    /// Returns 32 hexadecimal digits in the format of a UUID.
     #[must_use]
-    pub fn uuid(&self, question: &str, identity: &str) -> String {
-        let mut hex = self.hex(question, identity);
+    pub fn uuid(&self, purpose: &str, identity: &str) -> String {
+        let mut hex = self.hex(purpose, identity);
         for at in [20, 16, 12, 8] {
             hex.insert(at, '-');
         }

@@ -1,7 +1,7 @@
-//! The roles' sessions of tasks: the credentials endpoint of containers, and who signed a request.
+//! The role sessions of tasks: their credentials, and the identity that signed a request.
 //!
-//! ECS assumes a task's role under the task's id as the name of the session ("Task IAM role" in the ECS Developer Guide),
-//! and its agent gives the credentials to the task's containers.
+//! ECS assumes the role of a task with the task ID as the session name ("Task IAM role" in the ECS Developer Guide). Its
+//! agent serves the credentials to the containers of the task.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -20,10 +20,10 @@ use crate::clock::Millis;
 use crate::http::lock;
 use crate::rng::Chance;
 
-/// How long credentials are valid.
+/// The time for which credentials are valid.
 const VALID: Duration = Duration::from_secs(6 * 3600);
 
-/// How far a request's clock may be off.
+/// The maximum difference between the clock of a request and the local clock.
 const SKEW: Duration = Duration::from_secs(5 * 60);
 
 /// The sessions of a run, by access key id.
@@ -39,7 +39,7 @@ struct Session {
     task_id: String,
     role_arn: String,
     secret: String,
-    /// None of a user's own.
+    /// The session token. The user has none.
     token: Option<String>,
     authorization: String,
 }
@@ -48,13 +48,14 @@ struct Session {
 pub const USER: &str = "local";
 
 impl Sessions {
-    /// None yet.
+    /// Creates an empty set of sessions.
     #[must_use]
     pub fn new(chance: Chance, account: String) -> Self {
         Self { chance, account, by_key: Mutex::default() }
     }
 
-    /// Begins the session of a task's role, and returns what its containers must send to get its credentials.
+    /// Begins the session of a task's role. Returns the authorization token that its containers must send to get its
+    /// credentials.
     pub fn begin(&self, task_id: &str, role_arn: &str) -> String {
         let random = |what: &str| self.chance.uuid(what, task_id).replace('-', "");
         let session = Session {
@@ -70,7 +71,7 @@ impl Sessions {
         authorization
     }
 
-    /// The credentials of a task, as ECS's agent answers; none for another authorization.
+    /// Returns the credentials of a task in the format of ECS's agent, or none if the authorization token differs.
     #[must_use]
     pub fn credentials(&self, task_id: &str, authorization: &str) -> Option<Value> {
         let sessions = lock(&self.by_key);
@@ -84,7 +85,8 @@ impl Sessions {
         }))
     }
 
-    /// Who signed this request for Lambda, as a function URL passes it on; none if nobody did, or the signature is wrong.
+    /// Returns the identity that signed this request, in the format of a function URL's event. Returns none if the request has
+    /// no signature or a wrong one.
     #[must_use]
     pub fn caller(&self, head: &Parts, body: &[u8]) -> Option<Value> {
         let text = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
@@ -104,7 +106,7 @@ impl Sessions {
         (off <= SKEW && field("Signature=") == Some(&signature)).then(|| self.identity(key, &session))
     }
 
-    /// The user whose calls of submit are signed, where it looks.
+    /// Returns the user whose signature submit accepts under `--require-signature`.
     fn user(&self) -> Session {
         Session {
             task_id: USER.into(),
@@ -155,7 +157,7 @@ fn signature(
     Some(sign(request, &parameters).ok()?.signature().to_owned())
 }
 
-/// The headers that were signed, but for those that signing itself adds.
+/// Returns the signed headers, without those that signing adds.
 fn signed<'a>(headers: &'a HeaderMap, names: &'a str) -> Vec<(&'a str, &'a str)> {
     const ADDED: [&str; 4] = ["host", "x-amz-date", "x-amz-security-token", "x-amz-content-sha256"];
     let names = names.split(';').filter(|name| !ADDED.contains(name));
@@ -174,7 +176,7 @@ mod tests {
         Sessions::new(Chance::new(1), "123456789012".into())
     }
 
-    /// A request that is signed with these credentials, as clients do.
+    /// Returns a request that is signed with these credentials.
     fn signed_request(credentials: &Value, body: &[u8], at: SystemTime) -> Parts {
         let text = |name: &str| credentials[name].as_str().unwrap().to_owned();
         let identity =

@@ -1,5 +1,5 @@
-//! The parts of the deployment's own template.yaml that the local stack uses, so that the two cannot differ: the table,
-//! the event pattern, and the timeout and URL of each function.
+//! The parts of template.yaml that the local stack uses: the table, the event pattern, and the timeout of each function.
+//! The local stack reads them from the template, so that both deployments are the same.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -33,22 +33,22 @@ pub struct FunctionTemplate {
     pub timeout: Duration,
 }
 
-/// Why a template cannot be used.
+/// The cause of an unusable template.
 #[derive(Debug, Error)]
 pub enum TemplateError {
     /// It is not YAML.
-    #[error("the template is not YAML")]
+    #[error("invalid template: not YAML")]
     Yaml(#[source] saphyr::ScanError),
-    /// It lacks a part, or uses something that is not supported here.
-    #[error("the template cannot be used at {at}: {problem}")]
+    /// A part is missing, or uses a feature that is not supported here.
+    #[error("invalid template at \"{at}\": {problem}")]
     Unusable {
         /// The key in question.
         at: String,
-        /// What is wrong.
+        /// The problem.
         problem: &'static str,
     },
     /// Its event pattern is not valid.
-    #[error("the template's event pattern is not valid")]
+    #[error("invalid event pattern in the template")]
     Pattern(#[source] PatternError),
 }
 
@@ -59,7 +59,7 @@ impl Template {
     /// If it is not YAML, or one of the parts is missing or not supported.
     pub fn parse(text: &str, parameters: &BTreeMap<&str, &str>) -> Result<Self, TemplateError> {
         let documents = Yaml::load_from_str(text).map_err(TemplateError::Yaml)?;
-        let root = documents.first().ok_or_else(|| unusable("the top", "it is empty"))?;
+        let root = documents.first().ok_or_else(|| unusable("Resources", "the template is empty"))?;
         let resources = at(root, "Resources")?;
 
         let properties = at(at(resources, "Table")?, "Properties")?;
@@ -106,15 +106,15 @@ fn unusable(at: &str, problem: &'static str) -> TemplateError {
 }
 
 fn at<'y, 'input>(node: &'y Yaml<'input>, key: &str) -> Result<&'y Yaml<'input>, TemplateError> {
-    node.as_mapping_get(key).ok_or_else(|| unusable(key, "it is missing"))
+    node.as_mapping_get(key).ok_or_else(|| unusable(key, "the key is missing"))
 }
 
 fn path<'y, 'input>(node: &'y Yaml<'input>, keys: &[&str]) -> Option<&'y Yaml<'input>> {
     keys.iter().try_fold(node, |node, key| node.as_mapping_get(key))
 }
 
-/// YAML as JSON, with `Ref` and `Fn::Sub` of parameters replaced, in the long and the short form, and `Fn::If` in the long
-/// one.
+/// Converts YAML to JSON. Replaces `Ref` and `Fn::Sub` of parameters in the long and the short form, and `Fn::If` in the
+/// long form.
 fn resolve(node: &Yaml, parameters: &BTreeMap<&str, &str>, place: &str) -> Result<Value, TemplateError> {
     let parameter = |name: &str| {
         let value = parameters
@@ -147,7 +147,7 @@ fn resolve(node: &Yaml, parameters: &BTreeMap<&str, &str>, place: &str) -> Resul
                     (Some("Fn::Sub"), Some(text)) => return substitute(text),
                     _ => {}
                 }
-                // Every condition is that an optional parameter is set, and here none is.
+                // Every condition checks that an optional parameter is set. Here, none is set.
                 if let (Some("Fn::If"), Yaml::Sequence(items)) = (key.as_str(), value)
                     && let [_, _, otherwise] = items.as_slice()
                 {

@@ -1,4 +1,4 @@
-//! The stand-in for ECS, in virtual time: without processes, and with hours that pass at once.
+//! Tests of the ECS emulator in virtual time, without processes.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 use std::sync::Arc;
@@ -7,10 +7,10 @@ use std::time::Duration;
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
 use ecs_bridge_local::clock::Scale;
-use ecs_bridge_local::ecs::{Ecs, EcsSettings, Place, TaskDefinitions, Throttle, router};
-use ecs_bridge_local::events::{Bus, Delivery};
+use ecs_bridge_local::ecs::{Ecs, EcsSettings, Location, TaskDefinitions, Throttle, router};
+use ecs_bridge_local::events::{Bus, DeliveryFaults};
 use ecs_bridge_local::faults::Faults;
-use ecs_bridge_local::http::NoAnswer;
+use ecs_bridge_local::http::NoResponse;
 use ecs_bridge_local::pattern::Pattern;
 use ecs_bridge_local::rng::Chance;
 use ecs_bridge_local::sessions::Sessions;
@@ -30,7 +30,7 @@ const HOUR: Duration = Duration::from_secs(3_600);
 fn settings() -> EcsSettings {
     EcsSettings {
         messages: Default::default(),
-        place: Place { region: "us-east-1".into(), account: "123456789012".into(), cluster: "c".into() },
+        location: Location { region: "us-east-1".into(), account: "123456789012".into(), cluster: "c".into() },
         definitions: TaskDefinitions::parse(None).unwrap(),
         scale: Scale(1.0),
         provisioning: Duration::from_secs(1),
@@ -54,7 +54,7 @@ fn settings() -> EcsSettings {
 
 fn world(settings: EcsSettings) -> World {
     let faults = Arc::new(Faults::default());
-    let delivery = Delivery { duplicate: 0.0, drop: 0.0, delay_ms: 0..=0, chance: settings.chance };
+    let delivery = DeliveryFaults { duplicate: 0.0, drop: 0.0, delay_ms: 0..=0, chance: settings.chance };
     let pattern = Pattern::parse(&json!({"source": ["aws.ecs"]})).unwrap();
     let bus = Arc::new(Bus::new(pattern, delivery, Arc::clone(&faults)));
     let ecs = Ecs::new(settings, Arc::clone(&bus), Arc::clone(&faults), "http://127.0.0.1:1".into());
@@ -62,12 +62,12 @@ fn world(settings: EcsSettings) -> World {
 }
 
 impl World {
-    /// An operation's answer: its status (0 where the connection broke) and body.
+    /// Calls an operation. Returns its status (0 if the connection was closed) and its body.
     async fn call(&self, operation: &str, input: Value) -> (u16, Value) {
         let target = format!("AmazonEC2ContainerServiceV20141113.{operation}");
         let request = Request::post("/").header("x-amz-target", target).body(Body::from(input.to_string())).unwrap();
         let response = self.api.call(request).await.unwrap();
-        if response.extensions().get::<NoAnswer>().is_some() {
+        if response.extensions().get::<NoResponse>().is_some() {
             return (0, Value::Null);
         }
         let status = response.status().as_u16();

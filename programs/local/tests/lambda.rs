@@ -1,4 +1,4 @@
-//! The local Lambda, with a function that uses the real runtime client.
+//! Tests of the Lambda emulator, with a function that uses the real runtime client.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 use std::path::PathBuf;
@@ -47,13 +47,13 @@ async fn invoke(lambda: &Lambda, payload: Value) -> Result<Value, Value> {
     }
 }
 
-fn tally(lambda: &Lambda, of: &str) -> u64 {
-    lambda.tallies()["functions"]["probe"][of].as_u64().unwrap()
+fn count(lambda: &Lambda, of: &str) -> u64 {
+    lambda.counts()["functions"]["probe"][of].as_u64().unwrap()
 }
 
-/// Waits until no asynchronous invocation is under way.
+/// Waits until no asynchronous invocation is pending.
 async fn settle(lambda: &Lambda) {
-    while tally(lambda, "events_pending") > 0 {
+    while count(lambda, "events_pending") > 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -94,7 +94,7 @@ async fn process_after_timeout_is_killed_and_replaced() {
         assert_eq!(error["errorType"], "Sandbox.Timedout");
         timeouts += 1;
     }
-    assert_eq!(tally(&lambda, "timeouts"), timeouts);
+    assert_eq!(count(&lambda, "timeouts"), timeouts);
 }
 
 #[tokio::test]
@@ -131,10 +131,10 @@ async fn event_is_not_retried_after_success() {
     let event = json!({"do": "append", "path": file.0, "failures": 1});
     lambda.invoke_event("probe", event.to_string().into()).unwrap();
     settle(&lambda).await;
-    assert_eq!((file.lines(), tally(&lambda, "retries"), tally(&lambda, "abandoned")), (2, 1, 0));
+    assert_eq!((file.lines(), count(&lambda, "retries"), count(&lambda, "abandoned")), (2, 1, 0));
 }
 
-/// The rate at which processes die is the machine's: as fast as they come back.
+/// Processes are killed as fast as the machine can replace them.
 #[tokio::test(flavor = "multi_thread")]
 async fn invocations_all_complete_while_processes_are_killed() {
     let lambda = lambda(4, LONG).await;
@@ -188,11 +188,11 @@ async fn invocations_all_complete_while_processes_are_killed() {
     assert_eq!(answered.load(Ordering::Relaxed) + failed.load(Ordering::Relaxed), 2_000);
     assert!(killed > 0, "no process was killed");
     assert!(failed.load(Ordering::Relaxed) <= killed, "more calls failed than processes died");
-    assert_eq!(tally(&lambda, "waiting"), 0);
+    assert_eq!(count(&lambda, "waiting"), 0);
     assert!(invoke(&lambda, json!({})).await.is_ok());
 }
 
-/// A file that goes with its test.
+/// A file that is removed at the end of its test.
 struct Scratch(PathBuf);
 
 impl Scratch {

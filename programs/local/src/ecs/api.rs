@@ -17,14 +17,14 @@ use super::queues;
 use super::rules::{self, Answer, Then};
 use super::settings::EcsSettings;
 use super::state::{Ecs, hash_of};
-use crate::http::{self, NoAnswer, lock};
+use crate::http::{self, NoResponse, lock};
 
 const TARGET: &str = "AmazonEC2ContainerServiceV20141113.";
 
 /// The result of a call, and whether it is sent.
 enum Reply {
     Result(Result<Value, ApiError>),
-    NoAnswer,
+    NoResponse,
 }
 
 #[derive(Deserialize)]
@@ -33,7 +33,7 @@ struct OfCluster {
     cluster: Option<String>,
 }
 
-/// ECS's API, and `/_local/…`
+/// Returns the router of the API and of the routes under `/_local/`.
 pub fn router(ecs: Arc<Ecs>) -> Router {
     Router::new()
         .route("/", post(call))
@@ -52,7 +52,8 @@ async fn call(Shared(ecs): Shared<Arc<Ecs>>, headers: HeaderMap, body: Bytes) ->
     }
     let services = [TARGET].into_iter().chain(notifications::TARGETS);
     let Some(operation) = services.filter_map(|service| target.strip_prefix(service)).next() else {
-        return ApiError::new("UnknownOperationException", "no such operation").response();
+        return ApiError::new("UnknownOperationException", format!("unknown operation in X-Amz-Target: \"{target}\""))
+            .response();
     };
     let nth = ecs.count(operation, &body);
     let latency = ecs.settings.api_latency;
@@ -63,9 +64,9 @@ async fn call(Shared(ecs): Shared<Arc<Ecs>>, headers: HeaderMap, body: Bytes) ->
     let mut response = match reply {
         Reply::Result(Ok(result)) => http::bytes(StatusCode::OK, CONTENT_TYPE, result.to_string().into()),
         Reply::Result(Err(error)) => error.response(),
-        Reply::NoAnswer => {
+        Reply::NoResponse => {
             let mut response = http::bytes(StatusCode::OK, CONTENT_TYPE, Bytes::new());
-            response.extensions_mut().insert(NoAnswer);
+            response.extensions_mut().insert(NoResponse);
             return response;
         }
     };
@@ -106,7 +107,7 @@ impl Ecs {
             }
             Some(Answer::None) => {
                 self.faults.unanswered.count();
-                Reply::NoAnswer
+                Reply::NoResponse
             }
         }
     }
@@ -120,7 +121,7 @@ impl Ecs {
             self.faults.refused_by_rule.count();
             return Err(ApiError::new(&code, message));
         }
-        let url = format!("{}/{}", self.url, self.settings.place.account);
+        let url = format!("{}/{}", self.url, self.settings.location.account);
         let EcsSettings { messages, chance, .. } = self.settings;
         self.queues.answer(operation, &body, &url, (messages, chance, &self.faults)).await
     }
@@ -139,7 +140,7 @@ impl Ecs {
         let OfCluster { cluster } = parse(body)?;
         let cluster = cluster.as_deref().unwrap_or("default");
         if !self.is_this_cluster(cluster) {
-            // The functions' roles end at the cluster.
+            // The roles of the functions allow only this cluster.
             if operation == "StopTask" {
                 let message = format!("User is not authorized to perform: ecs:StopTask in cluster {cluster}");
                 return Err(ApiError::new("AccessDeniedException", message));
@@ -151,7 +152,10 @@ impl Ecs {
             "DescribeTasks" => self.describe_tasks(&parse(body)?),
             "ListTasks" => self.list_tasks(&parse(body)?),
             "StopTask" => self.stop_task(parse(body)?),
-            _ => Err(ApiError::new("UnknownOperationException", "the local stack does not have this operation")),
+            _ => {
+                let message = format!("the local stack does not support the operation \"{operation}\"");
+                Err(ApiError::new("UnknownOperationException", message))
+            }
         }
     }
 }

@@ -19,7 +19,7 @@ pub(super) const HOST_REASON: &str = "Task stopped due to an unhealthy underlyin
 
 macro_rules! shapes {
     ($($(#[doc = $doc:literal])+ $name:ident = $text:literal,)+) => {
-        /// An unusual behaviour of a task.
+        /// An unusual behavior of a task.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Shape {
             $($(#[doc = $doc])+ $name,)+
@@ -107,7 +107,7 @@ pub struct Shapes(Vec<Shape>);
 
 /// An unknown shape name.
 #[derive(Debug, Error)]
-#[error("unknown shape {0:?}")]
+#[error("unknown shape \"{0}\": `ecs-bridge local --help` lists the shapes")]
 pub struct UnknownShape(String);
 
 impl Shapes {
@@ -155,7 +155,10 @@ mod tests {
     fn unknown_shape_is_rejected() {
         let shapes: Shapes = "spot-notice short-arns".parse().unwrap();
         assert!(shapes.has(Shape::SpotNotice) && shapes.has(Shape::ShortArns) && !shapes.has(Shape::Twin));
-        assert_eq!("twin nonsense".parse::<Shapes>().unwrap_err().to_string(), "unknown shape \"nonsense\"");
+        assert_eq!(
+            "twin nonsense".parse::<Shapes>().unwrap_err().to_string(),
+            "unknown shape \"nonsense\": `ecs-bridge local --help` lists the shapes"
+        );
     }
 
     #[test]

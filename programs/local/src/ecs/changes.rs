@@ -11,7 +11,7 @@ use crate::clock::Millis;
 use crate::http::lock;
 
 impl Ecs {
-    /// Changes a task, and puts the event of it on the bus.
+    /// Changes a task, and puts its event on the bus.
     pub(super) fn change(self: &Arc<Self>, id: &str, change: impl FnOnce(&mut Task)) {
         self.change_if(id, |task| {
             change(task);
@@ -19,7 +19,7 @@ impl Ecs {
         });
     }
 
-    /// The same if the task changes.
+    /// Changes a task, and puts its event on the bus if `change` returns true.
     pub(super) fn change_if(self: &Arc<Self>, id: &str, change: impl FnOnce(&mut Task) -> bool) {
         let event = {
             let mut state = lock(&self.state);
@@ -41,7 +41,7 @@ impl Ecs {
         is_sent
     }
 
-    /// Puts an event on the bus by which a task has stopped, although it runs on: the agent of an EC2 host may err.
+    /// Puts an event on the bus that reports a stop of a task that keeps running, as an EC2 host can.
     pub(super) fn report_stopped(self: &Arc<Self>, id: &str, members: &Value, exit_code: Option<i32>) {
         let event = {
             let mut state = lock(&self.state);
@@ -78,7 +78,7 @@ impl Ecs {
         }
     }
 
-    /// The Task State Change event for the current state of a task, and its identity for the seed.
+    /// Returns the Task State Change event for the current state of a task, and its identity for the seed.
     pub(super) fn event(&self, task: &Task) -> Option<(Value, String)> {
         let silent = task.shapes.has(Shape::NoEvents)
             || (task.shapes.has(Shape::Forgotten) && task.stopping)
@@ -86,15 +86,15 @@ impl Ecs {
         if silent {
             return None;
         }
-        let place = &self.settings.place;
+        let location = &self.settings.location;
         let chance = &self.settings.chance;
         let identity = format!("{}/v{}", task.id, task.version);
         let when = if task.shapes.has(Shape::EventTime) { "event_time" } else { "time" };
         let mut event = json!({
             "version": "0", "id": chance.uuid("event", &identity), "detail-type": "ECS Task State Change",
-            "source": "aws.ecs", "account": place.account, when: Millis::now().iso(), "region": place.region,
-            "resources": [task.arn(place)],
-            "detail": task.describe(place, chance, Reader::Event),
+            "source": "aws.ecs", "account": location.account, when: Millis::now().iso(), "region": location.region,
+            "resources": [task.arn(location)],
+            "detail": task.describe(location, chance, Reader::Event),
         });
         if let Some(members) = event.as_object_mut().filter(|_| task.shapes.has(Shape::MistypedMembers)) {
             members.insert("event_time".into(), Millis::now().epoch_seconds().into());
@@ -102,12 +102,12 @@ impl Ecs {
         Some((event, identity))
     }
 
-    /// Makes a task end, and sends an event. A task that is already ending is not affected.
+    /// Ends a task, and sends an event. An order below an earlier one has no effect.
     pub(super) fn order(self: &Arc<Self>, id: &str, order: Order, code: &'static str, reason: &str) {
         self.change_if(id, |task| {
-            let news = !task.stopping;
+            let is_change = !task.stopping;
             task.begin_to_stop(code, reason);
-            news
+            is_change
         });
         if let Some(task) = lock(&self.state).tasks.get(id) {
             task.orders.send_if_modified(|present| {

@@ -61,15 +61,15 @@ pub(super) struct Running {
 
 enum Body {
     Process(Child),
-    Imitation { end: Instant, code: i32 },
+    Simulated { end: Instant, code: i32 },
 }
 
 impl Running {
     /// Starts the command.
     pub(super) fn start(spec: Spec) -> io::Result<Self> {
         let started = Instant::now();
-        if let Some((lasts, code)) = spec.simulate.and_then(|scale| simulate_command(&spec.argv, scale)) {
-            return Ok(Self { spec, body: Body::Imitation { end: started + lasts, code }, started });
+        if let Some((duration, code)) = spec.simulate.and_then(|scale| simulate_command(&spec.argv, scale)) {
+            return Ok(Self { spec, body: Body::Simulated { end: started + duration, code }, started });
         }
         let child = spawn(&spec)?;
         Ok(Self { spec, body: Body::Process(child), started })
@@ -90,7 +90,7 @@ impl Running {
                     }
                     code
                 }
-                Body::Imitation { end, code } => simulated(*end, *code, &mut stop).await,
+                Body::Simulated { end, code } => simulated(*end, *code, &mut stop).await,
             };
             let again = self.spec.restart.as_ref().is_some_and(|policy| {
                 !policy.ignored.contains(&code) && self.started.elapsed() >= policy.after && *stop.borrow() == Stop::No
@@ -137,7 +137,7 @@ async fn wait(child: &mut Child, stop: &mut watch::Receiver<Stop>, stop_timeout:
     let leader = child.id();
     let signal = |send: fn(u32) -> bool| leader.is_some_and(send);
     let mut kill_at: Option<Instant> = None;
-    let mut heard = Stop::No;
+    let mut last = Stop::No;
     let status = loop {
         let overdue = async {
             match kill_at {
@@ -152,8 +152,8 @@ async fn wait(child: &mut Child, stop: &mut watch::Receiver<Stop>, stop_timeout:
                 signal(process::kill_group);
                 kill_at = None;
             }
-            wanted = next_stop(stop, heard) => {
-                heard = wanted;
+            wanted = next_stop(stop, last) => {
+                last = wanted;
                 if wanted == Stop::Terminate {
                     signal(process::terminate_group);
                     kill_at = Some(Instant::now() + stop_timeout);
@@ -196,8 +196,8 @@ fn simulate_command(argv: &[String], scale: Scale) -> Option<(Duration, i32)> {
             Some((Duration::ZERO, i32::from(code)))
         }
         ["sleep", seconds] => {
-            let lasts = Duration::try_from_secs_f64(seconds.parse().ok()?).ok()?;
-            Some((scale.shorten(lasts), 0))
+            let duration = Duration::try_from_secs_f64(seconds.parse().ok()?).ok()?;
+            Some((scale.shorten(duration), 0))
         }
         _ => None,
     }

@@ -1,4 +1,4 @@
-//! The routes under `/_local/`, by which tests control the stand-in, and the containers' metadata endpoint.
+//! The routes under `/_local/`, through which tests control the emulator, and the metadata endpoint of containers.
 
 use std::sync::Arc;
 
@@ -47,7 +47,7 @@ fn row(ecs: &Ecs, task: &Task) -> Value {
     let submission_id = parts.next();
     let attempt: Option<u32> = parts.next().and_then(|attempt| attempt.parse().ok());
     json!({
-        "task_arn": task.arn(&ecs.settings.place), "cluster_arn": ecs.settings.place.cluster_arn(),
+        "task_arn": task.arn(&ecs.settings.location), "cluster_arn": ecs.settings.location.cluster_arn(),
         "started_by": started_by, "submission_id": submission_id, "attempt": attempt,
         "refused": task.refused, "start_count": task.start_count, "exit_code": task.reported_exit_code(), "last_status": task.status.as_str(),
         "process_exit_code": task.process_exit_code, "stop_code": task.stop_code,
@@ -59,7 +59,10 @@ fn row(ecs: &Ecs, task: &Task) -> Value {
 
 async fn act(State(ecs): State<Arc<Ecs>>, Path((id, action)): Path<(String, String)>) -> Response<Body> {
     if !lock(&ecs.state).tasks.contains_key(&id) {
-        return http::json(StatusCode::NOT_FOUND, &json!({"error": "no such task"}));
+        return http::json(
+            StatusCode::NOT_FOUND,
+            &json!({"error": format!("unknown task \"{id}\": GET /_local/tasks lists the tasks")}),
+        );
     }
     match action.as_str() {
         "spot-notice" => ecs.order(&id, Order::Live, "SpotInterruption", SPOT_REASON),
@@ -82,7 +85,12 @@ async fn act(State(ecs): State<Arc<Ecs>>, Path((id, action)): Path<(String, Stri
                 task.forgotten = true;
             }
         }
-        _ => return http::json(StatusCode::NOT_FOUND, &json!({"error": "no such action"})),
+        _ => {
+            return http::json(
+                StatusCode::NOT_FOUND,
+                &json!({"error": format!("unknown action \"{action}\": `ecs-bridge local --help` lists the actions")}),
+            );
+        }
     }
     http::json(StatusCode::OK, &json!({}))
 }
@@ -97,7 +105,7 @@ async fn add_rule(State(ecs): State<Arc<Ecs>>, Json(rule): Json<Rule>) -> Respon
     http::json(StatusCode::OK, &json!({}))
 }
 
-/// The targets that have no capacity from now on.
+/// The capacity providers, launch types and subnets that have no capacity from now on.
 #[derive(Deserialize)]
 struct NoCapacity {
     without: Vec<String>,
@@ -132,7 +140,10 @@ async fn credentials(State(ecs): State<Arc<Ecs>>, Path(task): Path<String>, head
     let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
     match ecs.settings.sessions.credentials(&task, authorization) {
         Some(credentials) => http::json(StatusCode::OK, &credentials),
-        None => http::json(StatusCode::FORBIDDEN, &json!({"code": "AccessDenied", "message": "not this task's"})),
+        None => http::json(
+            StatusCode::FORBIDDEN,
+            &json!({"code": "AccessDenied", "message": "the authorization token is not the one of this task"}),
+        ),
     }
 }
 
@@ -148,7 +159,7 @@ async fn container_metadata(
 }
 
 async fn task_metadata(State(ecs): State<Arc<Ecs>>, Path((task, _)): Path<(String, String)>) -> Response<Body> {
-    let cluster = ecs.settings.place.cluster_arn();
+    let cluster = ecs.settings.location.cluster_arn();
     metadata(&ecs, &task, |task, arn| {
         Some(json!({"Cluster": cluster, "TaskARN": arn, "Family": task.definition.family,
                     "Revision": task.definition.revision.to_string(), "DesiredStatus": task.desired_status(),
@@ -158,7 +169,7 @@ async fn task_metadata(State(ecs): State<Arc<Ecs>>, Path((task, _)): Path<(Strin
 
 fn metadata(ecs: &Ecs, id: &str, show: impl Fn(&Task, String) -> Option<Value>) -> Response<Body> {
     let state = lock(&ecs.state);
-    match state.tasks.get(id).and_then(|task| show(task, task.arn(&ecs.settings.place))) {
+    match state.tasks.get(id).and_then(|task| show(task, task.arn(&ecs.settings.location))) {
         Some(shown) => http::json(StatusCode::OK, &shown),
         None => http::json(StatusCode::NOT_FOUND, &json!({})),
     }

@@ -105,16 +105,16 @@ pub enum DefinitionError {
     #[error("task definitions must be a JSON array of RegisterTaskDefinition requests")]
     Json(#[from] serde_json::Error),
     /// The family has no containers.
-    #[error("task definition {0} has no containers")]
+    #[error("task definition \"{0}\": containerDefinitions must contain at least one container")]
     NoContainers(String),
     /// Two containers have the same name.
-    #[error("task definition {0} has two containers of the same name")]
+    #[error("task definition \"{0}\": each container must have another name")]
     SameName(String),
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Known {
+struct Registration {
     family: String,
     #[serde(default)]
     revision: Option<u32>,
@@ -173,23 +173,23 @@ impl TaskDefinitions {
     }
 
     fn add(&mut self, given: Map<String, Value>) -> Result<Arc<TaskDefinition>, DefinitionError> {
-        let known: Known = serde_json::from_value(Value::Object(given.clone()))?;
-        let mut names: Vec<_> = known.container_definitions.iter().map(|container| &container.name).collect();
+        let registration: Registration = serde_json::from_value(Value::Object(given.clone()))?;
+        let mut names: Vec<_> = registration.container_definitions.iter().map(|container| &container.name).collect();
         if names.is_empty() {
-            return Err(DefinitionError::NoContainers(known.family));
+            return Err(DefinitionError::NoContainers(registration.family));
         }
         names.sort_unstable();
         if names.windows(2).any(|pair| matches!(pair, [one, other] if one == other)) {
-            return Err(DefinitionError::SameName(known.family));
+            return Err(DefinitionError::SameName(registration.family));
         }
         let definition = Arc::new(TaskDefinition {
-            revision: known.revision.unwrap_or(1),
-            family: known.family,
-            containers: known.container_definitions,
-            cpu: known.cpu,
-            memory: known.memory,
-            network_mode: known.network_mode,
-            task_role_arn: known.task_role_arn,
+            revision: registration.revision.unwrap_or(1),
+            family: registration.family,
+            containers: registration.container_definitions,
+            cpu: registration.cpu,
+            memory: registration.memory,
+            network_mode: registration.network_mode,
+            task_role_arn: registration.task_role_arn,
             given,
         });
         self.0.insert(format!("{}:{}", definition.family, definition.revision), Arc::clone(&definition));

@@ -21,7 +21,7 @@ use crate::http::lock;
 /// The maximum lifetime of a client token.
 const TOKEN_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The end of an image's name that no registry has.
+/// The suffix of an image name that no registry has.
 const NO_IMAGE: &str = ":does-not-exist";
 
 impl Ecs {
@@ -87,7 +87,7 @@ impl Ecs {
         Ok(json!({"tasks": shown, "failures": []}))
     }
 
-    /// ECS's failure for lack of capacity.
+    /// Returns a failure of ECS for unavailable capacity.
     pub(super) fn shortage(&self, request: &Request) -> String {
         let reasons = [
             "RESOURCE:MEMORY",
@@ -98,7 +98,7 @@ impl Ecs {
         self.settings.chance.pick(reasons, "shortage", request.identity()).to_owned()
     }
 
-    /// The tasks that this client token has started.
+    /// Returns the tasks that this client token has started, if it is still valid.
     pub(super) fn earlier(&self, state: &State, request: &Request, hash: u64) -> Result<Option<Vec<Value>>, ApiError> {
         let Some(token) = request.client_token.as_ref().and_then(|token| state.tokens.get(token)) else {
             return Ok(None);
@@ -112,11 +112,11 @@ impl Ecs {
         if token.hash != hash {
             let mut error =
                 ApiError::new("ConflictException", "The clientToken was used before with other parameters.");
-            error.resource_ids = tasks.iter().map(|task| task.arn(&self.settings.place)).collect();
+            error.resource_ids = tasks.iter().map(|task| task.arn(&self.settings.location)).collect();
             return Err(error);
         }
         let shown = tasks.into_iter().map(|task| match task.status {
-            Status::Stopped => task.describe_briefly(&self.settings.place),
+            Status::Stopped => task.describe_briefly(&self.settings.location),
             _ => self.show(task, true),
         });
         Ok(Some(shown.collect()))

@@ -53,7 +53,7 @@ async fn start(
     if !undisturbed || !pause(ecs.settings.pull, orders).await {
         return None;
     }
-    if let Some((container, whole)) = refusal(shapes) {
+    if let Some((container, whole)) = start_failure(shapes) {
         ecs.change(id, |task| fail_to_start(task, task.named_container(), container, whole));
         return None;
     }
@@ -111,7 +111,7 @@ async fn pause(time: Duration, orders: &mut watch::Receiver<Order>) -> bool {
 }
 
 /// Returns the reasons of the container and of the task for a start that fails by its shape.
-fn refusal(shapes: &Shapes) -> Option<(Option<&'static str>, &'static str)> {
+fn start_failure(shapes: &Shapes) -> Option<(Option<&'static str>, &'static str)> {
     let whole = "Task failed to start";
     if shapes.has(Shape::CannotPull) {
         Some((Some("CannotPullContainerError: pull image manifest has been retried 1 time(s): not found"), whole))
@@ -175,7 +175,7 @@ fn specs(ecs: &Ecs, task: &Task) -> Vec<Spec> {
         // This stops Python's setproctitle, which Airflow's workers call, from overwriting the variables in
         // /proc/PID/environ. The stand-in finds the processes of a container by these variables.
         environment.push(("SPT_NOENV".into(), "1".into()));
-        environment.push(("AWS_REGION".into(), settings.place.region.clone()));
+        environment.push(("AWS_REGION".into(), settings.location.region.clone()));
         let over = overridden.map(|other| other.environment.as_slice()).unwrap_or_default();
         environment.extend(
             container.environment.iter().chain(over).map(|variable| (variable.name.clone(), variable.value.clone())),
@@ -240,18 +240,18 @@ async fn run(
         ecs.report_stopped(id, &members, None);
     }
 
-    let mut heard = Order::Live;
+    let mut last = Order::Live;
     while left > 0 {
         tokio::select! {
             biased;
-            order = next_order(orders, heard) => {
-                heard = order;
+            order = next_order(orders, last) => {
+                last = order;
                 raise(stop, if order == Order::LoseHost { Stop::Kill } else { Stop::Terminate });
             }
             exit = exits.recv() => {
                 let Some((at, code)) = exit else { return };
                 left -= 1;
-                if heard == Order::LoseHost {
+                if last == Order::LoseHost {
                     continue;
                 }
                 let ends = note_exit(ecs, id, at, code, left, shapes);
@@ -273,8 +273,8 @@ fn raise(stop: &watch::Sender<Stop>, to: Stop) {
     });
 }
 
-async fn next_order(orders: &mut watch::Receiver<Order>, heard: Order) -> Order {
-    match orders.wait_for(|order| *order > heard).await.map(|order| *order) {
+async fn next_order(orders: &mut watch::Receiver<Order>, last: Order) -> Order {
+    match orders.wait_for(|order| *order > last).await.map(|order| *order) {
         Ok(order) => order,
         Err(_) => std::future::pending().await,
     }
@@ -333,9 +333,9 @@ async fn tear_down(ecs: &Arc<Ecs>, id: &str) {
         let early =
             task.times.started.filter(|_| task.shapes.has(Shape::ClockSkew)).map(|started| started.before(1_500));
         task.times.execution_stopped = early.or(Some(now));
-        let news = task.status < Status::Deprovisioning;
+        let is_change = task.status < Status::Deprovisioning;
         task.status = Status::Deprovisioning;
-        news
+        is_change
     });
     tokio::time::sleep(ecs.settings.teardown).await;
     {

@@ -29,4 +29,4 @@ pub use definition::{DefinitionError, TaskDefinitions};
 pub use queues::MessageFaults;
 pub use settings::{EcsSettings, Throttle};
 pub use state::Ecs;
-pub use task::Place;
+pub use task::Location;

@@ -1,4 +1,4 @@
-//! Step Functions and EventBridge, as far as the functions notify them of the end of submissions. They share the address, the
+//! Step Functions and EventBridge, with the operations that send completion notifications. They share the address, the
 //! rules and the faults of ECS.
 
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::state::{Ecs, Notification};
 use crate::clock::Millis;
 use crate::http::lock;
 
-/// What the names of their operations begin with.
+/// The prefixes of their operation names.
 pub(super) const TARGETS: [&str; 2] = ["AWSStepFunctions.", "AWSEvents."];
 
 #[derive(Deserialize)]
@@ -45,7 +45,7 @@ struct Entry {
 }
 
 impl Ecs {
-    /// Ends a state that waits. A second end finds nobody.
+    /// Ends a waiting state. A second call for its task token returns TaskTimedOut, as in Step Functions.
     pub(super) fn send_task(&self, operation: &str, body: &Value) -> Result<Value, ApiError> {
         let SendTask { task_token, output, error, cause } = parse(body)?;
         let text = output.or(cause).unwrap_or_default();
@@ -81,8 +81,8 @@ impl Ecs {
             let id = self.settings.chance.uuid("event", &format!("notification {sent} {number}"));
             let event = json!({
                 "version": "0", "id": id, "detail-type": detail_type, "source": source,
-                "account": self.settings.place.account, "time": Millis::now().iso(),
-                "region": self.settings.place.region, "resources": resources, "detail": end,
+                "account": self.settings.location.account, "time": Millis::now().iso(),
+                "region": self.settings.location.region, "resources": resources, "detail": end,
             });
             self.bus.put(event, &id);
             let to = event_bus_name.unwrap_or_else(|| "default".to_owned());

@@ -1,5 +1,5 @@
-//! SQS, as far as the functions and the runners use it: standard queues without deletion of messages. They share the
-//! address and the rules of ECS.
+//! SQS, with the operations that the functions use: standard queues without deletion of messages. They share the address
+//! and the rules of ECS.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
@@ -16,25 +16,25 @@ use crate::faults::Faults;
 use crate::http::lock;
 use crate::rng::Chance;
 
-/// What the names of its operations begin with.
+/// The prefix of its operation names.
 pub(super) const TARGET: &str = "AmazonSQS.";
 
-/// How long a queue keeps a message where its creator did not say.
+/// The default retention period of a message (SQS: four days).
 const KEPT: Duration = Duration::from_secs(4 * 24 * 60 * 60);
 
 /// The shares of messages that are lost, and that are delivered twice.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MessageFaults {
-    /// Lost.
+    /// The share that is lost.
     pub lost: f64,
-    /// Delivered twice.
+    /// The share that is delivered twice.
     pub doubled: f64,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Queues {
     queues: Mutex<BTreeMap<String, Queue>>,
-    /// A message has arrived, in whichever queue.
+    /// Notified when a message arrives in any queue.
     arrived: Notify,
 }
 
@@ -88,7 +88,7 @@ struct Receive {
 }
 
 impl Queues {
-    /// Answers an operation. `url` is what the URLs of queues begin with.
+    /// Performs an operation. `url` is the prefix of the URLs of queues.
     pub(super) async fn answer(
         &self,
         operation: &str,
@@ -154,7 +154,10 @@ impl Queues {
                     }
                 }
             }
-            _ => Err(ApiError::new("UnknownOperationException", "the local stack does not have this operation")),
+            _ => {
+                let message = format!("the local stack does not support the operation \"{operation}\"");
+                Err(ApiError::new("UnknownOperationException", message))
+            }
         }
     }
 

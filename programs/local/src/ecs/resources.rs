@@ -40,14 +40,14 @@ impl Ecs {
         if names.len() > 100 {
             return Err(ApiError::invalid("Clusters cannot be more than 100."));
         }
-        let place = &self.settings.place;
+        let location = &self.settings.location;
         for name in names {
             if self.is_this_cluster(name) {
                 let state = lock(&self.state);
                 let count =
                     |wanted: fn(Status) -> bool| state.tasks.values().filter(|task| wanted(task.status)).count();
                 clusters.push(json!({
-                    "clusterArn": place.cluster_arn(), "clusterName": place.cluster, "status": "ACTIVE",
+                    "clusterArn": location.cluster_arn(), "clusterName": location.cluster, "status": "ACTIVE",
                     "runningTasksCount": count(|status| status == Status::Running),
                     "pendingTasksCount": count(|status| status < Status::Running),
                     "activeServicesCount": 0, "registeredContainerInstancesCount": 0,
@@ -55,7 +55,8 @@ impl Ecs {
                     "settings": [], "statistics": [], "tags": [],
                 }));
             } else {
-                let arn = if name.starts_with("arn:") { name.clone() } else { place.arn(&format!("cluster/{name}")) };
+                let arn =
+                    if name.starts_with("arn:") { name.clone() } else { location.arn(&format!("cluster/{name}")) };
                 failures.push(json!({"arn": arn, "reason": "MISSING"}));
             }
         }
@@ -67,7 +68,7 @@ impl Ecs {
         let definition = self.definition(name);
         let definition =
             definition.ok_or_else(|| ApiError::new("ClientException", "Unable to describe task definition."))?;
-        let arn = self.settings.place.definition_arn(&definition);
+        let arn = self.settings.location.definition_arn(&definition);
         Ok(json!({"taskDefinition": definition.describe(&arn), "tags": []}))
     }
 
@@ -76,7 +77,7 @@ impl Ecs {
         let mut definitions = self.definitions.write().unwrap_or_else(PoisonError::into_inner);
         let definition =
             definitions.register(given).map_err(|error| ApiError::new("ClientException", error.to_string()))?;
-        Ok(json!({"taskDefinition": definition.describe(&self.settings.place.definition_arn(&definition))}))
+        Ok(json!({"taskDefinition": definition.describe(&self.settings.location.definition_arn(&definition))}))
     }
 
     pub(super) fn deregister_task_definition(&self, input: &NamesDefinition) -> Result<Value, ApiError> {
@@ -85,7 +86,7 @@ impl Ecs {
         let gone = definitions
             .deregister(name)
             .ok_or_else(|| ApiError::new("ClientException", "The specified task definition does not exist."))?;
-        let mut shown = gone.describe(&self.settings.place.definition_arn(&gone));
+        let mut shown = gone.describe(&self.settings.location.definition_arn(&gone));
         if let Some(members) = shown.as_object_mut() {
             members.insert("status".into(), "INACTIVE".into());
         }
@@ -97,7 +98,8 @@ impl Ecs {
         let of_family = |definition: &&Arc<TaskDefinition>| {
             input.family_prefix.as_ref().is_none_or(|family| *family == definition.family)
         };
-        let arns = definitions.all().filter(of_family).map(|definition| self.settings.place.definition_arn(definition));
+        let arns =
+            definitions.all().filter(of_family).map(|definition| self.settings.location.definition_arn(definition));
         Ok(json!({"taskDefinitionArns": arns.collect::<Vec<_>>()}))
     }
 }

@@ -12,7 +12,7 @@ use super::error::{ApiError, parse};
 /// The limit on overrides, in characters of JSON.
 const MAX_OVERRIDES: usize = 8_192;
 
-/// The most memory of a Fargate task, in MiB.
+/// The maximum memory of a Fargate task, in MiB.
 const MOST_MEMORY: u64 = 120 * 1_024;
 
 /// A valid RunTask request.
@@ -57,7 +57,7 @@ pub(super) struct ContainerOverride {
 }
 
 impl Overrides {
-    /// The overrides in the format of a task: with the lists that are always present.
+    /// Returns the overrides in the format of a task, with the lists that are always present.
     pub(super) fn shown(&self) -> Value {
         let mut shown = self.given.as_object().cloned().unwrap_or_default();
         shown.entry("containerOverrides").or_insert_with(|| json!([]));
@@ -132,7 +132,7 @@ impl Request {
         check_token(input.client_token.as_deref())?;
         check_started_by(input.started_by.as_deref())?;
         check_launch(&input, definition)?;
-        check_place(&input)?;
+        check_resources(&input)?;
         let tags = input.tags.unwrap_or_default();
         check_tags(&tags)?;
         if let Some(other) = input.propagate_tags.filter(|from| !matches!(from.as_str(), "TASK_DEFINITION" | "NONE")) {
@@ -179,14 +179,14 @@ impl Request {
         })
     }
 
-    /// Whether all that it can run on is among `without`: its capacity provider, or else its launch type, and its subnets.
+    /// Returns true if `without` contains its capacity provider (or launch type), or all of its subnets.
     pub(super) fn needs(&self, without: &[String]) -> bool {
         let capacity = self.capacity_provider.as_ref().unwrap_or(&self.launch_type);
         let is_without = |name: &String| without.contains(name);
         is_without(capacity) || (!self.subnets.is_empty() && self.subnets.iter().all(is_without))
     }
 
-    /// The identity of the request, for decisions that are the same in every run.
+    /// Returns the identity of the request, for decisions that are the same in every run.
     pub(super) fn identity(&self) -> &str {
         self.started_by.as_deref().or(self.client_token.as_deref()).unwrap_or_default()
     }
@@ -239,8 +239,8 @@ fn check_launch(input: &Input, definition: &TaskDefinition) -> Result<(), ApiErr
     Ok(())
 }
 
-/// That its subnets may exist, and Fargate has its size: only what nobody can mean.
-fn check_place(input: &Input) -> Result<(), ApiError> {
+/// Rejects subnets that cannot exist, such as `subnet-0`, and memory above the maximum of Fargate.
+fn check_resources(input: &Input) -> Result<(), ApiError> {
     let network = input.network_configuration.as_ref().and_then(|network| network.awsvpc_configuration.as_ref());
     let subnets = network.map(|network| network.subnets.as_slice()).unwrap_or_default();
     if let Some(id) = subnets.iter().find(|id| id.trim_start_matches("subnet-").bytes().all(|digit| digit == b'0')) {

@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use super::definition::TaskDefinitions;
 use super::queues::MessageFaults;
-use super::task::Place;
+use super::task::Location;
 use crate::clock::Scale;
 use crate::rng::Chance;
 use crate::sessions::Sessions;
 
-/// The settings of the stand-in.
+/// The settings of the ECS emulator.
 #[derive(Clone, Debug)]
 pub struct EcsSettings {
     /// The parts of its ARNs.
-    pub place: Place,
+    pub location: Location,
     /// The task definitions.
     pub definitions: TaskDefinitions,
     /// The divisor of ECS's own times.
@@ -34,13 +34,13 @@ pub struct EcsSettings {
     pub throttle: Option<Throttle>,
     /// The number of tasks that fit into the cluster.
     pub capacity: Option<usize>,
-    /// Capacity providers, launch types and subnets without capacity, to begin with.
+    /// Capacity providers, launch types and subnets that have no capacity at the start.
     pub no_capacity: Vec<String>,
     /// The share of tasks that do not start.
     pub fail_start: f64,
     /// The share of calls that take effect without a successful response.
     pub api_error: f64,
-    /// The share of RunTask calls that launch a task and answer with a failure.
+    /// The share of RunTask calls that launch a task and return a failure.
     pub launched_failure: f64,
     /// The faults of SQS.
     pub messages: MessageFaults,
@@ -61,6 +61,6 @@ pub struct EcsSettings {
 pub struct Throttle {
     /// Calls per second.
     pub rate: f64,
-    /// Calls at once.
+    /// The maximum number of calls at once.
     pub burst: f64,
 }

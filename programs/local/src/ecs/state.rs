@@ -21,7 +21,7 @@ use crate::rng::Chance;
 /// The time for which ECS describes a stopped task, and keeps its client token.
 pub(super) const MEMORY: Duration = Duration::from_secs(60 * 60);
 
-/// The stand-in.
+/// The ECS emulator.
 #[derive(Debug)]
 pub struct Ecs {
     pub(super) settings: EcsSettings,
@@ -69,7 +69,7 @@ pub(super) struct Bucket {
     pub(super) filled: Instant,
 }
 
-/// One notification that was received.
+/// A notification that was received.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Notification {
     pub(super) operation: String,
@@ -82,18 +82,18 @@ pub(super) struct Notification {
     pub(super) end: Value,
 }
 
-/// A hash that is the same in every run.
+/// Returns a hash that is the same in every run.
 pub(super) fn hash_of(bytes: &[u8]) -> u64 {
     Chance::new(0).number("body", &String::from_utf8_lossy(bytes))
 }
 
-/// The id of a task, from its ARN or id.
+/// Returns the ID of a task from its ARN or ID.
 pub(super) fn task_id(reference: &str) -> &str {
     reference.rsplit('/').next().unwrap_or(reference)
 }
 
 impl Ecs {
-    /// A cluster without tasks.
+    /// Creates a cluster without tasks.
     #[must_use]
     pub fn new(settings: EcsSettings, bus: Arc<Bus>, faults: Arc<Faults>, url: String) -> Self {
         let state = State { without: settings.no_capacity.clone(), ..State::default() };
@@ -101,7 +101,7 @@ impl Ecs {
         Self { settings, bus, faults, url, definitions, state: Mutex::new(state), queues: Queues::default() }
     }
 
-    /// Counts the call; returns the number of calls with the same content, this one included.
+    /// Counts the call. Returns the number of calls with the same content, including this one.
     pub(super) fn count(&self, operation: &str, body: &[u8]) -> u32 {
         let mut state = lock(&self.state);
         *state.calls.entry(operation.to_owned()).or_default() += 1;
@@ -125,23 +125,23 @@ impl Ecs {
     }
 
     pub(super) fn is_this_cluster(&self, name: &str) -> bool {
-        name == self.settings.place.cluster || name == self.settings.place.cluster_arn()
+        name == self.settings.location.cluster || name == self.settings.location.cluster_arn()
     }
 
-    /// The task definition of this family, `family:revision` or ARN.
+    /// Returns the task definition with this family, `family:revision` or ARN.
     pub(super) fn definition(&self, name: &str) -> Option<Arc<TaskDefinition>> {
         self.definitions.read().unwrap_or_else(PoisonError::into_inner).find(name).cloned()
     }
 
     pub(super) fn show(&self, task: &Task, with_tags: bool) -> Value {
-        let mut shown = task.describe(&self.settings.place, &self.settings.chance, Reader::Api);
+        let mut shown = task.describe(&self.settings.location, &self.settings.chance, Reader::Api);
         if !with_tags {
             shown.insert("tags".into(), json!([]));
         }
         Value::Object(shown)
     }
 
-    /// The tasks that ECS would still know.
+    /// Returns a task that ECS would return now.
     pub(super) fn known<'state>(&self, state: &'state State, id: &str) -> Option<&'state Task> {
         let task = state.tasks.get(id)?;
         let too_old = task.stopped.is_some_and(|at| at.elapsed() > self.settings.scale.shorten(MEMORY));

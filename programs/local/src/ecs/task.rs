@@ -14,7 +14,7 @@ use crate::rng::Chance;
 
 /// The parts of ARNs.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct Location {
     /// Region, for ARNs.
     pub region: String,
     /// Account, for ARNs.
@@ -23,27 +23,27 @@ pub struct Place {
     pub cluster: String,
 }
 
-impl Place {
-    /// `arn:aws:ecs:REGION:ACCOUNT:` and the resource.
+impl Location {
+    /// Returns `arn:aws:ecs:REGION:ACCOUNT:` and the resource.
     #[must_use]
     pub fn arn(&self, resource: &str) -> String {
         format!("arn:aws:ecs:{}:{}:{resource}", self.region, self.account)
     }
 
-    /// The cluster's ARN.
+    /// Returns the ARN of the cluster.
     #[must_use]
     pub fn cluster_arn(&self) -> String {
         self.arn(&format!("cluster/{}", self.cluster))
     }
 
-    /// A definition's ARN.
+    /// Returns the ARN of a task definition.
     #[must_use]
     pub fn definition_arn(&self, definition: &TaskDefinition) -> String {
         self.arn(&format!("task-definition/{}:{}", definition.family, definition.revision))
     }
 }
 
-/// `lastStatus`
+/// The `lastStatus` of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Status {
     Provisioning,
@@ -69,12 +69,12 @@ impl Status {
     }
 }
 
-/// What ends a task. It only rises.
+/// The order that ends a task. It only escalates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Order {
     Live,
     Stop,
-    /// The host is lost: the containers are not reported any more.
+    /// The host is lost. ECS no longer reports its containers.
     LoseHost,
 }
 
@@ -93,13 +93,13 @@ pub(super) struct Task {
     pub(super) containers: Vec<Container>,
     /// The number of starts of the requested command.
     pub(super) start_count: u32,
-    /// The actual exit code, whatever ECS reports.
+    /// The actual exit code of the process, which ECS may not report.
     pub(super) process_exit_code: Option<i32>,
     /// When the requested command ended, by the local clock.
     pub(super) process_exited: Option<Millis>,
     pub(super) stopped: Option<Instant>,
     pub(super) forgotten: bool,
-    /// RunTask answered that it was not launched.
+    /// RunTask returned a failure, although it launched the task.
     pub(super) refused: bool,
     pub(super) orders: watch::Sender<Order>,
 }
@@ -130,9 +130,9 @@ pub(super) struct Container {
 /// The format of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reader {
-    /// Of responses: times are numbers.
+    /// Responses, in which times are numbers.
     Api,
-    /// Of events: times are strings.
+    /// Events, in which times are strings.
     Event,
 }
 
@@ -185,11 +185,11 @@ impl Task {
         }
     }
 
-    pub(super) fn arn(&self, place: &Place) -> String {
+    pub(super) fn arn(&self, location: &Location) -> String {
         if self.shapes.has(Shape::ShortArns) {
-            place.arn(&format!("task/{}", self.id))
+            location.arn(&format!("task/{}", self.id))
         } else {
-            place.arn(&format!("task/{}/{}", place.cluster, self.id))
+            location.arn(&format!("task/{}/{}", location.cluster, self.id))
         }
     }
 
@@ -205,20 +205,20 @@ impl Task {
         self.times.stopping.get_or_insert_with(Millis::now);
     }
 
-    /// The container whose command was requested.
+    /// Returns the index of the container whose command was requested.
     pub(super) fn named_container(&self) -> usize {
         let asked = self.request.overrides.containers.iter().find(|container| container.command.is_some());
         let name = asked.and_then(|container| container.name.as_ref());
         self.containers.iter().position(|container| Some(&container.name) == name).unwrap_or(0)
     }
 
-    /// The exit code that ECS reports.
+    /// Returns the exit code that ECS reports.
     pub(super) fn reported_exit_code(&self) -> Option<i32> {
         self.containers.get(self.named_container()).and_then(|container| container.exit_code)
     }
 
-    /// The task in ECS's format.
-    pub(super) fn describe(&self, place: &Place, chance: &Chance, reader: Reader) -> Map<String, Value> {
+    /// Returns the task in the format of ECS.
+    pub(super) fn describe(&self, location: &Location, chance: &Chance, reader: Reader) -> Map<String, Value> {
         let event = reader == Reader::Event;
         let time = |at: Millis| if event { Value::from(at.iso()) } else { Value::from(at.epoch_seconds()) };
         let attachment = chance.uuid("attachment", &self.id);
@@ -237,19 +237,19 @@ impl Task {
         } else {
             json!([{"name": "subnetId", "value": "subnet-0123456789abcdef0"}])
         };
-        let arn = self.arn(place);
-        // It never had any.
+        let arn = self.arn(location);
+        // A task without capacity never has containers.
         let given_up = self.shapes.has(Shape::CapacityGivenUp) && self.stopping;
         let task = json!({
             "attachments": [{"id": attachment, "type": if event { "eni" } else { "ElasticNetworkInterface" },
                              "status": attachment_status, "details": details}],
             "attributes": [{"name": "ecs.cpu-architecture", "value": "x86_64"}],
-            "availabilityZone": format!("{}a", place.region),
-            "clusterArn": place.cluster_arn(),
+            "availabilityZone": format!("{}a", location.region),
+            "clusterArn": location.cluster_arn(),
             "containers": if given_up {
                 json!([])
             } else {
-                self.describe_containers(place, chance, reader, &attachment, &address)
+                self.describe_containers(location, chance, reader, &attachment, &address)
             },
             "cpu": self.request.overrides.cpu.as_deref().or(self.definition.cpu.as_deref()).unwrap_or("256"),
             "memory": self.request.overrides.memory.as_deref().or(self.definition.memory.as_deref()).unwrap_or("512"),
@@ -262,7 +262,7 @@ impl Task {
             "overrides": self.request.overrides.shown(),
             "platformVersion": "1.4.0",
             "taskArn": arn,
-            "taskDefinitionArn": place.definition_arn(&self.definition),
+            "taskDefinitionArn": location.definition_arn(&self.definition),
             "updatedAt": time(Millis::now()),
             "version": self.version,
         });
@@ -302,7 +302,7 @@ impl Task {
 
     fn describe_containers(
         &self,
-        place: &Place,
+        location: &Location,
         chance: &Chance,
         reader: Reader,
         attachment: &str,
@@ -312,8 +312,8 @@ impl Task {
         for (at, container) in self.containers.iter().enumerate() {
             let id = chance.uuid("container", &format!("{}/{at}", self.id));
             let mut shown = json!({
-                "containerArn": place.arn(&format!("container/{}/{}/{id}", place.cluster, self.id)),
-                "taskArn": self.arn(place), "name": container.name, "image": container.image,
+                "containerArn": location.arn(&format!("container/{}/{}/{id}", location.cluster, self.id)),
+                "taskArn": self.arn(location), "name": container.name, "image": container.image,
                 "lastStatus": container.status, "cpu": "0",
                 "networkInterfaces": [{"attachmentId": attachment, "privateIpv4Address": address}],
             });
@@ -333,7 +333,7 @@ impl Task {
                 fields.insert("healthStatus".into(), "UNKNOWN".into());
             }
             if self.shapes.has(Shape::ForeignTaskArn) {
-                fields.insert("taskArn".into(), place.arn(&format!("task/{}", chance.hex("foreign", &id))).into());
+                fields.insert("taskArn".into(), location.arn(&format!("task/{}", chance.hex("foreign", &id))).into());
             }
             let twin_code = match (self.shapes.has(Shape::Twin), self.shapes.has(Shape::FailingTwin)) {
                 (false, false) => None,
@@ -406,9 +406,9 @@ impl Task {
         task.insert("availabilityZone".into(), json!(["a"]));
     }
 
-    /// The few members with which ECS answers a repeated client token once the task has stopped.
-    pub(super) fn describe_briefly(&self, place: &Place) -> Value {
-        json!({"taskArn": self.arn(place), "clusterArn": place.cluster_arn(),
+    /// Returns the members that ECS returns for a repeated client token after the task has stopped.
+    pub(super) fn describe_briefly(&self, location: &Location) -> Value {
+        json!({"taskArn": self.arn(location), "clusterArn": location.cluster_arn(),
                "lastStatus": self.status.as_str(), "desiredStatus": self.desired_status()})
     }
 }

@@ -65,8 +65,8 @@ impl Ecs {
                     let arn = if reference.starts_with("arn:") {
                         reference.clone()
                     } else {
-                        let place = &self.settings.place;
-                        place.arn(&format!("task/{}/{reference}", place.cluster))
+                        let location = &self.settings.location;
+                        location.arn(&format!("task/{}/{reference}", location.cluster))
                     };
                     failures.push(json!({"arn": arn, "reason": "MISSING"}));
                 }
@@ -108,7 +108,7 @@ impl Ecs {
                 && input.container_instance.is_none()
         };
         let mut found = ids.iter().enumerate().skip(after).filter_map(|(at, id)| {
-            self.known(&state, id).filter(wanted).map(|task| (at, task.arn(&self.settings.place)))
+            self.known(&state, id).filter(wanted).map(|task| (at, task.arn(&self.settings.location)))
         });
         let page: Vec<_> = found.by_ref().take(most).collect();
         let mut output = json!({"taskArns": page.iter().map(|(_, arn)| arn).collect::<Vec<_>>()});

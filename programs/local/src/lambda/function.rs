@@ -40,7 +40,7 @@ pub(super) struct Function {
     pub(super) settings: FunctionSettings,
     pub(super) arn: String,
     pub(super) queue: Queue<Invocation>,
-    pub(super) tally: Tally,
+    pub(super) counts: Counts,
     pub(super) startup: watch::Sender<Startup>,
     /// Running processes by pid.
     pub(super) processes: Mutex<BTreeMap<u32, Arc<Process>>>,
@@ -48,7 +48,7 @@ pub(super) struct Function {
 
 /// The results of a function's invocations.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub(super) struct Counts {
     pub(super) invocations: AtomicU64,
     pub(super) errors: AtomicU64,
     pub(super) timeouts: AtomicU64,
@@ -93,15 +93,15 @@ impl Outcome {
 
 impl Function {
     pub(super) async fn invoke(&self, request_id: String, payload: Bytes) -> Outcome {
-        self.tally.invocations.fetch_add(1, Ordering::Relaxed);
-        let in_flight = self.tally.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
-        self.tally.most_in_flight.fetch_max(in_flight, Ordering::Relaxed);
+        self.counts.invocations.fetch_add(1, Ordering::Relaxed);
+        let in_flight = self.counts.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
+        self.counts.most_in_flight.fetch_max(in_flight, Ordering::Relaxed);
         let (answer, outcome) = oneshot::channel();
         self.queue.push(Invocation { request_id, payload, answer });
         let outcome = outcome.await.unwrap_or_else(|_| Outcome::error("Runtime.Unknown", "the local stack is ending"));
-        self.tally.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.counts.in_flight.fetch_sub(1, Ordering::Relaxed);
         if matches!(outcome, Outcome::FunctionError(_)) {
-            self.tally.errors.fetch_add(1, Ordering::Relaxed);
+            self.counts.errors.fetch_add(1, Ordering::Relaxed);
         }
         outcome
     }
@@ -112,14 +112,14 @@ impl Function {
 pub(super) struct Process {
     pub(super) pid: u32,
     pub(super) function: Arc<Function>,
-    pub(super) work: Mutex<Work>,
+    pub(super) current: Mutex<ProcessState>,
     /// The deadline of the current invocation.
     pub(super) deadline: watch::Sender<Option<Instant>>,
     pub(super) invocations: AtomicU64,
 }
 
 #[derive(Debug)]
-pub(super) enum Work {
+pub(super) enum ProcessState {
     Starting { init_error: Option<Bytes> },
     Idle,
     Busy { invocation: Invocation, until: Millis },
@@ -128,11 +128,11 @@ pub(super) enum Work {
 
 impl Process {
     pub(super) fn state(&self) -> &'static str {
-        match *lock(&self.work) {
-            Work::Starting { .. } => "starting",
-            Work::Idle => "idle",
-            Work::Busy { .. } => "busy",
-            Work::Ended => "ended",
+        match *lock(&self.current) {
+            ProcessState::Starting { .. } => "starting",
+            ProcessState::Idle => "idle",
+            ProcessState::Busy { .. } => "busy",
+            ProcessState::Ended => "ended",
         }
     }
 
@@ -142,16 +142,16 @@ impl Process {
 
     /// Ends the current invocation if it has this id.
     pub(super) fn finish(&self, request_id: &str, outcome: Outcome) -> bool {
-        let mut work = lock(&self.work);
-        match std::mem::replace(&mut *work, Work::Idle) {
-            Work::Busy { invocation, .. } if invocation.request_id == request_id => {
+        let mut current = lock(&self.current);
+        match std::mem::replace(&mut *current, ProcessState::Idle) {
+            ProcessState::Busy { invocation, .. } if invocation.request_id == request_id => {
                 self.deadline.send_replace(None);
                 // The caller may have disconnected.
                 let _ = invocation.answer.send(outcome);
                 true
             }
             other => {
-                *work = other;
+                *current = other;
                 false
             }
         }

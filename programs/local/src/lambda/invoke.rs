@@ -15,7 +15,7 @@ use super::function::{MAX_EVENT, MAX_PAYLOAD, Outcome};
 use super::service::Lambda;
 use crate::http;
 
-/// `POST /2015-03-31/functions/{name}/invocations`, `GET …/configuration` and `/_local/…`
+/// Returns the router of Invoke, GetFunctionConfiguration and the routes under `/_local/`.
 pub fn router(lambda: Arc<Lambda>) -> Router {
     Router::new()
         .route("/2015-03-31/functions/{name}/configuration", get(configuration))
@@ -27,7 +27,7 @@ pub fn router(lambda: Arc<Lambda>) -> Router {
         .route("/_local/processes/{pid}", delete(kill))
         .route(
             "/_local/invocations",
-            get(async |lambda: State<Arc<Lambda>>| http::json(StatusCode::OK, &lambda.tallies())),
+            get(async |lambda: State<Arc<Lambda>>| http::json(StatusCode::OK, &lambda.counts())),
         )
         .route(
             "/_local/abandoned",
@@ -76,7 +76,11 @@ async fn invoke(
             answer
         }),
         "DryRun" => http::bytes(StatusCode::NO_CONTENT, "application/json", Bytes::new()),
-        _ => refuse(StatusCode::BAD_REQUEST, "InvalidParameterValueException", "unknown invocation type"),
+        _ => refuse(
+            StatusCode::BAD_REQUEST,
+            "InvalidParameterValueException",
+            &format!("unknown invocation type \"{kind}\": must be RequestResponse, Event or DryRun"),
+        ),
     }
 }
 
@@ -84,7 +88,7 @@ fn unknown(name: &str) -> Response<Body> {
     refuse(StatusCode::NOT_FOUND, "ResourceNotFoundException", &format!("Function not found: {name}"))
 }
 
-/// The members of GetFunctionConfiguration's answer that say something here.
+/// Returns the members of GetFunctionConfiguration's response that apply to a local stack.
 async fn configuration(State(lambda): State<Arc<Lambda>>, Path(name): Path<String>) -> Response<Body> {
     let Ok(function) = lambda.function(&name) else { return unknown(&name) };
     let settings = &function.settings;

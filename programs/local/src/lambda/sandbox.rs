@@ -1,4 +1,4 @@
-//! One process of a function: its Runtime API on an address of its own, its timeout, its end and its replacement.
+//! One process of a function: its own Runtime API address, its timeout, its exit and its replacement.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -17,7 +17,7 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::function::{Function, Invocation, MAX_PAYLOAD, Outcome, Process, Startup, Work};
+use super::function::{Function, Invocation, MAX_PAYLOAD, Outcome, Process, ProcessState, Startup};
 use crate::clock::Millis;
 use crate::http::{self, lock};
 
@@ -26,7 +26,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// How a process ended.
-enum End {
+enum ProcessEnd {
     /// It exited, or was killed by others.
     Exit(String),
     TimedOut,
@@ -62,7 +62,7 @@ pub(super) async fn keep_one_running(function: Arc<Function>, slot: usize, log_d
     }
 }
 
-/// Runs one process until it ends; returns its error if it never requested an invocation.
+/// Runs one process until it ends. Returns its error if it never requested an invocation.
 async fn run_one(function: &Arc<Function>, slot: usize, log_dir: Option<&PathBuf>) -> io::Result<Option<String>> {
     let listener = http::listen(0).await?;
     let address = listener.local_addr()?.to_string();
@@ -71,7 +71,7 @@ async fn run_one(function: &Arc<Function>, slot: usize, log_dir: Option<&PathBuf
     let process = Arc::new(Process {
         pid,
         function: Arc::clone(function),
-        work: Mutex::new(Work::Starting { init_error: None }),
+        current: Mutex::new(ProcessState::Starting { init_error: None }),
         deadline: watch::Sender::new(None),
         invocations: AtomicU64::new(0),
     });
@@ -83,46 +83,46 @@ async fn run_one(function: &Arc<Function>, slot: usize, log_dir: Option<&PathBuf
         let until = *deadline.borrow_and_update();
         tokio::select! {
             biased;
-            status = child.wait() => break End::Exit(status?.to_string()),
-            () = sleep_until(until) => break End::TimedOut,
+            status = child.wait() => break ProcessEnd::Exit(status?.to_string()),
+            () = sleep_until(until) => break ProcessEnd::TimedOut,
             _ = deadline.changed() => {}
         }
     };
-    // Off the list before its pid can be reused, so that nobody kills another process by it.
-    if matches!(end, End::TimedOut) {
+    // Removed from the list before its PID can be reused, so that no call kills another process.
+    if matches!(end, ProcessEnd::TimedOut) {
         crate::process::kill_group(pid);
     }
     lock(&function.processes).remove(&pid);
-    if matches!(end, End::TimedOut) {
+    if matches!(end, ProcessEnd::TimedOut) {
         child.wait().await?;
     }
     drop(runtime_api);
 
-    let tally = &function.tally;
-    match std::mem::replace(&mut *lock(&process.work), Work::Ended) {
-        Work::Starting { init_error } => {
-            tally.exits.fetch_add(1, Ordering::Relaxed);
+    let counts = &function.counts;
+    match std::mem::replace(&mut *lock(&process.current), ProcessState::Ended) {
+        ProcessState::Starting { init_error } => {
+            counts.exits.fetch_add(1, Ordering::Relaxed);
             let problem = init_error.map_or_else(
                 || match end {
-                    End::Exit(status) => json!({"errorType": "Runtime.ExitError",
+                    ProcessEnd::Exit(status) => json!({"errorType": "Runtime.ExitError",
                         "errorMessage": format!("the process ended before it requested an invocation: {status}")})
                     .to_string(),
-                    End::TimedOut => json!({"errorType": "Sandbox.Timedout"}).to_string(),
+                    ProcessEnd::TimedOut => json!({"errorType": "Sandbox.Timedout"}).to_string(),
                 },
                 |error| String::from_utf8_lossy(&error).into_owned(),
             );
             return Ok(Some(problem));
         }
-        Work::Busy { invocation, .. } => {
+        ProcessState::Busy { invocation, .. } => {
             let id = &invocation.request_id;
             let outcome = match end {
-                End::Exit(status) => {
-                    tally.exits.fetch_add(1, Ordering::Relaxed);
+                ProcessEnd::Exit(status) => {
+                    counts.exits.fetch_add(1, Ordering::Relaxed);
                     let message = format!("RequestId: {id} Error: Runtime exited with error: {status}");
                     Outcome::error("Runtime.ExitError", &message)
                 }
-                End::TimedOut => {
-                    tally.timeouts.fetch_add(1, Ordering::Relaxed);
+                ProcessEnd::TimedOut => {
+                    counts.timeouts.fetch_add(1, Ordering::Relaxed);
                     let seconds = function.settings.timeout.as_secs_f64();
                     let message = format!("RequestId: {id} Error: Task timed out after {seconds:.2} seconds");
                     Outcome::error("Sandbox.Timedout", &message)
@@ -130,8 +130,8 @@ async fn run_one(function: &Arc<Function>, slot: usize, log_dir: Option<&PathBuf
             };
             let _ = invocation.answer.send(outcome);
         }
-        Work::Idle | Work::Ended => {
-            tally.exits.fetch_add(1, Ordering::Relaxed);
+        ProcessState::Idle | ProcessState::Ended => {
+            counts.exits.fetch_add(1, Ordering::Relaxed);
         }
     }
     Ok(None)
@@ -173,7 +173,7 @@ fn command(
         .stdin(Stdio::null())
         .stdout(stdout)
         .stderr(stderr)
-        // A group of its own: Ctrl-C on the terminal is for this program, which then ends the functions.
+        // The process gets its own group. Ctrl-C on the terminal reaches only this program, which then ends the functions.
         .process_group(0)
         .kill_on_drop(true);
     Ok(command)
@@ -187,7 +187,7 @@ fn router(process: Arc<Process>) -> Router {
         .route(&format!("{base}/invocation/{{id}}/response"), post(response))
         .route(&format!("{base}/invocation/{{id}}/error"), post(error))
         .route(&format!("{base}/init/error"), post(init_error))
-        // Reads one byte more than the limit, to refuse it with Lambda's message.
+        // Lambda's own limit is checked below, with its message.
         .layer(DefaultBodyLimit::max(4 * MAX_PAYLOAD))
         .with_state(process)
 }
@@ -195,27 +195,27 @@ fn router(process: Arc<Process>) -> Router {
 async fn next(State(process): State<Arc<Process>>) -> Response<Body> {
     let function = &process.function;
     {
-        let mut work = lock(&process.work);
-        if matches!(*work, Work::Starting { .. }) {
-            *work = Work::Idle;
+        let mut current = lock(&process.current);
+        if matches!(*current, ProcessState::Starting { .. }) {
+            *current = ProcessState::Idle;
             function.startup.send_replace(Startup::Ready);
         }
         // Its connection broke before the process received the invocation: deliver the same again.
-        if let Work::Busy { invocation, until } = &*work {
+        if let ProcessState::Busy { invocation, until } = &*current {
             return event(function, invocation, *until);
         }
     }
     let invocation = function.queue.pop().await;
     // No await from here on: either the process has the invocation, or it is back in the queue.
-    let mut work = lock(&process.work);
-    if !matches!(*work, Work::Idle) || crate::process::has_ended(process.pid) {
+    let mut current = lock(&process.current);
+    if !matches!(*current, ProcessState::Idle) || crate::process::has_ended(process.pid) {
         function.queue.push_front(invocation);
         return refuse(StatusCode::FORBIDDEN, "InvalidStateTransition");
     }
     let timeout = function.settings.timeout;
     let until = Millis(Millis::now().0.saturating_add(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)));
     let answer = event(function, &invocation, until);
-    *work = Work::Busy { invocation, until };
+    *current = ProcessState::Busy { invocation, until };
     process.deadline.send_replace(Some(Instant::now() + timeout));
     process.invocations.fetch_add(1, Ordering::Relaxed);
     answer
@@ -247,10 +247,10 @@ async fn error(State(process): State<Arc<Process>>, Path(id): Path<String>, body
 }
 
 async fn init_error(State(process): State<Arc<Process>>, body: Bytes) -> Response<Body> {
-    let mut work = lock(&process.work);
-    let starting = matches!(*work, Work::Starting { .. });
+    let mut current = lock(&process.current);
+    let starting = matches!(*current, ProcessState::Starting { .. });
     if starting {
-        *work = Work::Starting { init_error: Some(body) };
+        *current = ProcessState::Starting { init_error: Some(body) };
     }
     accepted(starting)
 }

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::function::{Function, FunctionSettings, Outcome, Startup, Tally};
+use super::function::{Counts, Function, FunctionSettings, Outcome, Startup};
 use super::queue::Queue;
 use super::sandbox;
 use crate::clock::Scale;
@@ -26,7 +26,7 @@ const RETRIES: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(120
 /// The maximum age of an asynchronous invocation; an older one is discarded.
 const MAX_AGE: Duration = Duration::from_secs(6 * 60 * 60);
 
-/// How many discarded events are kept for inspection.
+/// The number of discarded events that are kept for inspection.
 const ABANDONED_KEPT: usize = 1_000;
 
 /// The settings of all functions.
@@ -44,7 +44,7 @@ pub struct LambdaSettings {
     pub chance: Chance,
 }
 
-/// Why Lambda did not start.
+/// The cause of a failed start of Lambda.
 #[derive(Debug, Error)]
 pub enum StartError {
     /// The first process of a function ended before it requested an invocation.
@@ -68,9 +68,9 @@ pub struct Lambda {
     _slots: JoinSet<()>,
 }
 
-/// There is no function of that name.
+/// The error for an unknown function name.
 #[derive(Debug, Error)]
-#[error("function not found: {0}")]
+#[error("unknown function \"{0}\"")]
 pub struct UnknownFunction(String);
 
 impl Lambda {
@@ -83,7 +83,7 @@ impl Lambda {
             let function = Arc::new(Function {
                 arn,
                 queue: Queue::default(),
-                tally: Tally::default(),
+                counts: Counts::default(),
                 startup: watch::Sender::new(Startup::Starting),
                 processes: Mutex::default(),
                 settings: function,
@@ -137,15 +137,15 @@ impl Lambda {
         let function = Arc::clone(self.function(name)?);
         let request_id = self.request_id();
         let (lambda, id) = (Arc::clone(self), request_id.clone());
-        function.tally.events_pending.fetch_add(1, Ordering::Relaxed);
+        function.counts.events_pending.fetch_add(1, Ordering::Relaxed);
         tokio::spawn(async move {
-            lambda.carry_through(&function, id, payload).await;
-            function.tally.events_pending.fetch_sub(1, Ordering::Relaxed);
+            lambda.attempt_event(&function, id, payload).await;
+            function.counts.events_pending.fetch_sub(1, Ordering::Relaxed);
         });
         Ok(request_id)
     }
 
-    async fn carry_through(&self, function: &Function, request_id: String, payload: Bytes) {
+    async fn attempt_event(&self, function: &Function, request_id: String, payload: Bytes) {
         let accepted = Instant::now();
         let mut delays = RETRIES.into_iter();
         loop {
@@ -154,7 +154,7 @@ impl Lambda {
             };
             match delays.next().map(|delay| self.settings.scale.shorten(delay)) {
                 Some(delay) if accepted.elapsed() + delay < self.settings.scale.shorten(MAX_AGE) => {
-                    function.tally.retries.fetch_add(1, Ordering::Relaxed);
+                    function.counts.retries.fetch_add(1, Ordering::Relaxed);
                     tokio::time::sleep(delay).await;
                 }
                 _ => return self.abandon(function, &request_id, &payload, &error),
@@ -163,7 +163,7 @@ impl Lambda {
     }
 
     fn abandon(&self, function: &Function, request_id: &str, payload: &Bytes, error: &Bytes) {
-        function.tally.abandoned.fetch_add(1, Ordering::Relaxed);
+        function.counts.abandoned.fetch_add(1, Ordering::Relaxed);
         let parse = |bytes: &Bytes| serde_json::from_slice::<Value>(bytes).unwrap_or_default();
         let name = &function.settings.name;
         eprintln!("ecs-bridge local: discarded an event for {name} ({request_id}): {}", String::from_utf8_lossy(error));
@@ -184,7 +184,7 @@ impl Lambda {
         self.settings.chance.uuid("request", &self.requests.fetch_add(1, Ordering::Relaxed).to_string())
     }
 
-    /// The running processes.
+    /// Returns the running processes as JSON.
     #[must_use]
     pub fn processes(&self) -> Value {
         let all = self.functions.values().flat_map(|function| {
@@ -198,7 +198,7 @@ impl Lambda {
         json!({"processes": all.collect::<Vec<_>>()})
     }
 
-    /// Kills a process of a function with SIGKILL and waits for its end; false if there is none with this pid.
+    /// Kills a process of a function with SIGKILL and waits for its exit. Returns false if no process has this PID.
     pub async fn kill(&self, pid: u32) -> bool {
         let killed = self.functions.values().any(|function| {
             // Held while the signal is sent, so that the pid cannot be reused.
@@ -211,31 +211,31 @@ impl Lambda {
         killed
     }
 
-    /// The number of invocations by function and result.
+    /// Returns the number of invocations by function and result, as JSON.
     #[must_use]
-    pub fn tallies(&self) -> Value {
+    pub fn counts(&self) -> Value {
         let rows = self.functions.iter().map(|(name, function)| {
-            let tally = &function.tally;
+            let counts = &function.counts;
             let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
             let row = json!({
-                "invocations": get(&tally.invocations), "errors": get(&tally.errors),
-                "timeouts": get(&tally.timeouts), "exits": get(&tally.exits), "retries": get(&tally.retries),
-                "abandoned": get(&tally.abandoned), "events_pending": get(&tally.events_pending),
-                "most_in_flight": get(&tally.most_in_flight), "waiting": function.queue.len(),
+                "invocations": get(&counts.invocations), "errors": get(&counts.errors),
+                "timeouts": get(&counts.timeouts), "exits": get(&counts.exits), "retries": get(&counts.retries),
+                "abandoned": get(&counts.abandoned), "events_pending": get(&counts.events_pending),
+                "most_in_flight": get(&counts.most_in_flight), "waiting": function.queue.len(),
             });
             (name.clone(), row)
         });
         json!({"functions": rows.collect::<serde_json::Map<_, _>>()})
     }
 
-    /// The last events that were discarded.
+    /// Returns the last discarded events, as JSON.
     #[must_use]
     pub fn abandoned(&self) -> Value {
         json!({"abandoned": lock(&self.abandoned).iter().cloned().collect::<Vec<_>>()})
     }
 }
 
-/// The name in any form of a function name that Lambda accepts: name, name:qualifier, partial or full ARN.
+/// Returns the function name from any form that Lambda accepts: name, name:qualifier, partial or full ARN.
 fn short_name(name: &str) -> &str {
     let name = name.rsplit_once("function:").map_or(name, |(_, name)| name);
     name.split(':').next().unwrap_or(name)

@@ -1,5 +1,6 @@
-//! A function URL: converts HTTP requests to events in payload format 2.0, and the function's result to a response. That of
-//! submit checks signatures only if it is asked to: every local process may call. The one of runner-api does, and passes on who signed.
+//! A function URL: converts HTTP requests to events in payload format 2.0, and the function's result to a response. The URL
+//! of submit checks signatures only under `--require-signature`, because every local process may call it. The URL of
+//! runner-api always checks them, and passes on the identity that signed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,9 +20,9 @@ use crate::clock::Millis;
 use crate::http;
 use crate::sessions::Sessions;
 
-/// The routes of a function URL: all paths and methods.
+/// Returns the router of a function URL, for all paths and methods.
 ///
-/// With `sessions`, a request that none of them signed is refused as Lambda refuses it.
+/// With `sessions`, a request that none of them signed is rejected with 403, as by Lambda.
 pub fn router(lambda: Arc<Lambda>, function: String, sessions: Option<Arc<Sessions>>) -> Router {
     Router::new()
         .fallback(call)
@@ -136,7 +137,7 @@ fn query_parameters(head: &axum::http::request::Parts) -> Map<String, Value> {
     joined.into_iter().map(|(name, values)| (name, values.join(",").into())).collect()
 }
 
-/// Whether Lambda passes a body of this content type as text; others are in base64.
+/// Returns true if Lambda passes a body of this content type as text. It encodes other bodies in base64.
 fn is_text(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -161,7 +162,7 @@ struct Structured {
     is_base64_encoded: Option<bool>,
 }
 
-/// The HTTP response for a function's result; none if Lambda would consider it malformed.
+/// Returns the HTTP response for a function's result, or none if Lambda would consider the result malformed.
 fn answer(payload: &Bytes) -> Option<Response<Body>> {
     let value: Value = serde_json::from_slice(payload).ok()?;
     if value.get("statusCode").is_none() {

@@ -11,7 +11,7 @@ use crate::lambda::StartError;
 use crate::options::Options;
 use crate::template::TemplateError;
 
-/// Why a stack did not start.
+/// The cause of a failed start.
 #[derive(Debug, Error)]
 pub enum LocalError {
     /// A file cannot be read or written.
@@ -23,7 +23,7 @@ pub enum LocalError {
         source: io::Error,
     },
     /// A port is not available.
-    #[error("cannot listen on port {port}")]
+    #[error("cannot listen on port {port}: pass another --port-base, or omit it to use free ports")]
     Port {
         /// 0 for any.
         port: u16,
@@ -46,10 +46,10 @@ pub enum LocalError {
     #[error(transparent)]
     Template(#[from] TemplateError),
     /// The template has no such function.
-    #[error("the template has no function whose binary is {0}")]
+    #[error("invalid template: no function has the Metadata.BuildProperties.Binary \"{0}\"")]
     NotInTemplate(&'static str),
     /// The task definitions are not valid.
-    #[error("task definitions file \"{}\"", path.display())]
+    #[error("invalid task definitions file \"{}\"", path.display())]
     Definitions {
         /// Their path.
         path: PathBuf,
@@ -68,9 +68,10 @@ pub enum LocalError {
     Io(#[from] io::Error),
 }
 
-/// Replaces the failed start of a function by the cause that the function logged. Names the log only if it is `kept`.
+/// Replaces the failed start of a function with the cause that the function logged. Names the log file only if it is
+/// `kept`.
 pub(super) fn explain(error: LocalError, options: &Options, kept: bool) -> LocalError {
-    // As the functions of the bridge log an environment that they cannot use.
+    // The text that the functions log if their environment is invalid.
     const INVALID: &str = "Error: the function's environment is not valid: ";
     const OF_PROFILES: &str = "profiles: ";
     let (LocalError::Lambda(StartError::Init { function, cause }), Some(folder)) = (&error, &options.log_dir) else {

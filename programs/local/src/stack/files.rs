@@ -37,7 +37,7 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// Fills in the default paths, and announces the start beside the ready file.
+    /// Fills in the default paths, and writes the mark of a start next to the ready file.
     pub(super) fn of(options: &Options, run: &str) -> Result<(Options, Self), LocalError> {
         let mut options = options.clone();
         let failed = |path: &Path| {
@@ -46,12 +46,12 @@ impl Files {
         };
         let mut files = Self { ready: None, logs: None };
         if options.ready_file.is_none() {
-            // A home that cannot be written, as in some containers, is no reason not to start.
+            // A read-only home directory, as in some containers, must not prevent the start.
             options.ready_file = default_ready_file()
                 .filter(|path| path.parent().is_some_and(|folder| std::fs::create_dir_all(folder).is_ok()));
         }
         if let Some(path) = &options.ready_file {
-            // The file of an earlier run that was killed would name addresses at which nothing listens.
+            // The file of an earlier run that was killed names addresses at which no process listens.
             let _ = std::fs::remove_file(path);
             let mark = beside(path, ".starting");
             std::fs::write(&mark, std::process::id().to_string()).map_err(failed(&mark))?;
@@ -92,7 +92,7 @@ pub(super) fn read(path: &Path) -> Result<String, LocalError> {
     std::fs::read_to_string(path).map_err(|source| LocalError::File { path: path.to_owned(), source })
 }
 
-/// Writes the file atomically: who waits for it reads all of it.
+/// Writes the file atomically, so that a process that waits for it reads all of it.
 pub(super) fn write_whole(path: &Path, text: &str) -> Result<(), LocalError> {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{}.tmp", std::process::id()));

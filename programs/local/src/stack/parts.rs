@@ -15,8 +15,8 @@ use super::ready::Ready;
 use super::settings::{ecs_settings, function_environment, functions_dir, inherited, read_template};
 use crate::clock::{Millis, Scale};
 use crate::dynamodb;
-use crate::ecs::{self, Ecs, Place};
-use crate::events::{Bus, Delivery};
+use crate::ecs::{self, Ecs, Location};
+use crate::events::{Bus, DeliveryFaults};
 use crate::faults::Faults;
 use crate::http::{self, Server};
 use crate::index_lag;
@@ -39,13 +39,13 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// Starts all parts and waits until they answer. `run` is the name of the run, for the watchdog.
+    /// Starts all parts and waits until they respond. `run` is the name of the run, for the watchdog.
     ///
     /// # Errors
     /// If a part does not start. Parts that were started are ended.
     pub async fn start(options: &Options, run: &str) -> Result<Self, LocalError> {
-        let place = Place { region: REGION.into(), account: ACCOUNT.into(), cluster: options.cluster.clone() };
-        let cluster = place.cluster_arn();
+        let location = Location { region: REGION.into(), account: ACCOUNT.into(), cluster: options.cluster.clone() };
+        let cluster = location.cluster_arn();
         let template = read_template(options, &cluster)?;
         if let Some(dir) = &options.log_dir {
             std::fs::create_dir_all(dir).map_err(|source| LocalError::File { path: dir.clone(), source })?;
@@ -83,11 +83,15 @@ impl Stack {
             servers.push(http::serve(dynamodb_api, router)?);
         }
         let faults = Arc::new(Faults::default());
-        let delivery =
-            Delivery { duplicate: options.duplicate, drop: options.drop, delay_ms: options.delay_ms.0.clone(), chance };
+        let delivery = DeliveryFaults {
+            duplicate: options.duplicate,
+            drop: options.drop,
+            delay_ms: options.delay_ms.0.clone(),
+            chance,
+        };
         let bus = Arc::new(Bus::new(template.pattern.clone(), delivery, Arc::clone(&faults)));
         let sessions = Arc::new(Sessions::new(chance, ACCOUNT.into()));
-        let settings = ecs_settings(options, place, chance, run, Arc::clone(&sessions), &ready.lambda_url)?;
+        let settings = ecs_settings(options, location, chance, run, Arc::clone(&sessions), &ready.lambda_url)?;
         let ecs = Arc::new(Ecs::new(settings, Arc::clone(&bus), faults, ready.ecs_url.clone()));
         servers.push(http::serve(ecs_api, ecs::router(ecs))?);
 
@@ -122,7 +126,7 @@ impl Stack {
         Ok(stack)
     }
 
-    /// The addresses and names.
+    /// Returns the addresses and names.
     #[must_use]
     pub fn ready(&self) -> &Ready {
         &self.ready
@@ -207,7 +211,7 @@ fn start_lambda(
     Ok(Arc::new(Lambda::start(settings, functions)))
 }
 
-/// The stand-in for EventBridge's schedule.
+/// Invokes reconcile periodically, as EventBridge's schedule does.
 async fn reconcile(lambda: Arc<Lambda>, every: Duration, chance: Chance) {
     let mut ticks = tokio::time::interval(every);
     ticks.tick().await;

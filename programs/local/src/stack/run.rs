@@ -28,15 +28,15 @@ pub fn run(options: &Options) -> Result<(), LocalError> {
     let (options, files) = Files::of(options, &run)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(async {
-        // Before anything is started, so that a signal during the start ends the stack in order.
-        let end = Ending::new(!options.outlive_parent)?;
+        // The handlers are installed first, so that a signal during the start ends the stack in order.
+        let shutdown = Shutdown::new(!options.outlive_parent)?;
         tokio::select! {
             result = serve(&options, &run) => result.map_err(|error| explain(error, &options, files.logs.is_none())),
-            () = end.wait() => Ok(()),
+            () = shutdown.wait() => Ok(()),
         }
     });
     runtime.shutdown_timeout(Duration::from_secs(1));
-    // The watchdog notices that its input closes, and ends what is left, grandchildren included.
+    // The watchdog detects that its input closes, and kills the remaining processes, including grandchildren.
     drop(watchdog.stdin.take());
     watchdog.wait()?;
     drop(files);
@@ -50,15 +50,15 @@ async fn serve(options: &Options, run: &str) -> Result<(), LocalError> {
     std::future::pending().await
 }
 
-/// What ends a run.
-struct Ending {
+/// The signals and events that end a run.
+struct Shutdown {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
     hangup: tokio::signal::unix::Signal,
     watch_parent: bool,
 }
 
-impl Ending {
+impl Shutdown {
     fn new(watch_parent: bool) -> io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
@@ -71,9 +71,9 @@ impl Ending {
     async fn wait(mut self) {
         let parent = nix::unistd::getppid();
         let orphaned = async {
-            let mut look = tokio::time::interval(Duration::from_millis(250));
+            let mut polls = tokio::time::interval(Duration::from_millis(250));
             while !self.watch_parent || nix::unistd::getppid() == parent {
-                look.tick().await;
+                polls.tick().await;
             }
         };
         tokio::select! {

@@ -11,7 +11,7 @@ use super::files::read;
 use super::names::{ACCOUNT, RECONCILE, REGION, RUNNER_API};
 use super::ready::Ready;
 use crate::clock::Scale;
-use crate::ecs::{EcsSettings, MessageFaults, Place, TaskDefinitions};
+use crate::ecs::{EcsSettings, Location, MessageFaults, TaskDefinitions};
 use crate::options::Options;
 use crate::process::RUN_VARIABLE;
 use crate::rng::Chance;
@@ -30,7 +30,7 @@ pub(super) fn read_template(options: &Options, cluster: &str) -> Result<Template
 
 pub(super) fn ecs_settings(
     options: &Options,
-    place: Place,
+    location: Location,
     chance: Chance,
     run: &str,
     sessions: Arc<Sessions>,
@@ -57,7 +57,7 @@ pub(super) fn ecs_settings(
         *path = format!("{path}:{}", programs.display());
     }
     Ok(EcsSettings {
-        place,
+        location,
         definitions,
         scale,
         provisioning: delay(options.provision_s),
@@ -141,7 +141,7 @@ fn check_profiles(path: &Path) -> Result<(), LocalError> {
     let failed = |cause| LocalError::Profiles { path: path.to_owned(), cause };
     match serde_json::from_str::<serde_json::Value>(&read(path)?) {
         Ok(profiles) if profiles.is_object() => Ok(()),
-        Ok(_) => Err(failed("must be a JSON object: a profile by each name".into())),
+        Ok(_) => Err(failed("must be a JSON object whose keys are the names of profiles".into())),
         Err(error) => {
             let (line, column, text) = (error.line(), error.column(), error.to_string());
             let cause = text.strip_suffix(&format!(" at line {line} column {column}")).unwrap_or(&text);
