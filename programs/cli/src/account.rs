@@ -1,4 +1,4 @@
-//! What belongs to a bridge besides API and table: its functions, queues, rule, alarms and logs, and ECS.
+//! The other resources of a deployment: functions, queues, rule, alarms, logs, and ECS.
 
 use std::collections::BTreeMap;
 
@@ -8,14 +8,14 @@ use aws_sdk_ecs::error::ProvideErrorMetadata;
 use aws_smithy_runtime_api::client::result::SdkError;
 use serde_json::{Map, Value};
 
-use crate::bridge::{Bridge, LocalStack, lambda};
+use crate::client::connection::{Client, LocalStack, lambda};
 
-/// The clients of the services that a deployed bridge consists of.
+/// The clients of the services that a deployment uses.
 #[derive(Debug)]
 pub struct Account {
-    /// Where it is local, and thus most of AWS is not there.
+    /// The local stack, which emulates only some services.
     pub local: Option<LocalStack>,
-    /// The stack's outputs.
+    /// The outputs of the stack.
     pub outputs: BTreeMap<String, String>,
     /// CloudWatch.
     pub cloudwatch: aws_sdk_cloudwatch::Client,
@@ -33,24 +33,24 @@ pub struct Account {
     pub sts: aws_sdk_sts::Client,
 }
 
-/// The functions of a bridge.
+/// The functions of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Function {
-    /// Takes submissions.
+    /// Accepts submissions.
     Submit,
-    /// Takes events.
+    /// Handles events.
     TaskState,
-    /// Repairs.
+    /// Launches queued submissions, and repairs records.
     Reconcile,
     /// Dispatches commands to runners.
     RunnerApi,
 }
 
 impl Function {
-    /// All of them.
+    /// All functions.
     pub const ALL: [Self; 4] = [Self::Submit, Self::TaskState, Self::Reconcile, Self::RunnerApi];
 
-    /// The output of its name, and the name that it has in a local stack.
+    /// Returns the output with its name, and its name in a local stack.
     const fn names(self) -> (&'static str, &'static str) {
         match self {
             Self::Submit => ("SubmitFunctionName", "submit"),
@@ -60,15 +60,15 @@ impl Function {
         }
     }
 
-    /// Its name without the deployment's.
+    /// Returns its name without that of the deployment.
     pub const fn short(self) -> &'static str {
         self.names().1
     }
 }
 
-/// What the names of the deployment's alarms have after its own; those of URLs are absent without URLs.
+/// The names of the alarms, after that of the deployment. Those of function URLs do not exist without function URLs.
 ///
-/// By name: a prefix would find the alarms of every deployment whose name begins alike.
+/// A query by prefix would also find the alarms of other deployments.
 const ALARMS: [&str; 28] = [
     "access-denied",
     "profiles-without-capacity",
@@ -100,7 +100,7 @@ const ALARMS: [&str; 28] = [
     "runner-api-throttles",
 ];
 
-/// What a function's configuration says.
+/// The configuration of a function.
 #[derive(Debug)]
 pub struct Configuration {
     /// Its ARN.
@@ -112,10 +112,10 @@ pub struct Configuration {
 }
 
 impl Account {
-    /// The account that a bridge is in.
-    pub fn of(bridge: &Bridge) -> Self {
-        let config: &SdkConfig = bridge.config();
-        let local = bridge.local.clone();
+    /// Creates the clients of the account of a bridge.
+    pub fn of(client: &Client) -> Self {
+        let config: &SdkConfig = client.config();
+        let local = client.local.clone();
         let mut ecs = aws_sdk_ecs::config::Builder::from(config);
         ecs.set_endpoint_url(local.as_ref().map(|local| local.ecs_url.clone()).or_else(|| endpoint("ECS")));
         Self {
@@ -126,27 +126,27 @@ impl Account {
             logs: aws_sdk_cloudwatchlogs::Client::new(config),
             sqs: aws_sdk_sqs::Client::new(config),
             sts: aws_sdk_sts::Client::new(config),
-            outputs: bridge.outputs.clone(),
+            outputs: client.outputs.clone(),
             local,
         }
     }
 
-    /// Whether there is such a service: a local stack has none of AWS's others but where an endpoint is set.
+    /// Returns `true` if the service exists. For a local stack, other services exist only if an endpoint is set.
     pub fn has(&self, service: &str) -> bool {
         self.local.is_none() || endpoint(service).is_some()
     }
 
-    /// The name of a function.
+    /// Returns the name of a function.
     pub fn function(&self, function: Function) -> Option<String> {
         let (output, local) = function.names();
         self.outputs.get(output).cloned().or_else(|| self.local.is_some().then(|| local.to_owned()))
     }
 
-    /// The alarms of a deployment that exist. CloudWatch returns up to 100 on a page, so there is one.
+    /// Returns the alarms of a deployment. CloudWatch returns up to 100 per page, so there is only one page.
     pub async fn alarms(&self, deployment: &str) -> Result<Vec<MetricAlarm>, String> {
         let names = ALARMS.iter().map(|name| format!("{deployment}-{name}")).collect();
         let request = self.cloudwatch.describe_alarms().set_alarm_names(Some(names)).max_records(100);
-        let answer = request.send().await.map_err(|error| words(&error))?;
+        let answer = request.send().await.map_err(|error| error_text(&error))?;
         Ok(answer.metric_alarms.unwrap_or_default())
     }
 
@@ -156,7 +156,7 @@ impl Account {
             .function(function)
             .ok_or_else(|| format!("cannot find the name of the function {}: pass --stack NAME", function.short()))?;
         let answer = self.lambda.get_function_configuration().function_name(&name).send().await;
-        let answer = answer.map_err(|error| words(&error))?;
+        let answer = answer.map_err(|error| error_text(&error))?;
         let variables = answer.environment.and_then(|environment| environment.variables).unwrap_or_default();
         Ok(Configuration {
             arn: answer.function_arn.unwrap_or_default(),
@@ -170,26 +170,26 @@ impl Account {
 }
 
 impl Configuration {
-    /// The profiles, where they are in the environment: those of a file are in the functions' layer.
+    /// Returns the profiles of the environment. Profiles of a file are in the layer of the functions.
     pub fn profiles(&self) -> Option<Map<String, Value>> {
         serde_json::from_str(self.environment.get("ECS_BRIDGE_PROFILES")?).ok()
     }
 
-    /// The cluster of profiles that name none.
+    /// Returns the default cluster of profiles.
     pub fn cluster(&self) -> Option<&str> {
         self.environment.get("ECS_BRIDGE_CLUSTER").map(String::as_str)
     }
 }
 
-/// The endpoint of a service in the environment.
+/// Returns the endpoint of a service from the environment.
 fn endpoint(service: &str) -> Option<String> {
     [format!("AWS_ENDPOINT_URL_{service}"), "AWS_ENDPOINT_URL".to_owned()]
         .iter()
         .find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
 }
 
-/// Code and message of a service's error, or why there is none.
-pub fn words<E, R>(error: &SdkError<E, R>) -> String
+/// Returns code and message of an error of a service, or the cause of a missing response.
+pub fn error_text<E, R>(error: &SdkError<E, R>) -> String
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
     R: std::fmt::Debug,

@@ -1,15 +1,15 @@
-//! Ids as people type them: complete, or the beginning of an id that no other submission shares.
+//! Ids on the command line: complete ids, or unambiguous prefixes.
 
 use std::collections::HashSet;
 
-use crate::bridge::{Bridge, Record};
-use crate::output::text;
-use crate::show::ShowError;
+use crate::client::connection::Client;
+use crate::error::CommandError;
+use crate::record::{Record, text};
 
-/// The shortest beginning of an id that is looked up.
+/// The shortest prefix that is looked up.
 const SHORTEST: usize = 4;
 
-/// The API's limit on the length of an id.
+/// The limit of the API on the length of an id.
 const LONGEST: usize = 60;
 
 /// A complete id.
@@ -17,23 +17,23 @@ const LONGEST: usize = 60;
 pub struct Known {
     /// The id.
     pub id: String,
-    /// Whether there is such a submission.
+    /// `true` if the submission exists.
     pub exists: bool,
 }
 
-/// Completes ids. One that matches no submission is returned as it is.
-pub async fn resolve(bridge: &Bridge, ids: &[String], accept_prefixes: bool) -> Result<Vec<Known>, ShowError> {
+/// Completes ids. An id that matches no submission is returned unchanged.
+pub async fn resolve(client: &Client, ids: &[String], accept_prefixes: bool) -> Result<Vec<Known>, CommandError> {
     let mut found = HashSet::new();
-    if bridge.has_table() && ids.len() > 1 {
-        found.extend(bridge.records(ids).await?.iter().map(|record| text(record, "submission_id")));
+    if client.has_table() && ids.len() > 1 {
+        found.extend(client.records(ids).await?.iter().map(|record| text(record, "submission_id")));
     }
     let mut known = Vec::new();
     for id in ids {
-        if found.contains(id) || record(bridge, id).await?.is_some() {
+        if found.contains(id) || record(client, id).await?.is_some() {
             known.push(Known { id: id.clone(), exists: true });
             continue;
         }
-        let completed = if accept_prefixes { complete(bridge, id).await? } else { None };
+        let completed = if accept_prefixes { complete(client, id).await? } else { None };
         known.push(match completed {
             Some(id) => Known { id, exists: true },
             None => Known { id: id.clone(), exists: false },
@@ -43,42 +43,42 @@ pub async fn resolve(bridge: &Bridge, ids: &[String], accept_prefixes: bool) -> 
 }
 
 /// Returns the id and the record of the submission that `id`, or an unambiguous beginning of its id, names.
-pub async fn find(bridge: &Bridge, id: &str) -> Result<(String, Record), ShowError> {
-    if let Some(found) = record(bridge, id).await? {
+pub async fn find(client: &Client, id: &str) -> Result<(String, Record), CommandError> {
+    if let Some(found) = record(client, id).await? {
         return Ok((id.to_owned(), found));
     }
-    let id = complete(bridge, id).await?.ok_or_else(|| ShowError::NotFound(id.to_owned()))?;
-    let found = bridge.record(&id).await?;
+    let id = complete(client, id).await?.ok_or_else(|| CommandError::NotFound(id.to_owned()))?;
+    let found = client.record(&id).await?;
     Ok((id, found))
 }
 
 /// Returns the record of exactly this id, if there is one.
-async fn record(bridge: &Bridge, id: &str) -> Result<Option<Record>, ShowError> {
+async fn record(client: &Client, id: &str) -> Result<Option<Record>, CommandError> {
     let is_valid = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '_' | '-');
     if !(1..=LONGEST).contains(&id.len()) || !id.chars().all(is_valid) {
-        return Err(ShowError::InvalidId(id.to_owned()));
+        return Err(CommandError::InvalidId(id.to_owned()));
     }
-    match bridge.record(id).await {
+    match client.record(id).await {
         Ok(record) => Ok(Some(record)),
         Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
 
-/// Returns the one id that begins with `start`, if there is one.
-async fn complete(bridge: &Bridge, start: &str) -> Result<Option<String>, ShowError> {
-    if !bridge.has_table() || start.len() < SHORTEST {
+/// Returns the only id with the prefix `start`, if there is one.
+async fn complete(client: &Client, start: &str) -> Result<Option<String>, CommandError> {
+    if !client.has_table() || start.len() < SHORTEST {
         return Ok(None);
     }
-    let mut matches = bridge.ids_with_prefix(start).await?;
+    let mut matches = client.ids_with_prefix(start).await?;
     if matches.len() > 1 {
         matches.truncate(5);
-        return Err(ShowError::Ambiguous { given: start.to_owned(), matches });
+        return Err(CommandError::Ambiguous { given: start.to_owned(), matches });
     }
     Ok(matches.pop())
 }
 
-/// The shortest beginnings of at least 8 letters that tell these ids apart; a short id is shown whole.
+/// Returns the shortest unambiguous prefixes of these ids, of at least 8 characters. Short ids stay whole.
 pub fn shorten(ids: &[String]) -> Vec<String> {
     const WHOLE: usize = 14;
     const LEAST: usize = 8;

@@ -1,30 +1,22 @@
-//! `ecs-bridge`: runs the local stack; submits, follows, shows, lists and stops submissions; shows and changes pools; examines
-//! deployments, and what AWS does.
+//! `ecs-bridge`: runs the local stack; submits, follows, lists and stops submissions; lists and changes pools; checks
+//! deployments, and AWS.
 
-// Parts of the modules are for the commands of `account` only.
+// Some functions are used only by the commands of `account`.
 #![cfg_attr(not(feature = "account"), allow(dead_code))]
 
 #[cfg(feature = "account")]
 mod account;
-mod bridge;
-#[cfg(feature = "account")]
-mod doctor;
+mod client;
+mod commands;
+mod container_logs;
+mod error;
+mod flags;
+mod follow;
 mod ids;
-mod local;
-#[cfg(feature = "account")]
-mod logs;
 mod manual;
 mod output;
-mod pools;
-mod ps;
-mod show;
-mod stats;
-mod stop;
-mod submit;
-mod submit_file;
-#[cfg(feature = "account")]
-mod verify;
-mod wait;
+mod record;
+mod wait_reasons;
 
 use std::error::Error;
 use std::io::Write;
@@ -33,6 +25,10 @@ use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
+
+#[cfg(feature = "account")]
+use crate::commands::{doctor, verify};
+use crate::commands::{local, logs, pool, pool_list, ps, show, stats, stop, submit, wait};
 
 #[derive(Parser)]
 #[command(name = "ecs-bridge", version, about = "Run commands on Amazon ECS and follow their outcomes")]
@@ -46,7 +42,6 @@ enum Command {
     Local(local::Local),
     Submit(submit::Submit),
     Show(show::Show),
-    #[cfg(feature = "account")]
     Logs(logs::Logs),
     Ps(ps::Ps),
     Stats(stats::Stats),
@@ -56,9 +51,9 @@ enum Command {
     VerifyAws(verify::VerifyAws),
     Stop(stop::Stop),
     Wait(wait::Wait),
-    Pool(pools::PoolCommand),
+    Pool(pool::Pool),
     /// Same as `ecs-bridge pool list`
-    Pools(pools::Pools),
+    Pools(pool_list::PoolList),
     /// Write shell completions to standard output
     Completions {
         /// The shell
@@ -77,20 +72,19 @@ enum Command {
 
 fn main() -> ExitCode {
     match parse().command {
-        Command::Local(command) => ended(command.run()),
+        Command::Local(command) => exit_code(command.run()),
         Command::Submit(command) => command.run(),
         Command::Wait(command) => command.run(),
-        Command::Show(command) => ended(command.run()),
-        #[cfg(feature = "account")]
-        Command::Logs(command) => ended(command.run()),
+        Command::Show(command) => exit_code(command.run()),
+        Command::Logs(command) => exit_code(command.run()),
         #[cfg(feature = "account")]
         Command::Doctor(command) => command.run(),
         #[cfg(feature = "account")]
         Command::VerifyAws(command) => command.run(),
-        Command::Ps(command) => ended(command.run()),
-        Command::Stats(command) => ended(command.run()),
-        Command::Pools(command) => ended(command.run()),
-        Command::Pool(command) => ended(command.run()),
+        Command::Ps(command) => exit_code(command.run()),
+        Command::Stats(command) => exit_code(command.run()),
+        Command::Pools(command) => exit_code(command.run()),
+        Command::Pool(command) => exit_code(command.run()),
         Command::Completions { shell } => {
             // Into memory first: generate panics where the reader closes the pipe early.
             let mut script = Vec::new();
@@ -98,12 +92,12 @@ fn main() -> ExitCode {
             let _ = std::io::stdout().write_all(&script);
             ExitCode::SUCCESS
         }
-        Command::Man { dir } => ended(manual::write_pages(Cli::command(), &dir)),
+        Command::Man { dir } => exit_code(manual::write_pages(Cli::command(), &dir)),
         Command::Markdown => {
             output::say(manual::markdown(Cli::command()).trim_end());
             ExitCode::SUCCESS
         }
-        Command::Stop(command) => command.run().unwrap_or_else(|error| ended(Err(error))),
+        Command::Stop(command) => command.run().unwrap_or_else(|error| exit_code(Err(error))),
     }
 }
 
@@ -126,7 +120,7 @@ fn parse() -> Cli {
     })
 }
 
-fn ended<E: Error>(result: Result<(), E>) -> ExitCode {
+fn exit_code<E: Error>(result: Result<(), E>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

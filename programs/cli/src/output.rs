@@ -3,21 +3,18 @@
 use std::error::Error;
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
-use std::time::Duration;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_smithy_types::error::ErrorMetadata;
-use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-
-use crate::bridge::Record;
 
 /// Writes the error and its causes on one line to standard error.
 pub fn report(error: &dyn Error) {
     eprintln!("ecs-bridge: {}", with_causes(error));
 }
 
-/// The error and its causes on one line.
+/// Returns the error and its causes on one line.
 pub fn with_causes(error: &dyn Error) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
@@ -50,8 +47,8 @@ pub fn with_causes(error: &dyn Error) -> String {
 /// The addresses at which a local stack may listen.
 const LOOPBACK: [&str; 3] = ["http://127.0.0.1", "http://localhost", "http://[::1]"];
 
-/// Whether AWS rejects a signature because it is more than five minutes off. InvalidSignatureException alone may be a wrong
-/// key too.
+/// Returns `true` if AWS rejected a signature because the clock is more than five minutes off. An
+/// InvalidSignatureException alone may have another cause, such as a wrong key.
 fn is_about_the_clock(words: &str) -> bool {
     const CLOCK: [&str; 4] = [
         "signature expired",
@@ -63,23 +60,15 @@ fn is_about_the_clock(words: &str) -> bool {
     CLOCK.iter().any(|known| words.contains(known))
 }
 
+/// Returns the time of this machine, in epoch milliseconds.
+pub fn now() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
+}
+
 /// Writes a line to standard output. A closed pipe, as with `ecs-bridge ps | head`, is not an error.
 pub fn say(line: impl Display) {
     let _ = writeln!(std::io::stdout(), "{line}");
-}
-
-/// An attribute of a record as text, `-` if absent.
-pub fn text(record: &Record, name: &str) -> String {
-    match record.get(name) {
-        None | Some(Value::Null) => "-".into(),
-        Some(Value::String(text)) => text.clone(),
-        Some(other) => other.to_string(),
-    }
-}
-
-/// A time of a record, in epoch milliseconds.
-pub fn millis(record: &Record, name: &str) -> Option<i64> {
-    record.get(name).and_then(Value::as_i64)
 }
 
 /// Epoch milliseconds in ISO 8601.
@@ -100,32 +89,13 @@ pub fn duration(millis: i64) -> String {
     }
 }
 
-/// Parses the time of every flag: a number of seconds, or a number and its unit.
-pub fn parse_time(text: &str) -> Result<Duration, &'static str> {
-    let (number, unit) = text.split_at(text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len()));
-    let seconds = match unit {
-        "s" | "" => Some(1),
-        "m" => Some(60),
-        "h" => Some(3_600),
-        "d" => Some(86_400),
-        _ => None,
-    };
-    let time = seconds.and_then(|seconds| number.parse::<u64>().ok()?.checked_mul(seconds)).map(Duration::from_secs);
-    time.ok_or("must be a number of seconds, or a number with the unit s, m, h or d, such as 90s, 15m, 24h or 7d")
-}
-
-/// Parses a time that must be longer than nothing.
-pub fn parse_pause(text: &str) -> Result<Duration, &'static str> {
-    parse_time(text).and_then(|time| if time.is_zero() { Err("must be at least 1s") } else { Ok(time) })
-}
-
-/// Whether standard output takes colors: <https://no-color.org>.
+/// Returns `true` if standard output shows colors: <https://no-color.org>.
 pub fn has_colors() -> bool {
     let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     std::io::stdout().is_terminal() && !is_set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
-/// A cell of a table in the color of its state or verdict.
+/// Returns a cell in the color of its state or verdict.
 pub fn paint(cell: &str) -> String {
     let color = match cell.trim() {
         "succeeded" | "ok" => 32,
@@ -137,7 +107,7 @@ pub fn paint(cell: &str) -> String {
     format!("\x1b[{color}m{cell}\x1b[0m")
 }
 
-/// The text in no more than `most` characters.
+/// Cuts the text to up to `most` characters.
 pub fn cut(text: &str, most: usize) -> String {
     if text.chars().count() <= most {
         return text.to_owned();
@@ -145,12 +115,12 @@ pub fn cut(text: &str, most: usize) -> String {
     text.chars().take(most.saturating_sub(1)).chain(['…']).collect()
 }
 
-/// Rows under their headings, in aligned columns.
+/// Returns rows under their headings, in aligned columns.
 pub fn table<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -> String {
     colored_table(headings, rows, false)
 }
 
-/// The same, with states in color if asked for.
+/// Returns the same table, with states in color if `colors` is set.
 pub fn colored_table<const N: usize>(headings: [&str; N], rows: &[[String; N]], colors: bool) -> String {
     let mut widths = headings.map(str::len);
     for row in rows {
@@ -169,18 +139,12 @@ pub fn colored_table<const N: usize>(headings: [&str; N], rows: &[[String; N]], 
     std::iter::once(line(headings)).chain(rows).collect()
 }
 
-/// The id of the record's task.
-pub fn task_id(record: &Record) -> String {
-    let arn = text(record, "task_arn");
-    arn.rsplit('/').next().unwrap_or(&arn).to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_rounded_to_two_units() {
+    fn duration_shows_up_to_two_units() {
         for (millis, text) in [
             (-5, "0.0s"),
             (430, "0.4s"),
@@ -194,17 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_is_a_number_with_or_without_unit() {
-        assert_eq!(parse_time("15m").unwrap(), Duration::from_secs(900));
-        assert_eq!([parse_time("15").unwrap(), parse_time("0").unwrap()], [Duration::from_secs(15), Duration::ZERO]);
-        assert!(parse_pause("0").is_err());
-        for text in ["", "m", "-1h", "1w", "1.5h", "99999999999999999999d", "1é"] {
-            assert!(parse_time(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn error_of_a_wrong_clock_names_the_clock() {
+    fn clock_error_names_the_clock() {
         for (words, is_clock) in [
             ("Signature expired: 20261130T095000Z is now earlier than 20261130T100000Z (403, no code)", true),
             ("Signature not yet current: 20261130T101500Z is still later than 20261130T100500Z", true),
@@ -222,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_is_aligned() {
+    fn table_columns_are_aligned() {
         let rows = [["a".to_owned(), "succeeded".to_owned()], ["long-id".to_owned(), "-".to_owned()]];
         assert_eq!(table(["ID", "STATE"], &rows), "ID       STATE\na        succeeded\nlong-id  -\n");
     }

@@ -1,4 +1,4 @@
-//! A run: what it launches with, what it has made, and how that is removed.
+//! A run: its profile, the resources that it created, and their removal.
 
 use std::time::Duration;
 
@@ -10,23 +10,24 @@ use tokio::time::Instant;
 
 use super::PREFIX;
 use super::events::Watch;
-use crate::account::{Account, Function, words};
-use crate::bridge::{Bridge, BridgeError, Record, now};
-use crate::output::{text, with_causes};
-use crate::submit::is_terminal;
+use crate::account::{Account, Function, error_text};
+use crate::client::connection::Client;
+use crate::client::error::ClientError;
+use crate::output::{now, with_causes};
+use crate::record::{Record, is_terminal, text};
 
-/// How long a task may take to start or to end.
+/// The time that a task may take to start or to end.
 pub const A_TASK: Duration = Duration::from_secs(6 * 60);
 
 /// A run of `verify-aws`.
 pub struct Context<'a> {
     /// The bridge.
-    pub bridge: &'a Bridge,
+    pub bridge: &'a Client,
     /// Its account.
     pub account: &'a Account,
-    /// The run's name, which everything that it makes begins with.
+    /// The name of the run, and the prefix of the names of its resources.
     pub name: String,
-    /// When it began, in epoch milliseconds.
+    /// The start of the run, in epoch milliseconds.
     pub began: i64,
     /// The region.
     pub region: String,
@@ -42,7 +43,7 @@ pub struct Context<'a> {
     pub size: Option<(f64, f64)>,
     /// A profile with a pool, if there is one.
     pub pool: Option<String>,
-    /// What it receives of ECS's events.
+    /// The events that it receives from ECS.
     pub watch: Option<Watch>,
     /// Ids of its submissions.
     submissions: Vec<String>,
@@ -52,9 +53,9 @@ pub struct Context<'a> {
 }
 
 impl<'a> Context<'a> {
-    /// Reads what a run needs to know. Makes nothing.
+    /// Reads the profile and its task definition. Creates nothing.
     pub async fn new(
-        bridge: &'a Bridge,
+        bridge: &'a Client,
         account: &'a Account,
         profile: Option<&str>,
         time_scale: f64,
@@ -106,13 +107,13 @@ impl<'a> Context<'a> {
         })
     }
 
-    /// As long as `time`, or shorter on a faster stand-in.
+    /// Returns `time`, or a shorter time for a local stack with a time scale.
     pub fn within(&self, time: Duration) -> Duration {
-        // What a busy machine takes does not become less.
+        // The time scale does not speed up a busy machine.
         time.div_f64(self.time_scale).max(Duration::from_secs(20).min(time))
     }
 
-    /// Repeats `look` until it finds something, for `time` at most.
+    /// Repeats `look` until it returns a value, for up to `time`.
     pub async fn until<T>(&self, time: Duration, mut look: impl AsyncFnMut() -> Option<T>) -> Option<T> {
         let (end, every) =
             (Instant::now() + self.within(time), Duration::from_secs(2).div_f64(self.time_scale.min(8.0)));
@@ -127,7 +128,7 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// The body of a RunTask request of the profile that runs `command`, with `more` in it.
+    /// Returns the body of a RunTask request of the profile for `command`, with the members of `more`.
     pub fn request(&self, token: &str, command: &[&str], more: &Value) -> Map<String, Value> {
         let mut request = self.run_task.clone();
         let container = json!([{"name": self.container, "command": command}]);
@@ -144,7 +145,7 @@ impl<'a> Context<'a> {
         request
     }
 
-    /// Calls RunTask once, as the bridge does: with the JSON itself. Remembers the task.
+    /// Calls RunTask once, with the JSON as its body, as the bridge does. Records the task.
     pub async fn run_task(&mut self, request: &Map<String, Value>) -> Result<Task, (String, String)> {
         let body = Value::Object(request.clone()).to_string();
         let sent = self.account.ecs.run_task().customize();
@@ -170,12 +171,12 @@ impl<'a> Context<'a> {
             }
             Err(error) => {
                 let code = error.code().unwrap_or("none").to_owned();
-                Err((code, error.message().map_or_else(|| words(&error), str::to_owned)))
+                Err((code, error.message().map_or_else(|| error_text(&error), str::to_owned)))
             }
         }
     }
 
-    /// The id of a submission of this run.
+    /// Returns the id of a submission of this run.
     pub fn id(&self, what: &str) -> String {
         format!("verify-{}-{what}", self.name.trim_start_matches(PREFIX))
     }
@@ -193,12 +194,12 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Whether a submission of this run has this id.
+    /// Returns `true` if this run has submitted this id.
     pub fn has_submitted(&self, id: &str) -> bool {
         self.submissions.iter().any(|other| other == id)
     }
 
-    /// The record of a submission once `is` holds.
+    /// Returns the record of a submission once `is` returns `true` for it.
     pub async fn record(&self, id: &str, is: impl Fn(&Record) -> bool) -> Result<Record, String> {
         let mut last = Err("no record".to_owned());
         let found = self
@@ -217,7 +218,7 @@ impl<'a> Context<'a> {
         found.map_or(last, Ok)
     }
 
-    /// The events that were received.
+    /// Returns the received events.
     pub fn seen_events(&self) -> Vec<Value> {
         self.watch
             .as_ref()
@@ -225,7 +226,7 @@ impl<'a> Context<'a> {
             .unwrap_or_default()
     }
 
-    /// The names of the account that a run knows, and what to write in their place.
+    /// Returns the names of the account, with their replacements in a report.
     pub fn names(&self) -> Vec<(String, String)> {
         let short = |text: &str| text.rsplit('/').next().unwrap_or_default().to_owned();
         let mut names = vec![
@@ -249,27 +250,27 @@ impl<'a> Context<'a> {
         names
     }
 
-    /// Tasks and submissions of this run.
+    /// Returns the number of tasks and submissions of this run.
     pub fn launched(&self) -> usize {
         self.tasks.len() + self.submissions.len()
     }
 
-    /// Whether its tasks have a network configuration, as those of the network mode awsvpc must.
+    /// Returns `true` if the profile has a network configuration, which the network mode awsvpc requires.
     pub fn has_network(&self) -> bool {
         self.run_task.get("networkConfiguration").is_some_and(Value::is_object)
     }
 
-    /// Whether ECS certainly runs its tasks on Fargate. Without launch type and strategy, the cluster decides.
+    /// Returns `true` if the profile requires Fargate. Without launch type and strategy, the cluster decides.
     pub fn is_on_fargate(&self) -> bool {
         is_on_fargate(&self.run_task)
     }
 
-    /// The task definition of the profile.
+    /// Returns the task definition of the profile.
     pub fn task_definition(&self) -> Option<&str> {
         self.run_task.get("taskDefinition")?.as_str()
     }
 
-    /// Removes what has a name that begins with `prefix`. Says what that was.
+    /// Removes all resources whose names begin with `prefix`, and returns their names.
     pub async fn clean(&mut self, prefix: &str) -> Result<Vec<String>, String> {
         let (mut removed, mut failed) = (Vec::new(), Vec::new());
         let mut note = |what: String, result: Result<(), String>| match result {
@@ -287,7 +288,7 @@ impl<'a> Context<'a> {
         if !running.is_empty() {
             let body = json!({"submission_ids": running, "reason": "verify-aws has ended"});
             let result = self.bridge.call("POST", "/v1/stops", Some(&body)).await;
-            note(running.join(", "), result.map(drop).map_err(|error: BridgeError| with_causes(&error)));
+            note(running.join(", "), result.map(drop).map_err(|error: ClientError| with_causes(&error)));
         }
         for arn in &self.tasks {
             let described = self.account.ecs.describe_tasks().cluster(&self.cluster).tasks(arn).send().await;
@@ -296,19 +297,19 @@ impl<'a> Context<'a> {
             if runs {
                 let stopped =
                     self.account.ecs.stop_task().cluster(&self.cluster).task(arn).reason("verify-aws has ended");
-                note(format!("task {arn}"), stopped.send().await.map(drop).map_err(|error| words(&error)));
+                note(format!("task {arn}"), stopped.send().await.map(drop).map_err(|error| error_text(&error)));
             }
         }
         if let Some(watch) = &self.watch {
             watch.end();
         }
-        // Of a run that was killed, these are left. Its tasks end by themselves, within ten minutes.
+        // A killed run leaves these resources. Its tasks end within ten minutes.
         let family = format!("{PREFIX}cannot-pull");
         let listed =
             self.account.ecs.list_task_definitions().family_prefix(&family).status(TaskDefinitionStatus::Active);
         for arn in listed.send().await.ok().and_then(|answer| answer.task_definition_arns).unwrap_or_default() {
             let result = self.account.ecs.deregister_task_definition().task_definition(&arn).send().await;
-            note(format!("task definition {arn}"), result.map(drop).map_err(|error| words(&error)));
+            note(format!("task definition {arn}"), result.map(drop).map_err(|error| error_text(&error)));
         }
         if self.account.has("EVENTBRIDGE") && self.account.has("SQS") {
             let rules = self.account.events.list_rules().name_prefix(prefix).send().await;
@@ -320,7 +321,7 @@ impl<'a> Context<'a> {
             let queues = self.account.sqs.list_queues().queue_name_prefix(prefix).send().await;
             for url in queues.ok().and_then(|answer| answer.queue_urls).unwrap_or_default() {
                 let result = self.account.sqs.delete_queue().queue_url(&url).send().await;
-                note(format!("queue {url}"), result.map(drop).map_err(|error| words(&error)));
+                note(format!("queue {url}"), result.map(drop).map_err(|error| error_text(&error)));
             }
         }
         if failed.is_empty() { Ok(removed) } else { Err(format!("not removed: {}", failed.join("; "))) }
@@ -339,7 +340,7 @@ fn is_on_fargate(run_task: &Map<String, Value>) -> bool {
     }
 }
 
-/// CPU units and MiB of a task definition.
+/// Returns CPU units and MiB of a task definition.
 async fn size(account: &Account, name: &str) -> Option<(f64, f64)> {
     let answer = account.ecs.describe_task_definition().task_definition(name).send().await.ok()?;
     let definition = answer.task_definition?;
@@ -351,7 +352,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fargate_is_what_ecs_certainly_takes() {
+    fn fargate_requires_launch_type_or_strategy() {
         let on = |value: Value| is_on_fargate(value.as_object().unwrap());
         let strategy = |names: &[&str]| {
             let items: Vec<_> = names.iter().map(|name| json!({"capacityProvider": name, "weight": 1})).collect();

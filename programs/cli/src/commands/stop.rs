@@ -5,14 +5,14 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::bridge::Where;
+use crate::client::find::BridgeOptions;
+use crate::error::CommandError;
+use crate::follow::until_ended;
 use crate::ids::{Known, resolve};
-use crate::output::{self, text};
-use crate::show::ShowError;
-use crate::submit::is_terminal;
-use crate::wait;
+use crate::output;
+use crate::record::{is_terminal, text};
 
-/// The API's limit on ids in a call.
+/// The limit of the API on ids per call.
 const BATCH: usize = 100;
 
 /// Stop submissions: queued submissions never launch, and tasks that run are stopped
@@ -38,19 +38,19 @@ pub struct Stop {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    bridge: Where,
+    bridge: BridgeOptions,
 }
 
 impl Stop {
-    pub fn run(self) -> Result<ExitCode, ShowError> {
+    pub fn run(self) -> Result<ExitCode, CommandError> {
         tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
-            let bridge = self.bridge.find().await?;
-            let known = resolve(&bridge, &self.ids, !self.tombstone).await?;
+            let client = self.bridge.find().await?;
+            let known = resolve(&client, &self.ids, !self.tombstone).await?;
             let (mut failed, mut stopped) = (false, Vec::new());
             for known in known.chunks(BATCH) {
                 let ids: Vec<_> = known.iter().map(|it| it.id.clone()).collect();
                 let body = json!({"submission_ids": ids, "reason": self.reason});
-                let answer = bridge.call("POST", "/v1/stops", Some(&body)).await?;
+                let answer = client.call("POST", "/v1/stops", Some(&body)).await?;
                 let items = answer.get("submissions").and_then(Value::as_array).into_iter().flatten();
                 for (Known { id, exists }, item) in known.iter().zip(items.filter_map(Value::as_object)) {
                     let error = item.get("error").and_then(Value::as_object);
@@ -82,7 +82,7 @@ impl Stop {
                 }
             }
             if self.wait && !stopped.is_empty() {
-                let ended = wait::until_ended(&bridge, &stopped, None, !self.json).await?;
+                let ended = until_ended(&client, &stopped, None, !self.json).await?;
                 if self.json {
                     ended.values().for_each(|record| output::say(json!(record)));
                 }

@@ -1,7 +1,7 @@
 //! `ecs-bridge submit --file`: many submissions, from the lines of a file.
 //!
-//! All lines are parsed before the first is submitted. A line without an id gets one that follows from its content, so that
-//! the same command can be repeated after an interruption, and runs nothing twice.
+//! All lines are parsed before the first is submitted. The id of a line without one is derived from its content. So the same
+//! command can be repeated after an interruption, and runs nothing twice.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead, BufReader, IsTerminal, Read};
@@ -13,19 +13,21 @@ use serde_json::{Value, json};
 use thiserror::Error;
 use uuid::Uuid;
 
-use crate::bridge::{Bridge, BridgeError, Record};
+use crate::client::connection::Client;
+use crate::client::error::ClientError;
 use crate::output;
+use crate::record::Record;
 
-/// What the bridge takes in a call: items, and bytes with some room.
+/// The limits of a call: items, and bytes with a margin.
 const BATCH: (usize, usize) = (100, 3_500_000);
 
-/// How often an item that cannot be recorded now is sent again.
+/// The number of tries for an item that cannot be recorded.
 const TRIES: u32 = 8;
 
-/// Why a file cannot be submitted.
+/// The cause of a file that cannot be submitted.
 #[derive(Debug, Error)]
 pub enum FileError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("cannot read \"{path}\"")]
     Read {
         /// Its path.
@@ -34,12 +36,12 @@ pub enum FileError {
         #[source]
         source: std::io::Error,
     },
-    /// It has no lines.
+    /// The file has no lines.
     #[error(
         "nothing was submitted: {0} contains no submissions; write one JSON object per line, such as {{\"command\": [\"echo\", \"hello\"]}}"
     )]
     Empty(String),
-    /// Lines that are no submissions. Nothing was submitted.
+    /// Some lines are invalid. Nothing was submitted.
     #[error("nothing was submitted: {}", .0.join("; "))]
     Lines(Vec<String>),
 }
@@ -47,37 +49,37 @@ pub enum FileError {
 /// A submission of the file.
 #[derive(Clone, Debug)]
 pub struct Line {
-    /// Its number, from 1.
+    /// The line number, from 1.
     number: usize,
-    /// The submission's id.
+    /// The id of the submission.
     pub id: String,
     item: Record,
     bytes: usize,
 }
 
-/// What became of the lines.
+/// The outcomes of the lines.
 #[derive(Debug, Default)]
 pub struct Summary {
-    /// Accepted ones by state.
+    /// The number of accepted lines by state.
     states: BTreeMap<String, usize>,
-    /// Refused ones, in words.
-    pub refused: Vec<String>,
+    /// The rejected lines, with their messages.
+    pub rejected: Vec<String>,
 }
 
 impl Summary {
-    /// In one line.
+    /// Returns the summary on one line.
     pub fn text(&self) -> String {
         let states: Vec<_> = self.states.iter().map(|(state, count)| format!("{count} {state}")).collect();
         format!(
             "{} accepted ({}), {} refused",
             self.states.values().sum::<usize>(),
             states.join(", "),
-            self.refused.len()
+            self.rejected.len()
         )
     }
 }
 
-/// The lines of a file, `-` for standard input; each with the `defaults` for what it does not say.
+/// Reads the lines of a file, or of standard input for `-`. `defaults` apply to members that a line does not set.
 pub fn read(path: &Path, defaults: &Record) -> Result<Vec<Line>, FileError> {
     let failed = |source| FileError::Read { path: path.display().to_string(), source };
     let input: Box<dyn Read> = if path == Path::new("-") {
@@ -115,8 +117,8 @@ pub fn read(path: &Path, defaults: &Record) -> Result<Vec<Line>, FileError> {
     if problems.is_empty() { Ok(lines) } else { Err(FileError::Lines(problems)) }
 }
 
-/// Submits the lines, a hundred a call. `unavailable` ones are sent again.
-pub async fn submit(bridge: &Bridge, lines: &[Line], as_json: bool) -> Result<Summary, BridgeError> {
+/// Submits the lines, up to 100 per call. Lines that are `unavailable` are sent again.
+pub async fn submit(client: &Client, lines: &[Line], as_json: bool) -> Result<Summary, ClientError> {
     let shown = std::io::stderr().is_terminal() && !as_json;
     let target = if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
     let style = ProgressStyle::with_template("{bar:40} {pos} of {len}, {per_sec}, {eta} left").ok();
@@ -127,7 +129,7 @@ pub async fn submit(bridge: &Bridge, lines: &[Line], as_json: bool) -> Result<Su
         let mut left: Vec<&Line> = batch.iter().collect();
         for tries in 1.. {
             let items: Vec<_> = left.iter().map(|line| &line.item).collect();
-            let answer = match bridge.call("POST", "/v1/submissions", Some(&json!({"submissions": items}))).await {
+            let answer = match client.call("POST", "/v1/submissions", Some(&json!({"submissions": items}))).await {
                 Ok(answer) => answer,
                 Err(error) if error.is_retryable() && tries < TRIES => {
                     bar.suspend(|| output::report(&error));
@@ -146,7 +148,7 @@ pub async fn submit(bridge: &Bridge, lines: &[Line], as_json: bool) -> Result<Su
                         continue;
                     }
                     "" => *summary.states.entry(text("/state").to_owned()).or_default() += 1,
-                    code => summary.refused.push(format!(
+                    code => summary.rejected.push(format!(
                         "line {} ({}): {} ({code})",
                         line.number,
                         line.id,
@@ -169,7 +171,7 @@ pub async fn submit(bridge: &Bridge, lines: &[Line], as_json: bool) -> Result<Su
     Ok(summary)
 }
 
-/// Half a second, and twice as long each time.
+/// Waits for half a second, and twice as long after each try.
 async fn pause(tries: u32) {
     tokio::time::sleep(Duration::from_millis(250) * 2_u32.pow(tries.min(6))).await;
 }
@@ -199,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_no_more_than_the_bridge_takes() {
+    fn batch_stays_within_api_limits() {
         let sizes = |lines: &[Line]| batches(lines).iter().map(|batch| batch.len()).collect::<Vec<_>>();
         assert_eq!(sizes(&vec![line(10); 250]), [100, 100, 50]);
         assert_eq!(sizes(&vec![line(2_000_000); 3]), [1, 1, 1]);

@@ -6,9 +6,11 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::bridge::{Record, Where, now};
-use crate::output::{self, duration, millis, parse_time};
-use crate::show::ShowError;
+use crate::client::find::BridgeOptions;
+use crate::error::CommandError;
+use crate::flags::parse_time;
+use crate::output::{self, duration, now};
+use crate::record::{Record, millis, text};
 
 /// Show counts, durations and usage of submissions
 ///
@@ -42,7 +44,7 @@ pub struct Stats {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    bridge: Where,
+    bridge: BridgeOptions,
 }
 
 fn percent(text: &str) -> Result<f64, &'static str> {
@@ -58,16 +60,16 @@ const SPANS: [(&str, &str, &str); 5] = [
     ("exited to recorded", "container_exited_at", "changed_at"),
 ];
 
-/// The least that Fargate bills for a task.
+/// The shortest time that Fargate bills for a task, in milliseconds.
 const LEAST: i64 = 60_000;
 
 impl Stats {
-    pub fn run(self) -> Result<(), ShowError> {
+    pub fn run(self) -> Result<(), CommandError> {
         tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
-            let bridge = self.bridge.find().await?;
+            let client = self.bridge.find().await?;
             let since = now() - i64::try_from(self.since.as_millis()).unwrap_or(i64::MAX);
-            let mut records = bridge.in_flight().await?;
-            let ended = bridge.ended_since(since, self.most).await?;
+            let mut records = client.in_flight().await?;
+            let ended = client.ended_since(since, self.most).await?;
             let is_cut = ended.len() >= self.most;
             records.extend(ended);
             records.retain(|record| {
@@ -98,7 +100,7 @@ struct Hours {
     gb: f64,
 }
 
-/// What submissions with the same label used.
+/// The usage of submissions with the same label.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Usage {
     submissions: usize,
@@ -108,7 +110,7 @@ struct Usage {
     spot: Hours,
     /// On other capacity, which has no price of its own.
     other: Hours,
-    /// Submissions of which the size or the times are not known: not launched, on a pool, or of an older version.
+    /// Submissions of unknown size or times: not launched, run by a pool, or recorded by an older version.
     unknown: usize,
 }
 
@@ -138,7 +140,7 @@ impl Usage {
     }
 }
 
-/// Everything that is shown.
+/// The figures that are shown.
 struct Summary {
     states: BTreeMap<String, usize>,
     profiles: BTreeMap<String, usize>,
@@ -150,12 +152,12 @@ impl Summary {
     fn of(records: &[Record], by: Option<&str>, dollars: impl Fn(&Usage) -> Option<f64>) -> Self {
         let count = |name: &str| {
             let mut counts = BTreeMap::new();
-            records.iter().for_each(|record| *counts.entry(output::text(record, name)).or_default() += 1);
+            records.iter().for_each(|record| *counts.entry(text(record, name)).or_default() += 1);
             counts
         };
         let span = |from: &str, to: &str| {
             let both = records.iter().filter_map(|record| Some(millis(record, to)? - millis(record, from)?));
-            // Clocks of AWS differ a little from each other.
+            // The clocks of AWS services differ slightly.
             let mut span: Vec<_> = both.map(|span| span.max(0)).collect();
             span.sort_unstable();
             span
@@ -167,7 +169,7 @@ impl Summary {
             usage.entry(key.to_owned()).or_default().add(record);
         }
         let mut usage: Vec<_> = usage.into_iter().map(|(key, usage)| (key, usage, dollars(&usage))).collect();
-        // What used most comes first.
+        // The largest usage comes first.
         usage.sort_by(|(_, one, _), (_, other, _)| other.total().vcpu.total_cmp(&one.total().vcpu));
         Self {
             states: count("state"),
@@ -231,13 +233,13 @@ impl Summary {
     }
 }
 
-/// The smallest value that this share of them does not exceed. `sorted` is not empty.
+/// Returns the smallest value that this share of the values does not exceed. `sorted` is not empty.
 fn percentile(sorted: &[i64], share: f64) -> i64 {
     let at = (sorted.len() as f64 * share).ceil() as usize;
     sorted.get(at.saturating_sub(1)).copied().unwrap_or_default()
 }
 
-/// How many took how long, in classes of twice the time each.
+/// Plots the number of durations in classes, each twice as long as the one before.
 fn plot(sorted: &[i64]) -> String {
     const WIDTH: usize = 40;
     let class = |millis: i64| (millis.max(125) as f64 / 125.0).log2().ceil() as u32;
@@ -267,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn hours_are_those_of_the_task_and_a_minute_at_least() {
+    fn usage_counts_at_least_one_minute() {
         let mut usage = Usage::default();
         usage.add(&record("FARGATE", 60));
         usage.add(&record("FARGATE_SPOT", 0));
@@ -280,20 +282,20 @@ mod tests {
     }
 
     #[test]
-    fn percentiles_are_values_that_were_seen() {
+    fn percentile_is_an_observed_value() {
         let sorted: Vec<_> = (1..=100).collect();
         assert_eq!([0.5, 0.95, 1.0].map(|share| percentile(&sorted, share)), [50, 95, 100]);
         assert_eq!(percentile(&[7], 0.5), 7);
     }
 
     #[test]
-    fn the_plot_has_a_bar_for_each_class_between_the_first_and_the_last() {
+    fn plot_has_one_bar_per_class() {
         assert_eq!(plot(&[100, 1_900, 2_000, 7_000]).lines().count(), 7);
         assert!(plot(&[100, 1_900, 2_000, 7_000]).contains("up to    2.0s  ▇▇"));
     }
 
     #[test]
-    fn usage_is_summed_up_by_label_the_most_first() {
+    fn usage_by_label_is_sorted_descending() {
         let mut other = record("FARGATE", 600);
         other.insert("labels".to_owned(), json!({"dag_id": "big"}));
         let summary =

@@ -1,18 +1,18 @@
-//! How submit is reached.
+//! Checks of the ways to call submit.
 
 use serde_json::json;
 
 use super::context::Context;
 use super::report::Finding;
-use crate::account::{Function, words};
+use crate::account::{Function, error_text};
 use crate::output::with_causes;
 
 const HEALTH: &str = "/v1/health";
 
-/// A function URL with `AWS_IAM`: who may call it.
-pub async fn url(probe: &mut Context<'_>) -> Vec<Finding> {
+/// Checks that the function URL with `AWS_IAM` accepts only signed calls.
+pub async fn url(context: &mut Context<'_>) -> Vec<Finding> {
     let (signed, unsigned, guessed) = ("a signed call", "an unsigned call", "a call signed with a wrong secret");
-    let mut findings = vec![match probe.bridge.health().await {
+    let mut findings = vec![match context.bridge.health().await {
         Ok(health) => {
             let status = health.body.get("status").and_then(serde_json::Value::as_str).unwrap_or("unhealthy");
             Finding::seen(signed, "200, status ok", format!("answered, status {status}"), status == "ok")
@@ -20,7 +20,7 @@ pub async fn url(probe: &mut Context<'_>) -> Vec<Finding> {
         Err(error) => Finding::seen(signed, "200, status ok", with_causes(&error), false),
     }];
     for (question, wrong_secret) in [(unsigned, false), (guessed, true)] {
-        findings.push(match probe.bridge.call_as_stranger(HEALTH, wrong_secret).await {
+        findings.push(match context.bridge.call_unauthorized(HEALTH, wrong_secret).await {
             Ok((status, body)) => {
                 let body: String = body.chars().take(200).collect();
                 Finding::seen(
@@ -36,14 +36,14 @@ pub async fn url(probe: &mut Context<'_>) -> Vec<Finding> {
     findings
 }
 
-/// The same by Lambda's Invoke.
-pub async fn direct_invocation(probe: &mut Context<'_>) -> Vec<Finding> {
+/// Checks the direct invocation.
+pub async fn direct_invocation(context: &mut Context<'_>) -> Vec<Finding> {
     let (question, expected) = ("submit, invoked directly", "the same answer as by its URL");
-    let Some(name) = probe.account.function(Function::Submit) else {
+    let Some(name) = context.account.function(Function::Submit) else {
         return vec![Finding::skipped(question, "the function's name is not known")];
     };
     let payload = aws_sdk_lambda::primitives::Blob::new(json!({"health": true}).to_string());
-    let answer = probe.account.lambda.invoke().function_name(name).payload(payload).send().await;
+    let answer = context.account.lambda.invoke().function_name(name).payload(payload).send().await;
     vec![match answer {
         Ok(answer) => {
             let body =
@@ -54,6 +54,6 @@ pub async fn direct_invocation(probe: &mut Context<'_>) -> Vec<Finding> {
             let seen = if is_ok { "status ok".to_owned() } else { body.chars().take(300).collect() };
             Finding::seen(question, expected, seen, is_ok)
         }
-        Err(error) => Finding::unknown(question, expected, words(&error)),
+        Err(error) => Finding::unknown(question, expected, error_text(&error)),
     }]
 }

@@ -8,18 +8,20 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 use thiserror::Error;
 
-use crate::bridge::{Bridge, BridgeError, Record, Where};
-use crate::output;
-use crate::show::ShowError;
-use crate::submit_file::{self, FileError};
-use crate::wait;
+use super::submit_file::{self, FileError};
+use crate::client::connection::Client;
+use crate::client::error::ClientError;
+use crate::client::find::BridgeOptions;
+use crate::error::CommandError;
+use crate::flags::{label, parse_time};
+use crate::follow::{RETRY_TIMEOUT, until_ended};
+use crate::output::{self, now};
+use crate::record::{Record, is_terminal, summary, text};
 
 /// The exit code of `submit --wait` if the command has none.
 const NO_EXIT_CODE: u8 = 125;
 /// The exit code of `submit --wait` if submitting or following failed.
 const NOT_SUBMITTED: u8 = 126;
-/// How long the bridge may be unreachable while a submission is followed.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Submit a command, and follow it until it ends if --wait is given
 #[derive(Args)]
@@ -45,7 +47,7 @@ pub struct Submit {
     #[arg(long, value_name = "JSON", value_parser = notify)]
     notify: Option<Map<String, Value>>,
     /// Do not launch the command later than this from now: a number of seconds, or a number with s, m, h or d
-    #[arg(long, value_name = "TIME", value_parser = output::parse_time)]
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
     launch_within: Option<Duration>,
     /// Priority from 0 to 999; smaller numbers are launched first [default: 500]
     #[arg(long, value_name = "N")]
@@ -65,13 +67,13 @@ pub struct Submit {
     #[arg(last = true, required_unless_present = "file", value_name = "COMMAND")]
     command: Vec<String>,
     #[command(flatten)]
-    bridge: Where,
+    bridge: BridgeOptions,
 }
 
 #[derive(Debug, Error)]
 enum SubmitError {
     #[error(transparent)]
-    Bridge(#[from] BridgeError),
+    Client(#[from] ClientError),
     #[error("{message} ({code}); given: {given}")]
     Item { code: String, message: String, given: String },
     #[error("unexpected response: it contains no submission")]
@@ -79,14 +81,7 @@ enum SubmitError {
     #[error(transparent)]
     File(#[from] FileError),
     #[error(transparent)]
-    Wait(#[from] ShowError),
-}
-
-/// Parses what `--label` takes.
-pub fn label(text: &str) -> Result<(String, String), &'static str> {
-    let (key, value) =
-        text.split_once('=').filter(|(key, _)| !key.is_empty()).ok_or("must be KEY=VALUE, such as team=data")?;
-    Ok((key.to_owned(), value.to_owned()))
+    Wait(#[from] CommandError),
 }
 
 fn object(text: &str) -> Result<Map<String, Value>, String> {
@@ -121,16 +116,16 @@ impl Submit {
 
     async fn submit(&self) -> Result<u8, SubmitError> {
         let began = Instant::now();
-        let bridge = self.bridge.find().await?;
+        let client = self.bridge.find().await?;
         if let Some(path) = &self.file {
-            return self.submit_file(&bridge, path).await;
+            return self.submit_file(&client, path).await;
         }
         let id = self.id.clone().unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
         let body = json!({"submissions": [self.item(&id)]});
-        let answer = bridge.call("POST", "/v1/submissions", Some(&body)).await?;
+        let answer = client.call("POST", "/v1/submissions", Some(&body)).await?;
         let item = answer.pointer("/submissions/0").and_then(Value::as_object).ok_or(SubmitError::NoItem)?;
         if let Some(error) = item.get("error").and_then(Value::as_object) {
-            let (code, message) = (output::text(error, "code"), output::text(error, "message"));
+            let (code, message) = (text(error, "code"), text(error, "message"));
             let given = match (code.as_str(), &self.profile) {
                 ("unknown_profile", Some(profile)) => format!("--profile \"{profile}\""),
                 _ => format!("id \"{id}\""),
@@ -141,18 +136,18 @@ impl Submit {
             if self.json {
                 output::say(Value::Object(item.clone()));
             } else {
-                output::say(format!("{id} {}", output::text(item, "state")));
+                output::say(format!("{id} {}", text(item, "state")));
             }
             return Ok(0);
         }
         if !self.json {
             output::say(&id);
         }
-        let record = self.follow(&bridge, &id, began).await?;
+        let record = self.follow(&client, &id, began).await?;
         Ok(exit_code(&record))
     }
 
-    async fn submit_file(&self, bridge: &Bridge, path: &Path) -> Result<u8, SubmitError> {
+    async fn submit_file(&self, client: &Client, path: &Path) -> Result<u8, SubmitError> {
         let defaults: Record = match self.item("") {
             Value::Object(item) => {
                 item.into_iter().filter(|(name, _)| name != "submission_id" && name != "command").collect()
@@ -160,15 +155,15 @@ impl Submit {
             _ => Record::new(),
         };
         let lines = submit_file::read(path, &defaults)?;
-        let summary = submit_file::submit(bridge, &lines, self.json).await?;
+        let outcomes = submit_file::submit(client, &lines, self.json).await?;
         if !self.json {
-            summary.refused.iter().for_each(output::say);
-            output::say(summary.text());
+            outcomes.rejected.iter().for_each(output::say);
+            output::say(outcomes.text());
         }
-        let mut is_well = summary.refused.is_empty();
+        let mut is_well = outcomes.rejected.is_empty();
         if self.wait && is_well {
             let ids: Vec<_> = lines.into_iter().map(|line| line.id).collect();
-            let ended = wait::until_ended(bridge, &ids, None, !self.json).await?;
+            let ended = until_ended(client, &ids, None, !self.json).await?;
             is_well = ended.values().all(|record| record.get("state") == Some(&"succeeded".into()));
         }
         Ok(u8::from(!is_well))
@@ -193,21 +188,20 @@ impl Submit {
             set("priority", priority.into());
         }
         if let Some(within) = self.launch_within {
-            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-            let deadline = now.as_millis() + within.as_millis();
-            set("launch_deadline", u64::try_from(deadline).unwrap_or(u64::MAX).into());
+            let within = i64::try_from(within.as_millis()).unwrap_or(i64::MAX);
+            set("launch_deadline", now().saturating_add(within).into());
         }
         item
     }
 
     /// Writes each change until the submission has ended, and returns its last record.
-    async fn follow(&self, bridge: &Bridge, id: &str, began: Instant) -> Result<Record, SubmitError> {
+    async fn follow(&self, client: &Client, id: &str, began: Instant) -> Result<Record, SubmitError> {
         let mut written = String::new();
         let mut answered = Instant::now();
         loop {
-            let record = match bridge.record(id).await {
+            let record = match client.record(id).await {
                 Ok(record) => record,
-                Err(error) if error.is_retryable() && answered.elapsed() < PATIENCE => {
+                Err(error) if error.is_retryable() && answered.elapsed() < RETRY_TIMEOUT => {
                     output::report(&error);
                     tokio::time::sleep(Duration::from_secs(2)).await;
                     continue;
@@ -215,7 +209,7 @@ impl Submit {
                 Err(error) => return Err(error.into()),
             };
             answered = Instant::now();
-            let line = describe(&record);
+            let line = summary(&record);
             if line != written {
                 if self.json {
                     output::say(Value::Object(record.clone()));
@@ -227,41 +221,17 @@ impl Submit {
             if is_terminal(&record) {
                 return Ok(record);
             }
-            // Short at first, for a command that ends at once.
+            // The first pauses are short, because some commands end at once.
             let pause = (began.elapsed() / 20).clamp(Duration::from_millis(100), Duration::from_secs(2));
             tokio::time::sleep(pause).await;
         }
     }
 }
 
-/// Whether the state of a record is terminal.
-pub fn is_terminal(record: &Record) -> bool {
-    let state = output::text(record, "state");
-    matches!(state.as_str(), "succeeded" | "failed" | "rejected" | "expired" | "cancelled" | "lost")
-}
-
-/// One line on where a submission stands.
-pub fn describe(record: &Record) -> String {
-    let mut line = output::text(record, "state");
-    let attempt = output::text(record, "attempt");
-    if attempt != "1" && attempt != "-" {
-        line.push_str(&format!(", attempt {attempt}"));
-    }
-    // Most reasons name the stop code.
-    let has_the_code = output::text(record, "reason").contains(&output::text(record, "stop_code"));
-    for (name, words) in [("task_arn", "task "), ("exit_code", "exit code "), ("stop_code", ""), ("reason", "")] {
-        if record.contains_key(name) && !(name == "stop_code" && has_the_code) {
-            let text = if name == "task_arn" { output::task_id(record) } else { output::text(record, name) };
-            line.push_str(&format!(", {words}{text}"));
-        }
-    }
-    line
-}
-
-/// The command's exit code, as a process can return it.
+/// Returns the exit code of the command, as a process can return it.
 fn exit_code(record: &Record) -> u8 {
     let Some(code) = record.get("exit_code").and_then(Value::as_i64) else { return NO_EXIT_CODE };
-    // Only eight bits are returned. A code other than 0 must not become 0.
+    // A process returns eight bits. An exit code other than 0 must not become 0.
     match u8::try_from(code & 0xff).unwrap_or(1) {
         0 if code != 0 => 1,
         code => code,
@@ -277,24 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn description_names_a_stop_code_once() {
-        let line = |value: Value| describe(&record(value));
-        let reason = "TaskFailedToStart: CannotPullContainerError: not found";
-        assert_eq!(
-            line(json!({"state": "failed", "stop_code": "TaskFailedToStart", "reason": reason})),
-            format!("failed, {reason}")
-        );
-        assert_eq!(
-            line(
-                json!({"state": "failed", "stop_code": "UserInitiated", "exit_code": 1, "reason": "container main exited with 1"})
-            ),
-            "failed, exit code 1, UserInitiated, container main exited with 1"
-        );
-        assert_eq!(line(json!({"state": "failed", "stop_code": "UserInitiated"})), "failed, UserInitiated");
-    }
-
-    #[test]
-    fn the_exit_code_is_the_commands_or_the_documented_one() {
+    fn exit_code_is_from_command_or_documented() {
         for (fields, code) in [
             (json!({"exit_code": 0}), 0),
             (json!({"exit_code": 137}), 137),
@@ -304,11 +257,5 @@ mod tests {
         ] {
             assert_eq!(exit_code(&record(fields.clone())), code, "{fields}");
         }
-    }
-
-    #[test]
-    fn a_line_has_what_is_known() {
-        let fields = json!({"state": "failed", "attempt": 2, "task_arn": "arn:x:task/c/abc", "exit_code": 7});
-        assert_eq!(describe(&record(fields)), "failed, attempt 2, task abc, exit code 7");
     }
 }

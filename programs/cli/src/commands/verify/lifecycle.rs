@@ -1,4 +1,4 @@
-//! The lifecycle of tasks, as ECS reports it.
+//! Checks of the lifecycle of tasks, as ECS reports it.
 
 use std::time::Duration;
 
@@ -11,45 +11,44 @@ use super::PREFIX;
 use super::context::{A_TASK, Context};
 use super::events::{Received, Watch};
 use super::report::Finding;
-use crate::account::words;
-use crate::bridge::Record;
-use crate::output::{duration, millis, text};
-use crate::submit::is_terminal;
+use crate::account::error_text;
+use crate::output::duration;
+use crate::record::{Record, is_terminal, millis, text};
 
 const ENDS: [(&str, &str, i64); 3] =
     [("exit-0", "exit 0", 0), ("exit-7", "exit 7", 7), ("exit-137", "sh -c 'kill -9 $$'; exit $?", 137)];
 
-/// Listens from here on, where AWS lets it.
-async fn listen(probe: &mut Context<'_>) -> Result<(), String> {
-    if probe.watch.is_some() {
+/// Starts to receive events, if the identity has the permissions.
+async fn listen(context: &mut Context<'_>) -> Result<(), String> {
+    if context.watch.is_some() {
         return Ok(());
     }
-    if !probe.account.has("SQS") || !probe.account.has("EVENTBRIDGE") {
+    if !context.account.has("SQS") || !context.account.has("EVENTBRIDGE") {
         return Err("a local stack has neither queues nor rules".to_owned());
     }
-    let answer = probe.account.ecs.describe_clusters().clusters(&probe.cluster).send().await;
-    let clusters = answer.map_err(|error| words(&error))?.clusters.unwrap_or_default();
+    let answer = context.account.ecs.describe_clusters().clusters(&context.cluster).send().await;
+    let clusters = answer.map_err(|error| error_text(&error))?.clusters.unwrap_or_default();
     let arn = clusters.into_iter().next().and_then(|cluster| cluster.cluster_arn).unwrap_or_default();
-    probe.watch = Some(Watch::begin(probe.account, &probe.name, &arn).await?);
+    context.watch = Some(Watch::begin(context.account, &context.name, &arn).await?);
     Ok(())
 }
 
-/// What a command ends with, as the record has it.
-pub async fn exit_codes(probe: &mut Context<'_>) -> Vec<Finding> {
-    // `events` says why, if it is asked.
-    let _ = listen(probe).await;
+/// Checks the exit codes in the records.
+pub async fn exit_codes(context: &mut Context<'_>) -> Vec<Finding> {
+    // The check `events` reports the error.
+    let _ = listen(context).await;
     let mut findings = Vec::new();
     let mut submitted = Vec::new();
     for (what, command, code) in ENDS {
-        let profile = probe.profile.clone();
-        submitted.push((code, probe.submit(what, &profile, &["sh", "-c", command]).await));
+        let profile = context.profile.clone();
+        submitted.push((code, context.submit(what, &profile, &["sh", "-c", command]).await));
     }
     for (code, id) in submitted {
         let question = format!("a command that ends with {code}");
         let state = if code == 0 { "succeeded" } else { "failed" };
         let expected = format!("{state}, exit code {code}");
         let record = match id {
-            Ok(id) => probe.record(&id, is_terminal).await,
+            Ok(id) => context.record(&id, is_terminal).await,
             Err(error) => Err(error),
         };
         findings.push(match record {
@@ -69,35 +68,35 @@ fn because(record: &Record) -> String {
     record.get("reason").and_then(Value::as_str).map(|reason| format!(" ({reason})")).unwrap_or_default()
 }
 
-/// When events report a container's exit: before its task is torn down, if all is well.
-pub async fn events(probe: &mut Context<'_>) -> Vec<Finding> {
+/// Checks that events report the exit of a container before ECS stops its task.
+pub async fn events(context: &mut Context<'_>) -> Vec<Finding> {
     let (first, delivery, last, record) = (
         "the first event with the exit code",
         "its delivery",
         "the event STOPPED",
         "the record of the end, after the first event with it",
     );
-    if let Err(why) = listen(probe).await {
+    if let Err(why) = listen(context).await {
         return vec![Finding::skipped(first, why)];
     }
-    let Ok(deployment) = probe.bridge.deployment().map(str::to_owned) else {
+    let Ok(deployment) = context.bridge.deployment().map(str::to_owned) else {
         return vec![Finding::skipped(first, "the deployment's name is not known")];
     };
-    let first_of_them = probe.id(ENDS[0].0);
-    if !probe.has_submitted(&first_of_them) {
-        exit_codes(probe).await;
+    let first_of_them = context.id(ENDS[0].0);
+    if !context.has_submitted(&first_of_them) {
+        exit_codes(context).await;
     }
-    let Some(watch) = probe.watch.as_ref() else { return Vec::new() };
+    let Some(watch) = context.watch.as_ref() else { return Vec::new() };
     let (mut before, mut after, mut delays, mut recorded_after) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut late = 0;
     for (what, ..) in ENDS {
-        let id = probe.id(what);
+        let id = context.id(what);
         let started_by = format!("{deployment}/{id}/1");
         let is_stopped = |received: &Received| received.event.pointer("/detail/lastStatus") == Some(&"STOPPED".into());
         let received =
-            probe.until(A_TASK, async || Some(watch.of(&started_by)).filter(|all| all.iter().any(is_stopped))).await;
+            context.until(A_TASK, async || Some(watch.of(&started_by)).filter(|all| all.iter().any(is_stopped))).await;
         let Some(received) = received else { continue };
-        let exit = received.iter().find(|received| exit_code(&received.event, &probe.container).is_some());
+        let exit = received.iter().find(|received| exit_code(&received.event, &context.container).is_some());
         let stopped = received.iter().find(|received| is_stopped(received));
         let (Some(exit), Some(stopped)) = (exit, stopped) else { continue };
         let ended = received.iter().find_map(|received| at(&received.event, "/detail/executionStoppedAt"));
@@ -108,7 +107,7 @@ pub async fn events(probe: &mut Context<'_>) -> Vec<Finding> {
             delays.push(exit.at - exit_at);
             after.push(stopped_at - ended);
         }
-        let row = probe.bridge.records(&[id]).await.ok().and_then(|rows| rows.into_iter().next());
+        let row = context.bridge.records(&[id]).await.ok().and_then(|rows| rows.into_iter().next());
         if let (Some(exit_at), Some(recorded)) = (exit_at, row.as_ref().and_then(|row| millis(row, "changed_at"))) {
             recorded_after.push(recorded - exit_at);
         }
@@ -132,9 +131,9 @@ pub async fn events(probe: &mut Context<'_>) -> Vec<Finding> {
     findings
 }
 
-/// The smallest and the largest of some durations.
+/// Returns the smallest and the largest duration.
 fn span(millis: &[i64]) -> String {
-    // The clocks of ECS's parts differ a little.
+    // The clocks of ECS differ slightly.
     let signed = |millis: i64| if millis < 0 { format!("-{}", duration(-millis)) } else { duration(millis) };
     let (least, most) =
         (millis.iter().min().copied().unwrap_or_default(), millis.iter().max().copied().unwrap_or_default());
@@ -147,7 +146,7 @@ fn exit_code(event: &Value, container: &str) -> Option<i64> {
     named.find_map(|container| container.get("exitCode")?.as_i64())
 }
 
-/// When ECS recorded_after it: the event's own time has whole seconds only.
+/// Returns the time of the change in milliseconds. The time of the event itself has whole seconds.
 fn happened_at(event: &Value) -> Option<i64> {
     at(event, "/detail/updatedAt").or_else(|| at(event, "/time"))
 }
@@ -157,22 +156,22 @@ fn at(event: &Value, pointer: &str) -> Option<i64> {
     i64::try_from(time.unix_timestamp_nanos() / 1_000_000).ok()
 }
 
-/// A stop, asked of the bridge.
-pub async fn stop(probe: &mut Context<'_>) -> Vec<Finding> {
+/// Checks a stop.
+pub async fn stop(context: &mut Context<'_>) -> Vec<Finding> {
     let (question, expected) =
         ("a command that is stopped", "cancelled, stop code UserInitiated, exit code 143 or 137");
-    let profile = probe.profile.clone();
+    let profile = context.profile.clone();
     let result = async {
-        let id = probe.submit("stop", &profile, &["sh", "-c", "sleep 600"]).await?;
+        let id = context.submit("stop", &profile, &["sh", "-c", "sleep 600"]).await?;
         let running = |record: &Record| text(record, "state") == "running" || is_terminal(record);
-        probe.record(&id, running).await?;
+        context.record(&id, running).await?;
         let body = json!({"submission_ids": [id], "reason": "verify-aws stops it"});
-        probe
+        context
             .bridge
             .call("POST", "/v1/stops", Some(&body))
             .await
             .map_err(|error| crate::output::with_causes(&error))?;
-        probe.record(&id, |record| is_terminal(record) && record.contains_key("stop_code")).await
+        context.record(&id, |record| is_terminal(record) && record.contains_key("stop_code")).await
     };
     vec![match result.await {
         Ok(record) => {
@@ -186,26 +185,26 @@ pub async fn stop(probe: &mut Context<'_>) -> Vec<Finding> {
     }]
 }
 
-/// What ECS still knows of a task that has ended.
-pub async fn after_the_end(probe: &mut Context<'_>) -> Vec<Finding> {
+/// Checks what ECS returns for a task that has ended.
+pub async fn after_the_end(context: &mut Context<'_>) -> Vec<Finding> {
     let (list, describe) = ("ListTasks by startedBy and STOPPED", "DescribeTasks after the end");
-    let id = probe.id("exit-7");
-    if !probe.has_submitted(&id) {
-        exit_codes(probe).await;
+    let id = context.id("exit-7");
+    if !context.has_submitted(&id) {
+        exit_codes(context).await;
     }
-    let deployment = match probe.bridge.deployment() {
+    let deployment = match context.bridge.deployment() {
         Ok(deployment) => deployment.to_owned(),
         Err(error) => return vec![Finding::skipped(list, error.to_string())],
     };
-    let record = match probe.record(&id, is_terminal).await {
+    let record = match context.record(&id, is_terminal).await {
         Ok(record) => record,
         Err(error) => return vec![Finding::unknown(list, "the task", error)],
     };
     let (cluster, arn) = (text(&record, "cluster"), text(&record, "task_arn"));
-    // The end is recorded when its container has exited: the task is STOPPED a while later.
-    let described = probe
+    // The record is terminal when the container has exited. The task is STOPPED later.
+    let described = context
         .until(A_TASK, async || {
-            let answer = probe.account.ecs.describe_tasks().cluster(&cluster).tasks(&arn).send().await.ok()?;
+            let answer = context.account.ecs.describe_tasks().cluster(&cluster).tasks(&arn).send().await.ok()?;
             let task = answer.tasks().first().cloned();
             match task {
                 Some(task) if task.last_status() != Some("STOPPED") => None,
@@ -214,7 +213,7 @@ pub async fn after_the_end(probe: &mut Context<'_>) -> Vec<Finding> {
         })
         .await
         .flatten();
-    let listed = probe.account.ecs.list_tasks().cluster(&cluster).desired_status(DesiredStatus::Stopped);
+    let listed = context.account.ecs.list_tasks().cluster(&cluster).desired_status(DesiredStatus::Stopped);
     let listed = listed.started_by(format!("{deployment}/{id}/1")).send().await;
     let code = described.as_ref().and_then(|task| task.containers().iter().find_map(|it| it.exit_code()));
     let seen = match (&described, code) {
@@ -229,19 +228,19 @@ pub async fn after_the_end(probe: &mut Context<'_>) -> Vec<Finding> {
                 let seen = if found { "the task" } else { "nothing" };
                 Finding::seen(list, "the task: an unanswered launch is found by it", seen, found)
             }
-            Err(error) => Finding::seen(list, "the task", words(&error), false),
+            Err(error) => Finding::seen(list, "the task", error_text(&error), false),
         },
         Finding::seen(describe, "the task with its exit code, for an hour", seen, code == Some(7)),
     ]
 }
 
-/// A container that never starts.
-pub async fn cannot_pull(probe: &mut Context<'_>) -> Vec<Finding> {
+/// Checks a container that cannot start.
+pub async fn cannot_pull(context: &mut Context<'_>) -> Vec<Finding> {
     let (question, expected) = (
         "an image that does not exist",
         "STOPPED, TaskFailedToStart, CannotPullContainerError as the container's reason, no exit code",
     );
-    vec![match never_pulled(probe).await {
+    vec![match never_pulled(context).await {
         Ok((stop_code, reason, exit_code)) => {
             let fits =
                 stop_code == "TaskFailedToStart" && reason.contains("CannotPullContainer") && exit_code.is_none();
@@ -252,15 +251,15 @@ pub async fn cannot_pull(probe: &mut Context<'_>) -> Vec<Finding> {
     }]
 }
 
-async fn never_pulled(probe: &mut Context<'_>) -> Result<(String, String, Option<i32>), String> {
-    let name = probe.task_definition().ok_or("the profile has no task definition")?.to_owned();
-    let answer = probe.account.ecs.describe_task_definition().task_definition(name).send().await;
-    let definition = answer.map_err(|error| words(&error))?.task_definition.ok_or("no task definition")?;
+async fn never_pulled(context: &mut Context<'_>) -> Result<(String, String, Option<i32>), String> {
+    let name = context.task_definition().ok_or("the profile has no task definition")?.to_owned();
+    let answer = context.account.ecs.describe_task_definition().task_definition(name).send().await;
+    let definition = answer.map_err(|error| error_text(&error))?.task_definition.ok_or("no task definition")?;
     let mut containers = definition.container_definitions.unwrap_or_default();
     for container in &mut containers {
         container.image = Some("public.ecr.aws/docker/library/busybox:does-not-exist".to_owned());
     }
-    let registered = probe
+    let registered = context
         .account
         .ecs
         .register_task_definition()
@@ -275,35 +274,36 @@ async fn never_pulled(probe: &mut Context<'_>) -> Result<(String, String, Option
         .set_volumes(definition.volumes.filter(|volumes| !volumes.is_empty()))
         .send()
         .await
-        .map_err(|error| words(&error))?;
+        .map_err(|error| error_text(&error))?;
     let arn = registered.task_definition.and_then(|it| it.task_definition_arn).unwrap_or_default();
-    let request = probe.request("pull", &["true"], &json!({"taskDefinition": arn}));
-    let task = probe.run_task(&request).await.map_err(|(code, text)| format!("{code}: {text}"))?;
+    let request = context.request("pull", &["true"], &json!({"taskDefinition": arn}));
+    let task = context.run_task(&request).await.map_err(|(code, text)| format!("{code}: {text}"))?;
     let arn = task.task_arn.unwrap_or_default();
-    let stopped = probe
+    let stopped = context
         .until(A_TASK, async || {
-            let answer = probe.account.ecs.describe_tasks().cluster(&probe.cluster).tasks(&arn).send().await.ok()?;
+            let answer =
+                context.account.ecs.describe_tasks().cluster(&context.cluster).tasks(&arn).send().await.ok()?;
             answer.tasks().iter().find(|task| task.last_status() == Some("STOPPED")).cloned()
         })
         .await
         .ok_or("the task has not ended")?;
-    let container = stopped.containers().iter().find(|it| it.name() == Some(&probe.container));
+    let container = stopped.containers().iter().find(|it| it.name() == Some(&context.container));
     let reason = container.and_then(|it| it.reason()).or(stopped.stopped_reason()).unwrap_or_default().to_owned();
     let stop_code = stopped.stop_code().map(|code| code.as_str().to_owned()).unwrap_or_default();
     Ok((stop_code, reason, container.and_then(|it| it.exit_code())))
 }
 
-/// The session of a task's role: runner-api knows a runner by it.
-pub async fn session_name(probe: &mut Context<'_>) -> Vec<Finding> {
+/// Checks the session name of a task role, by which runner-api authenticates a runner.
+pub async fn session_name(context: &mut Context<'_>) -> Vec<Finding> {
     let (question, expected) =
         ("a command on a pool", "succeeded: the session of a task's role has the task's id as its name");
-    let Some(pool) = probe.pool.clone() else {
+    let Some(pool) = context.pool.clone() else {
         return vec![Finding::skipped(question, "no profile has a pool")];
     };
-    let patience = probe.within(2 * A_TASK) + Duration::from_secs(30);
+    let patience = context.within(2 * A_TASK) + Duration::from_secs(30);
     let result = async {
-        let id = probe.submit("pool", &pool, &["sh", "-c", "exit 0"]).await?;
-        probe.record(&id, is_terminal).await
+        let id = context.submit("pool", &pool, &["sh", "-c", "exit 0"]).await?;
+        context.record(&id, is_terminal).await
     };
     vec![match tokio::time::timeout(patience, result).await {
         Ok(Ok(record)) => {

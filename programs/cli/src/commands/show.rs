@@ -2,12 +2,15 @@
 
 use clap::Args;
 use serde_json::Value;
-use thiserror::Error;
 
-use crate::bridge::{BridgeError, Record, Where};
+use crate::client::connection::Client;
+use crate::client::find::BridgeOptions;
+use crate::container_logs::last_lines;
+use crate::error::CommandError;
 use crate::ids;
-use crate::output::{self, duration, iso, millis};
-use crate::pools::waits_for;
+use crate::output::{self, duration, iso};
+use crate::record::{Record, millis, text};
+use crate::wait_reasons::wait_reason;
 
 /// Show the record of a submission, its timeline, and the last lines of a failed command
 #[derive(Args)]
@@ -18,44 +21,19 @@ pub struct Show {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    bridge: Where,
-}
-
-/// Why a command failed.
-#[derive(Debug, Error)]
-pub enum ShowError {
-    /// There is no such submission, or its record has expired.
-    #[error("no such submission: \"{0}\"; `ecs-bridge ps --all` lists submissions")]
-    NotFound(String),
-    /// No submission can have this id.
-    #[error("invalid submission id: \"{0}\"; it must be 1 to 60 characters of A-Z, a-z, 0-9, _ and -")]
-    InvalidId(String),
-    /// More than one submission begins so.
-    #[error("\"{given}\" is ambiguous: it may be {}; pass more of the id", matches.join(", "))]
-    Ambiguous {
-        /// The beginning.
-        given: String,
-        /// Some of the ids.
-        matches: Vec<String>,
-    },
-    /// The bridge failed.
-    #[error(transparent)]
-    Bridge(#[from] BridgeError),
-    /// The operating system failed.
-    #[error(transparent)]
-    Io(#[from] std::io::Error),
+    bridge: BridgeOptions,
 }
 
 impl Show {
-    pub fn run(self) -> Result<(), ShowError> {
+    pub fn run(self) -> Result<(), CommandError> {
         tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
-            let bridge = self.bridge.find().await?;
-            let (id, mut record) = ids::find(&bridge, &self.id).await?;
-            if bridge.has_table()
-                && let Some(row) = bridge.records(std::slice::from_ref(&id)).await?.first()
+            let client = self.bridge.find().await?;
+            let (id, mut record) = ids::find(&client, &self.id).await?;
+            if client.has_table()
+                && let Some(row) = client.records(std::slice::from_ref(&id)).await?.first()
             {
-                if let Some(waits) = waits_for(&bridge, row).await? {
-                    record.insert("waits".to_owned(), waits.into());
+                if let Some(reason) = wait_reason(&client, row).await? {
+                    record.insert("waits".to_owned(), reason.into());
                 }
                 if let Some(changed_at) = row.get("changed_at") {
                     record.insert("changed_at".to_owned(), changed_at.clone());
@@ -65,8 +43,7 @@ impl Show {
                 output::say(Value::Object(record));
             } else {
                 output::say(format!("{}\n{}", describe(&record), timeline(&record)).trim_end());
-                #[cfg(feature = "account")]
-                show_last_lines(&bridge, &record).await;
+                show_last_lines(&client, &record).await;
             }
             Ok(())
         })
@@ -74,15 +51,14 @@ impl Show {
 }
 
 /// Shows the last lines of a failed command, if they can be read.
-#[cfg(feature = "account")]
-async fn show_last_lines(bridge: &crate::bridge::Bridge, record: &Record) {
-    const LINES: i32 = 10;
-    if output::text(record, "state") != "failed" {
+async fn show_last_lines(client: &Client, record: &Record) {
+    const LINES: usize = 10;
+    if text(record, "state") != "failed" {
         return;
     }
-    let lines = crate::logs::last_lines(bridge, record, LINES).await;
+    let lines = last_lines(client, record, LINES).await;
     if !lines.is_empty() {
-        let id = output::text(record, "submission_id");
+        let id = text(record, "submission_id");
         output::say(format!("\nThe last lines of its output (`ecs-bridge logs {id}` shows more):"));
         lines.iter().for_each(|line| output::say(format!("  {line}")));
     }
@@ -90,7 +66,7 @@ async fn show_last_lines(bridge: &crate::bridge::Bridge, record: &Record) {
 
 fn describe(record: &Record) -> String {
     let width = record.keys().map(String::len).max().unwrap_or_default();
-    // The most wanted attributes first.
+    // The most important attributes come first.
     let first = [
         "submission_id",
         "state",
@@ -108,20 +84,20 @@ fn describe(record: &Record) -> String {
     known.chain(rest).map(|name| format!("{name:<width$}  {}\n", shown(record, name))).collect()
 }
 
-/// What a submission went through, with the time between.
+/// Returns the steps of a submission, with the time between them.
 fn timeline(record: &Record) -> String {
-    let on = |name| record.get(name).map(|_| format!(" on {}", output::text(record, name))).unwrap_or_default();
+    let on = |name| record.get(name).map(|_| format!(" on {}", text(record, name))).unwrap_or_default();
     let with = record.get("exit_code").map(|code| format!(" with {code}")).unwrap_or_default();
     let steps = [
         ("created_at", "submitted".to_owned()),
         ("launched_at", format!("launched{}", on("runs_on"))),
         ("started_at", "started".to_owned()),
         ("container_exited_at", format!("exited{with}")),
-        ("changed_at", format!("recorded as {}", output::text(record, "state"))),
+        ("changed_at", format!("recorded as {}", text(record, "state"))),
         ("stopped_at", "its task was torn down".to_owned()),
     ];
     let attempts = record.get("attempts").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    // The record keeps the last of them.
+    // The record keeps only the last attempts.
     let current = record.get("attempt").and_then(Value::as_u64).unwrap_or_default();
     let first = current.saturating_sub(attempts.len() as u64).max(1);
     let mut text: String = (first..)
@@ -130,7 +106,7 @@ fn timeline(record: &Record) -> String {
         .collect();
     let mut before = None;
     let mut steps: Vec<_> = steps.into_iter().filter_map(|(name, what)| Some((millis(record, name)?, what))).collect();
-    // ECS's clock and the bridge's differ a little.
+    // The clocks of ECS and the bridge differ slightly.
     steps.sort_by_key(|(at, _)| *at);
     for (at, what) in steps {
         let since = before.replace(at).map_or_else(String::new, |before: i64| format!("+{}", duration(at - before)));
@@ -145,7 +121,7 @@ fn shown(record: &Record, name: &str) -> String {
         // In seconds, the unit of DynamoDB's time to live.
         Some(time) if name == "expires_at" => iso(time.saturating_mul(1_000)),
         Some(time) if name.ends_with("_at") || name.ends_with("_since") || name == "launch_deadline" => iso(time),
-        _ => output::text(record, name),
+        _ => text(record, name),
     }
 }
 
@@ -154,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_timeline_has_what_is_known_in_order_and_the_time_between() {
+    fn timeline_shows_known_steps_in_order() {
         let record = serde_json::json!({"state": "failed", "exit_code": 7, "runs_on": "FARGATE_SPOT", "attempt": 2,
             "attempts": ["SpotInterruption"], "created_at": 1_800_000_000_000_i64, "launched_at": 1_800_000_001_200_i64,
             "container_exited_at": 1_800_000_061_200_i64, "changed_at": 1_800_000_061_900_i64});
@@ -176,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_readable_and_the_state_comes_early() {
+    fn description_formats_times_and_starts_with_state() {
         let record = serde_json::json!({"created_at": 1_597_428_383_679_i64, "expires_at": 1_597_428_383, "rev": 3,
             "state": "failed", "submission_id": "a"});
         let shown = describe(record.as_object().unwrap());

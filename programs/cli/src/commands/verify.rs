@@ -1,7 +1,7 @@
-//! `ecs-bridge verify-aws`: asks AWS what the documents assume.
+//! `ecs-bridge verify-aws`: verifies the assumptions of the documentation on AWS.
 //!
-//! What it makes has names that begin with [`PREFIX`] and is removed at the end, also when it is interrupted; what a run left
-//! that was killed, `--clean` removes. A task definition is only deregistered: ECS keeps it as INACTIVE.
+//! The names of all created resources begin with [`PREFIX`]. A run removes them at its end, also after an interruption, and
+//! `--clean` removes those of a run that was killed. Task definitions are only deregistered: ECS keeps them as INACTIVE.
 
 mod context;
 mod events;
@@ -18,14 +18,15 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::account::Account;
-use crate::bridge::{BridgeError, Where};
+use crate::client::error::ClientError;
+use crate::client::find::BridgeOptions;
 use crate::output;
 use context::Context;
 use report::{Finding, Verdict};
 
-/// The beginning of the name of everything that it makes.
+/// The prefix of the names of all created resources.
 const PREFIX: &str = "ecs-bridge-verify-";
-/// The exit code where there is nothing to verify.
+/// The exit code if the deployment cannot be verified.
 const NOT_VERIFIED: u8 = 126;
 /// The exit code after an interruption.
 const INTERRUPTED: u8 = 130;
@@ -63,10 +64,10 @@ pub struct VerifyAws {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    bridge: Where,
+    bridge: BridgeOptions,
 }
 
-/// A question.
+/// A check.
 struct Check {
     name: &'static str,
     does: &'static str,
@@ -168,7 +169,7 @@ const CHECKS: [Check; 18] = [
     Check { name: "cost", does: "computes what the run cost", needs: &[] },
 ];
 
-/// What every run needs.
+/// The permissions that every run needs.
 const ALWAYS: [&str; 3] =
     ["cloudformation:DescribeStacks", "lambda:GetFunctionConfiguration", "ecs:DescribeTaskDefinition"];
 
@@ -204,15 +205,15 @@ impl VerifyAws {
 
     async fn verify(&self) -> Result<u8, String> {
         if self.plan {
-            self.say_plan();
+            self.print_plan();
             return Ok(0);
         }
-        let text = |error: BridgeError| output::with_causes(&error);
+        let text = |error: ClientError| output::with_causes(&error);
         let bridge = self.bridge.find().await.map_err(text)?;
         let account = Account::of(&bridge);
-        let mut probe = Context::new(&bridge, &account, self.profile.as_deref(), self.time_scale).await?;
+        let mut context = Context::new(&bridge, &account, self.profile.as_deref(), self.time_scale).await?;
         if self.clean {
-            let removed = probe.clean(PREFIX).await?;
+            let removed = context.clean(PREFIX).await?;
             output::say(if removed.is_empty() { "no resources are left".to_owned() } else { removed.join("\n") });
             return Ok(0);
         }
@@ -222,11 +223,11 @@ impl VerifyAws {
         );
         let mut findings = Vec::new();
         let was_interrupted = tokio::select! {
-            () = self.ask(&mut probe, &mut findings) => false,
+            () = self.run_checks(&mut context, &mut findings) => false,
             _ = interrupt.recv() => true,
             _ = terminate.recv() => true,
         };
-        let left = probe.clean(&probe.name.clone()).await;
+        let left = context.clean(&context.name.clone()).await;
         if was_interrupted {
             left?;
             eprintln!(
@@ -234,7 +235,7 @@ impl VerifyAws {
             );
             return Ok(INTERRUPTED);
         }
-        report::write(&self.report, &probe, &findings)
+        report::write(&self.report, &context, &findings)
             .map_err(|error| format!("{}: {error}", self.report.display()))?;
         if self.json {
             output::say(report::json(&findings));
@@ -245,28 +246,28 @@ impl VerifyAws {
         Ok(u8::from(findings.iter().any(|finding| finding.verdict == Verdict::Fail)))
     }
 
-    /// Asks one thing after the other, and says each answer at once.
-    async fn ask(&self, probe: &mut Context<'_>, findings: &mut Vec<Finding>) {
+    /// Runs the checks in sequence, and prints each result at once.
+    async fn run_checks(&self, context: &mut Context<'_>, findings: &mut Vec<Finding>) {
         for check in self.checks() {
             let found = match check.name {
-                "url" => url::url(probe).await,
-                "direct-invocation" => url::direct_invocation(probe).await,
-                "unknown-task-definition" => launches::unknown_task_definition(probe).await,
-                "wrong-subnet" => launches::wrong_subnet(probe).await,
-                "too-much-memory" => launches::too_much_memory(probe).await,
-                "token" => launches::token(probe).await,
-                "exit-codes" => lifecycle::exit_codes(probe).await,
-                "events" => lifecycle::events(probe).await,
-                "stop" => lifecycle::stop(probe).await,
-                "after-the-end" => lifecycle::after_the_end(probe).await,
-                "cannot-pull" => lifecycle::cannot_pull(probe).await,
-                "session-name" => lifecycle::session_name(probe).await,
-                "dead-letters" => functions::dead_letters(probe).await,
-                "schedule" => functions::schedule(probe).await,
-                "alarm-metrics" => functions::alarm_metrics(probe).await,
-                "durations" => functions::durations(probe).await,
-                "cold-start" => functions::cold_start(probe).await,
-                _ => functions::cost(probe),
+                "url" => url::url(context).await,
+                "direct-invocation" => url::direct_invocation(context).await,
+                "unknown-task-definition" => launches::unknown_task_definition(context).await,
+                "wrong-subnet" => launches::wrong_subnet(context).await,
+                "too-much-memory" => launches::too_much_memory(context).await,
+                "token" => launches::token(context).await,
+                "exit-codes" => lifecycle::exit_codes(context).await,
+                "events" => lifecycle::events(context).await,
+                "stop" => lifecycle::stop(context).await,
+                "after-the-end" => lifecycle::after_the_end(context).await,
+                "cannot-pull" => lifecycle::cannot_pull(context).await,
+                "session-name" => lifecycle::session_name(context).await,
+                "dead-letters" => functions::dead_letters(context).await,
+                "schedule" => functions::schedule(context).await,
+                "alarm-metrics" => functions::alarm_metrics(context).await,
+                "durations" => functions::durations(context).await,
+                "cold-start" => functions::cold_start(context).await,
+                _ => functions::cost(context),
             };
             for mut finding in found {
                 finding.check = check.name;
@@ -278,7 +279,7 @@ impl VerifyAws {
         }
     }
 
-    fn say_plan(&self) {
+    fn print_plan(&self) {
         output::say("verify-aws runs these checks in sequence:\n");
         let rows: Vec<_> = self.checks().map(|check| [check.name.to_owned(), check.does.to_owned()]).collect();
         output::say(output::table(["CHECK", "ACTION"], &rows));

@@ -6,12 +6,15 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::bridge::{Bridge, InFlight, Record, Wanted, Where, now};
+use crate::client::connection::Client;
+use crate::client::find::BridgeOptions;
+use crate::client::in_flight::{InFlight, Selection};
+use crate::error::CommandError;
+use crate::flags::{label, parse_pause, parse_time};
 use crate::ids;
-use crate::output::{self, duration, millis, parse_pause, parse_time, text};
-use crate::pools::waits;
-use crate::show::ShowError;
-use crate::submit::label;
+use crate::output::{self, duration, now};
+use crate::record::{Record, millis, task_id, text};
+use crate::wait_reasons::pool_wait_reason;
 
 /// List the submissions that have not ended, with their wait reasons
 #[derive(Args)]
@@ -52,7 +55,7 @@ pub struct Ps {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    bridge: Where,
+    bridge: BridgeOptions,
 }
 
 const COST: &str = "\
@@ -63,11 +66,11 @@ them, which takes 16 read units per 1,000. With --state, --profile, --label or -
 it does not count, and it reads up to 1,000 rows for each refresh. At an interval of 2 seconds, 200 submissions cost about \
 $0.03 per hour, and 1,000 submissions cost about $0.15 per hour (us-east-1, $0.125 per million read units).";
 
-/// The number of rows that a listing with filters reads at most, and one that is repeated.
+/// The maximum number of rows that a listing with filters reads, and that a refresh reads.
 const MOST: usize = 10_000;
 const MOST_WATCHED: usize = 1_000;
 
-/// What is read of a row: everything but the request and what is internal to the bridge.
+/// The attributes that are read: all but the request and those that are internal to the bridge.
 const ATTRIBUTES: [&str; 55] = [
     "submission_id",
     "profile",
@@ -130,42 +133,43 @@ const ATTRIBUTES: [&str; 55] = [
 const INTERNAL: [&str; 2] = ["due", "changed_at"];
 
 impl Ps {
-    pub fn run(self) -> Result<(), ShowError> {
+    pub fn run(self) -> Result<(), CommandError> {
         tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
-            let bridge = self.bridge.find().await?;
-            let Some(pause) = self.watch else { return self.list(&bridge, "").await };
+            let client = self.bridge.find().await?;
+            let Some(pause) = self.watch else { return self.list(&client, "").await };
             loop {
-                self.list(&bridge, CLEAR).await?;
+                self.list(&client, CLEAR).await?;
                 tokio::time::sleep(pause).await;
             }
         })
     }
 
-    async fn list(&self, bridge: &Bridge, before: &str) -> Result<(), ShowError> {
+    async fn list(&self, client: &Client, before: &str) -> Result<(), CommandError> {
         let (now, limit) = (now(), self.limit as usize);
         let has_filter =
             !(self.state.is_empty() && self.profile.is_none() && self.label.is_empty() && self.older.is_none());
-        let most = match (has_filter, self.watch) {
+        let max_rows = match (has_filter, self.watch) {
             (true, None) => MOST,
             (true, Some(_)) => MOST_WATCHED,
             (false, None) => limit,
             (false, Some(_)) => limit.min(MOST_WATCHED),
         };
-        let wanted = Wanted { limit: limit.min(most), most, runners: self.runners, attributes: &ATTRIBUTES };
-        let is_wanted = |record: &Record| self.is_asked_for(record, now);
-        let InFlight { mut records, has_more, read } = bridge.first_in_flight(wanted, is_wanted).await?;
+        let selection =
+            Selection { limit: limit.min(max_rows), max_rows, runners: self.runners, attributes: &ATTRIBUTES };
+        let matches = |record: &Record| self.matches(record, now);
+        let InFlight { mut records, has_more, read } = client.first_in_flight(selection, matches).await?;
         records.sort_by_cached_key(|record| millis(record, "created_at"));
-        explain(bridge, &mut records, limit).await?;
+        explain(client, &mut records, limit).await?;
         if self.all {
-            let ended = bridge.ended(self.last).await?;
-            records.extend(ended.into_iter().filter(is_wanted));
+            let ended = client.ended(self.last).await?;
+            records.extend(ended.into_iter().filter(matches));
         }
         let more = match (has_more, has_filter) {
             (false, _) => None,
             (true, true) => Some("more submissions may match; raise --limit, or add filters".to_owned()),
             (true, false) if self.watch.is_some() => Some("more submissions are not listed".to_owned()),
             (true, false) => {
-                let left = bridge.count_in_flight(self.runners).await?.saturating_sub(read).max(1);
+                let left = client.count_in_flight(self.runners).await?.saturating_sub(read).max(1);
                 Some(format!("{left} more submissions are not listed; raise --limit"))
             }
         };
@@ -191,7 +195,7 @@ impl Ps {
         Ok(())
     }
 
-    fn is_asked_for(&self, record: &Record, now: i64) -> bool {
+    fn matches(&self, record: &Record, now: i64) -> bool {
         let has_label = |(key, value): &(String, String)| {
             record.get("labels").and_then(|labels| labels.get(key)?.as_str()) == Some(value)
         };
@@ -203,38 +207,38 @@ impl Ps {
     }
 }
 
-/// Clears a terminal, and begins at its first line.
+/// Clears a terminal, and moves to its first line.
 const CLEAR: &str = "\x1b[2J\x1b[H";
 
-/// Adds what it waits for, as its reason, to what waits for a runner. It reads no more than `limit` places of each pool.
-async fn explain(bridge: &Bridge, records: &mut [Record], limit: usize) -> Result<(), ShowError> {
+/// Sets the wait reason of submissions that wait for a runner. Reads up to `limit` rows of each pool.
+async fn explain(client: &Client, records: &mut [Record], limit: usize) -> Result<(), CommandError> {
     let (mut places, mut rows) = (BTreeMap::new(), BTreeMap::new());
     for record in records.iter_mut().filter(|record| !record.contains_key("runner")) {
         let Some(key) = record.get("pool").and_then(Value::as_str).map(str::to_owned) else { continue };
         if !places.contains_key(&key) {
-            places.insert(key.clone(), Places::read(bridge, &key, limit).await?);
+            places.insert(key.clone(), Places::read(client, &key, limit).await?);
         }
         let profile = text(record, "profile");
         if !rows.contains_key(&profile) {
-            rows.insert(profile.clone(), bridge.pool(&profile).await?);
+            rows.insert(profile.clone(), client.pool(&profile).await?);
         }
         let (Some(row), Some(Places { of, by_id })) = (rows.get(&profile), places.get(&key)) else { continue };
         let place = by_id.get(&text(record, "submission_id")).copied();
-        record.insert("reason".to_owned(), waits(row, &key, place, of).into());
+        record.insert("reason".to_owned(), pool_wait_reason(row, &key, place, of).into());
     }
     Ok(())
 }
 
 /// The first places in a pool.
 struct Places {
-    /// How many there are, in words.
+    /// The number of waiting submissions, as text.
     of: String,
     by_id: HashMap<String, usize>,
 }
 
 impl Places {
-    async fn read(bridge: &Bridge, key: &str, limit: usize) -> Result<Self, ShowError> {
-        let (ids, has_more) = bridge.first_in_pool(key, limit).await?;
+    async fn read(client: &Client, key: &str, limit: usize) -> Result<Self, CommandError> {
+        let (ids, has_more) = client.first_in_pool(key, limit).await?;
         let of = if has_more { format!("more than {}", ids.len()) } else { ids.len().to_string() };
         Ok(Self { of, by_id: ids.into_iter().zip(1..).collect() })
     }
@@ -252,7 +256,7 @@ const WIDE_HEADINGS: [&str; 10] =
 /// The width of a table without `--wide`.
 const WIDTH: usize = 100;
 
-/// Rows that fit: profile and labels are cut first, and the reason has the rest.
+/// Returns rows that fit into [`WIDTH`]. Profile and labels are cut first, and the reason gets the rest.
 fn rows(records: &[Record], now: i64) -> Vec<[String; 7]> {
     const PROFILE: usize = 14;
     const LABELS: usize = 26;
@@ -280,7 +284,7 @@ fn rows(records: &[Record], now: i64) -> Vec<[String; 7]> {
     rows
 }
 
-/// The labels of an Airflow task as `dag.task`, all others as they are.
+/// Returns the labels of an Airflow task as `dag.task`, and other labels as they are.
 fn labels(record: &Record) -> String {
     let labels = record.get("labels").and_then(Value::as_object);
     let of = |name: &str| labels.and_then(|labels| labels.get(name)?.as_str());
@@ -306,7 +310,7 @@ fn wide_row(record: &Record, now: i64) -> [String; 10] {
         text(record, "attempt"),
         text(record, "last_status"),
         age,
-        output::task_id(record),
+        task_id(record),
         reason.unwrap_or("-").to_owned(),
     ]
 }
@@ -319,7 +323,7 @@ mod tests {
 
     #[test]
     fn attributes_read_are_those_listed_for_the_cli() {
-        let listed: Value = serde_json::from_str(include_str!("../../../tests/fixtures/attributes.json")).unwrap();
+        let listed: Value = serde_json::from_str(include_str!("../../../../tests/fixtures/attributes.json")).unwrap();
         let listed =
             listed.as_array().unwrap().iter().filter(|it| it["readers"].as_array().unwrap().contains(&json!("cli")));
         let listed: BTreeSet<_> = listed.map(|it| it["name"].as_str().unwrap()).collect();
@@ -327,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_fit_and_name_the_airflow_task() {
+    fn rows_fit_the_width_and_name_airflow_tasks() {
         let record = json!({"submission_id": "0b6b1f5c-2f5e-4a53-9a3e-5c7d8e9f0a1b", "profile": "a-profile-with-a-long-name",
             "labels": {"dag_id": "sales", "task_id": "load", "map_index": "3", "run_id": "manual"}, "state": "succeeded",
             "exit_code": 0, "created_at": 0, "reason": "waits for a runner, place 1,234 of 12,345; the pool is paused"});

@@ -12,15 +12,17 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::account::{Account, Configuration, Function, words};
-use crate::bridge::{Bridge, BridgeError, Where, now};
-use crate::output;
-use crate::pools::Waiting;
-use crate::show::ShowError;
+use crate::account::{Account, Configuration, Function, error_text};
+use crate::client::connection::Client;
+use crate::client::error::ClientError;
+use crate::client::find::BridgeOptions;
+use crate::client::pools::Waiting;
+use crate::error::CommandError;
+use crate::output::{self, now};
 
 /// The exit code if the bridge cannot be found.
 const NOT_FOUND: u8 = 126;
-/// SigV4's limit is five minutes.
+/// The clock difference that fails the check. The limit of SigV4 is five minutes.
 const SKEW: Duration = Duration::from_secs(60);
 
 /// Check a deployment: URL, permissions, table, rule, dead-letter messages, clock, versions and profiles
@@ -33,10 +35,10 @@ pub struct Doctor {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    bridge: Where,
+    bridge: BridgeOptions,
 }
 
-/// What a check found.
+/// The outcome of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Verdict {
@@ -45,7 +47,7 @@ enum Verdict {
     Skipped,
 }
 
-/// One line.
+/// The result of a check.
 #[derive(Debug, Serialize)]
 struct Finding {
     check: String,
@@ -87,9 +89,9 @@ impl Doctor {
         })
     }
 
-    fn examine(&self) -> Result<ExitCode, ShowError> {
+    fn examine(&self) -> Result<ExitCode, CommandError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let findings = runtime.block_on(async { Ok::<_, BridgeError>(examine(&self.bridge.find().await?).await) })?;
+        let findings = runtime.block_on(async { Ok::<_, ClientError>(examine(&self.bridge.find().await?).await) })?;
         if self.json {
             output::say(json!(findings));
         } else {
@@ -112,17 +114,17 @@ fn line(finding: &Finding) -> String {
     format!("{word}  {}: {detail}{remedy}", finding.check)
 }
 
-async fn examine(bridge: &Bridge) -> Vec<Finding> {
-    let account = Account::of(bridge);
+async fn examine(client: &Client) -> Vec<Finding> {
+    let account = Account::of(client);
     let mut findings = vec![identity(&account).await];
-    findings.extend(api(bridge).await);
-    findings.extend(table(bridge).await);
+    findings.extend(api(client).await);
+    findings.extend(table(client).await);
     let configuration = account.configuration(Function::Submit).await;
     findings.extend(rule(&account).await);
     findings.extend(dead_letters(&account).await);
-    findings.push(alarms(&account, bridge).await);
-    findings.extend(pools(bridge).await);
-    findings.extend(subnets(bridge, &account, configuration.as_ref()).await);
+    findings.push(alarms(&account, client).await);
+    findings.extend(pools(client).await);
+    findings.extend(subnets(client, &account, configuration.as_ref()).await);
     findings
 }
 
@@ -136,15 +138,15 @@ async fn identity(account: &Account) -> Finding {
             Finding::skipped("identity", format!("STS cannot be reached: {NOT_REACHED}"))
         }
         Err(SdkError::TimeoutError(_)) => Finding::skipped("identity", format!("STS cannot be reached: {NOT_REACHED}")),
-        Err(error) if is_of_an_endpoint(&words(&error)) => Finding::skipped("identity", words(&error)),
-        Err(error) => Finding::fail("identity", words(&error), "log in: `aws sso login`, or check AWS_PROFILE"),
+        Err(error) if is_of_an_endpoint(&error_text(&error)) => Finding::skipped("identity", error_text(&error)),
+        Err(error) => Finding::fail("identity", error_text(&error), "log in: `aws sso login`, or check AWS_PROFILE"),
     }
 }
 
-/// What the API says of itself: authentication, clock, version, table, cluster, profiles.
-async fn api(bridge: &Bridge) -> Vec<Finding> {
+/// Checks authentication, clock and version, and the checks of the API: table, cluster, profiles.
+async fn api(client: &Client) -> Vec<Finding> {
     let before = now();
-    let answer = match bridge.health().await {
+    let answer = match client.health().await {
         Ok(answer) => answer,
         Err(error) => {
             let (remedy, text) = (remedy_of(&error), output::with_causes(&error));
@@ -185,27 +187,27 @@ async fn api(bridge: &Bridge) -> Vec<Finding> {
     findings
 }
 
-const fn remedy_of(error: &BridgeError) -> &'static str {
+const fn remedy_of(error: &ClientError) -> &'static str {
     match error {
-        BridgeError::Refused { status: 403, .. } => ALLOW_URL,
-        BridgeError::Refused { status: 404, .. } => "check the URL: it is not that of a submit function",
-        BridgeError::Refused { status: 429, .. } => {
+        ClientError::Rejected { status: 403, .. } => ALLOW_URL,
+        ClientError::Rejected { status: 404, .. } => "check the URL: it is not that of a submit function",
+        ClientError::Rejected { status: 429, .. } => {
             "the function is throttled: raise SubmitConcurrency or the account's quota"
         }
-        BridgeError::Refused { .. } => "see the message in the log of the function",
-        BridgeError::Credentials(_) => "log in: `aws sso login`, or check AWS_PROFILE",
-        BridgeError::Unreachable { .. } | BridgeError::TimedOut(_) => {
+        ClientError::Rejected { .. } => "see the message in the log of the function",
+        ClientError::Credentials(_) => "log in: `aws sso login`, or check AWS_PROFILE",
+        ClientError::Unreachable { .. } | ClientError::TimedOut(_) => {
             "check the URL and the internet access of this machine: function URLs have no VPC endpoint"
         }
         _ => "pass --stack NAME, and the Region of the stack",
     }
 }
 
-async fn table(bridge: &Bridge) -> Vec<Finding> {
-    if !bridge.has_table() {
+async fn table(client: &Client) -> Vec<Finding> {
+    if !client.has_table() {
         return vec![Finding::skipped("table", "cannot find its name: pass --stack or --table")];
     }
-    let shown = bridge.table_indexes().await.map(|indexes| {
+    let shown = client.table_indexes().await.map(|indexes| {
         let missing: Vec<_> = ["due", "feed", "pool"].into_iter().filter(|name| !indexes.contains(*name)).collect();
         if missing.is_empty() {
             Finding::ok("table", "active, with its indexes due, feed and pool")
@@ -214,14 +216,14 @@ async fn table(bridge: &Bridge) -> Vec<Finding> {
             Finding::fail("table", text, "deploy the stack again; the creation of an index takes minutes")
         }
     });
-    let read = bridge.ended_since(now(), 1).await;
+    let read = client.ended_since(now(), 1).await;
     let read = read.map(|_| Finding::ok("feed", "this identity may read it"));
-    let mended = |what: &str, error: &BridgeError| {
+    let failed = |what: &str, error: &ClientError| {
         let text = output::with_causes(error);
         match error {
-            // The bridge itself does not describe the table, so the endpoint of a private network need not allow it.
+            // The bridge does not call DescribeTable, so the endpoint of a private network need not allow it.
             _ if is_of_an_endpoint(&text) => Finding::skipped(what, text),
-            BridgeError::Table { source, .. } => match source.code() {
+            ClientError::Table { source, .. } => match source.code() {
                 Some("ResourceNotFoundException") => Finding::fail(what, text, "check --table, and the Region"),
                 Some(_) => Finding::fail(what, text, ALLOW_TABLE),
                 None => Finding::fail(what, text, NOT_REACHED),
@@ -230,20 +232,20 @@ async fn table(bridge: &Bridge) -> Vec<Finding> {
         }
     };
     vec![
-        shown.unwrap_or_else(|error| mended("table", &error)),
+        shown.unwrap_or_else(|error| failed("table", &error)),
         read.unwrap_or_else(|error| match error {
-            BridgeError::Unknown { .. } => Finding::skipped("feed", error.to_string()),
-            error => mended("feed", &error),
+            ClientError::Missing { .. } => Finding::skipped("feed", error.to_string()),
+            error => failed("feed", &error),
         }),
     ]
 }
 
-/// Whether the policy of a VPC endpoint denied a call, which no policy of this identity changes.
+/// Returns `true` if the policy of a VPC endpoint denied a call. No policy of this identity can allow it.
 fn is_of_an_endpoint(text: &str) -> bool {
     text.contains("VPC endpoint policy")
 }
 
-/// The rule that hands events to task-state, found by its target.
+/// Checks the rule that sends events to task-state. It is found by its target.
 async fn rule(account: &Account) -> Vec<Finding> {
     if !account.has("EVENTBRIDGE") {
         return vec![Finding::skipped("rule", "a local stack has none")];
@@ -256,7 +258,7 @@ async fn rule(account: &Account) -> Vec<Finding> {
     let answer = account.events.list_rule_names_by_target().target_arn(&arn).send().await;
     let names = match answer {
         Ok(answer) => answer.rule_names.unwrap_or_default(),
-        Err(error) => return vec![Finding::skipped("rule", words(&error))],
+        Err(error) => return vec![Finding::skipped("rule", error_text(&error))],
     };
     let Some(name) = names.first() else {
         return vec![Finding::fail("rule", "no rule has the task-state function as its target", remedy)];
@@ -267,7 +269,7 @@ async fn rule(account: &Account) -> Vec<Finding> {
         Ok(_) => {
             Finding::fail("rule", format!("{name} is disabled"), "enable it: `aws events enable-rule --name RULE`")
         }
-        Err(error) => Finding::skipped("rule", words(&error)),
+        Err(error) => Finding::skipped("rule", error_text(&error)),
     }];
     findings.push(match account.events.list_targets_by_rule().rule(name).send().await {
         Ok(answer) => {
@@ -280,7 +282,7 @@ async fn rule(account: &Account) -> Vec<Finding> {
                 }
             }
         }
-        Err(error) => Finding::skipped("target", words(&error)),
+        Err(error) => Finding::skipped("target", error_text(&error)),
     });
     findings
 }
@@ -289,7 +291,7 @@ async fn dead_letters(account: &Account) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (what, output, is_harmless) in [
         ("dead-letter messages of events", "EventDeadLettersUrl", false),
-        // Runs and wake-ups that were dropped: a later run has done their work, so their number alone means nothing.
+        // Dropped runs: a later run has done their work, so their number alone indicates no problem.
         ("dead-letter messages of reconcile", "ReconcileDeadLettersUrl", true),
     ] {
         let Some(url) = account.outputs.get(output) else {
@@ -309,17 +311,17 @@ async fn dead_letters(account: &Account) -> Vec<Finding> {
                     Finding::fail(what, format!("{count} messages"), REDRIVE)
                 }
             }
-            Err(error) => Finding::skipped(what, words(&error)),
+            Err(error) => Finding::skipped(what, error_text(&error)),
         });
     }
     findings
 }
 
-async fn alarms(account: &Account, bridge: &Bridge) -> Finding {
+async fn alarms(account: &Account, client: &Client) -> Finding {
     if !account.has("CLOUDWATCH") {
         return Finding::skipped("alarms", "a local stack has none");
     }
-    let deployment = match bridge.deployment() {
+    let deployment = match client.deployment() {
         Ok(deployment) => deployment,
         Err(error) => return Finding::skipped("alarms", error.to_string()),
     };
@@ -340,16 +342,16 @@ async fn alarms(account: &Account, bridge: &Bridge) -> Finding {
     }
 }
 
-/// Whether what waits in pools is served.
-async fn pools(bridge: &Bridge) -> Vec<Finding> {
+/// Checks the pools for stuck submissions.
+async fn pools(client: &Client) -> Vec<Finding> {
     let read = async {
         let mut findings = Vec::new();
-        for profile in bridge.pools().await? {
+        for profile in client.pools().await? {
             let what = format!("pool of {profile}");
-            let row = bridge.pool(&profile).await?;
+            let row = client.pool(&profile).await?;
             let stuck = row.stuck();
             for (key, reason) in &stuck {
-                let Waiting { count, oldest_at } = Waiting::read(bridge, key).await?;
+                let Waiting { count, oldest_at } = Waiting::read(client, key).await?;
                 let age = oldest_at
                     .map_or_else(String::new, |at| format!(", the oldest for {}", output::duration(now() - at)));
                 let text = format!("{count} submissions are stuck{age}: {reason}");
@@ -359,13 +361,13 @@ async fn pools(bridge: &Bridge) -> Vec<Finding> {
                 findings.push(Finding::ok(what, if row.is_paused() { "paused" } else { "no submission is stuck" }));
             }
         }
-        Ok::<_, BridgeError>(findings)
+        Ok::<_, ClientError>(findings)
     };
     read.await.unwrap_or_else(|error| vec![Finding::skipped("pools", output::with_causes(&error))])
 }
 
-/// Whether EC2 knows the subnets of the profiles.
-async fn subnets(bridge: &Bridge, account: &Account, configuration: Result<&Configuration, &String>) -> Vec<Finding> {
+/// Checks the subnets of the profiles in EC2.
+async fn subnets(client: &Client, account: &Account, configuration: Result<&Configuration, &String>) -> Vec<Finding> {
     let profiles = match configuration.map(Configuration::profiles) {
         Ok(Some(profiles)) => profiles,
         Ok(None) => return vec![Finding::skipped("subnets", "the profiles are in a layer")],
@@ -383,7 +385,7 @@ async fn subnets(bridge: &Bridge, account: &Account, configuration: Result<&Conf
             continue;
         }
         let what = format!("subnets of {name}");
-        findings.push(match bridge.describe_subnets(&ids).await {
+        findings.push(match client.describe_subnets(&ids).await {
             Ok(None) => Finding::ok(what, ids.join(", ")),
             Ok(Some(refusal)) if refusal.contains("NotFound") => {
                 Finding::fail(what, refusal, "correct them in the profile: they must be in this account and Region")

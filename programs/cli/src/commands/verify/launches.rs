@@ -1,4 +1,4 @@
-//! What RunTask answers.
+//! Checks of the responses of RunTask.
 
 use serde_json::json;
 
@@ -7,7 +7,7 @@ use super::report::Finding;
 
 type Answer = Result<aws_sdk_ecs::types::Task, (String, String)>;
 
-/// A refusal, as code and text. By both the bridge decides whether to retry.
+/// Compares an error with the expected code and text, by which the bridge decides whether to retry.
 fn refusal(question: &str, codes: &[&str], says: &str, answer: Answer) -> Vec<Finding> {
     let mut expected = codes.join(" or ");
     if !says.is_empty() {
@@ -24,10 +24,10 @@ fn refusal(question: &str, codes: &[&str], says: &str, answer: Answer) -> Vec<Fi
     }]
 }
 
-/// For good.
-pub async fn unknown_task_definition(probe: &mut Context<'_>) -> Vec<Finding> {
-    let request = probe.request("unknown", &["true"], &json!({"taskDefinition": "ecs-bridge-verify-does-not-exist"}));
-    let answer = probe.run_task(&request).await;
+/// Checks the permanent failure of an unknown task definition.
+pub async fn unknown_task_definition(context: &mut Context<'_>) -> Vec<Finding> {
+    let request = context.request("unknown", &["true"], &json!({"taskDefinition": "ecs-bridge-verify-does-not-exist"}));
+    let answer = context.run_task(&request).await;
     refusal(
         "RunTask of an unknown task definition",
         &["InvalidParameterException", "ClientException"],
@@ -36,40 +36,40 @@ pub async fn unknown_task_definition(probe: &mut Context<'_>) -> Vec<Finding> {
     )
 }
 
-/// For good.
-pub async fn wrong_subnet(probe: &mut Context<'_>) -> Vec<Finding> {
+/// Checks the permanent failure of an unknown subnet.
+pub async fn wrong_subnet(context: &mut Context<'_>) -> Vec<Finding> {
     let question = "RunTask with an unknown subnet";
-    if !probe.has_network() {
-        // ECS then refuses the network configuration itself, whatever is in it.
+    if !context.has_network() {
+        // ECS then rejects any network configuration.
         return vec![Finding::skipped(question, "the profile has no networkConfiguration: its tasks take no subnet")];
     }
     let network = json!({"networkConfiguration": {"awsvpcConfiguration": {"subnets": ["subnet-00000000000000000"]}}});
-    let request = probe.request("subnet", &["true"], &network);
-    let answer = probe.run_task(&request).await;
+    let request = context.request("subnet", &["true"], &network);
+    let answer = context.run_task(&request).await;
     refusal(question, &["InvalidParameterException"], "subnet", answer)
 }
 
-/// For good.
-pub async fn too_much_memory(probe: &mut Context<'_>) -> Vec<Finding> {
+/// Checks the permanent failure of a size that Fargate does not have.
+pub async fn too_much_memory(context: &mut Context<'_>) -> Vec<Finding> {
     let question = "RunTask with too much memory";
-    if !probe.is_on_fargate() {
-        // On instances, too much memory is want of capacity: a refusal for now.
+    if !context.is_on_fargate() {
+        // On instances, a task that is too large fails with a capacity error, which is retryable.
         return vec![Finding::skipped(question, "the profile does not run on Fargate, whose refusal this is")];
     }
-    let request = probe.request("memory", &["true"], &json!({"overrides": {"cpu": "256", "memory": "999999"}}));
-    let answer = probe.run_task(&request).await;
+    let request = context.request("memory", &["true"], &json!({"overrides": {"cpu": "256", "memory": "999999"}}));
+    let answer = context.run_task(&request).await;
     refusal(question, &["InvalidParameterException", "ClientException"], "fargate configuration", answer)
 }
 
-/// What keeps a launch from happening twice.
-pub async fn token(probe: &mut Context<'_>) -> Vec<Finding> {
+/// Checks that repeated client tokens start no second task.
+pub async fn token(context: &mut Context<'_>) -> Vec<Finding> {
     let (again, other, late) = (
         "RunTask again with its client token",
         "the same token with other parameters",
         "the same token after the task's end",
     );
-    let request = probe.request("token", &["true"], &json!({}));
-    let arn = match probe.run_task(&request).await {
+    let request = context.request("token", &["true"], &json!({}));
+    let arn = match context.run_task(&request).await {
         Ok(task) => task.task_arn.unwrap_or_default(),
         Err((code, text)) => return vec![Finding::unknown(again, "the same task", format!("{code}: {text}"))],
     };
@@ -82,17 +82,18 @@ pub async fn token(probe: &mut Context<'_>) -> Vec<Finding> {
         }
         Err((code, text)) => findings.push(Finding::seen(question, "the same task", format!("{code}: {text}"), false)),
     };
-    compare(again, probe.run_task(&request).await);
-    let changed = probe.request("token", &["true", "again"], &json!({}));
-    let refused = refusal(other, &["ConflictException"], "", probe.run_task(&changed).await);
-    let ended = probe
+    compare(again, context.run_task(&request).await);
+    let changed = context.request("token", &["true", "again"], &json!({}));
+    let refused = refusal(other, &["ConflictException"], "", context.run_task(&changed).await);
+    let ended = context
         .until(A_TASK, async || {
-            let answer = probe.account.ecs.describe_tasks().cluster(&probe.cluster).tasks(&arn).send().await.ok()?;
+            let answer =
+                context.account.ecs.describe_tasks().cluster(&context.cluster).tasks(&arn).send().await.ok()?;
             answer.tasks().iter().any(|task| task.last_status() == Some("STOPPED")).then_some(())
         })
         .await;
     if ended.is_some() {
-        compare(late, probe.run_task(&request).await);
+        compare(late, context.run_task(&request).await);
     } else {
         findings.push(Finding::unknown(late, "the same task", "the task has not ended"));
     }

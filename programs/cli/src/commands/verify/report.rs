@@ -1,4 +1,4 @@
-//! What was found: a line on the terminal, a report to read, and the same as JSON without a name of the account.
+//! The results: lines on the terminal, report.md, and report.json, which contains no names of the account.
 
 use std::fs;
 use std::io;
@@ -9,50 +9,50 @@ use serde_json::{Map, Value, json};
 
 use super::context::Context;
 
-/// How what was seen compares with what was expected.
+/// The outcome of a comparison with the expectation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// It is as the documents state.
+    /// AWS behaves as documented.
     Ok,
-    /// It differs, so the bridge may misbehave.
+    /// AWS behaves differently, so the bridge may fail.
     Fail,
-    /// It was asked, and nothing could be seen.
+    /// The check ran, and observed nothing.
     Unknown,
-    /// It was not asked.
+    /// The check did not run.
     Skipped,
 }
 
-/// The answer to one question.
+/// The result of one comparison.
 #[derive(Clone, Debug, Serialize)]
 pub struct Finding {
     /// The check that it belongs to.
     pub check: &'static str,
-    /// The question.
+    /// The subject.
     pub question: String,
-    /// What the documents say.
+    /// The expectation.
     pub expected: String,
-    /// What AWS said.
+    /// The observation.
     pub seen: String,
-    /// How they compare.
+    /// The outcome.
     pub verdict: Verdict,
-    /// How sure that is.
+    /// The evidence.
     pub sure: String,
 }
 
 impl Finding {
-    /// What was seen once, and whether it is what was expected.
+    /// Returns an observation, and the outcome of its comparison.
     pub fn seen(question: &str, expected: &str, seen: impl Into<String>, as_expected: bool) -> Self {
         let verdict = if as_expected { Verdict::Ok } else { Verdict::Fail };
         Self::new(question, expected, seen, verdict, "seen once")
     }
 
-    /// What could not be seen.
+    /// Returns a result without an observation.
     pub fn unknown(question: &str, expected: &str, why: impl Into<String>) -> Self {
         Self::new(question, expected, why, Verdict::Unknown, "nothing was seen")
     }
 
-    /// What was not asked.
+    /// Returns the result of a check that did not run.
     pub fn skipped(question: &str, why: impl Into<String>) -> Self {
         Self::new(question, "", why, Verdict::Skipped, "not asked")
     }
@@ -68,7 +68,7 @@ impl Finding {
         }
     }
 
-    /// The same, surer or less sure.
+    /// Replaces the evidence.
     pub fn sure(self, sure: impl Into<String>) -> Self {
         Self { sure: sure.into(), ..self }
     }
@@ -83,27 +83,27 @@ const fn word(verdict: Verdict) -> &'static str {
     }
 }
 
-/// The finding on one or two lines.
+/// Returns the result on one or two lines.
 pub fn line(finding: &Finding) -> String {
     let Finding { check, question, expected, seen, verdict, sure } = finding;
     let expected = if *verdict == Verdict::Fail { format!("\n{:9}expected: {expected}", "") } else { String::new() };
     format!("{:<7}  {check}: {question}: {seen} ({sure}){expected}", word(*verdict))
 }
 
-/// How many there are of each.
+/// Returns the number of results by outcome.
 pub fn summary(findings: &[Finding]) -> String {
     let all = [Verdict::Ok, Verdict::Fail, Verdict::Unknown, Verdict::Skipped];
     let count = |verdict| findings.iter().filter(|finding| finding.verdict == verdict).count();
     all.map(|verdict| format!("{} {}", count(verdict), word(verdict))).join(", ")
 }
 
-/// The findings as JSON.
+/// Returns the results as JSON.
 pub fn json(findings: &[Finding]) -> Value {
     json!(findings)
 }
 
 /// Writes `report.md` and `report.json` into a folder.
-pub fn write(folder: &Path, probe: &Context<'_>, findings: &[Finding]) -> io::Result<()> {
+pub fn write(folder: &Path, context: &Context<'_>, findings: &[Finding]) -> io::Result<()> {
     fs::create_dir_all(folder)?;
     let cell = |text: &str| text.replace('|', "\\|").replace('\n', " ");
     let rows = findings.iter().map(|finding| {
@@ -114,23 +114,23 @@ pub fn write(folder: &Path, probe: &Context<'_>, findings: &[Finding]) -> io::Re
     let text = format!(
         "# What AWS does\n\nRun `{}` of ecs-bridge {} in {}, {}.\n\n{}\n\n| Check | Question | Expected | Seen | Verdict | Evidence |\n\
          |---|---|---|---|---|---|\n{}",
-        probe.name,
+        context.name,
         env!("CARGO_PKG_VERSION"),
-        probe.region,
-        crate::output::iso(probe.began),
+        context.region,
+        crate::output::iso(context.began),
         summary(findings),
         rows.collect::<String>(),
     );
     fs::write(folder.join("report.md"), text)?;
-    let redact = Redaction::of(probe);
-    let events: Vec<_> = probe.seen_events().iter().map(|event| redact.event(event)).collect();
+    let redact = Redaction::of(context);
+    let events: Vec<_> = context.seen_events().iter().map(|event| redact.event(event)).collect();
     let findings: Vec<_> = findings.iter().map(|finding| redact.value(&json!(finding))).collect();
     let report =
-        json!({"version": env!("CARGO_PKG_VERSION"), "region": probe.region, "findings": findings, "events": events});
+        json!({"version": env!("CARGO_PKG_VERSION"), "region": context.region, "findings": findings, "events": events});
     fs::write(folder.join("report.json"), format!("{report:#}\n"))
 }
 
-/// The members of an event's detail that say how ECS behaves. No other is kept.
+/// The members of the detail of an event that are kept, because they show the behavior of ECS.
 const OF_DETAIL: [&str; 24] = [
     "clusterArn",
     "containers",
@@ -159,16 +159,16 @@ const OF_DETAIL: [&str; 24] = [
 ];
 const OF_CONTAINER: [&str; 6] = ["containerArn", "exitCode", "lastStatus", "name", "reason", "taskArn"];
 
-/// What replaces the account's names.
+/// The replacements for the names of the account.
 pub struct Redaction {
     names: Vec<(String, String)>,
 }
 
 impl Redaction {
-    /// The names that a run knows.
-    pub fn of(probe: &Context<'_>) -> Self {
-        let mut names = probe.names();
-        // The longer first: one may be a part of another.
+    /// Creates the replacements for the names of a run.
+    pub fn of(context: &Context<'_>) -> Self {
+        let mut names = context.names();
+        // Longer names come first, because one may be a part of another.
         names.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
         names.retain(|(name, _)| !name.is_empty());
         Self { names }
@@ -176,7 +176,7 @@ impl Redaction {
 
     fn text(&self, text: &str) -> String {
         let named = self.names.iter().fold(text.to_owned(), |text, (name, other)| text.replace(name.as_str(), other));
-        // Numbers of accounts, and ids of subnets, interfaces and security groups, whoever they are of.
+        // All account numbers, and all ids of subnets, interfaces and security groups.
         let words = named.split_inclusive(|letter: char| !letter.is_ascii_alphanumeric() && letter != '-');
         words.map(redact_word).collect()
     }
@@ -192,7 +192,7 @@ impl Redaction {
         }
     }
 
-    /// An event without what a report must not contain.
+    /// Returns an event without commands and names of the account.
     pub fn event(&self, event: &Value) -> Value {
         let keep = |value: &Value, names: &[&str]| -> Map<String, Value> {
             let members = value.as_object().into_iter().flatten();
@@ -233,7 +233,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_redacted_event_has_no_name_of_the_account_and_no_command() {
+    fn redacted_event_contains_no_account_names_or_commands() {
         let redaction =
             Redaction { names: vec![("payroll".into(), "cluster".into()), ("t4sk1d".into(), "task-1".into())] };
         let event = json!({
