@@ -1,4 +1,4 @@
-"""The commands that people run, against the local stack."""
+"""The commands of the CLI against the local stack."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def submit(stack: Stack, id: str, command: list[str], **more: object) -> None:
     assert "error" not in answer
 
 
-def test_wait_ends_with_the_last_and_its_exit_code_tells_how(stack: Stack, run: Run) -> None:
+def test_wait_returns_the_result_of_several_submissions(stack: Stack, run: Run) -> None:
     submit(stack, "waited-0", ["true"])
     submit(stack, "waited-3", ["sh", "-c", "exit 3"])
     well, badly, unknown = run("wait", "waited-0"), run("wait", "waited-0", "waited-3"), run("wait", "no-such-id")
@@ -45,13 +45,13 @@ def test_wait_ends_with_the_last_and_its_exit_code_tells_how(stack: Stack, run: 
     assert json.loads(run("wait", "waited-3", "--json").stdout)["waited-3"]["exit_code"] == 3
 
 
-def test_wait_gives_up_when_the_time_is_over(stack: Stack, run: Run) -> None:
+def test_wait_returns_124_after_its_timeout(stack: Stack, run: Run) -> None:
     submit(stack, "long", ["sleep", "600"])
     assert run("wait", "long", "--timeout", "1s").returncode == 124
     stack.stop("long")
 
 
-def test_show_has_a_timeline_and_what_to_do(stack: Stack, run: Run) -> None:
+def test_show_displays_timeline_and_advice(stack: Stack, run: Run) -> None:
     submit(stack, "shown-127", ["sh", "-c", "exit 127"])
     stack.until_ended("shown-127")
     shown = run("show", "shown-127").stdout
@@ -65,7 +65,7 @@ def test_show_has_a_timeline_and_what_to_do(stack: Stack, run: Run) -> None:
         assert words in shown, shown
 
 
-def test_ps_lists_what_is_asked_for(stack: Stack, run: Run) -> None:
+def test_ps_filters_by_state_profile_and_label(stack: Stack, run: Run) -> None:
     for id, label in [("listed-a", "etl"), ("listed-b", "other")]:
         submit(stack, id, ["sleep", "600"], labels={"dag_id": label})
         stack.until_state(id, "running")
@@ -81,7 +81,7 @@ def test_ps_lists_what_is_asked_for(stack: Stack, run: Run) -> None:
     stack.stop("listed-a", "listed-b")
 
 
-def test_watch_lists_anew(stack: Stack, run: Run) -> None:
+def test_ps_watch_redraws_the_screen(stack: Stack, run: Run) -> None:
     environment = os.environ | {"ECS_BRIDGE_LOCAL": str(stack.ready_file)}
     command = [PROGRAM, "ps", "--all", "--watch", "1"]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as watch:
@@ -92,7 +92,7 @@ def test_watch_lists_anew(stack: Stack, run: Run) -> None:
         watch.kill()
 
 
-def test_a_file_is_submitted_once_however_often(stack: Stack, run: Run, tmp_path: Path) -> None:
+def test_file_submitted_again_creates_no_submission(stack: Stack, run: Run, tmp_path: Path) -> None:
     file = tmp_path / "lines.jsonl"
     lines: list[dict[str, object]] = [{"command": ["sh", "-c", ": of a file"]}] * 130
     lines += [{"command": ["true"], "submission_id": "named", "labels": {"from": "line"}}]
@@ -108,7 +108,7 @@ def test_a_file_is_submitted_once_however_often(stack: Stack, run: Run, tmp_path
     assert stack.row("named")["labels"] == {"from": "line"}
 
 
-def test_a_file_with_a_line_that_is_no_submission_submits_nothing(stack: Stack, run: Run, tmp_path: Path) -> None:
+def test_file_with_an_invalid_line_submits_nothing(stack: Stack, run: Run, tmp_path: Path) -> None:
     file = tmp_path / "lines.jsonl"
     file.write_text('{"command": ["true"], "submission_id": "not-submitted"}\n{"comand": ["true"]}\nnonsense\n')
     answer = run("submit", "--file", str(file))
@@ -117,7 +117,7 @@ def test_a_file_with_a_line_that_is_no_submission_submits_nothing(stack: Stack, 
     assert run("show", "not-submitted").returncode == 1
 
 
-def test_lines_that_the_bridge_refuses_are_named(stack: Stack, run: Run, tmp_path: Path) -> None:
+def test_rejected_lines_are_named(stack: Stack, run: Run, tmp_path: Path) -> None:
     file = tmp_path / "lines.jsonl"
     file.write_text('{"command": ["true"], "submission_id": "good-line"}\n{"command": ["true"], "profile": "nobody"}\n')
     answer = run("submit", "--file", str(file))
@@ -128,7 +128,7 @@ def test_lines_that_the_bridge_refuses_are_named(stack: Stack, run: Run, tmp_pat
     stack.until_ended("good-line")
 
 
-def test_a_shell_and_man_know_every_command(run: Run, tmp_path: Path) -> None:
+def test_completions_and_man_pages_have_every_command(run: Run, tmp_path: Path) -> None:
     script = run("completions", "bash").stdout
     checked = subprocess.run(["bash", "-n"], input=script, text=True, capture_output=True)
     assert checked.returncode == 0
@@ -149,7 +149,7 @@ def test_completions_end_when_the_reader_closes_the_pipe() -> None:
     assert done.returncode in (0, 141)
 
 
-def test_the_function_is_invoked_where_it_is_named(stack: Stack, run: Run, tmp_path: Path) -> None:
+def test_function_flag_invokes_the_function(stack: Stack, run: Run, tmp_path: Path) -> None:
     ready = {name: value for name, value in stack.ready.items() if not name.startswith("submit_")}
     (tmp_path / "ready.json").write_text(json.dumps(ready))
     where = ["--local", str(tmp_path / "ready.json"), "--function", "submit"]
@@ -167,7 +167,7 @@ def test_the_function_is_invoked_where_it_is_named(stack: Stack, run: Run, tmp_p
     assert run("stop", "invoked", *where).returncode == 0
 
 
-def test_logs_shows_the_last_lines_and_follows(stack: Stack, run: Run) -> None:
+def test_logs_follows_and_tails_the_output(stack: Stack, run: Run) -> None:
     submit(stack, "talks", ["sh", "-c", "for i in 1 2 3; do echo line $i; done; sleep 1; echo the end"])
     followed = run("logs", "talks", "--follow")
     assert (followed.returncode, followed.stdout.splitlines()) == (0, ["line 1", "line 2", "line 3", "the end"])
@@ -176,21 +176,21 @@ def test_logs_shows_the_last_lines_and_follows(stack: Stack, run: Run) -> None:
     assert 'no such submission: "nobody"' in run("logs", "nobody").stderr
 
 
-def test_logs_of_what_never_ran_says_so(stack: Stack, run: Run) -> None:
+def test_logs_reports_a_submission_without_container(stack: Stack, run: Run) -> None:
     stack.stop("never-ran")
     answer = run("logs", "never-ran")
     assert answer.returncode == 1
     assert '"never-ran" has no container: its state is cancelled' in answer.stderr
 
 
-def test_doctor_looks_at_what_a_local_stack_has(stack: Stack, run: Run) -> None:
+def test_doctor_checks_a_local_stack(stack: Stack, run: Run) -> None:
     answer = run("doctor")
     assert answer.returncode == 0
     for words in ("ok       table: active", "ok       profile default", "skipped  rule: a local stack has none"):
         assert words in answer.stdout, answer.stdout
 
 
-def test_without_a_bridge_the_error_says_what_to_set() -> None:
+def test_missing_bridge_error_names_the_variable() -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ECS_BRIDGE_")}
     environment |= {"HOME": "/nonexistent", "XDG_STATE_HOME": ""}
     answer = subprocess.run([PROGRAM, "wait", "x"], env=environment, capture_output=True, text=True)
@@ -263,13 +263,13 @@ def test_states_have_colors_on_a_terminal_only(stack: Stack) -> None:
         assert ("\x1b[32msucceeded" in shown.stdout) == is_colored
 
 
-def test_show_of_a_failed_command_ends_with_its_last_lines(stack: Stack, run: Run) -> None:
+def test_show_of_a_failed_command_displays_its_last_lines(stack: Stack, run: Run) -> None:
     submit(stack, "last-lines", ["sh", "-c", "echo cannot open the file; exit 2"])
     stack.until_ended("last-lines")
     assert run("show", "last-lines").stdout.endswith("shows more):\n  cannot open the file\n")
 
 
-def test_pool_list_is_pools(run: Run) -> None:
+def test_pool_list_equals_pools(run: Run) -> None:
     listed = run("pool", "list")
     assert listed.returncode == 0
     assert listed.stdout == run("pools").stdout
@@ -307,7 +307,6 @@ def test_errors_quote_the_value_and_state_what_is_allowed(run: Run) -> None:
         (["show", "x", "--local", "/etc/passwd"], 1, ["/etc/passwd"]),
         (["show", "x", "--function", "nowhere"], 1, ["nowhere"]),
         (["show", "x", "--aws-profile", "nobody", "--url", "https://a.lambda-url.us-east-1.on.aws"], 1, ["ecs-bridge"]),
-        (["profile", "import", "--config", "/no/such"], 1, ['"/no/such"']),
         (["verify-aws", "--only", "foo"], 2, ["'foo'", "must be one of url"]),
         (["local", "--drop", "2"], 2, ["'2'", "from 0 to 1"]),
         (["local", "--functions-dir", "/etc"], 1, ['"/etc/']),
