@@ -87,7 +87,7 @@ shapes! {
     UnknownMembers = "unknown-members",
     /// Events without version.
     NoVersion = "no-version",
-    /// Events with members of other types: a version of 5.0, numbers for sizes, epoch times, time beside event_time.
+    /// Events with members of other types: a version of 5.0, numbers for sizes, epoch times, time in addition to event_time.
     MistypedMembers = "mistyped-members",
     /// Events with event_time instead of time.
     EventTime = "event-time",

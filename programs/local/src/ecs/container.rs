@@ -19,7 +19,7 @@ use crate::process;
 const KILLED: i32 = 128 + 9;
 const TERMINATED: i32 = 128 + 15;
 
-/// How a container runs and ends.
+/// The command, environment and stop behavior of a container.
 #[derive(Clone, Debug)]
 pub(super) struct Spec {
     pub(super) argv: Vec<String>,

@@ -173,7 +173,7 @@ fn specs(ecs: &Ecs, task: &Task) -> Vec<Spec> {
             environment.push(("AWS_CONTAINER_AUTHORIZATION_TOKEN".into(), authorization.clone()));
         }
         // This stops Python's setproctitle, which Airflow's workers call, from overwriting the variables in
-        // /proc/PID/environ. The stand-in finds the processes of a container by these variables.
+        // /proc/PID/environ. The emulator finds the processes of a container by these variables.
         environment.push(("SPT_NOENV".into(), "1".into()));
         environment.push(("AWS_REGION".into(), settings.location.region.clone()));
         let over = overridden.map(|other| other.environment.as_slice()).unwrap_or_default();

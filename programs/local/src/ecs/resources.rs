@@ -21,7 +21,7 @@ pub(super) struct NamesDefinition {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ListTaskDefinitions {
-    /// A whole name, whatever it is called.
+    /// A full family name, although the parameter is called a prefix.
     #[serde(default)]
     pub(super) family_prefix: Option<String>,
 }

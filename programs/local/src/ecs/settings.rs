@@ -44,7 +44,7 @@ pub struct EcsSettings {
     pub launched_failure: f64,
     /// The faults of SQS.
     pub messages: MessageFaults,
-    /// Whether trivial commands are simulated.
+    /// `true` if trivial commands are simulated.
     pub simulate: bool,
     /// Environment variables of every container.
     pub environment: Vec<(String, String)>,

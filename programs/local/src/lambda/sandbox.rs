@@ -25,7 +25,7 @@ use crate::http::{self, lock};
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// How a process ended.
+/// The end of a process.
 enum ProcessEnd {
     /// It exited, or was killed by others.
     Exit(String),

@@ -18,13 +18,14 @@ pub fn default_ready_file() -> Option<PathBuf> {
 /// Returns whether a local stack is starting that will write this ready file.
 #[must_use]
 pub fn is_starting(ready_file: &Path) -> bool {
-    let pid = std::fs::read_to_string(beside(ready_file, ".starting")).ok();
+    let pid = std::fs::read_to_string(with_suffix(ready_file, ".starting")).ok();
     let pid = pid.and_then(|pid| pid.trim().parse().ok()).filter(|pid: &i32| *pid > 1);
     // Signal 0 checks only that the process exists.
     pid.is_some_and(|pid| nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None).is_ok())
 }
 
-pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
+/// Returns the path with this suffix added to its file name.
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
@@ -53,7 +54,7 @@ impl Files {
         if let Some(path) = &options.ready_file {
             // The file of an earlier run that was killed names addresses at which no process listens.
             let _ = std::fs::remove_file(path);
-            let mark = beside(path, ".starting");
+            let mark = with_suffix(path, ".starting");
             std::fs::write(&mark, std::process::id().to_string()).map_err(failed(&mark))?;
             files.ready = Some(path.clone());
         }
@@ -70,7 +71,7 @@ impl Files {
 impl Drop for Files {
     fn drop(&mut self) {
         if let Some(path) = &self.ready {
-            let mark = beside(path, ".starting");
+            let mark = with_suffix(path, ".starting");
             let own = std::process::id();
             // Another run may have replaced them.
             if std::fs::read_to_string(&mark).is_ok_and(|pid| pid == own.to_string()) {

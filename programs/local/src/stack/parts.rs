@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::error::LocalError;
-use super::files::{beside, default_ready_file, write_whole};
+use super::files::{default_ready_file, with_suffix, write_whole};
 use super::names::{ACCOUNT, RECONCILE, REGION, RUNNER_API, SUBMIT, TASK_STATE};
 use super::ready::Ready;
 use super::settings::{ecs_settings, function_environment, functions_dir, inherited, read_template};
@@ -121,7 +121,7 @@ impl Stack {
         }
         if let Some(path) = &options.ready_file {
             write_whole(path, &json!(stack.ready).to_string())?;
-            let _ = std::fs::remove_file(beside(path, ".starting"));
+            let _ = std::fs::remove_file(with_suffix(path, ".starting"));
         }
         Ok(stack)
     }

@@ -51,7 +51,7 @@ pub(super) fn ecs_settings(
         environment.push(("AWS_ENDPOINT_URL_LAMBDA".into(), lambda_url.into()));
     }
     environment.extend(options.container_env.iter().cloned());
-    // The runner program is built beside the functions.
+    // The runner program is built into the directory of the functions.
     let programs = functions_dir(options)?;
     for (_, path) in environment.iter_mut().filter(|(name, _)| name == "PATH") {
         *path = format!("{path}:{}", programs.display());
