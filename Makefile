@@ -69,7 +69,7 @@ STAGE_RUST    := lint-format lint-clippy test-rust test-sam-build
 STAGE_STACKS   = $(filter-out tests/docs tests/stack/secrets,$(STACKS))
 STAGE_FAULTS   = $(FAULTS) lint-python mypy tests/python/client tests/python/callers tests/python/runner
 STAGE_AIRFLOW := tests/airflow/e2e
-STAGE_SETUPS  := tests/airflow/setups tests/airflow/unit tests/airflow/airflow2 tests/docs tests/stack/secrets
+STAGE_SETUPS  := tests/airflow/setups tests/airflow/unit tests/airflow/airflow2 tests/airflow/conformance tests/docs tests/stack/secrets
 STAGE_INFRA   := test-infra
 
 .PHONY: docs

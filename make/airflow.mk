@@ -16,6 +16,11 @@ test-airflow-e2e: tests/airflow/e2e tests/airflow/setups
 tests/airflow/e2e tests/airflow/setups: programs $(INFRA)/.done .venv-airflow/.done
 	$(AIRFLOW)/python -m pytest -q --durations 12 $@
 
+.PHONY: test-compat tests/airflow/conformance
+test-compat: tests/airflow/conformance ## the Amazon provider's own tests of EcsRunTaskOperator, from PyPI, on the drop-in
+tests/airflow/conformance: programs .venv-airflow/.done
+	$(AIRFLOW)/python -m pytest -q -rs $@
+
 .PHONY: test-system
 test-system: .venv-airflow/.done ## the operator's system test on the bridge that AIRFLOW__ECS_BRIDGE_EXECUTOR__* name, in an account too
 	$(AIRFLOW)/python -m pytest -q tests/airflow/system
