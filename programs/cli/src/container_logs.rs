@@ -72,6 +72,7 @@ impl Source {
     ///
     /// # Errors
     /// If the file or the stream cannot be read.
+    #[cfg_attr(not(feature = "account"), allow(unused_variables, reason = "the lines of files have no times"))]
     pub async fn read(&mut self, record: &Record, max_lines: usize) -> Result<Vec<Line>, OutputError> {
         match self {
             Self::File(path, position) => {
