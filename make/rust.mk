@@ -26,7 +26,7 @@ model: ## visit every state of the protocol's model, with more faults than the t
 .PHONY: mutants
 mutants: ## change the decision of pools in each small way, and see a unit test fail (cargo install --locked cargo-mutants); hours
 	cargo mutants -p ecs-bridge-core -j 1 -o target --test-tool cargo \
-		-f shared/core/src/pool.rs -f shared/core/src/pool/wait.rs -f shared/core/src/decide/pool.rs \
+		-f "shared/core/src/pool/*.rs" -f shared/core/src/decide/pool.rs \
 		--cargo-arg=--locked --cargo-arg=--config --cargo-arg=profile.dev.package.ecs-bridge-core.opt-level=0 \
 		$(MUTANTS) -- --lib
 

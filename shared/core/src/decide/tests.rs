@@ -1,5 +1,7 @@
 //! Tests each promise of a single decision.
 
+mod table;
+
 use std::collections::BTreeMap;
 
 use serde_json::json;

@@ -151,7 +151,8 @@ mod tests {
     use crate::{
         decide::tests::{now, rules, submission},
         pool::{
-            Failing, TokenHash, slot,
+            Failing, TokenHash,
+            row::slot,
             tests::{earlier, key, pool, row},
         },
         record::{Stop, StopCause},
@@ -168,7 +169,7 @@ mod tests {
         let runner = Runner::new(key(), TokenHash::of("secret"), &pool());
         let mut record = Record::new_runner(submission("runner-1"), runner, now(), &rules());
         change(&mut record);
-        let runner = record.runner().clone().unwrap();
+        let runner = record.runner().unwrap().clone();
         let mut symptoms = Symptoms::default();
         let timers = Timers::default();
         symptoms.add(&record, &runner, runner.phase(at(minutes), &timers), at(minutes), &timers);
