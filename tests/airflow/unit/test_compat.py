@@ -566,6 +566,14 @@ def test_the_stream_is_that_of_the_container_with_the_command():
     assert operator(**LOGS, container_name="side")._logs()["container"] == "side"
 
 
+def test_the_link_leads_to_the_stream_of_the_container(bridge: FakeBridge, output: Path):
+    op = operator(**LOGS)
+    execute(op, bridge, ends(bridge))
+    (link,) = [each.get_link(op, ti_key=None) for each in op.operator_extra_links]
+    assert link.startswith("https://eu-central-1.console.aws.amazon.com/cloudwatch/")
+    assert link.endswith(f"$252Fmain$252F{op.arn.rsplit('/', 1)[-1]}")
+
+
 # Waiting in the triggerer
 
 

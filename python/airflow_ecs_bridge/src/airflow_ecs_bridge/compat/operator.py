@@ -256,11 +256,21 @@ class EcsRunTaskOperator(provider.EcsRunTaskOperator):
         )
 
     def _after_execution(self) -> None:
+        self._set_log_link()
         try:
             super()._after_execution()
         except Exception:
             self._log_reason()
             raise
+
+    def _set_log_link(self) -> None:
+        """Set the link to the output, which Airflow 3 reads after the task."""
+        from airflow_ecs_bridge.tasklog import _console_link
+
+        if self._aws_logs_enabled() and self.arn:
+            # arn:partition:ecs:region:account:task/cluster/id
+            region = self.resolve_awslogs_region() or self.arn.split(":")[3]
+            self.log_link = _console_link(region, str(self.awslogs_group), self._get_logs_stream_name())
 
     def _log_reason(self) -> None:
         from airflow_ecs_bridge.compat.client import read, reason_of
