@@ -76,10 +76,12 @@ impl Mutation {
     ];
 }
 
-/// Returns the record in this state, even if the table of changes does not have the change.
+/// Returns the record in this state, even if the state is no successor of the current one.
 pub(crate) fn in_state(record: &Record, state: State) -> Record {
     let mut row = serde_json::to_value(record).unwrap_or_default();
-    row["state"] = state.as_str().into();
-    // Only the state was changed.
+    if let Some(attributes) = row.as_object_mut() {
+        attributes.insert("state".to_owned(), state.as_str().into());
+    }
+    // Every state is valid in a record.
     serde_json::from_value(row).unwrap_or_else(|_| unreachable!())
 }
