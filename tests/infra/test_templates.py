@@ -267,7 +267,7 @@ def test_functions_publish_no_alias() -> None:
 
 @pytest.mark.parametrize(("policy", "reader"), [("ExecutorPolicy", "client"), ("AirflowUiPolicy", "ui")])
 def test_policies_allow_attributes_that_their_reader_reads(policy: str, reader: str) -> None:
-    listed = json.loads((ROOT / "tests/fixtures/attributes.json").read_text())
+    listed = json.loads((ROOT / "shared/schema/attributes.json").read_text())
     statements = template()["Resources"][policy]["Properties"]["PolicyDocument"]["Statement"]
     allowed = [
         set(statement["Condition"]["ForAllValues:StringEquals"]["dynamodb:Attributes"])

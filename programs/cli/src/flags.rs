@@ -9,9 +9,9 @@ pub fn parse_time(text: &str) -> Result<Duration, &'static str> {
     options::time(text).map(Duration::from_secs_f64)
 }
 
-/// Parses a time above zero.
+/// Parses the interval between two refreshes, at least 1 second, because every refresh reads the table.
 pub fn parse_pause(text: &str) -> Result<Duration, &'static str> {
-    parse_time(text).and_then(|time| if time.is_zero() { Err("must be above 0s") } else { Ok(time) })
+    parse_time(text).and_then(|time| if time < Duration::from_secs(1) { Err("must be at least 1s") } else { Ok(time) })
 }
 
 /// Parses a label.
@@ -30,7 +30,10 @@ mod tests {
         assert_eq!(parse_time("15m").unwrap(), Duration::from_secs(900));
         assert_eq!([parse_time("15").unwrap(), parse_time("0").unwrap()], [Duration::from_secs(15), Duration::ZERO]);
         assert_eq!(parse_time("1.5h").unwrap(), Duration::from_secs(5_400));
-        assert!(parse_pause("0").is_err());
+        assert_eq!(
+            (parse_pause("0").is_err(), parse_pause("0.9s").is_err(), parse_pause("1").is_err()),
+            (true, true, false)
+        );
         for text in ["", "m", "-1h", "1w", "1h30m", "inf", "NaN", "99999999999999999999d", "1é"] {
             assert!(parse_time(text).is_err(), "{text}");
         }

@@ -6,7 +6,9 @@ use std::{collections::BTreeSet, env, fs, path::Path};
 use ecs_bridge_core::shown::{ATTRIBUTES, Attribute, Reader};
 use serde_json::Value;
 
-const LIST: &str = "tests/fixtures/attributes.json";
+/// The list, and the copy that is part of the package of the UI plugin.
+const LISTS: [&str; 2] =
+    ["shared/schema/attributes.json", "python/airflow_ecs_bridge/src/airflow_ecs_bridge/ui/attributes.json"];
 
 fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
@@ -16,12 +18,14 @@ fn root() -> &'static Path {
 fn list_for_other_languages_is_current() {
     let lines: Vec<_> = ATTRIBUTES.iter().map(|attribute| serde_json::to_string(attribute).unwrap()).collect();
     let text = format!("[\n  {}\n]\n", lines.join(",\n  "));
-    let path = root().join(LIST);
-    if env::var_os("ECS_BRIDGE_WRITE").is_some() {
-        fs::write(path, text).unwrap();
-    } else {
-        let is_current = fs::read_to_string(path).unwrap_or_default() == text;
-        assert!(is_current, "{LIST} is not current: ECS_BRIDGE_WRITE=1 cargo test -p ecs-bridge-core --test shown");
+    for list in LISTS {
+        let path = root().join(list);
+        if env::var_os("ECS_BRIDGE_WRITE").is_some() {
+            fs::write(path, &text).unwrap();
+        } else {
+            let is_current = fs::read_to_string(path).unwrap_or_default() == text;
+            assert!(is_current, "{list} is not current: ECS_BRIDGE_WRITE=1 cargo test -p ecs-bridge-core --test shown");
+        }
     }
 }
 

@@ -590,6 +590,8 @@ def test_a_deferrable_task_defers_before_it_submits(bridge: FakeBridge, here: co
 def test_worker_and_triggerer_submit_the_same(bridge: FakeBridge, here: commands.Commands):
     trigger = in_triggerer(deferred(operator(deferrable=True)).trigger)
     assert event_of(trigger, bridge, ends(bridge))["status"] == "success"
+    # A process that reads the end in the feed before it submits has nothing to submit.
+    bridge.hide_from_feed(item(bridge)["submission_id"])
     execute(operator(), bridge)
     (one, other) = bridge.batches
     assert one == other

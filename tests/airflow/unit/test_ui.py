@@ -709,6 +709,6 @@ def test_before_airflow_3_1_there_is_no_page(version: str, has: bool):
 
 
 def test_attributes_read_are_those_of_the_ui():
-    listed = json.loads((Path(__file__).parents[2] / "fixtures/attributes.json").read_text())
+    listed = json.loads((Path(__file__).parents[3] / "shared/schema/attributes.json").read_text())
     read = {name.partition(".")[0] for name in (*queries.ATTRIBUTES, *queries._RUNNER)}
     assert read == {each["name"] for each in listed if "ui" in each["readers"]}

@@ -292,7 +292,7 @@ def test_a_state_that_is_newer_than_the_client_is_kept() -> None:
 
 
 def test_attributes_read_from_table_are_those_of_clients() -> None:
-    attributes = json.loads((ROOT / "tests/fixtures/attributes.json").read_text())
+    attributes = json.loads((ROOT / "shared/schema/attributes.json").read_text())
     assert set(WHOLE) == {each["name"] for each in attributes if "client" in each["readers"]}
 
 

@@ -6,9 +6,11 @@ parts. Ended submissions never change, so they are read once. Commands and envir
 
 from __future__ import annotations
 
+import json
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
@@ -41,38 +43,15 @@ DUE = ("queued", "repeat", "0", "1", "2", "3")
 RUNNER = "runner-"
 """The prefix of runner IDs. No submission ID begins with it."""
 
-ATTRIBUTES = (
-    "submission_id",
-    "state",
-    "profile",
-    "labels",
-    "priority",
-    "attempt",
-    "attempts",
-    "refusals",
-    "due",
-    "pool",
-    "reason",
-    "stop_code",
-    "stopped_reason",
-    "exit_code",
-    "hint",
-    "memory",
-    "cpu",
-    "runs_on",
-    "cluster",
-    "container_name",
-    "task_arn",
-    "last_status",
-    "launch_deadline",
-    "created_at",
-    "launched_at",
-    "started_at",
-    "container_exited_at",
-    "stopped_at",
-    "changed_at",
-    "pooled.taken.runner_id",
-)
+
+def _attributes() -> tuple[str, ...]:
+    """Return the attributes of submissions, from the list that the bridge generates. Its policy names the same ones."""
+    listed = json.loads(resources.files(__package__).joinpath("attributes.json").read_text(encoding="utf-8"))
+    names = [each["name"] for each in listed if "ui" in each["readers"] and each["name"] != "runner"]
+    return tuple("pooled.taken.runner_id" if name == "pooled" else name for name in names)
+
+
+ATTRIBUTES = _attributes()
 _RUNNER = ("submission_id", "due", "runner.closing", "runner.serves", "runner.incarnation", "runner.idle_since")
 _POOL = (
     "submission_id",
