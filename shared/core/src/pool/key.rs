@@ -11,28 +11,28 @@ use crate::{
     record::canonical,
 };
 
-/// How many bytes of JSON the command and environment of a waiting submission may take. They do not travel in RunTask.
+/// The limit on command and environment of a pooled submission, in bytes of JSON. They are not sent to RunTask.
 pub const WORK_BYTES: usize = 64 * 1024;
 
-/// The version of what a pool key is made of. Another one replaces all runners.
+/// The version of the input of a pool key. A new version replaces all runners.
 const KEY_VERSION: u8 = 2;
 
 /// The `pool` object of a profile.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pool {
-    /// How many runners there are at most, 1 to 10,000.
+    /// The maximum number of runners, 1 to 10,000.
     pub max: u32,
-    /// How many idle runners are kept at least.
+    /// The minimum number of idle runners.
     #[serde(default)]
     pub min_idle: u32,
-    /// Seconds after which an idle runner above that is closed.
+    /// The time in seconds after which an idle runner beyond `min_idle` is closed.
     #[serde(default = "five_minutes")]
     pub idle_timeout: u32,
-    /// How many commands a container runs before it ends.
+    /// The number of commands that a container runs before it ends.
     #[serde(default = "one")]
     pub commands_per_container: u32,
-    /// Milliseconds between two requests of an idle runner.
+    /// The time in milliseconds between two polls of an idle runner.
     #[serde(default = "a_second")]
     pub poll_interval_ms: u32,
     /// The command of its containers: the runner program with its arguments.
@@ -57,7 +57,7 @@ const fn a_second() -> u32 {
 }
 
 impl Pool {
-    /// Everything that is out of range.
+    /// Returns a text for each value that is out of range.
     pub fn problems(&self) -> Vec<&'static str> {
         let Self { max, min_idle, idle_timeout, commands_per_container, poll_interval_ms, runner } = self;
         let checks = [
@@ -72,15 +72,15 @@ impl Pool {
     }
 }
 
-/// Which runners may take which submissions: the profile, and a hash of its `run_task` and of what its runners get.
-/// Only equal keys meet, so that a changed profile never runs a command in a container of the old one. Limits and policy
-/// are not in it: a change of those reaches the pool as it is.
+/// The key that a submission and its runner share: the profile, and a hash of its `run_task` and of what its runners
+/// receive. A changed profile therefore never runs a command in a container of the earlier version. Limits and policy are
+/// not part of the key, so a change of them applies to existing runners.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PoolKey(String);
 
 impl PoolKey {
-    /// The key of a profile as it is, with the requests of its own choice and of its fallbacks.
+    /// Creates the key of a profile. `choices` are the requests of its own `run_task` and of its fallbacks.
     pub fn of(profile: &ProfileName, choices: &[Map<String, Value>], container_name: &str, pool: &Pool) -> Self {
         let mut digest = Sha256::new();
         for choice in choices {
@@ -94,24 +94,24 @@ impl PoolKey {
         Self(format!("{profile}#{hash}"))
     }
 
-    /// The partition of the index `pool` for the submissions that wait, in the order of their rank.
+    /// Returns the partition of the index `pool` for waiting submissions, in the order of their rank.
     pub fn waiting(&self) -> String {
         self.0.clone()
     }
 
-    /// The partition of the index `pool` for the runners that are not over.
+    /// Returns the partition of the index `pool` for runners that have not ended.
     pub fn runners(&self) -> String {
         format!("{}/runners", self.0)
     }
 
-    /// The name of its doorbell, an SQS queue. The deployment stands last, after characters whose number is fixed, so that
-    /// `ecs-bridge-pool-????????????-<deployment>` in a role names the queues of no other deployment.
+    /// Returns the name of its doorbell, an SQS queue. The deployment stands last, after a fixed number of characters. The
+    /// pattern `ecs-bridge-pool-????????????-<deployment>` in a role therefore matches no queue of another deployment.
     pub fn doorbell_name(&self, deployment: &Deployment) -> String {
         let hash: String = Sha256::digest(&self.0).iter().take(6).map(|byte| format!("{byte:02x}")).collect();
         format!("ecs-bridge-pool-{hash}-{deployment}")
     }
 
-    /// As text.
+    /// Returns the key as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -7,15 +7,16 @@ use sha2::{Digest, Sha256};
 use super::key::{Pool, PoolKey};
 use crate::{id::SubmissionId, rules::Timers, time::Timestamp};
 
-/// What the ids of runners begin with. Callers may not use it.
+/// The prefix of runner IDs. Callers may not use it.
 pub const RUNNER_PREFIX: &str = "runner-";
 
-/// One process of the runner program: random, made as it starts. A container that is restarted has another.
+/// The random ID of a process of the runner program. The process creates it when it starts, so a restarted container has
+/// another one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Incarnation(String);
 
-/// Why a text is no [`Incarnation`].
+/// A text that is not a valid [`Incarnation`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("incarnation must be 8 to 64 characters of A-Z, a-z, 0-9, _ and -")]
 pub struct InvalidIncarnation;
@@ -36,20 +37,20 @@ impl From<Incarnation> for String {
     }
 }
 
-/// A runner's secret, as its row keeps it: base64url of the SHA-256 of the 256 random bits that RunTask gave to its
-/// container.
+/// A runner's token, as its row holds it: the SHA-256, in base64url, of the 256 random bits that its container received
+/// through RunTask.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TokenHash(String);
 
 impl TokenHash {
-    /// Of a token. Hashes are compared, never tokens, so that the time of a comparison reveals nothing.
+    /// Hashes a token. Only hashes are compared, so the time of a comparison reveals nothing.
     pub fn of(token: &str) -> Self {
         Self(BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(token)))
     }
 }
 
-/// A process of a runner: who took a submission.
+/// A process of a runner, which has claimed a submission.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Process {
     /// The runner.
@@ -58,49 +59,49 @@ pub struct Process {
     pub incarnation: Incarnation,
 }
 
-/// A pooled submission's part of its row.
+/// The part of a row that only pooled submissions have.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Pooled {
-    /// The key that was in force when it was submitted.
+    /// The pool key of its profile at the time of submission.
     pub key: PoolKey,
-    /// Which process took it; set once per attempt, by the one write that lets the command start.
+    /// The process that has claimed it. Set once per attempt, by the write after which the command may start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub taken: Option<Process>,
 }
 
-/// A runner's part of its row.
+/// The part of a row that only runners have.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Runner {
-    /// The key that was in force when it was made.
+    /// The pool key for which it was created.
     pub key: PoolKey,
-    /// SHA-256 of its token.
+    /// The hash of its token.
     pub token: TokenHash,
-    /// How many commands it runs before it ends.
+    /// The number of commands that it runs before it ends.
     pub commands: u32,
-    /// Milliseconds after which it asks again where there is nothing to do.
+    /// The time in milliseconds after which it polls again if there is no command.
     pub interval_ms: u32,
-    /// The process that asked first; any other is refused.
+    /// The process that polled first. Any other process is rejected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incarnation: Option<Incarnation>,
-    /// The submission that it takes, or has taken. A hint: the submission's own row decides.
+    /// The submission that it is claiming or has claimed. This is a hint, and the submission's own row decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serves: Option<SubmissionId>,
-    /// How many of its commands are over.
+    /// The number of its commands that have ended.
     #[serde(default)]
     pub served: u32,
     /// It gets no more work.
     #[serde(default)]
     pub closing: bool,
-    /// When it last asked for work, to the minute.
+    /// The time of its last poll, to the minute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub polled_at: Option<Timestamp>,
-    /// Since when it has had nothing to do.
+    /// The time since which it has been idle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_since: Option<Timestamp>,
 }
 
 impl Runner {
-    /// A runner that has not been launched.
+    /// Creates a runner that is not launched yet.
     pub fn new(key: PoolKey, token: TokenHash, pool: &Pool) -> Self {
         Self {
             key,
@@ -117,28 +118,28 @@ impl Runner {
     }
 }
 
-/// Whether an id is a runner's.
+/// Returns true if an ID is that of a runner.
 pub fn is_runner(id: &SubmissionId) -> bool {
     id.as_str().starts_with(RUNNER_PREFIX)
 }
 
-/// A runner, by its row.
+/// The phase of a runner, according to its row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// It is not launched, or has not asked for work yet.
+    /// It is not launched, or has not polled yet.
     Starting,
-    /// It serves nothing, and asked lately.
+    /// It serves no submission and has polled recently.
     Idle,
     /// It serves a submission.
     Busy,
-    /// It gets no more work, or has stopped asking.
+    /// It gets no more work, or has stopped polling.
     Closing,
 }
 
 impl Runner {
-    /// The runner of a row, if it has not ended.
+    /// Returns the phase of a runner that has not ended.
     pub fn phase(&self, now: Timestamp, timers: &Timers) -> Phase {
-        // `polled_at` is noted every third of `silent_after`.
+        // The time `polled_at` is updated every third of `silent_after`.
         let counts_for = timers.silent_after * 2 / 3;
         match (&self.serves, self.polled_at) {
             _ if self.closing => Phase::Closing,

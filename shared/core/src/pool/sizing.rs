@@ -7,29 +7,29 @@ use super::{
 };
 use crate::{record::Record, rules::Timers, time::Timestamp};
 
-/// What a round of sizing counts under one key.
+/// The counts of a round of sizing under one pool key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Count {
-    /// Submissions that wait.
+    /// Waiting submissions.
     pub waiting: u32,
-    /// Those of them that have waited for longer than [`Timers::passed_over`].
+    /// Waiting submissions that have waited for longer than [`Timers::passed_over`].
     pub passed_over: u32,
-    /// Runners that have not asked for work yet.
+    /// Runners that have not polled yet.
     pub starting: u32,
-    /// Runners that serve nothing and asked lately.
+    /// Runners that serve no submission and have polled recently.
     pub idle: u32,
     /// Runners that serve a submission.
     pub busy: u32,
-    /// Runners that get no more work, or have stopped asking.
+    /// Runners that get no more work, or have stopped polling.
     pub closing: u32,
-    /// All runners that are not over, closing and silent ones included.
+    /// All runners that have not ended, including closing and silent ones.
     pub alive: u32,
-    /// When the oldest of the submissions that wait was submitted.
+    /// The time at which the oldest waiting submission was submitted.
     pub oldest: Option<Timestamp>,
 }
 
 impl Count {
-    /// Counts one runner that is not over.
+    /// Counts a runner that has not ended.
     pub fn runner(&mut self, phase: Phase) {
         self.alive += 1;
         match phase {
@@ -40,7 +40,7 @@ impl Count {
         }
     }
 
-    /// Counts one submission that has waited since `since`.
+    /// Counts a submission that has waited since `since`.
     pub fn waiting(&mut self, since: Timestamp, now: Timestamp, timers: &Timers) {
         self.waiting += 1;
         self.oldest = Some(self.oldest.map_or(since, |oldest| oldest.min(since)));
@@ -48,21 +48,21 @@ impl Count {
     }
 }
 
-/// What a round of sizing does under one key.
+/// The result of a round of sizing under one pool key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sizing {
-    /// How many runners to create.
+    /// The number of runners to create.
     pub create: u32,
-    /// How many idle runners to close: those that have been idle for longer than `idle_timeout`.
+    /// The number of runners to close that have been idle for longer than `idle_timeout`.
     pub close: u32,
-    /// How many idle runners to close at once: there are more than `max`, or another version of the profile needs their
-    /// place.
+    /// The number of idle runners to close immediately, because there are more than `max`, or because another version of
+    /// the profile needs their place.
     pub excess: u32,
 }
 
 impl PoolRow {
-    /// One round of sizing, by what was counted under each key, by the runners that were created `lately`, and by what was
-    /// ever taken. Returns the same as [`size`](Self::size).
+    /// Runs a round of sizing from the counts of each key, the runners that were created `lately`, and all claims so far.
+    /// Returns the same as [`size`](Self::size).
     pub fn plan(
         &mut self,
         counts: &[(&PoolKey, Count)],
@@ -84,11 +84,11 @@ impl PoolRow {
         self.size(counts, now)
     }
 
-    /// How many runners to create and to close under each key, in the order of `counts`, and how many remain for
-    /// submissions that are still to come.
+    /// Returns the numbers of runners to create and to close under each key, in the order of `counts`, and the number that
+    /// remains for new submissions.
     ///
-    /// Submissions that wait come first, the oldest of all keys before the others, and idle runners of another key make
-    /// room for them; then come idle runners for the current key.
+    /// Waiting submissions come first, and the oldest of all keys before the others. Idle runners of another key are closed
+    /// to make room for them. Idle runners for the current key come last.
     pub fn size(&self, counts: &[(&PoolKey, Count)], now: Timestamp) -> (Vec<Sizing>, u32) {
         let spec = |key: &PoolKey| self.specs.get(key);
         let largest = self.specs.values().map(|spec| spec.pool.max).max();
@@ -104,12 +104,12 @@ impl PoolRow {
         let mut spare = 0;
         if !self.paused {
             for ((key, count), sizing) in &mut oldest_first {
-                // Idle runners that leave a submission waiting for so long do not take it.
+                // Idle runners have not claimed a submission that has waited for so long, so they will not.
                 let has = count.starting + count.idle.saturating_sub(count.passed_over);
                 let lacks = count.waiting.saturating_sub(has).min(self.may_fail(key, count.starting, now));
                 sizing.create = lacks.min(room);
                 room -= sizing.create;
-                // What closes already makes room too.
+                // Closing runners make room too.
                 excess = excess.max((lacks - sizing.create).saturating_sub(closing).min(max));
             }
             for ((key, count), sizing) in &mut oldest_first {
@@ -131,7 +131,7 @@ impl PoolRow {
                 }
             }
         }
-        // Those of earlier versions first; where submissions wait, idle runners are about to take them.
+        // Runners of earlier versions first. Under keys with waiting submissions, idle runners are about to claim them.
         oldest_first.sort_by_key(|((key, _), _)| self.current.as_ref() == Some(*key));
         for ((_, count), sizing) in oldest_first {
             let idle = count.idle.saturating_sub(if self.paused { 0 } else { count.waiting });

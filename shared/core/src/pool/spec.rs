@@ -20,8 +20,8 @@ use crate::{
     time::Timestamp,
 };
 
-/// What the runners of a pool are launched with: the part of its profile that a pool key stands for, so that what was
-/// submitted under an earlier version of the profile still gets its runners.
+/// The part of a profile with which its runners are launched. The pool's row keeps it by pool key, so that submissions
+/// under an earlier version of the profile still get runners.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Spec {
     /// The profile's own RunTask request, without a command.
@@ -34,13 +34,13 @@ pub struct Spec {
     pub policy: Policy,
     /// The profile's pool.
     pub pool: Pool,
-    /// The URL of the SQS queue that announces new submissions to idle runners, once reconcile has created it. Without it
-    /// they ask every `poll_interval_ms`.
+    /// The URL of the SQS queue that announces new submissions to idle runners. None until reconcile has created the queue.
+    /// Runners then poll every `poll_interval_ms`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub doorbell: Option<String>,
 }
 
-/// How a runner reaches the runner API.
+/// The address of the runner API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RunnerApiAddress {
     /// The function's URL.
@@ -50,10 +50,10 @@ pub enum RunnerApiAddress {
 }
 
 impl Spec {
-    /// The row of a new runner, whose secret is `token`.
+    /// Creates the row of a new runner with the secret `token`.
     ///
     /// # Errors
-    /// If the stored bytes are not a request.
+    /// If the stored request cannot be read.
     pub fn runner(
         &self,
         (submission_id, key, profile): (SubmissionId, PoolKey, ProfileName),
