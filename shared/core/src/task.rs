@@ -1,34 +1,34 @@
-//! An ECS task as ECS reports it: by an event, by DescribeTasks, or in the answer of RunTask.
+//! An ECS task, as an event, DescribeTasks or a RunTask response reports it.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{id::AttemptNumber, time::Timestamp};
 
-/// What was seen of a task at one of its versions.
+/// A task at one of its versions, as ECS reported it.
 ///
-/// Statuses, codes and reasons are kept as ECS spells them: more of them may come.
+/// Statuses, codes and reasons are texts as ECS spells them, because ECS may add values.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Task {
-    /// The task's ARN, in its long or in its old short form.
+    /// The task's ARN, in its long or old short form.
     pub arn: String,
     /// The cluster's ARN.
     pub cluster_arn: String,
     /// The attempt that its `startedBy` names.
     pub attempt: AttemptNumber,
-    /// `version`: it rises with every state change, and is the same in duplicates. Absent if ECS gave none that is valid.
+    /// `version`, which rises with every state change and is the same in duplicates. None if it is missing or invalid.
     #[serde(default)]
     pub version: Option<u64>,
     /// `lastStatus`.
     pub last_status: String,
     /// `desiredStatus`.
     pub desired_status: String,
-    /// `stopCode`, once ECS knows that the task is to stop.
+    /// `stopCode`, from the time at which ECS knows that the task will stop.
     pub stop_code: Option<String>,
-    /// `stoppedReason`: text for people.
+    /// `stoppedReason`, a text for people.
     pub stopped_reason: Option<String>,
-    /// Its containers, sidecars among them, in any order.
+    /// Its containers, including sidecars, in any order.
     pub containers: Vec<Container>,
-    /// `capacityProviderName`, or else `launchType`.
+    /// `capacityProviderName`, or `launchType` if it has none.
     #[serde(default)]
     pub runs_on: Option<String>,
     /// `cpu`, in CPU units.
@@ -37,73 +37,72 @@ pub struct Task {
     /// `memory`, in MiB.
     #[serde(default)]
     pub memory: Option<u32>,
-    /// `startedAt`: when all of its containers were up.
+    /// `startedAt`, the time at which all of its containers ran.
     pub started_at: Option<Timestamp>,
-    /// `executionStoppedAt`: when its containers had ended.
+    /// `executionStoppedAt`, the time at which its containers had ended.
     pub execution_stopped_at: Option<Timestamp>,
-    /// `stoppedAt`: when all was torn down.
+    /// `stoppedAt`, the time at which the task was torn down.
     pub stopped_at: Option<Timestamp>,
-    /// When this was so: the event's own time; none in a description.
+    /// The time of the event. None in a description.
     pub at: Option<Timestamp>,
 }
 
 /// One container of a [`Task`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Container {
-    /// Its name in the task definition; not unique in every event.
+    /// Its name in the task definition. It is not unique in every event.
     pub name: String,
     /// `lastStatus`.
     pub last_status: String,
-    /// `exitCode`: absent when it never started, or when its host went away. Absent is not 0.
+    /// `exitCode`. None if the container never started, or if its host failed. None is not 0.
     pub exit_code: Option<i32>,
     /// `reason`, such as `CannotPullContainerError: …`.
     pub reason: Option<String>,
 }
 
 impl Task {
-    /// The task's id: the last segment of its ARN, the same in the long and in the short form.
+    /// Returns the task's ID, the last segment of its ARN. It is the same in the long and the short form.
     pub fn id(&self) -> &str {
         task_id(&self.arn)
     }
 
-    /// Whether it runs on Fargate: nobody but ECS has a hand in it.
+    /// Returns true if it runs on Fargate, where only ECS controls the task.
     pub fn is_on_fargate(&self) -> bool {
         self.runs_on.as_deref().is_some_and(|capacity| capacity.starts_with("FARGATE"))
     }
 
-    /// Whether ECS says that the named container, or its task, ran out of memory.
+    /// Returns true if ECS reports that the named container or its task ran out of memory.
     pub fn ran_out_of_memory(&self, container_name: &str) -> bool {
         let reasons = self.named(container_name).map(|container| &container.reason).chain([&self.stopped_reason]);
         reasons.flatten().any(|reason| reason.contains("OutOfMemory"))
     }
 
-    /// Whether all is over with it.
+    /// Returns true if the task is STOPPED.
     pub fn is_stopped(&self) -> bool {
         self.last_status == "STOPPED"
     }
 
-    /// The entries of the container called `name`: usually one, sometimes none or several.
+    /// Returns the entries of the container `name`. There is usually one, sometimes none or several.
     pub fn named(&self, name: &str) -> impl Iterator<Item = &Container> {
         self.containers.iter().filter(move |container| container.name == name)
     }
 
-    /// Whether the named container runs, or is still to run.
+    /// Returns true if the named container runs or may still run.
     pub fn is_live(&self, container_name: &str) -> bool {
         !self.is_stopped()
             && self.desired_status == "RUNNING"
             && self.named(container_name).all(|container| container.exit_code.is_none())
     }
 
-    /// Whether the task or its named container is RUNNING, or certainly was.
+    /// Returns true if the task or its named container is or certainly was RUNNING.
     pub fn has_run(&self, container_name: &str) -> bool {
         self.last_status == "RUNNING"
             || self.started_at.is_some()
             || self.named(container_name).any(|container| container.last_status == "RUNNING")
     }
 
-    /// The exit code of the named container, once all entries of that name have stopped.
-    ///
-    /// The first that is not 0 wins; 0 takes every entry to say so.
+    /// Returns the exit code of the named container, if all entries of that name have stopped. This is the first code that
+    /// is not 0, or 0 if every entry has it.
     pub fn exit_code(&self, container_name: &str) -> Option<i32> {
         let mut code = None;
         let mut unknown = false;
@@ -120,11 +119,11 @@ impl Task {
         code.filter(|&code| code != 0 || !unknown)
     }
 
-    /// Returns why the task failed to start, if ECS's words prove that the named container never started.
+    /// Returns why the task failed to start, if ECS's texts prove that the named container never started.
     ///
-    /// The evidence is the container's own `reason`, or a `stoppedReason` about a step before any container. A start that
-    /// was cancelled may have happened all the same. `runtimeId`, `pullStoppedAt` and a missing `startedAt` prove nothing,
-    /// and neither do any words without the stop code TaskFailedToStart.
+    /// The evidence is the container's own `reason`, or a `stoppedReason` about a step before any container. A
+    /// cancelled start may still have happened. `runtimeId`, `pullStoppedAt` and a missing `startedAt` prove nothing, and
+    /// neither does any text without the stop code TaskFailedToStart.
     pub fn start_failure(&self, container_name: &str) -> Option<StartFailure> {
         let is_start_failure = self.stop_code.as_deref() == Some(FAILED_TO_START) && self.is_stopped();
         if !is_start_failure || self.has_run(container_name) || self.named(container_name).any(Container::has_exited) {
@@ -132,7 +131,7 @@ impl Task {
         }
         let words = self.stopped_reason.as_deref().unwrap_or_default().to_ascii_lowercase();
         let words = words.trim_start_matches("taskfailedtostart:").trim_start();
-        // No container was begun: none exited, runs, or has a reason of its own.
+        // No container was started: none has exited, runs, or has a reason of its own.
         let is_untouched = self.containers.iter().all(|container| !container.has_begun() && container.reason.is_none());
         if is_untouched && is_want_of_capacity(words) {
             return Some(StartFailure::Capacity);
@@ -142,7 +141,7 @@ impl Task {
             && named.all(|container| {
                 container.reason.as_deref().is_some_and(|reason| is_refused_start(&reason.to_ascii_lowercase()))
             });
-        // Words about one container are this one's only where no other container explains them.
+        // A text about one container is about this one only if no other container explains it.
         let proves = is_refused || is_before_any_container(words) || is_untouched && is_refused_start(words);
         proves.then_some(StartFailure::NeverStarted)
     }
@@ -153,16 +152,16 @@ impl Container {
         self.exit_code.is_some()
     }
 
-    /// Whether it runs, or has run.
+    /// Returns true if it runs or has run.
     fn has_begun(&self) -> bool {
         self.has_exited() || !["", "PROVISIONING", "PENDING", "STOPPED"].contains(&self.last_status.as_str())
     }
 }
 
-/// The stop code of a task that did not get as far as RUNNING.
+/// The stop code of a task that did not reach RUNNING.
 pub const FAILED_TO_START: &str = "TaskFailedToStart";
 
-/// Why a task failed to start, where its container certainly never did.
+/// The cause of a failed start after which the container certainly never started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartFailure {
     /// Its image, network interface, volume, secrets or role were not available, or the container could not be created.
@@ -175,15 +174,15 @@ fn has_any(words: &str, known: &[&str]) -> bool {
     known.iter().any(|known| words.contains(known))
 }
 
-/// Whether the container runtime or the agent refused to pull, create or start a container. Each has several spellings, such
-/// as CannotPullImageManifestError and CannotPullECRContainerError.
+/// Returns true if the container runtime or the agent could not pull, create or start a container. Each error has several
+/// spellings, such as CannotPullImageManifestError and CannotPullECRContainerError.
 fn is_refused_start(words: &str) -> bool {
     const PULL_OR_CREATE: [&str; 2] = ["cannotpull", "cannotcreatecontainer"];
     PULL_OR_CREATE.iter().any(|known| words.starts_with(known))
         || words.starts_with("cannotstartcontainer") && !has_any(words, &["deadline exceeded", "context canceled"])
 }
 
-/// Whether a `stoppedReason` is about a step that comes before any container: network interface, storage, secrets, role.
+/// Returns true if a `stoppedReason` is about a step before any container: network interface, storage, secrets, role.
 ///
 /// The texts are those of the ECS Developer Guide ("Stopped tasks error messages") and of public reports.
 fn is_before_any_container(words: &str) -> bool {
@@ -210,7 +209,7 @@ fn is_before_any_container(words: &str) -> bool {
         (&["secret"], &["fetching", "pull", "retriev"]),
         (&["role"], &["assume"]),
     ];
-    // The container runtime's own words, whatever they mention.
+    // A text of the container runtime itself, whatever it mentions.
     const RUNTIME: [&str; 6] =
         ["cannotstart", "cannotstop", "cannotinspect", "containerruntime", "dockertimeout", "outofmemory"];
     if RUNTIME.iter().any(|known| words.starts_with(known)) {
@@ -222,7 +221,7 @@ fn is_before_any_container(words: &str) -> bool {
         || STEPS.iter().any(|(subjects, verbs)| has_any(words, subjects) && has_any(words, verbs))
 }
 
-/// Whether lower-case words say that there is no room or no host for the task: those of `failures[]` of RunTask.
+/// Returns true if a text in lower case reports that ECS has no capacity for the task, as `failures[]` of RunTask does.
 pub fn is_want_of_capacity(words: &str) -> bool {
     const CAPACITY: [&str; 6] = [
         "capacity is unavailable",
@@ -240,13 +239,13 @@ pub fn is_want_of_capacity(words: &str) -> bool {
     names_a_resource || has_any(words, &CAPACITY)
 }
 
-/// The last segment of an ARN.
+/// Returns the last segment of an ARN.
 pub fn task_id(arn: &str) -> &str {
     arn.rsplit_once('/').map_or(arn, |(_, id)| id)
 }
 
-/// ECS's words on a container or a task, without the program that a container runtime quotes as
-/// `exec: "/the/program": stat /the/program: no such file or directory`: it is part of the command.
+/// Returns ECS's text about a container or a task without the program, which is part of the command. A container runtime
+/// quotes it as `exec: "/the/program": stat /the/program: no such file or directory`.
 pub fn without_program(words: &str) -> String {
     const SHORTEST: usize = 6;
     let Some((before, rest)) = words.split_once("exec: \"") else { return words.to_owned() };
@@ -255,12 +254,12 @@ pub fn without_program(words: &str) -> String {
             let after = if program.len() < SHORTEST { after.to_owned() } else { after.replace(program, "[redacted]") };
             format!("{before}exec: [redacted]{after}")
         }
-        // A quote within the program: where it ends is not worth finding out.
+        // The program contains a quote, so its end is unknown.
         Some(_) | None => format!("{before}exec: [redacted]"),
     }
 }
 
-/// The name of a cluster, from its name or its ARN.
+/// Returns the name of a cluster from its name or ARN.
 pub fn cluster_name(cluster: &str) -> &str {
     task_id(cluster)
 }

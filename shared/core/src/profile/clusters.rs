@@ -13,24 +13,24 @@ pub struct Clusters {
 }
 
 impl Clusters {
-    /// The cluster of profiles that name none, and `others`, separated by commas.
+    /// Creates the list from the default cluster of profiles and `others`, which commas separate.
     pub fn new(default: &str, others: &str) -> Self {
         let others = others.split(',').map(str::trim).filter(|cluster| !cluster.is_empty());
         Self { default: default.to_owned(), others: others.map(str::to_owned).collect(), region: None }
     }
 
-    /// The same, for functions that run in `region`: the event rule, the roles and ECS's endpoint are those of that Region.
+    /// Sets the Region of the functions. Event rule, roles and ECS endpoint are those of that Region.
     #[must_use]
     pub fn in_region(self, region: Option<String>) -> Self {
         Self { region, ..self }
     }
 
-    /// The problems of clusters whose ARN names another Region than that of the functions.
+    /// Returns a text for each cluster whose ARN names another Region than that of the functions.
     pub fn in_other_regions(&self) -> impl Iterator<Item = String> {
         iter::once(&self.default).chain(&self.others).filter_map(|cluster| self.problem_of_region(cluster))
     }
 
-    /// The problem of a cluster whose ARN names another Region than that of the functions.
+    /// Returns a text if the ARN of the cluster names another Region than that of the functions.
     pub(super) fn problem_of_region(&self, cluster: &str) -> Option<String> {
         let ours = self.region.as_deref()?;
         let theirs = cluster.strip_prefix("arn:")?.split(':').nth(2)?;
@@ -42,12 +42,12 @@ impl Clusters {
         })
     }
 
-    /// The cluster of profiles that name none.
+    /// Returns the cluster of profiles without one.
     pub fn default_cluster(&self) -> &str {
         &self.default
     }
 
-    /// Whether `cluster` is the default one.
+    /// Returns true if `cluster` is the default cluster.
     pub fn is_default(&self, cluster: &str) -> bool {
         is_same_cluster(&self.default, cluster)
     }
@@ -65,7 +65,8 @@ impl fmt::Display for Clusters {
     }
 }
 
-/// Whether both denote one cluster. ECS resolves a name in the caller's account and region; an ARN ends with the name.
+/// Returns true if both are the same cluster. ECS resolves a name in the caller's account and Region, and an ARN ends with
+/// the name.
 fn is_same_cluster(one: &str, other: &str) -> bool {
     let is_arn = |cluster: &str| cluster.starts_with("arn:");
     one == other || (is_arn(one) != is_arn(other) && cluster_name(one) == cluster_name(other))

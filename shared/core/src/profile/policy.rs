@@ -4,24 +4,24 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::AttemptNumber;
 
-/// What is retried, and what ends a submission. Each record keeps the policy that it was accepted with.
+/// What is retried, and what ends a submission. Each record keeps the policy at its acceptance.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Policy {
-    /// The number of attempts of a submission, the first included.
+    /// The maximum number of attempts of a submission, including the first.
     pub max_attempts: AttemptNumber,
-    /// After what a container that may have run is launched again.
+    /// The stop codes after which a container that may have run is launched again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub relaunch_on: Vec<Relaunch>,
-    /// The number of fallbacks: the choices of a launch are 0, the profile's own `run_task`, and 1 to this.
+    /// The number of fallbacks. The capacity options of a launch are 0, the profile's own `run_task`, and 1 to this number.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub fallbacks: u8,
     /// What ends a submission.
     #[serde(default, skip_serializing_if = "CompleteOn::is_default")]
     pub complete_on: CompleteOn,
-    /// The seconds from launched to running after which the task is stopped.
+    /// The time in seconds from launch to RUNNING after which the task is stopped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub launch_timeout: Option<u32>,
-    /// The seconds from running to the end after which the task is stopped.
+    /// The time in seconds in RUNNING after which the task is stopped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_timeout: Option<u32>,
 }
@@ -45,22 +45,22 @@ fn is_zero(number: &u8) -> bool {
 }
 
 impl Policy {
-    /// Whether it equals the default, so that the row can omit it.
+    /// Returns true if it equals the default, so that the row omits it.
     pub fn is_default(&self) -> bool {
         *self == Self::default()
     }
 }
 
-/// A stop code after which a container that may have run is launched again. In JSON just the code where the rest is as by
-/// default.
+/// A stop code after which a container that may have run is launched again. In JSON it is only the code if the other
+/// members have their defaults.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(from = "RelaunchForm", into = "RelaunchForm")]
 pub struct Relaunch {
     /// The task's `stopCode`.
     pub stop_code: String,
-    /// The choice that the next attempt, and any after it, begins with; none leaves it as it is.
+    /// The first capacity option of the next attempts. None leaves it unchanged.
     pub fallback: Option<u8>,
-    /// Whether the next attempt counts towards `max_attempts`; by default it does.
+    /// True if the next attempt counts towards `max_attempts`, which is the default.
     pub counts: bool,
 }
 
@@ -121,12 +121,12 @@ pub enum CompleteOn {
     /// The exit of the named container, even if its task is not STOPPED yet.
     #[default]
     ContainerExit,
-    /// The end of the task: for containers with a restart policy, which may exit more than once.
+    /// The end of the task. For containers with a restart policy, which may exit more than once.
     TaskStopped,
 }
 
 impl CompleteOn {
-    /// Whether it equals the default.
+    /// Returns true if it equals the default.
     pub fn is_default(&self) -> bool {
         *self == Self::default()
     }

@@ -17,17 +17,17 @@ use crate::{
     run_task::{self, TAGS_OF_A_TASK},
 };
 
-/// Stop codes that `relaunch_on` may name: those of tasks that ECS or the host ended, not the command or its caller.
+/// The stop codes that `relaunch_on` permits: those of tasks that ECS or the host ended, not the command or its caller.
 const RELAUNCHABLE: [&str; 5] =
     ["SpotInterruption", "TerminationNotice", "InfrastructureHealth", "TaskFailedToStart", "ServiceSchedulerInitiated"];
 
-/// The most fallbacks of a profile.
+/// The limit on fallbacks of a profile.
 const FALLBACKS: usize = 8;
 
-/// The parameters that say on which capacity a task runs. ECS takes one of them.
+/// The parameters that select the capacity of a task. ECS accepts one of them.
 pub(super) const CAPACITY: [&str; 2] = ["launchType", "capacityProviderStrategy"];
 
-/// How many of the choices are fallbacks: at most [`FALLBACKS`].
+/// Returns the number of fallbacks among the choices, at most [`FALLBACKS`].
 pub(super) fn fallbacks(choices: &[Map<String, Value>]) -> u8 {
     u8::try_from(choices.len().saturating_sub(1)).unwrap_or(u8::MAX)
 }
@@ -127,7 +127,7 @@ impl Reader<'_> {
             }
         };
         pool.problems().into_iter().for_each(|problem| self.note("pool", problem));
-        // A name that is not valid is noted elsewhere.
+        // Invalid names are reported elsewhere.
         let profile = ProfileName::try_from(self.profile.to_owned()).ok()?;
         Some((PoolKey::of(&profile, choices, container_name, &pool), pool))
     }
@@ -153,7 +153,7 @@ impl Reader<'_> {
         if run_task.get("taskDefinition").and_then(Value::as_str).is_none_or(str::is_empty) {
             self.note("run_task.taskDefinition", "is required: family, family:revision, or ARN");
         }
-        // A problem of the deployment's own cluster is reported once, with its variable.
+        // A problem of the deployment's default cluster is reported once, with its variable.
         let Some(cluster) = run_task.get("cluster").and_then(Value::as_str) else {
             run_task.entry("cluster").or_insert_with(|| clusters.default.as_str().into());
             return run_task;
@@ -167,7 +167,7 @@ impl Reader<'_> {
         run_task
     }
 
-    /// What a launch may ask for: `run_task`, and the same with each fallback merged over it.
+    /// Returns the requests of a launch: `run_task`, and `run_task` with each fallback merged over it.
     fn choices(&mut self, run_task: Map<String, Value>, fallbacks: Option<Value>) -> Vec<Map<String, Value>> {
         let patches = match fallbacks.map(serde_json::from_value::<Vec<Map<String, Value>>>) {
             None => Vec::new(),
@@ -273,7 +273,7 @@ impl Reader<'_> {
                 self.note("allow_overrides", format_args!("{entry:?} is set by the bridge"));
             }
         }
-        // A path without brackets is that of the profile's own container.
+        // A path without brackets means the profile's own container.
         let own = format!("[{container_name}]");
         allowed.iter().map(|entry| entry.replace(&own, "")).collect()
     }

@@ -23,7 +23,7 @@ const TAG_VALUE: usize = 256;
 /// A named launch configuration.
 #[derive(Clone, Debug)]
 pub struct Profile {
-    /// RunTask's parameters, `cluster` included: the profile's own, and those of each fallback.
+    /// The RunTask parameters, including `cluster`, of its own `run_task` and of each fallback.
     pub(super) choices: Vec<Map<String, Value>>,
     /// The labels that become tags of the task.
     pub(super) tags_from_labels: Vec<String>,
@@ -35,13 +35,13 @@ pub struct Profile {
     pub cluster: String,
     /// What is retried, and what ends a submission.
     pub policy: Policy,
-    /// Its runners, if it has a pool.
+    /// Its pool, if any.
     pub pool: Option<(PoolKey, Pool)>,
-    /// The event bus that is notified of the end of its submissions, by name or ARN.
+    /// The event bus that is notified when its submissions end, by name or ARN.
     pub event_bus: Option<String>,
 }
 
-/// A submission's request with its profile.
+/// The request of a submission, merged with its profile.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// The merged RunTask request.
@@ -50,37 +50,37 @@ pub struct Request {
     pub cluster: String,
     /// What is retried, and how.
     pub policy: Policy,
-    /// The pool whose runners take the command; none if it is launched in a container of its own.
+    /// The pool key whose runners claim it, or none if it is launched as a task of its own.
     pub pool: Option<PoolKey>,
 }
 
-/// Why a profile refuses a submission. The texts are for the caller and quote no value.
+/// The reason why a profile rejects a submission. The texts are for the caller and quote no value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
-    /// A parameter outside the allow-list.
+    /// The submission overrides a parameter that the profile does not allow.
     #[error("the profile does not allow overrides of {}", .0.join(", "))]
     NotAllowed(Vec<String>),
-    /// A cluster that the deployment's roles do not allow.
+    /// The deployment's roles do not allow the cluster.
     #[error("cluster: is not a cluster of the deployment; known: {0}")]
     UnknownCluster(Clusters),
-    /// Not parameters of RunTask.
+    /// The overrides are not valid RunTask parameters.
     #[error("overrides: {}", .0.iter().map(run_task::Problem::unquoted).collect::<Vec<_>>().join("; "))]
     Malformed(Vec<run_task::Problem>),
-    /// ECS would refuse it.
+    /// The request exceeds a limit of ECS.
     #[error(
         "command and overrides, with the profile's, are {0} characters of JSON; ECS accepts at most {OVERRIDES_CHARACTERS}"
     )]
     TooLong(usize),
-    /// A pool would refuse it.
+    /// The request exceeds a limit of pools.
     #[error("command and environment, with the profile's, are {0} bytes of JSON; a pool accepts at most {WORK_BYTES}")]
     TooMuchWork(usize),
-    /// DynamoDB would refuse the record.
+    /// The record exceeds the limit of DynamoDB.
     #[error("the request is {0} bytes compressed; a record holds at most {REQUEST_BYTES}")]
     TooLarge(usize),
 }
 
 impl Profile {
-    /// The request that runs `command` with this profile and `overrides` merged over it, over its fallbacks too.
+    /// Returns the request that runs `command`, with `overrides` merged over this profile and its fallbacks.
     ///
     /// # Errors
     /// If `overrides` is invalid, sets something that the profile does not allow, or names a cluster that the deployment
@@ -101,7 +101,7 @@ impl Profile {
         }
         let mut choices = self.choices.clone();
         if CAPACITY.iter().any(|name| overrides.contains_key(*name)) {
-            // The caller says what it is to run on.
+            // The caller selects the capacity.
             choices.truncate(1);
         }
         for parameters in &mut choices {
@@ -109,7 +109,7 @@ impl Profile {
             run_task::set_command(parameters, &self.container_name, command);
             run_task::add_tags(parameters, self.tags(labels));
         }
-        // A runner is launched already: it can do only what takes nothing but environment variables.
+        // A runner is already launched, so only environment variables can differ.
         let pool = self.pool.as_ref().filter(|_| run_task::is_environment_of(overrides, &self.container_name));
         let pool = pool.map(|(key, _)| key.clone());
         let characters = choices.iter().map(run_task::overrides_characters).max().unwrap_or_default();
@@ -133,7 +133,7 @@ impl Profile {
         Ok(Request { frozen, cluster, policy, pool })
     }
 
-    /// What the runners of its pool are launched with, and their key; none without a pool.
+    /// Returns the pool key and the spec of its runners, or none if it has no pool.
     pub fn spec(&self) -> Option<(PoolKey, Spec)> {
         let (key, pool) = self.pool.clone()?;
         let spec = Spec {
@@ -147,12 +147,12 @@ impl Profile {
         Some((key, spec))
     }
 
-    /// Its task definitions, those of its fallbacks included: family, family:revision, or ARN.
+    /// Returns its task definitions, including those of its fallbacks, as family, family:revision or ARN.
     pub fn task_definitions(&self) -> BTreeSet<&str> {
         self.choices.iter().filter_map(|choice| choice.get("taskDefinition")?.as_str()).collect()
     }
 
-    /// The tags that a task gets from the labels of its submission.
+    /// Returns the tags of a task that come from the labels of its submission.
     fn tags<'a>(&'a self, labels: &'a BTreeMap<String, String>) -> impl Iterator<Item = (&'a str, String)> {
         let known = self.tags_from_labels.iter().filter_map(|name| Some((name.as_str(), labels.get(name)?)));
         known.map(|(name, value)| (name, tag_value(value)))
@@ -164,7 +164,7 @@ impl Profile {
 pub struct Profiles(BTreeMap<ProfileName, Profile>);
 
 impl Profiles {
-    /// Parses a JSON object of profiles. Each runs on one of `clusters`.
+    /// Parses a JSON object of profiles. Each must run on one of `clusters`.
     ///
     /// # Errors
     /// All problems of all profiles.
@@ -187,30 +187,30 @@ impl Profiles {
         if problems.is_empty() { Ok(Self(profiles)) } else { Err(problems) }
     }
 
-    /// The problems of profiles whose `notify` names a bus that the deployment's roles do not allow.
+    /// Returns a text for each profile whose `notify` names an event bus that the deployment's roles do not allow.
     pub fn unreachable_event_buses(&self, listeners: &Listeners) -> Vec<String> {
         let bus = |profile: &Profile| Some(serde_json::json!({"event_bus": profile.event_bus.as_ref()?}));
         let parsed = self.0.iter().filter_map(|(name, profile)| Some((name, listeners.parse(bus(profile)?))));
         parsed.filter_map(|(name, parsed)| Some(format!("{name}.{}", parsed.err()?))).collect()
     }
 
-    /// The profile called `name`.
+    /// Returns the profile `name`.
     pub fn get(&self, name: &ProfileName) -> Option<&Profile> {
         self.0.get(name)
     }
 
-    /// Their names, in order.
+    /// Returns the names in order.
     pub fn names(&self) -> impl Iterator<Item = &ProfileName> {
         self.0.keys()
     }
 
-    /// All of them, in order of their names.
+    /// Returns all profiles, in the order of their names.
     pub fn iter(&self) -> impl Iterator<Item = (&ProfileName, &Profile)> {
         self.0.iter()
     }
 }
 
-/// A label as the value of a tag: what ECS does not take is replaced by `_`, and the rest cut off.
+/// Returns a label as the value of a tag. Characters that ECS rejects become `_`, and the text is shortened to the limit.
 pub(super) fn tag_value(label: &str) -> String {
     let is_taken = |character: char| character.is_alphanumeric() || " +-=._:/@".contains(character);
     label.chars().take(TAG_VALUE).map(|character| if is_taken(character) { character } else { '_' }).collect()

@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 use super::shape::{CONTAINER_OVERRIDES, Shape, join, shape_of};
 use crate::wildcard::matches;
 
-/// Parameters that decide what a task runs, where, with which rights and network, and who may open a shell in it. An
-/// allow-list allows them only by naming them, or a parameter below them.
+/// Parameters that determine what a task runs, where, with which permissions and network, and who may open a shell in it.
+/// An allow-list allows them only if it names them or a parameter below them.
 const GUARDED: [&str; 8] = [
     "cluster",
     "taskDefinition",
@@ -28,8 +28,8 @@ pub(crate) fn is_allow_entry(entry: &str) -> bool {
     shape_of(path).is_some_and(|shape| pattern.is_none() || is_text(shape))
 }
 
-/// The paths that `overrides` sets and `allowed` does not allow. `own` is the profile's container. An override of another
-/// container is allowed only by its name in brackets, and returned as `overrides.containerOverrides[*]`.
+/// Returns the paths that `overrides` sets and `allowed` does not allow. `own` is the profile's container. An override of
+/// another container is allowed only by its name in brackets, and is returned as `overrides.containerOverrides[*]`.
 pub fn not_allowed(overrides: &Map<String, Value>, allowed: &[String], own: &str) -> Vec<String> {
     let overrides = Value::Object(overrides.clone());
     let mut found = Vec::new();
@@ -44,7 +44,7 @@ pub fn not_allowed(overrides: &Map<String, Value>, allowed: &[String], own: &str
 fn is_allowed(path: &str, value: &Value, allowed: &[String]) -> bool {
     let plain = without_container(path);
     let is_own = plain == path;
-    // The name only says which container an override is for.
+    // The name only selects the container.
     is_own && path == "overrides.containerOverrides.name"
         || allowed.iter().any(|entry| {
             let (entry, pattern) = path_and_pattern(entry);
@@ -68,23 +68,24 @@ fn fits(value: &Value, pattern: &str) -> bool {
     value.as_array().map_or_else(|| is_match(value), |items| items.iter().all(is_match))
 }
 
-/// Whether `path` is the `name` of a container whose override `entry` allows in part.
+/// Returns true if `path` is the `name` of a container of which `entry` allows an override.
 fn is_name_of(path: &str, entry: &str) -> bool {
     let container = |text: &str| text.find(']').and_then(|end| text.get(..=end)).map(str::to_owned);
     path.ends_with("].name") && container(path) == container(entry)
 }
 
-/// `overrides.containerOverrides[log].cpu` without `[log]`.
+/// Returns `overrides.containerOverrides[log].cpu` without `[log]`.
 pub(super) fn without_container(path: &str) -> Cow<'_, str> {
     replace_container(path, "")
 }
 
-/// The same with `[*]`: the name of the container comes from the caller, and is not repeated.
+/// Returns the path with `[*]`, because the name of the container comes from the caller and must not be quoted.
 fn anonymous(path: &str) -> String {
     replace_container(path, "[*]").into_owned()
 }
 
-/// Whether ECS accepts `name` for a container: letters, digits, hyphens and underscores (`ContainerDefinition`).
+/// Returns true if ECS accepts `name` for a container: letters, digits, hyphens and underscores (`ContainerDefinition` in
+/// the ECS API Reference).
 pub(super) fn is_container_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
 }

@@ -35,14 +35,14 @@ pub struct Variable {
     pub value: String,
 }
 
-/// A merged request as the table stores it: deflated JSON, without the parameters that depend on the attempt. One object,
-/// or a list of them: the profile's own choice, and its fallbacks.
+/// A merged request as the table stores it: deflated JSON without the parameters that depend on the attempt. It is one
+/// object, or a list with the requests of the profile's own `run_task` and of its fallbacks.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct FrozenRequest(#[serde(with = "serde_bytes")] pub(super) Vec<u8>);
 
 impl FrozenRequest {
-    /// Freezes a request, or the requests of several choices.
+    /// Freezes the requests of all capacity options.
     pub fn freeze(choices: &[Map<String, Value>]) -> Self {
         let mut encoder = DeflateEncoder::new(Vec::new(), Compression::best());
         let written = match choices {
@@ -57,7 +57,7 @@ impl FrozenRequest {
         Self(bytes.unwrap_or_default())
     }
 
-    /// Its size in the table, in bytes.
+    /// Returns its size in the table in bytes.
     pub fn bytes(&self) -> usize {
         self.0.len()
     }
@@ -68,13 +68,13 @@ impl FrozenRequest {
         Ok(request)
     }
 
-    /// The requests of all choices.
+    /// Returns the requests of all capacity options.
     fn choices(&self) -> io::Result<Vec<Map<String, Value>>> {
         let json = self.json()?;
         Ok(if json.starts_with('[') { serde_json::from_str(&json)? } else { vec![serde_json::from_str(&json)?] })
     }
 
-    /// The request of one choice, as JSON.
+    /// Returns the request of one capacity option as JSON.
     fn choice(&self, choice: u8) -> io::Result<String> {
         let json = self.json()?;
         if !json.starts_with('[') {
@@ -84,13 +84,13 @@ impl FrozenRequest {
         Ok(choices.get(usize::from(choice)).ok_or(io::ErrorKind::InvalidData)?.get().to_owned())
     }
 
-    /// [`redact`] for a text of ECS about a task of one of these requests.
+    /// Redacts a text of ECS about a task of one of these requests.
     pub(crate) fn redact(&self, text: &str) -> String {
         // Bytes that are not a request have launched no task.
         redact_requests(text, &self.choices().unwrap_or_default())
     }
 
-    /// What a runner needs of it: the command and the environment of the container `name`.
+    /// Returns command and environment of the container `name`, which a runner needs.
     ///
     /// # Errors
     /// If the stored bytes are not a request with a command for that container.
@@ -101,7 +101,7 @@ impl FrozenRequest {
         Ok(serde_json::from_value(container.ok_or(io::ErrorKind::InvalidData)?.take())?)
     }
 
-    /// The requests with another command and further variables for the container `name`.
+    /// Returns the requests with another command and additional variables for the container `name`.
     ///
     /// # Errors
     /// If the stored bytes are not a request.
@@ -114,7 +114,7 @@ impl FrozenRequest {
         Ok(Self::freeze(&choices))
     }
 
-    /// The body of the RunTask call for one attempt, by one choice.
+    /// Returns the body of the RunTask call for one attempt and capacity option.
     ///
     /// # Errors
     /// If the stored bytes are not a request, or do not hold that choice.
@@ -122,7 +122,7 @@ impl FrozenRequest {
         let request = self.choice(choice)?;
         let rest = request.strip_prefix('{').ok_or(io::ErrorKind::InvalidData)?;
         let comma = if rest == "}" { "" } else { "," };
-        // Neither of the two holds a character that JSON would escape.
+        // Neither contains a character that JSON escapes.
         let token = started_by.client_token(choice);
         Ok(format!(r#"{{"startedBy":"{started_by}","clientToken":"{token}"{comma}{rest}"#))
     }

@@ -13,8 +13,8 @@ pub const OVERRIDES_CHARACTERS: usize = 8192;
 /// ECS's limit on the tags of a task (`tags` of RunTask in the ECS API Reference).
 pub(crate) const TAGS_OF_A_TASK: usize = 50;
 
-/// Merges `over` into `base`: objects member by member, container overrides by the container's name. Everything else is
-/// replaced, and what is null removed.
+/// Merges `over` into `base`: objects member by member, and container overrides by the container's name. All other values
+/// are replaced, and null removes a member.
 pub fn merge(base: &mut Map<String, Value>, over: &Map<String, Value>) {
     merge_at(base, over, "");
 }
@@ -42,7 +42,7 @@ fn merge_container(entries: &mut Vec<Value>, over: &Value, path: &str) {
     }
 }
 
-/// `patch` without the members that are null, which remove a parameter.
+/// Returns `patch` without the members that are null, which remove a parameter.
 pub(crate) fn without_nulls(patch: &Map<String, Value>) -> Map<String, Value> {
     let kept = patch.iter().filter(|(_, value)| !value.is_null());
     let kept = kept.map(|(name, value)| {
@@ -63,7 +63,7 @@ pub fn set_command(parameters: &mut Map<String, Value>, name: &str, command: &[S
     }
 }
 
-/// Adds tags, but for those whose keys are there.
+/// Adds the tags whose keys are not present.
 pub(crate) fn add_tags<'a>(parameters: &mut Map<String, Value>, tags: impl Iterator<Item = (&'a str, String)>) {
     let mut tags = tags.peekable();
     if tags.peek().is_none() {
@@ -79,7 +79,7 @@ pub(crate) fn add_tags<'a>(parameters: &mut Map<String, Value>, tags: impl Itera
     }
 }
 
-/// Adds variables to the environment of the container `name`, in place of those of the same name.
+/// Adds variables to the environment of the container `name`. They replace variables of the same name.
 pub(super) fn add_environment(parameters: &mut Map<String, Value>, name: &str, variables: &[(&str, &str)]) {
     let containers = parameters.get("overrides").and_then(|overrides| overrides.get("containerOverrides"));
     let container = containers.and_then(Value::as_array).into_iter().flatten().find(|entry| entry["name"] == name);
@@ -95,7 +95,7 @@ pub(super) fn add_environment(parameters: &mut Map<String, Value>, name: &str, v
     }
 }
 
-/// Whether `overrides` sets nothing but the environment of the container `own`.
+/// Returns true if `overrides` sets only the environment of the container `own`.
 pub(crate) fn is_environment_of(overrides: &Map<String, Value>, own: &str) -> bool {
     let overrides = Value::Object(overrides.clone());
     let mut found = Vec::new();
@@ -104,7 +104,7 @@ pub(crate) fn is_environment_of(overrides: &Map<String, Value>, own: &str) -> bo
     found.iter().all(|(path, _)| allowed.iter().any(|allowed| covers(allowed, path)))
 }
 
-/// The length of `overrides` in characters of JSON, as ECS counts it.
+/// Returns the length of `overrides` in characters of JSON, as ECS counts it.
 pub fn overrides_characters(parameters: &Map<String, Value>) -> usize {
     parameters.get("overrides").map_or(0, |overrides| overrides.to_string().chars().count())
 }

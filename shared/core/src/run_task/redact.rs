@@ -4,13 +4,13 @@ use std::{collections::HashSet, ops::Range};
 
 use serde_json::{Map, Value};
 
-/// The length of the shortest fragment of a command or an environment that is redacted, in characters other than white
-/// space. Shorter ones would make ordinary text unreadable, and disclose little.
+/// The length of the shortest redacted fragment of a command or an environment, in characters other than white space.
+/// Redaction of shorter ones would make ordinary text unreadable, and they disclose little.
 const FRAGMENT: usize = 6;
 
 const REDACTED: &str = "[redacted]";
 
-/// A text of ECS without the command and the environment of the request in `body`: an error may quote what it refuses.
+/// Redacts command and environment of the request in `body` in a text of ECS, because an error may quote the request.
 ///
 /// Replaces every run of 6 or more characters that occurs in an argument of a command or in the value of a variable,
 /// whether whole, cut off, wrapped by white space, or escaped as in JSON, once or twice. Linear in both lengths.
@@ -65,7 +65,7 @@ fn text_of(characters: &[char]) -> String {
     characters.iter().collect()
 }
 
-/// `text` as it stands between the quotes of a JSON string.
+/// Returns `text` as it stands between the quotes of a JSON string.
 fn json_escaped(text: &str) -> String {
     let quoted = Value::from(text).to_string();
     quoted.get(1..quoted.len() - 1).unwrap_or_default().to_owned()

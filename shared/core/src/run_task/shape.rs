@@ -1,4 +1,4 @@
-//! The shape of RunTask's parameters, and the problems of a request that differs from it.
+//! The names and types of RunTask's parameters, and the problems of a request that differs from them.
 
 use serde_json::{Map, Value};
 
@@ -9,7 +9,7 @@ pub const OURS: [&str; 3] = ["count", "startedBy", "clientToken"];
 
 pub(super) const CONTAINER_OVERRIDES: &str = "overrides.containerOverrides";
 
-/// The shape of a parameter.
+/// The type of a parameter.
 pub(super) enum Shape {
     Text,
     Number,
@@ -104,7 +104,7 @@ pub struct Problem {
     pub path: String,
     /// The path with `*` for a name that RunTask does not know.
     place: String,
-    /// What is wrong, and what would be right.
+    /// What is wrong, and what is valid.
     pub problem: String,
 }
 
@@ -113,13 +113,15 @@ impl Problem {
         Self { path: path.to_owned(), place: path.to_owned(), problem: problem.into() }
     }
 
-    /// The text for a caller: quotes nothing that was sent, not even a name, but the names of RunTask's parameters.
+    /// Returns the text for a caller. It quotes only names of RunTask's parameters, and no other name or value of the
+    /// request.
     pub fn unquoted(&self) -> String {
         format!("{}: {}", self.place, self.problem)
     }
 }
 
-/// Finds everything in `parameters` that is not a RunTask parameter, has the wrong type, or is set by the bridge.
+/// Returns a problem for each member of `parameters` that is no RunTask parameter, has the wrong type, or is set by the
+/// bridge.
 pub fn check(parameters: &Map<String, Value>) -> Vec<Problem> {
     let mut problems = Vec::new();
     for name in OURS.into_iter().filter(|name| parameters.contains_key(*name)) {
@@ -137,7 +139,7 @@ fn check_object(object: &Map<String, Value>, shape: &Shape, path: &str, problems
             None => {
                 let at = join(path, name);
                 problems.push(match place_of(name, &RUN_TASK, "") {
-                    // The name is RunTask's, and so discloses nothing.
+                    // The name is one of RunTask's, so it discloses nothing.
                     Some(place) => Problem::new(&at, format!("is not a parameter here; RunTask has {place}")),
                     None => {
                         let known: Vec<_> = members.iter().map(|(member, _)| *member).collect();
@@ -171,7 +173,7 @@ fn check_value(value: &Value, shape: &Shape, path: &str, problems: &mut Vec<Prob
     problems.push(Problem::new(path, wanted));
 }
 
-/// The path of the first RunTask parameter called `name`, outer ones first.
+/// Returns the path of the first RunTask parameter `name`, outer ones first.
 fn place_of(name: &str, shape: &Shape, path: &str) -> Option<String> {
     match shape {
         List(item) => place_of(name, item, path),
