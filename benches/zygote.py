@@ -36,7 +36,7 @@ def run(report: Report, samples: int) -> None:
 
 def first_instruction(runner: Runner, folder: Path) -> float:
     """Run a workload, and return the seconds that it took to come to its DAG."""
-    target = folder / "told"
+    target = folder / "environment"
     command = ("python", "-m", MODULE, "--json-string", workload())
     begin = runner.start(*command, PROBE=str(target))
     if (done := runner.done()["done"])["exit_code"] != 0:

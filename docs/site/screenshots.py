@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Takes the screenshots of the page in Airflow's UI anew: `make screenshots`.
+"""Takes the screenshots of the Airflow UI plugin again: `make screenshots`.
 
 Runs a whole Airflow on the local stack, with commands that run, wait and fail, and looks at it in a headless Chromium.
 """

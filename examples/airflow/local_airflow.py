@@ -112,7 +112,7 @@ class Airflow:
 
     @contextlib.contextmanager
     def scheduler(self, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-        """Run a scheduler, told to stop at the end."""
+        """Run a scheduler, and stop it at the end."""
         process = self._start("scheduler", environment)
         try:
             yield process

@@ -151,8 +151,8 @@ class EcsBridgeRunLauncher(RunLauncher[Any], ConfigurableClass):
         if record is None:
             return CheckRunHealthResult(WorkerStatus.NOT_FOUND, f"the ECS bridge has no submission {id}")
         status = STATUS.get(State(record.state), WorkerStatus.RUNNING)
-        told = None if status is WorkerStatus.RUNNING else record.summary()
-        return CheckRunHealthResult(status, told, transient=record.state == State.LOST, run_worker_id=id)
+        message = None if status is WorkerStatus.RUNNING else record.summary()
+        return CheckRunHealthResult(status, message, transient=record.state == State.LOST, run_worker_id=id)
 
     def get_run_worker_debug_info(self, run: DagsterRun, include_container_logs: bool | None = True) -> str | None:
         """Say for people how a run's last container ended, or what it waits for."""
@@ -160,7 +160,7 @@ class EcsBridgeRunLauncher(RunLauncher[Any], ConfigurableClass):
         return None if record is None else record.summary()
 
     def _submit(self, run: DagsterRun, submission_id: str, command: Sequence[str]) -> None:
-        # First, so that whoever finds the run knows by which id to look for it.
+        # First, so that a reader of the run finds the submission by this ID.
         self._instance.add_run_tags(run.run_id, {SUBMISSION_TAG: submission_id})
         self._bridge.submit(
             Submission(

@@ -110,17 +110,17 @@ pub struct Record {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attempts: Vec<String>,
     /// The first capacity option of an attempt, if a relaunch skips the earlier ones.
-    #[serde(default, skip_serializing_if = "is_first")]
+    #[serde(default, skip_serializing_if = "is_unset")]
     pub first_choice: u8,
     /// The number of attempts that do not count towards `max_attempts`.
-    #[serde(default, skip_serializing_if = "is_first")]
+    #[serde(default, skip_serializing_if = "is_unset")]
     pub uncounted: u8,
     /// The number of attempts that ended before a container started, because ECS gave up waiting for capacity. They count
     /// towards no limit.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "is_unset")]
     pub given_up: u16,
     /// The container of an earlier attempt may have started.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "is_unset")]
     pub ran_before: bool,
     /// The requested stop, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -522,19 +522,9 @@ impl Record {
     }
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_first(number: &u8) -> bool {
-    *number == 0
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_zero(number: &u16) -> bool {
-    *number == 0
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_false(flag: &bool) -> bool {
-    !flag
+/// Returns true if an attribute has its default, so that the row omits it.
+fn is_unset<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 #[cfg(test)]

@@ -202,8 +202,8 @@ class EcsBridgeTrigger(BaseTrigger):
 
     def _event(self, state: str, text: str, xcoms: dict[str, Any] | None = None) -> TriggerEvent:
         if not self.ends_task or not self._is_in_triggerer:  # dag.test() resumes the task in each case
-            told = {"succeeded": state == "success", "skipped": state == "skipped", "text": text}
-            return TriggerEvent({**told, "xcoms": xcoms or {}})
+            result = {"succeeded": state == "success", "skipped": state == "skipped", "text": text}
+            return TriggerEvent({**result, "xcoms": xcoms or {}})
         from airflow.triggers.base import TaskFailedEvent, TaskSkippedEvent, TaskSuccessEvent
 
         # The log of the trigger is the task log.

@@ -11,20 +11,20 @@ pub struct Attempt {
     #[serde(rename = "attempt")]
     pub number: AttemptNumber,
     /// The capacity option that launches it: 0 is the profile's own `run_task`, n is its n-th fallback.
-    #[serde(default, skip_serializing_if = "is_first")]
+    #[serde(default, skip_serializing_if = "super::is_unset")]
     pub fallback: u8,
     /// The RunTask calls that ECS has not answered yet.
     #[serde(flatten)]
     pub calls: LaunchCalls,
     /// The number of retryable failures of its launch, not counting those that led to the next capacity option.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "super::is_unset")]
     pub refusals: u32,
     /// The time since which ECS has denied access to RunTask.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub denied_since: Option<Timestamp>,
     /// ECS rejected a request of this attempt in `failures[]`, and other capacity options are tried. AWS does not promise
     /// that nothing was launched, and the other requests have other client tokens.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "super::is_unset")]
     pub was_refused: bool,
     /// The time since which ECS has had no capacity. It is kept until the task runs, because a capacity provider may give
     /// up after the launch.
@@ -68,16 +68,16 @@ pub struct Attempt {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped_reason: Option<String>,
     /// The task or its container was reported as RUNNING.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "super::is_unset")]
     pub seen_running: bool,
     /// An event reported the end of the task. ECS is queried again before the next attempt.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "super::is_unset")]
     pub asked_again: bool,
     /// The time since which ECS has failed to describe the task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lookup_failed_since: Option<Timestamp>,
     /// The number of counted MISSING responses in a row.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "super::is_unset")]
     pub missing_count: u32,
     /// The time of the last of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -149,19 +149,4 @@ impl Attempt {
     pub(crate) fn clear_failed_lookups(&mut self) {
         (self.missing_count, self.missing_at, self.lookup_failed_since) = (0, None, None);
     }
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_first(choice: &u8) -> bool {
-    *choice == 0
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_zero(number: &u32) -> bool {
-    *number == 0
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_false(flag: &bool) -> bool {
-    !flag
 }

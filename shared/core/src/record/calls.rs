@@ -12,13 +12,13 @@ pub struct LaunchCalls {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unanswered_since: Option<Timestamp>,
     /// The number of claimed calls.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "super::is_unset")]
     pub launch_calls: u32,
     /// The time at which the last call was claimed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_call_at: Option<Timestamp>,
     /// The number of counted lookups by `startedBy` that found no task.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "super::is_unset")]
     pub lookups: u32,
     /// The time at which the last of them began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -39,9 +39,4 @@ pub struct Call {
     pub nth: u32,
     /// The time at which this call was claimed. It is sent soon after, or never.
     pub claimed_at: Timestamp,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_zero(number: &u32) -> bool {
-    *number == 0
 }
