@@ -110,19 +110,13 @@ class Airflow:
             end(process)
         self.database.dispose()
 
-    @contextlib.contextmanager
-    def scheduler(self, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    def scheduler(self, environment: dict[str, str]) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
         """Run a scheduler, and stop it at the end."""
-        process = self._start("scheduler", environment)
-        try:
-            yield process
-        finally:
-            end(process)
-            self._processes.remove(process)
+        return self._running("scheduler", environment)
 
     @contextlib.contextmanager
     def triggerer(self, environment: dict[str, str]) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
-        """Run another triggerer in place of the one that is there; yields what kills it and starts the next."""
+        """Replace the triggerer. Yields a function that kills it and starts the next."""
         name = "triggerer"
         running = [next(process for process in self._processes if process.args[-1] == name)]
 
@@ -140,10 +134,15 @@ class Airflow:
         finally:
             replace({})
 
+    def another_triggerer(
+        self, environment: dict[str, str]
+    ) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
+        """Run a triggerer beside the existing one, and stop it at the end."""
+        return self._running("triggerer", environment)
+
     @contextlib.contextmanager
-    def another_triggerer(self, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-        """Run a triggerer beside the one that is there."""
-        process = self._start("triggerer", environment)
+    def _running(self, name: str, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+        process = self._start(name, environment)
         try:
             yield process
         finally:
